@@ -1,0 +1,1 @@
+//! Channels, filters, lanes, outboxes, log and retained messages: what a broker is in any protocol

@@ -1,0 +1,1 @@
+//! Messages as JSON: payload classification, the JSON envelope, exact text

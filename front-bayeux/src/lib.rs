@@ -1,0 +1,1 @@
+//! Bayeux (CometD) over long-polling, callback-polling and WebSocket

@@ -1,0 +1,1 @@
+//! The HTTP API: publish, history, health and metrics

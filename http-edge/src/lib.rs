@@ -1,0 +1,1 @@
+//! What every HTTP-based front shares: bodies, origins, credentials, problems, connections that give their socket back

@@ -1,0 +1,1 @@
+//! A connection after its handshake: reads bytes, keeps its outbox flowing

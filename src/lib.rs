@@ -1,0 +1,1 @@
+//! Fanwire: an embeddable realtime pub/sub broker.

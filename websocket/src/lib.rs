@@ -1,0 +1,1 @@
+//! Server-side WebSocket over an outbox: handshake, assembly, control frames, close codes, deflate
