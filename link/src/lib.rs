@@ -1,1 +1,202 @@
-//! A connection after its handshake: reads bytes, keeps its outbox flowing
+//! A connection after its handshake: it reads bytes and keeps its outbox flowing.
+//!
+//! A plain TCP socket is given to the outbox as its [`Wire`](broker_core::Wire), so that lanes write to it directly; the
+//! connection's task only finishes what a full socket left. Anything else (TLS, an HTTP/2 stream, an upgraded connection
+//! of somebody else's server) is written by the task itself, which pulls frames from the outbox.
+//!
+//! ```no_run
+//! # async fn connection(socket: link::Socket, outbox: std::sync::Arc<broker_core::Outbox>) {
+//! use std::time::Duration;
+//! use link::{Event, Link};
+//!
+//! let mut link = Link::new(socket, outbox);
+//! let mut input = bytes::BytesMut::new();
+//! loop {
+//!     match link.next(&mut input).await {
+//!         Event::Read(_) => { /* decode and handle; drop `input`'s memory when it is empty */ input.clear() }
+//!         Event::Woken => { /* the session has something to do */ }
+//!         Event::Closed(_) | Event::Stalled | Event::Eof | Event::Failed(_) => break,
+//!     }
+//! }
+//! link.finish(Duration::from_secs(1)).await;
+//! # }
+//! ```
+
+mod pull;
+mod socket;
+mod tcp;
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use broker_core::{CloseReason, Outbox, Signal};
+use bytes::BytesMut;
+
+use self::pull::Pull;
+use self::socket::Io;
+pub use self::socket::Socket;
+use self::tcp::{Flushed, Tcp};
+
+/// What happened on a connection.
+#[derive(Debug)]
+pub enum Event {
+    /// So many bytes were appended to the input.
+    Read(usize),
+    /// The peer will send nothing more.
+    Eof,
+    /// The socket failed; nobody is there.
+    Failed(io::Error),
+    /// Somebody called [`Outbox::notify`]: the session has something to do.
+    Woken,
+    /// The outbox takes nothing more.
+    Closed(CloseReason),
+    /// The socket was full and took nothing for [`STALL_LIMIT`].
+    Stalled,
+}
+
+/// How long a full socket may take nothing before the connection counts as dead.
+pub const STALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// One connection; owned by its task.
+pub struct Link {
+    outbox: Arc<Outbox>,
+    io: Side,
+    leftover: Vec<u8>,
+    paused: bool,
+}
+
+enum Side {
+    Tcp(Tcp),
+    Pull(Box<Pull>),
+}
+
+impl Link {
+    /// Takes a socket over. TCP sockets get `TCP_NODELAY` and small send buffers and become the outbox's wire.
+    pub fn new(socket: Socket, outbox: Arc<Outbox>) -> Self {
+        let Socket { io, leftover } = socket;
+        let io = match io {
+            Io::Tcp(stream) => Side::Tcp(Tcp::new(stream, &outbox)),
+            Io::Other(stream) => Side::Pull(Box::new(Pull::new(stream))),
+        };
+        Self { outbox, io, leftover, paused: false }
+    }
+
+    /// Waits for the next thing to happen, writing meanwhile what the outbox holds. Memory is added to `input` only when
+    /// bytes have arrived: an idle connection whose caller drops an empty `input` holds no buffer.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: nothing is read that is not returned.
+    pub async fn next(&mut self, input: &mut BytesMut) -> Event {
+        poll_fn(|cx| self.poll_next(input, cx)).await
+    }
+
+    /// As [`Link::next`], for a caller that polls by hand.
+    pub fn poll_next(&mut self, input: &mut BytesMut, cx: &mut Context<'_>) -> Poll<Event> {
+        if !self.leftover.is_empty() && !self.paused {
+            let leftover = std::mem::take(&mut self.leftover);
+            input.extend_from_slice(&leftover);
+            return Poll::Ready(Event::Read(leftover.len()));
+        }
+        if let Poll::Ready(event) = self.poll_outbox(cx) {
+            return Poll::Ready(event);
+        }
+        if self.paused {
+            return Poll::Pending;
+        }
+        let read = match &mut self.io {
+            Side::Tcp(tcp) => ready!(tcp.poll_read(input, cx)),
+            Side::Pull(pull) => ready!(pull.poll_read(input, cx)),
+        };
+        Poll::Ready(match read {
+            Ok(0) => Event::Eof,
+            Ok(bytes) => Event::Read(bytes),
+            Err(error) => Event::Failed(error),
+        })
+    }
+
+    /// Stops or resumes reading; writing goes on. The kernel then holds the peer back.
+    pub fn pause_reading(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    /// Writes what still waits, says that nothing more comes, and reads what the peer still sends, because closing with
+    /// unread input would reset the connection and the peer would never see the last bytes. All of it within `linger`.
+    pub async fn finish(mut self, linger: Duration) {
+        let outbox = Arc::clone(&self.outbox);
+        let goodbye = async {
+            match &mut self.io {
+                Side::Tcp(tcp) => tcp.finish(&outbox).await,
+                Side::Pull(pull) => pull.finish(&outbox).await,
+            }
+        };
+        _ = tokio::time::timeout(linger, goodbye).await;
+    }
+
+    fn poll_outbox(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        loop {
+            // Frames that the task took itself go first: they are older than what the outbox holds.
+            if let Side::Pull(pull) = &mut self.io
+                && pull.is_writing()
+            {
+                match pull.poll_write(cx) {
+                    Poll::Ready(Ok(())) => continue,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Event::Failed(error)),
+                    Poll::Pending => {}
+                }
+            }
+            match self.outbox.poll_signal(cx) {
+                Poll::Ready(Signal::Woken) => return Poll::Ready(Event::Woken),
+                Poll::Ready(Signal::Closed(reason)) => return Poll::Ready(Event::Closed(reason)),
+                Poll::Ready(Signal::Flush) => {
+                    let Side::Tcp(tcp) = &mut self.io else { return Poll::Pending };
+                    match ready_or(tcp.poll_flush(&self.outbox, cx)) {
+                        Some(Flushed::Progress) => {}
+                        Some(Flushed::Stalled) => return Poll::Ready(Event::Stalled),
+                        Some(Flushed::Failed(error)) => return Poll::Ready(Event::Failed(error)),
+                        None => return Poll::Pending,
+                    }
+                }
+                Poll::Ready(Signal::Frames) => {
+                    let Side::Pull(pull) = &mut self.io else { return Poll::Pending };
+                    if pull.is_writing() {
+                        return pull.poll_stalled(cx).map(|()| Event::Stalled);
+                    }
+                    pull.take(&self.outbox);
+                }
+                Poll::Pending => {
+                    return match &mut self.io {
+                        Side::Pull(pull) if pull.is_writing() => {
+                            pull.poll_stalled(cx).map(|()| Event::Stalled)
+                        }
+                        _ => Poll::Pending,
+                    };
+                }
+            }
+        }
+    }
+}
+
+fn ready_or<T>(poll: Poll<T>) -> Option<T> {
+    match poll {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Side::Tcp(tcp) = &self.io {
+            tcp.release(&self.outbox);
+        }
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("outbox", &self.outbox).finish_non_exhaustive()
+    }
+}

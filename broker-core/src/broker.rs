@@ -1,0 +1,578 @@
+//! The broker: the cheap handle that fronts and the embedding service hold.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_queue::SegQueue;
+use crossbeam_utils::CachePadded;
+use dashmap::mapref::entry::VacantEntry;
+use dashmap::mapref::one::RefMut;
+use smallvec::SmallVec;
+use tokio::runtime::Handle as Runtime;
+use tokio::sync::{Notify, oneshot};
+
+use crate::channel::Channel;
+use crate::config::{Config, OutboxConfig};
+use crate::delivery::{Deliver, Delivery, Encoding, Kind};
+use crate::error::{PublishError, SubscribeError};
+use crate::filter::Filter;
+use crate::lane::{Command, Job, Lane, Worker};
+use crate::lists::{Hits, LaneList};
+use crate::log::{Evicted, Log};
+use crate::message::{Echo, Message, MessageId, Publish, Receipt, unix_ms};
+use crate::metrics::{LaneStats, Stats};
+use crate::outbox::Outbox;
+use crate::registry::{ChannelEntry, Place, Registry};
+use crate::replay::{History, HistoryQuery, history};
+use crate::retained::Retained;
+use crate::rights::Principal;
+use crate::subscriber::{Start, Subscriber, SubscriberKey};
+use crate::subscription::{From, SubscribeOptions, Subscription};
+use crate::wildcards::Wildcards;
+
+/// One channel space. Clones are handles to the same broker; when the last one is dropped, or after
+/// [`Broker::close`], its lanes end and its subscribers' outboxes close.
+#[derive(Clone)]
+pub struct Broker(Arc<Owner>);
+
+struct Owner(Arc<Shared>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.closed.store(true, Ordering::Relaxed);
+        for lane in &self.0.lanes {
+            lane.end();
+        }
+        self.0.janitor.wake.notify_one();
+    }
+}
+
+/// What broker handles, subscribers and the janitor share.
+pub(crate) struct Shared {
+    config: Config,
+    pub(crate) registry: Registry,
+    pub(crate) wildcards: Wildcards,
+    pub(crate) log: Log,
+    pub(crate) retained: Retained,
+    lanes: Vec<Arc<Lane>>,
+    next_lane: AtomicUsize,
+    encodings: Arc<AtomicUsize>,
+    janitor: Janitor,
+    pub(crate) closed: AtomicBool,
+    pub(crate) subscriptions: AtomicUsize,
+    counters: CachePadded<Counters>,
+}
+
+#[derive(Default)]
+struct Counters {
+    published: AtomicU64,
+    published_bytes: AtomicU64,
+    refused_busy: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// Segments that left the log, to be freed away from the publishers.
+#[derive(Default)]
+struct Janitor {
+    evicted: SegQueue<Evicted>,
+    wake: Notify,
+}
+
+/// Beyond this many waiting segments a publisher frees one itself, so that the log's budget holds.
+const MAX_EVICTED_SEGMENTS: usize = 8;
+
+/// How often old messages are looked for.
+const JANITOR_PERIOD: Duration = Duration::from_secs(1);
+
+/// What a busy publisher is told to wait.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// A page of channel names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ChannelPage {
+    /// Names in order.
+    pub channels: Vec<ChannelInfo>,
+    /// Whether there are more after the last one.
+    pub more: bool,
+}
+
+/// One channel in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelInfo {
+    /// Its name.
+    pub channel: Channel,
+    /// Subscriptions on exactly this channel; those with wildcards are not counted.
+    pub subscriptions: usize,
+}
+
+impl Broker {
+    /// Starts a broker: its lanes are tasks on the current tokio runtime, of any flavour.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new(config: Config) -> Self {
+        let runtime = Runtime::current();
+        let lanes = config.lanes.unwrap_or_else(|| runtime.metrics().num_workers()).clamp(1, 1_024);
+        let encodings = Arc::new(AtomicUsize::new(0));
+        let lanes: Vec<_> = (0..lanes).map(|index| Arc::new(Lane::new(index as u16))).collect();
+        for lane in &lanes {
+            runtime.spawn(Worker::new(Arc::clone(lane), Arc::clone(&encodings)).run());
+        }
+        let shared = Arc::new(Shared {
+            registry: Registry::new(config.max_channels),
+            wildcards: Wildcards::default(),
+            log: Log::new(&config),
+            retained: Retained::new(config.max_retained_messages, config.max_retained_bytes),
+            lanes,
+            next_lane: AtomicUsize::new(0),
+            encodings,
+            janitor: Janitor::default(),
+            closed: AtomicBool::new(false),
+            subscriptions: AtomicUsize::new(0),
+            counters: CachePadded::default(),
+            config,
+        });
+        runtime.spawn(clean_up(Arc::clone(&shared)));
+        Self(Arc::new(Owner(shared)))
+    }
+
+    /// How it was built.
+    pub fn config(&self) -> &Config {
+        &self.shared().config
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.0.0
+    }
+
+    /// Publishes a message: when this returns, it has its place in the log and the lanes have their jobs. Never blocks
+    /// on a subscriber.
+    ///
+    /// # Errors
+    /// See [`PublishError`]; nothing was stored or delivered.
+    pub fn publish(&self, publish: Publish) -> Result<Receipt, PublishError> {
+        let shared = self.shared();
+        let result = shared.publish(publish);
+        let counters = &shared.counters;
+        match &result {
+            Ok(_) => {}
+            Err(PublishError::Busy { .. }) => _ = counters.refused_busy.fetch_add(1, Ordering::Relaxed),
+            Err(_) => _ = counters.refused.fetch_add(1, Ordering::Relaxed),
+        }
+        result
+    }
+
+    /// As [`Broker::publish`], but waits while the broker is busy.
+    ///
+    /// # Errors
+    /// See [`PublishError`], without `Busy`.
+    ///
+    /// # Cancel safety
+    /// Cancelled, it has published nothing.
+    pub async fn publish_wait(&self, publish: Publish) -> Result<Receipt, PublishError> {
+        loop {
+            match self.publish(publish.clone()) {
+                Err(PublishError::Busy { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
+                result => return result,
+            }
+        }
+    }
+
+    /// Subscribes the embedding service to `filter`: live messages, default bounds.
+    ///
+    /// # Errors
+    /// See [`SubscribeError`].
+    pub fn subscribe(&self, filter: Filter) -> Result<Subscription, SubscribeError> {
+        self.subscribe_with(&[filter], SubscribeOptions::default())
+    }
+
+    /// Subscribes the embedding service to several filters; a message that several match arrives once.
+    ///
+    /// # Errors
+    /// See [`SubscribeError`].
+    pub fn subscribe_with(
+        &self,
+        filters: &[Filter],
+        options: SubscribeOptions,
+    ) -> Result<Subscription, SubscribeError> {
+        let subscriber = self.attach(Subscription::deliver(), options.outbox);
+        let tagged: Vec<(Filter, u32)> = filters.iter().cloned().zip(0..).collect();
+        let start = match options.from {
+            From::Now => Start::Live,
+            From::Retained => Start::Retained,
+            From::Log(after) => {
+                let replay = subscriber.subscribe_after(&tagged, after)?;
+                return Ok(Subscription::new(subscriber, Some(replay)));
+            }
+        };
+        for (filter, tag) in &tagged {
+            subscriber.subscribe(filter, *tag, start)?;
+        }
+        Ok(Subscription::new(subscriber, None))
+    }
+
+    /// Attaches a front's session or stream. It belongs to one lane from now on.
+    pub fn attach(&self, deliver: Arc<dyn Deliver>, config: OutboxConfig) -> Subscriber {
+        self.attach_guarded(deliver, config, None)
+    }
+
+    /// As [`Broker::attach`], with a principal whose denying rules may touch parts of what its filters match: those
+    /// messages are kept from it one by one.
+    pub fn attach_as(
+        &self,
+        deliver: Arc<dyn Deliver>,
+        config: OutboxConfig,
+        principal: &Principal,
+    ) -> Subscriber {
+        let guard = principal.needs_delivery_check().then(|| principal.clone());
+        self.attach_guarded(deliver, config, guard)
+    }
+
+    fn attach_guarded(
+        &self,
+        deliver: Arc<dyn Deliver>,
+        config: OutboxConfig,
+        guard: Option<Principal>,
+    ) -> Subscriber {
+        let shared = self.shared();
+        let turn = shared.next_lane.fetch_add(1, Ordering::Relaxed) % shared.lanes.len();
+        let lane = &shared.lanes[turn];
+        let key = lane.allocate();
+        let outbox = Arc::new(Outbox::new(config));
+        let attach = Command::Attach { key, deliver, outbox: Arc::clone(&outbox), guard };
+        if !lane.send(attach) {
+            outbox.close(crate::CloseReason::Shutdown);
+        }
+        Subscriber::new(key, outbox, Arc::clone(shared))
+    }
+
+    /// A slot for one way of encoding messages; asked for once when a front is built.
+    pub fn register_encoding(&self) -> Encoding {
+        Encoding(self.shared().encodings.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// What the log holds for a filter.
+    pub fn history(&self, filter: &Filter, query: HistoryQuery) -> History {
+        let shared = self.shared();
+        history(&shared.log, &shared.registry, filter, query)
+    }
+
+    /// A channel's retained message.
+    pub fn retained(&self, channel: &Channel) -> Option<Arc<Message>> {
+        self.shared().retained.find(channel, unix_ms())
+    }
+
+    /// All retained messages that match, in no particular order.
+    pub fn retained_matching(&self, filter: &Filter) -> Vec<Arc<Message>> {
+        self.shared().retained.matching(filter, unix_ms())
+    }
+
+    /// Forgets a channel's retained message without telling anybody; false if there was none.
+    pub fn clear_retained(&self, channel: &Channel) -> bool {
+        self.shared().retained.clear(channel).is_some()
+    }
+
+    /// Channels in use whose name starts with `prefix`, in order, after `after`. Goes over all channels: for operators,
+    /// not for a hot path.
+    pub fn channels(&self, prefix: &str, after: Option<&str>, limit: usize) -> ChannelPage {
+        let mut found = self.shared().registry.page(prefix, after, limit.saturating_add(1));
+        let more = found.len() > limit;
+        found.truncate(limit);
+        let info = |(channel, subscriptions)| ChannelInfo { channel, subscriptions };
+        ChannelPage { channels: found.into_iter().map(info).collect(), more }
+    }
+
+    /// One channel, if it is in use.
+    pub fn channel(&self, channel: &Channel) -> Option<ChannelInfo> {
+        let (subscriptions, _) = self.shared().registry.look(channel)?;
+        Some(ChannelInfo { channel: channel.clone(), subscriptions })
+    }
+
+    /// Which life of the log this is; ids of another one are a gap.
+    pub fn epoch(&self) -> u64 {
+        self.shared().log.epoch()
+    }
+
+    /// The newest position in the log.
+    pub fn head(&self) -> MessageId {
+        let log = &self.shared().log;
+        log.id(log.head())
+    }
+
+    /// Waits until the lanes have handed over everything that was published before the call.
+    pub async fn drained(&self) {
+        for lane in &self.shared().lanes {
+            let (done, drained) = oneshot::channel();
+            if lane.send(Command::Barrier(done)) {
+                _ = drained.await;
+            }
+        }
+    }
+
+    /// Refuses publishes and subscriptions from now on; what was taken is still delivered.
+    pub fn close(&self) {
+        self.shared().closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Counters and gauges.
+    pub fn stats(&self) -> Stats {
+        let shared = self.shared();
+        let counters = &shared.counters;
+        let (retained_messages, retained_bytes) = shared.retained.usage();
+        let (log_messages, log_bytes, _) = shared.log.usage();
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let lanes: Vec<LaneStats> = shared.lanes.iter().map(|lane| lane.stats()).collect();
+        Stats {
+            published: load(&counters.published),
+            published_bytes: load(&counters.published_bytes),
+            refused_busy: load(&counters.refused_busy),
+            refused: load(&counters.refused),
+            delivered: shared.lanes.iter().map(|lane| load(&lane.delivered)).sum(),
+            dropped: shared.lanes.iter().map(|lane| load(&lane.dropped)).sum(),
+            channels: shared.registry.len(),
+            wildcard_filters: shared.wildcards.filters(),
+            subscribers: lanes.iter().map(|lane| lane.subscribers).sum(),
+            subscriptions: shared.subscriptions.load(Ordering::Relaxed),
+            retained_messages,
+            retained_bytes,
+            log_messages,
+            log_bytes,
+            log_head: shared.log.head(),
+            lanes,
+        }
+    }
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker").field("lanes", &self.shared().lanes.len()).finish_non_exhaustive()
+    }
+}
+
+impl Lane {
+    fn stats(&self) -> LaneStats {
+        LaneStats {
+            waiting_deliveries: self.waiting_deliveries.load(Ordering::Relaxed),
+            waiting_bytes: self.waiting_bytes.load(Ordering::Relaxed),
+            subscribers: self.subscribers(),
+        }
+    }
+}
+
+/// A channel's guard during a publish, whether or not the channel has an entry.
+enum Held<'a> {
+    Entry(RefMut<'a, Arc<str>, ChannelEntry>),
+    /// Not recorded and nobody subscribed: the shard alone is held, for the order.
+    Shard(#[expect(dead_code, reason = "holds the shard's lock")] VacantEntry<'a, Arc<str>, ChannelEntry>),
+}
+
+impl<'a> Held<'a> {
+    fn take(place: Place<'a>, in_ring: bool, registry: &Registry) -> Result<Self, PublishError> {
+        match place {
+            Place::Occupied(place) => Ok(Self::Entry(place.into_ref())),
+            Place::Vacant(place) if in_ring => {
+                registry.admit().map_err(|max| PublishError::TooManyChannels { max })?;
+                Ok(Self::Entry(place.insert(ChannelEntry::default())))
+            }
+            Place::Vacant(place) => Ok(Self::Shard(place)),
+        }
+    }
+
+    /// Notes the channel's newest offset; the one before it.
+    fn record(&mut self, offset: Option<u64>) -> u64 {
+        match (self, offset) {
+            (Self::Entry(entry), Some(offset)) => std::mem::replace(&mut entry.last, offset),
+            _ => 0,
+        }
+    }
+}
+
+/// The lists a message hits, gathered into one job per lane.
+type Targets = SmallVec<[(u16, SmallVec<[LaneList; 2]>); 4]>;
+
+impl Shared {
+    pub(crate) fn lane(&self, key: SubscriberKey) -> &Arc<Lane> {
+        &self.lanes[usize::from(key.lane) % self.lanes.len()]
+    }
+
+    /// The newest offset of the channel's ring that is gone.
+    pub(crate) fn evicted_through(&self, channel: &Channel) -> u64 {
+        self.log
+            .ring_of(channel.namespace())
+            .map_or(u64::MAX, |ring| self.log.snapshot([ring], u64::MAX).reaches_back_to())
+    }
+
+    fn publish(&self, publish: Publish) -> Result<Receipt, PublishError> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(PublishError::Closed);
+        }
+        self.check(&publish)?;
+        let (publisher, echo) = (publish.publisher, publish.echo);
+        let mut message = Arc::new(publish.into_message(self.log.epoch(), unix_ms()));
+        let (time_ms, bytes) = (message.time_ms(), message.payload().len() as u64);
+        let ring = self.log.ring_of(message.channel().namespace());
+        let recorded = ring.is_some() || message.retain();
+
+        // Matched before any lock; looked at again under the log's lock if the trie has changed by then.
+        let version = self.wildcards.version();
+        let mut hits = Hits::new();
+        let mut receivers = self.match_wildcards(message.channel(), &mut hits);
+
+        let mut evicted = Evicted::new();
+        let mut freed = None;
+        let woken;
+        let mut offset = 0;
+        {
+            let channel = message.channel().clone();
+            let place = self.registry.place(&channel);
+            let exact_hits = hits.len();
+            let mut exact = 0;
+            if let Place::Occupied(place) = &place {
+                exact = place.get().lists.collect(&mut hits);
+                // The log then keeps one copy of the name for all messages of the channel.
+                if let Some(message) = Arc::get_mut(&mut message) {
+                    message.channel = Channel::from_shared(Arc::clone(place.key()));
+                }
+            }
+            receivers += exact;
+            self.check_lanes(&hits)?;
+            let mut held = Held::take(place, ring.is_some(), &self.registry)?;
+            if recorded {
+                let mut log = self.log.lock();
+                offset = log.next_offset();
+                let prev = held.record(ring.map(|_| offset));
+                if let Some(message) = Arc::get_mut(&mut message) {
+                    (message.offset, message.prev) = (offset, prev);
+                }
+                if let Some(ring) = ring {
+                    log.push(ring, Arc::clone(&message), &mut evicted);
+                }
+                if self.wildcards.version() != version {
+                    let mut again = Hits::new();
+                    receivers = exact + self.match_wildcards(message.channel(), &mut again);
+                    again.extend(hits.drain(exact_hits..));
+                    hits = again;
+                }
+                if message.retain() {
+                    freed = if message.payload().is_empty() {
+                        self.retained.clear(message.channel())
+                    } else {
+                        self.retained.set(Arc::clone(&message))
+                    };
+                }
+                woken = self.push_jobs(&message, hits, publisher, echo);
+            } else {
+                woken = self.push_jobs(&message, hits, publisher, echo);
+            }
+        }
+        for lane in woken {
+            if let Some(lane) = self.lanes.get(usize::from(lane)) {
+                lane.wake();
+            }
+        }
+        drop(freed);
+        self.free(evicted);
+        self.counters.published.fetch_add(1, Ordering::Relaxed);
+        self.counters.published_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(Receipt { id: (offset != 0).then(|| self.log.id(offset)), time_ms, receivers })
+    }
+
+    fn check(&self, publish: &Publish) -> Result<(), PublishError> {
+        let (bytes, max) = (publish.payload.len(), self.config.max_message_bytes);
+        if bytes > max {
+            return Err(PublishError::TooLarge { bytes, max });
+        }
+        let (name, max) = (publish.channel.as_str().len(), self.config.max_channel_bytes);
+        if name > max {
+            return Err(PublishError::ChannelTooLong { bytes: name, max });
+        }
+        if publish.retain && !publish.payload.is_empty() {
+            self.retained
+                .admits(&publish.channel, bytes + name)
+                .map_err(|max| PublishError::RetainedFull { max })?;
+        }
+        Ok(())
+    }
+
+    fn match_wildcards(&self, channel: &Channel, hits: &mut Hits) -> u64 {
+        if self.wildcards.filters() == 0 { 0 } else { self.wildcards.collect(channel, hits) }
+    }
+
+    fn check_lanes(&self, hits: &Hits) -> Result<(), PublishError> {
+        let full = hits.iter().filter_map(|(lane, _)| self.lanes.get(usize::from(*lane))).any(|lane| {
+            lane.waiting_deliveries.load(Ordering::Relaxed) > self.config.max_lane_deliveries
+                || lane.waiting_bytes.load(Ordering::Relaxed) > self.config.max_lane_bytes
+        });
+        if full { Err(PublishError::Busy { retry_after: RETRY_AFTER }) } else { Ok(()) }
+    }
+
+    /// One job for each lane that is hit; the lanes to wake once the caller's locks are gone.
+    fn push_jobs(
+        &self,
+        message: &Arc<Message>,
+        hits: Hits,
+        publisher: Option<SubscriberKey>,
+        echo: Echo,
+    ) -> SmallVec<[u16; 4]> {
+        if hits.is_empty() {
+            return SmallVec::new();
+        }
+        let encodings = self.encodings.load(Ordering::Relaxed);
+        let delivery = Arc::new(Delivery::new(Arc::clone(message), Kind::Live, publisher, encodings));
+        let mut targets = Targets::new();
+        for (lane, list) in hits {
+            match targets.iter_mut().find(|(known, _)| *known == lane) {
+                Some((_, lists)) => lists.push(list),
+                None => targets.push((lane, SmallVec::from_elem(list, 1))),
+            }
+        }
+        let skip = publisher.filter(|_| echo == Echo::Skip);
+        targets
+            .into_iter()
+            .map(|(lane, lists)| {
+                let job =
+                    Job { delivery: Arc::clone(&delivery), lists, skip: skip.filter(|key| key.lane == lane) };
+                if let Some(target) = self.lanes.get(usize::from(lane)) {
+                    target.push(Command::Job(job));
+                }
+                lane
+            })
+            .collect()
+    }
+
+    fn free(&self, evicted: Evicted) {
+        if evicted.is_empty() {
+            return;
+        }
+        self.janitor.evicted.push(evicted);
+        self.janitor.wake.notify_one();
+        if self.janitor.evicted.len() > MAX_EVICTED_SEGMENTS
+            && let Some(evicted) = self.janitor.evicted.pop()
+        {
+            self.forget(&evicted);
+        }
+    }
+
+    fn forget(&self, evicted: &Evicted) {
+        for message in evicted.iter().flat_map(|segment| segment.messages()) {
+            self.registry.forget(message.channel(), message.offset());
+        }
+    }
+}
+
+/// The janitor: frees what left the log and forgets what is too old.
+async fn clean_up(shared: Arc<Shared>) {
+    while !shared.closed.load(Ordering::Relaxed) {
+        _ = tokio::time::timeout(JANITOR_PERIOD, shared.janitor.wake.notified()).await;
+        while let Some(evicted) = shared.janitor.evicted.pop() {
+            shared.forget(&evicted);
+            tokio::task::yield_now().await;
+        }
+        let now_ms = unix_ms();
+        let evicted = shared.log.evict_old(now_ms);
+        shared.forget(&evicted);
+        shared.retained.sweep(now_ms);
+    }
+}

@@ -1,0 +1,120 @@
+//! The name a message is published to.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A concrete channel name such as `chat/room1`: segments joined by `/`.
+///
+/// Any UTF-8 is legal, empty segments and control characters included, because MQTT topics are channels as they are;
+/// a front whose protocol cannot express a name refuses it at its own edge.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Channel(Arc<str>);
+
+/// Why a text is not a channel name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChannelError {
+    /// The name has no characters.
+    #[error("a channel name must not be empty")]
+    Empty,
+    /// The name is longer than [`Channel::MAX_BYTES`].
+    #[error("the channel name has {bytes} bytes, {max} are allowed")]
+    TooLong {
+        /// Length of the refused name.
+        bytes: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// The name holds U+0000, which no protocol here can carry.
+    #[error("the channel name holds NUL at byte {at}")]
+    Nul {
+        /// Byte position of the first one.
+        at: usize,
+    },
+}
+
+impl Channel {
+    /// The longest name in bytes: what MQTT's two-byte string length can carry (MQTT 5.0 §1.5.4).
+    pub const MAX_BYTES: usize = 65_535;
+
+    /// Checks and takes a name.
+    ///
+    /// # Errors
+    /// Empty, longer than [`Channel::MAX_BYTES`], or with U+0000 inside.
+    pub fn parse(name: &str) -> Result<Self, ChannelError> {
+        if name.is_empty() {
+            return Err(ChannelError::Empty);
+        }
+        if name.len() > Self::MAX_BYTES {
+            return Err(ChannelError::TooLong { bytes: name.len(), max: Self::MAX_BYTES });
+        }
+        if let Some(at) = name.bytes().position(|byte| byte == 0) {
+            return Err(ChannelError::Nul { at });
+        }
+        Ok(Self(Arc::from(name)))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The segments, at least one; `a//b` has an empty one in the middle.
+    pub fn segments(&self) -> impl Iterator<Item = &str> {
+        self.0.split('/')
+    }
+
+    /// The first segment: where configuration differs by kind of channel.
+    pub fn namespace(&self) -> &str {
+        self.0.split('/').next().unwrap_or_default()
+    }
+
+    /// Whether the name starts with `$`: the broker's own channels, which a wildcard in the first segment never matches
+    /// (MQTT 5.0 §4.7.2).
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with('$')
+    }
+
+    /// The shared text, for maps that are keyed by it.
+    pub(crate) fn shared(&self) -> &Arc<str> {
+        &self.0
+    }
+
+    pub(crate) fn from_shared(name: Arc<str>) -> Self {
+        Self(name)
+    }
+}
+
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl AsRef<str> for Channel {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_any_text_without_nul_up_to_the_bound() {
+        for name in ["a", "/", "a//b", "/a", "a/", "é/x", "a b\n", "+", "#", "$SYS/x", "__proto__"] {
+            assert_eq!(Channel::parse(name).map(|c| c.to_string()), Ok(name.to_string()));
+        }
+        assert_eq!(Channel::parse(""), Err(ChannelError::Empty));
+        assert_eq!(Channel::parse("a\0b"), Err(ChannelError::Nul { at: 1 }));
+        assert!(Channel::parse(&"x".repeat(65_535)).is_ok());
+        let long = Channel::parse(&"x".repeat(65_536));
+        assert_eq!(long, Err(ChannelError::TooLong { bytes: 65_536, max: 65_535 }));
+    }
+}

@@ -1,0 +1,110 @@
+//! Limits and habits of a broker.
+
+use std::time::Duration;
+
+/// How a [`Broker`](crate::Broker) is built. Every bound has a default that suits one machine with tens of thousands of
+/// connections.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Lanes, the tasks that deliver. Default `None`: one per worker thread of the runtime.
+    pub lanes: Option<usize>,
+    /// Largest payload in bytes, one limit for all fronts. Default 4 MiB. Over it: [`PublishError::TooLarge`](crate::PublishError::TooLarge).
+    pub max_message_bytes: usize,
+    /// Longest channel name in bytes. Default and most 65,535.
+    pub max_channel_bytes: usize,
+    /// Channels with a subscriber or a recorded message. Default 2 million. Over it:
+    /// [`PublishError::TooManyChannels`](crate::PublishError::TooManyChannels) and its twin on subscribing.
+    pub max_channels: usize,
+    /// Retained messages, number. Default 1 million. Over it: [`PublishError::RetainedFull`](crate::PublishError::RetainedFull).
+    pub max_retained_messages: usize,
+    /// Retained messages, bytes with names, properties and overhead. Default 256 MiB.
+    pub max_retained_bytes: usize,
+    /// Deliveries that may wait in one lane. Default 2 million. Over it: [`PublishError::Busy`](crate::PublishError::Busy).
+    pub max_lane_deliveries: usize,
+    /// Message bytes that may wait in one lane. Default 64 MiB.
+    pub max_lane_bytes: usize,
+    /// The log of channels whose namespace says nothing else. Default: 64 MiB and 5 minutes.
+    pub log: LogConfig,
+    /// What differs by the first segment of a channel. Default: nothing.
+    pub namespaces: Vec<NamespaceConfig>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            lanes: None,
+            max_message_bytes: 4 << 20,
+            max_channel_bytes: crate::Channel::MAX_BYTES,
+            max_channels: 2_000_000,
+            max_retained_messages: 1_000_000,
+            max_retained_bytes: 256 << 20,
+            max_lane_deliveries: 2_000_000,
+            max_lane_bytes: 64 << 20,
+            log: LogConfig::default(),
+            namespaces: Vec::new(),
+        }
+    }
+}
+
+/// A ring of recent messages with a budget of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Whether messages are recorded at all; if not, they have no id and cannot be replayed. Default true.
+    pub enabled: bool,
+    /// Budget in bytes: payloads, names, properties and overhead. Default 64 MiB. The oldest go first, a sixteenth of
+    /// the budget at a time.
+    pub max_bytes: usize,
+    /// How long a message is kept. Default 5 minutes. Dropped within a sixteenth of it.
+    pub max_age: Duration,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { enabled: true, max_bytes: 64 << 20, max_age: Duration::from_secs(300) }
+    }
+}
+
+impl LogConfig {
+    /// No recording.
+    pub const OFF: Self = Self { enabled: false, max_bytes: 0, max_age: Duration::ZERO };
+}
+
+/// What differs for channels with one first segment.
+#[derive(Debug, Clone)]
+pub struct NamespaceConfig {
+    /// The first segment, `chat` for `chat/room1`.
+    pub name: String,
+    /// Its own ring, or [`LogConfig::OFF`].
+    pub log: LogConfig,
+}
+
+/// Bounds of what waits for one subscriber, and what happens at them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutboxConfig {
+    /// Frames that may wait. Default 1,000; at least the 128 that a lane appends in one go.
+    pub max_messages: usize,
+    /// Bytes that may wait. Default 1 MiB. An empty outbox takes one frame of any size.
+    pub max_bytes: usize,
+    /// What happens to droppable frames at the bound. Default [`Policy::DropOldest`].
+    pub policy: Policy,
+}
+
+impl Default for OutboxConfig {
+    fn default() -> Self {
+        Self { max_messages: 1_000, max_bytes: 1 << 20, policy: Policy::DropOldest }
+    }
+}
+
+/// What a full outbox does with a droppable frame. Frames that are not droppable are never touched; if they alone exceed
+/// the bound, the connection closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// The oldest droppable frame goes.
+    DropOldest,
+    /// The new frame is not taken.
+    DropNewest,
+    /// The connection is closed with [`CloseReason::Overflow`](crate::CloseReason::Overflow).
+    Disconnect,
+    /// A waiting frame of the same channel is replaced, full or not; if there is none and it is full, the oldest goes.
+    Conflate,
+}

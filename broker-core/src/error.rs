@@ -1,0 +1,66 @@
+//! What a caller is told when the broker refuses.
+
+use std::time::Duration;
+
+use crate::channel::Channel;
+
+/// Why a message was not taken. Nothing of it was stored or delivered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The payload is larger than [`Config::max_message_bytes`](crate::Config::max_message_bytes).
+    #[error("the payload has {bytes} bytes, {max} are allowed")]
+    TooLarge {
+        /// Size of the payload.
+        bytes: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// The channel name is longer than [`Config::max_channel_bytes`](crate::Config::max_channel_bytes).
+    #[error("the channel name has {bytes} bytes, {max} are allowed")]
+    ChannelTooLong {
+        /// Size of the name.
+        bytes: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// A lane that would deliver it has too much waiting.
+    #[error("the broker is busy, try again in {} ms", retry_after.as_millis())]
+    Busy {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// A new channel would exceed [`Config::max_channels`](crate::Config::max_channels).
+    #[error("{max} channels are in use, no more are allowed")]
+    TooManyChannels {
+        /// The bound.
+        max: usize,
+    },
+    /// The retained store is full.
+    #[error("the retained store is full ({max} allowed)")]
+    RetainedFull {
+        /// The bound that was met: messages or bytes.
+        max: usize,
+    },
+    /// The broker was closed.
+    #[error("the broker is shutting down")]
+    Closed,
+}
+
+/// Why a subscription was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubscribeError {
+    /// A new channel would exceed [`Config::max_channels`](crate::Config::max_channels).
+    #[error("{max} channels are in use, no more are allowed")]
+    TooManyChannels {
+        /// The bound.
+        max: usize,
+    },
+    /// The broker was closed.
+    #[error("the broker is shutting down")]
+    Closed,
+}
+
+/// A channel that a protocol cannot express, for fronts that want to say so.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("channel {0:?} cannot be expressed in this protocol")]
+pub struct Inexpressible(pub Channel);

@@ -1,0 +1,164 @@
+//! Who is subscribed to one channel or one pattern, grouped by lane.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::RwLock;
+use smallvec::SmallVec;
+
+use crate::subscriber::SubscriberKey;
+
+/// One subscription in a lane's list. It names a slot, not an object: copying a list is a plain memory copy, and a list
+/// never keeps a dead subscriber alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) slot: u32,
+    /// Moves when the slot is freed, so that a stale entry hits nobody else.
+    pub(crate) generation: u32,
+    pub(crate) tag: u32,
+}
+
+/// The subscriptions of one lane. A fan-out holds a snapshot; edits copy it only then.
+pub(crate) type LaneList = Arc<Vec<Entry>>;
+
+/// The lists that one message hits, per lane.
+pub(crate) type Hits = SmallVec<[(u16, LaneList); 4]>;
+
+/// All subscriptions of one channel or pattern.
+#[derive(Debug, Default)]
+pub(crate) struct Lists {
+    lanes: SmallVec<[(u16, LaneList); 1]>,
+    groups: Vec<(Box<str>, Arc<Group>)>,
+}
+
+impl Lists {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lanes.is_empty() && self.groups.is_empty()
+    }
+
+    /// Subscriptions here; a group counts once.
+    pub(crate) fn len(&self) -> usize {
+        self.lanes.iter().map(|(_, list)| list.len()).sum::<usize>() + self.groups.len()
+    }
+
+    /// Adds an entry. The subscriber knows that it is new: looking for it here would cost every subscribe a scan.
+    pub(crate) fn insert(&mut self, key: SubscriberKey, tag: u32) {
+        match self.lanes.iter_mut().find(|(lane, _)| *lane == key.lane) {
+            Some((_, list)) => Arc::make_mut(list).push(key.entry(tag)),
+            None => self.lanes.push((key.lane, Arc::new(vec![key.entry(tag)]))),
+        }
+    }
+
+    /// False if it was not there.
+    pub(crate) fn remove(&mut self, key: SubscriberKey, tag: u32) -> bool {
+        let entry = key.entry(tag);
+        let Some(lane) = self.lanes.iter().position(|(lane, _)| *lane == key.lane) else { return false };
+        let (_, list) = &mut self.lanes[lane];
+        let Some(at) = list.iter().position(|known| *known == entry) else { return false };
+        if list.len() == 1 {
+            self.lanes.swap_remove(lane);
+            return true;
+        }
+        let list = Arc::make_mut(list);
+        list.swap_remove(at);
+        if list.capacity() > 16 && list.len() * 4 < list.capacity() {
+            list.shrink_to(list.len() * 2);
+        }
+        true
+    }
+
+    /// The group of this name, made if it is new.
+    pub(crate) fn group(&mut self, name: &str) -> &Arc<Group> {
+        let at = match self.groups.iter().position(|(known, _)| &**known == name) {
+            Some(at) => at,
+            None => {
+                self.groups.push((name.into(), Arc::default()));
+                self.groups.len() - 1
+            }
+        };
+        &self.groups[at].1
+    }
+
+    /// False if it was not a member. A group without members goes.
+    pub(crate) fn leave(&mut self, name: &str, key: SubscriberKey, tag: u32) -> bool {
+        let Some(at) = self.groups.iter().position(|(known, _)| &**known == name) else { return false };
+        let left = self.groups[at].1.leave(key, tag);
+        if self.groups[at].1.members.read().is_empty() {
+            self.groups.swap_remove(at);
+        }
+        left
+    }
+
+    /// Adds what a message on here hits; the number of subscriptions.
+    pub(crate) fn collect(&self, hits: &mut Hits) -> u64 {
+        let mut count = 0;
+        for (lane, list) in &self.lanes {
+            count += list.len() as u64;
+            hits.push((*lane, Arc::clone(list)));
+        }
+        for (_, group) in &self.groups {
+            if let Some((lane, list)) = group.choose() {
+                count += 1;
+                hits.push((lane, list));
+            }
+        }
+        count
+    }
+}
+
+/// Subscribers that share the messages of one filter: each message goes to one of them (MQTT 5.0 §4.8.2).
+#[derive(Debug, Default)]
+pub(crate) struct Group {
+    next: AtomicUsize,
+    members: RwLock<Vec<Member>>,
+}
+
+#[derive(Debug)]
+struct Member {
+    key: SubscriberKey,
+    tag: u32,
+    online: bool,
+    /// The list of this one entry, ready to be put on a job.
+    list: LaneList,
+}
+
+impl Group {
+    /// False if it was a member already.
+    pub(crate) fn join(&self, key: SubscriberKey, tag: u32) -> bool {
+        let mut members = self.members.write();
+        if members.iter().any(|member| member.key == key && member.tag == tag) {
+            return false;
+        }
+        members.push(Member { key, tag, online: true, list: Arc::new(vec![key.entry(tag)]) });
+        true
+    }
+
+    fn leave(&self, key: SubscriberKey, tag: u32) -> bool {
+        let mut members = self.members.write();
+        let before = members.len();
+        members.retain(|member| member.key != key || member.tag != tag);
+        members.len() < before
+    }
+
+    /// Marks a member as connected or not; offline members are passed over while an online one exists.
+    pub(crate) fn set_online(&self, key: SubscriberKey, online: bool) {
+        for member in self.members.write().iter_mut().filter(|member| member.key == key) {
+            member.online = online;
+        }
+    }
+
+    /// Round robin over the online members, over all if none is.
+    fn choose(&self) -> Option<(u16, LaneList)> {
+        let members = self.members.read();
+        let start = self.next.fetch_add(1, Ordering::Relaxed).checked_rem(members.len())?;
+        let (before, after) = members.split_at(start);
+        let in_turn = || after.iter().chain(before);
+        let member = in_turn().find(|member| member.online).or_else(|| in_turn().next())?;
+        Some((member.key.lane, Arc::clone(&member.list)))
+    }
+
+    /// Whether another member than `key` is online.
+    pub(crate) fn has_other_online(&self, key: SubscriberKey) -> bool {
+        self.members.read().iter().any(|member| member.online && member.key != key)
+    }
+}

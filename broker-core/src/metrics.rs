@@ -1,0 +1,49 @@
+//! What a broker counts.
+
+/// A snapshot of a broker's counters and gauges. Counters only grow while the broker lives.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Messages taken.
+    pub published: u64,
+    /// Their payload bytes.
+    pub published_bytes: u64,
+    /// Messages refused with [`PublishError::Busy`](crate::PublishError::Busy).
+    pub refused_busy: u64,
+    /// Messages refused for any other reason.
+    pub refused: u64,
+    /// Deliveries handed to subscribers.
+    pub delivered: u64,
+    /// Frames thrown away by an outbox's policy.
+    pub dropped: u64,
+    /// Channels with a subscriber or something in the log.
+    pub channels: usize,
+    /// Distinct filters with wildcards.
+    pub wildcard_filters: usize,
+    /// Subscribers: sessions, streams and in-process subscriptions.
+    pub subscribers: usize,
+    /// Subscriptions of all subscribers.
+    pub subscriptions: usize,
+    /// Retained messages.
+    pub retained_messages: usize,
+    /// Their bytes with names, properties and overhead.
+    pub retained_bytes: usize,
+    /// Messages in the log.
+    pub log_messages: usize,
+    /// Their bytes with names, properties and overhead.
+    pub log_bytes: usize,
+    /// The newest offset.
+    pub log_head: u64,
+    /// One for each lane.
+    pub lanes: Vec<LaneStats>,
+}
+
+/// What waits in one lane.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LaneStats {
+    /// Deliveries that wait.
+    pub waiting_deliveries: usize,
+    /// Payload bytes of the messages that wait.
+    pub waiting_bytes: usize,
+    /// Subscribers that belong to it.
+    pub subscribers: usize,
+}

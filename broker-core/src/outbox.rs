@@ -1,0 +1,670 @@
+//! What waits to be written for one subscriber; bounded.
+//!
+//! Lanes and the connection's own task both send into it. As long as nothing waits, a frame goes straight to the socket;
+//! when the socket is full the rest waits here and the connection's task finishes the flush, so that a slow reader costs
+//! its lane nothing but an append.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, Bytes};
+use parking_lot::Mutex;
+
+use crate::channel::Channel;
+use crate::config::{OutboxConfig, Policy};
+use crate::message::Message;
+
+/// Where an outbox writes when it writes by itself: a socket that never blocks.
+pub trait Wire: Send + Sync + 'static {
+    /// Writes what the socket takes now.
+    ///
+    /// # Errors
+    /// `WouldBlock` when it takes nothing; anything else ends the connection.
+    fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+}
+
+/// Whether a policy may throw a frame away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// It may: QoS 0, plain events.
+    Droppable,
+    /// It may not: acknowledgements, replies, control frames, QoS 1 and 2, a frame that introduces a topic alias.
+    Control,
+}
+
+/// Why an outbox takes nothing more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The reader was too slow for the bounds.
+    Overflow,
+    /// The last frame was sent and written.
+    Finished,
+    /// The server is shutting down.
+    Shutdown,
+    /// Another connection took the session.
+    TakenOver,
+    /// An operator or the embedding service closed it.
+    Kicked,
+    /// The socket failed.
+    Failed,
+}
+
+/// What waits in an outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Queued {
+    /// Frames.
+    pub messages: usize,
+    /// Bytes.
+    pub bytes: usize,
+}
+
+/// What the connection's task has to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// The socket was full: wait until it is writable, then [`Outbox::flush`].
+    Flush,
+    /// Frames wait and there is no wire: take them with [`Outbox::take`].
+    Frames,
+    /// Somebody called [`Outbox::notify`].
+    Woken,
+    /// Nothing more will be taken.
+    Closed(CloseReason),
+}
+
+/// When a frame should reach the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flush {
+    /// At once, if nothing waits before it.
+    Now,
+    /// With the flush that follows the batch.
+    Later,
+}
+
+/// What became of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// Written or waiting.
+    Taken,
+    /// Waiting, and the first to wait for the coming flush.
+    Dirty,
+    /// This many frames were thrown away for it, or it was itself.
+    Dropped(u64),
+    /// The outbox is closed.
+    Refused,
+}
+
+/// One subscriber's bounded queue of encoded frames.
+///
+/// # Slow or vanished readers
+/// At the bound the [`Policy`] acts on droppable frames; if the others alone exceed it, the outbox closes with
+/// [`CloseReason::Overflow`]. A frame of which a part was written is never dropped.
+pub struct Outbox {
+    state: Mutex<State>,
+    max_messages: u32,
+    max_bytes: u32,
+    policy: Policy,
+}
+
+struct State {
+    queue: VecDeque<Item>,
+    bytes: usize,
+    control: Queued,
+    /// Bytes of `queue[0]` that are on the wire already.
+    written: usize,
+    wire: Option<Arc<dyn Wire>>,
+    /// The connection's task owns the flush: the socket was full.
+    armed: bool,
+    dirty: bool,
+    notified: bool,
+    finishing: bool,
+    closed: Option<CloseReason>,
+    task: Option<Waker>,
+    drained: Option<Waker>,
+    dropped: u64,
+}
+
+struct Item {
+    bytes: Bytes,
+    class: Class,
+    label: Label,
+}
+
+/// What a frame is, beyond its bytes, where somebody needs to know.
+#[derive(Clone)]
+pub(crate) enum Label {
+    None,
+    /// For conflation.
+    Channel(Channel),
+    /// For an in-process subscription, which wants the message and not its encoding.
+    Message(Arc<Message>),
+}
+
+impl Label {
+    fn channel(&self) -> Option<&Channel> {
+        match self {
+            Label::None => None,
+            Label::Channel(channel) => Some(channel),
+            Label::Message(message) => Some(message.channel()),
+        }
+    }
+}
+
+/// Slices per `writev`; the kernel's own bound is 1,024.
+const MAX_SLICES: usize = 64;
+
+/// A queue that grew past this gives its memory back once it is empty.
+const KEEP_CAPACITY: usize = 8;
+
+impl Outbox {
+    /// An empty outbox without a wire.
+    pub(crate) fn new(config: OutboxConfig) -> Self {
+        let bound = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+        Self {
+            state: Mutex::new(State {
+                queue: VecDeque::new(),
+                bytes: 0,
+                control: Queued::default(),
+                written: 0,
+                wire: None,
+                armed: false,
+                dirty: false,
+                notified: false,
+                finishing: false,
+                closed: None,
+                task: None,
+                drained: None,
+                dropped: 0,
+            }),
+            max_messages: bound(config.max_messages),
+            max_bytes: bound(config.max_bytes),
+            policy: config.policy,
+        }
+    }
+
+    /// Gives the outbox a socket to write to by itself. A frame that an earlier wire has half written is forgotten: the
+    /// session decides what is sent again.
+    pub fn attach_wire(&self, wire: Arc<dyn Wire>) {
+        let mut state = self.state.lock();
+        state.forget_half_written();
+        state.wire = Some(wire);
+        state.armed = false;
+        state.flush();
+    }
+
+    /// Takes the socket away: frames wait for [`Outbox::take`] or the next wire. Does nothing if the outbox has been given
+    /// another one since.
+    pub fn detach_wire_if(&self, wire: &Arc<dyn Wire>) {
+        let mut state = self.state.lock();
+        if state.wire.as_ref().is_some_and(|current| Arc::ptr_eq(current, wire)) {
+            state.wire = None;
+            state.armed = false;
+            state.task = None;
+        }
+    }
+
+    /// Sends one whole frame, at once if nothing waits before it. False if the outbox is closed.
+    pub fn send(&self, frame: Bytes, class: Class) -> bool {
+        self.put(&frame, class, None, Flush::Now) != Sent::Refused
+    }
+
+    /// Sends one frame given in slices; it is never dropped. False if the outbox is closed.
+    pub fn send_parts(&self, parts: &[Bytes]) -> bool {
+        self.put_parts(parts, Flush::Now) != Sent::Refused
+    }
+
+    /// Sends a goodbye and refuses everything after it; the outbox closes with [`CloseReason::Finished`] when all of it
+    /// is written. An empty frame only waits for what is queued.
+    pub fn send_last(&self, frame: Bytes) {
+        let mut state = self.state.lock();
+        if state.closed.is_some() || state.finishing {
+            return;
+        }
+        if !frame.is_empty() {
+            state.push(frame, Class::Control, Label::None);
+        }
+        state.finishing = true;
+        if !state.armed {
+            state.flush();
+        }
+        state.wake();
+    }
+
+    /// Refuses everything from now on. What waits is still written, except after [`CloseReason::Overflow`] and
+    /// [`CloseReason::Failed`], where nobody reads it. The first reason stays.
+    pub fn close(&self, reason: CloseReason) {
+        self.state.lock().close(reason);
+    }
+
+    /// Wakes the connection's task with [`Signal::Woken`]: its session has something for it.
+    pub fn notify(&self) {
+        let mut state = self.state.lock();
+        state.notified = true;
+        state.wake();
+    }
+
+    /// What waits now.
+    pub fn queued(&self) -> Queued {
+        let state = self.state.lock();
+        Queued { messages: state.queue.len(), bytes: state.bytes }
+    }
+
+    /// Frames thrown away by the policy so far.
+    pub fn dropped(&self) -> u64 {
+        self.state.lock().dropped
+    }
+
+    /// Why it is closed, if it is.
+    pub fn closed(&self) -> Option<CloseReason> {
+        self.state.lock().closed
+    }
+
+    /// What the connection's task has to do; keeps its waker if nothing. One task only.
+    pub fn poll_signal(&self, cx: &mut Context<'_>) -> Poll<Signal> {
+        let mut state = self.state.lock();
+        if std::mem::take(&mut state.notified) {
+            return Poll::Ready(Signal::Woken);
+        }
+        if let Some(reason) = state.closed {
+            return Poll::Ready(Signal::Closed(reason));
+        }
+        if state.finishing && state.queue.is_empty() {
+            state.close(CloseReason::Finished);
+            return Poll::Ready(Signal::Closed(CloseReason::Finished));
+        }
+        let signal = match (&state.wire, state.armed) {
+            (Some(_), true) => Some(Signal::Flush),
+            (None, _) if !state.queue.is_empty() => Some(Signal::Frames),
+            _ => None,
+        };
+        // Kept even with a signal: a flush that waits for the socket must still hear of a close.
+        if !state.task.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            state.task = Some(cx.waker().clone());
+        }
+        signal.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Writes what waits; true if nothing is left. Bytes written so far are in [`Outbox::queued`]'s decline.
+    pub fn flush(&self) -> bool {
+        let mut state = self.state.lock();
+        state.armed = false;
+        state.flush();
+        state.queue.is_empty()
+    }
+
+    /// Takes up to about `max_bytes` of what waits, for a connection that writes by itself.
+    pub fn take(&self, max_bytes: usize) -> Vec<Bytes> {
+        let mut state = self.state.lock();
+        let (mut frames, mut bytes) = (Vec::new(), 0);
+        while bytes < max_bytes {
+            let Some(mut item) = state.pop() else { break };
+            // A wire may have written a part before it was taken away.
+            item.bytes.advance(std::mem::take(&mut state.written));
+            bytes += item.bytes.len();
+            frames.push(item.bytes);
+        }
+        state.dirty = false;
+        state.tell_drained();
+        frames
+    }
+
+    /// Ready when at most half of either bound waits (or nothing, for a page heavier than the bounds), or it is closed:
+    /// time for the next page of a replay.
+    pub(crate) fn poll_room(&self, bytes: usize, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        let room =
+            if bytes > self.page_bytes() { state.queue.is_empty() } else { self.is_half_empty(&state) };
+        if state.closed.is_some() || room {
+            return Poll::Ready(());
+        }
+        state.drained = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// What a page of a replay may weigh, so that it fits when half of the outbox is free.
+    pub(crate) fn page_bytes(&self) -> usize {
+        self.max_bytes as usize / 4
+    }
+
+    /// How many messages a page of a replay may have.
+    pub(crate) fn page_messages(&self) -> usize {
+        (self.max_messages as usize / 2).clamp(1, 256)
+    }
+
+    fn is_half_empty(&self, state: &State) -> bool {
+        state.queue.len() <= self.max_messages as usize / 2 && state.bytes <= self.max_bytes as usize / 2
+    }
+
+    pub(crate) fn put(
+        &self,
+        frame: &Bytes,
+        class: Class,
+        message: Option<&Arc<Message>>,
+        flush: Flush,
+    ) -> Sent {
+        let mut state = self.state.lock();
+        let label = || match message {
+            Some(message) if self.policy == Policy::Conflate => Label::Channel(message.channel().clone()),
+            _ => Label::None,
+        };
+        self.put_locked(&mut state, frame, class, message.map(|message| message.channel()), label, flush)
+    }
+
+    /// Queues a message for an in-process reader.
+    pub(crate) fn put_message(&self, message: &Arc<Message>) -> Sent {
+        let mut state = self.state.lock();
+        let label = || Label::Message(Arc::clone(message));
+        self.put_locked(
+            &mut state,
+            message.payload(),
+            Class::Droppable,
+            Some(message.channel()),
+            label,
+            Flush::Now,
+        )
+    }
+
+    /// Takes the oldest message of an in-process reader.
+    pub(crate) fn take_message(&self) -> Option<Arc<Message>> {
+        let mut state = self.state.lock();
+        let item = state.pop()?;
+        if self.is_half_empty(&state) {
+            state.tell_drained();
+        }
+        match item.label {
+            Label::Message(message) => Some(message),
+            _ => None,
+        }
+    }
+
+    fn put_locked(
+        &self,
+        state: &mut State,
+        frame: &Bytes,
+        class: Class,
+        channel: Option<&Channel>,
+        label: impl FnOnce() -> Label,
+        flush: Flush,
+    ) -> Sent {
+        if state.closed.is_some() || state.finishing {
+            return Sent::Refused;
+        }
+        if state.queue.is_empty() && flush == Flush::Now && state.write_direct(frame) {
+            return Sent::Taken;
+        }
+        if state.closed.is_some() {
+            return Sent::Refused;
+        }
+        let written = state.written;
+        let dropped = match self.admit(state, frame.len(), class, channel) {
+            Admission::Push(dropped) => {
+                state.push(frame.clone(), class, label());
+                dropped
+            }
+            Admission::Replace(index) => {
+                state.replace(index, frame.clone(), label());
+                1
+            }
+            Admission::Drop => 1,
+            Admission::Close => {
+                state.close(CloseReason::Overflow);
+                return Sent::Dropped(1);
+            }
+        };
+        debug_assert!(written == state.written, "a partly written frame stays");
+        state.dropped += dropped;
+        let sent = state.after_append(flush);
+        if dropped > 0 && sent != Sent::Dirty { Sent::Dropped(dropped) } else { sent }
+    }
+
+    pub(crate) fn put_parts(&self, parts: &[Bytes], flush: Flush) -> Sent {
+        let mut state = self.state.lock();
+        if state.closed.is_some() || state.finishing {
+            return Sent::Refused;
+        }
+        let bytes = parts.iter().map(Bytes::len).sum();
+        if let Admission::Close = self.admit(&mut state, bytes, Class::Control, None) {
+            state.close(CloseReason::Overflow);
+            return Sent::Dropped(1);
+        }
+        for part in parts.iter().filter(|part| !part.is_empty()) {
+            state.push(part.clone(), Class::Control, Label::None);
+        }
+        state.after_append(flush)
+    }
+
+    /// Ends a batch: writes what [`Flush::Later`] left.
+    pub(crate) fn flush_batch(&self) {
+        let mut state = self.state.lock();
+        state.dirty = false;
+        if !state.armed {
+            state.flush();
+        }
+        if state.wire.is_none() {
+            state.wake();
+        }
+    }
+
+    fn admit(&self, state: &mut State, bytes: usize, class: Class, channel: Option<&Channel>) -> Admission {
+        let (max_messages, max_bytes) = (self.max_messages as usize, self.max_bytes as usize);
+        let first_droppable = usize::from(state.written > 0);
+        if self.policy == Policy::Conflate && class == Class::Droppable && channel.is_some() {
+            let same =
+                state.queue.iter().skip(first_droppable).rposition(|item| item.label.channel() == channel);
+            if let Some(index) = same {
+                return Admission::Replace(index + first_droppable);
+            }
+        }
+        let fits = |queued: Queued| {
+            queued.messages == 0 || queued.messages < max_messages && queued.bytes + bytes <= max_bytes
+        };
+        if fits(Queued { messages: state.queue.len(), bytes: state.bytes }) {
+            return Admission::Push(0);
+        }
+        if class == Class::Control {
+            return if fits(state.control) { Admission::Push(0) } else { Admission::Close };
+        }
+        match self.policy {
+            Policy::DropNewest => Admission::Drop,
+            Policy::Disconnect => Admission::Close,
+            Policy::DropOldest | Policy::Conflate => {
+                let mut dropped = 0;
+                while !fits(Queued { messages: state.queue.len(), bytes: state.bytes }) {
+                    let oldest = state
+                        .queue
+                        .iter()
+                        .skip(first_droppable)
+                        .position(|item| item.class == Class::Droppable)
+                        .map(|index| index + first_droppable);
+                    let Some(index) = oldest else {
+                        state.dropped += dropped;
+                        return Admission::Drop;
+                    };
+                    state.remove(index);
+                    dropped += 1;
+                }
+                Admission::Push(dropped)
+            }
+        }
+    }
+}
+
+enum Admission {
+    Push(u64),
+    Replace(usize),
+    Drop,
+    Close,
+}
+
+impl State {
+    /// Writes a frame past the empty queue; true if nothing of it is left. A rest is queued.
+    fn write_direct(&mut self, frame: &Bytes) -> bool {
+        let Some(wire) = &self.wire else { return false };
+        match wire.try_write_vectored(&[IoSlice::new(frame)]) {
+            Ok(written) if written == frame.len() => true,
+            Ok(written) => {
+                self.push(frame.slice(written..), Class::Control, Label::None);
+                self.arm();
+                true
+            }
+            Err(error) if is_retry(&error) => {
+                self.armed = true;
+                self.wake();
+                false
+            }
+            Err(_) => {
+                self.close(CloseReason::Failed);
+                false
+            }
+        }
+    }
+
+    fn after_append(&mut self, flush: Flush) -> Sent {
+        if self.wire.is_none() && flush == Flush::Now {
+            self.wake();
+        } else if !self.armed {
+            if flush == Flush::Now {
+                self.flush();
+            } else if !self.dirty {
+                self.dirty = true;
+                return Sent::Dirty;
+            }
+        }
+        Sent::Taken
+    }
+
+    fn flush(&mut self) {
+        let Some(wire) = self.wire.clone() else { return };
+        while !self.queue.is_empty() {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let mut used = 0;
+            for (slice, item) in slices.iter_mut().zip(&self.queue) {
+                let skip = if used == 0 { self.written } else { 0 };
+                *slice = IoSlice::new(item.bytes.get(skip..).unwrap_or_default());
+                used += 1;
+            }
+            match wire.try_write_vectored(&slices[..used]) {
+                Ok(0) => return self.close(CloseReason::Failed),
+                Ok(written) => self.advance(written),
+                Err(error) if is_retry(&error) => {
+                    self.arm();
+                    break;
+                }
+                Err(_) => return self.close(CloseReason::Failed),
+            }
+        }
+        self.tell_drained();
+    }
+
+    fn advance(&mut self, written: usize) {
+        self.written += written;
+        while let Some(head) = self.queue.front() {
+            if self.written < head.bytes.len() {
+                return;
+            }
+            self.written -= head.bytes.len();
+            self.pop();
+        }
+    }
+
+    fn arm(&mut self) {
+        self.armed = true;
+        self.wake();
+    }
+
+    fn push(&mut self, bytes: Bytes, class: Class, label: Label) {
+        self.bytes += bytes.len();
+        if class == Class::Control {
+            self.control.messages += 1;
+            self.control.bytes += bytes.len();
+        }
+        self.queue.push_back(Item { bytes, class, label });
+    }
+
+    fn pop(&mut self) -> Option<Item> {
+        let item = self.queue.pop_front()?;
+        self.forget(&item);
+        if self.queue.is_empty() && self.queue.capacity() > KEEP_CAPACITY {
+            self.queue = VecDeque::new();
+        }
+        Some(item)
+    }
+
+    fn remove(&mut self, index: usize) {
+        if let Some(item) = self.queue.remove(index) {
+            self.forget(&item);
+        }
+    }
+
+    fn replace(&mut self, index: usize, bytes: Bytes, label: Label) {
+        if let Some(item) = self.queue.get_mut(index) {
+            self.bytes = self.bytes - item.bytes.len() + bytes.len();
+            item.bytes = bytes;
+            item.label = label;
+        }
+    }
+
+    fn forget(&mut self, item: &Item) {
+        self.bytes -= item.bytes.len();
+        if item.class == Class::Control {
+            self.control.messages -= 1;
+            self.control.bytes -= item.bytes.len();
+        }
+    }
+
+    fn forget_half_written(&mut self) {
+        if std::mem::take(&mut self.written) > 0 {
+            self.pop();
+        }
+    }
+
+    fn clear(&mut self) {
+        self.queue = VecDeque::new();
+        self.bytes = 0;
+        self.control = Queued::default();
+        self.written = 0;
+    }
+
+    fn close(&mut self, reason: CloseReason) {
+        if self.closed.is_some() {
+            return;
+        }
+        self.closed = Some(reason);
+        match reason {
+            CloseReason::Overflow | CloseReason::Failed => self.clear(),
+            _ => {
+                if !self.armed {
+                    self.flush();
+                }
+            }
+        }
+        self.wake();
+        if let Some(waker) = self.drained.take() {
+            waker.wake();
+        }
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.task.take() {
+            waker.wake();
+        }
+    }
+
+    fn tell_drained(&mut self) {
+        if let Some(waker) = self.drained.take() {
+            waker.wake();
+        }
+    }
+}
+
+fn is_retry(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox").field("queued", &self.queued()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,324 @@
+//! A subscriber: where the core delivers; one per session or stream.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use crate::broker::Shared;
+use crate::channel::Channel;
+use crate::config::OutboxConfig;
+use crate::delivery::Kind;
+use crate::error::SubscribeError;
+use crate::filter::Filter;
+use crate::lane::{Command, Feed, Then};
+use crate::lists::{Entry, Lists};
+use crate::message::unix_ms;
+use crate::outbox::{CloseReason, Outbox};
+use crate::registry::{ChannelEntry, Place};
+use crate::replay::{After, Replay};
+
+/// Names a subscriber: a slot in a lane and the slot's generation, so that a stale key hits nobody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SubscriberKey {
+    pub(crate) lane: u16,
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+}
+
+impl SubscriberKey {
+    pub(crate) fn entry(self, tag: u32) -> Entry {
+        Entry { slot: self.slot, generation: self.generation, tag }
+    }
+
+    /// The key as one number, for a front that shows it as a connection id.
+    pub fn to_u128(self) -> u128 {
+        u128::from(self.lane) << 64 | u128::from(self.slot) << 32 | u128::from(self.generation)
+    }
+
+    /// The key of [`SubscriberKey::to_u128`].
+    pub fn from_u128(number: u128) -> Self {
+        let part = |shift: u32| u32::try_from(number >> shift & u128::from(u32::MAX)).unwrap_or(0);
+        Self { lane: (part(64) & 0xffff) as u16, slot: part(32), generation: part(0) }
+    }
+}
+
+/// What a new subscription gets first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Start {
+    /// Messages published from now on.
+    #[default]
+    Live,
+    /// The retained messages that match, then those published from now on: none lost between, none twice.
+    Retained,
+}
+
+/// What came of a subscribe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subscribed {
+    /// False if the same filter and tag were there already.
+    pub new: bool,
+}
+
+/// A subscriber in the core. Its owner is the session; dropping it ends all its subscriptions and frees its slot.
+///
+/// A tag is the front's number for one subscription; it comes back with each delivery. Changing what a subscription
+/// means (its QoS, say) is the front's business behind the same tag, and leaves no gap.
+pub struct Subscriber {
+    key: SubscriberKey,
+    outbox: Mutex<Arc<Outbox>>,
+    shared: Arc<Shared>,
+    subscriptions: Mutex<SmallVec<[(Filter, u32); 1]>>,
+    groups: Mutex<Vec<(Box<str>, Filter, u32)>>,
+}
+
+impl Subscriber {
+    pub(crate) fn new(key: SubscriberKey, outbox: Arc<Outbox>, shared: Arc<Shared>) -> Self {
+        Self {
+            key,
+            outbox: Mutex::new(outbox),
+            shared,
+            subscriptions: Mutex::default(),
+            groups: Mutex::default(),
+        }
+    }
+
+    /// Its name in the core.
+    pub fn key(&self) -> SubscriberKey {
+        self.key
+    }
+
+    /// What waits to be written for it.
+    pub fn outbox(&self) -> Arc<Outbox> {
+        Arc::clone(&self.outbox.lock())
+    }
+
+    /// Gives the session's next connection an outbox of its own; the old one stays with the old connection, for its
+    /// goodbye. Until the lane has heard of it, a session sees to it with [`Sink::redirect`](crate::Sink::redirect).
+    pub fn renew_outbox(&self, config: OutboxConfig) -> Arc<Outbox> {
+        let outbox = Arc::new(Outbox::new(config));
+        *self.outbox.lock() = Arc::clone(&outbox);
+        let renew = Command::Renew { key: self.key, outbox: Arc::clone(&outbox) };
+        if !self.shared.lane(self.key).send(renew) {
+            outbox.close(CloseReason::Shutdown);
+        }
+        outbox
+    }
+
+    /// Subscriptions it holds, groups aside.
+    pub fn subscriptions(&self) -> Vec<Filter> {
+        self.subscriptions.lock().iter().map(|(filter, _)| filter.clone()).collect()
+    }
+
+    /// Subscribes to `filter`. The same filter and tag twice is one subscription; with [`Start::Retained`] the retained
+    /// messages are sent again (MQTT 3.1.1 §3.8.4).
+    ///
+    /// # Errors
+    /// A literal filter on a new channel when there are too many, or the broker is closed.
+    pub fn subscribe(&self, filter: &Filter, tag: u32, start: Start) -> Result<Subscribed, SubscribeError> {
+        if self.shared.closed.load(Ordering::Relaxed) {
+            return Err(SubscribeError::Closed);
+        }
+        let mut subscriptions = self.subscriptions.lock();
+        let new = !subscriptions.iter().any(|(known, known_tag)| *known_tag == tag && known == filter);
+        let lane = self.shared.lane(self.key);
+        match filter.as_literal() {
+            Some(channel) => {
+                // Publishers of this channel wait for its guard, so nothing falls between the list and the feed.
+                let mut place = self.shared.occupy(channel)?;
+                if new {
+                    place.lists.insert(self.key, tag);
+                }
+                if start == Start::Retained
+                    && let Some(message) = self.shared.retained.find(channel, unix_ms())
+                {
+                    let messages = vec![(message, SmallVec::from_elem(tag, 1))];
+                    let feed =
+                        Feed { key: self.key, kind: Kind::Retained, messages, then: Then::More, done: None };
+                    lane.push(Command::Feed(Box::new(feed)));
+                }
+                drop(place);
+            }
+            None => {
+                if start == Start::Retained {
+                    lane.push(Command::Park { key: self.key, tag });
+                }
+                if new {
+                    self.edit_wildcards(filter, |lists| lists.insert(self.key, tag));
+                }
+                if start == Start::Retained {
+                    // Up to here, what is retained was also delivered live if we were listed in time: it is parked.
+                    // What is retained later only comes live.
+                    let head = self.shared.log.head();
+                    let mut retained = self.shared.retained.matching(filter, unix_ms());
+                    retained.retain(|message| message.offset() <= head);
+                    retained.sort_unstable_by_key(|message| message.offset());
+                    let messages =
+                        retained.into_iter().map(|message| (message, SmallVec::from_elem(tag, 1))).collect();
+                    let then = Then::Unpark(tag);
+                    let feed = Feed { key: self.key, kind: Kind::Retained, messages, then, done: None };
+                    lane.push(Command::Feed(Box::new(feed)));
+                }
+            }
+        }
+        lane.wake();
+        if new {
+            subscriptions.push((filter.clone(), tag));
+            self.shared.subscriptions.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(Subscribed { new })
+    }
+
+    /// Ends a subscription; false if there was none. What is on its way may still arrive.
+    pub fn unsubscribe(&self, filter: &Filter, tag: u32) -> bool {
+        let mut subscriptions = self.subscriptions.lock();
+        let Some(at) =
+            subscriptions.iter().position(|(known, known_tag)| *known_tag == tag && known == filter)
+        else {
+            return false;
+        };
+        subscriptions.swap_remove(at);
+        self.leave_lists(filter, tag);
+        true
+    }
+
+    /// Joins the group of this name on `filter`: each message goes to one member (MQTT 5.0 §4.8.2).
+    ///
+    /// # Errors
+    /// As [`Subscriber::subscribe`].
+    pub fn join_group(&self, group: &str, filter: &Filter, tag: u32) -> Result<Subscribed, SubscribeError> {
+        let mut groups = self.groups.lock();
+        let new = match filter.as_literal() {
+            Some(channel) => self.shared.occupy(channel)?.lists.group(group).join(self.key, tag),
+            None => self.edit_wildcards(filter, |lists| lists.group(group).join(self.key, tag)),
+        };
+        if new {
+            groups.push((group.into(), filter.clone(), tag));
+            self.shared.subscriptions.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(Subscribed { new })
+    }
+
+    /// Leaves a group; false if it was not a member.
+    pub fn leave_group(&self, group: &str, filter: &Filter, tag: u32) -> bool {
+        let mut groups = self.groups.lock();
+        let Some(at) =
+            groups.iter().position(|known| *known.0 == *group && known.1 == *filter && known.2 == tag)
+        else {
+            return false;
+        };
+        groups.swap_remove(at);
+        self.leave_group_lists(group, filter, tag);
+        true
+    }
+
+    /// Says whether anybody is connected: offline members of groups are passed over while an online one exists.
+    pub fn set_online(&self, online: bool) {
+        let groups = self.groups.lock();
+        for (name, filter, _) in groups.iter() {
+            let mark = |lists: &mut Lists| lists.group(name).set_online(self.key, online);
+            match filter.as_literal() {
+                Some(channel) => _ = self.shared.registry.edit(channel, 0, mark),
+                None => self.shared.wildcards.edit(filter.pattern().unwrap_or_default(), mark),
+            }
+        }
+    }
+
+    /// Whether a group has another member that is connected.
+    pub fn group_has_other_online(&self, group: &str, filter: &Filter) -> bool {
+        let look = |lists: &mut Lists| lists.group(group).has_other_online(self.key);
+        match filter.as_literal() {
+            Some(channel) => self.shared.registry.edit(channel, 0, look).unwrap_or(false),
+            None => self.shared.wildcards.edit(filter.pattern().unwrap_or_default(), look),
+        }
+    }
+
+    /// Subscribes to all `filters` from a position in the log on. Nothing is delivered of what is recorded until the
+    /// returned [`Replay`] runs.
+    ///
+    /// # Errors
+    /// As [`Subscriber::subscribe`].
+    pub fn subscribe_after(&self, filters: &[(Filter, u32)], after: After) -> Result<Replay, SubscribeError> {
+        let lane = self.shared.lane(self.key);
+        for (_, tag) in filters {
+            lane.push(Command::CatchUp { key: self.key, tag: *tag });
+        }
+        for (filter, tag) in filters {
+            if let Err(error) = self.subscribe(filter, *tag, Start::Live) {
+                for (filter, tag) in filters {
+                    self.unsubscribe(filter, *tag);
+                }
+                return Err(error);
+            }
+        }
+        Ok(Replay::new(Arc::clone(&self.shared), self.key, self.outbox(), filters, after))
+    }
+
+    fn edit_wildcards<T>(&self, filter: &Filter, edit: impl FnOnce(&mut Lists) -> T) -> T {
+        self.shared.wildcards.edit(filter.pattern().unwrap_or_default(), edit)
+    }
+
+    fn leave_lists(&self, filter: &Filter, tag: u32) {
+        let left = match filter.as_literal() {
+            Some(channel) => {
+                let evicted_through = self.shared.evicted_through(channel);
+                let remove = |lists: &mut Lists| lists.remove(self.key, tag);
+                self.shared.registry.edit(channel, evicted_through, remove).unwrap_or(false)
+            }
+            None => self.edit_wildcards(filter, |lists| lists.remove(self.key, tag)),
+        };
+        if left {
+            self.shared.subscriptions.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn leave_group_lists(&self, group: &str, filter: &Filter, tag: u32) {
+        let leave = |lists: &mut Lists| lists.leave(group, self.key, tag);
+        let left = match filter.as_literal() {
+            Some(channel) => {
+                let evicted_through = self.shared.evicted_through(channel);
+                self.shared.registry.edit(channel, evicted_through, leave).unwrap_or(false)
+            }
+            None => self.edit_wildcards(filter, leave),
+        };
+        if left {
+            self.shared.subscriptions.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Shared {
+    /// The channel's entry, made if it is new; its guard is held.
+    fn occupy(
+        &self,
+        channel: &Channel,
+    ) -> Result<dashmap::mapref::one::RefMut<'_, Arc<str>, ChannelEntry>, SubscribeError> {
+        match self.registry.place(channel) {
+            Place::Occupied(place) => Ok(place.into_ref()),
+            Place::Vacant(place) => {
+                self.registry.admit().map_err(|max| SubscribeError::TooManyChannels { max })?;
+                Ok(place.insert(ChannelEntry::default()))
+            }
+        }
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        for (filter, tag) in std::mem::take(&mut *self.subscriptions.lock()) {
+            self.leave_lists(&filter, tag);
+        }
+        for (group, filter, tag) in std::mem::take(&mut *self.groups.lock()) {
+            self.leave_group_lists(&group, &filter, tag);
+        }
+        self.shared.lane(self.key).send(Command::Detach(self.key));
+    }
+}
+
+impl fmt::Debug for Subscriber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscriber").field("key", &self.key).finish_non_exhaustive()
+    }
+}

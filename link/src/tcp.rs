@@ -1,0 +1,128 @@
+//! A TCP socket that lanes write to directly.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use broker_core::{Outbox, Wire};
+use bytes::BytesMut;
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
+
+use crate::STALL_LIMIT;
+
+/// What the kernel may hold unsent. With its defaults a reader that stopped hides one to two megabytes there, and no
+/// outbox policy ever fires.
+const NOTSENT_LOWAT: u32 = 16 << 10;
+
+/// `SO_SNDBUF`; the kernel doubles it for its own overhead, so a socket holds at most 128 KiB.
+const SEND_BUFFER: usize = 64 << 10;
+
+/// Read at once: little for the usual short packet, more once a long one has begun.
+const READ_FIRST: usize = 4 << 10;
+const READ_MORE: usize = 64 << 10;
+
+pub(crate) struct Tcp {
+    wire: Arc<TcpWire>,
+    stall: Option<Pin<Box<Sleep>>>,
+}
+
+struct TcpWire(TcpStream);
+
+impl Wire for TcpWire {
+    fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match slices {
+            [slice] => self.0.try_write(slice),
+            slices => self.0.try_write_vectored(slices),
+        }
+    }
+}
+
+pub(crate) enum Flushed {
+    Progress,
+    Stalled,
+    Failed(io::Error),
+}
+
+impl Tcp {
+    pub(crate) fn new(stream: TcpStream, outbox: &Outbox) -> Self {
+        _ = stream.set_nodelay(true);
+        let socket = SockRef::from(&stream);
+        _ = socket.set_tcp_notsent_lowat(NOTSENT_LOWAT);
+        _ = socket.set_send_buffer_size(SEND_BUFFER);
+        let wire = Arc::new(TcpWire(stream));
+        outbox.attach_wire(Arc::<TcpWire>::clone(&wire));
+        Self { wire, stall: None }
+    }
+
+    pub(crate) fn poll_flush(&mut self, outbox: &Outbox, cx: &mut Context<'_>) -> Poll<Flushed> {
+        match self.wire.0.poll_write_ready(cx) {
+            Poll::Ready(Ok(())) => {
+                let before = outbox.queued().bytes;
+                if outbox.flush() || outbox.queued().bytes < before {
+                    self.stall = None;
+                }
+                Poll::Ready(Flushed::Progress)
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Flushed::Failed(error)),
+            Poll::Pending => {
+                let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(STALL_LIMIT)));
+                stall.as_mut().poll(cx).map(|()| Flushed::Stalled)
+            }
+        }
+    }
+
+    pub(crate) fn poll_read(
+        &mut self,
+        input: &mut BytesMut,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match self.wire.0.poll_read_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+            input.reserve(if input.is_empty() { READ_FIRST } else { READ_MORE });
+            match self.wire.0.try_read_buf(input) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if input.is_empty() {
+                        *input = BytesMut::new();
+                    }
+                }
+                read => return Poll::Ready(read),
+            }
+        }
+    }
+
+    pub(crate) async fn finish(&mut self, outbox: &Outbox) {
+        let stream = &self.wire.0;
+        while !outbox.flush() {
+            if stream.writable().await.is_err() {
+                return;
+            }
+        }
+        if SockRef::from(stream).shutdown(Shutdown::Write).is_err() {
+            return;
+        }
+        let mut ignored = [0; 1024];
+        while stream.readable().await.is_ok() {
+            match stream.try_read(&mut ignored) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Takes the socket out of the outbox, unless a newer connection has already put its own there.
+    pub(crate) fn release(&self, outbox: &Outbox) {
+        let mine: Arc<dyn Wire> = Arc::<TcpWire>::clone(&self.wire);
+        outbox.detach_wire_if(&mine);
+    }
+}
