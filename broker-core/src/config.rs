@@ -105,6 +105,6 @@ pub enum Policy {
     DropNewest,
     /// The connection is closed with [`CloseReason::Overflow`](crate::CloseReason::Overflow).
     Disconnect,
-    /// A waiting frame of the same channel is replaced, full or not; if there is none and it is full, the oldest goes.
+    /// A waiting frame of the same channel goes, full or not; if there is none and it is full, the oldest goes.
     Conflate,
 }

@@ -391,7 +391,7 @@ impl Outbox {
         if state.closed.is_some() || state.finishing {
             return Sent::Refused;
         }
-        if state.queue.is_empty() && flush == Flush::Now && state.write_direct(frame) {
+        if state.queue.is_empty() && flush == Flush::Now && state.write_direct(frame, class) {
             return Sent::Taken;
         }
         if state.closed.is_some() {
@@ -404,7 +404,9 @@ impl Outbox {
                 dropped
             }
             Admission::Replace(index) => {
-                state.replace(index, frame.clone(), label());
+                // At the end, not in its place: a publisher's messages on several channels keep their order.
+                state.remove(index);
+                state.push(frame.clone(), class, label());
                 1
             }
             Admission::Drop => 1,
@@ -500,12 +502,13 @@ enum Admission {
 
 impl State {
     /// Writes a frame past the empty queue; true if nothing of it is left. A rest is queued.
-    fn write_direct(&mut self, frame: &Bytes) -> bool {
+    fn write_direct(&mut self, frame: &Bytes, class: Class) -> bool {
         let Some(wire) = &self.wire else { return false };
         match wire.try_write_vectored(&[IoSlice::new(frame)]) {
             Ok(written) if written == frame.len() => true,
             Ok(written) => {
-                self.push(frame.slice(written..), Class::Control, Label::None);
+                self.push(frame.clone(), class, Label::None);
+                self.written = written;
                 self.arm();
                 true
             }
@@ -595,14 +598,6 @@ impl State {
     fn remove(&mut self, index: usize) {
         if let Some(item) = self.queue.remove(index) {
             self.forget(&item);
-        }
-    }
-
-    fn replace(&mut self, index: usize, bytes: Bytes, label: Label) {
-        if let Some(item) = self.queue.get_mut(index) {
-            self.bytes = self.bytes - item.bytes.len() + bytes.len();
-            item.bytes = bytes;
-            item.label = label;
         }
     }
 

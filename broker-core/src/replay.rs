@@ -1,5 +1,6 @@
 //! Reading the log: history, and a subscriber that catches up without loss or repeat.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 
@@ -97,8 +98,15 @@ pub(crate) fn history(log: &Log, registry: &Registry, filter: &Filter, query: Hi
 struct Reader {
     filters: Vec<Filter>,
     rings: SmallVec<[usize; 2]>,
-    /// For literal filters: offsets found by following `prev`, ascending, not yet read.
-    found: Option<std::collections::VecDeque<u64>>,
+    /// For literal filters: what following `prev` found and has not been read yet.
+    found: Option<Found>,
+}
+
+struct Found {
+    /// Ascending.
+    offsets: VecDeque<u64>,
+    /// The head when they were looked for: what came later is not among them.
+    head: u64,
 }
 
 struct Page {
@@ -187,11 +195,11 @@ impl Reader {
             }
             offsets.sort_unstable();
             offsets.dedup();
-            offsets.into()
+            Found { offsets: offsets.into(), head: snapshot.head }
         });
         let now_ms = unix_ms();
         let mut page = Page { messages: Vec::new(), through: after, bytes: 0, complete: false };
-        while let Some(offset) = found.front() {
+        while let Some(offset) = found.offsets.front() {
             let message = snapshot.find(*offset);
             if let Some(message) = message {
                 if page.messages.len() >= limit || page.bytes > 0 && page.bytes + message.weight() > max_bytes
@@ -205,9 +213,9 @@ impl Reader {
                 }
             }
             page.through = *offset;
-            found.pop_front();
+            found.offsets.pop_front();
         }
-        page.through = page.through.max(snapshot.head);
+        page.through = page.through.max(found.head);
         page.complete = true;
         page
     }

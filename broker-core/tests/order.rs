@@ -1,0 +1,88 @@
+//! One order per channel, for every subscriber and for history, with publishers on several threads.
+
+mod support;
+
+use broker_core::{Broker, Config, HistoryQuery, OutboxConfig, Policy, Publish, SubscribeOptions};
+use support::*;
+
+const PUBLISHERS: usize = 4;
+const MESSAGES: usize = 500;
+
+fn roomy() -> SubscribeOptions {
+    let outbox = OutboxConfig { max_messages: 100_000, max_bytes: 64 << 20, policy: Policy::Disconnect };
+    SubscribeOptions { outbox, ..SubscribeOptions::default() }
+}
+
+fn spawn_publishers(broker: &Broker, names: &'static [&'static str]) -> Vec<std::thread::JoinHandle<()>> {
+    let threads = (0..PUBLISHERS).map(|publisher| {
+        let broker = broker.clone();
+        std::thread::spawn(move || {
+            for number in 0..MESSAGES {
+                let name = names[number % names.len()];
+                publish(&broker, name, numbered(publisher, number));
+            }
+        })
+    });
+    threads.collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_has_one_order_for_all_subscribers_and_for_history() {
+    let broker = Broker::new(Config::default());
+    let filters = ["a/b", "a/*", "#", "a/b"];
+    let mut subscriptions: Vec<_> =
+        filters.iter().map(|text| broker.subscribe_with(&[filter(text)], roomy()).unwrap()).collect();
+    let threads = spawn_publishers(&broker, &["a/b"]);
+    let mut seen = Vec::new();
+    for subscription in &mut subscriptions {
+        let mut offsets = Vec::new();
+        for _ in 0..PUBLISHERS * MESSAGES {
+            offsets.push(next(subscription).await.offset());
+        }
+        seen.push(offsets);
+    }
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    let history = broker.history(&filter("a/b"), HistoryQuery { limit: 10_000, ..HistoryQuery::default() });
+    let recorded: Vec<u64> = history.messages.iter().map(|message| message.offset()).collect();
+    assert!(recorded.is_sorted() && recorded.len() == PUBLISHERS * MESSAGES);
+    for offsets in seen {
+        assert_eq!(offsets, recorded);
+    }
+    for pair in history.messages.windows(2) {
+        assert_eq!(pair[1].prev(), pair[0].offset());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_publishers_messages_keep_their_order_over_several_channels() {
+    let broker = Broker::new(Config::default());
+    let filters = ["a", "b/*", "c"].map(filter);
+    let mut subscription = broker.subscribe_with(&filters, roomy()).unwrap();
+    let threads = spawn_publishers(&broker, &["a", "b/x", "c"]);
+    let mut expected = [0; PUBLISHERS];
+    for _ in 0..PUBLISHERS * MESSAGES {
+        let (publisher, number) = parse_numbered(&*next(&mut subscription).await);
+        assert_eq!(number, expected[publisher], "publisher {publisher}");
+        expected[publisher] += 1;
+    }
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unrecorded_channel_has_one_order_too() {
+    let log = broker_core::LogConfig::OFF;
+    let broker = Broker::new(Config { log, ..Config::default() });
+    let mut one = broker.subscribe_with(&[filter("a")], roomy()).unwrap();
+    let mut other = broker.subscribe_with(&[filter("*")], roomy()).unwrap();
+    let threads = spawn_publishers(&broker, &["a"]);
+    for _ in 0..PUBLISHERS * MESSAGES {
+        let (left, right) = (next(&mut one).await, next(&mut other).await);
+        assert_eq!(left.payload(), right.payload());
+        assert_eq!(left.id(), None);
+    }
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(broker.publish(Publish::new(channel("a"), "x")).unwrap().id, None);
+    drop((one, other));
+    tokio::task::yield_now().await;
+    assert_eq!(broker.stats().channels, 0, "an unrecorded channel without subscribers is no entry");
+}

@@ -1,0 +1,189 @@
+//! An outbox over a socket that takes a little at a time.
+
+mod support;
+
+use std::io::{self, IoSlice};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use broker_core::{
+    Broker, Class, CloseReason, Config, Deliver, Delivery, Outbox, OutboxConfig, Policy, Signal, Sink, Start,
+    Subscriber, Wire,
+};
+use bytes::Bytes;
+use proptest::prelude::*;
+use support::*;
+
+/// Takes as many bytes as it has been given room for.
+#[derive(Default)]
+struct Narrow(Mutex<(usize, Vec<u8>)>);
+
+impl Narrow {
+    fn give_room(&self, bytes: usize) {
+        self.0.lock().unwrap().0 += bytes;
+    }
+
+    fn written(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().1.clone()).unwrap()
+    }
+}
+
+impl Wire for Narrow {
+    fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut state = self.0.lock().unwrap();
+        let (room, written) = &mut *state;
+        let mut taken = 0;
+        for slice in slices {
+            let part = slice.len().min(*room);
+            written.extend_from_slice(&slice[..part]);
+            *room -= part;
+            taken += part;
+        }
+        if taken == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+    }
+}
+
+struct Payload;
+
+impl Deliver for Payload {
+    fn deliver(&self, delivery: &Delivery, _: &[u32], sink: &mut Sink<'_>) {
+        sink.send(delivery.message().payload(), Class::Droppable);
+    }
+}
+
+fn outbox(broker: &Broker, max_messages: usize, policy: Policy) -> (Subscriber, Arc<Outbox>, Arc<Narrow>) {
+    let config = OutboxConfig { max_messages, max_bytes: 1_000, policy };
+    let subscriber = broker.attach(Arc::new(Payload), config);
+    subscriber.subscribe(&filter("a"), 0, Start::Live).unwrap();
+    let (outbox, wire) = (subscriber.outbox(), Arc::new(Narrow::default()));
+    outbox.attach_wire(Arc::<Narrow>::clone(&wire));
+    (subscriber, outbox, wire)
+}
+
+fn signal(outbox: &Outbox) -> Option<Signal> {
+    match outbox.poll_signal(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(signal) => Some(signal),
+        Poll::Pending => None,
+    }
+}
+
+fn droppable(outbox: &Outbox, text: &str) {
+    assert!(outbox.send(Bytes::copy_from_slice(text.as_bytes()), Class::Droppable));
+}
+
+#[tokio::test]
+async fn a_partly_written_frame_is_finished_whatever_the_policy_drops() {
+    let broker = Broker::new(Config::default());
+    let (_subscriber, outbox, wire) = outbox(&broker, 2, Policy::DropOldest);
+    wire.give_room(3);
+    droppable(&outbox, "<first>");
+    assert_eq!(signal(&outbox), Some(Signal::Flush));
+    for text in ["<2>", "<3>", "<4>"] {
+        droppable(&outbox, text);
+    }
+    wire.give_room(100);
+    assert!(outbox.flush());
+    assert_eq!(wire.written(), "<first><4>");
+    assert_eq!(outbox.dropped(), 2);
+    assert_eq!(signal(&outbox), None);
+}
+
+#[tokio::test]
+async fn control_frames_are_never_dropped_and_close_when_they_alone_are_too_many() {
+    let broker = Broker::new(Config::default());
+    let (_subscriber, outbox, wire) = outbox(&broker, 3, Policy::DropOldest);
+    for number in 0..3 {
+        droppable(&outbox, "<droppable>");
+        assert!(outbox.send(format!("<{number}>").into(), Class::Control), "{number}");
+    }
+    assert!(!outbox.send(Bytes::from_static(b"<late>"), Class::Control) || outbox.closed().is_some());
+    assert_eq!(outbox.closed(), Some(CloseReason::Overflow));
+    assert_eq!(outbox.queued().messages, 0, "nobody will read it");
+    assert_eq!(wire.written(), "");
+}
+
+#[tokio::test]
+async fn a_goodbye_is_the_last_thing_written() {
+    let broker = Broker::new(Config::default());
+    let (_subscriber, outbox, wire) = outbox(&broker, 10, Policy::DropOldest);
+    droppable(&outbox, "<event>");
+    outbox.send_last(Bytes::from_static(b"<bye>"));
+    assert!(!outbox.send(Bytes::from_static(b"<more>"), Class::Control));
+    assert_eq!(signal(&outbox), Some(Signal::Flush));
+    wire.give_room(100);
+    outbox.flush();
+    assert_eq!(wire.written(), "<event><bye>");
+    assert_eq!(signal(&outbox), Some(Signal::Closed(CloseReason::Finished)));
+}
+
+#[tokio::test]
+async fn a_new_wire_discards_the_rest_of_a_half_written_frame() {
+    let broker = Broker::new(Config::default());
+    let (_subscriber, outbox, old) = outbox(&broker, 10, Policy::DropOldest);
+    old.give_room(3);
+    droppable(&outbox, "<half>");
+    droppable(&outbox, "<whole>");
+    let new = Arc::new(Narrow::default());
+    new.give_room(100);
+    outbox.attach_wire(Arc::<Narrow>::clone(&new));
+    assert_eq!(new.written(), "<whole>");
+}
+
+#[tokio::test]
+async fn a_socket_that_fails_closes_and_frees() {
+    struct Broken;
+    impl Wire for Broken {
+        fn try_write_vectored(&self, _: &[IoSlice<'_>]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+    }
+    let broker = Broker::new(Config::default());
+    let (_subscriber, outbox, _) = outbox(&broker, 10, Policy::DropOldest);
+    droppable(&outbox, "x");
+    outbox.attach_wire(Arc::new(Broken));
+    assert_eq!(signal(&outbox), Some(Signal::Closed(CloseReason::Failed)));
+    assert_eq!(outbox.queued().messages, 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Frames are `[1234]`; whatever is dropped and however small the writes, the wire carries whole frames in order.
+    #[test]
+    fn the_wire_carries_whole_frames_in_order(
+        steps in proptest::collection::vec((0usize..12, any::<bool>(), any::<bool>()), 1..120),
+        conflate in any::<bool>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let broker = Broker::new(Config { lanes: Some(1), ..Config::default() });
+            let policy = if conflate { Policy::Conflate } else { Policy::DropOldest };
+            let (_subscriber, outbox, wire) = outbox(&broker, 4, policy);
+            for (number, (room, by_lane, flush)) in steps.iter().enumerate() {
+                wire.give_room(*room);
+                let frame = format!("[{number:04}]");
+                if *by_lane {
+                    publish(&broker, "a", frame);
+                    if number % 3 == 0 {
+                        broker.drained().await;
+                    }
+                } else {
+                    broker.drained().await;
+                    droppable(&outbox, &frame);
+                }
+                if *flush {
+                    outbox.flush();
+                }
+            }
+            broker.drained().await;
+            wire.give_room(10_000);
+            outbox.flush();
+            let written = wire.written();
+            let numbers: Vec<usize> =
+                written.split(['[', ']']).filter(|part| !part.is_empty()).map(|part| part.parse().unwrap()).collect();
+            assert!(numbers.is_sorted_by(|a, b| a < b), "{written}");
+            assert_eq!(written.len(), numbers.len() * 6);
+            assert_eq!(numbers.len() as u64 + outbox.dropped(), steps.len() as u64);
+        });
+    }
+}

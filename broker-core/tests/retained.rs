@@ -1,0 +1,106 @@
+//! *Subscribe with retained* loses and repeats nothing while publishers run.
+
+mod support;
+
+use std::time::Duration;
+
+use broker_core::{
+    Broker, Config, From, LogConfig, OutboxConfig, Policy, Publish, PublishError, SubscribeOptions,
+    Subscription,
+};
+use support::*;
+
+fn with_retained(broker: &Broker, text: &str) -> Subscription {
+    let outbox = OutboxConfig { max_messages: 100_000, max_bytes: 64 << 20, policy: Policy::Disconnect };
+    broker.subscribe_with(&[filter(text)], SubscribeOptions { from: From::Retained, outbox }).unwrap()
+}
+
+fn retain(broker: &Broker, name: &str, payload: impl Into<bytes::Bytes>) -> u64 {
+    broker.publish(Publish::new(channel(name), payload).retain(true)).unwrap().id.map_or(0, |id| id.offset)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_retained_message_and_every_later_one_arrive_once_and_in_order() {
+    for log in [LogConfig::default(), LogConfig::OFF] {
+        let broker = Broker::new(Config { log, ..Config::default() });
+        retain(&broker, "a/b", "0");
+        let publisher = {
+            let broker = broker.clone();
+            std::thread::spawn(move || {
+                for number in 1..3_000 {
+                    // Every third only is retained.
+                    let publish = Publish::new(channel("a/b"), number.to_string()).retain(number % 3 == 0);
+                    broker.publish(publish).unwrap();
+                    if number % 20 == 0 {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                }
+                retain(&broker, "a/b", "end");
+            })
+        };
+        let mut readers = Vec::new();
+        for round in 0..60 {
+            let mut stream = with_retained(&broker, ["a/b", "a/*", "#"][round % 3]);
+            readers.push(tokio::spawn(async move { until(&mut stream, "end").await }));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        publisher.join().unwrap();
+        for reader in readers {
+            let messages = reader.await.unwrap();
+            let number = |index: usize| {
+                messages
+                    .get(index)
+                    .and_then(|message| std::str::from_utf8(message.payload()).ok()?.parse::<u32>().ok())
+            };
+            // After the retained one, nothing is missing: the first live message is the one published next after the
+            // subscription, which is at most two past a retained one.
+            let first = number(0).unwrap();
+            assert!(messages[0].retain() && first % 3 == 0, "{first}");
+            for index in 1..messages.len() - 1 {
+                let (before, now) = (number(index - 1).unwrap(), number(index).unwrap());
+                let step = now - before;
+                assert!(step == 1 || index == 1 && step <= 3, "{before} then {now} at {index}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_empty_payload_forgets_and_is_itself_delivered() {
+    let broker = Broker::new(Config::default());
+    let mut live = broker.subscribe(filter("a")).unwrap();
+    retain(&broker, "a", "x");
+    assert_eq!(broker.retained(&channel("a")).unwrap().payload(), "x");
+    retain(&broker, "a", "");
+    assert!(broker.retained(&channel("a")).is_none());
+    assert_eq!(next(&mut live).await.payload(), "x");
+    assert!(next(&mut live).await.payload().is_empty());
+}
+
+#[tokio::test]
+async fn a_retained_message_expires() {
+    let broker = Broker::new(Config::default());
+    let publish = Publish::new(channel("a"), "x").retain(true).ttl(Duration::from_millis(30));
+    broker.publish(publish).unwrap();
+    assert!(broker.retained(&channel("a")).is_some());
+    tokio::time::sleep(Duration::from_millis(40)).await;
+    assert!(broker.retained(&channel("a")).is_none());
+    let mut late = with_retained(&broker, "#");
+    publish_live(&broker);
+    assert_eq!(next(&mut late).await.payload(), "live");
+}
+
+fn publish_live(broker: &Broker) {
+    publish(broker, "a", "live");
+}
+
+#[tokio::test]
+async fn the_store_has_bounds() {
+    let broker = Broker::new(Config { max_retained_messages: 1, ..Config::default() });
+    retain(&broker, "a", "x");
+    retain(&broker, "a", "y");
+    let refused = broker.publish(Publish::new(channel("b"), "x").retain(true));
+    assert_eq!(refused, Err(PublishError::RetainedFull { max: 1 }));
+    retain(&broker, "a", "");
+    retain(&broker, "b", "x");
+}
