@@ -1,1 +1,44 @@
-//! What every HTTP-based front shares: bodies, origins, credentials, problems, connections that give their socket back
+//! What every HTTP-based front shares: bodies, origins, credentials, problems, connections that give their socket back.
+//!
+//! A front built on this crate has one entry point, `handle(Request<B>) -> Response`, and runs unchanged in three
+//! places: behind [`serve`] (the broker's own listener), inside an embedding service's router, and over HTTP/2.
+//! What differs between them travels with the request as an extension: [`Peer`], and [`Takeover`] where the
+//! connection can be had back from hyper.
+//!
+//! ```text
+//! TcpStream ─▶ serve ─┬─ HTTP/1 ─▶ handler ─┬─ Response
+//!                     │                     ├─ Takeover::claim ─▶ link::Socket   (SSE)
+//!                     │                     └─ 101 ─▶ upgraded() ─▶ link::Socket (WebSocket)
+//!                     └─ h2c ────▶ handler ─── Response, body from pipe()
+//! ```
+//!
+//! It leaves to others: paths and methods (each front), what a credential is worth (the `Authenticator`), TLS.
+
+mod body;
+mod credentials;
+mod io;
+mod origin;
+mod pipe;
+mod problem;
+mod serve;
+mod takeover;
+mod upgrade;
+
+pub use body::{Body, BodyError, DEFAULT_BODY_STALL, read_body};
+pub use credentials::{HttpCredentials, TokenSources, credentials, credentials_from};
+pub use origin::{Cookies, OriginPolicy};
+pub use pipe::{PipeIo, pipe};
+pub use problem::Problem;
+pub use serve::{ServeConfig, serve};
+pub use takeover::{Takeover, response_head};
+pub use upgrade::upgraded;
+
+/// Any error that a body or an upgrade can end with.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What every handler answers with.
+pub type Response = http::Response<Body>;
+
+/// The address the connection came from, as a request extension. [`serve`] sets it; an embedding service may.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Peer(pub std::net::SocketAddr);

@@ -1,0 +1,143 @@
+//! Events as bytes (HTML Standard, "Parsing an event stream").
+
+use std::time::Duration;
+
+use broker_core::{Filter, Gap, Kind, Message, MessageId};
+use bytes::Bytes;
+use envelope::{envelope, write_string};
+
+use crate::Format;
+
+/// A comment; keeps proxies and balancers from closing an idle stream, and makes them pass the head on.
+pub(crate) const COMMENT: &[u8] = b":\n\n";
+
+/// One message as an event, or `None` if an event stream cannot express it: its event name has a line break, or its
+/// channel a segment that means a wildcard here.
+pub(crate) fn message(message: &Message, kind: Kind, format: Format) -> Option<Bytes> {
+    let wildcard = |segment: &str| matches!(segment, "*" | "**" | "#");
+    if message.channel().segments().any(wildcard) || !is_event_name(message.event().unwrap_or_default()) {
+        return None;
+    }
+    // A retained message is older than where the stream begins. Its id would make a resume repeat what lies between.
+    let id = if kind == Kind::Retained { None } else { message.id() };
+    let payload = message.payload();
+    Some(match format {
+        Format::Raw if std::str::from_utf8(payload).is_ok() => event(id, message.event(), payload),
+        Format::Raw => event(id, Some("binary"), &envelope(message)),
+        Format::Json => event(id, message.event(), &envelope(message)),
+    })
+}
+
+/// Whether a name can stand in `event:`.
+pub(crate) fn is_event_name(name: &str) -> bool {
+    !name.contains(['\r', '\n'])
+}
+
+/// Tells that messages after the position asked for are, or may be, gone. It has no `id:`, so that the client keeps its
+/// own until the next message.
+pub(crate) fn gap(filter: &Filter, requested: &str, gap: &Gap) -> Bytes {
+    let mut data = b"{\"channel\":".to_vec();
+    write_string(&filter.to_string(), &mut data);
+    data.extend_from_slice(b",\"requested\":");
+    write_string(requested, &mut data);
+    data.extend_from_slice(b",\"first\":");
+    write_string(&gap.first.to_string(), &mut data);
+    data.extend_from_slice(b",\"next\":");
+    match gap.next {
+        Some(id) => write_string(&id.to_string(), &mut data),
+        None => data.extend_from_slice(b"null"),
+    }
+    data.push(b'}');
+    event(None, Some("gap"), &data)
+}
+
+/// Sets the client's last id without an event: nothing is dispatched where no data came.
+pub(crate) fn position(id: MessageId) -> Bytes {
+    format!("id: {id}\n\n").into()
+}
+
+/// Goodbye: a comment for people and the time after which the client may come back.
+pub(crate) fn goodbye(why: &str, retry: Duration) -> Bytes {
+    format!(": {why}\nretry: {}\n\n", retry.as_millis()).into()
+}
+
+/// `data` is split at CR, LF and CRLF alike, as a reader does: otherwise a bare CR in a payload could forge a field.
+fn event(id: Option<MessageId>, name: Option<&str>, data: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(64 + data.len() + name.map_or(0, str::len));
+    if let Some(id) = id {
+        out.extend_from_slice(b"id: ");
+        out.extend_from_slice(id.to_string().as_bytes());
+        out.push(b'\n');
+    }
+    if let Some(name) = name {
+        out.extend_from_slice(b"event: ");
+        out.extend_from_slice(name.as_bytes());
+        out.push(b'\n');
+    }
+    if data.is_empty() {
+        out.extend_from_slice(b"data:\n\n");
+        return out.into();
+    }
+    let mut rest = data;
+    loop {
+        // One space always: the reader takes one away, and a payload's own leading space must survive.
+        out.extend_from_slice(b"data: ");
+        let Some(end) = memchr::memchr2(b'\r', b'\n', rest) else {
+            out.extend_from_slice(rest);
+            break;
+        };
+        let (line, tail) = rest.split_at(end);
+        out.extend_from_slice(line);
+        out.push(b'\n');
+        rest = tail.strip_prefix(b"\r\n").or_else(|| tail.get(1..)).unwrap_or_default();
+    }
+    out.extend_from_slice(b"\n\n");
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: MessageId = MessageId { epoch: 723, offset: 18 };
+
+    #[test]
+    fn data_is_split_at_every_line_end_a_reader_knows() {
+        let cases = [
+            ("", "data:\n\n"),
+            ("a", "data: a\n\n"),
+            (" a", "data:  a\n\n"),
+            ("a\nb", "data: a\ndata: b\n\n"),
+            ("a\r\nb", "data: a\ndata: b\n\n"),
+            ("a\rb", "data: a\ndata: b\n\n"),
+            ("a\n\rb", "data: a\ndata: \ndata: b\n\n"),
+            ("\n", "data: \ndata: \n\n"),
+            ("a\r", "data: a\ndata: \n\n"),
+            ("x\rid: forged\r\rdata: y", "data: x\ndata: id: forged\ndata: \ndata: data: y\n\n"),
+        ];
+        for (data, expected) in cases {
+            assert_eq!(event(None, None, data.as_bytes()), expected, "{data:?}");
+        }
+    }
+
+    #[test]
+    fn id_and_name_come_before_the_data() {
+        assert_eq!(event(Some(ID), Some("tick"), b"1"), "id: k3-18\nevent: tick\ndata: 1\n\n");
+        assert_eq!(position(ID), "id: k3-18\n\n");
+    }
+
+    #[test]
+    fn a_gap_names_what_was_asked_and_what_is_left() {
+        let filter = Filter::parse("a/*").unwrap();
+        let told = Gap { requested: ID, first: MessageId { epoch: 723, offset: 30 }, next: None };
+        assert_eq!(
+            gap(&filter, "k2-\"", &told),
+            "event: gap\ndata: {\"channel\":\"a/*\",\"requested\":\"k2-\\\"\",\"first\":\"k3-30\",\"next\":null}\n\n"
+        );
+    }
+
+    #[test]
+    fn a_goodbye_has_digits_only_in_retry() {
+        assert_eq!(goodbye("bye", Duration::from_millis(1500)), ": bye\nretry: 1500\n\n");
+    }
+}

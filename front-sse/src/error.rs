@@ -1,0 +1,54 @@
+//! Why a stream is refused, and how HTTP says it.
+
+use broker_core::{AuthError, FilterError};
+use http::StatusCode;
+use http_edge::Problem;
+
+/// The methods that the front answers.
+pub(crate) const METHODS: &str = "GET, HEAD, OPTIONS";
+
+/// A request that opens no stream.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("name a channel: /sse/{{filter}}, or /sse?channel=a&channel=b/*")]
+    NoChannel,
+    #[error("the channel is not UTF-8 once it is percent-decoded")]
+    NotUtf8,
+    #[error("filter {text:?}: {error}")]
+    Filter { text: String, error: FilterError },
+    #[error("{count} filters on one stream, {max} are allowed")]
+    TooManyFilters { count: usize, max: usize },
+    #[error("format is `raw` or `json`, not {0:?}")]
+    Format(String),
+    #[error("`{name}` is `true` or `false`, not {value:?}")]
+    Flag { name: &'static str, value: String },
+    #[error("nothing is streamed at this path")]
+    Path,
+    #[error("only {METHODS} open a stream")]
+    Method,
+    #[error("pages of this origin may not subscribe")]
+    Origin,
+    #[error("no right to subscribe to {0:?}")]
+    Forbidden(String),
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let detail = refusal.to_string();
+        let (status, code) = match refusal {
+            Refusal::NoChannel => (StatusCode::BAD_REQUEST, "channel_required"),
+            Refusal::NotUtf8 | Refusal::Filter { .. } => (StatusCode::BAD_REQUEST, "invalid_filter"),
+            Refusal::TooManyFilters { .. } => (StatusCode::BAD_REQUEST, "too_many_filters"),
+            Refusal::Format(_) => (StatusCode::BAD_REQUEST, "invalid_format"),
+            Refusal::Flag { .. } => (StatusCode::BAD_REQUEST, "invalid_parameter"),
+            Refusal::Path => (StatusCode::NOT_FOUND, "not_found"),
+            Refusal::Method => return Problem::method_not_allowed(METHODS),
+            Refusal::Origin => (StatusCode::FORBIDDEN, "origin_not_allowed"),
+            Refusal::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
+            Refusal::Auth(error) => return error.into(),
+        };
+        Problem::new(status, code, detail)
+    }
+}

@@ -1,0 +1,263 @@
+//! The front: from a request to a stream.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use broker_core::{
+    Action, After, Authenticator, Broker, Class, Deliver, MessageId, Principal, Start, Subscriber, unix_ms,
+};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
+use http_edge::{Body, BoxError, Cookies, OriginPolicy, Problem, Response, Takeover, credentials_from, pipe, response_head};
+use link::{Link, Socket};
+
+use crate::codec::request::{self, StreamRequest};
+use crate::codec::event;
+use crate::error::{METHODS, Refusal};
+use crate::protocol::{Events, Overlapping, Stream};
+use crate::stats::Counters;
+use crate::transport::{Opened, Registry, catch_up, keep, retry_within};
+use crate::{Config, Format, Stats};
+
+/// Server-Sent Events over one broker. Clones are handles to the same front.
+#[derive(Clone)]
+pub struct Front(Arc<Shared>);
+
+pub(crate) struct Shared {
+    broker: Broker,
+    authenticator: Arc<dyn Authenticator>,
+    pub(crate) config: Config,
+    raw: Arc<Events>,
+    json: Arc<Events>,
+    streams: Arc<Registry>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// When a client that found no room may come back, at the latest.
+const OVERLOAD_RETRY: Duration = Duration::from_secs(10);
+
+/// The longest life of credentials that is watched: a year. A clock is not to be set further ahead.
+const MAX_EXPIRY: Duration = Duration::from_secs(365 * 24 * 3600);
+
+impl Front {
+    /// A front on `broker`. Streams are opened for whom `authenticator` knows and whose rights say `subscribe`.
+    pub fn new(broker: Broker, authenticator: Arc<dyn Authenticator>, config: Config) -> Self {
+        let counters = Arc::new(Counters::default());
+        let events = |format| {
+            let encoding = broker.register_encoding();
+            Arc::new(Events { format, encoding, counters: Arc::clone(&counters) })
+        };
+        let (raw, json) = (events(Format::Raw), events(Format::Json));
+        Front(Arc::new(Shared {
+            broker,
+            authenticator,
+            config,
+            raw,
+            json,
+            streams: Arc::default(),
+            counters,
+        }))
+    }
+
+    /// Answers one request. A request body is never read.
+    ///
+    /// Where the request carries a [`Takeover`] and opens a stream, the future does not resolve: it is dropped with the
+    /// hyper connection.
+    pub async fn handle<B>(&self, request: Request<B>) -> Response
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (parts, body) = request.into_parts();
+        drop(body);
+        let front = &self.0;
+        if parts.method == Method::OPTIONS {
+            return front.config.origins.preflight(&parts.headers, front.cookies(), METHODS);
+        }
+        match front.open(&parts).await {
+            Ok(response) => response,
+            Err(refusal) => {
+                Counters::add(match refusal {
+                    Refusal::Auth(_) | Refusal::Forbidden(_) | Refusal::Origin => &front.counters.refused_rights,
+                    _ => &front.counters.refused,
+                });
+                let mut response = Problem::from(refusal).response();
+                let headers = response.headers_mut();
+                front.config.origins.cors_headers(&parts.headers, front.cookies(), headers);
+                response
+            }
+        }
+    }
+
+    /// Tells every stream when to come back and ends it, evenly across `window`; later requests are told the same at
+    /// once. Resolves when all are gone, at most two seconds after the window.
+    pub async fn shutdown(&self, window: Duration) {
+        self.0.streams.shut_down(window).await;
+    }
+
+    /// Counters and gauges.
+    pub fn stats(&self) -> Stats {
+        self.0.counters.snapshot(self.0.streams.len())
+    }
+}
+
+impl std::fmt::Debug for Front {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Front").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Cookies go along only where they are read and the origins are listed.
+    fn cookies(&self) -> Cookies {
+        let listed = matches!(self.config.origins, OriginPolicy::List(_));
+        if listed && self.config.token_sources.cookie.is_some() { Cookies::Include } else { Cookies::Omit }
+    }
+
+    async fn open(self: &Arc<Self>, parts: &Parts) -> Result<Response, Refusal> {
+        let rest = self.rest_of(parts.uri.path()).ok_or(Refusal::Path)?;
+        if parts.method != Method::GET && parts.method != Method::HEAD {
+            return Err(Refusal::Method);
+        }
+        let asked = request::parse(rest, parts.uri.query(), &parts.headers, self.config.max_filters)?;
+        if !self.config.origins.allows(&parts.headers) {
+            return Err(Refusal::Origin);
+        }
+        let credentials = credentials_from(parts, &self.config.token_sources);
+        let principal = self.authenticator.authenticate(credentials.for_protocol("sse")).await?;
+        if let Some(filter) =
+            asked.filters.iter().find(|filter| !principal.allows_filter(Action::Subscribe, filter))
+        {
+            return Err(Refusal::Forbidden(filter.to_string()));
+        }
+        let head = self.head(&parts.headers);
+        if parts.method == Method::HEAD {
+            return Ok(answer(head, Body::empty()));
+        }
+        let takeover = parts.extensions.get::<Takeover>();
+        Ok(self.stream(asked, &principal, head, parts.version, takeover).await)
+    }
+
+    /// The part of `path` behind the mount point, without the slash between.
+    fn rest_of<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let rest = path.strip_prefix(self.config.path.trim_end_matches('/'))?;
+        if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
+    }
+
+    fn head(&self, request: &HeaderMap) -> HeaderMap {
+        let mut head = HeaderMap::with_capacity(8);
+        head.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
+        head.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        self.config.origins.cors_headers(request, self.cookies(), &mut head);
+        head
+    }
+
+    async fn stream(
+        self: &Arc<Self>,
+        asked: StreamRequest,
+        principal: &Principal,
+        mut head: HeaderMap,
+        version: Version,
+        takeover: Option<&Takeover>,
+    ) -> Response {
+        let mut first = event::COMMENT.to_vec();
+        // Noted before the subscription: what is published between them comes again rather than never.
+        if self.config.announce_position && asked.last_event_id.is_none() {
+            first.extend_from_slice(&event::position(self.broker.head()));
+        }
+        let subscriber = self.attach(&asked, principal);
+        if takeover.is_none() {
+            subscriber.outbox().send(Bytes::from(std::mem::take(&mut first)), Class::Control);
+        }
+        let room = if self.streams.is_closing() { 0 } else { self.config.max_streams };
+        let open = self.streams.enter(subscriber.outbox(), room);
+        let (Some(open), Ok(replay)) = (open, self.subscribe(&subscriber, &asked)) else {
+            Counters::add(&self.counters.refused);
+            // A browser takes an error status as final; this one it tries again.
+            return answer(head, Body::full(event::goodbye("no room now", retry_within(OVERLOAD_RETRY))));
+        };
+        Counters::add(&self.counters.opened);
+
+        let expires_at = principal.expires_at_ms().map(|end| {
+            Instant::now() + Duration::from_millis(end.saturating_sub(unix_ms())).min(MAX_EXPIRY)
+        });
+        let stream = Stream::new(Instant::now(), self.config.keep_alive, fastrand::f64(), expires_at);
+        let opened = Opened { subscriber, stream, front: Arc::clone(self), _open: open };
+        let replay = replay.map(|replay| {
+            Counters::add(&self.counters.resumed);
+            catch_up(replay, &opened, asked.filters, asked.last_event_id.unwrap_or_default())
+        });
+        let outbox = opened.subscriber.outbox();
+        match takeover {
+            Some(takeover) => {
+                head.insert(header::CONNECTION, HeaderValue::from_static("close"));
+                let (parts, ()) = with_head(head, ()).into_parts();
+                takeover.claim(response_head(&parts, &first), move |socket| {
+                    tokio::spawn(keep(Link::new(socket, outbox), opened, replay));
+                });
+                pending().await
+            }
+            None => {
+                if version < Version::HTTP_2 {
+                    // Behind a stream without end no other request will be answered.
+                    head.insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                let (io, body) = pipe(self.config.max_pipe_bytes);
+                tokio::spawn(keep(Link::new(Socket::other(io, Vec::new()), outbox), opened, replay));
+                answer(head, body)
+            }
+        }
+    }
+
+    fn attach(&self, asked: &StreamRequest, principal: &Principal) -> Subscriber {
+        let events = match asked.format {
+            Format::Raw => &self.raw,
+            Format::Json => &self.json,
+        };
+        let deliver: Arc<dyn Deliver> = if Overlapping::is_needed(&asked.filters) {
+            Arc::new(Overlapping { events: Arc::clone(events), filters: asked.filters.clone() })
+        } else {
+            Arc::clone(events) as Arc<dyn Deliver>
+        };
+        self.broker.attach_as(deliver, self.config.outbox, principal)
+    }
+
+    fn subscribe(
+        &self,
+        subscriber: &Subscriber,
+        asked: &StreamRequest,
+    ) -> Result<Option<broker_core::Replay>, broker_core::SubscribeError> {
+        let tagged = asked.filters.iter().zip(0..);
+        if let Some(id) = &asked.last_event_id {
+            let tagged: Vec<_> = tagged.map(|(filter, tag)| (filter.clone(), tag)).collect();
+            return subscriber.subscribe_after(&tagged, after(id)).map(Some);
+        }
+        let start = if asked.retained { Start::Retained } else { Start::Live };
+        for (filter, tag) in tagged {
+            subscriber.subscribe(filter, tag, start)?;
+        }
+        Ok(None)
+    }
+}
+
+/// An id that is none of ours is treated as one whose past is gone: the client is told so, and gets what is left.
+fn after(id: &str) -> After {
+    match id {
+        "earliest" => After::Earliest,
+        id => After::Id(id.parse().unwrap_or(MessageId { epoch: u64::MAX, offset: u64::MAX })),
+    }
+}
+
+fn with_head<T>(head: HeaderMap, body: T) -> http::Response<T> {
+    let mut response = http::Response::new(body);
+    *response.status_mut() = StatusCode::OK;
+    *response.headers_mut() = head;
+    response
+}
+
+fn answer(head: HeaderMap, body: Body) -> Response {
+    with_head(head, body)
+}

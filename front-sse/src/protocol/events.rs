@@ -1,0 +1,55 @@
+//! From deliveries to events.
+
+use std::sync::Arc;
+
+use broker_core::{Class, Deliver, Delivery, Encoding, Filter, Kind, Sink};
+
+use crate::Format;
+use crate::codec::event;
+use crate::stats::Counters;
+
+/// Writes every delivery as an event. Stateless: all streams of one format share one.
+pub(crate) struct Events {
+    pub(crate) format: Format,
+    pub(crate) encoding: Encoding,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl Deliver for Events {
+    fn deliver(&self, delivery: &Delivery, _tags: &[u32], sink: &mut Sink<'_>) {
+        let frame = delivery.encoded(self.encoding, |message| {
+            event::message(message, delivery.kind(), self.format).unwrap_or_else(|| {
+                Counters::add(&self.counters.unexpressible);
+                Default::default()
+            })
+        });
+        sink.send(frame, Class::Droppable);
+    }
+}
+
+/// For a stream whose filters overlap: each subscription brings its own retained messages, and one that an earlier filter
+/// brings too must arrive once.
+pub(crate) struct Overlapping {
+    pub(crate) events: Arc<Events>,
+    /// By tag.
+    pub(crate) filters: Vec<Filter>,
+}
+
+impl Overlapping {
+    pub(crate) fn is_needed(filters: &[Filter]) -> bool {
+        filters.iter().enumerate().any(|(at, one)| filters.iter().skip(at + 1).any(|other| one.overlaps(other)))
+    }
+}
+
+impl Deliver for Overlapping {
+    fn deliver(&self, delivery: &Delivery, tags: &[u32], sink: &mut Sink<'_>) {
+        if delivery.kind() == Kind::Retained {
+            let first = tags.iter().min().map_or(0, |tag| *tag as usize);
+            let channel = delivery.message().channel();
+            if self.filters.iter().take(first).any(|earlier| earlier.matches(channel)) {
+                return;
+            }
+        }
+        self.events.deliver(delivery, tags, sink);
+    }
+}

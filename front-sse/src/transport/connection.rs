@@ -1,0 +1,107 @@
+//! One stream's task. It is spawned anew once the stream is handed over, and holds nothing it does not need: there is
+//! one for every idle connection.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_core::{Class, CloseReason, Filter, MessageId, Replay, Subscriber};
+use bytes::{Bytes, BytesMut};
+use link::{Event, Link};
+use tokio::time::sleep_until;
+
+use super::Open;
+use super::registry::retry_within;
+use crate::codec::event;
+use crate::front::Shared;
+use crate::protocol::{Output, Stream};
+use crate::stats::Counters;
+
+/// What belongs to one open stream.
+pub(crate) struct Opened {
+    pub(crate) subscriber: Subscriber,
+    pub(crate) stream: Stream,
+    pub(crate) front: Arc<Shared>,
+    /// Its place among the open streams, until it ends.
+    pub(crate) _open: Open,
+}
+
+/// How long a client may take to read the end of a stream that is closed.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How long a goodbye may wait before it is said again, in vain.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(60);
+
+/// When a client whose credentials are over may come back.
+const EXPIRED_RETRY: Duration = Duration::from_secs(2);
+
+/// Keeps a stream until it ends. `replay` is polled beside it until the subscriber is live.
+pub(crate) async fn keep(
+    mut link: Link,
+    mut opened: Opened,
+    mut replay: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+) {
+    let keep_alive = opened.front.config.keep_alive;
+    let mut timer = pin!(sleep_until(opened.stream.poll_timeout().into()));
+    let mut input = BytesMut::new();
+    loop {
+        tokio::select! {
+            event = link.next(&mut input) => match event {
+                // A client has nothing more to say here.
+                Event::Read(_) => input = BytesMut::new(),
+                Event::Woken => {}
+                Event::Eof | Event::Failed(_) => return,
+                Event::Stalled | Event::Closed(CloseReason::Overflow) => {
+                    Counters::add(&opened.front.counters.closed_slow);
+                    return;
+                }
+                Event::Closed(CloseReason::Failed) => return,
+                Event::Closed(_) => break,
+            },
+            () = timer.as_mut() => {
+                let now = timer.deadline();
+                let outbox = opened.subscriber.outbox();
+                match opened.stream.handle_timeout(now.into_std(), keep_alive) {
+                    Some(Output::KeepAlive) if outbox.queued().messages == 0 => {
+                        outbox.send(Bytes::from_static(event::COMMENT), Class::Droppable);
+                    }
+                    Some(Output::Expired) => {
+                        let retry = retry_within(EXPIRED_RETRY);
+                        outbox.send_last(event::goodbye("credentials expired, reconnect with new ones", retry));
+                        // The goodbye ends the stream; a reader that never takes it is found stalled before this.
+                        timer.as_mut().reset(now + GOODBYE_LIMIT);
+                        continue;
+                    }
+                    Some(Output::KeepAlive) | None => {}
+                }
+                timer.as_mut().reset(opened.stream.poll_timeout().into());
+            }
+            () = async { match replay.as_mut() { Some(replay) => replay.await, None => std::future::pending().await } } => {
+                replay = None;
+            }
+        }
+    }
+    tokio::spawn(link.finish(LINGER));
+}
+
+/// Brings a stream from its last id to the present, telling it of gaps.
+pub(crate) fn catch_up(
+    replay: Replay,
+    opened: &Opened,
+    filters: Vec<Filter>,
+    requested: String,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    let outbox = opened.subscriber.outbox();
+    let front = Arc::clone(&opened.front);
+    let asked: Option<MessageId> = requested.parse().ok();
+    Box::pin(replay.run(move |gap| {
+        Counters::add(&front.counters.gaps);
+        // The first gap is told in the client's own words, which may be no id of ours.
+        let later = asked.is_some_and(|asked| asked != gap.requested).then(|| gap.requested.to_string());
+        let requested = later.as_deref().unwrap_or(&requested);
+        for filter in &filters {
+            outbox.send(event::gap(filter, requested, gap), Class::Control);
+        }
+    }))
+}

@@ -1,0 +1,176 @@
+//! Where a request carries its credentials.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use broker_core::Credentials;
+use http::request::Parts;
+use http::{HeaderMap, header};
+
+use crate::Peer;
+
+/// What a request presents. At most one of `token` and `user` with `password` is set.
+#[derive(Clone, Default, Eq, PartialEq)]
+pub struct HttpCredentials<'a> {
+    /// User name of `Authorization: Basic`.
+    pub user: Option<Cow<'a, str>>,
+    /// Password of `Authorization: Basic`.
+    pub password: Option<Cow<'a, [u8]>>,
+    /// A key or JWT: `Authorization: Bearer`, `X-API-Key`, the cookie or the query parameter.
+    pub token: Option<Cow<'a, str>>,
+    /// The address of the [`Peer`] extension.
+    pub remote: Option<SocketAddr>,
+}
+
+impl HttpCredentials<'_> {
+    /// The same in the form that an `Authenticator` takes. `protocol` names the front, e.g. `sse`.
+    pub fn for_protocol(&self, protocol: &'static str) -> Credentials<'_> {
+        Credentials {
+            user: self.user.as_deref(),
+            password: self.password.as_deref(),
+            token: self.token.as_deref(),
+            client_id: None,
+            remote: self.remote,
+            protocol,
+        }
+    }
+}
+
+impl std::fmt::Debug for HttpCredentials<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpCredentials")
+            .field("user", &self.user)
+            .field("password", &self.password.as_ref().map(|_| "…"))
+            .field("token", &self.token.as_ref().map(|_| "…"))
+            .field("remote", &self.remote)
+            .finish()
+    }
+}
+
+/// Places beside the headers where a token is accepted, for clients that cannot set headers: browsers' WebSocket
+/// and EventSource. Both are off by default: a cookie is sent by any page, and addresses end in logs.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct TokenSources {
+    /// Name of the cookie that holds the token.
+    pub cookie: Option<String>,
+    /// Whether `?access_token=` is read.
+    pub query: bool,
+}
+
+/// What the headers present: `Authorization` (Bearer or Basic), else `X-API-Key`.
+///
+/// An `Authorization` that cannot be read is handed on whole as the token. No authenticator will know it, so the
+/// client hears that its credentials are wrong instead of being served as nobody.
+pub fn credentials(parts: &Parts) -> HttpCredentials<'_> {
+    let remote = parts.extensions.get::<Peer>().map(|peer| peer.0);
+    if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        return HttpCredentials { remote, ..authorization(value) };
+    }
+    let key = parts.headers.get("x-api-key").map(|key| String::from_utf8_lossy(key.as_bytes()));
+    HttpCredentials { remote, token: key, ..HttpCredentials::default() }
+}
+
+/// What [`credentials`] finds, else what the other allowed `sources` hold: the cookie, then the query parameter.
+pub fn credentials_from<'a>(parts: &'a Parts, sources: &TokenSources) -> HttpCredentials<'a> {
+    let mut found = credentials(parts);
+    if found.token.is_some() || found.user.is_some() {
+        return found;
+    }
+    if let Some(name) = &sources.cookie {
+        found.token = cookie(&parts.headers, name).map(Cow::Borrowed);
+    }
+    if found.token.is_none() && sources.query {
+        let query = parts.uri.query().unwrap_or_default().as_bytes();
+        found.token =
+            form_urlencoded::parse(query).find(|(key, _)| key == "access_token").map(|(_, value)| value);
+    }
+    found
+}
+
+fn authorization(value: Cow<'_, str>) -> HttpCredentials<'_> {
+    let (scheme, rest) = value.split_once(' ').unwrap_or((&value, ""));
+    let rest = rest.trim();
+    if scheme.eq_ignore_ascii_case("bearer") && !rest.is_empty() {
+        let token = match &value {
+            Cow::Borrowed(text) => Cow::Borrowed(text.split_once(' ').map_or("", |(_, token)| token.trim())),
+            Cow::Owned(_) => Cow::Owned(rest.to_owned()),
+        };
+        return HttpCredentials { token: Some(token), ..HttpCredentials::default() };
+    }
+    if scheme.eq_ignore_ascii_case("basic")
+        && let Ok(pair) = STANDARD.decode(rest)
+        && let Some(colon) = pair.iter().position(|byte| *byte == b':')
+        && let (user, [_, password @ ..]) = pair.split_at(colon)
+        && let Ok(user) = std::str::from_utf8(user)
+    {
+        return HttpCredentials {
+            user: Some(Cow::Owned(user.to_owned())),
+            password: Some(Cow::Owned(password.to_owned())),
+            ..HttpCredentials::default()
+        };
+    }
+    HttpCredentials { token: Some(value), ..HttpCredentials::default() }
+}
+
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value.trim_matches('"'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(uri: &str, lines: &[(&str, &str)]) -> Parts {
+        let mut request = http::Request::get(uri);
+        for (name, value) in lines {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn headers_come_first_and_unreadable_ones_are_not_nobody() {
+        let sources = TokenSources { cookie: Some("fw".into()), query: true };
+        let all = [("cookie", "a=b; fw=\"C\""), ("x-api-key", "K"), ("authorization", "bearer  T ")];
+        let cases = [
+            ("/", &all[..], Some("T")),
+            ("/", &all[..2], Some("K")),
+            ("/?access_token=Q", &all[..1], Some("C")),
+            ("/?access_token=Q%2B", &[], Some("Q+")),
+            ("/", &[], None),
+            ("/", &[("authorization", "Digest x")], Some("Digest x")),
+            ("/", &[("authorization", "Bearer")], Some("Bearer")),
+            ("/", &[("authorization", "Basic !!")], Some("Basic !!")),
+            ("/", &[("authorization", "")], Some("")),
+        ];
+        for (uri, lines, expected) in cases {
+            let parts = parts(uri, lines);
+            assert_eq!(credentials_from(&parts, &sources).token.as_deref(), expected, "{uri} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn cookie_and_query_are_off_by_default() {
+        let parts = parts("/?access_token=Q", &[("cookie", "fw=C")]);
+        assert_eq!(credentials_from(&parts, &TokenSources::default()), HttpCredentials::default());
+    }
+
+    #[test]
+    fn basic_splits_at_the_first_colon() {
+        let parts = parts("/", &[("authorization", "Basic dTpwOnE=")]);
+        let found = credentials(&parts);
+        let given = found.for_protocol("http");
+        assert_eq!((given.user, given.password), (Some("u"), Some(&b"p:q"[..])));
+        assert!(!format!("{found:?}").contains("112"), "a password never reaches a log");
+    }
+}

@@ -1,0 +1,193 @@
+//! A one-way pipe: what is written into one end is the body of a response.
+//!
+//! It lets a front drive every stream alike: where the TcpStream cannot be had (HTTP/2, TLS, somebody else's server)
+//! a `link::Link` writes into the pipe instead of a socket, and back-pressure comes from the bytes not yet taken.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body as HttpBody, Frame};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::{Body, BoxError};
+
+/// The writing end. Reading from it never yields a byte: it waits, and ends when the client is gone.
+#[derive(Debug)]
+pub struct PipeIo(Arc<Shared>);
+
+struct PipeBody(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    capacity: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: BytesMut,
+    writer_gone: bool,
+    reader_gone: bool,
+    /// The body's task, waiting for bytes.
+    on_data: Option<Waker>,
+    /// The writer's task, waiting for room.
+    on_room: Option<Waker>,
+    /// The writer's task, waiting for the client to go.
+    on_gone: Option<Waker>,
+}
+
+/// A pipe that holds at most `capacity_bytes` not yet taken by the client.
+pub fn pipe(capacity_bytes: usize) -> (PipeIo, Body) {
+    let shared = Arc::new(Shared { capacity: capacity_bytes.max(1), state: Mutex::default() });
+    (PipeIo(Arc::clone(&shared)), Body::stream(PipeBody(shared)))
+}
+
+fn register(slot: &mut Option<Waker>, cx: &Context<'_>) {
+    match slot {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *slot = Some(cx.waker().clone()),
+    }
+}
+
+fn wake(slot: Option<Waker>) {
+    if let Some(waker) = slot {
+        waker.wake();
+    }
+}
+
+impl AsyncWrite for PipeIo {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut state = self.0.state.lock();
+        if state.reader_gone || state.writer_gone {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let room = self.0.capacity.saturating_sub(state.waiting.len());
+        if room == 0 {
+            register(&mut state.on_room, cx);
+            return Poll::Pending;
+        }
+        let taken = bytes.len().min(room);
+        state.waiting.extend_from_slice(bytes.get(..taken).unwrap_or_default());
+        let reader = state.on_data.take();
+        drop(state);
+        wake(reader);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.end();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for PipeIo {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.0.state.lock();
+        if state.reader_gone {
+            return Poll::Ready(Ok(()));
+        }
+        register(&mut state.on_gone, cx);
+        Poll::Pending
+    }
+}
+
+impl Shared {
+    fn end(&self) {
+        let mut state = self.state.lock();
+        state.writer_gone = true;
+        let reader = state.on_data.take();
+        drop(state);
+        wake(reader);
+    }
+}
+
+impl Drop for PipeIo {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+impl HttpBody for PipeBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let mut state = self.0.state.lock();
+        if state.waiting.is_empty() {
+            if state.writer_gone {
+                return Poll::Ready(None);
+            }
+            register(&mut state.on_data, cx);
+            return Poll::Pending;
+        }
+        // Taken whole, so that an idle stream keeps no buffer.
+        let bytes = std::mem::take(&mut state.waiting).freeze();
+        let writer = state.on_room.take();
+        drop(state);
+        wake(writer);
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+}
+
+impl Drop for PipeBody {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.reader_gone = true;
+        let (room, gone) = (state.on_room.take(), state.on_gone.take());
+        drop(state);
+        wake(room);
+        wake(gone);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    async fn next(body: &mut Body) -> Option<Bytes> {
+        std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx))
+            .await
+            .map(|frame| frame.unwrap().into_data().unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_is_written_arrives_and_the_end_too() {
+        let (mut io, mut body) = pipe(4);
+        let writer = tokio::spawn(async move {
+            io.write_all(b"abcdefghij").await.unwrap();
+        });
+        let mut all = Vec::new();
+        while let Some(piece) = next(&mut body).await {
+            assert!(piece.len() <= 4);
+            all.extend_from_slice(&piece);
+        }
+        assert_eq!(all, b"abcdefghij");
+        writer.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_vanished_client_ends_reading_and_breaks_writing() {
+        let (mut io, body) = pipe(4);
+        io.write_all(b"abcd").await.unwrap();
+        let reading = tokio::spawn(async move {
+            let read = io.read(&mut [0; 1]).await.unwrap();
+            let written = io.write(b"x").await.unwrap_err();
+            (read, written.kind())
+        });
+        tokio::task::yield_now().await;
+        drop(body);
+        assert_eq!(reading.await.unwrap(), (0, io::ErrorKind::BrokenPipe));
+    }
+}

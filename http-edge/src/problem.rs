@@ -1,0 +1,165 @@
+//! Errors as RFC 9457 `application/problem+json`.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use broker_core::AuthError;
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+
+use crate::{Body, BodyError, Response};
+
+/// An error answer with a `code` that clients may rely on; `detail` is for people and may change.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Problem {
+    /// The HTTP status of the answer.
+    pub status: StatusCode,
+    /// Stable, lower case with underscores, e.g. `invalid_channel`.
+    pub code: &'static str,
+    /// What went wrong with this request, and with which value.
+    pub detail: Cow<'static, str>,
+    /// When to try again; sent as `Retry-After` in whole seconds, rounded up.
+    pub retry_after: Option<Duration>,
+    /// The methods that would have been accepted, e.g. `GET, HEAD, OPTIONS`; sent as `Allow`.
+    pub allow: Option<&'static str>,
+}
+
+/// The members of the JSON object (RFC 9457 §3.1 and the extension `code`).
+#[derive(Serialize)]
+struct Members<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'a str,
+    status: u16,
+    code: &'static str,
+    detail: &'a str,
+}
+
+impl Problem {
+    /// A problem without `Retry-After` and `Allow`.
+    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Problem { status, code, detail: detail.into(), retry_after: None, allow: None }
+    }
+
+    /// Tells the client when the same request may succeed.
+    #[must_use]
+    pub fn retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
+        self
+    }
+
+    /// 405 that names the methods `allow`.
+    pub fn method_not_allowed(allow: &'static str) -> Self {
+        let detail = format!("this resource answers {allow}");
+        Problem {
+            allow: Some(allow),
+            ..Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+        }
+    }
+
+    /// 403: who asks is known, and may not.
+    pub fn forbidden(detail: impl Into<Cow<'static, str>>) -> Self {
+        Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
+    }
+
+    /// 404 for a path that nothing answers.
+    pub fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
+        Problem::new(StatusCode::NOT_FOUND, "not_found", detail)
+    }
+
+    /// The members as they stand in a batch result: `{"status":400,"code":"…","detail":"…"}`.
+    pub fn to_json(&self) -> String {
+        #[derive(Serialize)]
+        struct Short<'a> {
+            status: u16,
+            code: &'static str,
+            detail: &'a str,
+        }
+        let short = Short { status: self.status.as_u16(), code: self.code, detail: &self.detail };
+        serde_json::to_string(&short).unwrap_or_default()
+    }
+
+    /// The whole answer. Never cached; 401 carries `WWW-Authenticate`.
+    pub fn response(&self) -> Response {
+        let members = Members {
+            kind: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            code: self.code,
+            detail: &self.detail,
+        };
+        let body = serde_json::to_vec(&members).unwrap_or_default();
+        let mut response = http::Response::new(Body::full(body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(delay) = self.retry_after {
+            let secs = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(secs.max(1)));
+        }
+        if let Some(allow) = self.allow {
+            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"fanwire\""));
+        }
+        response
+    }
+}
+
+impl From<BodyError> for Problem {
+    fn from(error: BodyError) -> Self {
+        let (status, code) = match &error {
+            BodyError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+            BodyError::Stalled(_) => (StatusCode::REQUEST_TIMEOUT, "body_stalled"),
+            BodyError::Io(_) => (StatusCode::BAD_REQUEST, "body_incomplete"),
+        };
+        Problem::new(status, code, error.to_string())
+    }
+}
+
+impl From<AuthError> for Problem {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::Required => {
+                Problem::new(StatusCode::UNAUTHORIZED, "credentials_required", "this needs credentials")
+            }
+            AuthError::Invalid(why) => Problem::new(StatusCode::UNAUTHORIZED, "invalid_credentials", why),
+            AuthError::Unavailable(why) => {
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "credentials_unavailable", why)
+                    .retry_after(Duration::from_secs(1))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::read_body;
+
+    #[tokio::test]
+    async fn a_problem_names_its_code_and_its_headers() {
+        let response = Problem::new(StatusCode::TOO_MANY_REQUESTS, "busy", "lanes \"full\"")
+            .retry_after(Duration::from_millis(1200))
+            .response();
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        assert_eq!(response.headers()["retry-after"], "2");
+        let body = read_body(response.into_body(), 1000).await.unwrap();
+        assert_eq!(
+            body,
+            r#"{"type":"about:blank","title":"Too Many Requests","status":429,"code":"busy","detail":"lanes \"full\""}"#
+        );
+    }
+
+    #[test]
+    fn refusals_carry_what_the_status_demands() {
+        assert_eq!(Problem::method_not_allowed("GET, HEAD").response().headers()["allow"], "GET, HEAD");
+        let required = Problem::from(AuthError::Required).response();
+        assert!(required.headers().contains_key("www-authenticate"));
+        let unavailable = Problem::from(AuthError::Unavailable("down".into())).response();
+        assert_eq!(unavailable.headers()["retry-after"], "1");
+    }
+}

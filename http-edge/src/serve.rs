@@ -1,0 +1,361 @@
+//! One accepted connection: HTTP/1 whose stream can be taken back, or HTTP/2 by prior knowledge.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Version, header};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::io::{Claim, Watch, WatchedIo};
+use crate::{Body, BoxError, Peer, Response, Takeover};
+
+/// Limits of one connection.
+#[derive(Clone, Debug)]
+pub struct ServeConfig {
+    /// Time for the first request's head; also how long a later head may stay incomplete and a full socket may
+    /// stay full, both measured in whole periods, so that they end after one to two of them. Default 10 s.
+    pub header_read_timeout: Duration,
+    /// How long a kept-alive connection may wait between requests. Default 75 s, above the 60 s of common proxies, so
+    /// that it is the proxy that closes.
+    pub idle_timeout: Duration,
+    /// Longest request head (HTTP/2: header list), in bytes. Default 16 KiB; longer ones are answered 431.
+    pub max_header_bytes: u32,
+    /// Requests at a time on one HTTP/2 connection, streams included. Default 4,096; more are refused by the protocol.
+    pub max_concurrent_streams: u32,
+    /// Bytes that wait per HTTP/2 stream for the client's window. Default 64 KiB; then the stream's own queue grows.
+    pub max_send_bytes: usize,
+}
+
+impl Default for ServeConfig {
+    fn default() -> Self {
+        ServeConfig {
+            header_read_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            max_header_bytes: 16 * 1024,
+            max_concurrent_streams: 4096,
+            max_send_bytes: 64 * 1024,
+        }
+    }
+}
+
+/// Serves one connection until it ends, fails, or was taken over.
+///
+/// Every request carries a [`Peer`] extension, and a [`Takeover`] where the stream can be taken back. When
+/// `shutdown` turns true (or its sender is gone) the connection ends after the responses that are under way; ending long ones is
+/// up to the handler.
+///
+/// # Cancel safety
+/// Dropping the future closes the connection.
+pub async fn serve<S, F>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    service: S,
+    config: ServeConfig,
+    shutdown: watch::Receiver<bool>,
+) where
+    S: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    // Answers are single writes already; waiting for more only adds 40 ms to a pipelined one.
+    let _ = stream.set_nodelay(true);
+    match timeout(config.header_read_timeout, speaks_http2(&stream)).await {
+        Ok(Ok(false)) => serve_http1(stream, peer, service, config, shutdown).await,
+        Ok(Ok(true)) => serve_http2(stream, peer, service, config, shutdown).await,
+        Ok(Err(_)) | Err(_) => {}
+    }
+}
+
+/// Whether the client opens with the preface of HTTP/2 (RFC 9113 §3.4). Its first three bytes tell: no method of
+/// HTTP/1 begins with `PRI`.
+async fn speaks_http2(stream: &TcpStream) -> std::io::Result<bool> {
+    let mut start = [0; 3];
+    loop {
+        match stream.peek(&mut start).await? {
+            0 => return Ok(false),
+            seen if start[..seen] != b"PRI"[..seen] => return Ok(false),
+            3 => return Ok(true),
+            // The socket stays readable while these bytes wait, so there is no event to wait for.
+            _ => sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+enum Outcome {
+    Ended,
+    Claimed(Claim),
+}
+
+async fn serve_http1<S, F>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    service: S,
+    config: ServeConfig,
+    mut shutdown: watch::Receiver<bool>,
+) where
+    S: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    let watch = Arc::new(Watch::default());
+    let io = WatchedIo::new(stream, Arc::clone(&watch));
+    let seen = Arc::clone(&watch);
+    let handler = service_fn(move |mut request: Request<Incoming>| {
+        seen.head_begun.store(false, Relaxed);
+        let number = seen.requests.fetch_add(1, Relaxed) + 1;
+        let busy = Busy::new(&seen);
+        request.extensions_mut().insert(Peer(peer));
+        if may_take_over(&request) {
+            request.extensions_mut().insert(Takeover::new(Arc::clone(&seen), number));
+        }
+        let answer = service(request);
+        async move {
+            let response = answer.await;
+            Ok::<_, Infallible>(response.map(|body| BusyBody { body, _busy: busy }))
+        }
+    });
+    let mut connection = http1::Builder::new()
+        .max_header_size(config.max_header_bytes as usize)
+        .max_buf_size(64 * 1024)
+        // The timeouts are the watchdog's: hyper's also ends idle connections and costs a timer per request.
+        .header_read_timeout(None)
+        .serve_connection(io, handler)
+        .with_upgrades();
+
+    let outcome = {
+        let mut watchdog = Watchdog::new(&watch, &config);
+        let mut timer = pin!(sleep(config.header_read_timeout));
+        let mut stop = pin!(shutdown.wait_for(|stop| *stop));
+        let mut stopping = false;
+        poll_fn(|cx| {
+            if !stopping && stop.as_mut().poll(cx).is_ready() {
+                stopping = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            // Twice at most: a claim made late in a poll of hyper is proven flushed only by the next one.
+            for _ in 0..2 {
+                if Pin::new(&mut connection).poll(cx).is_ready() {
+                    return Poll::Ready(Outcome::Ended);
+                }
+                if !watch.claimed.load(Relaxed) {
+                    break;
+                }
+                let mut slot = watch.claim.lock();
+                if slot.as_ref().is_some_and(|claim| watch.flushes.load(Relaxed) > claim.flushes)
+                    && let Some(claim) = slot.take()
+                {
+                    return Poll::Ready(Outcome::Claimed(claim));
+                }
+            }
+            while timer.as_mut().poll(cx).is_ready() {
+                match watchdog.look() {
+                    Verdict::Fine => timer.as_mut().reset(Instant::now() + config.header_read_timeout),
+                    Verdict::Dead => return Poll::Ready(Outcome::Ended),
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    };
+    match outcome {
+        // An upgraded connection ends here too: its stream went to whoever awaits the upgrade.
+        Outcome::Ended => {}
+        Outcome::Claimed(claim) => {
+            let Some(parts) = connection.into_parts() else { return };
+            let stream = parts.io.into_stream();
+            // hyper's read buffer and the handler's future end here; only the socket goes on.
+            drop((parts.read_buf, parts.service));
+            hand_over(stream, claim, config.header_read_timeout).await;
+        }
+    }
+}
+
+/// HEAD has no body to stream, and a request body would still stand between the head and the stream's end.
+fn may_take_over(request: &Request<Incoming>) -> bool {
+    request.method() == Method::GET
+        && matches!(request.version(), Version::HTTP_11 | Version::HTTP_10)
+        && request.body().is_end_stream()
+}
+
+async fn hand_over(mut stream: TcpStream, claim: Claim, limit: Duration) {
+    if let Ok(Ok(())) = timeout(limit, stream.write_all(&claim.head)).await {
+        (claim.then)(link::Socket::tcp(stream, Vec::new()));
+    }
+}
+
+/// Counts a request as under way until its response body was handed over, or it was given up.
+struct Busy(Arc<Watch>);
+
+impl Busy {
+    fn new(watch: &Arc<Watch>) -> Self {
+        watch.busy.fetch_add(1, Relaxed);
+        Busy(Arc::clone(watch))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Relaxed);
+    }
+}
+
+struct BusyBody {
+    body: Body,
+    _busy: Busy,
+}
+
+impl HttpBody for BusyBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Finds connections that go nowhere, by comparing what it saw a period ago: no clock is read per request.
+struct Watchdog<'a> {
+    watch: &'a Watch,
+    idle_periods: u32,
+    max_idle_periods: u32,
+    requests: u64,
+    progress: u64,
+    blocked: bool,
+    head_begun: bool,
+}
+
+enum Verdict {
+    Fine,
+    Dead,
+}
+
+impl<'a> Watchdog<'a> {
+    fn new(watch: &'a Watch, config: &ServeConfig) -> Self {
+        let period = config.header_read_timeout.as_millis().max(1);
+        Watchdog {
+            watch,
+            idle_periods: 0,
+            max_idle_periods: u32::try_from(config.idle_timeout.as_millis().div_ceil(period))
+                .unwrap_or(u32::MAX),
+            requests: 0,
+            progress: 0,
+            blocked: false,
+            head_begun: false,
+        }
+    }
+
+    fn look(&mut self) -> Verdict {
+        let requests = self.watch.requests.load(Relaxed);
+        let progress = self.watch.progress.load(Relaxed);
+        let busy = self.watch.busy.load(Relaxed) > 0;
+        let blocked = self.watch.blocked.load(Relaxed);
+        let head_begun = !busy && self.watch.head_begun.load(Relaxed);
+
+        let stuck = blocked && self.blocked && progress == self.progress;
+        let slow_head = head_begun && self.head_begun && requests == self.requests;
+        let silent = !busy && requests == 0;
+        self.idle_periods = if busy || requests != self.requests || progress != self.progress {
+            0
+        } else {
+            self.idle_periods + 1
+        };
+        let idle = self.idle_periods >= self.max_idle_periods;
+
+        (self.requests, self.progress) = (requests, progress);
+        (self.blocked, self.head_begun) = (blocked, head_begun);
+        if stuck || slow_head || silent || idle { Verdict::Dead } else { Verdict::Fine }
+    }
+}
+
+async fn serve_http2<S, F>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    service: S,
+    config: ServeConfig,
+    mut shutdown: watch::Receiver<bool>,
+) where
+    S: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    let watch = Arc::new(Watch::default());
+    let seen = Arc::clone(&watch);
+    let handler = service_fn(move |mut request: Request<Incoming>| {
+        seen.requests.fetch_add(1, Relaxed);
+        let busy = Busy::new(&seen);
+        request.extensions_mut().insert(Peer(peer));
+        add_host(&mut request);
+        let answer = service(request);
+        async move {
+            let response = answer.await;
+            Ok::<_, Infallible>(response.map(|body| BusyBody { body, _busy: busy }))
+        }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(config.max_concurrent_streams)
+        .max_header_list_size(config.max_header_bytes)
+        .max_send_buf_size(config.max_send_bytes)
+        .initial_stream_window_size(256 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        // A peer that is gone, or that stopped reading, leaves a ping unanswered.
+        .keep_alive_interval(config.header_read_timeout)
+        .keep_alive_timeout(config.header_read_timeout)
+        .serve_connection(TokioIo::new(stream), handler);
+    let mut connection = pin!(connection);
+    let mut timer = pin!(sleep(config.header_read_timeout));
+    let mut stop = pin!(shutdown.wait_for(|stop| *stop));
+    let mut stopping = false;
+    let mut watchdog = Watchdog::new(&watch, &config);
+    poll_fn(|cx| {
+        if !stopping && stop.as_mut().poll(cx).is_ready() {
+            stopping = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if matches!(watchdog.look(), Verdict::Dead) {
+                if stopping {
+                    return Poll::Ready(());
+                }
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            timer.as_mut().reset(Instant::now() + config.header_read_timeout);
+        }
+        connection.as_mut().poll(cx).map(|_| ())
+    })
+    .await;
+}
+
+/// HTTP/2 has `:authority` in place of `Host`; handlers look at one place.
+fn add_host(request: &mut Request<Incoming>) {
+    if !request.headers().contains_key(header::HOST)
+        && let Some(authority) = request.uri().authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        request.headers_mut().insert(header::HOST, host);
+    }
+}

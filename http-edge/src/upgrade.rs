@@ -1,0 +1,35 @@
+//! After `101 Switching Protocols`.
+
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto::upgrade;
+use tokio::net::TcpStream;
+
+use crate::BoxError;
+use crate::io::WatchedIo;
+
+/// The connection once the 101 is written: a plain TcpStream where [`serve`](crate::serve) or an embedding
+/// service's hyper-util server (axum, for one) holds one, else whatever carries the bytes (TLS, say).
+///
+/// Bytes that the client sent after its request are copied, as they would otherwise keep hyper's buffer alive.
+///
+/// # Errors
+/// The connection failed before the 101 was written, or the server does not do upgrades.
+pub async fn upgraded(on: OnUpgrade) -> Result<link::Socket, BoxError> {
+    Ok(unwrap(on.await?))
+}
+
+fn unwrap(upgraded: Upgraded) -> link::Socket {
+    let upgraded = match upgraded.downcast::<WatchedIo>() {
+        Ok(parts) => return link::Socket::tcp(parts.io.into_stream(), parts.read_buf.to_vec()),
+        Err(upgraded) => upgraded,
+    };
+    let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => return link::Socket::tcp(parts.io.into_inner(), parts.read_buf.to_vec()),
+        Err(upgraded) => upgraded,
+    };
+    match upgrade::downcast::<TokioIo<TcpStream>>(upgraded) {
+        Ok(parts) => link::Socket::tcp(parts.io.into_inner(), parts.read_buf.to_vec()),
+        Err(upgraded) => link::Socket::other(TokioIo::new(upgraded), Vec::new()),
+    }
+}

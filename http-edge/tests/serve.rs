@@ -1,0 +1,251 @@
+//! Connections over real sockets: what is taken over, what is not, and what is closed.
+
+use std::future::pending;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use http::{Request, Version};
+use http_body_util::{BodyExt, Empty, Full};
+use http_edge::{Body, Peer, Response, ServeConfig, Takeover, read_body, response_head, serve};
+use hyper::body::{Bytes, Incoming};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+struct Server {
+    address: SocketAddr,
+    taken: Arc<AtomicUsize>,
+    shutdown: watch::Sender<bool>,
+}
+
+/// Takes over wherever it can at `/take`; elsewhere answers with what it was sent and how.
+async fn answer(request: Request<Incoming>, taken: Arc<AtomicUsize>) -> Response {
+    let peer = request.extensions().get::<Peer>().is_some();
+    let takeover = request.extensions().get::<Takeover>().cloned();
+    if request.uri().path() == "/slow" {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    if request.uri().path() == "/big" {
+        return http::Response::new(Body::full(vec![b'x'; 8 << 20]));
+    }
+    if let (Some(takeover), "/take") = (&takeover, request.uri().path()) {
+        let (parts, _) =
+            http::Response::builder().header("connection", "close").body(()).unwrap().into_parts();
+        takeover.claim(response_head(&parts, b"taken"), move |socket| {
+            taken.fetch_add(1, SeqCst);
+            drop(socket);
+        });
+        pending::<()>().await;
+    }
+    let host = request.headers().get("host").map(|host| host.to_str().unwrap().to_owned());
+    let line = format!(
+        "{} {:?} takeover={} peer={peer} host={} ",
+        request.method(),
+        request.version(),
+        takeover.is_some(),
+        host.is_some()
+    );
+    let body = read_body(request.into_body(), 1 << 20).await.unwrap_or_default();
+    http::Response::new(Body::full([line.as_bytes(), &body].concat()))
+}
+
+async fn start(config: ServeConfig) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (shutdown, stop) = watch::channel(false);
+    let taken = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&taken);
+    tokio::spawn(async move {
+        while let Ok((stream, peer)) = listener.accept().await {
+            let count = Arc::clone(&count);
+            let service = move |request| answer(request, Arc::clone(&count));
+            tokio::spawn(serve(stream, peer, service, config.clone(), stop.clone()));
+        }
+    });
+    Server { address, taken, shutdown }
+}
+
+/// Sends `request` and reads until the server closes, or for five seconds.
+async fn exchange(server: &Server, request: &str) -> String {
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let _ =
+        timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.expect("the server closes");
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn only_a_get_without_body_over_http1_is_taken_over() {
+    let server = start(ServeConfig::default()).await;
+    let close = "Host: x\r\nConnection: close\r\n";
+    let cases = [
+        (format!("GET /take HTTP/1.1\r\n{close}\r\n"), true),
+        (format!("GET /take HTTP/1.1\r\n{close}Content-Length: 0\r\n\r\n"), true),
+        ("GET /take HTTP/1.0\r\n\r\n".to_owned(), true),
+        ("GET /take HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".to_owned(), true),
+        (format!("GET /take HTTP/1.1\r\n{close}Content-Length: 2\r\n\r\nab"), false),
+        (format!("GET /take HTTP/1.1\r\n{close}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), false),
+        (format!("HEAD /take HTTP/1.1\r\n{close}\r\n"), false),
+        (format!("POST /take HTTP/1.1\r\n{close}Content-Length: 2\r\n\r\nab"), false),
+    ];
+    let mut expected = 0;
+    for (request, taken) in cases {
+        let answer = exchange(&server, &request).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 200 OK\r\n") || answer.starts_with("HTTP/1.0 200 OK\r\n"),
+            "{answer}"
+        );
+        assert_eq!(answer.ends_with("\r\n\r\ntaken"), taken, "{request}\n{answer}");
+        expected += usize::from(taken);
+        assert_eq!(server.taken.load(SeqCst), expected, "{request}");
+    }
+}
+
+#[tokio::test]
+async fn a_get_pipelined_behind_posts_is_taken_over_after_their_answers() {
+    let server = start(ServeConfig::default()).await;
+    let post = "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nfirst";
+    let slow = "POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nsecond";
+    let get = "GET /take HTTP/1.1\r\nHost: x\r\n\r\n";
+    let answer = exchange(&server, &format!("{post}{slow}{get}GET /never HTTP/1.1\r\n\r\n")).await;
+    let (first, second, taken) = (answer.find("first"), answer.find("second"), answer.find("taken"));
+    assert!(first.is_some() && first < second && second < taken, "{answer}");
+    assert!(answer.ends_with("\r\n\r\ntaken"), "what came behind is discarded: {answer}");
+    assert_eq!(server.taken.load(SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_takeover_waits_until_an_unread_answer_is_written() {
+    let server = start(ServeConfig::default()).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream
+        .write_all(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\nGET /take HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(server.taken.load(SeqCst), 0, "8 MiB do not fit into the socket's buffers");
+    let mut answer = Vec::new();
+    timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+    assert_eq!(answer.iter().filter(|byte| **byte == b'x').count(), 8 << 20);
+    assert!(answer.ends_with(b"\r\n\r\ntaken"));
+    assert_eq!(server.taken.load(SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_before_the_takeover_leaves_nothing() {
+    let server = start(ServeConfig::default()).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream
+        .write_all(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\nGET /take HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    drop(stream);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(server.taken.load(SeqCst), 0);
+}
+
+#[tokio::test]
+async fn http2_is_told_apart_by_its_preface() {
+    let server = start(ServeConfig::default()).await;
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::post("http://broker/a").body(Full::new(Bytes::from("hello"))).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.version(), Version::HTTP_2);
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body, "POST HTTP/2.0 takeover=false peer=true host=true hello");
+    let request = Request::get("http://broker/take").body(Full::default()).unwrap();
+    let body = sender.send_request(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+    assert!(body.starts_with(b"GET HTTP/2.0 takeover=false"));
+}
+
+#[tokio::test]
+async fn a_preface_in_pieces_and_a_method_in_pieces_are_understood() {
+    let server = start(ServeConfig::default()).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    for piece in ["P", "R", "OPFIND /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"] {
+        stream.write_all(piece.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains("PROPFIND HTTP/1.1"), "{answer}");
+}
+
+#[tokio::test]
+async fn silent_clients_and_slow_heads_are_closed() {
+    let config = ServeConfig {
+        header_read_timeout: Duration::from_millis(200),
+        idle_timeout: Duration::from_millis(600),
+        ..ServeConfig::default()
+    };
+    let server = start(config).await;
+    let done = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
+    for (sent, answered) in [
+        (String::new(), false),
+        ("P".to_owned(), false),
+        ("GET /a HTTP/1.1\r\nHost".to_owned(), false),
+        (done.to_owned(), true),
+        (format!("{done}GET /b HT"), true),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), true),
+    ] {
+        let answer = {
+            let mut stream = TcpStream::connect(server.address).await.unwrap();
+            stream.write_all(sent.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            let _ = timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.expect(&sent);
+            answer
+        };
+        assert_eq!(!answer.is_empty(), answered, "{sent:?}");
+    }
+    let answer = exchange(&server, "POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nz").await;
+    assert!(answer.ends_with("z"), "a handler may take longer than both timeouts: {answer}");
+}
+
+#[tokio::test]
+async fn garbage_and_long_heads_are_refused() {
+    let server = start(ServeConfig::default()).await;
+    let long = format!("GET / HTTP/1.1\r\nHost: x\r\nA: {}\r\n\r\n", "a".repeat(20_000));
+    for (sent, status) in [("\0\u{1}\u{2}\r\n\r\n", "400"), ("GARBAGE\r\n\r\n", "400"), (&long, "431")] {
+        let answer = exchange(&server, sent).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn shutdown_ends_idle_connections_at_once_and_busy_ones_after_their_answer() {
+    let server = start(ServeConfig::default()).await;
+    let mut idle = TcpStream::connect(server.address).await.unwrap();
+    idle.write_all(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut busy = TcpStream::connect(server.address).await.unwrap();
+    busy.write_all(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    server.shutdown.send(true).unwrap();
+    for mut stream in [idle, busy] {
+        let mut answer = String::new();
+        timeout(Duration::from_secs(2), stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn many_requests_share_a_connection() {
+    let server = start(ServeConfig::default()).await;
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    for _ in 0..50 {
+        let request = Request::get("/a").header("host", "x").body(Empty::<Bytes>::new()).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        response.into_body().collect().await.unwrap();
+    }
+}
