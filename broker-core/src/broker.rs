@@ -111,7 +111,7 @@ impl Broker {
     /// Starts a broker: its lanes are tasks on the current tokio runtime, of any flavour.
     ///
     /// # Panics
-    /// Outside a tokio runtime.
+    /// Outside a tokio runtime, or on one whose time driver is not enabled.
     pub fn new(config: Config) -> Self {
         let runtime = Runtime::current();
         let lanes = config.lanes.unwrap_or_else(|| runtime.metrics().num_workers()).clamp(1, 1_024);
@@ -134,7 +134,9 @@ impl Broker {
             counters: CachePadded::default(),
             config,
         });
-        runtime.spawn(clean_up(Arc::clone(&shared)));
+        // Made here, so that a runtime without a clock is told of now and not by a dead task.
+        let ticks = tokio::time::interval(JANITOR_PERIOD);
+        runtime.spawn(clean_up(Arc::clone(&shared), ticks));
         Self(Arc::new(Owner(shared)))
     }
 
@@ -521,11 +523,17 @@ impl Shared {
         }
         let encodings = self.encodings.load(Ordering::Relaxed);
         let delivery = Arc::new(Delivery::new(Arc::clone(message), Kind::Live, publisher, encodings));
+        let many = hits.len().div_ceil(self.lanes.len());
         let mut targets = Targets::new();
         for (lane, list) in hits {
             match targets.iter_mut().find(|(known, _)| *known == lane) {
                 Some((_, lists)) => lists.push(list),
-                None => targets.push((lane, SmallVec::from_elem(list, 1))),
+                None => {
+                    // Nearly all publishes hit one list; a wildcard match hits many, shared among few lanes.
+                    let mut lists = SmallVec::with_capacity(if many > 2 { many } else { 0 });
+                    lists.push(list);
+                    targets.push((lane, lists));
+                }
             }
         }
         let skip = publisher.filter(|_| echo == Echo::Skip);
@@ -563,9 +571,12 @@ impl Shared {
 }
 
 /// The janitor: frees what left the log and forgets what is too old.
-async fn clean_up(shared: Arc<Shared>) {
+async fn clean_up(shared: Arc<Shared>, mut ticks: tokio::time::Interval) {
     while !shared.closed.load(Ordering::Relaxed) {
-        _ = tokio::time::timeout(JANITOR_PERIOD, shared.janitor.wake.notified()).await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = shared.janitor.wake.notified() => {}
+        }
         while let Some(evicted) = shared.janitor.evicted.pop() {
             shared.forget(&evicted);
             tokio::task::yield_now().await;

@@ -22,23 +22,27 @@ pub(crate) struct Entry {
 pub(crate) type LaneList = Arc<Vec<Entry>>;
 
 /// The lists that one message hits, per lane.
-pub(crate) type Hits = SmallVec<[(u16, LaneList); 4]>;
+pub(crate) type Hits = SmallVec<[(u16, LaneList); 24]>;
 
 /// All subscriptions of one channel or pattern.
 #[derive(Debug, Default)]
 pub(crate) struct Lists {
     lanes: SmallVec<[(u16, LaneList); 1]>,
-    groups: Vec<(Box<str>, Arc<Group>)>,
+    /// Boxed: most lists have none, and a trie node holds several lists.
+    groups: Option<Box<Groups>>,
 }
+
+type Groups = Vec<(Box<str>, Arc<Group>)>;
 
 impl Lists {
     pub(crate) fn is_empty(&self) -> bool {
-        self.lanes.is_empty() && self.groups.is_empty()
+        self.lanes.is_empty() && self.groups.is_none()
     }
 
     /// Subscriptions here; a group counts once.
     pub(crate) fn len(&self) -> usize {
-        self.lanes.iter().map(|(_, list)| list.len()).sum::<usize>() + self.groups.len()
+        self.lanes.iter().map(|(_, list)| list.len()).sum::<usize>()
+            + self.groups.as_ref().map_or(0, |groups| groups.len())
     }
 
     /// Adds an entry. The subscriber knows that it is new: looking for it here would cost every subscribe a scan.
@@ -69,23 +73,26 @@ impl Lists {
 
     /// The group of this name, made if it is new.
     pub(crate) fn group(&mut self, name: &str) -> &Arc<Group> {
-        let at = match self.groups.iter().position(|(known, _)| &**known == name) {
+        let groups = self.groups.get_or_insert_default();
+        let at = match groups.iter().position(|(known, _)| &**known == name) {
             Some(at) => at,
             None => {
-                self.groups.push((name.into(), Arc::default()));
-                self.groups.len() - 1
+                groups.push((name.into(), Arc::default()));
+                groups.len() - 1
             }
         };
-        &self.groups[at].1
+        &groups[at].1
     }
 
     /// False if it was not a member. A group without members goes.
     pub(crate) fn leave(&mut self, name: &str, key: SubscriberKey, tag: u32) -> bool {
-        let Some(at) = self.groups.iter().position(|(known, _)| &**known == name) else { return false };
-        let left = self.groups[at].1.leave(key, tag);
-        if self.groups[at].1.members.read().is_empty() {
-            self.groups.swap_remove(at);
+        let Some(groups) = &mut self.groups else { return false };
+        let Some(at) = groups.iter().position(|(known, _)| &**known == name) else { return false };
+        let left = groups[at].1.leave(key, tag);
+        if groups[at].1.members.read().is_empty() {
+            groups.swap_remove(at);
         }
+        self.groups.take_if(|groups| groups.is_empty());
         left
     }
 
@@ -96,7 +103,7 @@ impl Lists {
             count += list.len() as u64;
             hits.push((*lane, Arc::clone(list)));
         }
-        for (_, group) in &self.groups {
+        for (_, group) in self.groups.iter().flat_map(|groups| groups.iter()) {
             if let Some((lane, list)) = group.choose() {
                 count += 1;
                 hits.push((lane, list));
