@@ -84,6 +84,14 @@ pub trait Deliver: Send + Sync + 'static {
     /// Called by the subscriber's lane, never concurrently for one subscriber, once per message with the tags of all
     /// subscriptions that match. Must not block and must not call the broker.
     fn deliver(&self, delivery: &Delivery, tags: &[u32], sink: &mut Sink<'_>);
+
+    /// The one droppable frame that this delivery amounts to, if it is one that all subscribers of its kind share and its
+    /// order among this subscriber's other frames does not matter; the lane then sends a whole burst in one write. `None`
+    /// by default, and whenever there is more to do: [`Deliver::deliver`] is called instead. An empty frame is nothing.
+    fn shared_frame<'d>(&self, delivery: &'d Delivery, tags: &[u32]) -> Option<&'d Bytes> {
+        _ = (delivery, tags);
+        None
+    }
 }
 
 /// Where a [`Deliver`] puts its frames: the subscriber's outbox, during one delivery.

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
+use bytes::Bytes;
 use crossbeam_queue::SegQueue;
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
@@ -16,7 +17,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::delivery::{Deliver, Delivery, Kind, Sink};
 use crate::lists::{Entry, LaneList};
 use crate::message::Message;
-use crate::outbox::{Flush, Outbox};
+use crate::outbox::{Class, Flush, Outbox, Sent};
 use crate::rights::{Action, Principal};
 use crate::subscriber::SubscriberKey;
 
@@ -85,6 +86,9 @@ pub(crate) enum Command {
     /// Everything before it has been delivered.
     Barrier(oneshot::Sender<()>),
 }
+
+/// Shared frames of a burst on their way to one subscriber.
+type Frames<'r> = SmallVec<[(&'r Bytes, &'r Arc<Message>); 16]>;
 
 /// The part of a lane that everybody sees.
 pub(crate) struct Lane {
@@ -182,9 +186,23 @@ impl Lane {
 }
 
 impl Job {
+    /// Whether both hit one list only, and the same.
+    fn has_list_of(&self, other: &Job) -> bool {
+        matches!((self.lists.as_slice(), other.lists.as_slice()), ([one], [other]) if Arc::ptr_eq(one, other))
+    }
+
     fn deliveries(&self) -> usize {
         self.lists.iter().map(|list| list.len()).sum()
     }
+}
+
+/// Whether two commands are jobs on one and the same list.
+fn same_list(one: &Command, other: &Command) -> bool {
+    matches!((one, other), (Command::Job(one), Command::Job(other)) if one.has_list_of(other))
+}
+
+fn continues(run: &[Job], next: &Command) -> bool {
+    matches!((run.first(), next), (Some(job), Command::Job(next)) if job.has_list_of(next))
 }
 
 /// The task's own state.
@@ -240,11 +258,23 @@ impl Worker {
     pub(crate) async fn run(mut self) {
         let mut batch = Vec::new();
         while self.next_batch(&mut batch).await {
-            let jobs = batch.iter().filter(|command| matches!(command, Command::Job(_))).count();
-            let flush = if jobs == 1 { Flush::Now } else { Flush::Later };
-            for command in batch.drain(..) {
-                self.handle(command, flush).await;
+            let runs =
+                batch.chunk_by(same_list).filter(|run| matches!(run.first(), Some(Command::Job(_)))).count();
+            let flush = if runs == 1 { Flush::Now } else { Flush::Later };
+            let mut waiting = batch.drain(..).peekable();
+            while let Some(command) = waiting.next() {
+                let Command::Job(job) = command else {
+                    self.handle(command, flush).await;
+                    continue;
+                };
+                // A burst on one channel goes to each subscriber in one piece.
+                let mut run = SmallVec::<[Job; 1]>::from_buf([job]);
+                while let Some(Command::Job(next)) = waiting.next_if(|next| continues(&run, next)) {
+                    run.push(next);
+                }
+                self.deliver_run(&run, flush).await;
             }
+            drop(waiting);
             self.flush_dirty().await;
         }
         for slot in &mut self.slots {
@@ -303,13 +333,7 @@ impl Worker {
                     occupant.outbox = outbox;
                 }
             }
-            Command::Job(job) => {
-                let (deliveries, bytes) = (job.deliveries(), job.delivery.message().payload().len());
-                let delivered = self.run_job(&job, flush).await;
-                self.lane.delivered.fetch_add(delivered, Ordering::Relaxed);
-                self.lane.waiting_deliveries.fetch_sub(deliveries, Ordering::Relaxed);
-                self.lane.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            }
+            Command::Job(job) => self.deliver_run(&[job], flush).await,
             Command::CatchUp { key, tag } => {
                 if let Some(occupant) = self.occupant(key) {
                     occupant.pending.get_or_insert_default().catching_up.push(tag);
@@ -333,36 +357,116 @@ impl Worker {
         (slot.generation == key.generation).then_some(slot.subscriber.as_mut()).flatten()
     }
 
-    async fn run_job(&mut self, job: &Job, flush: Flush) -> u64 {
+    /// Delivers jobs that hit the same lists.
+    async fn deliver_run(&mut self, run: &[Job], flush: Flush) {
+        let delivered = match run {
+            [job] if job.lists.len() > 1 => self.deliver_overlapping(job, flush).await,
+            run => self.deliver_list(run, flush).await,
+        };
+        let deliveries = run.iter().map(Job::deliveries).sum();
+        let bytes = run.iter().map(|job| job.delivery.message().payload().len()).sum();
+        self.lane.delivered.fetch_add(delivered, Ordering::Relaxed);
+        self.lane.waiting_deliveries.fetch_sub(deliveries, Ordering::Relaxed);
+        self.lane.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Delivers jobs whose one list is the same.
+    async fn deliver_list(&mut self, run: &[Job], flush: Flush) -> u64 {
+        let Some(list) = run.first().and_then(|job| job.lists.first()) else { return 0 };
+        let cost = if flush == Flush::Now { WRITE } else { APPEND } + run.len() as u32 - 1;
+        let mut delivered = 0;
+        let mut frames = Frames::new();
+        let mut rest = list.as_slice();
+        // In steps that fit the budget, so that nothing awaits between two deliveries.
+        while !rest.is_empty() {
+            let (step, later) = rest.split_at(rest.len().min((self.budget / cost).max(1) as usize));
+            for entry in step {
+                delivered += self.deliver_run_to(run, *entry, flush, &mut frames);
+            }
+            rest = later;
+            self.spend(cost * step.len() as u32).await;
+        }
+        delivered
+    }
+
+    /// Delivers to one subscriber: its shared frames in one piece if it has only such. `frames` is scratch space.
+    #[inline]
+    fn deliver_run_to<'r>(
+        &mut self,
+        run: &'r [Job],
+        entry: Entry,
+        flush: Flush,
+        frames: &mut Frames<'r>,
+    ) -> u64 {
+        let Some(slot) =
+            self.slots.get(entry.slot as usize).filter(|slot| slot.generation == entry.generation)
+        else {
+            return 0;
+        };
+        let Some(occupant) = &slot.subscriber else { return 0 };
+        if occupant.pending.is_some() || occupant.guard.is_some() {
+            return self.deliver_each(run, entry, flush);
+        }
+        let sent = if let [job] = run {
+            match shared_frame(occupant, job, entry) {
+                Some(frame) => {
+                    let message = job.delivery.message();
+                    occupant.outbox.put(frame, Class::Droppable, Some(message), flush)
+                }
+                None => return self.deliver_each(run, entry, flush),
+            }
+        } else {
+            frames.clear();
+            for job in run {
+                match shared_frame(occupant, job, entry) {
+                    Some(frame) => frames.push((frame, job.delivery.message())),
+                    None => return self.deliver_each(run, entry, flush),
+                }
+            }
+            occupant.outbox.put_shared(frames, flush)
+        };
+        match sent {
+            Sent::Dirty => self.dirty.push(entry.slot),
+            Sent::Dropped(count) => _ = self.lane.dropped.fetch_add(count, Ordering::Relaxed),
+            Sent::Taken | Sent::Refused => {}
+        }
+        run.len() as u64
+    }
+
+    fn deliver_each(&mut self, run: &[Job], entry: Entry, flush: Flush) -> u64 {
+        run.iter().map(|job| self.deliver_entry(job, entry, &[entry.tag], flush)).sum()
+    }
+
+    /// Delivers a job whose lists may hit a subscriber more than once.
+    async fn deliver_overlapping(&mut self, job: &Job, flush: Flush) -> u64 {
+        self.find_overlaps(job);
         let cost = if flush == Flush::Now { WRITE } else { APPEND };
         let mut delivered = 0;
-        if let [list] = job.lists.as_slice() {
-            for entry in list.iter() {
-                delivered += self.deliver_entry(job, *entry, &[entry.tag], flush);
-                self.spend(cost).await;
-            }
-            return delivered;
-        }
-        self.find_overlaps(job);
         for list in &job.lists {
             for entry in list.iter() {
-                let Some(slot) = self.slots.get_mut(entry.slot as usize) else { continue };
-                if slot.job != self.job {
-                    continue;
-                }
-                slot.job += 1;
-                let mut tags = std::mem::take(&mut self.tags);
-                tags.push(entry.tag);
-                let from = self.overlaps.partition_point(|(slot, _)| *slot < entry.slot);
-                let same = self.overlaps.iter().skip(from).take_while(|(slot, _)| *slot == entry.slot);
-                tags.extend(same.map(|(_, tag)| *tag));
-                delivered += self.deliver_entry(job, *entry, &tags, flush);
-                tags.clear();
-                self.tags = tags;
+                delivered += self.deliver_once(job, *entry, flush);
                 self.spend(cost).await;
             }
         }
         self.job += 1;
+        delivered
+    }
+
+    /// Delivers at the first of a subscriber's entries, with the tags of all of them.
+    fn deliver_once(&mut self, job: &Job, entry: Entry, flush: Flush) -> u64 {
+        let Some(slot) = self.slots.get_mut(entry.slot as usize) else { return 0 };
+        if slot.job != self.job {
+            return 0;
+        }
+        slot.job += 1;
+        let mut tags = std::mem::take(&mut self.tags);
+        tags.push(entry.tag);
+        let from = self.overlaps.partition_point(|(slot, _)| *slot < entry.slot);
+        let same = self.overlaps.iter().skip(from).take_while(|(slot, _)| *slot == entry.slot);
+        tags.extend(same.map(|(_, tag)| *tag));
+        let delivered = self.deliver_entry(job, entry, &tags, flush);
+        tags.clear();
+        self.tags = tags;
         delivered
     }
 
@@ -384,6 +488,7 @@ impl Worker {
         self.overlaps.sort_unstable();
     }
 
+    #[inline]
     fn deliver_entry(&mut self, job: &Job, entry: Entry, tags: &[u32], flush: Flush) -> u64 {
         let Some(slot) = self.slots.get_mut(entry.slot as usize) else { return 0 };
         if slot.generation != entry.generation {
@@ -474,7 +579,7 @@ impl Worker {
     }
 
     async fn spend(&mut self, cost: u32) {
-        if self.budget > cost {
+        if self.budget > cost + WRITE {
             self.budget -= cost;
             return;
         }
@@ -483,6 +588,16 @@ impl Worker {
     }
 }
 
+/// The frame that a job amounts to for a subscriber, if that is one that all share.
+#[inline]
+fn shared_frame<'r>(occupant: &Occupant, job: &'r Job, entry: Entry) -> Option<&'r Bytes> {
+    if job.skip.is_some() {
+        return None;
+    }
+    occupant.deliver.shared_frame(&job.delivery, &[entry.tag]).filter(|frame| !frame.is_empty())
+}
+
+#[inline]
 fn hand_over(
     lane: &Lane,
     occupant: &Occupant,

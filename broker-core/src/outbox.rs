@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use crate::channel::Channel;
 use crate::config::{OutboxConfig, Policy};
@@ -352,6 +353,35 @@ impl Outbox {
         self.put_locked(&mut state, frame, class, message.map(|message| message.channel()), label, flush)
     }
 
+    /// Sends droppable frames that many subscribers share, in one write if nothing waits.
+    pub(crate) fn put_shared(&self, frames: &[(&Bytes, &Arc<Message>)], flush: Flush) -> Sent {
+        let mut state = self.state.lock();
+        if state.closed.is_some() || state.finishing {
+            return Sent::Refused;
+        }
+        let direct = flush == Flush::Now && state.queue.is_empty() && frames.len() <= MAX_SLICES;
+        let rest = if direct { state.write_shared(frames) } else { frames };
+        let (mut dirty, mut dropped) = (false, 0);
+        for (frame, message) in rest {
+            let label = || match self.policy {
+                Policy::Conflate => Label::Channel(message.channel().clone()),
+                _ => Label::None,
+            };
+            match self.put_locked(&mut state, frame, Class::Droppable, Some(message.channel()), label, flush)
+            {
+                Sent::Taken => {}
+                Sent::Dirty => dirty = true,
+                Sent::Dropped(count) => dropped += count,
+                Sent::Refused => break,
+            }
+        }
+        match (dirty, dropped) {
+            (true, _) => Sent::Dirty,
+            (false, 0) => Sent::Taken,
+            (false, dropped) => Sent::Dropped(dropped),
+        }
+    }
+
     /// Queues a message for an in-process reader.
     pub(crate) fn put_message(&self, message: &Arc<Message>) -> Sent {
         let mut state = self.state.lock();
@@ -524,6 +554,47 @@ impl State {
         }
     }
 
+    /// Writes frames past the empty queue; those of which nothing was written are left.
+    fn write_shared<'f, 'm>(
+        &mut self,
+        frames: &'f [(&'m Bytes, &'m Arc<Message>)],
+    ) -> &'f [(&'m Bytes, &'m Arc<Message>)] {
+        let Some(wire) = &self.wire else { return frames };
+        let mut slices = SmallVec::<[IoSlice<'_>; MAX_SLICES]>::new();
+        for (frame, _) in frames {
+            slices.push(IoSlice::new(frame));
+        }
+        match wire.try_write_vectored(&slices) {
+            Ok(mut written) => {
+                let mut rest = frames;
+                while let Some(((frame, _), later)) = rest.split_first() {
+                    if written < frame.len() {
+                        break;
+                    }
+                    written -= frame.len();
+                    rest = later;
+                }
+                if let Some(((half, _), later)) = rest.split_first() {
+                    if written > 0 {
+                        self.push(Bytes::clone(half), Class::Droppable, Label::None);
+                        self.written = written;
+                        rest = later;
+                    }
+                    self.arm();
+                }
+                rest
+            }
+            Err(error) if is_retry(&error) => {
+                self.arm();
+                frames
+            }
+            Err(_) => {
+                self.close(CloseReason::Failed);
+                &[]
+            }
+        }
+    }
+
     fn after_append(&mut self, flush: Flush) -> Sent {
         if self.wire.is_none() && flush == Flush::Now {
             self.wake();
@@ -541,14 +612,8 @@ impl State {
     fn flush(&mut self) {
         let Some(wire) = self.wire.clone() else { return };
         while !self.queue.is_empty() {
-            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            let mut used = 0;
-            for (slice, item) in slices.iter_mut().zip(&self.queue) {
-                let skip = if used == 0 { self.written } else { 0 };
-                *slice = IoSlice::new(item.bytes.get(skip..).unwrap_or_default());
-                used += 1;
-            }
-            match wire.try_write_vectored(&slices[..used]) {
+            let taken = wire.try_write_vectored(&self.slices());
+            match taken {
                 Ok(0) => return self.close(CloseReason::Failed),
                 Ok(written) => self.advance(written),
                 Err(error) if is_retry(&error) => {
@@ -559,6 +624,16 @@ impl State {
             }
         }
         self.tell_drained();
+    }
+
+    /// What waits, as the kernel wants it, without the part of the head that is written.
+    fn slices(&self) -> SmallVec<[IoSlice<'_>; MAX_SLICES]> {
+        let mut skip = self.written;
+        let rest = |item| {
+            let Item { bytes, .. }: &Item = item;
+            IoSlice::new(bytes.get(std::mem::take(&mut skip)..).unwrap_or_default())
+        };
+        self.queue.iter().take(MAX_SLICES).map(rest).collect()
     }
 
     fn advance(&mut self, written: usize) {

@@ -10,11 +10,13 @@ use broker_core::{
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
-use http_edge::{Body, BoxError, Cookies, OriginPolicy, Problem, Response, Takeover, credentials_from, pipe, response_head};
+use http_edge::{
+    Body, BoxError, Cookies, OriginPolicy, Problem, Response, Takeover, credentials_from, pipe, response_head,
+};
 use link::{Link, Socket};
 
-use crate::codec::request::{self, StreamRequest};
 use crate::codec::event;
+use crate::codec::request::{self, StreamRequest};
 use crate::error::{METHODS, Refusal};
 use crate::protocol::{Events, Overlapping, Stream};
 use crate::stats::Counters;
@@ -80,7 +82,9 @@ impl Front {
             Ok(response) => response,
             Err(refusal) => {
                 Counters::add(match refusal {
-                    Refusal::Auth(_) | Refusal::Forbidden(_) | Refusal::Origin => &front.counters.refused_rights,
+                    Refusal::Auth(_) | Refusal::Forbidden(_) | Refusal::Origin => {
+                        &front.counters.refused_rights
+                    }
                     _ => &front.counters.refused,
                 });
                 let mut response = Problem::from(refusal).response();
@@ -181,9 +185,9 @@ impl Shared {
         };
         Counters::add(&self.counters.opened);
 
-        let expires_at = principal.expires_at_ms().map(|end| {
-            Instant::now() + Duration::from_millis(end.saturating_sub(unix_ms())).min(MAX_EXPIRY)
-        });
+        let expires_at = principal
+            .expires_at_ms()
+            .map(|end| Instant::now() + Duration::from_millis(end.saturating_sub(unix_ms())).min(MAX_EXPIRY));
         let stream = Stream::new(Instant::now(), self.config.keep_alive, fastrand::f64(), expires_at);
         let opened = Opened { subscriber, stream, front: Arc::clone(self), _open: open };
         let replay = replay.map(|replay| {

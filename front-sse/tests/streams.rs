@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{
-    Action, AllowAll, Anonymous, Channel, ContentType, Filter, LogConfig, OutboxConfig, Policy, Principal, Publish, Rights, Rule,
-    unix_ms,
+    Action, AllowAll, Anonymous, Channel, ContentType, Filter, LogConfig, OutboxConfig, Policy, Principal,
+    Publish, Rights, Rule, unix_ms,
 };
 use bytes::Bytes;
 use front_sse::Config;
@@ -194,7 +194,9 @@ async fn refusals_are_problems_with_a_code() {
 async fn head_has_the_head_of_a_stream_and_nothing_else() {
     let server = Server::start().await;
     let answer = server.ask("HEAD /sse/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("content-type: text/event-stream\r\n"));
+    assert!(
+        answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("content-type: text/event-stream\r\n")
+    );
     assert!(answer.ends_with("\r\n\r\n"), "{answer}");
     assert!(!answer.contains("content-length"), "{answer}");
     assert_eq!(server.front.stats().opened, 0);
@@ -231,7 +233,9 @@ async fn a_get_with_a_body_is_streamed_in_chunks() {
 async fn pages_of_allowed_origins_only_may_subscribe() {
     let config = Config { origins: http_edge::OriginPolicy::SameOrigin, ..Config::default() };
     let server = Server::with(broker_core::Config::default(), config, Arc::new(AllowAll)).await;
-    let ask = |origin: &str| format!("GET /sse/a HTTP/1.1\r\nHost: x\r\nOrigin: {origin}\r\nConnection: close\r\n\r\n");
+    let ask = |origin: &str| {
+        format!("GET /sse/a HTTP/1.1\r\nHost: x\r\nOrigin: {origin}\r\nConnection: close\r\n\r\n")
+    };
     let refused = server.ask(&ask("https://evil.example")).await;
     assert!(refused.starts_with("HTTP/1.1 403 ") && refused.contains("origin_not_allowed"), "{refused}");
     assert!(!refused.contains("access-control-allow-origin"));

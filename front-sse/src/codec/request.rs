@@ -84,7 +84,8 @@ mod tests {
     use super::*;
 
     fn read(target: &str) -> Result<StreamRequest, Refusal> {
-        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let (path, query) =
+            target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         parse(path, query, &HeaderMap::new(), 3)
     }
 

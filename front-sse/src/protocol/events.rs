@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use broker_core::{Class, Deliver, Delivery, Encoding, Filter, Kind, Sink};
+use bytes::Bytes;
 
 use crate::Format;
 use crate::codec::event;
@@ -15,15 +16,24 @@ pub(crate) struct Events {
     pub(crate) counters: Arc<Counters>,
 }
 
-impl Deliver for Events {
-    fn deliver(&self, delivery: &Delivery, _tags: &[u32], sink: &mut Sink<'_>) {
-        let frame = delivery.encoded(self.encoding, |message| {
+impl Events {
+    fn frame<'d>(&self, delivery: &'d Delivery) -> &'d Bytes {
+        delivery.encoded(self.encoding, |message| {
             event::message(message, delivery.kind(), self.format).unwrap_or_else(|| {
                 Counters::add(&self.counters.unexpressible);
-                Default::default()
+                Bytes::new()
             })
-        });
-        sink.send(frame, Class::Droppable);
+        })
+    }
+}
+
+impl Deliver for Events {
+    fn deliver(&self, delivery: &Delivery, _tags: &[u32], sink: &mut Sink<'_>) {
+        sink.send(self.frame(delivery), Class::Droppable);
+    }
+
+    fn shared_frame<'d>(&self, delivery: &'d Delivery, _tags: &[u32]) -> Option<&'d Bytes> {
+        Some(self.frame(delivery))
     }
 }
 
@@ -37,7 +47,10 @@ pub(crate) struct Overlapping {
 
 impl Overlapping {
     pub(crate) fn is_needed(filters: &[Filter]) -> bool {
-        filters.iter().enumerate().any(|(at, one)| filters.iter().skip(at + 1).any(|other| one.overlaps(other)))
+        filters
+            .iter()
+            .enumerate()
+            .any(|(at, one)| filters.iter().skip(at + 1).any(|other| one.overlaps(other)))
     }
 }
 

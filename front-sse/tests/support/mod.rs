@@ -1,5 +1,5 @@
 //! A front behind a real listener, and a raw client that shows every byte.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
