@@ -1,1 +1,77 @@
-//! Fanwire: an embeddable realtime pub/sub broker.
+//! Fanwire: a realtime pub/sub broker, as a server and as a library. One channel space, several protocols at its edge:
+//! Bayeux (CometD), MQTT, Server-Sent Events, and HTTP for backends that never hold a connection.
+//!
+//! ```text
+//!                  ┌ /v1 …     api     ┐
+//! TcpListener ─────┤ /sse …    sse     ├─▶ Broker ─▶ lanes ─▶ outboxes ─▶ sockets
+//!   (Server)       │ /cometd … bayeux  │
+//!                  └ /mqtt     mqtt    ┘
+//! TcpListener ──────────────── mqtt ───┘
+//! ```
+//!
+//! Three ways to use it, from most to least done for you:
+//! - [`Server`] listens and serves everything, as the `fanwire` binary does;
+//! - [`Fronts`] answers requests that your own HTTP server accepted, on Fanwire's paths;
+//! - each front alone ([`sse`], [`bayeux`], [`mqtt`], [`api`]) on a [`Broker`], under paths of your own.
+//!
+//! ```
+//! use fanwire::{Channel, Config, Filter, Publish, Server};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let free_ports = Config {
+//!     http: Some(([127, 0, 0, 1], 0).into()),
+//!     mqtt: Some(([127, 0, 0, 1], 0).into()),
+//!     ..Config::default()
+//! };
+//! let server = Server::bind(free_ports).await?;
+//! let broker = server.broker().clone();
+//! let stop = tokio::spawn(server.run(async {
+//!     // Until this future is ready, browsers and devices are served.
+//! }));
+//!
+//! let mut rooms = broker.subscribe(Filter::parse("chat/*")?)?;
+//! broker.publish(Publish::new(Channel::parse("chat/room1")?, r#"{"text":"hello"}"#).json())?;
+//! assert!(rooms.message().await.is_some());
+//! # stop.await?;
+//! # Ok(()) }
+//! ```
+//!
+//! # Features
+//! Each front is one: `bayeux`, `mqtt`, `sse`, `http`. `cli` is what the binary needs beyond them; with
+//! `default-features = false` it is gone. All are on by default.
+
+pub mod auth;
+mod config;
+mod descriptors;
+mod fronts;
+mod listener;
+#[cfg(feature = "cli")]
+pub mod logging;
+mod page;
+mod server;
+
+pub use broker_core::{
+    Action, AllowAll, Anonymous, AuthError, Authenticated, Authenticator, Broker, Channel, ContentType,
+    Credentials, Event, Filter, Message, MessageId, Principal, Publish, PublishError, Receipt, Rights, Rule,
+    SubscribeError, Subscription,
+};
+pub use config::Config;
+#[cfg(feature = "cli")]
+pub use config::{ConfigError, Key, Loaded, LogFormat, Logging, keys, load};
+pub use descriptors::raise_limit as raise_descriptor_limit;
+pub use fronts::Fronts;
+pub use server::{BindError, Server};
+
+/// The core alone, with everything that a front of your own needs.
+pub use broker_core as core;
+#[cfg(feature = "bayeux")]
+pub use front_bayeux as bayeux;
+#[cfg(feature = "http")]
+pub use front_http as api;
+#[cfg(feature = "mqtt")]
+pub use front_mqtt as mqtt;
+#[cfg(feature = "sse")]
+pub use front_sse as sse;
+/// Bodies, origins and connections that fronts share.
+pub use http_edge as edge;

@@ -30,12 +30,12 @@ fn topics() -> Vec<Channel> {
     (0..10_000).map(|_| Channel::parse(&name()).expect("a valid channel")).collect()
 }
 
-/// Distinct filters over the same names, each level a wildcard with one chance in eleven, a tenth of them open-ended.
+/// Distinct filters over the same names, a level is a wildcard with one chance in seventeen, one in forty is open-ended.
 fn filters() -> Vec<Filter> {
     let mut random = Random(11);
     let mut found = HashSet::with_capacity(FILTERS);
     while found.len() < FILTERS {
-        let open_end = random.below(10) == 0;
+        let open_end = random.below(40) == 0;
         let levels = if open_end { 1 + random.below(LEVELS as u64 - 1) as usize } else { LEVELS };
         let mut parts: Vec<String> = (0..levels)
             .map(|level| match random.below(NAMES + 1) {

@@ -6,7 +6,8 @@
 /// Only the grammar counts: numbers of any size are valid, and so are escapes of lone surrogates. The memory
 /// used is one bit per level, whatever the text holds.
 pub fn is_valid_json(text: &[u8], max_depth: usize) -> bool {
-    std::str::from_utf8(text).is_ok() && Scanner { text, at: 0, nesting: Nesting::new(max_depth) }.scan().is_some()
+    std::str::from_utf8(text).is_ok()
+        && Scanner { text, at: 0, nesting: Nesting::new(max_depth) }.scan().is_some()
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -220,18 +221,74 @@ mod tests {
     #[test]
     fn only_the_grammar_of_rfc_8259_passes() {
         let valid = [
-            "null", "true", "false", "0", "-0", "1e400", "-1.5E+10", "12345678901234567890", r#""""#, r#""\ud800""#,
-            r#""\"\\\/\b\f\n\r\t\u00e9é""#, "[]", "{}", " [ 1 , 2 ] ", "\t\r\n{\"a\":[{\"b\":{}}],\"a\":1}\n", "[[],[[]]]",
-            "\"\u{7f}\u{2028}\"", r#"{"":null}"#,
+            "null",
+            "true",
+            "false",
+            "0",
+            "-0",
+            "1e400",
+            "-1.5E+10",
+            "12345678901234567890",
+            r#""""#,
+            r#""\ud800""#,
+            r#""\"\\\/\b\f\n\r\t\u00e9é""#,
+            "[]",
+            "{}",
+            " [ 1 , 2 ] ",
+            "\t\r\n{\"a\":[{\"b\":{}}],\"a\":1}\n",
+            "[[],[[]]]",
+            "\"\u{7f}\u{2028}\"",
+            r#"{"":null}"#,
         ];
         for text in valid {
             assert!(is_valid_json(text.as_bytes(), 512), "{text}");
         }
         let invalid = [
-            "", " ", "nul", "nulll", "True", "01", "1.", ".5", "-", "+1", "1e", "1e+", "0x1", "NaN", "Infinity", "'a'",
-            "\"", "\"\\\"", r#""\x""#, r#""\u12g4""#, r#""\u123"#, "\"\n\"", "\"\0\"", "[", "]", "[1", "[1,]", "[,1]", "[1 2]",
-            "[1}", "{", "{1:2}", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{\"a\":1]", "{\"a\" 1}", "{,}", "1 2", "[] []", "{}x",
-            "//", "\u{feff}1", "[1]]", "nul\u{0}",
+            "",
+            " ",
+            "nul",
+            "nulll",
+            "True",
+            "01",
+            "1.",
+            ".5",
+            "-",
+            "+1",
+            "1e",
+            "1e+",
+            "0x1",
+            "NaN",
+            "Infinity",
+            "'a'",
+            "\"",
+            "\"\\\"",
+            r#""\x""#,
+            r#""\u12g4""#,
+            r#""\u123"#,
+            "\"\n\"",
+            "\"\0\"",
+            "[",
+            "]",
+            "[1",
+            "[1,]",
+            "[,1]",
+            "[1 2]",
+            "[1}",
+            "{",
+            "{1:2}",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "{\"a\":1]",
+            "{\"a\" 1}",
+            "{,}",
+            "1 2",
+            "[] []",
+            "{}x",
+            "//",
+            "\u{feff}1",
+            "[1]]",
+            "nul\u{0}",
         ];
         for text in invalid {
             assert!(!is_valid_json(text.as_bytes(), 512), "{text}");
@@ -244,7 +301,9 @@ mod tests {
     fn depth_is_bounded_and_costs_no_stack() {
         let nested = |depth: usize| [vec![b'['; depth], vec![b']'; depth]].concat();
         let objects = |depth: usize| [b"{\"a\":".repeat(depth), b"1".to_vec(), vec![b'}'; depth]].concat();
-        for (depth, expected) in [(0, false), (1, true), (64, true), (65, true), (511, true), (512, true), (513, false)] {
+        for (depth, expected) in
+            [(0, false), (1, true), (64, true), (65, true), (511, true), (512, true), (513, false)]
+        {
             assert_eq!(is_valid_json(&nested(depth), 512), expected, "{depth} arrays");
             assert_eq!(is_valid_json(&objects(depth), 512), depth <= 512, "{depth} objects");
         }

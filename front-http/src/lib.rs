@@ -1,1 +1,46 @@
-//! The HTTP API: publish, history, health and metrics
+//! The HTTP API: everything that a backend or an operator asks of the broker over HTTP.
+//!
+//! A backend that lives for milliseconds publishes with one request and holds no connection; a message has its place in
+//! the log and its jobs in the lanes when the answer is sent.
+//!
+//! ```text
+//! request ─▶ route ─┬─ publish/   raw body · object or array · NDJSON ─▶ idempotency ─▶ Broker::publish
+//!                   ├─ events     CloudEvents, on the same path
+//!                   ├─ history    long poll on an in-process subscription
+//!                   ├─ retained · channels
+//!                   └─ health · metrics · openapi
+//! ```
+//!
+//! ```
+//! use std::sync::Arc;
+//! use broker_core::{AllowAll, Broker};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let broker = Broker::new(broker_core::Config::default());
+//! let front = front_http::Front::new(broker, Arc::new(AllowAll), front_http::Config::default());
+//! let request = http::Request::post("/v1/publish/chat/room1").body(http_edge::Body::full("hello")).unwrap();
+//! assert_eq!(front.handle(request).await.status(), 200);
+//! # }
+//! ```
+//!
+//! Payloads are bytes. A raw publish is never looked into; of a JSON publish the exact text of `data` is kept.
+
+mod channels;
+mod config;
+mod error;
+mod front;
+mod health;
+mod history;
+mod idempotency;
+mod metrics;
+mod name;
+mod publish;
+mod retained;
+mod route;
+mod stats;
+
+pub use config::Config;
+pub use front::Front;
+pub use metrics::{Metric, MetricSource, Value};
+pub use stats::Stats;

@@ -15,6 +15,7 @@
 //! It leaves to others: paths and methods (each front), what a credential is worth (the `Authenticator`), TLS.
 
 mod body;
+mod connection_id;
 mod credentials;
 mod io;
 mod origin;
@@ -25,6 +26,7 @@ mod takeover;
 mod upgrade;
 
 pub use body::{Body, BodyError, DEFAULT_BODY_STALL, read_body};
+pub use connection_id::{connection_id, parse_connection_id};
 pub use credentials::{HttpCredentials, TokenSources, credentials, credentials_from};
 pub use origin::{Cookies, OriginPolicy};
 pub use pipe::{PipeIo, pipe};

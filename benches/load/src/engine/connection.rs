@@ -1,0 +1,207 @@
+//! One non-blocking socket and the session that speaks on it.
+
+use std::io;
+use std::net::{SocketAddr, SocketAddrV4};
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, socket_with, sockopt};
+
+use super::Dial;
+use crate::dialect::{Event, Session};
+use crate::sys::poller::{Interest, Poller, Ready};
+
+/// What a step did to the connection.
+pub(super) enum Progress {
+    Alive,
+    Broken(String),
+}
+
+impl Progress {
+    fn of(outcome: io::Result<()>) -> Self {
+        match outcome {
+            Ok(()) => Self::Alive,
+            Err(error) => Self::Broken(error.to_string()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    Opening,
+    Ready,
+}
+
+pub(super) struct Connection {
+    socket: OwnedFd,
+    token: u64,
+    phase: Phase,
+    interest: Interest,
+    stalled: bool,
+    session: Box<dyn Session>,
+    unread: Vec<u8>,
+    unsent: Vec<u8>,
+}
+
+impl Connection {
+    /// Starts a connect; on loopback it is often done at once.
+    pub(super) fn open(dial: Dial, token: u64, poller: &Poller) -> io::Result<Self> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+        sockopt::set_tcp_nodelay(&socket, true)?;
+        if let Some(source) = dial.source {
+            // Ports of earlier rounds in TIME_WAIT stay usable.
+            sockopt::set_socket_reuseaddr(&socket, true)?;
+            bind(&socket, &SocketAddrV4::new(source, 0))?;
+        }
+        let (phase, interest) = match connect(&socket, &dial.target) {
+            Ok(()) => (Phase::Opening, Interest::Read),
+            Err(Errno::INPROGRESS) => (Phase::Connecting, Interest::Write),
+            Err(error) => return Err(error.into()),
+        };
+        poller.add(&socket, token, interest)?;
+        Ok(Self {
+            socket,
+            token,
+            phase,
+            interest,
+            stalled: false,
+            session: dial.session,
+            unread: Vec::new(),
+            unsent: Vec::new(),
+        })
+    }
+
+    pub(super) fn connected(&self) -> bool {
+        self.phase != Phase::Connecting
+    }
+
+    pub(super) fn ready(&self) -> bool {
+        self.phase == Phase::Ready
+    }
+
+    pub(super) fn window(&self) -> usize {
+        self.session.window()
+    }
+
+    pub(super) fn local_address(&self) -> Option<SocketAddr> {
+        getsockname(&self.socket).ok()?.try_into().ok()
+    }
+
+    /// The socket is connected: the session may speak.
+    pub(super) fn begin(&mut self, poller: &Poller, on: &mut dyn FnMut(Event<'_>)) -> Progress {
+        self.phase = Phase::Opening;
+        let (session, phase) = (&mut self.session, &mut self.phase);
+        session.start(&mut self.unsent, &mut |event| watch_ready(phase, event, on));
+        Progress::of(self.flush(poller))
+    }
+
+    pub(super) fn handle(
+        &mut self,
+        ready: Ready,
+        poller: &Poller,
+        buffer: &mut [u8],
+        on: &mut dyn FnMut(Event<'_>),
+    ) -> Progress {
+        if self.phase == Phase::Connecting {
+            return match sockopt::socket_error(&self.socket) {
+                Ok(Ok(())) if ready.writable => self.begin(poller, on),
+                Ok(Ok(())) => Progress::Alive,
+                Ok(Err(error)) | Err(error) => Progress::Broken(format!("connect: {error}")),
+            };
+        }
+        if ready.hung_up && (self.stalled || !ready.readable) {
+            return Progress::Broken("reset by the server".to_owned());
+        }
+        if ready.readable && !self.stalled {
+            match self.read(buffer, on) {
+                Progress::Alive => {}
+                broken @ Progress::Broken(_) => return broken,
+            }
+        }
+        Progress::of(self.flush(poller))
+    }
+
+    pub(super) fn publish(
+        &mut self,
+        channel: &str,
+        payload: &[u8],
+        poller: &Poller,
+        on: &mut dyn FnMut(Event<'_>),
+    ) -> Progress {
+        self.session.publish(channel, payload, &mut self.unsent, on);
+        Progress::of(self.flush(poller))
+    }
+
+    pub(super) fn stop_reading(&mut self, poller: &Poller) -> io::Result<()> {
+        self.stalled = true;
+        self.want(Interest::Nothing, poller)
+    }
+
+    fn read(&mut self, buffer: &mut [u8], on: &mut dyn FnMut(Event<'_>)) -> Progress {
+        let bytes = match rustix::io::read(&self.socket, &mut *buffer) {
+            Ok(0) => return Progress::Broken("closed by the server".to_owned()),
+            Ok(bytes) => bytes,
+            Err(Errno::AGAIN | Errno::INTR) => return Progress::Alive,
+            Err(error) => return Progress::Broken(error.to_string()),
+        };
+        let (session, phase, unsent) = (&mut self.session, &mut self.phase, &mut self.unsent);
+        let mut on = |event: Event<'_>| watch_ready(phase, event, &mut *on);
+        let outcome = if self.unread.is_empty() {
+            session.receive(&buffer[..bytes], unsent, &mut on).map(|taken| {
+                self.unread.extend_from_slice(&buffer[taken..bytes]);
+            })
+        } else {
+            self.unread.extend_from_slice(&buffer[..bytes]);
+            session.receive(&self.unread, unsent, &mut on).map(|taken| {
+                if taken == self.unread.len() {
+                    self.unread = Vec::new();
+                } else {
+                    self.unread.drain(..taken);
+                }
+            })
+        };
+        match outcome {
+            Ok(()) => Progress::Alive,
+            Err(violation) => Progress::Broken(violation.0),
+        }
+    }
+
+    fn flush(&mut self, poller: &Poller) -> io::Result<()> {
+        let mut sent = 0;
+        while sent < self.unsent.len() {
+            match rustix::io::write(&self.socket, &self.unsent[sent..]) {
+                Ok(bytes) => sent += bytes,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if sent == self.unsent.len() {
+            self.unsent.clear();
+        } else {
+            self.unsent.drain(..sent);
+        }
+        match (self.stalled, self.unsent.is_empty()) {
+            (true, _) => Ok(()),
+            (false, true) => self.want(Interest::Read, poller),
+            (false, false) => self.want(Interest::Both, poller),
+        }
+    }
+
+    fn want(&mut self, interest: Interest, poller: &Poller) -> io::Result<()> {
+        if self.interest != interest {
+            poller.modify(&self.socket, self.token, interest)?;
+            self.interest = interest;
+        }
+        Ok(())
+    }
+}
+
+fn watch_ready(phase: &mut Phase, event: Event<'_>, on: &mut dyn FnMut(Event<'_>)) {
+    if event == Event::Ready {
+        *phase = Phase::Ready;
+    }
+    on(event);
+}

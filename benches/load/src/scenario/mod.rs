@@ -1,0 +1,131 @@
+//! What can be measured. Each scenario runs against one fresh server and returns figures and faults.
+
+mod fanout;
+mod hooks;
+mod idle;
+mod publish;
+mod slow;
+mod storm;
+
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+pub(crate) use fanout::Fanout;
+pub(crate) use hooks::Hooks;
+pub(crate) use idle::Idle;
+pub(crate) use publish::PublishOnly;
+pub(crate) use slow::Slow;
+pub(crate) use storm::Storm;
+
+use crate::engine::Ramp;
+use crate::fleet::{Fleet, MAX_PER_PROCESS, Plan};
+use crate::measure::tally::Tally;
+use crate::report::{Outcome, Report};
+use crate::server::{Launcher, Server, Target};
+use crate::sys::affinity::Cpus;
+use crate::sys::clock::Deadline;
+
+/// Pause between the last subscription and the first message, for servers that answer before they subscribe.
+const SETTLE: Duration = Duration::from_millis(300);
+/// Connections that publish are opened within this.
+const RAMP_LIMIT: Duration = Duration::from_secs(60);
+
+/// Numbers fleets, so that each has channels of its own.
+static NEXT_EPOCH: AtomicU32 = AtomicU32::new(0);
+
+/// What every scenario needs to know about this machine and run.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) launcher: Launcher,
+    pub(crate) client_cpus: Cpus,
+    /// Processes of subscribers; 0 takes as many as the descriptor limit needs.
+    pub(crate) processes: usize,
+    pub(crate) sources: u8,
+    pub(crate) in_flight_connects: usize,
+    pub(crate) rounds: usize,
+    pub(crate) hooks: Hooks,
+    /// Longest one scenario may take on one server in one round.
+    pub(crate) time_limit: Duration,
+}
+
+impl Setup {
+    fn plan(&self, server: &Server, channels: u32, subscribers: usize) -> Plan {
+        let processes = match self.processes {
+            0 => subscribers.div_ceil(MAX_PER_PROCESS).max(1),
+            given => given,
+        };
+        Plan {
+            dialect: server.dialect.name().to_owned(),
+            target: server.address,
+            channels,
+            epoch: NEXT_EPOCH.fetch_add(1, Ordering::Relaxed),
+            subscribers,
+            stalled_every: 0,
+            sources: self.sources,
+            in_flight: self.in_flight_connects,
+            process: 0,
+            processes,
+            ramp_limit: RAMP_LIMIT,
+        }
+    }
+
+    /// Opens subscribers and publishers, and waits until the server has settled.
+    fn open(&self, plan: Plan, publishers: usize) -> io::Result<(Fleet, Ramp)> {
+        let target = plan.target;
+        let (mut fleet, ramp) = Fleet::open(plan, &self.client_cpus)?;
+        if publishers > 0 {
+            fleet.add_publishers(publishers, target)?;
+        }
+        fleet.idle(SETTLE)?;
+        Ok((fleet, ramp))
+    }
+
+    fn deadline(&self) -> Deadline {
+        Deadline::after(self.time_limit)
+    }
+}
+
+/// Something to measure.
+pub(crate) trait Scenario {
+    /// One line with the sizes, for the report.
+    fn title(&self) -> String;
+
+    /// The figure to compare targets by.
+    fn headline(&self) -> &'static str;
+
+    /// Measures one running server.
+    ///
+    /// # Errors
+    /// When the tool or the server fails outright; wrong deliveries are faults in the outcome.
+    fn run(&self, server: &Server, setup: &Setup) -> io::Result<Outcome>;
+}
+
+/// Runs `scenario` on every target in turn, `rounds` times over (A B A B), each time on a fresh server.
+///
+/// # Errors
+/// When a server cannot be started or ends during the run.
+pub(crate) fn run(scenario: &dyn Scenario, targets: &[Target], setup: &Setup) -> io::Result<Report> {
+    let mut report = Report {
+        scenario: scenario.title(),
+        headline: scenario.headline(),
+        targets: targets.iter().map(|target| (target.label.clone(), Vec::new())).collect(),
+    };
+    for round in 0..setup.rounds.max(1) {
+        for (target, (label, outcomes)) in targets.iter().zip(&mut report.targets) {
+            let server = Server::start(target, &setup.launcher)?;
+            let outcome = scenario.run(&server, setup).map_err(|error| {
+                io::Error::new(error.kind(), format!("{label}, round {}: {error}", round + 1))
+            })?;
+            outcomes.push(outcome);
+        }
+    }
+    Ok(report)
+}
+
+/// Figures that every scenario with deliveries reports.
+fn add_latency(outcome: &mut Outcome, tally: &Tally) {
+    outcome.add("p50_ms", tally.latency_ms(0.50));
+    outcome.add("p99_ms", tally.latency_ms(0.99));
+    outcome.add("max_ms", tally.max_ms());
+}

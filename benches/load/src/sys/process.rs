@@ -1,0 +1,159 @@
+//! A process tree's CPU time, memory and descriptors, from `/proc`.
+
+use std::fs;
+use std::io;
+use std::ops::Sub;
+
+/// CPU used so far by a process and its descendants.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct CpuTime {
+    /// Time on a CPU, nanoseconds, summed over threads (`/proc/PID/task/*/schedstat`).
+    pub(crate) total_ns: u64,
+    /// User part of the same, as the kernel's clock ticks sampled it (`utime`), nanoseconds.
+    pub(crate) user_ns: u64,
+    /// System part (`stime`), nanoseconds.
+    pub(crate) system_ns: u64,
+}
+
+impl Sub for CpuTime {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            total_ns: self.total_ns.saturating_sub(earlier.total_ns),
+            user_ns: self.user_ns.saturating_sub(earlier.user_ns),
+            system_ns: self.system_ns.saturating_sub(earlier.system_ns),
+        }
+    }
+}
+
+/// The server under test: one process and everything it started.
+#[derive(Clone, Debug)]
+pub(crate) struct ProcessTree {
+    pids: Vec<u32>,
+}
+
+impl ProcessTree {
+    /// Looks the descendants of `root` up once; servers here fork at start or never.
+    pub(crate) fn of(root: u32) -> Self {
+        let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter_map(|pid: u32| Some((pid, stat_fields(pid)?.get(1)?.parse().ok()?)))
+            .collect();
+        let mut pids = vec![root];
+        let mut next = 0;
+        while next < pids.len() {
+            let parent = pids[next];
+            pids.extend(parents.iter().filter(|(_, its)| *its == parent).map(|(pid, _)| *pid));
+            next += 1;
+        }
+        Self { pids }
+    }
+
+    pub(crate) fn pids(&self) -> &[u32] {
+        &self.pids
+    }
+
+    /// CPU time used so far.
+    ///
+    /// # Errors
+    /// When the root process is gone.
+    pub(crate) fn cpu(&self) -> io::Result<CpuTime> {
+        let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
+        let mut sum = CpuTime::default();
+        let mut alive = false;
+        for pid in &self.pids {
+            let Some(fields) = stat_fields(*pid) else { continue };
+            alive = true;
+            let field =
+                |index: usize| fields.get(index).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+            let (user, system) = (field(11) * tick_ns, field(12) * tick_ns);
+            sum.user_ns += user;
+            sum.system_ns += system;
+            sum.total_ns += on_cpu_ns(*pid).unwrap_or(user + system);
+        }
+        if alive {
+            Ok(sum)
+        } else {
+            Err(io::Error::new(io::ErrorKind::NotFound, "the server under test has ended"))
+        }
+    }
+
+    /// Private resident memory, bytes (`Private_Clean` + `Private_Dirty` of `smaps_rollup`).
+    ///
+    /// # Errors
+    /// When the root process is gone or its maps may not be read.
+    pub(crate) fn private_bytes(&self) -> io::Result<u64> {
+        let mut sum = 0;
+        for (index, pid) in self.pids.iter().enumerate() {
+            match fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) {
+                Ok(text) => sum += private_kib(&text) * 1_024,
+                Err(error) if index == 0 => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Open descriptors, for waiting until a mass disconnect has been noticed.
+    pub(crate) fn descriptors(&self) -> usize {
+        self.pids.iter().map(|pid| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)).sum()
+    }
+}
+
+/// Fields of `/proc/PID/stat` after the command, which may itself hold spaces and brackets. Index 0 is the state.
+fn stat_fields(pid: u32) -> Option<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = text.rsplit_once(") ")?;
+    Some(rest.split_ascii_whitespace().map(str::to_owned).collect())
+}
+
+/// Nanoseconds on a CPU over all living threads; none if the kernel keeps no `schedstat`.
+fn on_cpu_ns(pid: u32) -> Option<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
+        let Ok(text) = fs::read_to_string(entry.path().join("schedstat")) else { continue };
+        sum += text.split_ascii_whitespace().next()?.parse::<u64>().ok()?;
+    }
+    (sum > 0).then_some(sum)
+}
+
+fn private_kib(rollup: &str) -> u64 {
+    rollup
+        .lines()
+        .filter(|line| line.starts_with("Private_Clean:") || line.starts_with("Private_Dirty:"))
+        .filter_map(|line| line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok())
+        .sum()
+}
+
+/// Lets this process open as many descriptors as its hard limit allows, and returns that number.
+pub(crate) fn raise_descriptor_limit() -> u64 {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // A refusal leaves the old limit, which the connect phase then reports by name.
+    let _ = setrlimit(Resource::Nofile, limit);
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_memory_is_clean_plus_dirty() {
+        let rollup = "Rss: 900 kB\nShared_Clean: 5 kB\nPrivate_Clean:  12 kB\nPrivate_Dirty:  30 kB\n";
+        assert_eq!(private_kib(rollup), 42);
+    }
+
+    #[test]
+    fn this_process_has_cpu_memory_and_descriptors() {
+        let tree = ProcessTree::of(std::process::id());
+        assert!(tree.cpu().is_ok_and(|cpu| cpu.total_ns > 0));
+        assert!(tree.private_bytes().is_ok_and(|bytes| bytes > 0));
+        assert!(tree.descriptors() >= 3);
+    }
+}

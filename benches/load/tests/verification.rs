@@ -1,0 +1,182 @@
+//! The tool against the bare server, and against servers that lie: every fault must be seen and fail the run.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+const SUBSCRIBERS: usize = 5;
+
+fn load(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_fanwire-load")).args(arguments).output().expect("the tool can be run")
+}
+
+/// What a server does wrong with one message, the fifth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lie {
+    None,
+    /// One subscriber does not get it.
+    Lose,
+    /// One subscriber gets it twice.
+    Repeat,
+    /// One subscriber gets it after the sixth.
+    Swap,
+    /// One subscriber gets something else besides.
+    Invent,
+    /// It is refused.
+    Refuse,
+    /// One subscriber's stream ends.
+    HangUp,
+}
+
+#[derive(Default)]
+struct Streams {
+    subscribers: Vec<TcpStream>,
+    messages: usize,
+    held_back: Vec<u8>,
+}
+
+/// A server with that one fault, on a port of its own, for as long as the test lives.
+fn start(lie: Lie) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let streams = Arc::new(Mutex::new(Streams::default()));
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let streams = Arc::clone(&streams);
+            thread::spawn(move || serve(stream, &streams, lie));
+        }
+    });
+    address
+}
+
+fn serve(mut stream: TcpStream, streams: &Mutex<Streams>, lie: Lie) -> Option<()> {
+    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    loop {
+        let (mut line, mut length) = (String::new(), 0);
+        reader.read_line(&mut line).ok().filter(|bytes| *bytes > 0)?;
+        let subscribes = line.starts_with("GET ");
+        while !line.trim_end().is_empty() {
+            line.clear();
+            reader.read_line(&mut line).ok().filter(|bytes| *bytes > 0)?;
+            if let Some(value) = line.strip_prefix("Content-Length: ") {
+                length = value.trim().parse().ok()?;
+            }
+        }
+        if subscribes {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n").ok()?;
+            streams.lock().ok()?.subscribers.push(stream);
+            return Some(());
+        }
+        let mut payload = vec![0; length];
+        reader.read_exact(&mut payload).ok()?;
+        let mut streams = streams.lock().ok()?;
+        streams.messages += 1;
+        if streams.messages == 5 && lie == Lie::Refuse {
+            stream.write_all(b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n").ok()?;
+            continue;
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").ok()?;
+        streams.deliver(&[b"data: ", payload.as_slice(), b"\n\n"].concat(), lie);
+    }
+}
+
+impl Streams {
+    fn deliver(&mut self, frame: &[u8], lie: Lie) {
+        let fifth = self.messages == 5;
+        for (number, subscriber) in self.subscribers.iter().enumerate() {
+            let send = |bytes: &[u8]| _ = (&*subscriber).write_all(bytes);
+            match lie {
+                _ if number != 0 => send(frame),
+                Lie::Lose if fifth => {}
+                Lie::Repeat if fifth => send(&[frame, frame].concat()),
+                Lie::Swap if fifth => self.held_back = frame.to_vec(),
+                Lie::Swap if self.messages == 6 => send(&[frame, &self.held_back].concat()),
+                Lie::Invent if fifth => send(&[frame, b"data: something else\n\n"].concat()),
+                Lie::HangUp if fifth => _ = subscriber.shutdown(std::net::Shutdown::Both),
+                _ => send(frame),
+            }
+        }
+    }
+}
+
+#[test]
+fn every_fault_of_a_server_is_counted_and_fails_the_run() {
+    let subscribers = SUBSCRIBERS.to_string();
+    for (lie, fault) in [
+        (Lie::None, None),
+        (Lie::Lose, Some("\"lost\":1,")),
+        (Lie::Repeat, Some("\"duplicate\":1,")),
+        (Lie::Swap, Some("\"reordered\":1}")),
+        (Lie::Invent, Some("\"foreign\":1,")),
+        (Lie::Refuse, Some("\"refused\":1,")),
+        (Lie::HangUp, Some("\"broken\":1,")),
+    ] {
+        let target = format!("sse@{}/{}", start(lie), std::process::id());
+        // At a rate, so that a message that never completes does not stop the next; the tool gives up by itself.
+        let output = load(&[
+            "open-loop",
+            "--json",
+            "--target",
+            &target,
+            "--server-cpus",
+            "none",
+            "--client-cpus",
+            "none",
+            "--subscribers",
+            &subscribers,
+            "--messages",
+            "20",
+            "--warm-up",
+            "2",
+            "--rate",
+            "500",
+            "--time-limit",
+            "3",
+        ]);
+        let report = String::from_utf8_lossy(&output.stdout);
+        match fault {
+            None => assert_eq!(output.status.code(), Some(0), "{lie:?}: {report}"),
+            Some(fault) => {
+                assert_eq!(output.status.code(), Some(1), "{lie:?}: {report}");
+                assert!(report.contains(fault), "{lie:?} without {fault}: {report}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_bare_server_loses_nothing_over_one_process_or_several() {
+    for processes in ["1", "3"] {
+        let output = load(&[
+            "fanout",
+            "--target",
+            "floor",
+            "--channels",
+            "7",
+            "--subscribers",
+            "30",
+            "--publishers",
+            "3",
+            "--window",
+            "9",
+            "--messages",
+            "500",
+            "--processes",
+            processes,
+            "--time-limit",
+            "20",
+        ]);
+        let report = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{processes} processes: {report}");
+        assert!(report.contains("15000"), "all of 500 x 30 deliveries: {report}");
+    }
+}
+
+#[test]
+fn a_server_that_cannot_be_started_is_an_error_of_the_run() {
+    let output = load(&["fanout", "--target", "sse=/nonexistent {address}", "--subscribers", "1"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("ended at start"));
+}

@@ -1,0 +1,405 @@
+//! What clients send: one object or an array of them (Bayeux 1.0, "Bayeux Message").
+//!
+//! A batch is parsed once, with slices of its text: `data`, `ext` and all that is not needed yet stay
+//! the JSON text they were, so that no number, key order or spacing is lost.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// One message as it came. A field that was absent is `None`; one of the wrong type is kept, so
+/// that whoever needs it can refuse it.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Message<'a> {
+    pub(crate) channel: Option<&'a RawValue>,
+    pub(crate) client_id: Option<&'a RawValue>,
+    pub(crate) id: Option<&'a RawValue>,
+    pub(crate) data: Option<&'a RawValue>,
+    pub(crate) ext: Option<&'a RawValue>,
+    pub(crate) advice: Option<&'a RawValue>,
+    pub(crate) subscription: Option<&'a RawValue>,
+    pub(crate) connection_type: Option<&'a RawValue>,
+    pub(crate) version: Option<&'a RawValue>,
+    pub(crate) connection_types: Option<&'a RawValue>,
+}
+
+/// Why a body is no batch.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ParseError {
+    #[error("body is empty")]
+    Empty,
+    #[error("body is not UTF-8")]
+    NotUtf8,
+    #[error("body is neither an object nor an array of objects")]
+    NotMessages,
+    #[error("body is nested deeper than {max} levels")]
+    TooDeep { max: usize },
+    #[error("body has more than {max} messages")]
+    TooMany { max: usize },
+    #[error("body is not JSON: {0}")]
+    Json(String),
+}
+
+/// Bounds on a batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) max_depth: usize,
+    pub(crate) max_messages: usize,
+}
+
+/// Reads a batch.
+pub(crate) fn parse_batch(body: &[u8], bounds: Bounds) -> Result<Vec<Message<'_>>, ParseError> {
+    let text = std::str::from_utf8(body).map_err(|_| ParseError::NotUtf8)?;
+    let first = text.bytes().find(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n'));
+    // Judged before the parser runs: what follows takes no more stack than a message needs.
+    if depth_exceeds(body, bounds.max_depth) {
+        return Err(ParseError::TooDeep { max: bounds.max_depth });
+    }
+    let mut parser = serde_json::Deserializer::from_str(text);
+    let result = match first {
+        None => return Err(ParseError::Empty),
+        Some(b'{') => MessageSeed.deserialize(&mut parser).map(|message| vec![message]),
+        Some(b'[') => BatchSeed { max: bounds.max_messages }.deserialize(&mut parser),
+        Some(_) => return Err(ParseError::NotMessages),
+    };
+    let messages = result.and_then(|messages| parser.end().map(|()| messages)).map_err(|error| {
+        if error.is_data() { ParseError::NotMessages } else { ParseError::Json(error.to_string()) }
+    })?;
+    if messages.len() > bounds.max_messages {
+        return Err(ParseError::TooMany { max: bounds.max_messages });
+    }
+    Ok(messages)
+}
+
+/// Whether brackets outside strings are nested deeper than `max`. Needs no valid JSON.
+pub(crate) fn depth_exceeds(text: &[u8], max: usize) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for &byte in text {
+        if in_string {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > max {
+                    return true;
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// The string that a field holds; `None` if it is something else.
+pub(crate) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
+    let text = raw.get();
+    let inner = text.strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') {
+        // Fails on a lone surrogate, which no name of ours can hold.
+        serde_json::from_str(text).ok().map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(inner))
+    }
+}
+
+/// Whether a field is an object.
+pub(crate) fn is_object(raw: &RawValue) -> bool {
+    raw.get().starts_with('{')
+}
+
+/// The one field `name` of the object `raw`; `None` if it is absent or `raw` is no object.
+pub(crate) fn field<'a>(raw: &'a RawValue, name: &str) -> Option<&'a RawValue> {
+    struct Seed<'n>(&'n str);
+    impl<'de> Visitor<'de> for Seed<'_> {
+        type Value = Option<&'de RawValue>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut found = None;
+            while let Some(Key(key)) = map.next_key()? {
+                if key == self.0 {
+                    found = Some(map.next_value()?);
+                } else {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+            Ok(found)
+        }
+    }
+    if !is_object(raw) {
+        return None;
+    }
+    serde_json::Deserializer::from_str(raw.get()).deserialize_map(Seed(name)).ok().flatten()
+}
+
+/// The integer that a field holds; fractions are cut, everything else is `None`.
+pub(crate) fn integer(raw: &RawValue) -> Option<i64> {
+    let text = raw.get();
+    if let Ok(number) = text.parse::<i64>() {
+        return Some(number);
+    }
+    let number: f64 = serde_json::from_str(text).ok()?;
+    number.is_finite().then_some(number as i64)
+}
+
+/// The boolean that a field holds.
+pub(crate) fn boolean(raw: &RawValue) -> Option<bool> {
+    match raw.get() {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    }
+}
+
+/// The strings of a field that is a string or an array of strings.
+pub(crate) fn strings(raw: &RawValue) -> Option<Vec<Cow<'_, str>>> {
+    if let Some(one) = string(raw) {
+        return Some(vec![one]);
+    }
+    let items: Vec<&RawValue> = serde_json::from_str(raw.get()).ok()?;
+    items.into_iter().map(string).collect()
+}
+
+/// A key; owned only if it is written with escapes.
+struct Key<'a>(Cow<'a, str>);
+
+impl<'de> serde::Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct KeyVisitor;
+        impl<'de> Visitor<'de> for KeyVisitor {
+            type Value = Key<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Key(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Key(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(KeyVisitor)
+    }
+}
+
+struct MessageSeed;
+
+impl<'de> DeserializeSeed<'de> for MessageSeed {
+    type Value = Message<'de>;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for MessageSeed {
+    type Value = Message<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a message object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut message = Message::default();
+        while let Some(Key(key)) = map.next_key()? {
+            let field = match &*key {
+                "channel" => &mut message.channel,
+                "clientId" => &mut message.client_id,
+                "id" => &mut message.id,
+                "data" => &mut message.data,
+                "ext" => &mut message.ext,
+                "advice" => &mut message.advice,
+                "subscription" => &mut message.subscription,
+                "connectionType" => &mut message.connection_type,
+                "version" => &mut message.version,
+                "supportedConnectionTypes" => &mut message.connection_types,
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            // `Option<&RawValue>` would read `null` as absent, and `"data":null` is data.
+            *field = Some(map.next_value()?);
+        }
+        Ok(message)
+    }
+}
+
+struct BatchSeed {
+    max: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for BatchSeed {
+    type Value = Vec<Message<'de>>;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for BatchSeed {
+    type Value = Vec<Message<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of message objects")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut messages = Vec::new();
+        while let Some(message) = seq.next_element_seed(MessageSeed)? {
+            messages.push(message);
+            // One more than allowed is kept for the caller to see; the rest is only checked.
+            if messages.len() > self.max {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                break;
+            }
+        }
+        Ok(messages)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { max_depth: 512, max_messages: 100 };
+
+    fn parse(body: &str) -> Result<Vec<Message<'_>>, ParseError> {
+        parse_batch(body.as_bytes(), BOUNDS)
+    }
+
+    #[test]
+    fn objects_and_arrays_are_batches() {
+        let cases = [("{}", 1), ("[]", 0), (" [ {} , {} ] ", 2), ("{\"x\":[{}]}\n", 1)];
+        for (body, expected) in cases {
+            assert_eq!(parse(body).unwrap().len(), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_batch_is_an_error() {
+        let too_many = format!("[{}{{}}]", "{},".repeat(100));
+        let cases = [
+            ("", ParseError::Empty),
+            (" \n", ParseError::Empty),
+            ("5", ParseError::NotMessages),
+            ("\"x\"", ParseError::NotMessages),
+            ("null", ParseError::NotMessages),
+            ("[1]", ParseError::NotMessages),
+            ("[{},null]", ParseError::NotMessages),
+            ("[[{}]]", ParseError::NotMessages),
+            (&too_many, ParseError::TooMany { max: 100 }),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(parse(body).unwrap_err(), expected, "{body}");
+        }
+        for body in [
+            "{",
+            "[",
+            "[{}",
+            "[{}]x",
+            "{}{}",
+            "[{},]",
+            "{\"a\":}",
+            "{\"a\":01}",
+            "{\"data\":1e}",
+            "{a:1}",
+            "{'a':1}",
+            "[{\"data\":\"\u{1}\"}]",
+            "{\"data\":\"\\x\"}",
+            "{\"data\":NaN}",
+            "\u{feff}{}",
+        ] {
+            assert!(parse(body).is_err(), "{body}");
+        }
+        assert_eq!(parse_batch(b"{\"a\":\"\xff\"}", BOUNDS).unwrap_err(), ParseError::NotUtf8);
+    }
+
+    #[test]
+    fn data_keeps_its_text() {
+        for data in [
+            "null",
+            "false",
+            "0",
+            "\"\"",
+            "{\"n\":12345678901234567890,\"x\":1e400}",
+            "[1,[2,{\"a\":null}]]",
+            "{ \"b\" : 1,\"a\":2, \"b\":3 }",
+            "\"\\ud800\"",
+            "\"\\u0041\\/\"",
+        ] {
+            let body = format!("[{{\"channel\":\"/a\",\"data\":{data}}}]");
+            assert_eq!(parse(&body).unwrap()[0].data.unwrap().get(), data);
+        }
+        assert!(parse("{\"channel\":\"/a\"}").unwrap()[0].data.is_none());
+    }
+
+    #[test]
+    fn names_written_with_escapes_are_the_same_names() {
+        let messages = parse("{\"ch\\u0061nnel\":\"\\/a\\u002fb\",\"__proto__\":{},\"constructor\":1}").unwrap();
+        assert_eq!(string(messages[0].channel.unwrap()).unwrap(), "/a/b");
+    }
+
+    #[test]
+    fn two_hundred_thousand_levels_are_refused() {
+        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+            let deep = format!("{{\"data\":{}1{}}}", open.repeat(200_000), close.repeat(200_000));
+            assert_eq!(parse(&deep).unwrap_err(), ParseError::TooDeep { max: 512 });
+            let unclosed = open.repeat(200_000);
+            assert_eq!(parse(&unclosed).unwrap_err(), ParseError::TooDeep { max: 512 });
+        }
+        let legal = format!("{{\"data\":{}1{}}}", "[".repeat(511), "]".repeat(511));
+        assert!(parse(&legal).is_ok());
+        assert!(parse(&format!("{{\"data\":\"{}\"}}", "[\\\"".repeat(1000))).is_ok());
+    }
+
+    #[test]
+    fn fields_are_read_by_type() {
+        let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
+        assert_eq!(string(&raw("\"a\"")).as_deref(), Some("a"));
+        assert_eq!(string(&raw("5")), None);
+        assert_eq!(string(&raw("\"\\ud800\"")), None);
+        assert_eq!(integer(&raw("60000")), Some(60_000));
+        assert_eq!(integer(&raw("1.5e3")), Some(1500));
+        assert_eq!(integer(&raw("\"5\"")), None);
+        assert_eq!(integer(&raw("1e400")), None);
+        assert_eq!(strings(&raw("[\"/a\",\"/b\"]")).unwrap(), ["/a", "/b"]);
+        assert_eq!(strings(&raw("\"/a\"")).unwrap(), ["/a"]);
+        assert_eq!(strings(&raw("[]")).unwrap().len(), 0);
+        assert_eq!(strings(&raw("[1]")), None);
+        assert_eq!(strings(&raw("{}")), None);
+        let ext = raw("{\"ack\":true,\"x\":{\"ack\":1},\"\\u0061ck\":false}");
+        assert_eq!(field(&ext, "ack").map(RawValue::get), Some("false"));
+        assert!(field(&ext, "nothing").is_none() && field(&raw("[1]"), "ack").is_none());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn garbage_never_panics(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse_batch(&body, BOUNDS);
+        }
+
+        #[test]
+        fn jsonish_never_panics(body in "[\\[\\]{}\",:a-c0-9\\\\u. ]{0,80}") {
+            if let Ok(messages) = parse(&body) {
+                let checked: serde_json::Value = serde_json::from_str(&body).unwrap();
+                let expected = checked.as_array().map_or(1, Vec::len);
+                prop_assert_eq!(messages.len(), expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Every option of the front, with its default. CometD's name stands in brackets where it has one.
+
+use std::time::Duration;
+
+use broker_core::Filter;
+use http_edge::OriginPolicy;
+
+use crate::codec::channel::Grammar;
+
+/// How a client reaches the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Frames on one socket.
+    WebSocket,
+    /// POST with JSON; a connect is held until there is something to say.
+    LongPolling,
+    /// GET with `jsonp`, for pages of another origin in browsers without CORS.
+    CallbackPolling,
+}
+
+impl Transport {
+    /// Its name in `supportedConnectionTypes`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Transport::WebSocket => "websocket",
+            Transport::LongPolling => "long-polling",
+            Transport::CallbackPolling => "callback-polling",
+        }
+    }
+}
+
+/// When connects are answered and sessions end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// How long a connect is held when nothing happens (`timeout`); default 30 s. A client may ask for
+    /// another time, up to [`Config::max_client_timeout`].
+    pub timeout: Duration,
+    /// How long a client shall wait between a connect's reply and the next connect (`interval`);
+    /// default 0.
+    pub interval: Duration,
+    /// How much longer than `interval` a session lives without a connect (`maxInterval`); default 10 s.
+    pub max_interval: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(30),
+            interval: Duration::ZERO,
+            max_interval: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The cookie that binds a browser's sessions to it (`browserCookie*`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrowserCookie {
+    /// `browserCookieName`; default `BAYEUX_BROWSER`.
+    pub name: String,
+    /// `browserCookieDomain`; default none.
+    pub domain: Option<String>,
+    /// `browserCookiePath`; default `/`.
+    pub path: String,
+    /// `browserCookieMaxAge`; default none: the cookie dies with the browser.
+    pub max_age: Option<Duration>,
+    /// `browserCookieSecure`; default false. Set it where only TLS reaches the server.
+    pub secure: bool,
+    /// `browserCookieHttpOnly`; default true.
+    pub http_only: bool,
+    /// `browserCookieSameSite`: `Strict`, `Lax` or `None`; default none is said.
+    pub same_site: Option<String>,
+    /// `browserCookiePartitioned`; default false.
+    pub partitioned: bool,
+}
+
+impl Default for BrowserCookie {
+    fn default() -> Self {
+        Self {
+            name: "BAYEUX_BROWSER".to_owned(),
+            domain: None,
+            path: "/".to_owned(),
+            max_age: None,
+            secure: false,
+            http_only: true,
+            same_site: None,
+            partitioned: false,
+        }
+    }
+}
+
+/// What concerns WebSocket only (`ws.*`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebSocketConfig {
+    /// Closes a socket on which nothing was read for so long (`ws.idleTimeout`); default 300 s, zero
+    /// means never.
+    pub idle_timeout: Duration,
+    /// Sub-protocol that a client must offer (`ws.protocol`); default none.
+    pub protocol: Option<String>,
+    /// Whether each socket needs a handshake of its own (`ws.requireHandshakePerConnection`); default
+    /// false: a session may go on over a new socket.
+    pub require_handshake_per_connection: bool,
+    /// Whether permessage-deflate is negotiated (`ws.enableExtension.permessage-deflate`); default true.
+    pub deflate: bool,
+    /// Events shorter than this many bytes are not compressed; default 256.
+    pub deflate_from_bytes: usize,
+    /// Largest message, in bytes; default 4 MiB and 64 KiB, so that a payload of the broker's limit fits
+    /// with its envelope. Beyond it: close code 1009.
+    pub max_message_bytes: usize,
+    /// Events per frame when several are sent at once (`ws.messagesPerFrame`); default 1, 0 means all
+    /// in one. A connect reply of an acknowledging session always shares its events' frame.
+    pub messages_per_frame: usize,
+}
+
+impl Default for WebSocketConfig {
+    fn default() -> Self {
+        Self {
+            idle_timeout: Duration::from_secs(300),
+            protocol: None,
+            require_handshake_per_connection: false,
+            deflate: true,
+            deflate_from_bytes: 256,
+            max_message_bytes: 4 * 1024 * 1024 + 64 * 1024,
+            messages_per_frame: 1,
+        }
+    }
+}
+
+/// What goes into events beside channel, data and the publisher's `ext`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventOptions {
+    /// A `timestamp` on every message the server sends (the timestamp extension); default false.
+    pub timestamp: bool,
+    /// Channels whose events carry the offset as `data.event.replayId`, as Salesforce's do; default
+    /// none: sessions with the replay extension find the id in `ext.replay`.
+    pub replay_in_data: Vec<Filter>,
+}
+
+/// Which traffic keeps a session active (the activity extension).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// Only messages from the client, connects aside.
+    Client,
+    /// Those and events to it.
+    ClientAndServer,
+}
+
+/// The extensions that a handshake may negotiate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extensions {
+    /// Acknowledged delivery; default true.
+    pub ack: bool,
+    /// Clock comparison; default true.
+    pub timesync: bool,
+    /// Replay from the log in Salesforce's form; default true.
+    pub replay: bool,
+    /// Ends sessions that only connect for so long; default none.
+    pub activity: Option<(Activity, Duration)>,
+}
+
+impl Default for Extensions {
+    fn default() -> Self {
+        Self { ack: true, timesync: true, replay: true, activity: None }
+    }
+}
+
+/// Channels whose messages need not wake a held connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lazy {
+    /// The channels: a wildcard's laziness goes to all it matches.
+    pub filter: Filter,
+    /// Longest delay (`lazyTimeout`); `None` takes [`Config::max_lazy_timeout`].
+    pub timeout: Option<Duration>,
+}
+
+/// The front's options.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Times for all transports (`timeout`, `interval`, `maxInterval`).
+    pub timing: Timing,
+    /// Times for WebSocket if they differ (`ws.timeout` ...).
+    pub websocket_timing: Option<Timing>,
+    /// Times for long-polling if they differ (`long-polling.json.timeout` ...).
+    pub long_polling_timing: Option<Timing>,
+    /// Times for callback-polling if they differ (`callback-polling...`).
+    pub callback_polling_timing: Option<Timing>,
+    /// Longest hold that a client may ask for in its connect's advice; default 10 min.
+    pub max_client_timeout: Duration,
+    /// Ends a session whose held connect is overdue by this much (`maxProcessing`); default never.
+    pub max_processing: Option<Duration>,
+    /// Longest delay of lazy messages (`maxLazyTimeout`); default 5 s.
+    pub max_lazy_timeout: Duration,
+    /// Which channels are lazy; default none.
+    pub lazy: Vec<Lazy>,
+    /// How often expired sessions are looked for (`sweepPeriod`); default 997 ms.
+    pub sweep_period: Duration,
+    /// Transports in order of liking (`allowedTransports`); default all.
+    pub transports: Vec<Transport>,
+    /// Whether events come in connect replies only (`metaConnectDeliverOnly`); default false. Always so
+    /// for acknowledging sessions and callback-polling.
+    pub meta_connect_deliver_only: bool,
+    /// Whether a publisher gets its own messages if it is subscribed (`broadcastToPublisher`); default
+    /// true.
+    pub broadcast_to_publisher: bool,
+    /// Whether a handshake reply tells `maxInterval`, so that clients reconnect by handshake later
+    /// (`handshakeReconnect`); default false.
+    pub handshake_reconnect: bool,
+    /// Whether queued events may follow a handshake's reply (`allowMessageDeliveryDuringHandshake`);
+    /// default false.
+    pub deliver_during_handshake: bool,
+    /// Whether a new subscription first gets the retained messages that match; default true.
+    pub retained: bool,
+    /// Which names are legal (`validateMessageFields` true is strict); default strict.
+    pub grammar: Grammar,
+    /// Whether publishing needs no session; default false.
+    pub publish_without_session: bool,
+    /// Whether a session may be used from any browser (`trustClientSession`); default false.
+    pub trust_client_session: bool,
+    /// What a held connect is ended with when a newer one arrives
+    /// (`duplicateMetaConnectHttpResponseCode`); default 500, and at least 400.
+    pub duplicate_connect_status: u16,
+    /// The cookie of a browser.
+    pub cookie: BrowserCookie,
+    /// Connects held at a time for one browser over HTTP/1 (`maxSessionsPerBrowser`); default 1,
+    /// negative means any number.
+    pub max_sessions_per_browser: i64,
+    /// The same over HTTP/2 (`http2MaxSessionsPerBrowser`); default -1.
+    pub http2_max_sessions_per_browser: i64,
+    /// How long the other sessions of a browser wait between connects (`multiSessionInterval`);
+    /// default 2 s. Zero refuses them.
+    pub multi_session_interval: Duration,
+    /// Messages a session may have waiting (`maxQueue`); default 10,000. Beyond it the session ends, and
+    /// its next connect is told so.
+    pub max_queue_messages: usize,
+    /// Their bytes; default 4 MiB. One message of any size always fits.
+    pub max_queue_bytes: usize,
+    /// Largest request, in bytes (`maxMessageSize`); default 16 MiB. Beyond it: 413.
+    pub max_request_bytes: usize,
+    /// Messages in one request; default 10,000. Beyond it: 413, or close code 1008.
+    pub max_batch_messages: usize,
+    /// Deepest nesting of a request; default 512 levels. Beyond it: 400, or close code 1011.
+    pub max_depth: usize,
+    /// Subscriptions of one session; default 10,000.
+    pub max_subscriptions: usize,
+    /// Sessions in all; default 1,000,000.
+    pub max_sessions: usize,
+    /// Sessions from one address; default 100,000, as many may share one behind a proxy.
+    pub max_sessions_per_address: usize,
+    /// Pages that may use the endpoint; default any.
+    pub origins: OriginPolicy,
+    /// Where else than in headers an upgrade's token may be; default nowhere.
+    pub token_sources: http_edge::TokenSources,
+    /// Whether a message to `/service/...` without a handler fails (`service_unhandled = "error"`);
+    /// default false.
+    pub refuse_unhandled_services: bool,
+    /// WebSocket's own options.
+    pub websocket: WebSocketConfig,
+    /// What events carry.
+    pub events: EventOptions,
+    /// What may be negotiated.
+    pub extensions: Extensions,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            timing: Timing::default(),
+            websocket_timing: None,
+            long_polling_timing: None,
+            callback_polling_timing: None,
+            max_client_timeout: Duration::from_secs(600),
+            max_processing: None,
+            max_lazy_timeout: Duration::from_secs(5),
+            lazy: Vec::new(),
+            sweep_period: Duration::from_millis(997),
+            transports: vec![Transport::WebSocket, Transport::LongPolling, Transport::CallbackPolling],
+            meta_connect_deliver_only: false,
+            broadcast_to_publisher: true,
+            handshake_reconnect: false,
+            deliver_during_handshake: false,
+            retained: true,
+            grammar: Grammar::Strict,
+            publish_without_session: false,
+            trust_client_session: false,
+            duplicate_connect_status: 500,
+            cookie: BrowserCookie::default(),
+            max_sessions_per_browser: 1,
+            http2_max_sessions_per_browser: -1,
+            multi_session_interval: Duration::from_secs(2),
+            max_queue_messages: 10_000,
+            max_queue_bytes: 4 * 1024 * 1024,
+            max_request_bytes: 16 * 1024 * 1024,
+            max_batch_messages: 10_000,
+            max_depth: 512,
+            max_subscriptions: 10_000,
+            max_sessions: 1_000_000,
+            max_sessions_per_address: 100_000,
+            origins: OriginPolicy::Any,
+            token_sources: http_edge::TokenSources::default(),
+            refuse_unhandled_services: false,
+            websocket: WebSocketConfig::default(),
+            events: EventOptions::default(),
+            extensions: Extensions::default(),
+        }
+    }
+}
+
+impl Config {
+    /// The times that hold for a transport.
+    pub fn timing_for(&self, transport: Transport) -> Timing {
+        let own = match transport {
+            Transport::WebSocket => self.websocket_timing,
+            Transport::LongPolling => self.long_polling_timing,
+            Transport::CallbackPolling => self.callback_polling_timing,
+        };
+        own.unwrap_or(self.timing)
+    }
+}

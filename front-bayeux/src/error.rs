@@ -1,0 +1,169 @@
+//! Errors and their wire answers, in one place.
+
+use std::borrow::Cow;
+
+use http::StatusCode;
+use http_edge::{BodyError, Problem};
+
+use crate::codec::message::ParseError;
+
+/// Why a right was refused, in CometD's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Denial {
+    /// The policy or the rights said no: `denied_by_security_policy`.
+    Policy,
+    /// Authorizers exist and none granted: `denied_by_not_granting`.
+    NotGranted,
+    /// A reason of the policy's own; no colon or control character belongs in it.
+    Because(Cow<'static, str>),
+}
+
+impl Denial {
+    fn reason(&self) -> &str {
+        match self {
+            Denial::Policy => "denied_by_security_policy",
+            Denial::NotGranted => "denied_by_not_granting",
+            Denial::Because(reason) => reason,
+        }
+    }
+}
+
+/// Why one message failed; its reply is `successful:false` with [`Fault::wire`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fault {
+    VersionMismatch,
+    NoCommonConnectionType,
+    HandshakeDenied,
+    ChannelMissing,
+    ChannelInvalid,
+    MessageIdInvalid,
+    DataMissing,
+    SessionUnknown,
+    /// As unknown, but the server knows why it is gone.
+    SessionLost(&'static str),
+    SubscriptionMissing,
+    SubscriptionInvalid,
+    SubscribeDenied(Denial),
+    CreateDenied(Denial),
+    SubscribeFailed,
+    TooManySubscriptions,
+    ReplayInvalid(String),
+    ChannelCreateDenied(Denial),
+    PublishDenied(Denial),
+    MessageDeleted,
+    MessageTooLarge { max: usize },
+    ServiceUnhandled,
+    ServiceFailed(Cow<'static, str>),
+    ConnectionTypeInvalid,
+    MultipleClients,
+    Busy,
+    TooManySessions,
+    Closed,
+}
+
+impl Fault {
+    /// `CCC:args:text` (Bayeux 1.0, "error"), with CometD Java's strings where it has one.
+    pub(crate) fn wire(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Fault::VersionMismatch => "300::version_mismatch",
+            Fault::NoCommonConnectionType => "301::connection_types_unsupported",
+            Fault::HandshakeDenied => "403::handshake_denied",
+            Fault::ChannelMissing => "400::channel_missing",
+            Fault::ChannelInvalid => "405::channel_invalid",
+            Fault::MessageIdInvalid => "405::message_id_invalid",
+            Fault::DataMissing => "400::data_missing",
+            Fault::SessionUnknown => "402::session_unknown",
+            Fault::SessionLost(why) => return format!("402:{why}:session_unknown").into(),
+            Fault::SubscriptionMissing => "403::subscription_missing",
+            Fault::SubscriptionInvalid => "403::subscription_invalid",
+            Fault::SubscribeDenied(denial) => return denied(denial, "subscribe_denied"),
+            Fault::CreateDenied(denial) => return denied(denial, "create_denied"),
+            Fault::SubscribeFailed => "403::subscribe_failed",
+            Fault::TooManySubscriptions => "403:too_many_subscriptions:subscribe_denied",
+            Fault::ReplayInvalid(id) => {
+                return format!("400::The replayId {{{id}}} you provided was invalid.  Please provide a valid ID, -2 to replay all events, or -1 to replay only new events.").into();
+            }
+            Fault::ChannelCreateDenied(denial) => return denied(denial, "channel_create_denied"),
+            Fault::PublishDenied(denial) => return denied(denial, "publish_denied"),
+            Fault::MessageDeleted => "404::message_deleted",
+            Fault::MessageTooLarge { max } => return format!("413:{max}:message_too_large").into(),
+            Fault::ServiceUnhandled => "404::service_unhandled",
+            Fault::ServiceFailed(error) => return error.clone(),
+            Fault::ConnectionTypeInvalid => "405::connection_type_invalid",
+            Fault::MultipleClients => "429::multiple_clients",
+            Fault::Busy => "429::busy",
+            Fault::TooManySessions => "429::too_many_sessions",
+            Fault::Closed => "503::server_closing",
+        })
+    }
+}
+
+fn denied(denial: &Denial, text: &str) -> Cow<'static, str> {
+    format!("403:{}:{text}", denial.reason()).into()
+}
+
+/// Why a whole request failed, before any message of it was looked at.
+#[derive(Debug)]
+pub(crate) enum RequestFault {
+    Body(BodyError),
+    Parse(ParseError),
+    NoMessage,
+    BadCallback,
+    OriginDenied,
+    TransportDenied,
+    MethodNotAllowed,
+    ContentType,
+    Internal,
+}
+
+impl RequestFault {
+    /// The HTTP answer.
+    pub(crate) fn problem(&self) -> Problem {
+        match self {
+            RequestFault::Body(BodyError::TooLarge { max }) => Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "request_too_large",
+                format!("the request is larger than {max} bytes"),
+            ),
+            RequestFault::Body(BodyError::Stalled(_)) => {
+                Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the request body stalled")
+            }
+            RequestFault::Body(_) => {
+                Problem::new(StatusCode::BAD_REQUEST, "incomplete_request", "the request body ended early")
+            }
+            RequestFault::Parse(ParseError::TooMany { max }) => Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too_many_messages",
+                format!("one request may hold {max} messages"),
+            ),
+            RequestFault::Parse(error) => {
+                Problem::new(StatusCode::BAD_REQUEST, "invalid_messages", error.to_string())
+            }
+            RequestFault::NoMessage => Problem::new(
+                StatusCode::BAD_REQUEST,
+                "missing_message",
+                "this is a Bayeux endpoint: POST JSON messages, or GET with `jsonp` and `message`",
+            ),
+            RequestFault::BadCallback => Problem::new(
+                StatusCode::BAD_REQUEST,
+                "invalid_callback",
+                "`jsonp` must be at most 64 letters, digits and `. _ -`",
+            ),
+            RequestFault::OriginDenied => Problem::forbidden("this origin may not use the Bayeux endpoint"),
+            RequestFault::TransportDenied => {
+                Problem::new(StatusCode::BAD_REQUEST, "transport_denied", "this transport is switched off")
+            }
+            RequestFault::MethodNotAllowed => Problem::method_not_allowed("GET, POST, OPTIONS"),
+            RequestFault::ContentType => Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "messages come as `application/json` or as a form",
+            ),
+            RequestFault::Internal => Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no_randomness",
+                "the system gives no random numbers",
+            ),
+        }
+    }
+}

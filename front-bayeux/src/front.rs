@@ -1,0 +1,204 @@
+//! The front: what an embedding service holds.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use broker_core::{Authenticator, Broker, Principal};
+use bytes::Bytes;
+use http_edge::{BoxError, Response};
+use tokio::sync::Notify;
+
+use crate::codec::id::ClientId;
+use crate::codec::object::Object;
+use crate::config::Config;
+use crate::mailbox::{Common, Encodings};
+use crate::policy::{ByRights, Policy, SharedPolicy};
+use crate::protocol::End;
+use crate::registry::{Member, Registry};
+use crate::service::{ServiceReply, ServiceRequest, Services};
+use crate::stats::{Counters, Stats};
+use crate::{sweep, transport};
+
+/// Bayeux for one broker. Cheap to clone; hand it every request below its path.
+#[derive(Clone)]
+pub struct Front(Arc<Handle>);
+
+/// Ends the sweep when the last clone of the front is gone; connections hold only what is inside.
+struct Handle(Arc<Shared>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.stopped.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What all of the front's parts work with.
+pub(crate) struct Shared {
+    pub(crate) broker: Broker,
+    pub(crate) policy: SharedPolicy,
+    pub(crate) common: Arc<Common>,
+    pub(crate) registry: Registry,
+    pub(crate) services: Services,
+    /// JSON text of the transports in order of liking.
+    pub(crate) connection_types: String,
+    pub(crate) socket_numbers: AtomicU64,
+    closing: AtomicBool,
+    /// Tells every socket's task that the server closes.
+    pub(crate) closed: Notify,
+    stopped: AtomicBool,
+}
+
+impl Front {
+    /// A front whose handshakes ask `authenticator` and whose decisions follow the principal's rights.
+    ///
+    /// Must be called inside a tokio runtime: one task looks for expired sessions. It ends with the
+    /// last clone of the front.
+    pub fn new(broker: Broker, authenticator: Arc<dyn Authenticator>, config: Config) -> Self {
+        Self::with_policy(broker, ByRights(authenticator), config)
+    }
+
+    /// A front with a policy of the embedding service's own.
+    pub fn with_policy(broker: Broker, policy: impl Policy, config: Config) -> Self {
+        let names: Vec<String> = config.transports.iter().map(|transport| format!("\"{}\"", transport.name())).collect();
+        let connection_types = format!("[{}]", names.join(","));
+        let encodings = Encodings::register(&broker);
+        let common = Common { config, encodings, counters: Counters::default(), started: Instant::now() };
+        let shared = Arc::new(Shared {
+            broker,
+            policy: Arc::new(policy),
+            common: Arc::new(common),
+            registry: Registry::default(),
+            services: Services::default(),
+            connection_types,
+            socket_numbers: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
+            closed: Notify::new(),
+            stopped: AtomicBool::new(false),
+        });
+        tokio::spawn(sweep::run(Arc::downgrade(&shared), shared.config().sweep_period));
+        Self(Arc::new(Handle(shared)))
+    }
+
+    /// Answers one request at the endpoint or any path below it: POST for long-polling, GET with
+    /// `jsonp` for callback-polling, an upgrade for WebSocket, OPTIONS for CORS.
+    ///
+    /// A held connect resolves when there is something to say.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is how a transport says that the client is gone: events stay queued.
+    pub async fn handle<B>(&self, request: http::Request<B>) -> Response
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        transport::handle(Arc::clone(&self.0.0), request).await
+    }
+
+    /// Registers what answers messages to a service channel, `/service/...`; a last segment `*` or `**`
+    /// takes all below it that have no handler of their own. A handler for the same channel is
+    /// replaced.
+    pub fn on_service<F, R>(&self, channel: &str, handler: F)
+    where
+        F: Fn(ServiceRequest) -> R + Send + Sync + 'static,
+        R: Future<Output = ServiceReply> + Send + 'static,
+    {
+        self.shared().services.insert(channel, handler);
+    }
+
+    /// Takes a service's handler away; false if there was none.
+    pub fn remove_service(&self, channel: &str) -> bool {
+        self.shared().services.remove(channel)
+    }
+
+    /// Sends a message to one session alone, whatever it is subscribed to. `data` is JSON text; other
+    /// UTF-8 goes as a string. False if there is no such session.
+    pub fn deliver(&self, client: &ClientId, channel: &str, data: &Bytes) -> bool {
+        let Some(member) = self.shared().registry.find(client).filter(|member| member.mailbox.end().is_none()) else {
+            return false;
+        };
+        let mut out = Vec::with_capacity(32 + channel.len() + data.len());
+        let mut object = Object::new(&mut out);
+        object.text("channel", channel);
+        put_data(&mut object, data);
+        object.finish();
+        member.mailbox.deliver_direct(Instant::now(), out.into());
+        true
+    }
+
+    /// Ends a session from the server's side: it is sent a `/meta/disconnect` and its connect is
+    /// answered with `reconnect: none`. False if there is no such session.
+    pub fn disconnect(&self, client: &ClientId) -> bool {
+        match self.shared().registry.find(client) {
+            Some(member) if member.mailbox.end().is_none() => {
+                self.shared().end(&member, End::Kicked);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// As whom a session shook hands.
+    pub fn principal(&self, client: &ClientId) -> Option<Principal> {
+        self.shared().registry.find(client).map(|member| member.principal.clone())
+    }
+
+    /// What the front has counted so far.
+    pub fn stats(&self) -> Stats {
+        self.shared().counters().snapshot(self.shared().registry.len())
+    }
+
+    /// Tells every client in Bayeux' terms that this server goes away, and resolves when their
+    /// connections are gone or `window` has passed: held connects are answered with
+    /// `reconnect: handshake` and an interval spread over the window, sockets close with 1001, new
+    /// handshakes are refused.
+    pub fn shutdown(&self, window: Duration) -> impl Future<Output = ()> + Send + use<> {
+        let shared = Arc::clone(&self.0.0);
+        shared.closing.store(true, Ordering::Relaxed);
+        async move { sweep::shutdown(shared, window).await }
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.0.0
+    }
+}
+
+impl Shared {
+    pub(crate) fn config(&self) -> &Config {
+        &self.common.config
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.common.counters
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    /// The last clone of the front is gone.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Ends a session for good.
+    pub(crate) fn end(&self, member: &Member, end: End) {
+        member.mailbox.finish(Instant::now(), end);
+        self.registry.remove(&member.id);
+    }
+}
+
+/// Adds `data` as it is if it is JSON, else as a string; nothing if it is empty.
+pub(crate) fn put_data(object: &mut Object<'_>, data: &Bytes) {
+    if data.is_empty() {
+        object.raw("data", "null");
+        return;
+    }
+    let text = String::from_utf8_lossy(data);
+    if envelope::is_valid_json(data, envelope::MAX_DEPTH) {
+        object.raw("data", &text);
+    } else {
+        object.text("data", &text);
+    }
+}

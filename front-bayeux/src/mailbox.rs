@@ -1,0 +1,335 @@
+//! A session where the broker's lanes can reach it: its state behind a small mutex, the socket it may
+//! have, and the wake-up of a held poll.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use broker_core::{Action, Broker, Class, Deliver, Delivery, Encoding, Outbox, Principal, Sink};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use websocket::encode;
+
+use crate::codec::event::{self, Replay};
+use crate::codec::reply;
+use crate::config::Config;
+use crate::protocol::{Delivered, End, Held, Push, Session};
+use crate::replies;
+use crate::stats::Counters;
+
+/// The encodings that all sessions share.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Encodings {
+    plain: Variant,
+    with_replay: Variant,
+}
+
+/// One way of writing events, in its three wrappings.
+#[derive(Debug, Clone, Copy)]
+struct Variant {
+    replay: Replay,
+    object: Encoding,
+    frame: Encoding,
+    deflated: Encoding,
+}
+
+impl Encodings {
+    pub(crate) fn register(broker: &Broker) -> Self {
+        let variant = |replay| Variant {
+            replay,
+            object: broker.register_encoding(),
+            frame: broker.register_encoding(),
+            deflated: broker.register_encoding(),
+        };
+        Self { plain: variant(Replay::Plain), with_replay: variant(Replay::InExt) }
+    }
+}
+
+/// What every mailbox needs of its front.
+#[derive(Debug)]
+pub(crate) struct Common {
+    pub(crate) config: Config,
+    pub(crate) encodings: Encodings,
+    pub(crate) counters: Counters,
+    pub(crate) started: Instant,
+}
+
+impl Common {
+    fn object(&self, variant: Variant, delivery: &Delivery) -> Bytes {
+        let encode = |message: &_| event::object(message, &self.config.events, variant.replay);
+        delivery.encoded(variant.object, encode).clone()
+    }
+
+    /// The event alone in a text frame; empty if Bayeux cannot express it.
+    fn frame(&self, variant: Variant, delivery: &Delivery, deflate: bool) -> Bytes {
+        let slot = if deflate { variant.deflated } else { variant.frame };
+        let encode = |_: &_| {
+            let object = self.object(variant, delivery);
+            if object.is_empty() {
+                return object;
+            }
+            if deflate && object.len() >= self.config.websocket.deflate_from_bytes {
+                let mut text = Vec::with_capacity(object.len() + 2);
+                reply::put_array(&mut text, [&object[..]]);
+                return encode::deflated(&text);
+            }
+            reply::text_frame([&object[..]])
+        };
+        delivery.encoded(slot, encode).clone()
+    }
+
+    fn millis_since_start(&self, instant: Instant) -> u64 {
+        let since = instant.saturating_duration_since(self.started);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The socket that a session's events and connect replies go to.
+#[derive(Clone)]
+pub(crate) struct Socket {
+    pub(crate) outbox: Arc<Outbox>,
+    /// The outbox is the one of the session's own subscriber, so that its lane can write it in bursts.
+    pub(crate) own: bool,
+    pub(crate) deflate: bool,
+    /// Which connection this is.
+    pub(crate) number: u64,
+}
+
+/// What the mutex guards.
+pub(crate) struct State {
+    pub(crate) session: Session,
+    pub(crate) socket: Option<Socket>,
+    /// Whose denying rules are checked here, where the core could not be told in time.
+    guard: Option<Principal>,
+    replay_in_ext: bool,
+}
+
+impl State {
+    pub(crate) fn set_replay_in_ext(&mut self, on: bool) {
+        self.replay_in_ext = on;
+    }
+
+    /// Whether the session's socket is the connection `number`.
+    pub(crate) fn is_bound_to(&self, number: u64) -> bool {
+        self.socket.as_ref().is_some_and(|socket| socket.number == number)
+    }
+}
+
+/// See the module.
+pub(crate) struct Mailbox {
+    state: Mutex<State>,
+    woken: Notify,
+    /// When the sweep must look at the session, in milliseconds since the front's start; read without
+    /// the mutex.
+    wake_at_ms: AtomicU64,
+    common: Arc<Common>,
+}
+
+impl Mailbox {
+    pub(crate) fn new(common: Arc<Common>, session: Session) -> Self {
+        let state = State { session, socket: None, guard: None, replay_in_ext: false };
+        let mailbox =
+            Self { state: Mutex::new(state), woken: Notify::new(), wake_at_ms: AtomicU64::new(0), common };
+        mailbox.with(|_| ());
+        mailbox
+    }
+
+    /// The session of a handshake takes the place of whatever was here.
+    pub(crate) fn begin(&self, session: Session, guard: Option<Principal>, replay_in_ext: bool) {
+        self.with(|state| {
+            state.session = session;
+            state.guard = guard;
+            state.replay_in_ext = replay_in_ext;
+        });
+    }
+
+    /// Runs `change` on the state and notes when the session next needs a look.
+    pub(crate) fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state.lock();
+        let result = change(&mut state);
+        self.note_timeout(&state);
+        result
+    }
+
+    fn note_timeout(&self, state: &State) {
+        let wake_at = state.session.poll_timeout().map_or(u64::MAX, |at| self.common.millis_since_start(at));
+        self.wake_at_ms.store(wake_at, Ordering::Relaxed);
+    }
+
+    /// Whether the sweep has something to do here.
+    pub(crate) fn needs_sweep(&self, now: Instant) -> bool {
+        self.wake_at_ms.load(Ordering::Relaxed) <= self.common.millis_since_start(now)
+    }
+
+    /// Time passed; tells whether the session is over and whether it may be forgotten.
+    pub(crate) fn sweep(&self, now: Instant) -> Option<Swept> {
+        let (due, end, forget) = self.with(|state| {
+            let due = state.session.handle_timeout(now);
+            let end = state.session.end();
+            (due, end, state.session.poll_timeout().is_some_and(|at| at <= now))
+        });
+        if due {
+            self.write(now);
+        }
+        end.map(|end| Swept { end, forget })
+    }
+
+    /// Ends the session and answers what is held.
+    pub(crate) fn finish(&self, now: Instant, end: End) {
+        self.with(|state| state.session.finish(now, end));
+        self.write(now);
+    }
+
+    pub(crate) fn end(&self) -> Option<End> {
+        self.state.lock().session.end()
+    }
+
+    /// Writes what is due: on the socket, or by waking the held poll.
+    pub(crate) fn write(&self, now: Instant) {
+        self.with(|state| {
+            if state.socket.is_some() {
+                self.write_socket(state, now, None);
+            }
+        });
+        self.woken.notify_waiters();
+    }
+
+    /// For the handler of a held poll.
+    pub(crate) fn woken(&self) -> &Notify {
+        &self.woken
+    }
+
+    /// An event for this session alone, whatever it is subscribed to.
+    pub(crate) fn deliver_direct(&self, now: Instant, object: Bytes) {
+        let delivered = self.with(|state| state.session.handle_delivery(now, object, None));
+        match delivered {
+            Delivered::Due | Delivered::Overflow => self.write(now),
+            Delivered::Queued | Delivered::Ignored => {}
+        }
+    }
+
+    /// Binds the session to a socket; the one before, if any, carries nothing more.
+    pub(crate) fn bind(&self, now: Instant, socket: Socket) {
+        self.with(|state| {
+            state.socket = Some(socket);
+            state.session.set_push(Push::On);
+            self.write_socket(state, now, None);
+        });
+    }
+
+    /// The connection `number` is gone, if it is still the session's.
+    pub(crate) fn unbind(&self, now: Instant, number: u64, lost: Option<End>) {
+        self.with(|state| {
+            if state.socket.as_ref().is_some_and(|socket| socket.number == number) {
+                state.socket = None;
+                state.session.drop_socket(now);
+                if let Some(end) = lost {
+                    state.session.finish(now, end);
+                }
+            }
+        });
+    }
+
+    /// A connect over HTTP takes the session off its socket.
+    pub(crate) fn leave_socket(&self, now: Instant) {
+        self.with(|state| {
+            if state.socket.take().is_some() {
+                state.session.drop_socket(now);
+            }
+        });
+    }
+
+    fn write_socket(&self, state: &mut State, now: Instant, mut sink: Option<&mut Sink<'_>>) {
+        let Some(socket) = state.socket.clone() else { return };
+        let mut send = |frame: Bytes, class: Class| match &mut sink {
+            Some(sink) if socket.own => sink.send(&frame, class),
+            _ => _ = socket.outbox.send(frame, class),
+        };
+        let held = state.session.held().map(|token| state.session.poll_connect(now, token));
+        if let Some(Held::Answer(answer)) = held {
+            if answer.end == Some(End::Kicked) {
+                send(reply::text_frame([replies::GOODBYE]), Class::Control);
+            }
+            let last = replies::connect(&answer, &self.common.config);
+            let objects = answer.events.iter().map(|event| &event[..]).chain([&last[..]]);
+            send(reply::text_frame(objects), Class::Control);
+        }
+        let events = state.session.poll_push(now);
+        let per_frame = match self.common.config.websocket.messages_per_frame {
+            0 => events.len().max(1),
+            number => number,
+        };
+        for some in events.chunks(per_frame) {
+            send(reply::text_frame(some.iter().map(|event| &event[..])), Class::Droppable);
+        }
+    }
+
+    /// How long an event on this channel may wait; `None` if it must not.
+    fn laziness(&self, delivery: &Delivery) -> Option<Duration> {
+        let config = &self.common.config;
+        if config.lazy.is_empty() {
+            return None;
+        }
+        let channel = delivery.message().channel();
+        let lazy = config.lazy.iter().find(|lazy| lazy.filter.matches(channel))?;
+        Some(lazy.timeout.unwrap_or(config.max_lazy_timeout))
+    }
+}
+
+/// What the sweep found.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Swept {
+    pub(crate) end: End,
+    pub(crate) forget: bool,
+}
+
+impl Deliver for Mailbox {
+    fn deliver(&self, delivery: &Delivery, _tags: &[u32], sink: &mut Sink<'_>) {
+        let lazy = self.laziness(delivery);
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        if let Some(guard) = &state.guard
+            && !guard.allows(Action::Subscribe, delivery.message().channel())
+        {
+            return;
+        }
+        let encodings = &self.common.encodings;
+        let variant = if state.replay_in_ext { encodings.with_replay } else { encodings.plain };
+        if let Some(socket) = &state.socket
+            && lazy.is_none()
+            && state.session.pushes()
+        {
+            let frame = self.common.frame(variant, delivery, socket.deflate);
+            if frame.is_empty() {
+                self.common.counters.inexpressible();
+            } else if socket.own {
+                sink.send(&frame, Class::Droppable);
+            } else {
+                socket.outbox.send(frame, Class::Droppable);
+            }
+            return;
+        }
+        let object = self.common.object(variant, delivery);
+        if object.is_empty() {
+            self.common.counters.inexpressible();
+            return;
+        }
+        let now = Instant::now();
+        match state.session.handle_delivery(now, object, lazy) {
+            Delivered::Ignored => return,
+            Delivered::Queued => {}
+            Delivered::Due if state.socket.is_some() => self.write_socket(state, now, Some(sink)),
+            Delivered::Due => self.woken.notify_waiters(),
+            Delivered::Overflow => {
+                self.common.counters.overflowed();
+                self.write_socket(state, now, Some(sink));
+                self.woken.notify_waiters();
+                // The sweep takes its subscriptions away: the broker must not be called from here.
+                self.wake_at_ms.store(0, Ordering::Relaxed);
+                return;
+            }
+        }
+        self.note_timeout(state);
+    }
+}

@@ -1,0 +1,214 @@
+//! Events that wait for a session, and the memory of those not yet acknowledged.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+/// Bounds of one queue.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct QueueLimits {
+    pub(crate) max_messages: usize,
+    pub(crate) max_bytes: usize,
+}
+
+/// The queue is full; nothing was added.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Full;
+
+#[derive(Debug)]
+struct Event {
+    object: Bytes,
+    /// The first reply that carried it; 0 if none did.
+    batch: u64,
+}
+
+/// Events in the order of delivery. Without acknowledgement an event leaves when it is taken; with it
+/// when the client says that it got the batch.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    limits: QueueLimits,
+    events: VecDeque<Event>,
+    bytes: usize,
+    /// Number of the last reply; `None` without acknowledgement.
+    acked_batches: Option<u64>,
+    /// Something waits that is not lazy.
+    urgent: bool,
+    /// When the lazy ones have waited long enough.
+    lazy_until: Option<Instant>,
+}
+
+impl Queue {
+    pub(crate) fn new(limits: QueueLimits) -> Self {
+        Self { limits, events: VecDeque::new(), bytes: 0, acked_batches: None, urgent: false, lazy_until: None }
+    }
+
+    /// From now on events are kept until they are acknowledged; those that wait already count.
+    pub(crate) fn enable_ack(&mut self) {
+        self.acked_batches.get_or_insert(0);
+    }
+
+    pub(crate) fn acks(&self) -> bool {
+        self.acked_batches.is_some()
+    }
+
+    /// Adds an event; `lazy_until` tells how long it may wait for company.
+    pub(crate) fn push(&mut self, object: Bytes, lazy_until: Option<Instant>) -> Result<(), Full> {
+        let full = self.events.len() >= self.limits.max_messages
+            || self.bytes.saturating_add(object.len()) > self.limits.max_bytes;
+        if full && !self.events.is_empty() {
+            return Err(Full);
+        }
+        self.bytes += object.len();
+        self.events.push_back(Event { object, batch: 0 });
+        match lazy_until {
+            None => self.urgent = true,
+            Some(until) => self.lazy_until = Some(self.lazy_until.map_or(until, |known| known.min(until))),
+        }
+        Ok(())
+    }
+
+    /// The client has batch `batch` and all before it. What it does not have is due again.
+    pub(crate) fn acknowledge(&mut self, batch: u64) {
+        let Some(last) = self.acked_batches else { return };
+        // A number we never gave is not believed, or a client could make us lose its events.
+        if batch <= last {
+            while self.events.front().is_some_and(|event| event.batch != 0 && event.batch <= batch) {
+                if let Some(event) = self.events.pop_front() {
+                    self.bytes -= event.object.len();
+                }
+            }
+        }
+        if self.events.front().is_some_and(|event| event.batch != 0) {
+            self.urgent = true;
+        }
+        self.shrink();
+    }
+
+    /// Whether something shall be sent now.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.urgent || self.lazy_until.is_some_and(|until| until <= now)
+    }
+
+    /// When the lazy events are due, if nothing else is.
+    pub(crate) fn lazy_until(&self) -> Option<Instant> {
+        self.lazy_until.filter(|_| !self.urgent)
+    }
+
+    /// All events for one reply, old before new, and the reply's number if it has one.
+    pub(crate) fn take(&mut self) -> (Vec<Bytes>, Option<u64>) {
+        self.urgent = false;
+        self.lazy_until = None;
+        let Some(last) = &mut self.acked_batches else {
+            self.bytes = 0;
+            return (std::mem::take(&mut self.events).into_iter().map(|event| event.object).collect(), None);
+        };
+        *last += 1;
+        let number = *last;
+        let objects = self.events.iter_mut().map(|event| {
+            if event.batch == 0 {
+                event.batch = number;
+            }
+            event.object.clone()
+        });
+        (objects.collect(), Some(number))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.events = VecDeque::new();
+        self.bytes = 0;
+        self.urgent = false;
+        self.lazy_until = None;
+    }
+
+    /// A session that waits for hours keeps no room for the burst it once had.
+    fn shrink(&mut self) {
+        if self.events.is_empty() && self.events.capacity() > 8 {
+            self.events = VecDeque::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const LIMITS: QueueLimits = QueueLimits { max_messages: 3, max_bytes: 10 };
+
+    fn push(queue: &mut Queue, text: &'static str) -> Result<(), Full> {
+        queue.push(Bytes::from_static(text.as_bytes()), None)
+    }
+
+    fn take(queue: &mut Queue) -> (String, Option<u64>) {
+        let (events, number) = queue.take();
+        (events.iter().map(|event| std::str::from_utf8(event).unwrap()).collect(), number)
+    }
+
+    #[test]
+    fn limits_hold_but_one_message_always_fits() {
+        let mut queue = Queue::new(LIMITS);
+        assert_eq!(push(&mut queue, "longer than ten"), Ok(()));
+        assert_eq!(push(&mut queue, "x"), Err(Full));
+        queue.take();
+        for text in ["a", "b", "c"] {
+            assert_eq!(push(&mut queue, text), Ok(()));
+        }
+        assert_eq!(push(&mut queue, "d"), Err(Full));
+        assert_eq!((take(&mut queue), queue.bytes()), (("abc".to_owned(), None), 0));
+    }
+
+    #[test]
+    fn unacknowledged_events_come_again_before_new_ones() {
+        let mut queue = Queue::new(LIMITS);
+        queue.enable_ack();
+        push(&mut queue, "a").unwrap();
+        assert_eq!(take(&mut queue), ("a".into(), Some(1)));
+        queue.acknowledge(0);
+        assert!(queue.is_due(Instant::now()));
+        push(&mut queue, "b").unwrap();
+        assert_eq!(take(&mut queue), ("ab".into(), Some(2)));
+        queue.acknowledge(1);
+        assert_eq!(take(&mut queue), ("b".into(), Some(3)));
+        queue.acknowledge(99);
+        assert_eq!(queue.len(), 1, "a number that was never given");
+        queue.acknowledge(3);
+        assert_eq!((take(&mut queue), queue.bytes()), ((String::new(), Some(4)), 0));
+    }
+
+    #[test]
+    fn events_queued_before_acknowledgement_are_imported() {
+        let mut queue = Queue::new(LIMITS);
+        push(&mut queue, "a").unwrap();
+        queue.enable_ack();
+        assert_eq!(take(&mut queue), ("a".into(), Some(1)));
+        assert_eq!(queue.len(), 1);
+    }
+
+    #[test]
+    fn lazy_events_wait_for_company_or_their_time() {
+        let now = Instant::now();
+        let until = now + Duration::from_secs(5);
+        let mut queue = Queue::new(LIMITS);
+        queue.push(Bytes::from_static(b"l"), Some(until)).unwrap();
+        assert!(!queue.is_due(now) && queue.is_due(until));
+        assert_eq!(queue.lazy_until(), Some(until));
+        push(&mut queue, "n").unwrap();
+        assert!(queue.is_due(now));
+        assert_eq!(take(&mut queue).0, "ln");
+        assert_eq!((queue.lazy_until(), queue.is_due(until)), (None, false));
+    }
+}

@@ -1,0 +1,442 @@
+//! One session: its queue, its connect, its end.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::queue::{Queue, QueueLimits};
+use super::timesync::Timesync;
+use crate::codec::reply::{Advice, Reconnect};
+use crate::config::{Activity, Timing, Transport};
+
+/// What does not change while a session lives.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    pub(crate) limits: QueueLimits,
+    pub(crate) deliver_only: bool,
+    pub(crate) max_processing: Option<Duration>,
+    pub(crate) max_client_timeout: Duration,
+    pub(crate) activity: Option<(Activity, Duration)>,
+    pub(crate) tells_max_interval: bool,
+    /// When the credentials of the handshake run out.
+    pub(crate) credentials_end: Option<Instant>,
+}
+
+/// Longest `interval` that a client may ask for: it adds to the session's life.
+const MAX_CLIENT_INTERVAL: Duration = Duration::from_secs(300);
+
+/// A connect as it came.
+#[derive(Debug, Clone)]
+pub(crate) struct ConnectRequest {
+    /// JSON text of its `id`.
+    pub(crate) id: Option<Box<str>>,
+    pub(crate) transport: Transport,
+    pub(crate) timing: Timing,
+    /// `advice.timeout`.
+    pub(crate) timeout: Option<Duration>,
+    /// `advice.interval`.
+    pub(crate) interval: Option<Duration>,
+    /// It sent advice, so it may have forgotten ours.
+    pub(crate) has_advice: bool,
+    /// `ext.ack`.
+    pub(crate) ack: Option<u64>,
+    pub(crate) timesync: Option<Timesync>,
+    /// Nothing else came with it.
+    pub(crate) alone: bool,
+}
+
+/// What becomes of a connect.
+#[derive(Debug)]
+pub(crate) enum ConnectStep {
+    Answer(Box<ConnectAnswer>),
+    /// Held; ask [`Session::poll_connect`] with this number when woken or when the time comes.
+    Hold { token: u64, until: Instant },
+}
+
+/// What a held connect's handler finds.
+#[derive(Debug)]
+pub(crate) enum Held {
+    Wait { until: Instant },
+    Answer(Box<ConnectAnswer>),
+    /// A newer connect took its place.
+    Superseded,
+}
+
+/// A reply to a connect, with the events that go before it.
+#[derive(Debug)]
+pub(crate) struct ConnectAnswer {
+    pub(crate) id: Option<Box<str>>,
+    pub(crate) end: Option<End>,
+    pub(crate) advice: Option<Advice>,
+    pub(crate) ack: Option<u64>,
+    pub(crate) timesync: Option<[(&'static str, i64); 4]>,
+    pub(crate) events: Vec<Bytes>,
+}
+
+/// Why a session is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The client disconnected.
+    Disconnected,
+    /// The server ended it.
+    Kicked,
+    /// Nothing came for too long, or its credentials ran out.
+    Expired,
+    /// Its queue was full.
+    QueueFull,
+    /// The server goes away; another one may be there soon.
+    Shutdown,
+}
+
+/// What a delivery calls for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Delivered {
+    /// Nothing now.
+    Queued,
+    /// Something is to be written.
+    Due,
+    /// The session ended because its queue is full.
+    Overflow,
+    /// The session is over.
+    Ignored,
+}
+
+/// Whether events go out at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Push {
+    Off,
+    On,
+}
+
+#[derive(Debug)]
+enum Connect {
+    Idle,
+    Held { token: u64, until: Instant, request: Box<ConnectRequest> },
+}
+
+/// The state machine of one session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    options: Options,
+    queue: Queue,
+    connect: Connect,
+    token: u64,
+    connected: bool,
+    transport: Transport,
+    interval: Duration,
+    max_interval: Duration,
+    push: Push,
+    requests: u32,
+    expires: Option<Instant>,
+    active: Instant,
+    end: Option<End>,
+}
+
+impl Session {
+    /// A session that has just shaken hands.
+    pub(crate) fn new(now: Instant, options: Options, timing: Timing, transport: Transport) -> Self {
+        Self {
+            options,
+            queue: Queue::new(options.limits),
+            connect: Connect::Idle,
+            token: 0,
+            connected: false,
+            transport,
+            interval: timing.interval,
+            max_interval: timing.max_interval,
+            push: Push::Off,
+            requests: 0,
+            // A session that only shook hands expires too.
+            expires: Some(now + timing.interval + timing.max_interval),
+            active: now,
+            end: None,
+        }
+    }
+
+    /// The ack extension was negotiated: events only leave with connect replies, and stay until they
+    /// are acknowledged.
+    pub(crate) fn enable_ack(&mut self) {
+        self.queue.enable_ack();
+        self.options.deliver_only = true;
+        self.push = Push::Off;
+    }
+
+    pub(crate) fn end(&self) -> Option<End> {
+        self.end
+    }
+
+    pub(crate) fn queued(&self) -> (usize, usize) {
+        (self.queue.len(), self.queue.bytes())
+    }
+
+    pub(crate) fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// Whether events of non-connect replies are allowed.
+    fn delivers_anywhere(&self) -> bool {
+        !self.options.deliver_only
+    }
+
+    /// Whether a delivery can go straight to the socket, past the queue.
+    pub(crate) fn pushes(&self) -> bool {
+        self.push == Push::On && self.end.is_none() && self.queue.is_empty()
+    }
+
+    /// A socket was bound to the session, or went away.
+    pub(crate) fn set_push(&mut self, push: Push) {
+        self.push = if self.options.deliver_only { Push::Off } else { push };
+        if self.push == Push::On {
+            self.transport = Transport::WebSocket;
+        }
+    }
+
+    /// An event for this session. `lazy` is how long it may wait for company.
+    pub(crate) fn handle_delivery(&mut self, now: Instant, object: Bytes, lazy: Option<Duration>) -> Delivered {
+        if self.end.is_some() {
+            return Delivered::Ignored;
+        }
+        self.note_server_activity(now);
+        if self.queue.push(object, lazy.map(|delay| now + delay)).is_err() {
+            self.finish(now, End::QueueFull);
+            return Delivered::Overflow;
+        }
+        if self.is_due(now) { Delivered::Due } else { Delivered::Queued }
+    }
+
+    /// An event went to the socket past the queue.
+    pub(crate) fn note_server_activity(&mut self, now: Instant) {
+        if let Some((Activity::ClientAndServer, _)) = self.options.activity {
+            self.active = now;
+        }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.queue.is_due(now)
+            && self.requests == 0
+            && (self.push == Push::On || matches!(self.connect, Connect::Held { .. }))
+    }
+
+    /// A request of this session other than a connect begins: its own held connect is not woken until
+    /// [`end_request`](Self::end_request), because the reply can carry what comes meanwhile.
+    pub(crate) fn begin_request(&mut self, now: Instant) {
+        self.requests += 1;
+        self.active = now;
+        // #650: who publishes between two connects is alive.
+        if let Some(expires) = &mut self.expires {
+            *expires = (*expires).max(now + self.max_interval);
+        }
+    }
+
+    /// The request's replies are complete; true if something else must be written now.
+    pub(crate) fn end_request(&mut self, now: Instant) -> bool {
+        self.requests = self.requests.saturating_sub(1);
+        self.is_due(now)
+    }
+
+    /// A connect came.
+    pub(crate) fn handle_connect(&mut self, now: Instant, request: ConnectRequest) -> ConnectStep {
+        if self.end.is_some() {
+            return ConnectStep::Answer(Box::new(self.answer(now, &request, None)));
+        }
+        let first = !std::mem::replace(&mut self.connected, true);
+        let advise = request.has_advice || self.transport != request.transport;
+        self.transport = request.transport;
+        self.interval = request.interval.unwrap_or_default().min(MAX_CLIENT_INTERVAL).max(request.timing.interval);
+        self.max_interval = request.timing.max_interval;
+        if let Some(ack) = request.ack {
+            self.queue.acknowledge(ack);
+        }
+        let timeout = request.timeout.unwrap_or(request.timing.timeout).min(self.options.max_client_timeout);
+        self.token += 1;
+        self.expires = None;
+        if first || !request.alone || timeout.is_zero() || (self.queue.is_due(now) && self.requests == 0) {
+            self.connect = Connect::Idle;
+            let advice = advise.then(|| self.advice(&request));
+            return ConnectStep::Answer(Box::new(self.answer(now, &request, advice)));
+        }
+        let (token, until) = (self.token, now + timeout);
+        let request = Box::new(ConnectRequest { has_advice: advise, ..request });
+        self.connect = Connect::Held { token, until, request };
+        ConnectStep::Hold { token, until: self.wait_until(until) }
+    }
+
+    /// Whether a held connect is to be answered now.
+    pub(crate) fn poll_connect(&mut self, now: Instant, token: u64) -> Held {
+        let Connect::Held { token: held, until, .. } = &self.connect else { return Held::Superseded };
+        let (held, until) = (*held, *until);
+        if held != token {
+            return Held::Superseded;
+        }
+        if self.end.is_none() && now < until && !self.is_due(now) {
+            return Held::Wait { until: self.wait_until(until) };
+        }
+        let Connect::Held { request, .. } = std::mem::replace(&mut self.connect, Connect::Idle) else {
+            return Held::Superseded;
+        };
+        let advice = (request.has_advice && self.end.is_none()).then(|| self.advice(&request));
+        Held::Answer(Box::new(self.answer(now, &request, advice)))
+    }
+
+    /// The held connect's number, for a transport that keeps no task per connect.
+    pub(crate) fn held(&self) -> Option<u64> {
+        match &self.connect {
+            Connect::Held { token, .. } => Some(*token),
+            Connect::Idle => None,
+        }
+    }
+
+    /// The connection under a held connect is gone; its events stay.
+    pub(crate) fn drop_connect(&mut self, now: Instant, token: u64) {
+        if self.held() == Some(token) {
+            self.connect = Connect::Idle;
+            self.start_expiry(now);
+        }
+    }
+
+    /// Answers a connect that was about to be held, because its browser holds another session's.
+    /// `wait` is when to try again; without it the client shall stay away.
+    pub(crate) fn refuse_hold(&mut self, now: Instant, token: u64, wait: Option<Duration>) -> Option<ConnectAnswer> {
+        if self.held() != Some(token) {
+            return None;
+        }
+        let Connect::Held { request, .. } = std::mem::replace(&mut self.connect, Connect::Idle) else {
+            return None;
+        };
+        let mut advice = match wait {
+            Some(wait) => Advice { interval_ms: Some(millis(wait)), ..Advice::new(Reconnect::Retry) },
+            None => Advice::NONE,
+        };
+        advice.multiple_clients = true;
+        // The next connect may come that much later.
+        self.interval = self.interval.max(wait.unwrap_or_default());
+        Some(self.answer(now, &request, Some(advice)))
+    }
+
+    /// The socket is gone: the session lives on as if its connect had just been answered.
+    pub(crate) fn drop_socket(&mut self, now: Instant) {
+        self.push = Push::Off;
+        if self.transport == Transport::WebSocket {
+            self.connect = Connect::Idle;
+            self.start_expiry(now);
+        }
+    }
+
+    /// Events that may go with a reply other than a connect's, or as a push.
+    pub(crate) fn poll_events(&mut self, now: Instant) -> Vec<Bytes> {
+        if self.delivers_anywhere() && self.end.is_none() && !self.queue.is_empty() {
+            self.note_server_activity(now);
+            self.queue.take().0
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Like [`poll_events`](Self::poll_events), once they are due and nothing else will carry them.
+    pub(crate) fn poll_push(&mut self, now: Instant) -> Vec<Bytes> {
+        if self.push == Push::On && self.is_due(now) { self.poll_events(now) } else { Vec::new() }
+    }
+
+    /// Events that may follow a handshake's reply.
+    pub(crate) fn poll_handshake_events(&mut self) -> (Vec<Bytes>, Option<u64>) {
+        self.queue.take()
+    }
+
+    /// Ends the session; the first reason counts. A held connect is answered by the next poll.
+    pub(crate) fn finish(&mut self, now: Instant, end: End) {
+        if self.end.is_none() {
+            self.end = Some(end);
+            self.push = Push::Off;
+            self.queue.clear();
+            // Whoever comes back after its queue ran over is told why for as long as it may come back.
+            let remembered =
+                if end == End::QueueFull { self.interval + self.max_interval } else { Duration::ZERO };
+            self.expires = Some(now + remembered);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let processing = match (&self.connect, self.options.max_processing) {
+            (Connect::Held { until, .. }, Some(max)) => Some(*until + max),
+            _ => None,
+        };
+        let lazy = self.queue.lazy_until().filter(|_| self.push == Push::On);
+        let idle = self.options.activity.map(|(_, max)| self.active + max);
+        if self.end.is_some() {
+            return self.expires;
+        }
+        [self.expires, processing, lazy, idle, self.options.credentials_end].into_iter().flatten().min()
+    }
+
+    /// Time passed. True if something is to be written: lazy events, or the answer of a session that
+    /// just ended.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> bool {
+        let overdue = match (&self.connect, self.options.max_processing) {
+            (Connect::Held { until, .. }, Some(max)) => *until + max <= now,
+            _ => false,
+        };
+        let idle = self.options.activity.is_some_and(|(_, max)| self.active + max <= now);
+        if self.end.is_none() && idle {
+            self.finish(now, End::Kicked);
+            return true;
+        }
+        let passed = |time: Option<Instant>| time.is_some_and(|time| time <= now);
+        if self.end.is_none() && (overdue || passed(self.expires) || passed(self.options.credentials_end)) {
+            self.finish(now, End::Expired);
+            return true;
+        }
+        self.is_due(now)
+    }
+
+    fn wait_until(&self, until: Instant) -> Instant {
+        self.queue.lazy_until().map_or(until, |lazy| until.min(lazy))
+    }
+
+    fn start_expiry(&mut self, now: Instant) {
+        if self.end.is_none() {
+            self.expires = Some(now + self.interval + self.max_interval);
+        }
+    }
+
+    fn answer(&mut self, now: Instant, request: &ConnectRequest, advice: Option<Advice>) -> ConnectAnswer {
+        let advice = match self.end {
+            None => advice,
+            Some(End::Disconnected | End::Kicked) => Some(Advice::NONE),
+            Some(End::Expired | End::QueueFull) => Some(Advice::HANDSHAKE),
+            Some(End::Shutdown) => {
+                // Spread by the connects' own numbers and times, so that not all come back at once.
+                let spread = i64::from(now.elapsed().subsec_nanos() % 100);
+                Some(Advice { interval_ms: Some(1000 + spread * 10), ..Advice::HANDSHAKE })
+            }
+        };
+        let (events, ack) = if self.end.is_none() { self.queue.take() } else { (Vec::new(), None) };
+        if !events.is_empty() {
+            self.note_server_activity(now);
+        }
+        self.start_expiry(now);
+        let timesync = request.timesync.and_then(|timesync| timesync.answer(now));
+        ConnectAnswer { id: request.id.clone(), end: self.end, advice, ack, timesync, events }
+    }
+
+    /// The advice of a session that goes on.
+    fn advice(&self, request: &ConnectRequest) -> Advice {
+        Advice::retry(request.timing, self.options.tells_max_interval)
+    }
+}
+
+impl Advice {
+    /// Go on: the times of the transport.
+    pub(crate) fn retry(timing: Timing, tells_max_interval: bool) -> Self {
+        Self {
+            interval_ms: Some(millis(timing.interval)),
+            timeout_ms: Some(millis(timing.timeout)),
+            max_interval_ms: tells_max_interval.then(|| millis(timing.max_interval)),
+            ..Self::new(Reconnect::Retry)
+        }
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,208 @@
+//! The sessions, and how many connects each browser holds.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use broker_core::{Filter, Principal, Subscriber};
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry as MapEntry;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use crate::codec::id::ClientId;
+use crate::mailbox::Mailbox;
+
+/// One session as requests find it.
+pub(crate) struct Member {
+    pub(crate) id: ClientId,
+    pub(crate) mailbox: Arc<Mailbox>,
+    /// Shared with the socket it was born on, whose outbox it is.
+    pub(crate) subscriber: Arc<Subscriber>,
+    pub(crate) principal: Principal,
+    /// The cookie of its handshake's browser.
+    pub(crate) browser: Option<Box<str>>,
+    pub(crate) address: Option<IpAddr>,
+    /// What it is subscribed to.
+    pub(crate) subscriptions: Mutex<SmallVec<[Filter; 1]>>,
+    pub(crate) replay: bool,
+    detached: AtomicBool,
+}
+
+impl Member {
+    pub(crate) fn new(
+        id: ClientId,
+        mailbox: Arc<Mailbox>,
+        subscriber: Arc<Subscriber>,
+        principal: Principal,
+        browser: Option<Box<str>>,
+        address: Option<IpAddr>,
+        replay: bool,
+    ) -> Self {
+        let (subscriptions, detached) = (Mutex::default(), AtomicBool::new(false));
+        Self { id, mailbox, subscriber, principal, browser, address, subscriptions, replay, detached }
+    }
+
+    /// Takes its subscriptions out of the broker. Not left to the drop: a socket may still hold the
+    /// subscriber for its outbox.
+    pub(crate) fn detach(&self) {
+        if !self.detached.swap(true, Ordering::Relaxed) {
+            let filters = std::mem::take(&mut *self.subscriptions.lock());
+            for filter in filters {
+                self.subscriber.unsubscribe(&filter, TAG);
+            }
+        }
+    }
+
+    /// Ends one subscription; nothing if there is none.
+    pub(crate) fn unsubscribe(&self, filter: &Filter) {
+        let known = {
+            let mut subscriptions = self.subscriptions.lock();
+            let at = subscriptions.iter().position(|known| known == filter);
+            at.map(|at| subscriptions.swap_remove(at)).is_some()
+        };
+        if known {
+            self.subscriber.unsubscribe(filter, TAG);
+        }
+    }
+}
+
+/// Sessions need not tell their subscriptions apart: each event is sent once, whatever matched.
+pub(crate) const TAG: u32 = 0;
+
+/// No room for another session.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TooMany;
+
+/// All sessions of a front.
+#[derive(Default)]
+pub(crate) struct Registry {
+    members: DashMap<ClientId, Arc<Member>>,
+    addresses: DashMap<IpAddr, usize>,
+    browsers: DashMap<Box<str>, SmallVec<[(ClientId, u64); 1]>>,
+}
+
+/// Bounds of the registry.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Capacity {
+    pub(crate) max_sessions: usize,
+    pub(crate) max_per_address: usize,
+}
+
+impl Registry {
+    /// Claims a place for a session of this address, before anything is made for it; [`insert`](Self::insert)
+    /// uses the place, [`release`](Self::release) gives it back.
+    pub(crate) fn reserve(&self, address: Option<IpAddr>, capacity: Capacity) -> Result<(), TooMany> {
+        if self.members.len() >= capacity.max_sessions {
+            return Err(TooMany);
+        }
+        let Some(address) = address else { return Ok(()) };
+        let mut count = self.addresses.entry(address).or_insert(0);
+        if *count >= capacity.max_per_address {
+            return Err(TooMany);
+        }
+        *count += 1;
+        Ok(())
+    }
+
+    pub(crate) fn release(&self, address: Option<IpAddr>) {
+        let Some(address) = address else { return };
+        if let MapEntry::Occupied(mut count) = self.addresses.entry(address) {
+            *count.get_mut() = count.get().saturating_sub(1);
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+
+    pub(crate) fn insert(&self, member: Arc<Member>) {
+        self.members.insert(member.id, member);
+    }
+
+    pub(crate) fn find(&self, id: &ClientId) -> Option<Arc<Member>> {
+        self.members.get(id).map(|member| Arc::clone(&member))
+    }
+
+    pub(crate) fn remove(&self, id: &ClientId) {
+        if let Some((_, member)) = self.members.remove(id) {
+            self.release(member.address);
+            member.detach();
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Those whose time has come, copied out so that no shard is locked while they are handled.
+    pub(crate) fn due(&self, now: Instant) -> Vec<Arc<Member>> {
+        let due = |member: &Arc<Member>| member.mailbox.needs_sweep(now).then(|| Arc::clone(member));
+        self.members.iter().filter_map(|member| due(&member)).collect()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Member>> {
+        self.members.iter().map(|member| Arc::clone(&member)).collect()
+    }
+
+    /// Counts a held connect of a browser; false if it holds `max` of other sessions already. A newer
+    /// connect of the same session takes the place of the older.
+    pub(crate) fn hold(&self, browser: &str, id: ClientId, token: u64, max: usize) -> bool {
+        let mut held = self.browsers.entry(browser.into()).or_default();
+        if let Some(known) = held.iter_mut().find(|(known, _)| *known == id) {
+            known.1 = token;
+            return true;
+        }
+        if held.len() >= max {
+            if held.is_empty() {
+                let key = held.key().clone();
+                drop(held);
+                self.browsers.remove_if(&key, |_, held| held.is_empty());
+            }
+            return false;
+        }
+        held.push((id, token));
+        true
+    }
+
+    /// The connect `token` is held no longer.
+    pub(crate) fn let_go(&self, browser: &str, id: ClientId, token: u64) {
+        if let MapEntry::Occupied(mut held) = self.browsers.entry(browser.into()) {
+            held.get_mut().retain(|known| *known != (id, token));
+            if held.get().is_empty() {
+                held.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_browser_holds_as_many_sessions_as_it_may() {
+        let registry = Registry::default();
+        let [a, b] = [(); 2].map(|()| ClientId::random().unwrap());
+        assert!(registry.hold("x", a, 1, 1) && !registry.hold("x", b, 1, 1) && registry.hold("y", b, 1, 1));
+        assert!(registry.hold("x", a, 2, 1), "the same session again");
+        registry.let_go("x", a, 1);
+        assert!(!registry.hold("x", b, 1, 1), "the newer connect is still held");
+        registry.let_go("x", a, 2);
+        assert!(registry.hold("x", b, 1, 1));
+        assert!(!registry.hold("z", a, 1, 0) && registry.browsers.len() == 2);
+    }
+
+    #[test]
+    fn addresses_are_counted() {
+        let registry = Registry::default();
+        let capacity = Capacity { max_sessions: 10, max_per_address: 1 };
+        let address = Some(IpAddr::from([127, 0, 0, 1]));
+        assert_eq!(registry.reserve(address, capacity), Ok(()));
+        assert_eq!(registry.reserve(address, capacity), Err(TooMany));
+        assert_eq!(registry.reserve(None, capacity), Ok(()));
+        registry.release(address);
+        assert!(registry.addresses.is_empty());
+        assert_eq!(registry.reserve(address, capacity), Ok(()));
+    }
+}

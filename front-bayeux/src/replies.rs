@@ -1,0 +1,61 @@
+//! Replies that are built from a session's answers.
+
+use crate::codec::object::Object;
+use crate::codec::reply::{Common, put_reply};
+use crate::config::Config;
+use crate::error::Fault;
+use crate::protocol::{ConnectAnswer, End};
+
+/// What a session that the server ends is told (CometD, "disconnect").
+pub(crate) const GOODBYE: &[u8] = br#"{"channel":"/meta/disconnect","successful":true}"#;
+
+/// The current time for a message, if messages carry one.
+pub(crate) fn timestamp(config: &Config) -> Option<String> {
+    config.events.timestamp.then(|| envelope::timestamp(broker_core::unix_ms()))
+}
+
+/// The reply to a connect, without its events.
+pub(crate) fn connect(answer: &ConnectAnswer, config: &Config) -> Vec<u8> {
+    let fault = match answer.end {
+        // Who is told to go away did nothing wrong.
+        None | Some(End::Disconnected | End::Kicked) => None,
+        Some(End::Expired) => Some(Fault::SessionUnknown),
+        Some(End::QueueFull) => Some(Fault::SessionLost("queue_full")),
+        Some(End::Shutdown) => Some(Fault::SessionLost("server_closing")),
+    };
+    let refused = answer.advice.is_some_and(|advice| {
+        advice.multiple_clients && advice.reconnect == crate::codec::reply::Reconnect::None
+    });
+    let fault = if refused { Some(Fault::MultipleClients) } else { fault };
+    let error = fault.map(|fault| fault.wire());
+    let timestamp = timestamp(config);
+    let common = Common {
+        channel: Some("\"/meta/connect\""),
+        id: answer.id.as_deref(),
+        error: error.as_deref(),
+        advice: answer.advice,
+        timestamp: timestamp.as_deref(),
+    };
+    let mut out = Vec::with_capacity(160);
+    put_reply(&mut out, &common, |object| {
+        if answer.ack.is_some() || answer.timesync.is_some() {
+            object.object("ext", |ext| put_ext(ext, answer));
+        }
+    });
+    out
+}
+
+fn put_ext(ext: &mut Object<'_>, answer: &ConnectAnswer) {
+    if let Some(ack) = answer.ack {
+        ext.number("ack", i64::try_from(ack).unwrap_or(i64::MAX));
+    }
+    if let Some(fields) = answer.timesync {
+        ext.object("timesync", |timesync| put_timesync(timesync, fields));
+    }
+}
+
+pub(crate) fn put_timesync(object: &mut Object<'_>, fields: [(&'static str, i64); 4]) {
+    for (name, value) in fields {
+        object.number(name, value);
+    }
+}

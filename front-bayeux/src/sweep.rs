@@ -1,0 +1,57 @@
+//! The one task that watches time for all sessions, and the end of all.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use crate::front::Shared;
+use crate::protocol::End;
+
+/// Sessions handled before other tasks get their turn.
+const BEFORE_YIELD: usize = 256;
+
+/// Looks for sessions whose time has come, every `period`, until the front is gone.
+pub(crate) async fn run(front: Weak<Shared>, period: Duration) {
+    let mut ticks = tokio::time::interval(period.max(Duration::from_millis(1)));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let Some(shared) = front.upgrade().filter(|shared| !shared.is_stopped()) else { return };
+        sweep(&shared, Instant::now()).await;
+    }
+}
+
+async fn sweep(shared: &Shared, now: Instant) {
+    for (count, member) in shared.registry.due(now).into_iter().enumerate() {
+        if count % BEFORE_YIELD == BEFORE_YIELD - 1 {
+            tokio::task::yield_now().await;
+        }
+        let Some(swept) = member.mailbox.sweep(now) else { continue };
+        if swept.forget {
+            shared.registry.remove(&member.id);
+            if swept.end == End::Expired {
+                shared.counters().expired();
+            }
+        } else {
+            // It is remembered for a while, but no longer subscribed.
+            member.detach();
+        }
+    }
+}
+
+/// Says goodbye to everybody and waits until they are gone, at most `window`.
+pub(crate) async fn shutdown(shared: Arc<Shared>, window: Duration) {
+    let deadline = tokio::time::Instant::now() + window;
+    let now = Instant::now();
+    shared.closed.notify_waiters();
+    for (count, member) in shared.registry.all().into_iter().enumerate() {
+        if count % BEFORE_YIELD == BEFORE_YIELD - 1 {
+            tokio::task::yield_now().await;
+        }
+        member.mailbox.finish(now, End::Shutdown);
+        shared.registry.remove(&member.id);
+    }
+    while !shared.counters().is_quiet() && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

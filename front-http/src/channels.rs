@@ -1,0 +1,75 @@
+//! `GET /v1/channels` and `/v1/channels/{channel…}`: which channels are in use.
+
+use broker_core::{Action, ChannelInfo, Filter, HistoryQuery, Order, Principal};
+use envelope::write_string;
+
+use crate::error::Error;
+use crate::front::Shared;
+use crate::history::limit;
+use crate::name;
+use crate::publish::invalid;
+
+/// A page of channels in the order of their names. `cursor` is the last name of the page before, as `next` gave it.
+/// Channels that the principal may not look at are left out.
+pub(crate) fn list(shared: &Shared, principal: &Principal, query: Option<&str>) -> Result<Vec<u8>, Error> {
+    let (mut prefix, mut cursor, mut count) = (String::new(), None, 100.min(shared.config.max_page));
+    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        match &*name {
+            "prefix" => prefix = value.into_owned(),
+            "cursor" => cursor = Some(value.into_owned()),
+            "limit" => count = limit(&value, shared.config.max_page)?,
+            "access_token" => {}
+            other => return Err(invalid(other, "unknown; known are prefix, cursor, limit")),
+        }
+    }
+    let page = shared.broker.channels(&prefix, cursor.as_deref(), count);
+    let mut out = b"{\"channels\":[".to_vec();
+    let mut first = true;
+    for info in &page.channels {
+        if !principal.allows(Action::Presence, &info.channel) {
+            continue;
+        }
+        if !std::mem::take(&mut first) {
+            out.push(b',');
+        }
+        write(shared, info, &mut out);
+    }
+    out.extend_from_slice(b"],\"next\":");
+    match page.channels.last() {
+        Some(last) if page.more => write_string(last.channel.as_str(), &mut out),
+        _ => out.extend_from_slice(b"null"),
+    }
+    out.push(b'}');
+    Ok(out)
+}
+
+/// One channel; 404 if it has no subscriber and nothing in the log.
+pub(crate) fn one(shared: &Shared, principal: &Principal, channel: &str) -> Result<Vec<u8>, Error> {
+    let channel = name::channel(channel)?;
+    if !principal.allows(Action::Presence, &channel) {
+        return Err(Error::Forbidden { action: "look at", name: channel.as_str().to_owned() });
+    }
+    let retained = shared.broker.retained(&channel).is_some();
+    let info = match shared.broker.channel(&channel) {
+        Some(info) => info,
+        None if retained => ChannelInfo { channel, subscriptions: 0 },
+        None => return Err(Error::NotInUse(channel.as_str().to_owned())),
+    };
+    let mut out = Vec::new();
+    write(shared, &info, &mut out);
+    Ok(out)
+}
+
+/// Messages are counted up to here; a channel with more shows this number.
+const MAX_COUNTED: usize = 1_000;
+
+fn write(shared: &Shared, info: &ChannelInfo, out: &mut Vec<u8>) {
+    let newest = HistoryQuery { after: None, limit: MAX_COUNTED, order: Order::Newest };
+    let messages = shared.broker.history(&Filter::literal(info.channel.clone()), newest).messages.len();
+    let retained = shared.broker.retained(&info.channel).is_some();
+    out.extend_from_slice(b"{\"channel\":");
+    write_string(info.channel.as_str(), out);
+    let rest =
+        format!(",\"subscribers\":{},\"messages\":{messages},\"retained\":{retained}}}", info.subscriptions);
+    out.extend_from_slice(rest.as_bytes());
+}

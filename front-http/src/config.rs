@@ -1,0 +1,51 @@
+//! Limits and habits of the API.
+
+use std::time::Duration;
+
+use http_edge::{OriginPolicy, TokenSources};
+
+/// How the API is set up. Every default suits a broker that anybody on the machine may use.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the API is mounted. Default `/v1`. `/healthz`, `/readyz` and `/metrics` stay where they are.
+    pub path: String,
+    /// Pages that may call the API. Default any.
+    pub origins: OriginPolicy,
+    /// Where a token is read beside the headers. Default nowhere.
+    pub token_sources: TokenSources,
+    /// Longest request body in bytes, batches included. Default 16 MiB; longer ones are 413. One payload is bounded by the broker's
+    /// `max_message_bytes`.
+    pub max_request_bytes: usize,
+    /// Messages in one array, and channels in one item. Default 1,000; more are 400.
+    pub max_batch: usize,
+    /// Messages in one page of history or channels. Default 1,000; a larger `limit` is 400.
+    pub max_page: usize,
+    /// Payload bytes in one page of history. Default 8 MiB; a page ends before it, with at least one message.
+    pub max_page_bytes: usize,
+    /// The longest `wait`. Default 55 s, below the minute that functions and gateways allow; longer ones are cut to it.
+    pub max_wait: Duration,
+    /// How long an idempotency key is remembered. Default 5 minutes.
+    pub idempotency_window: Duration,
+    /// Idempotency keys remembered. Default 100,000; then a publish with a new key is 503 rather than forgetting one early.
+    pub max_idempotency_keys: usize,
+    /// Bytes that they take. Default 64 MiB; then the same.
+    pub max_idempotency_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            path: "/v1".to_owned(),
+            origins: OriginPolicy::Any,
+            token_sources: TokenSources::default(),
+            max_request_bytes: 16 << 20,
+            max_batch: 1_000,
+            max_page: 1_000,
+            max_page_bytes: 8 << 20,
+            max_wait: Duration::from_secs(55),
+            idempotency_window: Duration::from_secs(300),
+            max_idempotency_keys: 100_000,
+            max_idempotency_bytes: 64 << 20,
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The front: from a request to its answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use broker_core::{Authenticator, Broker, Principal};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http_edge::{Body, BoxError, Cookies, OriginPolicy, Problem, Response, credentials_from, read_body};
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use crate::error::Error;
+use crate::idempotency::Idempotency;
+use crate::metrics::{self, MetricSource};
+use crate::publish::{Published, publish_items, publish_lines, publish_raw};
+use crate::route::Resource;
+use crate::stats::Counters;
+use crate::{Config, Stats, channels, health, history, retained};
+
+/// The HTTP API over one broker. Clones are handles to the same front.
+#[derive(Clone)]
+pub struct Front(Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub(crate) broker: Broker,
+    authenticator: Arc<dyn Authenticator>,
+    pub(crate) config: Config,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) idempotency: Idempotency,
+    pub(crate) ready: AtomicBool,
+    /// True once the front shuts down: requests that are held end.
+    pub(crate) closing: watch::Sender<bool>,
+    pub(crate) sources: RwLock<Vec<Arc<dyn MetricSource>>>,
+}
+
+impl Front {
+    /// The API on `broker`, for whom `authenticator` knows. It is ready at once.
+    pub fn new(broker: Broker, authenticator: Arc<dyn Authenticator>, config: Config) -> Self {
+        let idempotency = Idempotency::new(
+            config.idempotency_window,
+            config.max_idempotency_keys,
+            config.max_idempotency_bytes,
+        );
+        Front(Arc::new(Shared {
+            broker,
+            authenticator,
+            config,
+            counters: Arc::default(),
+            idempotency,
+            ready: AtomicBool::new(true),
+            closing: watch::Sender::new(false),
+            sources: RwLock::default(),
+        }))
+    }
+
+    /// Answers one request. Every answer carries `X-Request-Id`: the request's own, or a new one.
+    pub async fn handle<B>(&self, request: Request<B>) -> Response
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (parts, body) = request.into_parts();
+        let shared = &self.0;
+        let mut response = match shared.answer(&parts, body).await {
+            Ok(response) => response,
+            Err(error) => Problem::from(error).response(),
+        };
+        shared.counters.answered(response.status().as_u16());
+        let headers = response.headers_mut();
+        if parts.method != Method::OPTIONS {
+            shared.config.origins.cors_headers(&parts.headers, shared.cookies(), headers);
+        }
+        headers.insert("x-request-id", request_id(&parts.headers));
+        response
+    }
+
+    /// Adds what `/metrics` shows, e.g. another front's counters.
+    pub fn add_metrics(&self, source: Arc<dyn MetricSource>) {
+        self.0.sources.write().push(source);
+    }
+
+    /// What `/readyz` says: 200 or 503. Set to false when the service is about to stop, before it does.
+    pub fn set_ready(&self, ready: bool) {
+        self.0.ready.store(ready, Relaxed);
+    }
+
+    /// Fails readiness and answers the requests that are held, at once. `window` is not needed: nothing here outlives an
+    /// answer.
+    pub async fn shutdown(&self, window: Duration) {
+        let _ = window;
+        self.set_ready(false);
+        self.0.closing.send_replace(true);
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> Stats {
+        self.0.counters.snapshot()
+    }
+}
+
+impl std::fmt::Debug for Front {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Front").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Cookies go along only where they are read and the origins are listed.
+    fn cookies(&self) -> Cookies {
+        let listed = matches!(self.config.origins, OriginPolicy::List(_));
+        if listed && self.config.token_sources.cookie.is_some() { Cookies::Include } else { Cookies::Omit }
+    }
+
+    async fn answer<B>(self: &Arc<Self>, parts: &Parts, body: B) -> Result<Response, Error>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let resource = Resource::find(parts.uri.path(), &self.config.path)?;
+        let method = &parts.method;
+        if method == Method::OPTIONS {
+            return Ok(self.config.origins.preflight(&parts.headers, self.cookies(), resource.methods()));
+        }
+        if !resource.answers(method) {
+            return Err(Error::Method(resource.methods()));
+        }
+        // A page can send some POSTs without asking first, so refusing it the answer is not enough.
+        if !self.config.origins.allows(&parts.headers) {
+            return Err(Error::Origin);
+        }
+        match resource {
+            Resource::Health => return Ok(health::live()),
+            Resource::Ready => return Ok(health::ready(self.ready.load(Relaxed))),
+            Resource::Metrics => return Ok(metrics::answer(self)),
+            _ => {}
+        }
+        let credentials = credentials_from(parts, &self.config.token_sources);
+        let principal = self.authenticator.authenticate(credentials.for_protocol("http")).await?;
+        match resource {
+            Resource::Publish(_) if method == Method::HEAD => Ok(nothing(&resource)),
+            Resource::Publish(Some(channel)) => {
+                let body = read_body(body, self.broker.config().max_message_bytes).await?;
+                publish_raw(self, &principal, &channel, parts, &body, false).map(|done| published(&done))
+            }
+            Resource::Publish(None) => self.publish_many(parts, &principal, body).await,
+            Resource::History(filter) => {
+                history::answer(self, &principal, &filter, parts.uri.query()).await.map(json)
+            }
+            Resource::Retained(channel) if method == Method::PUT => {
+                let body = read_body(body, self.broker.config().max_message_bytes).await?;
+                publish_raw(self, &principal, &channel, parts, &body, true).map(|done| published(&done))
+            }
+            Resource::Retained(channel) if method == Method::DELETE => {
+                retained::clear(self, &principal, &channel)
+            }
+            Resource::Retained(channel) => retained::show(self, &principal, &channel, parts.uri.query()),
+            Resource::Channels(None) => channels::list(self, &principal, parts.uri.query()).map(json),
+            Resource::Channels(Some(channel)) => channels::one(self, &principal, &channel).map(json),
+            Resource::Health | Resource::Ready | Resource::Metrics => Err(Error::NotFound),
+        }
+    }
+
+    async fn publish_many<B>(
+        self: &Arc<Self>,
+        parts: &Parts,
+        principal: &Principal,
+        body: B,
+    ) -> Result<Response, Error>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        match media_type(&parts.headers)? {
+            Media::Json => {
+                let body = read_body(body, self.config.max_request_bytes).await?;
+                publish_items(self, principal, &body).map(|results| json(results.json))
+            }
+            Media::Lines => {
+                let mut response =
+                    http::Response::new(publish_lines(Arc::clone(self), principal.clone(), body));
+                let ndjson = HeaderValue::from_static("application/x-ndjson");
+                response.headers_mut().insert(header::CONTENT_TYPE, ndjson);
+                Ok(response)
+            }
+        }
+    }
+}
+
+enum Media {
+    Json,
+    Lines,
+}
+
+/// What a body of items is sent as. None, and curl's default, count as JSON.
+fn media_type(headers: &HeaderMap) -> Result<Media, Error> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(Media::Json) };
+    let text = String::from_utf8_lossy(value.as_bytes());
+    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match &*essence {
+        "" | "application/json" | "application/x-www-form-urlencoded" => Ok(Media::Json),
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Ok(Media::Lines),
+        _ => Err(Error::MediaType(text.into_owned(), "application/json or application/x-ndjson")),
+    }
+}
+
+fn published(done: &Published) -> Response {
+    let mut out = Vec::with_capacity(128);
+    done.write_to(&mut out);
+    json(out)
+}
+
+/// 200 with a JSON document.
+pub(crate) fn json(document: Vec<u8>) -> Response {
+    let mut response = http::Response::new(Body::full(document));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// `HEAD` where only `POST` does something: what may be done, and nothing else.
+fn nothing(resource: &Resource) -> Response {
+    let mut response = http::Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(resource.methods()));
+    response
+}
+
+/// The client's own id if it is short and printable, so that its logs and ours meet; else 64 random bits.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    const MAX_BYTES: usize = 128;
+    if let Some(id) = headers.get("x-request-id")
+        && (1..=MAX_BYTES).contains(&id.len())
+        && id.as_bytes().iter().all(u8::is_ascii_graphic)
+    {
+        return id.clone();
+    }
+    let mut id = [0; 16];
+    let mut random = fastrand::u64(..);
+    for digit in &mut id {
+        let nibble = (random & 15) as u8;
+        *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+        random >>= 4;
+    }
+    HeaderValue::from_bytes(&id).unwrap_or(HeaderValue::from_static("0"))
+}

@@ -1,0 +1,27 @@
+//! `/healthz` and `/readyz`, for whoever restarts and balances.
+
+use http::{HeaderValue, StatusCode, header};
+use http_edge::{Body, Response};
+
+/// The process answers.
+pub(crate) fn live() -> Response {
+    plain(StatusCode::OK, "ok\n")
+}
+
+/// Whether new clients should be sent here.
+pub(crate) fn ready(ready: bool) -> Response {
+    if ready {
+        plain(StatusCode::OK, "ready\n")
+    } else {
+        plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n")
+    }
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response {
+    let mut response = http::Response::new(Body::full(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain;charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,179 @@
+//! `GET /v1/history/{channel…}`: what the log holds, now or as soon as there is something.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_core::{Action, Event, Filter, HistoryQuery, Message, MessageId, Order, Principal};
+use envelope::{envelope, write_string};
+use tokio::time::{Instant, timeout_at};
+
+use crate::error::Error;
+use crate::front::Shared;
+use crate::name;
+use crate::publish::invalid;
+
+/// The parameters of a request for history.
+#[derive(Debug, PartialEq)]
+struct Query {
+    after: Option<MessageId>,
+    limit: usize,
+    order: Order,
+    wait: Duration,
+}
+
+const DEFAULT_LIMIT: usize = 100;
+
+impl Query {
+    fn read(query: Option<&str>, max_page: usize, max_wait: Duration) -> Result<Query, Error> {
+        let mut read = Query {
+            after: None,
+            limit: DEFAULT_LIMIT.min(max_page),
+            order: Order::Oldest,
+            wait: Duration::ZERO,
+        };
+        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            match &*name {
+                "after" => {
+                    read.after = Some(value.parse().map_err(|_| invalid("after", "not a message id"))?)
+                }
+                "limit" => read.limit = limit(&value, max_page)?,
+                "order" => {
+                    read.order = match &*value {
+                        "asc" => Order::Oldest,
+                        "desc" => Order::Newest,
+                        _ => return Err(invalid("order", "not `asc` or `desc`")),
+                    }
+                }
+                "wait" => {
+                    let secs: f64 = value.parse().map_err(|_| invalid("wait", "not a number of seconds"))?;
+                    if !(0.0..=86_400.0).contains(&secs) {
+                        return Err(invalid("wait", "not between 0 and a day, in seconds"));
+                    }
+                    read.wait = Duration::from_secs_f64(secs).min(max_wait);
+                }
+                "access_token" => {}
+                other => return Err(invalid(other, "unknown; known are after, limit, order, wait")),
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// A page's size: 1 to `max`.
+pub(crate) fn limit(value: &str, max: usize) -> Result<usize, Error> {
+    match value.parse() {
+        Ok(limit) if (1..=max).contains(&limit) => Ok(limit),
+        _ => Err(invalid("limit", format!("not between 1 and {max}"))),
+    }
+}
+
+/// One page as JSON. With `wait`, an empty one is held until something comes, the time is over, or the front shuts down.
+pub(crate) async fn answer(
+    shared: &Arc<Shared>,
+    principal: &Principal,
+    filter: &str,
+    query: Option<&str>,
+) -> Result<Vec<u8>, Error> {
+    let query = Query::read(query, shared.config.max_page, shared.config.max_wait)?;
+    let filter = name::filter(filter)?;
+    if !principal.allows_filter(Action::History, &filter) {
+        return Err(Error::Forbidden { action: "read the history of", name: filter.to_string() });
+    }
+    if query.wait.is_zero() {
+        return Ok(page(shared, principal, &filter, &query).json);
+    }
+    // Subscribed before the log is read, so that nothing falls between.
+    let mut live = shared.broker.subscribe(filter.clone())?;
+    let mut closing = shared.closing.subscribe();
+    let deadline = Instant::now() + query.wait;
+    loop {
+        let page = page(shared, principal, &filter, &query);
+        if !page.is_empty || *closing.borrow_and_update() {
+            return Ok(page.json);
+        }
+        let next = async {
+            tokio::select! {
+                event = live.next() => event.is_some(),
+                _ = closing.changed() => true,
+            }
+        };
+        match timeout_at(deadline, next).await {
+            Ok(true) => {}
+            Ok(false) | Err(_) => return Ok(page.json),
+        }
+        // One look at the log serves all that came meanwhile.
+        while let Some(Event::Message(_) | Event::Lagged(_)) = now_or_never(live.next()) {}
+    }
+}
+
+/// What a future yields without waiting.
+fn now_or_never<T>(future: impl Future<Output = Option<T>>) -> Option<T> {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(future).poll(&mut context) {
+        std::task::Poll::Ready(value) => value,
+        std::task::Poll::Pending => None,
+    }
+}
+
+struct Page {
+    json: Vec<u8>,
+    /// Nothing new, and no gap to be told of.
+    is_empty: bool,
+}
+
+fn page(shared: &Shared, principal: &Principal, filter: &Filter, query: &Query) -> Page {
+    let asked = HistoryQuery { after: query.after, limit: query.limit, order: query.order };
+    let history = shared.broker.history(filter, asked);
+    let mut json = b"{\"epoch\":".to_vec();
+    let first = history.first.to_string();
+    write_string(first.split('-').next().unwrap_or_default(), &mut json);
+    json.extend_from_slice(b",\"first\":");
+    write_string(&first, &mut json);
+    json.extend_from_slice(b",\"last\":");
+    write_string(&history.last.to_string(), &mut json);
+    json.extend_from_slice(if history.gap { b",\"gap\":true" } else { b",\"gap\":false" });
+    json.extend_from_slice(b",\"messages\":[");
+    let (mut bytes, mut count) = (0, 0);
+    let allowed = |message: &&Arc<Message>| principal.allows(Action::History, message.channel());
+    for message in history.messages.iter().filter(allowed) {
+        bytes += message.payload().len();
+        if count > 0 {
+            if bytes > shared.config.max_page_bytes {
+                break;
+            }
+            json.push(b',');
+        }
+        count += 1;
+        json.extend_from_slice(&envelope(message));
+    }
+    json.extend_from_slice(b"]}");
+    Page { json, is_empty: count == 0 && !history.gap }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_bounded() {
+        let read = |query| Query::read(Some(query), 1_000, Duration::from_secs(55));
+        let all = read("after=k3-18&limit=1000&order=desc&wait=90").unwrap();
+        assert_eq!(all.after, Some(MessageId { epoch: 723, offset: 18 }));
+        assert_eq!((all.limit, all.order, all.wait), (1_000, Order::Newest, Duration::from_secs(55)));
+        for wrong in [
+            "after=",
+            "after=x",
+            "limit=0",
+            "limit=1001",
+            "limit=-1",
+            "limit=a",
+            "order=up",
+            "wait=-1",
+            "wait=NaN",
+            "wait=1e9",
+            "since=1",
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! `/metrics` in the OpenMetrics text format, written by the `prometheus-client` library.
+
+use std::fmt;
+use std::sync::Arc;
+
+use broker_core::Broker;
+use http::{HeaderValue, StatusCode, header};
+use http_edge::{Body, Response};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use crate::front::Shared;
+
+/// One number to show.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Metric {
+    /// Without the prefix `fanwire_` and without a counter's `_total`, e.g. `sse_streams`. Unique.
+    pub name: &'static str,
+    /// One sentence without its full stop.
+    pub help: &'static str,
+    /// The number and what it means over time.
+    pub value: Value,
+}
+
+/// A number, and whether it may fall.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Value {
+    /// Only grows while the process lives.
+    Counter(u64),
+    /// Goes up and down.
+    Gauge(u64),
+}
+
+/// Where numbers come from, read at each scrape. Implemented for closures.
+pub trait MetricSource: Send + Sync + 'static {
+    /// Appends the numbers as they are now. Must not block.
+    fn collect(&self, out: &mut Vec<Metric>);
+}
+
+impl<F: Fn(&mut Vec<Metric>) + Send + Sync + 'static> MetricSource for F {
+    fn collect(&self, out: &mut Vec<Metric>) {
+        self(out);
+    }
+}
+
+/// The answer to a scrape: the broker, this API, and every source that was added.
+pub(crate) fn answer(shared: &Shared) -> Response {
+    let mut metrics = Vec::with_capacity(64);
+    of_broker(&shared.broker, &mut metrics);
+    of_api(shared, &mut metrics);
+    let sources: Vec<_> = shared.sources.read().iter().map(Arc::clone).collect();
+    for source in sources {
+        source.collect(&mut metrics);
+    }
+    let mut registry = Registry::with_prefix("fanwire");
+    registry.register_collector(Box::new(Snapshot(metrics)));
+    let mut out = String::new();
+    let mut response = match text::encode(&mut out, &registry) {
+        Ok(()) => http::Response::new(Body::full(out)),
+        Err(fmt::Error) => {
+            let mut response = http::Response::new(Body::empty());
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response
+        }
+    };
+    let openmetrics = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, openmetrics);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Numbers as they were a moment ago.
+#[derive(Debug)]
+struct Snapshot(Vec<Metric>);
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for metric in &self.0 {
+            match metric.value {
+                Value::Counter(value) => {
+                    let counter = ConstCounter::new(value);
+                    let descriptor =
+                        encoder.encode_descriptor(metric.name, metric.help, None, MetricType::Counter)?;
+                    counter.encode(descriptor)?;
+                }
+                Value::Gauge(value) => {
+                    let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+                    let descriptor =
+                        encoder.encode_descriptor(metric.name, metric.help, None, MetricType::Gauge)?;
+                    gauge.encode(descriptor)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn of_broker(broker: &Broker, out: &mut Vec<Metric>) {
+    let stats = broker.stats();
+    let counter = |name, help, value| Metric { name, help, value: Value::Counter(value) };
+    let gauge = |name, help, value: usize| Metric { name, help, value: Value::Gauge(value as u64) };
+    let waiting = |of: fn(&broker_core::LaneStats) -> usize| stats.lanes.iter().map(of).sum::<usize>();
+    out.extend([
+        counter("published_messages", "Messages taken from publishers", stats.published),
+        counter("published_bytes", "Payload bytes of the messages taken", stats.published_bytes),
+        counter("refused_busy", "Messages refused because a lane had too much waiting", stats.refused_busy),
+        counter("refused_messages", "Messages refused for any other reason", stats.refused),
+        counter("delivered_messages", "Deliveries handed to subscribers", stats.delivered),
+        counter("dropped_messages", "Frames thrown away for slow readers", stats.dropped),
+        gauge("channels", "Channels with a subscriber or a recorded message", stats.channels),
+        gauge("wildcard_filters", "Distinct filters with wildcards", stats.wildcard_filters),
+        gauge("subscribers", "Sessions, streams and in-process subscriptions", stats.subscribers),
+        gauge("subscriptions", "Subscriptions of all subscribers", stats.subscriptions),
+        gauge("retained_messages", "Retained messages", stats.retained_messages),
+        gauge("retained_bytes", "Bytes of the retained messages", stats.retained_bytes),
+        gauge("log_messages", "Messages in the log", stats.log_messages),
+        gauge("log_bytes", "Bytes of the log", stats.log_bytes),
+        gauge("lanes", "Tasks that deliver", stats.lanes.len()),
+        gauge("waiting_deliveries", "Deliveries that wait in lanes", waiting(|lane| lane.waiting_deliveries)),
+        gauge("waiting_bytes", "Payload bytes that wait in lanes", waiting(|lane| lane.waiting_bytes)),
+    ]);
+}
+
+fn of_api(shared: &Shared, out: &mut Vec<Metric>) {
+    let stats = shared.counters.snapshot();
+    let counter = |name, help, value| Metric { name, help, value: Value::Counter(value) };
+    out.extend([
+        counter("http_requests", "Requests answered by the HTTP API", stats.requests),
+        counter("http_published_messages", "Messages published over HTTP", stats.published),
+        counter("http_duplicates", "Publishes answered from an idempotency key", stats.duplicates),
+        counter("http_refused_rights", "Answers 401 and 403", stats.refused_rights),
+        counter("http_refused_busy", "Answers 429 and 503", stats.refused_busy),
+        counter("http_failed", "Other answers from 400 on", stats.failed),
+        counter("http_failed_items", "Items of batches that were refused", stats.failed_items),
+        Metric {
+            name: "http_idempotency_keys",
+            help: "Idempotency keys remembered",
+            value: Value::Gauge(shared.idempotency.len() as u64),
+        },
+    ]);
+}

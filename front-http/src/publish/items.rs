@@ -1,0 +1,301 @@
+//! `POST /v1/publish` with JSON: one item, or an array of them.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use broker_core::{ContentType, Principal};
+use bytes::Bytes;
+use envelope::{MAX_DEPTH, is_valid_json};
+use http_edge::Problem;
+use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::options::{event, exclude, idempotency_key, ttl};
+use super::{Publication, own};
+use crate::error::Error;
+use crate::front::Shared;
+use crate::name;
+use crate::stats::Counters;
+
+/// One item as it is sent. Strings are borrowed where they hold no escapes; `data` always is.
+#[derive(serde::Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "an object with `channel` or `channels` and one of `data`, `text`, `base64`"
+)]
+struct Item<'a> {
+    #[serde(borrow)]
+    channel: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    channels: Option<Vec<Cow<'a, str>>>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    text: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    base64: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    content_type: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    event: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    key: Option<Cow<'a, str>>,
+    ttl: Option<f64>,
+    retain: Option<bool>,
+    #[serde(borrow)]
+    exclude: Option<Cow<'a, str>>,
+}
+
+/// `"data":null` is a payload, not its absence.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// What the request is answered with.
+pub(crate) struct Results {
+    /// One JSON document.
+    pub(crate) json: Vec<u8>,
+}
+
+/// Publishes the item, or the array of items, in `body`. A bad item harms only itself; a single one is an error of the
+/// whole request.
+pub(crate) fn publish_items(shared: &Shared, principal: &Principal, body: &Bytes) -> Result<Results, Error> {
+    let is_array = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+    let max = shared.config.max_batch;
+    let mut batch = Batch::default();
+    if is_array {
+        for item in parse_array(body, max)? {
+            batch.take(shared, item.get().as_bytes(), |text| publish_item(shared, principal, text, body));
+        }
+    } else {
+        match publish_item(shared, principal, body, body)? {
+            Answer::One(json) => return Ok(Results { json }),
+            Answer::Several(answers) => batch.add(shared, answers),
+        }
+    }
+    Ok(Results { json: batch.finish() })
+}
+
+/// Publishes one line of a stream; the answer is one line of JSON too.
+pub(crate) fn publish_line(shared: &Shared, principal: &Principal, line: &Bytes) -> Vec<u8> {
+    match publish_item(shared, principal, line, line) {
+        Ok(Answer::One(json)) => json,
+        Ok(Answer::Several(answers)) => {
+            let mut batch = Batch::default();
+            batch.add(shared, answers);
+            batch.finish()
+        }
+        Err(error) => {
+            Counters::add(&shared.counters.failed_items);
+            error_json(error)
+        }
+    }
+}
+
+enum Answer {
+    /// For `channel`.
+    One(Vec<u8>),
+    /// For `channels`, one for each.
+    Several(Vec<Result<Vec<u8>, Error>>),
+}
+
+/// Results gathered in the order of the items.
+#[derive(Default)]
+struct Batch {
+    results: Vec<u8>,
+    errors: usize,
+}
+
+impl Batch {
+    fn take(&mut self, shared: &Shared, text: &[u8], publish: impl FnOnce(&[u8]) -> Result<Answer, Error>) {
+        match publish(text) {
+            Ok(Answer::One(json)) => self.push(&json),
+            Ok(Answer::Several(answers)) => {
+                let mut inner = Batch::default();
+                inner.add(shared, answers);
+                self.errors += inner.errors;
+                self.push(&inner.finish());
+            }
+            Err(error) => self.add(shared, vec![Err(error)]),
+        }
+    }
+
+    fn add(&mut self, shared: &Shared, answers: Vec<Result<Vec<u8>, Error>>) {
+        for answer in answers {
+            match answer {
+                Ok(json) => self.push(&json),
+                Err(error) => {
+                    Counters::add(&shared.counters.failed_items);
+                    self.errors += 1;
+                    self.push(&error_json(error));
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, json: &[u8]) {
+        if !self.results.is_empty() {
+            self.results.push(b',');
+        }
+        self.results.extend_from_slice(json);
+    }
+
+    fn finish(self) -> Vec<u8> {
+        let mut out = format!("{{\"errors\":{},\"results\":[", self.errors).into_bytes();
+        out.extend_from_slice(&self.results);
+        out.extend_from_slice(b"]}");
+        out
+    }
+}
+
+fn error_json(error: Error) -> Vec<u8> {
+    format!("{{\"error\":{}}}", Problem::from(error).to_json()).into_bytes()
+}
+
+fn publish_item(shared: &Shared, principal: &Principal, text: &[u8], body: &Bytes) -> Result<Answer, Error> {
+    let item = parse_item(text)?;
+    let payload = payload(&item, body)?;
+    let default_type = match &item {
+        Item { data: Some(_), .. } => ContentType::JSON,
+        Item { text: Some(_), .. } => ContentType::TEXT,
+        _ => ContentType::BYTES,
+    };
+    let event = item.event.map(event).transpose()?;
+    let key = item.key.map(idempotency_key).transpose()?;
+    let ttl = item.ttl.map(ttl).transpose()?;
+    let exclude = item.exclude.map(|id| exclude(&id)).transpose()?;
+    let content_type = match item.content_type {
+        None => default_type,
+        Some(text) if text.len() <= 256 && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) => {
+            ContentType::new(&text)
+        }
+        Some(_) => return Err(Error::Item("`content_type` is not up to 256 printable ASCII characters")),
+    };
+    let publish = |channel: &str| {
+        let item = Publication {
+            channel: name::target(channel)?,
+            payload: payload.clone(),
+            content_type: Some(content_type.clone()),
+            event: event.clone(),
+            ttl,
+            retain: item.retain.unwrap_or(false),
+            exclude,
+            key: key.clone(),
+        };
+        let mut json = Vec::with_capacity(128);
+        shared.publish(principal, item)?.write_to(&mut json);
+        Ok(json)
+    };
+    match (&item.channel, &item.channels) {
+        (Some(channel), None) => publish(channel).map(Answer::One),
+        (None, Some(channels)) if channels.len() > shared.config.max_batch => {
+            Err(Error::TooMany(shared.config.max_batch))
+        }
+        (None, Some(channels)) => {
+            Ok(Answer::Several(channels.iter().map(|channel| publish(channel)).collect()))
+        }
+        (Some(_), Some(_)) => Err(Error::Item("`channel` and `channels` exclude one another")),
+        (None, None) => Err(Error::Item("`channel` or `channels` is missing")),
+    }
+}
+
+fn parse_item(text: &[u8]) -> Result<Item<'_>, Error> {
+    match serde_json::from_slice(text) {
+        // serde would take an array for a list of the members' values.
+        Ok(item) if text.trim_ascii_start().starts_with(b"{") => Ok(item),
+        Err(error) if !error.is_data() => Err(Error::Json(error.to_string())),
+        Err(error) if text.trim_ascii_start().starts_with(b"{") => Err(Error::Shape(error.to_string())),
+        _ => Err(Error::Item("an item is an object")),
+    }
+}
+
+fn payload(item: &Item<'_>, body: &Bytes) -> Result<Bytes, Error> {
+    match (item.data, &item.text, &item.base64) {
+        (Some(data), None, None) => {
+            let data = data.get().as_bytes();
+            if !is_valid_json(data, MAX_DEPTH) {
+                // serde_json took the syntax for good, so the depth it is.
+                return Err(Error::TooDeep(MAX_DEPTH));
+            }
+            Ok(own(data, body, body.len()))
+        }
+        (None, Some(text), None) => Ok(Bytes::copy_from_slice(text.as_bytes())),
+        (None, None, Some(base64)) => match STANDARD.decode(base64.as_bytes()) {
+            Ok(bytes) => Ok(bytes.into()),
+            Err(_) => Err(Error::Item("`base64` is not base64 with padding")),
+        },
+        (None, None, None) => Err(Error::Item("one of `data`, `text` and `base64` is missing")),
+        _ => Err(Error::Item("`data`, `text` and `base64` exclude one another")),
+    }
+}
+
+/// The texts of an array's items, at most `max`: the rest is not even kept.
+fn parse_array(body: &[u8], max: usize) -> Result<Vec<&RawValue>, Error> {
+    struct Items {
+        max: usize,
+    }
+
+    impl<'de> Visitor<'de> for Items {
+        type Value = Option<Vec<&'de RawValue>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array of items")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+            let mut all = Vec::new();
+            while let Some(item) = items.next_element()? {
+                all.push(item);
+                if all.len() > self.max {
+                    while items.next_element::<de::IgnoredAny>()?.is_some() {}
+                    return Ok(None);
+                }
+            }
+            Ok(Some(all))
+        }
+    }
+
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let items = deserializer.deserialize_seq(Items { max });
+    let items = items.and_then(|items| deserializer.end().map(|()| items));
+    items.map_err(|error| Error::Json(error.to_string()))?.ok_or(Error::TooMany(max))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_borrows_its_data_and_knows_null_from_nothing() {
+        let item = parse_item(br#"{"channel":"a","data": {"n":1e400} }"#).unwrap();
+        assert_eq!(item.data.unwrap().get(), r#"{"n":1e400}"#);
+        let item = parse_item(br#"{"channel":"a","data":null}"#).unwrap();
+        assert_eq!(item.data.unwrap().get(), "null");
+        assert!(parse_item(br#"{"channel":"a"}"#).unwrap().data.is_none());
+        for wrong in [r#"{"chanel":"a"}"#, r#"{"channel":"a","channel":"b"}"#, r#"{"channel":1}"#] {
+            assert!(matches!(parse_item(wrong.as_bytes()), Err(Error::Shape(_))), "{wrong}");
+        }
+        for wrong in ["[]", "1", "null", r#"["a",null,1,null,null,null,null,null,null,null,null]"#] {
+            assert!(matches!(parse_item(wrong.as_bytes()), Err(Error::Item(_))), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn deep_data_is_no_danger_to_the_stack() {
+        let depth = 200_000;
+        let deep = format!("{{\"channel\":\"a\",\"data\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+        let item = parse_item(deep.as_bytes()).unwrap();
+        assert!(matches!(payload(&item, &Bytes::new()), Err(Error::TooDeep(_))));
+    }
+
+    #[test]
+    fn arrays_are_bounded_while_they_are_read() {
+        assert_eq!(parse_array(b"[1, {} ]", 2).unwrap().len(), 2);
+        assert!(matches!(parse_array(b"[1,2,3]", 2), Err(Error::TooMany(2))));
+        for wrong in ["[1,2,3", "[1", "[1] x", "[1,]", "{}"] {
+            assert!(matches!(parse_array(wrong.as_bytes(), 2), Err(Error::Json(_))), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What a publish says beside its payload.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use broker_core::SubscriberKey;
+use http::HeaderMap;
+
+use crate::error::Error;
+
+/// The options of `?…` and of the headers.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Options<'a> {
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) retain: bool,
+    pub(crate) event: Option<Cow<'a, str>>,
+    pub(crate) exclude: Option<SubscriberKey>,
+    pub(crate) key: Option<Cow<'a, str>>,
+}
+
+/// Longest event name in bytes.
+const MAX_EVENT_BYTES: usize = 1_024;
+
+/// Longest idempotency key in bytes.
+const MAX_KEY_BYTES: usize = 128;
+
+/// Longest time to live: a hundred years. A time beyond any clock is a mistake of units.
+const MAX_TTL_SECS: f64 = 100.0 * 365.0 * 24.0 * 3600.0;
+
+impl<'a> Options<'a> {
+    /// Reads both; a parameter wins over its header. An unknown parameter is refused: `retian=true` would otherwise
+    /// lose what it asks for.
+    pub(crate) fn read(query: Option<&'a str>, headers: &'a HeaderMap) -> Result<Self, Error> {
+        let mut options = Options::default();
+        if let Some(name) = text_header(headers, "x-eventsource-event")? {
+            options.event = Some(event(name.into())?);
+        }
+        if let Some(key) = text_header(headers, "idempotency-key")? {
+            options.key = Some(idempotency_key(key.into())?);
+        }
+        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            match &*name {
+                "ttl" => {
+                    let secs = value.parse().map_err(|_| invalid("ttl", "not a number of seconds"))?;
+                    options.ttl = Some(ttl(secs)?);
+                }
+                "retain" => options.retain = flag("retain", &value)?,
+                "event" => options.event = Some(event(value)?),
+                "exclude" => options.exclude = Some(exclude(&value)?),
+                "access_token" => {}
+                other => return Err(invalid(other, "unknown; known are ttl, retain, event, exclude")),
+            }
+        }
+        Ok(options)
+    }
+}
+
+pub(crate) fn invalid(name: &str, why: impl Into<String>) -> Error {
+    Error::Parameter { name: name.to_owned(), why: why.into() }
+}
+
+fn text_header<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, Error> {
+    match headers.get(name) {
+        None => Ok(None),
+        Some(value) => match std::str::from_utf8(value.as_bytes()) {
+            Ok(text) => Ok(Some(text)),
+            Err(_) => Err(invalid(name, "not UTF-8")),
+        },
+    }
+}
+
+/// A time to live in seconds, fractions allowed.
+pub(crate) fn ttl(secs: f64) -> Result<Duration, Error> {
+    if (0.0..=MAX_TTL_SECS).contains(&secs) {
+        Ok(Duration::from_secs_f64(secs))
+    } else {
+        Err(invalid("ttl", "not between 0 and a hundred years, in seconds"))
+    }
+}
+
+pub(crate) fn flag(name: &str, value: &str) -> Result<bool, Error> {
+    match value {
+        "true" | "1" | "" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(invalid(name, "not `true` or `false`")),
+    }
+}
+
+/// An event name. A line break would let it forge other fields of an event stream, and NUL is no text.
+pub(crate) fn event(name: Cow<'_, str>) -> Result<Cow<'_, str>, Error> {
+    if name.len() > MAX_EVENT_BYTES {
+        return Err(invalid("event", format!("longer than {MAX_EVENT_BYTES} bytes")));
+    }
+    if name.contains(['\r', '\n', '\0']) {
+        return Err(invalid("event", "holds a line break or NUL"));
+    }
+    Ok(name)
+}
+
+/// An idempotency key: 1 to 128 printable ASCII characters.
+pub(crate) fn idempotency_key(key: Cow<'_, str>) -> Result<Cow<'_, str>, Error> {
+    if (1..=MAX_KEY_BYTES).contains(&key.len()) && key.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        Ok(key)
+    } else {
+        Err(invalid("Idempotency-Key", "not 1 to 128 printable ASCII characters"))
+    }
+}
+
+pub(crate) fn exclude(id: &str) -> Result<SubscriberKey, Error> {
+    http_edge::parse_connection_id(id).ok_or_else(|| invalid("exclude", "not a connection id"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn read(query: &str) -> Result<Options<'_>, String> {
+        let headers: &'static HeaderMap = Box::leak(Box::default());
+        Options::read(Some(query), headers).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn parameters_are_read_and_unknown_ones_refused() {
+        let all = read("ttl=1.5&retain&event=a%20b").unwrap();
+        assert_eq!(all.ttl, Some(Duration::from_millis(1500)));
+        assert!(all.retain);
+        assert_eq!(all.event.as_deref(), Some("a b"));
+        assert!(!read("retain=false").unwrap().retain);
+        for wrong in [
+            "ttl=-1",
+            "ttl=NaN",
+            "ttl=inf",
+            "ttl=soon",
+            "ttl=1e20",
+            "retain=yes",
+            "retian=true",
+            "event=a%0Ab",
+            "event=a%0D",
+            "event=%00",
+            "exclude=!",
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn headers_say_the_same_and_parameters_win() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-eventsource-event", HeaderValue::from_static("from header"));
+        headers.insert("idempotency-key", HeaderValue::from_static("k 1"));
+        let options = Options::read(None, &headers).unwrap();
+        assert_eq!((options.event.as_deref(), options.key.as_deref()), (Some("from header"), Some("k 1")));
+        let options = Options::read(Some("event=q"), &headers).unwrap();
+        assert_eq!(options.event.as_deref(), Some("q"));
+        for wrong in ["", "é", &"k".repeat(129)] {
+            headers.insert("idempotency-key", HeaderValue::from_bytes(wrong.as_bytes()).unwrap());
+            assert!(Options::read(None, &headers).is_err(), "{wrong}");
+        }
+    }
+}

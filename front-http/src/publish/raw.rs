@@ -1,0 +1,57 @@
+//! `POST /v1/publish/{channel…}`: the body is the payload.
+
+use broker_core::{ContentType, Principal};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, header};
+
+use super::{Options, Publication, own};
+use crate::error::Error;
+use crate::front::Shared;
+use crate::name;
+use crate::publish::Published;
+
+/// The largest buffer that hyper reads a body into; a body in one piece may be a slice of one.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Publishes `body` as it is.
+pub(crate) fn publish_raw(
+    shared: &Shared,
+    principal: &Principal,
+    channel: &str,
+    parts: &Parts,
+    body: &Bytes,
+    retain: bool,
+) -> Result<Published, Error> {
+    let options = Options::read(parts.uri.query(), &parts.headers)?;
+    let item = Publication {
+        channel: name::target(channel)?,
+        payload: own(body, body, body.len().max(READ_BUFFER_BYTES)),
+        content_type: content_type(&parts.headers)?,
+        event: options.event,
+        ttl: options.ttl,
+        retain: retain || options.retain,
+        exclude: options.exclude,
+        key: options.key,
+    };
+    shared.publish(principal, item)
+}
+
+/// Longest content type in bytes.
+const MAX_CONTENT_TYPE_BYTES: usize = 256;
+
+/// The payload's type. `application/x-www-form-urlencoded` counts as none: it is what curl says of anything given to
+/// `-d`, and a message that really were a form would lose nothing by it.
+pub(crate) fn content_type(headers: &HeaderMap) -> Result<Option<ContentType>, Error> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(None) };
+    let unusable = |why: &str| Error::Parameter { name: "Content-Type".to_owned(), why: why.to_owned() };
+    let text = value.to_str().map_err(|_| unusable("not ASCII"))?;
+    if text.len() > MAX_CONTENT_TYPE_BYTES {
+        return Err(unusable("longer than 256 bytes"));
+    }
+    let essence = text.split(';').next().unwrap_or_default().trim();
+    if essence.is_empty() || essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        return Ok(None);
+    }
+    Ok(Some(ContentType::new(text)))
+}

@@ -1,0 +1,66 @@
+//! `/v1/retained/{channel…}`: the one message that a channel keeps. `PUT` is a publish and lives there.
+
+use broker_core::{Action, Principal};
+use envelope::envelope;
+use http::{HeaderValue, StatusCode, header};
+use http_edge::{Body, Response};
+
+use crate::error::Error;
+use crate::front::{Shared, json};
+use crate::name;
+use crate::publish::invalid;
+
+/// The message as its envelope, or with `?format=raw` as it was published.
+pub(crate) fn show(
+    shared: &Shared,
+    principal: &Principal,
+    channel: &str,
+    query: Option<&str>,
+) -> Result<Response, Error> {
+    let mut raw = false;
+    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        match (&*name, &*value) {
+            ("format", "raw") => raw = true,
+            ("format", "json") => raw = false,
+            ("format", _) => return Err(invalid("format", "not `raw` or `json`")),
+            ("access_token", _) => {}
+            (other, _) => return Err(invalid(other, "unknown; known is format")),
+        }
+    }
+    let channel = name::channel(channel)?;
+    if !principal.allows(Action::History, &channel) {
+        return Err(Error::Forbidden { action: "read", name: channel.as_str().to_owned() });
+    }
+    let Some(message) = shared.broker.retained(&channel) else {
+        return Err(Error::NotRetained(channel.as_str().to_owned()));
+    };
+    if !raw {
+        return Ok(json(envelope(&message).into()));
+    }
+    let mut response = http::Response::new(Body::full(message.payload().clone()));
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // What others published is not to be run by a browser.
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
+    let content_type = message.content_type().and_then(|text| HeaderValue::from_str(text.as_str()).ok());
+    let unknown = HeaderValue::from_static("application/octet-stream");
+    headers.insert(header::CONTENT_TYPE, content_type.unwrap_or(unknown));
+    Ok(response)
+}
+
+/// Forgets it: 204, or 404 if there is none. Nobody is told; publishing an empty payload with `retain` would tell
+/// subscribers.
+pub(crate) fn clear(shared: &Shared, principal: &Principal, channel: &str) -> Result<Response, Error> {
+    let channel = name::target(channel)?;
+    // Whoever may replace it with anything may also remove it.
+    if !principal.allows(Action::Publish, &channel) && !principal.allows(Action::Manage, &channel) {
+        return Err(Error::Forbidden { action: "clear", name: channel.as_str().to_owned() });
+    }
+    if !shared.broker.clear_retained(&channel) {
+        return Err(Error::NotRetained(channel.as_str().to_owned()));
+    }
+    let mut response = http::Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    Ok(response)
+}

@@ -1,0 +1,90 @@
+//! From path and method to what is asked.
+
+use http::Method;
+
+use crate::error::Error;
+use crate::name::decode;
+
+/// A resource, with the decoded rest of its path.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) enum Resource {
+    Publish(Option<String>),
+    History(String),
+    Retained(String),
+    Channels(Option<String>),
+    Health,
+    Ready,
+    Metrics,
+}
+
+impl Resource {
+    /// The resource at `path`, where the API is mounted at `mount`.
+    pub(crate) fn find(path: &str, mount: &str) -> Result<Resource, Error> {
+        match path {
+            "/healthz" => return Ok(Resource::Health),
+            "/readyz" => return Ok(Resource::Ready),
+            "/metrics" => return Ok(Resource::Metrics),
+            _ => {}
+        }
+        let path = path
+            .strip_prefix(mount.trim_end_matches('/'))
+            .and_then(|path| path.strip_prefix('/'))
+            .ok_or(Error::NotFound)?;
+        let (name, rest) = path.split_once('/').unwrap_or((path, ""));
+        let rest = if rest.is_empty() { None } else { Some(decode(rest)?) };
+        match (name, rest) {
+            ("publish", rest) => Ok(Resource::Publish(rest)),
+            ("history", Some(rest)) => Ok(Resource::History(rest)),
+            ("retained", Some(rest)) => Ok(Resource::Retained(rest)),
+            ("channels", rest) => Ok(Resource::Channels(rest)),
+            _ => Err(Error::NotFound),
+        }
+    }
+
+    /// The methods it answers, for `Allow`.
+    pub(crate) fn methods(&self) -> &'static str {
+        match self {
+            Resource::Publish(_) => "POST, HEAD, OPTIONS",
+            Resource::Retained(_) => "GET, HEAD, PUT, DELETE, OPTIONS",
+            Resource::History(_)
+            | Resource::Channels(_)
+            | Resource::Health
+            | Resource::Ready
+            | Resource::Metrics => "GET, HEAD, OPTIONS",
+        }
+    }
+
+    /// Whether the method is one of [`Resource::methods`].
+    pub(crate) fn answers(&self, method: &Method) -> bool {
+        self.methods().split(", ").any(|one| one == method.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_of_the_path_is_the_channel() {
+        let cases = [
+            ("/v1/publish", Some(Resource::Publish(None))),
+            ("/v1/publish/", Some(Resource::Publish(None))),
+            ("/v1/publish/a/b", Some(Resource::Publish(Some("a/b".into())))),
+            ("/v1/publish/a%2Fb", Some(Resource::Publish(Some("a/b".into())))),
+            ("/v1/publish//a", Some(Resource::Publish(Some("/a".into())))),
+            ("/v1/history/a", Some(Resource::History("a".into()))),
+            ("/v1/history", None),
+            ("/v1/retained/a", Some(Resource::Retained("a".into()))),
+            ("/v1/channels", Some(Resource::Channels(None))),
+            ("/healthz", Some(Resource::Health)),
+            ("/v1/healthz", None),
+            ("/v1", None),
+            ("/v1publish/a", None),
+            ("/v2/publish/a", None),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(Resource::find(path, "/v1").ok(), expected, "{path}");
+        }
+        assert_eq!(Resource::find("/x/y/publish", "/x/y/").ok(), Some(Resource::Publish(None)));
+    }
+}

@@ -1,0 +1,62 @@
+//! What the API counts.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A snapshot of the API's counters; they only grow.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Stats {
+    /// Requests answered.
+    pub requests: u64,
+    /// Messages published.
+    pub published: u64,
+    /// Publishes answered from a remembered idempotency key.
+    pub duplicates: u64,
+    /// Answers 401 and 403.
+    pub refused_rights: u64,
+    /// Answers 429 and 503.
+    pub refused_busy: u64,
+    /// All other answers from 400 on.
+    pub failed: u64,
+    /// Items of batches that were refused.
+    pub failed_items: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) requests: AtomicU64,
+    pub(crate) published: AtomicU64,
+    pub(crate) duplicates: AtomicU64,
+    pub(crate) refused_rights: AtomicU64,
+    pub(crate) refused_busy: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) failed_items: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64) {
+        counter.fetch_add(1, Relaxed);
+    }
+
+    /// Counts an answer by its status.
+    pub(crate) fn answered(&self, status: u16) {
+        Self::add(&self.requests);
+        match status {
+            ..=399 => {}
+            401 | 403 => Self::add(&self.refused_rights),
+            429 | 503 => Self::add(&self.refused_busy),
+            _ => Self::add(&self.failed),
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> Stats {
+        Stats {
+            requests: self.requests.load(Relaxed),
+            published: self.published.load(Relaxed),
+            duplicates: self.duplicates.load(Relaxed),
+            refused_rights: self.refused_rights.load(Relaxed),
+            refused_busy: self.refused_busy.load(Relaxed),
+            failed: self.failed.load(Relaxed),
+            failed_items: self.failed_items.load(Relaxed),
+        }
+    }
+}

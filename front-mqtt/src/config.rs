@@ -1,0 +1,122 @@
+//! Limits and choices of the MQTT front.
+
+use std::time::Duration;
+
+use broker_core::{OutboxConfig, Qos};
+use http_edge::{OriginPolicy, TokenSources};
+
+/// What the front accepts and how much it holds for each client. The defaults suit browsers and backends
+/// that behave; everything a client can grow has a bound.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Time from accept to a complete CONNECT, authentication included. Default 10 s; then the
+    /// connection is closed.
+    pub handshake_timeout: Duration,
+    /// Connections at a time, over TCP and WebSocket together. Default 1,000,000. One more is answered
+    /// with CONNACK 0x97 (version 3: 0x03) and closed.
+    pub max_connections: usize,
+    /// Connections at a time from one address. Default `None`, no bound: many clients share one behind a
+    /// proxy.
+    pub max_connections_per_address: Option<usize>,
+    /// Sessions, connected and detached together. Default 1,000,000. At the bound only clients whose
+    /// session exists can connect; others get CONNACK 0x97.
+    pub max_sessions: usize,
+    /// Largest packet taken from a client, in bytes of the whole packet. Default 5 MiB, which leaves room
+    /// for topic and properties around the broker's largest payload. Decided from the fixed header; over
+    /// it: DISCONNECT 0x95. Announced to version 5 clients unless it is 268,435,455 or more.
+    pub max_packet_bytes: usize,
+    /// Unfinished QoS 2 publishes taken from a version 5 client. Default 100, announced. Over it:
+    /// DISCONNECT 0x93.
+    pub receive_maximum: u16,
+    /// Topic aliases a client may set. Default 10, announced; 0 takes none. Over it: DISCONNECT 0x94.
+    pub topic_alias_maximum: u16,
+    /// Topic aliases the front sets toward one client, at most; the client's own maximum counts too.
+    /// Default 16; 0 sets none.
+    pub max_outgoing_topic_aliases: u16,
+    /// Highest QoS a client may publish with; announced if it is not 2. Default 2. Over it: DISCONNECT
+    /// 0x9B. Subscriptions are granted at most this.
+    pub maximum_qos: Qos,
+    /// Whether clients may publish retained messages; announced if not. Default true. If not: DISCONNECT
+    /// 0x9A.
+    pub retain_available: bool,
+    /// Longest keep alive, in seconds; longer ones, and none at all, are replaced by it (server keep alive).
+    /// Default `None`: what the client asks for.
+    pub max_keep_alive_secs: Option<u16>,
+    /// Longest time a session outlives its connection, in seconds; version 5 clients are told if theirs is
+    /// cut. Default `None`: for ever, as the client asks.
+    pub max_session_expiry_secs: Option<u32>,
+    /// Unacknowledged QoS 1 and 2 publishes toward one client; the client's receive maximum counts too.
+    /// Default 500. Later messages wait in the session's queue.
+    pub max_inflight: u16,
+    /// Bytes of those publishes. Default 512 KiB; one larger message is sent alone. Kept below the
+    /// outbox's bound so that a slow reader fills its queue instead of losing its connection.
+    pub max_inflight_bytes: usize,
+    /// Messages that wait in one session, connected or not. Default 1,000; then the newest is dropped and
+    /// counted.
+    pub max_queued_messages: usize,
+    /// Bytes of those messages, overhead included. Default 1 MiB; then the newest is dropped and counted.
+    pub max_queued_bytes: usize,
+    /// Whether QoS 0 messages are queued for a detached session too. Default false: they are dropped.
+    pub queue_qos0_offline: bool,
+    /// Subscriptions of one session. Default 10,000. Over it: SUBACK 0x97.
+    pub max_subscriptions: usize,
+    /// What happens to a publish the client has no right to. Default [`Denied::Acknowledge`].
+    pub denied_publish: Denied,
+    /// What waits to be written to one client. Default 1,000 frames, 1 MiB, drop oldest (QoS 0 only).
+    pub outbox: OutboxConfig,
+    /// How often `$SYS/broker/...` is published. Default 10 s; zero never.
+    pub sys_interval: Duration,
+    /// How long a connection is read on after the last packet to it, so that a client sees why it was
+    /// closed. Default 1 s.
+    pub linger: Duration,
+    /// Response information for version 5 clients that ask for it. Default `None`.
+    pub response_information: Option<String>,
+    /// Pages that may open a WebSocket. Default any.
+    pub origins: OriginPolicy,
+    /// Where a WebSocket's request may carry a token besides its headers, because pages cannot set those.
+    /// Default nowhere.
+    pub token_sources: TokenSources,
+}
+
+/// What happens to a publish the client has no right to.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Denied {
+    /// QoS 0 is dropped; QoS 1 and 2 are acknowledged with 0x87, or as if nothing had happened for
+    /// version 3, which has no code for it.
+    #[default]
+    Acknowledge,
+    /// The connection is closed, for version 5 with DISCONNECT 0x87.
+    Disconnect,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            handshake_timeout: Duration::from_secs(10),
+            max_connections: 1_000_000,
+            max_connections_per_address: None,
+            max_sessions: 1_000_000,
+            max_packet_bytes: 5 << 20,
+            receive_maximum: 100,
+            topic_alias_maximum: 10,
+            max_outgoing_topic_aliases: 16,
+            maximum_qos: Qos::ExactlyOnce,
+            retain_available: true,
+            max_keep_alive_secs: None,
+            max_session_expiry_secs: None,
+            max_inflight: 500,
+            max_inflight_bytes: 512 << 10,
+            max_queued_messages: 1_000,
+            max_queued_bytes: 1 << 20,
+            queue_qos0_offline: false,
+            max_subscriptions: 10_000,
+            denied_publish: Denied::default(),
+            outbox: OutboxConfig::default(),
+            sys_interval: Duration::from_secs(10),
+            linger: Duration::from_secs(1),
+            response_information: None,
+            origins: OriginPolicy::Any,
+            token_sources: TokenSources::default(),
+        }
+    }
+}

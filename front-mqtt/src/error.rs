@@ -1,0 +1,40 @@
+//! Errors into what a client is told: the one place where the core's refusals become reason codes.
+
+use broker_core::{AuthError, PublishError, SubscribeError};
+
+use crate::codec::Reason;
+
+/// How a refused publish is answered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Answer {
+    /// In PUBACK or PUBREC; QoS 0 and version 3 hear nothing.
+    Acknowledge(Reason),
+    /// The connection ends.
+    Disconnect(Reason),
+}
+
+pub(crate) fn publish_answer(error: &PublishError) -> Answer {
+    match error {
+        PublishError::TooLarge { .. } => Answer::Disconnect(Reason::PacketTooLarge),
+        PublishError::ChannelTooLong { .. } => Answer::Acknowledge(Reason::TopicNameInvalid),
+        PublishError::TooManyChannels { .. }
+        | PublishError::RetainedFull { .. }
+        | PublishError::Busy { .. } => Answer::Acknowledge(Reason::QuotaExceeded),
+        PublishError::Closed => Answer::Disconnect(Reason::ServerShuttingDown),
+    }
+}
+
+pub(crate) fn subscribe_reason(error: &SubscribeError) -> Reason {
+    match error {
+        SubscribeError::TooManyChannels { .. } => Reason::QuotaExceeded,
+        SubscribeError::Closed => Reason::UnspecifiedError,
+    }
+}
+
+pub(crate) fn auth_reason(error: &AuthError) -> Reason {
+    match error {
+        AuthError::Required => Reason::NotAuthorized,
+        AuthError::Invalid(_) => Reason::BadUserNameOrPassword,
+        AuthError::Unavailable(_) => Reason::ServerUnavailable,
+    }
+}

@@ -1,0 +1,343 @@
+//! The front: what the server holds of MQTT.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use broker_core::{Authenticator, Broker, Publish, PublishError};
+use dashmap::DashMap;
+use http_edge::{BoxError, Response};
+use link::Socket;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use crate::auth::Mechanism;
+use crate::codec::{Framing, Reason};
+use crate::config::Config;
+use crate::protocol::{Detached, Encodings, End, Remains, Shared, Target};
+use crate::transport::{self, Aftermath, Arrival, Due, Groups, Hosted, Sessions, Timers, What};
+
+/// MQTT on a broker. Clones are handles to the same front.
+#[derive(Clone)]
+pub struct Front(Arc<Inner>);
+
+/// What connections, sessions and the front's own tasks share.
+pub(crate) struct Inner {
+    pub(crate) broker: Broker,
+    pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) sessions: Sessions,
+    pub(crate) groups: Groups,
+    pub(crate) counters: Counters,
+    mechanisms: Vec<Arc<dyn Mechanism>>,
+    timers: Arc<Timers>,
+    connections: AtomicUsize,
+    addresses: DashMap<IpAddr, usize>,
+    closing: AtomicBool,
+    gone: Notify,
+    started: AtomicBool,
+}
+
+/// Sums over connections and sessions that are over; the living ones count for themselves.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) connects: Counter,
+    pub(crate) handshakes_failed: Counter,
+    pub(crate) received: Counter,
+    sent: Counter,
+    dropped: Counter,
+}
+
+/// A number that only grows.
+#[derive(Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counters and gauges of the front.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Stats {
+    /// Connections now, handshakes included.
+    pub connections: usize,
+    /// Sessions now, connected or not.
+    pub sessions: usize,
+    /// Connections that were let in since the start.
+    pub connects: u64,
+    /// Connections that were not.
+    pub handshakes_failed: u64,
+    /// Publishes from clients whose connections are over.
+    pub messages_received: u64,
+    /// Publishes to clients.
+    pub messages_sent: u64,
+    /// Messages a session's limits, or its client's, kept from it.
+    pub messages_dropped: u64,
+}
+
+impl Front {
+    /// Puts MQTT on a broker.
+    pub fn new(broker: Broker, authenticator: Arc<dyn Authenticator>, config: Config) -> Self {
+        let shared = Shared { encodings: Some(Encodings::register(&broker)), config };
+        Self(Arc::new(Inner {
+            broker,
+            authenticator,
+            shared: Arc::new(shared),
+            sessions: Sessions::default(),
+            groups: Groups::default(),
+            counters: Counters::default(),
+            mechanisms: Vec::new(),
+            timers: Arc::default(),
+            connections: AtomicUsize::new(0),
+            addresses: DashMap::new(),
+            closing: AtomicBool::new(false),
+            gone: Notify::new(),
+            started: AtomicBool::new(false),
+        }))
+    }
+
+    /// Adds a mechanism for enhanced authentication. Only before the first connection: later it does nothing.
+    #[must_use]
+    pub fn with_mechanism(mut self, mechanism: Arc<dyn Mechanism>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.mechanisms.push(mechanism);
+        }
+        self
+    }
+
+    /// Serves a connection that was accepted on an MQTT listener. Resolves once the handshake is over; the
+    /// connection lives on in a task of its own.
+    pub async fn serve_tcp(&self, stream: TcpStream, peer: SocketAddr) {
+        self.serve(Socket::tcp(stream, Vec::new()), Some(peer)).await;
+    }
+
+    /// As [`Front::serve_tcp`], for any stream of bytes: TLS, a Unix socket, a pipe in a test.
+    pub async fn serve(&self, socket: Socket, peer: Option<SocketAddr>) {
+        self.start();
+        let arrival = Arrival { socket, framing: Framing::Raw, remote: peer, token: None };
+        transport::accept(self.0.clone(), arrival).await;
+    }
+
+    /// Answers an HTTP request with the upgrade to MQTT over WebSocket, or with why not.
+    pub async fn handle<B>(&self, request: http::Request<B>) -> Response
+    where
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        self.start();
+        transport::upgrade(self.0.clone(), request)
+    }
+
+    /// Tells every client that the server goes (DISCONNECT 0x8B) and resolves when all are gone, or after
+    /// `window`. Nobody is let in from now on.
+    pub async fn shutdown(&self, window: Duration) {
+        let inner = &self.0;
+        inner.closing.store(true, Ordering::SeqCst);
+        for hosted in inner.sessions.all() {
+            hosted.kick(Reason::ServerShuttingDown);
+        }
+        let all_gone = async {
+            while inner.connections.load(Ordering::SeqCst) > 0 {
+                _ = tokio::time::timeout(Duration::from_millis(50), inner.gone.notified()).await;
+            }
+        };
+        _ = tokio::time::timeout(window, all_gone).await;
+    }
+
+    /// Counters and gauges. Goes over all sessions: for operators, not for a hot path.
+    pub fn stats(&self) -> Stats {
+        self.0.stats()
+    }
+
+    /// The front's own tasks begin with its first connection, so that a front can be built anywhere. They hold
+    /// it weakly and end with it.
+    fn start(&self) {
+        if self.0.started.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        tokio::spawn(transport::keep_time(Arc::downgrade(&self.0)));
+        if !self.0.shared.config.sys_interval.is_zero() {
+            tokio::spawn(transport::keep_reporting(Arc::downgrade(&self.0)));
+        }
+    }
+}
+
+impl std::fmt::Debug for Front {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Front").field("sessions", &self.0.sessions.len()).finish_non_exhaustive()
+    }
+}
+
+/// A connection's place among those that are allowed; given back when dropped.
+pub(crate) struct Admission {
+    inner: Arc<Inner>,
+    address: Option<IpAddr>,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        if let Some(address) = self.address {
+            self.inner.addresses.remove_if_mut(&address, |_, connections| {
+                *connections = connections.saturating_sub(1);
+                *connections == 0
+            });
+        }
+        self.inner.connections.fetch_sub(1, Ordering::SeqCst);
+        self.inner.gone.notify_one();
+    }
+}
+
+impl Inner {
+    pub(crate) fn mechanism(&self, name: &str) -> Option<&Arc<dyn Mechanism>> {
+        self.mechanisms.iter().find(|mechanism| mechanism.name() == name)
+    }
+
+    pub(crate) fn timers(&self) -> &Arc<Timers> {
+        &self.timers
+    }
+
+    /// Counts a connection in, or says why it is one too many.
+    pub(crate) fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Admission, Reason> {
+        let config = &self.shared.config;
+        if self.closing.load(Ordering::SeqCst) {
+            return Err(Reason::ServerShuttingDown);
+        }
+        let address = address.filter(|_| config.max_connections_per_address.is_some());
+        if let (Some(address), Some(max)) = (address, config.max_connections_per_address) {
+            let mut connections = self.addresses.entry(address).or_insert(0);
+            if *connections >= max {
+                return Err(Reason::QuotaExceeded);
+            }
+            *connections += 1;
+        }
+        self.connections.fetch_add(1, Ordering::SeqCst);
+        let admission = Admission { inner: self.clone(), address };
+        if self.connections.load(Ordering::SeqCst) > config.max_connections {
+            return Err(Reason::QuotaExceeded);
+        }
+        Ok(admission)
+    }
+
+    /// A connection with this number in its session is over.
+    pub(crate) fn conclude(&self, hosted: &Arc<Hosted>, number: u64, end: End) {
+        match hosted.session.handle_disconnected(number, end) {
+            None => {}
+            Some(Detached::Ended(remains)) => self.end(hosted, remains),
+            Some(Detached::Stays { will, will_after, ends_after }) => {
+                hosted.subscriber.set_online(false);
+                self.publish_wills(will);
+                let now = Instant::now();
+                let ends = ends_after.and_then(|after| now.checked_add(after));
+                let due = match will_after.and_then(|after| now.checked_add(after)) {
+                    Some(at) => Some((at, What::Will { ends })),
+                    None => ends.map(|at| (at, What::End)),
+                };
+                if let Some((at, what)) = due {
+                    self.set_timer(hosted, at, what);
+                }
+            }
+        }
+    }
+
+    fn set_timer(&self, hosted: &Arc<Hosted>, at: Instant, what: What) {
+        let mut state = hosted.session.lock();
+        if state.online.is_none() && !state.ended {
+            let key = self.timers.set(at, Due { hosted: Arc::downgrade(hosted), what });
+            state.timer = Some(key);
+        }
+    }
+
+    /// Something is due for a detached session.
+    pub(crate) fn handle_due(&self, due: &Due) {
+        let Some(hosted) = due.hosted.upgrade() else { return };
+        match due.what {
+            What::Will { ends } => {
+                self.publish_wills(hosted.session.take_due_will());
+                if let Some(ends) = ends {
+                    self.set_timer(&hosted, ends, What::End);
+                }
+            }
+            What::End => {
+                if let Some(remains) = hosted.session.handle_expired() {
+                    self.end(&hosted, remains);
+                }
+            }
+        }
+    }
+
+    /// A session is over: what it leaves is seen to.
+    fn end(&self, hosted: &Arc<Hosted>, mut remains: Remains) {
+        self.sessions.remove(hosted);
+        {
+            let state = hosted.session.lock();
+            self.counters.sent.add(state.sent);
+            self.counters.dropped.add(state.dropped);
+        }
+        // Until its last connection lets go of it, the groups must pass it over.
+        hosted.subscriber.set_online(false);
+        for name in &remains.shared {
+            self.groups.leave(name, hosted);
+        }
+        self.groups.redispatch(&mut remains);
+        self.publish_wills(remains.will);
+    }
+
+    /// What a client's arrival brought to an end.
+    pub(crate) fn settle(&self, hosted: &Arc<Hosted>, aftermath: Aftermath) {
+        for key in aftermath.timers {
+            self.timers.cancel(key);
+        }
+        self.publish_wills(aftermath.wills);
+        for (ended, remains) in aftermath.ended {
+            self.end(&ended, remains);
+        }
+        self.forget(hosted, &aftermath.revoked);
+    }
+
+    /// Ends subscriptions in the broker that the session has let go of.
+    pub(crate) fn forget(&self, hosted: &Arc<Hosted>, gone: &[(Target, Box<str>, u32)]) {
+        for (target, name, tag) in gone {
+            match &target.group {
+                Some(group) => {
+                    hosted.subscriber.leave_group(group, &target.filter, *tag);
+                    self.groups.leave(name, hosted);
+                }
+                None => _ = hosted.subscriber.unsubscribe(&target.filter, *tag),
+            }
+        }
+    }
+
+    fn publish_wills(&self, wills: impl IntoIterator<Item = Publish>) {
+        for will in wills {
+            if let Err(PublishError::Busy { .. }) = self.broker.publish(will.clone()) {
+                let broker = self.broker.clone();
+                tokio::spawn(async move { broker.publish_wait(will).await });
+            }
+        }
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let mut stats = Stats {
+            connections: self.connections.load(Ordering::Relaxed),
+            sessions: self.sessions.len(),
+            connects: self.counters.connects.value(),
+            handshakes_failed: self.counters.handshakes_failed.value(),
+            messages_received: self.counters.received.value(),
+            messages_sent: self.counters.sent.value(),
+            messages_dropped: self.counters.dropped.value(),
+        };
+        for hosted in self.sessions.all() {
+            let state = hosted.session.lock();
+            stats.messages_sent += state.sent;
+            stats.messages_dropped += state.dropped;
+        }
+        stats
+    }
+}

@@ -1,0 +1,151 @@
+//! CONNECT into the terms of a connection, and the CONNACK that says them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_core::{Action, Channel, Outbox, Principal, Qos};
+use bytes::Bytes;
+
+use super::alias::OutgoingAliases;
+use super::convert;
+use super::end::PendingWill;
+use super::session::Online;
+use crate::codec::{self, ConnAck, Connect, DecodeError, Dialect, Framing, Reason};
+use crate::config::Config;
+
+/// The terms both sides agreed on.
+#[derive(Debug)]
+pub(crate) struct Negotiated {
+    pub(crate) dialect: Dialect,
+    pub(crate) client_id: Arc<str>,
+    /// Whether the client learns its identifier from CONNACK.
+    pub(crate) assigned: bool,
+    pub(crate) clean_start: bool,
+    /// Longest silence accepted, one and a half keep alives; zero means no limit.
+    pub(crate) max_silence: Duration,
+    pub(crate) session_expiry_secs: u32,
+    pub(crate) will: Option<Box<PendingWill>>,
+    /// Whether reason strings may go on acknowledgements.
+    pub(crate) problem_info: bool,
+    server_keep_alive_secs: Option<u16>,
+    expiry_was_cut: bool,
+    receive_maximum: u16,
+    max_packet_bytes: u32,
+    topic_alias_maximum: u16,
+    wants_response_info: bool,
+}
+
+/// Judges a CONNECT. `assigned_id` is used if the client gave none.
+///
+/// # Errors
+/// The reason code for CONNACK.
+pub(crate) fn negotiate(
+    connect: &Connect<'_>,
+    framing: Framing,
+    config: &Config,
+    assigned_id: impl FnOnce() -> Arc<str>,
+) -> Result<Negotiated, DecodeError> {
+    let dialect = Dialect { version: connect.version, framing };
+    let v5 = connect.version.is_v5();
+    let assigned = connect.client_id.is_empty();
+    if assigned && !v5 && !connect.clean_start {
+        return Err(DecodeError::new(
+            Reason::ClientIdentifierNotValid,
+            "an empty client identifier needs a clean session",
+        ));
+    }
+    let server_keep_alive_secs = config
+        .max_keep_alive_secs
+        .filter(|&max| max > 0 && (connect.keep_alive_secs == 0 || connect.keep_alive_secs > max));
+    // Version 3 has no way to tell the client, so there the override would cut connections that keep
+    // their promise.
+    let server_keep_alive_secs = server_keep_alive_secs.filter(|_| v5);
+    let keep_alive_secs = server_keep_alive_secs.unwrap_or(connect.keep_alive_secs);
+    let session_expiry_secs =
+        connect.session_expiry_secs.min(config.max_session_expiry_secs.unwrap_or(u32::MAX));
+    Ok(Negotiated {
+        dialect,
+        client_id: if assigned { assigned_id() } else { connect.client_id.into() },
+        assigned,
+        clean_start: connect.clean_start,
+        max_silence: Duration::from_millis(u64::from(keep_alive_secs) * 1500),
+        session_expiry_secs,
+        will: will(connect, config)?,
+        problem_info: connect.request_problem_info,
+        server_keep_alive_secs,
+        expiry_was_cut: session_expiry_secs != connect.session_expiry_secs,
+        receive_maximum: connect.receive_maximum,
+        max_packet_bytes: connect.maximum_packet_size.unwrap_or(u32::MAX),
+        topic_alias_maximum: connect.topic_alias_maximum.min(config.max_outgoing_topic_aliases),
+        wants_response_info: connect.request_response_info,
+    })
+}
+
+fn will(connect: &Connect<'_>, config: &Config) -> Result<Option<Box<PendingWill>>, DecodeError> {
+    let Some(will) = &connect.will else { return Ok(None) };
+    if will.qos > config.maximum_qos {
+        return Err(DecodeError::new(Reason::QosNotSupported, "will QoS is above the maximum"));
+    }
+    if will.retain && !config.retain_available {
+        return Err(DecodeError::new(Reason::RetainNotSupported, "retained wills are not taken here"));
+    }
+    let channel = Channel::parse(will.topic)
+        .map_err(|_| DecodeError::new(Reason::TopicNameInvalid, "will topic is not a valid topic name"))?;
+    Ok(Some(Box::new(PendingWill {
+        publish: convert::will(channel, will),
+        delay_secs: will.properties.will_delay_secs,
+    })))
+}
+
+impl Negotiated {
+    /// Whether this principal may have this will published.
+    pub(crate) fn will_is_allowed(&self, principal: &Principal) -> bool {
+        self.will.as_ref().is_none_or(|will| {
+            let channel = will.publish.channel();
+            !super::publishing::is_for_the_broker_alone(channel) && principal.allows(Action::Publish, channel)
+        })
+    }
+
+    /// What the session has to know of the connection.
+    pub(crate) fn online(&self, config: &Config, outbox: Arc<Outbox>) -> Online {
+        Online {
+            outbox,
+            dialect: self.dialect,
+            max_inflight: self.receive_maximum.min(config.max_inflight.max(1)),
+            max_packet_bytes: self.max_packet_bytes,
+            aliases: (self.topic_alias_maximum > 0)
+                .then(|| Box::new(OutgoingAliases::new(self.topic_alias_maximum))),
+        }
+    }
+
+    /// The CONNACK of success.
+    pub(crate) fn connack(
+        &self,
+        config: &Config,
+        session_present: bool,
+        auth: Option<(&str, &[u8])>,
+    ) -> Bytes {
+        let announced = u32::try_from(config.max_packet_bytes).unwrap_or(u32::MAX);
+        let connack = ConnAck {
+            session_present,
+            session_expiry_secs: self.expiry_was_cut.then_some(self.session_expiry_secs),
+            receive_maximum: config.receive_maximum,
+            maximum_qos: config.maximum_qos,
+            retain_available: config.retain_available,
+            maximum_packet_size: (announced < codec::MAX_REMAINING).then_some(announced),
+            assigned_client_id: self.assigned.then_some(&*self.client_id),
+            topic_alias_maximum: config.topic_alias_maximum,
+            server_keep_alive_secs: self.server_keep_alive_secs,
+            response_information: config.response_information.as_deref().filter(|_| self.wants_response_info),
+            auth_method: auth.map(|(method, _)| method),
+            auth_data: auth.map(|(_, data)| data).filter(|data| !data.is_empty()),
+            ..ConnAck::only(Reason::Success)
+        };
+        codec::connack(self.dialect, &connack)
+    }
+}
+
+/// The highest QoS granted to a subscription.
+pub(crate) fn grant(asked: Qos, config: &Config) -> Qos {
+    asked.min(config.maximum_qos)
+}

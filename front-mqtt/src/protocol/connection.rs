@@ -1,0 +1,278 @@
+//! One connection after CONNACK: what the client sends, and what is to be done about it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use broker_core::{Principal, Publish, Qos};
+use bytes::Bytes;
+
+use super::alias::IncomingAliases;
+use super::connecting::Negotiated;
+use super::end::End;
+use super::session::Session;
+use super::subscribing::{Subscribing, Target, Unsubscribing};
+use super::wire::Wire;
+use crate::codec::{self, AckKind, DecodeError, Dialect, Disconnect, Packet, Reason};
+
+/// What the transport has to do. It does them in order.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// Send this.
+    Reply(Bytes),
+    /// Publish, then call [`Connection::handle_published`].
+    Publish(Publishing),
+    /// Subscribe, then call [`Connection::handle_subscribed`].
+    Subscribe(Subscribing),
+    /// Unsubscribe, then send the reply in it.
+    Unsubscribe(Unsubscribing),
+    /// Go on with the mechanism, then call [`Connection::handle_authenticated`].
+    Authenticate(Authenticating),
+    /// Send this, which may be empty, and end the connection.
+    Close(Bytes, End),
+}
+
+/// A publish on its way into the broker.
+#[derive(Debug)]
+pub(crate) struct Publishing {
+    pub(crate) publish: Publish,
+    pub(crate) packet_id: u16,
+    pub(crate) qos: Qos,
+}
+
+/// An AUTH packet's part in a re-authentication.
+#[derive(Debug)]
+pub(crate) struct Authenticating {
+    /// The exchange starts anew.
+    pub(crate) begins: bool,
+    pub(crate) data: Box<[u8]>,
+}
+
+/// What the mechanism made of it.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// The client is to answer this.
+    Continue(Vec<u8>),
+    /// The client is known, with a last word for it.
+    Done(Principal, Vec<u8>),
+    /// It is not.
+    Failed,
+}
+
+/// One transport's life.
+pub(crate) struct Connection {
+    pub(super) session: Arc<Session>,
+    pub(super) dialect: Dialect,
+    pub(super) principal: Principal,
+    pub(super) aliases: IncomingAliases,
+    pub(super) outputs: VecDeque<Output>,
+    /// Zero means no limit.
+    max_silence: Duration,
+    last_heard: Instant,
+    problem_info: bool,
+    /// Whether the session was to end with the connection when it began: then DISCONNECT cannot change it.
+    expiry_was_zero: bool,
+    auth_method: Option<Box<str>>,
+    closing: bool,
+    why: Option<Box<str>>,
+    pub(super) received: u64,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        now: Instant,
+        session: Arc<Session>,
+        principal: Principal,
+        terms: &Negotiated,
+        auth_method: Option<Box<str>>,
+    ) -> Self {
+        Self {
+            session,
+            dialect: terms.dialect,
+            principal,
+            aliases: IncomingAliases::default(),
+            outputs: VecDeque::new(),
+            max_silence: terms.max_silence,
+            last_heard: now,
+            problem_info: terms.problem_info,
+            expiry_was_zero: terms.session_expiry_secs == 0,
+            auth_method,
+            closing: false,
+            why: None,
+            received: 0,
+        }
+    }
+
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    pub(crate) fn auth_method(&self) -> Option<&str> {
+        self.auth_method.as_deref()
+    }
+
+    /// Why the connection ends, in words.
+    pub(crate) fn why(&self) -> Option<&str> {
+        self.why.as_deref()
+    }
+
+    /// Publishes the client has sent.
+    pub(crate) fn received_publishes(&self) -> u64 {
+        self.received
+    }
+
+    /// What to do next.
+    pub(crate) fn poll_output(&mut self) -> Option<Output> {
+        let output = self.outputs.pop_front();
+        if output.is_none() && self.outputs.capacity() > 0 {
+            self.outputs = VecDeque::new();
+        }
+        output
+    }
+
+    /// When [`Connection::handle_timeout`] is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        if self.max_silence.is_zero() { None } else { self.last_heard.checked_add(self.max_silence) }
+    }
+
+    /// The client was silent for one and a half keep alives (MQTT 5.0 §3.1.2.10).
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.poll_timeout().is_some_and(|due| due <= now) {
+            self.close(Reason::KeepAliveTimeout, None);
+        }
+    }
+
+    /// Bytes arrived, whole packets or not.
+    pub(crate) fn handle_sign_of_life(&mut self, now: Instant) {
+        self.last_heard = now;
+    }
+
+    /// A packet from the client. `buffer` is what it was parsed from, if payloads may keep that alive.
+    pub(crate) fn handle_packet(
+        &mut self,
+        now_ms: u64,
+        packet: Packet<'_>,
+        buffer: Option<&Bytes>,
+        wire: &mut impl Wire,
+    ) {
+        if self.closing {
+            return;
+        }
+        if let Err(error) = self.dispatch(now_ms, packet, buffer, wire) {
+            self.handle_error(&error);
+        }
+    }
+
+    /// The client broke a rule: it is told, and the connection ends.
+    pub(crate) fn handle_error(&mut self, error: &DecodeError) {
+        self.close(error.reason, Some(error.detail));
+    }
+
+    fn dispatch(
+        &mut self,
+        now_ms: u64,
+        packet: Packet<'_>,
+        buffer: Option<&Bytes>,
+        wire: &mut impl Wire,
+    ) -> Result<(), DecodeError> {
+        match packet {
+            Packet::Publish(publish) => self.handle_publish(&publish, buffer)?,
+            Packet::PubAck(ack) => self.acknowledged(now_ms, AckKind::PubAck, ack, wire)?,
+            Packet::PubRec(ack) => self.acknowledged(now_ms, AckKind::PubRec, ack, wire)?,
+            Packet::PubComp(ack) => self.acknowledged(now_ms, AckKind::PubComp, ack, wire)?,
+            Packet::PubRel(ack) => self.handle_pubrel(ack),
+            Packet::Subscribe(subscribe) => self.handle_subscribe(&subscribe)?,
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(&unsubscribe),
+            Packet::PingReq => self.outputs.push_back(Output::Reply(codec::pingresp(self.dialect.framing))),
+            Packet::Disconnect(disconnect) => self.handle_disconnect(disconnect)?,
+            Packet::Auth(auth) => self.handle_auth(auth)?,
+            Packet::Connect(_) => return Err(DecodeError::protocol("a second CONNECT")),
+        }
+        Ok(())
+    }
+
+    fn acknowledged(
+        &mut self,
+        now_ms: u64,
+        kind: AckKind,
+        ack: codec::Ack,
+        wire: &mut impl Wire,
+    ) -> Result<(), DecodeError> {
+        if let Some((kind, reason)) = self.session.handle_ack(now_ms, kind, ack, wire)? {
+            self.reply(kind, ack.packet_id, reason, None);
+        }
+        Ok(())
+    }
+
+    fn handle_disconnect(&mut self, disconnect: Disconnect) -> Result<(), DecodeError> {
+        if let Some(secs) = disconnect.session_expiry_secs {
+            if self.expiry_was_zero && secs != 0 {
+                return Err(DecodeError::protocol("session expiry was 0 in CONNECT and cannot be raised"));
+            }
+            let max = self.session.config().max_session_expiry_secs.unwrap_or(u32::MAX);
+            self.session.lock().expiry_secs = secs.min(max);
+        }
+        let end = if disconnect.reason == Reason::Success { End::Goodbye } else { End::Lost };
+        self.closing = true;
+        self.outputs.push_back(Output::Close(Bytes::new(), end));
+        Ok(())
+    }
+
+    fn handle_auth(&mut self, auth: codec::Auth<'_>) -> Result<(), DecodeError> {
+        let Some(method) = &self.auth_method else {
+            return Err(DecodeError::protocol("AUTH from a client that connected without a method"));
+        };
+        if auth.method != Some(method) {
+            return Err(DecodeError::protocol("authentication method is not the one of CONNECT"));
+        }
+        self.outputs.push_back(Output::Authenticate(Authenticating {
+            begins: auth.reason == Reason::ReAuthenticate,
+            data: auth.data.unwrap_or_default().into(),
+        }));
+        Ok(())
+    }
+
+    /// The mechanism has answered. What the client may no longer hear is returned, to be ended in the broker.
+    pub(crate) fn handle_authenticated(&mut self, verdict: Verdict) -> Vec<(Target, Box<str>, u32)> {
+        let method = self.auth_method.as_deref().unwrap_or_default();
+        let (reason, data, gone) = match verdict {
+            Verdict::Continue(data) => (Reason::ContinueAuthentication, data, Vec::new()),
+            Verdict::Done(principal, data) => {
+                let mut state = self.session.lock();
+                let gone = state.revoke(&principal);
+                state.principal = Some(principal.clone());
+                drop(state);
+                self.principal = principal;
+                (Reason::Success, data, gone)
+            }
+            Verdict::Failed => {
+                self.close(Reason::NotAuthorized, Some("authentication failed"));
+                return Vec::new();
+            }
+        };
+        let data = Some(&*data).filter(|data| !data.is_empty());
+        let reply = codec::auth(self.dialect.framing, reason, method, data);
+        self.outputs.push_back(Output::Reply(reply));
+        gone
+    }
+
+    pub(super) fn reply(&mut self, kind: AckKind, packet_id: u16, reason: Reason, why: Option<&str>) {
+        let why = why.filter(|_| self.problem_info);
+        self.outputs.push_back(Output::Reply(codec::ack(self.dialect, kind, packet_id, reason, why)));
+    }
+
+    /// Tells the client why, in terms it can act on, and ends the connection; the session may stay.
+    pub(crate) fn close(&mut self, reason: Reason, why: Option<&str>) {
+        if self.closing {
+            return;
+        }
+        self.closing = true;
+        self.why = why.map(Into::into);
+        let mut last = codec::disconnect(self.dialect, reason, why);
+        let max = self.session.lock().online.as_ref().map_or(u32::MAX, |online| online.max_packet_bytes);
+        if last.len() > max as usize {
+            last = codec::disconnect(self.dialect, reason, None);
+        }
+        self.outputs.push_back(Output::Close(last, End::Closed(reason)));
+    }
+}

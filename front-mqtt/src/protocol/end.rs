@@ -1,0 +1,135 @@
+//! The end of a connection and of a session, and the will.
+
+use std::time::Duration;
+
+use broker_core::Publish;
+
+use super::outbound::Outgoing;
+use super::session::{Session, Shared, State};
+use crate::codec::Reason;
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum End {
+    /// The client said goodbye: its will is thrown away.
+    Goodbye,
+    /// The client said goodbye and asked for its will (MQTT 5.0 §3.14.2.1, code 0x04), or the connection was
+    /// lost.
+    Lost,
+    /// The server closed it for this reason.
+    Closed(Reason),
+}
+
+/// What is published if the connection ends without a goodbye (MQTT 5.0 §3.1.2.5).
+#[derive(Clone, Debug)]
+pub(crate) struct PendingWill {
+    pub(crate) publish: Publish,
+    pub(crate) delay_secs: u32,
+}
+
+/// What is left to do after a connection.
+#[derive(Debug)]
+pub(crate) enum Detached {
+    /// The session ended with it.
+    Ended(Remains),
+    /// The session stays.
+    Stays {
+        /// To be published now.
+        will: Option<Publish>,
+        /// When the delayed will is due.
+        will_after: Option<Duration>,
+        /// When the session ends; `None` is never.
+        ends_after: Option<Duration>,
+    },
+}
+
+/// What a session leaves behind.
+#[derive(Debug, Default)]
+pub(crate) struct Remains {
+    /// To be published now.
+    pub(crate) will: Option<Publish>,
+    /// Messages of shared subscriptions the client has not taken responsibility for, with the subscription's
+    /// filter: they go to another member.
+    pub(crate) orphans: Vec<(Box<str>, Outgoing)>,
+    /// The shared subscriptions it held.
+    pub(crate) shared: Vec<Box<str>>,
+}
+
+impl Session {
+    /// The connection with this number is over. `None`: another one has taken the session, which saw to it.
+    pub(crate) fn handle_disconnected(&self, connection: u64, end: End) -> Option<Detached> {
+        let mut state = self.lock();
+        (state.connection == connection && state.online.is_some())
+            .then(|| state.handle_disconnected(self.shared(), end))
+    }
+
+    /// The delayed will's time has come, unless the client was back first.
+    pub(crate) fn take_due_will(&self) -> Option<Publish> {
+        let mut state = self.lock();
+        if state.online.is_some() { None } else { state.will.take().map(|will| will.publish) }
+    }
+
+    /// The session's time is over, unless the client was back first.
+    pub(crate) fn handle_expired(&self) -> Option<Remains> {
+        let mut state = self.lock();
+        if state.online.is_some() || state.ended { None } else { Some(state.handle_ended()) }
+    }
+}
+
+impl State {
+    /// The present connection is over.
+    pub(crate) fn handle_disconnected(&mut self, shared: &Shared, end: End) -> Detached {
+        self.online = None;
+        self.unpark_offline(shared);
+        // A server that shuts down may keep its wills for after its restart (MQTT 5.0 §3.1.2.5); this one
+        // forgets them rather than announce the death of every client.
+        if matches!(end, End::Goodbye | End::Closed(Reason::ServerShuttingDown)) {
+            self.will = None;
+        }
+        if self.expiry_secs == 0 {
+            return Detached::Ended(self.handle_ended());
+        }
+        let session = secs(self.expiry_secs);
+        let delay = self.will.as_ref().map(|will| will.delay_secs);
+        let (mut will, mut will_after) = (None, None);
+        match delay {
+            None => {}
+            Some(0) => will = self.will.take().map(|will| will.publish),
+            Some(delay) => {
+                let delay = Duration::from_secs(u64::from(delay));
+                will_after = Some(session.map_or(delay, |session| delay.min(session)));
+            }
+        }
+        Detached::Stays { will, will_after, ends_after: session }
+    }
+
+    /// The session is over: nothing is kept.
+    pub(crate) fn handle_ended(&mut self) -> Remains {
+        self.ended = true;
+        self.online = None;
+        self.received = Vec::new();
+        let mut remains = Remains {
+            will: self.will.take().map(|will| will.publish),
+            orphans: Vec::new(),
+            shared: self
+                .subscriptions
+                .iter()
+                .filter(|held| held.shared)
+                .map(|held| held.filter.clone())
+                .collect(),
+        };
+        for orphan in self.outbound.take().into_iter().flat_map(|outbound| outbound.undelivered()) {
+            let filter = orphan.shared.and_then(|tag| self.subscriptions.by_tag(tag));
+            if let Some(subscription) = filter {
+                remains.orphans.push((subscription.filter.clone(), orphan));
+            }
+        }
+        self.subscriptions = Default::default();
+        remains
+    }
+}
+
+/// `u32::MAX` seconds are for ever (MQTT 5.0 §3.1.2.11.2).
+fn secs(expiry: u32) -> Option<Duration> {
+    (expiry != u32::MAX).then(|| Duration::from_secs(u64::from(expiry)))
+}

@@ -1,0 +1,34 @@
+//! The state machine: no sockets, no clock, no tasks.
+//!
+//! ```text
+//! packets ─▶ Connection::handle_packet ──▶ poll_output: publish, subscribe, reply, close
+//!                │ locks                                      │ done by transport/, answered with
+//!                ▼                                            ▼ handle_published, handle_subscribed
+//! lane ────▶ Session::handle_delivery ──▶ Wire (the outbox)
+//! ```
+//!
+//! A [`Connection`] is one transport's life and belongs to its task. A [`Session`] is what may outlive it:
+//! subscriptions, queue, exchanges in flight. It sits behind a small mutex because the lane delivers into it.
+//! Frames leave while that mutex is held, so that their order is the order of the state's changes; broker calls
+//! never do.
+
+mod alias;
+mod connecting;
+mod connection;
+mod convert;
+mod end;
+mod outbound;
+mod publishing;
+mod session;
+mod subscribing;
+mod subscriptions;
+mod wire;
+
+pub(crate) use connecting::{Negotiated, negotiate};
+pub(crate) use connection::{Authenticating, Connection, Output, Publishing, Verdict};
+pub(crate) use end::{Detached, End, PendingWill, Remains};
+pub(crate) use session::{Encodings, Incoming, Session, Shared, TimerKey};
+pub(crate) use subscribing::{Subscribing, Target};
+
+#[cfg(test)]
+mod tests;

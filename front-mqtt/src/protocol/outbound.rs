@@ -1,0 +1,196 @@
+//! What a session owes its client: messages in flight at QoS 1 and 2, and those that wait for a place.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use broker_core::{Message, Qos};
+
+/// A message on its way to one client.
+#[derive(Clone, Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) message: Arc<Message>,
+    pub(crate) qos: Qos,
+    pub(crate) retain: bool,
+    /// Subscription identifiers, those of this client only.
+    pub(crate) ids: Box<[u32]>,
+    /// The tag of the shared subscription it came by: if the session ends first, another member gets it.
+    pub(crate) shared: Option<u32>,
+}
+
+impl Outgoing {
+    /// What it counts in the session's budgets, in bytes.
+    pub(crate) fn weight(&self) -> usize {
+        self.message.weight() + 64
+    }
+}
+
+/// Where an exchange stands.
+#[derive(Clone, Debug)]
+pub(crate) enum Stage {
+    /// PUBLISH sent, PUBACK or PUBREC awaited.
+    Publish(Outgoing),
+    /// PUBREC received, PUBREL sent, PUBCOMP awaited.
+    Release,
+}
+
+/// An unfinished exchange.
+#[derive(Clone, Debug)]
+pub(crate) struct Inflight {
+    pub(crate) packet_id: u16,
+    /// Whether it was sent on the present connection; if not it waits for a place there.
+    pub(crate) sent: bool,
+    pub(crate) stage: Stage,
+}
+
+impl Inflight {
+    fn weight(&self) -> usize {
+        match &self.stage {
+            Stage::Publish(outgoing) => outgoing.weight(),
+            Stage::Release => 0,
+        }
+    }
+}
+
+/// Created with a session's first QoS 1 or 2 message.
+#[derive(Debug, Default)]
+pub(crate) struct Outbound {
+    queue: VecDeque<Outgoing>,
+    queued_bytes: usize,
+    /// In the order they were started, which is the order they are repeated in.
+    inflight: VecDeque<Inflight>,
+    inflight_bytes: usize,
+    /// Those of `inflight` that were sent on the present connection.
+    outstanding: usize,
+    last_id: u16,
+}
+
+impl Outbound {
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Appends to the queue; false, and nothing is kept, if it is full.
+    pub(crate) fn enqueue(&mut self, outgoing: Outgoing, max_messages: usize, max_bytes: usize) -> bool {
+        let weight = outgoing.weight();
+        let fits = self.queue.len() < max_messages
+            && (self.queue.is_empty() || self.queued_bytes + weight <= max_bytes);
+        if fits {
+            self.queued_bytes += weight;
+            self.queue.push_back(outgoing);
+        }
+        fits
+    }
+
+    /// The next to be started, whose time is not over; expired ones before it are thrown away.
+    pub(crate) fn dequeue(&mut self, now_ms: u64) -> Option<Outgoing> {
+        loop {
+            let next = self.queue.pop_front()?;
+            self.queued_bytes = self.queued_bytes.saturating_sub(next.weight());
+            give_back(&mut self.queue);
+            if !next.message.is_expired(now_ms) {
+                return Some(next);
+            }
+        }
+    }
+
+    /// Whether the queue's head would fit beside what is in flight.
+    pub(crate) fn has_room(&self, max_inflight: u16, max_bytes: usize) -> bool {
+        let next = self.queue.front().map_or(0, Outgoing::weight);
+        self.has_room_for(next, max_inflight, max_bytes)
+    }
+
+    pub(crate) fn has_room_for(&self, weight: usize, max_inflight: u16, max_bytes: usize) -> bool {
+        self.outstanding == self.inflight.len()
+            && self.inflight.len() < usize::from(max_inflight)
+            && (self.inflight.is_empty() || self.inflight_bytes + weight <= max_bytes)
+    }
+
+    /// The packet identifier the next started exchange will have; nothing is taken yet.
+    pub(crate) fn next_id(&self) -> u16 {
+        let mut id = self.last_id;
+        loop {
+            // Packet identifier 0 is reserved, so wrapping skips it (MQTT 5.0 §2.2.1).
+            id = id.checked_add(1).unwrap_or(1);
+            if !self.is_in_use(id) {
+                return id;
+            }
+        }
+    }
+
+    /// Identifiers are given in rising order, so an identifier behind the newest one is free without a look
+    /// at each; there are fewer exchanges than identifiers, so `next_id` ends.
+    fn is_in_use(&self, id: u16) -> bool {
+        let (Some(first), Some(last)) = (self.inflight.front(), self.inflight.back()) else { return false };
+        let distance = |other: u16| other.wrapping_sub(first.packet_id);
+        distance(id) <= distance(last.packet_id)
+            && self.inflight.iter().any(|inflight| inflight.packet_id == id)
+    }
+
+    /// Begins an exchange that was sent on this connection.
+    pub(crate) fn start(&mut self, packet_id: u16, outgoing: Outgoing) {
+        self.last_id = packet_id;
+        self.inflight_bytes += outgoing.weight();
+        self.outstanding += 1;
+        self.inflight.push_back(Inflight { packet_id, sent: true, stage: Stage::Publish(outgoing) });
+    }
+
+    pub(crate) fn find(&mut self, packet_id: u16) -> Option<&mut Inflight> {
+        self.inflight.iter_mut().find(|inflight| inflight.packet_id == packet_id)
+    }
+
+    /// Ends an exchange.
+    pub(crate) fn finish(&mut self, packet_id: u16) -> Option<Inflight> {
+        let index = self.inflight.iter().position(|inflight| inflight.packet_id == packet_id)?;
+        let ended = self.inflight.remove(index)?;
+        self.inflight_bytes = self.inflight_bytes.saturating_sub(ended.weight());
+        self.outstanding -= usize::from(ended.sent);
+        give_back(&mut self.inflight);
+        Some(ended)
+    }
+
+    /// PUBREC was received: the message is not needed any more, its identifier is.
+    pub(crate) fn release(&mut self, packet_id: u16) {
+        let mut weight = 0;
+        if let Some(inflight) = self.find(packet_id) {
+            weight = inflight.weight();
+            inflight.stage = Stage::Release;
+        }
+        self.inflight_bytes = self.inflight_bytes.saturating_sub(weight);
+    }
+
+    /// A new connection: everything in flight is to be sent again, in order.
+    pub(crate) fn restart(&mut self) {
+        self.outstanding = 0;
+        for inflight in &mut self.inflight {
+            inflight.sent = false;
+        }
+    }
+
+    /// The next exchange to repeat on this connection, if there is a place for it.
+    pub(crate) fn next_repeat(&mut self, max_inflight: u16) -> Option<Inflight> {
+        if self.outstanding >= usize::from(max_inflight) {
+            return None;
+        }
+        let next = self.inflight.get_mut(self.outstanding)?;
+        next.sent = true;
+        self.outstanding += 1;
+        Some(next.clone())
+    }
+
+    /// What another member of a shared subscription should get because this session ends: what the client
+    /// has not taken responsibility for.
+    pub(crate) fn undelivered(self) -> impl Iterator<Item = Outgoing> {
+        let started = self.inflight.into_iter().filter_map(|inflight| match inflight.stage {
+            Stage::Publish(outgoing) => Some(outgoing),
+            Stage::Release => None,
+        });
+        started.chain(self.queue)
+    }
+}
+
+/// An empty queue that once was long does not keep its memory.
+fn give_back<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() && queue.capacity() > 8 {
+        *queue = VecDeque::new();
+    }
+}

@@ -1,0 +1,147 @@
+//! PUBLISH from the client into the broker (MQTT 5.0 §3.3, §4.3).
+
+use broker_core::{Action, Channel, PublishError, Qos, Receipt};
+use bytes::Bytes;
+
+use super::connection::{Connection, Output, Publishing};
+use super::convert;
+use crate::codec::{Ack, AckKind, DecodeError, Publish, Reason};
+use crate::config::Denied;
+use crate::error::{Answer, publish_answer};
+
+/// `$SYS/...` is what the broker says about itself; clients only read it.
+pub(crate) fn is_for_the_broker_alone(channel: &Channel) -> bool {
+    channel.namespace() == "$SYS"
+}
+
+impl Connection {
+    pub(super) fn handle_publish(
+        &mut self,
+        packet: &Publish<'_>,
+        buffer: Option<&Bytes>,
+    ) -> Result<(), DecodeError> {
+        self.received += 1;
+        let session = self.session.clone();
+        let config = session.config();
+        if packet.qos > config.maximum_qos {
+            return Err(DecodeError::new(Reason::QosNotSupported, "QoS is above the announced maximum"));
+        }
+        if packet.retain && !config.retain_available {
+            return Err(DecodeError::new(Reason::RetainNotSupported, "retained messages are not taken here"));
+        }
+        let channel = self.topic(packet, config.topic_alias_maximum)?;
+        if packet.qos == Qos::ExactlyOnce {
+            let state = session.lock();
+            match state.received.binary_search(&packet.packet_id) {
+                // Published already; the PUBREC was lost, or the client has not read it yet.
+                Ok(_) => {
+                    drop(state);
+                    self.reply(AckKind::PubRec, packet.packet_id, Reason::Success, None);
+                    return Ok(());
+                }
+                Err(_)
+                    if self.dialect.version.is_v5()
+                        && state.received.len() >= usize::from(config.receive_maximum) =>
+                {
+                    return Err(DecodeError::new(
+                        Reason::ReceiveMaximumExceeded,
+                        "more unfinished publishes than the receive maximum",
+                    ));
+                }
+                Err(_) => {}
+            }
+        }
+        if is_for_the_broker_alone(&channel) || !self.principal.allows(Action::Publish, &channel) {
+            if config.denied_publish == Denied::Disconnect {
+                return Err(DecodeError::new(Reason::NotAuthorized, "no right to publish to this topic"));
+            }
+            self.answer(
+                packet.packet_id,
+                packet.qos,
+                Reason::NotAuthorized,
+                Some("no right to publish to this topic"),
+            );
+            return Ok(());
+        }
+        let publish = convert::publish(channel, packet.payload, buffer, &packet.properties)
+            .qos(packet.qos)
+            .retain(packet.retain);
+        self.outputs.push_back(Output::Publish(Publishing {
+            publish,
+            packet_id: packet.packet_id,
+            qos: packet.qos,
+        }));
+        Ok(())
+    }
+
+    fn topic(&mut self, packet: &Publish<'_>, alias_maximum: u16) -> Result<Channel, DecodeError> {
+        let Some(alias) = packet.properties.topic_alias else { return parse(packet.topic) };
+        if packet.topic.is_empty() {
+            return self.aliases.resolve(alias, alias_maximum);
+        }
+        let channel = parse(packet.topic)?;
+        self.aliases.set(alias, alias_maximum, &channel)?;
+        Ok(channel)
+    }
+
+    /// The broker has answered a publish. `Busy` never comes here: the transport tries again first.
+    pub(crate) fn handle_published(
+        &mut self,
+        packet_id: u16,
+        qos: Qos,
+        result: &Result<Receipt, PublishError>,
+    ) {
+        match result {
+            Ok(Receipt { receivers: 0, .. }) => {
+                self.answer(packet_id, qos, Reason::NoMatchingSubscribers, None);
+            }
+            Ok(_) => self.answer(packet_id, qos, Reason::Success, None),
+            Err(error) => match publish_answer(error) {
+                Answer::Acknowledge(reason) => self.answer(packet_id, qos, reason, Some(&error.to_string())),
+                Answer::Disconnect(reason) => self.close(reason, Some(&error.to_string())),
+            },
+        }
+    }
+
+    /// Takes or refuses responsibility for a publish.
+    fn answer(&mut self, packet_id: u16, qos: Qos, reason: Reason, why: Option<&str>) {
+        match qos {
+            Qos::AtMostOnce => {}
+            Qos::AtLeastOnce => self.reply(AckKind::PubAck, packet_id, reason, why),
+            Qos::ExactlyOnce => {
+                // A refused exchange ends with PUBREC in version 5; version 3 cannot refuse and goes on to
+                // PUBCOMP.
+                if !reason.is_error() || !self.dialect.version.is_v5() {
+                    let received = &mut self.session.lock().received;
+                    if let Err(place) = received.binary_search(&packet_id) {
+                        received.insert(place, packet_id);
+                    }
+                }
+                self.reply(AckKind::PubRec, packet_id, reason, why);
+            }
+        }
+    }
+
+    /// PUBREL: the identifier is free again.
+    pub(super) fn handle_pubrel(&mut self, ack: Ack) {
+        let mut state = self.session.lock();
+        let known = match state.received.binary_search(&ack.packet_id) {
+            Ok(place) => {
+                state.received.remove(place);
+                if state.received.is_empty() {
+                    state.received = Vec::new();
+                }
+                true
+            }
+            Err(_) => false,
+        };
+        drop(state);
+        let reason = if known { Reason::Success } else { Reason::PacketIdentifierNotFound };
+        self.reply(AckKind::PubComp, ack.packet_id, reason, None);
+    }
+}
+
+fn parse(topic: &str) -> Result<Channel, DecodeError> {
+    Channel::parse(topic)
+        .map_err(|_| DecodeError::new(Reason::TopicNameInvalid, "topic is not a valid topic name"))
+}

@@ -1,0 +1,175 @@
+//! SUBSCRIBE and UNSUBSCRIBE (MQTT 5.0 §3.8 to §3.11).
+
+use broker_core::{Action, Filter, Principal, Qos, Start, SubscribeError};
+use bytes::Bytes;
+
+use super::connecting::grant;
+use super::connection::{Connection, Output};
+use super::session::State;
+use super::subscriptions::Placed;
+use super::wire::Wire;
+use crate::codec::{
+    self, DecodeError, FilterOptions, Reason, RetainHandling, Subscribe, Unsubscribe, channel_filter,
+    split_share,
+};
+use crate::error::subscribe_reason;
+
+/// A SUBSCRIBE on its way into the broker.
+#[derive(Debug)]
+pub(crate) struct Subscribing {
+    packet_id: u16,
+    reasons: Vec<Reason>,
+    /// Those that the front takes.
+    pub(crate) accepted: Vec<Accepted>,
+}
+
+/// One filter the broker has to know.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    index: usize,
+    /// As the client wrote it.
+    pub(crate) name: Box<str>,
+    pub(crate) target: Target,
+    pub(crate) tag: u32,
+    pub(crate) start: Start,
+    new: bool,
+    /// Set by the transport if the broker refuses.
+    pub(crate) failed: Option<SubscribeError>,
+}
+
+/// What the broker is asked for.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) group: Option<Box<str>>,
+    pub(crate) filter: Filter,
+}
+
+/// An UNSUBSCRIBE on its way into the broker.
+#[derive(Debug)]
+pub(crate) struct Unsubscribing {
+    /// What was held, by its name and tag.
+    pub(crate) gone: Vec<(Target, Box<str>, u32)>,
+    /// UNSUBACK, to be sent afterwards.
+    pub(crate) reply: Bytes,
+}
+
+/// A topic filter in the core's terms.
+pub(crate) fn target(name: &str) -> Result<Target, &'static str> {
+    let share = split_share(name)?;
+    let filter = channel_filter(share.map_or(name, |share| share.filter))?;
+    Ok(Target { group: share.map(|share| share.group.into()), filter })
+}
+
+impl Connection {
+    pub(super) fn handle_subscribe(&mut self, packet: &Subscribe<'_>) -> Result<(), DecodeError> {
+        let mut subscribing =
+            Subscribing { packet_id: packet.packet_id, reasons: Vec::new(), accepted: Vec::new() };
+        self.session.park();
+        for (index, (name, options)) in packet.filters().enumerate() {
+            let reason = match self.place(index, name, options, packet.subscription_id.unwrap_or(0))? {
+                Ok((accepted, granted)) => {
+                    subscribing.accepted.push(accepted);
+                    granted
+                }
+                Err(refused) => refused,
+            };
+            subscribing.reasons.push(reason);
+        }
+        self.outputs.push_back(Output::Subscribe(subscribing));
+        Ok(())
+    }
+
+    fn place(
+        &mut self,
+        index: usize,
+        name: &str,
+        mut options: FilterOptions,
+        id: u32,
+    ) -> Result<Result<(Accepted, Reason), Reason>, DecodeError> {
+        let Ok(target) = target(name) else { return Ok(Err(Reason::TopicFilterInvalid)) };
+        let shared = target.group.is_some();
+        if shared && options.no_local && self.dialect.version.is_v5() {
+            return Err(DecodeError::protocol("no local on a shared subscription"));
+        }
+        if !self.principal.allows_filter(Action::Subscribe, &target.filter) {
+            return Ok(Err(Reason::NotAuthorized));
+        }
+        let config = self.session.config();
+        options.qos = grant(options.qos, config);
+        let placed =
+            self.session.lock().subscriptions.place(name, &options, id, shared, config.max_subscriptions);
+        let (tag, new) = match placed {
+            Some(Placed::New(tag)) => (tag, true),
+            Some(Placed::Replaced(tag)) => (tag, false),
+            None => return Ok(Err(Reason::QuotaExceeded)),
+        };
+        let wanted = match options.retain_handling {
+            RetainHandling::Send => true,
+            RetainHandling::SendIfNew => new,
+            RetainHandling::DoNotSend => false,
+        };
+        let start = if wanted && !shared { Start::Retained } else { Start::Live };
+        let granted = match options.qos {
+            Qos::AtMostOnce => Reason::Success,
+            Qos::AtLeastOnce => Reason::GrantedQos1,
+            Qos::ExactlyOnce => Reason::GrantedQos2,
+        };
+        Ok(Ok((Accepted { index, name: name.into(), target, tag, start, new, failed: None }, granted)))
+    }
+
+    /// The broker knows the subscriptions, those aside that it refused.
+    pub(crate) fn handle_subscribed(
+        &mut self,
+        now_ms: u64,
+        mut subscribing: Subscribing,
+        wire: &mut impl Wire,
+    ) {
+        for accepted in subscribing.accepted {
+            let Some(error) = accepted.failed else { continue };
+            if accepted.new {
+                self.session.lock().subscriptions.remove(&accepted.name);
+            }
+            if let Some(reason) = subscribing.reasons.get_mut(accepted.index) {
+                *reason = subscribe_reason(&error);
+            }
+        }
+        let suback = codec::suback(self.dialect, subscribing.packet_id, &subscribing.reasons);
+        self.session.unpark(now_ms, &suback, wire);
+    }
+
+    pub(super) fn handle_unsubscribe(&mut self, packet: &Unsubscribe<'_>) {
+        let mut reasons = Vec::new();
+        let mut gone = Vec::new();
+        for name in packet.filters() {
+            let held = self.session.lock().subscriptions.remove(name);
+            reasons.push(match (held, target(name)) {
+                (Some(held), Ok(target)) => {
+                    gone.push((target, held.filter, held.tag));
+                    Reason::Success
+                }
+                (None, Ok(_)) => Reason::NoSubscriptionExisted,
+                (_, Err(_)) => Reason::TopicFilterInvalid,
+            });
+        }
+        let reply = codec::unsuback(self.dialect, packet.packet_id, &reasons);
+        self.outputs.push_back(Output::Unsubscribe(Unsubscribing { gone, reply }));
+    }
+}
+
+impl State {
+    /// A client resumes with other rights than before: what it may no longer hear ends.
+    pub(crate) fn revoke(&mut self, principal: &Principal) -> Vec<(Target, Box<str>, u32)> {
+        let held: Vec<Box<str>> = self.subscriptions.iter().map(|held| held.filter.clone()).collect();
+        let mut gone = Vec::new();
+        for name in held {
+            let Ok(target) = target(&name) else { continue };
+            if principal.allows_filter(Action::Subscribe, &target.filter) {
+                continue;
+            }
+            if let Some(subscription) = self.subscriptions.remove(&name) {
+                gone.push((target, name, subscription.tag));
+            }
+        }
+        gone
+    }
+}

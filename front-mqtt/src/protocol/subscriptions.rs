@@ -1,0 +1,172 @@
+//! A session's subscriptions, found by tag on each delivery and by filter on SUBSCRIBE and UNSUBSCRIBE.
+
+use std::collections::HashMap;
+
+use broker_core::Qos;
+
+use crate::codec::FilterOptions;
+
+/// One subscription of a session.
+#[derive(Debug, Clone, Eq, PartialEq)]
+pub(crate) struct Subscription {
+    /// As the client wrote it, `$share/GROUP/` included.
+    pub(crate) filter: Box<str>,
+    /// The session's number for it, never used again.
+    pub(crate) tag: u32,
+    /// The client's number for it; 0 is none.
+    pub(crate) id: u32,
+    pub(crate) qos: Qos,
+    pub(crate) no_local: bool,
+    pub(crate) retain_as_published: bool,
+    pub(crate) shared: bool,
+    /// Whether rights must be looked at message by message: some topics of the filter may be denied.
+    pub(crate) wildcard: bool,
+}
+
+/// Sorted by tag: tags only grow, so appending keeps the order.
+#[derive(Debug, Default)]
+pub(crate) struct Subscriptions {
+    list: Vec<Subscription>,
+    next_tag: u32,
+    /// Filter → tag, once there are so many that looking through the list would take long.
+    #[expect(clippy::box_collection, reason = "few sessions have one, and all have the place for it")]
+    by_filter: Option<Box<HashMap<Box<str>, u32>>>,
+}
+
+/// From this many subscriptions on filters are found through a map.
+const INDEX_FROM: usize = 32;
+
+/// Whether a SUBSCRIBE made or replaced a subscription.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Placed {
+    New(u32),
+    Replaced(u32),
+}
+
+impl Subscriptions {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Subscription> {
+        self.list.iter()
+    }
+
+    pub(crate) fn by_tag(&self, tag: u32) -> Option<&Subscription> {
+        self.position(tag).and_then(|index| self.list.get(index))
+    }
+
+    fn position(&self, tag: u32) -> Option<usize> {
+        self.list.binary_search_by_key(&tag, |subscription| subscription.tag).ok()
+    }
+
+    pub(crate) fn tag_of(&self, filter: &str) -> Option<u32> {
+        match &self.by_filter {
+            Some(index) => index.get(filter).copied(),
+            None => self.list.iter().find(|held| *held.filter == *filter).map(|held| held.tag),
+        }
+    }
+
+    /// Adds the subscription or replaces all of it but its tag (MQTT 5.0 §3.8.4). `None`: `max` are held,
+    /// or the tags are used up.
+    pub(crate) fn place(
+        &mut self,
+        filter: &str,
+        options: &FilterOptions,
+        id: u32,
+        shared: bool,
+        max: usize,
+    ) -> Option<Placed> {
+        if let Some(tag) = self.tag_of(filter) {
+            if let Some(held) = self.position(tag).and_then(|index| self.list.get_mut(index)) {
+                held.id = id;
+                held.qos = options.qos;
+                held.no_local = options.no_local;
+                held.retain_as_published = options.retain_as_published;
+            }
+            return Some(Placed::Replaced(tag));
+        }
+        if self.list.len() >= max {
+            return None;
+        }
+        let tag = self.next_tag;
+        self.next_tag = tag.checked_add(1)?;
+        if self.list.is_empty() {
+            // Most clients hold one or two; a vector's first growth would take four.
+            self.list.reserve_exact(1);
+        }
+        self.list.push(Subscription {
+            filter: filter.into(),
+            tag,
+            id,
+            qos: options.qos,
+            no_local: options.no_local,
+            retain_as_published: options.retain_as_published,
+            shared,
+            wildcard: filter.contains(['+', '#']),
+        });
+        match &mut self.by_filter {
+            Some(index) => {
+                index.insert(filter.into(), tag);
+            }
+            None if self.list.len() >= INDEX_FROM => {
+                let index = self.list.iter().map(|held| (held.filter.clone(), held.tag)).collect();
+                self.by_filter = Some(Box::new(index));
+            }
+            None => {}
+        }
+        Some(Placed::New(tag))
+    }
+
+    pub(crate) fn remove(&mut self, filter: &str) -> Option<Subscription> {
+        let index = self.position(self.tag_of(filter)?)?;
+        if let Some(map) = &mut self.by_filter {
+            map.remove(filter);
+        }
+        Some(self.list.remove(index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::RetainHandling;
+
+    const OPTIONS: FilterOptions = FilterOptions {
+        qos: Qos::AtLeastOnce,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: RetainHandling::Send,
+    };
+
+    #[test]
+    fn subscriptions_are_found_by_filter_and_tag_at_any_number() {
+        let mut held = Subscriptions::default();
+        for n in 0..100u32 {
+            let filter = format!("a/{n}");
+            assert_eq!(held.place(&filter, &OPTIONS, n, false, 100), Some(Placed::New(n)));
+        }
+        assert_eq!(held.place("one too many", &OPTIONS, 0, false, 100), None);
+        for n in (0..100).step_by(3) {
+            assert_eq!(held.remove(&format!("a/{n}")).map(|gone| gone.tag), Some(n));
+            assert_eq!(held.remove(&format!("a/{n}")), None);
+        }
+        for n in 0..100 {
+            let there = n % 3 != 0;
+            assert_eq!(held.by_tag(n).is_some(), there, "{n}");
+            assert_eq!(held.tag_of(&format!("a/{n}")).is_some(), there, "{n}");
+        }
+        assert_eq!(
+            held.place("a/0", &OPTIONS, 0, false, 100),
+            Some(Placed::New(100)),
+            "tags are not used again"
+        );
+    }
+
+    #[test]
+    fn the_same_filter_replaces_options_and_keeps_its_tag() {
+        let mut held = Subscriptions::default();
+        held.place("a", &OPTIONS, 7, false, 9);
+        let options = FilterOptions { qos: Qos::AtMostOnce, no_local: true, ..OPTIONS };
+        assert_eq!(held.place("a", &options, 0, false, 9), Some(Placed::Replaced(0)));
+        let now = held.by_tag(0).unwrap();
+        assert_eq!((now.qos, now.no_local, now.id), (Qos::AtMostOnce, true, 0));
+        assert_eq!(held.iter().count(), 1);
+    }
+}

@@ -1,0 +1,34 @@
+//! The last bytes to a client, in MQTT's terms and in WebSocket's.
+
+use bytes::{Bytes, BytesMut};
+use websocket::CloseCode;
+
+use crate::codec::{self, Dialect, Framing, Reason};
+
+/// DISCONNECT, where the version has it, and a close frame, where there are frames.
+pub(crate) fn goodbye(dialect: Dialect, reason: Reason, why: Option<&str>) -> Bytes {
+    with_close_frame(dialect.framing, codec::disconnect(dialect, reason, why), reason, why)
+}
+
+/// Puts a close frame behind the last packet: pages see its code even where version 3 has no packet to say it.
+pub(crate) fn with_close_frame(framing: Framing, last: Bytes, reason: Reason, why: Option<&str>) -> Bytes {
+    if framing == Framing::Raw {
+        return last;
+    }
+    let close = websocket::encode::close(close_code(reason), why.unwrap_or_default());
+    let mut both = BytesMut::with_capacity(last.len() + close.len());
+    both.extend_from_slice(&last);
+    both.extend_from_slice(&close);
+    both.freeze()
+}
+
+fn close_code(reason: Reason) -> CloseCode {
+    match reason {
+        Reason::Success | Reason::DisconnectWithWill => CloseCode::Normal,
+        Reason::ServerShuttingDown => CloseCode::Away,
+        Reason::MalformedPacket | Reason::ProtocolError => CloseCode::Protocol,
+        Reason::PacketTooLarge => CloseCode::Size,
+        Reason::ServerUnavailable | Reason::ServerBusy => CloseCode::Again,
+        _ => CloseCode::Policy,
+    }
+}

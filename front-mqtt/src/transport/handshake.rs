@@ -1,0 +1,270 @@
+//! From a socket to a connection: CONNECT, who is it, CONNACK.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use broker_core::{Class, Credentials, Outbox, Principal, unix_ms};
+use link::{Event, Link, Socket};
+
+use super::driver::Driver;
+use super::goodbye::with_close_frame;
+use super::input::{Control, Input, Whole};
+use super::sessions::{Arriving, Hosted};
+use crate::auth::{self, Step};
+use crate::codec::{self, ConnAck, Connect, DecodeError, Dialect, Framing, Packet, Reason, Version};
+use crate::error::auth_reason;
+use crate::front::{Admission, Inner};
+use crate::protocol::{Connection, Negotiated, Session, negotiate};
+
+/// A connection that has said nothing yet.
+pub(crate) struct Arrival {
+    pub(crate) socket: Socket,
+    pub(crate) framing: Framing,
+    pub(crate) remote: Option<SocketAddr>,
+    /// What an HTTP request brought along, for authenticators.
+    pub(crate) token: Option<String>,
+}
+
+/// Why there is no connection.
+enum Refused {
+    /// Nobody is there to be told.
+    Gone,
+    /// The client is told in the shape of this version, if there is one for it.
+    Told(DecodeError, Option<Version>),
+}
+
+impl From<DecodeError> for Refused {
+    fn from(error: DecodeError) -> Self {
+        Self::Told(error, None)
+    }
+}
+
+/// Runs the handshake and leaves the connection to a task of its own, whose future is small.
+pub(crate) async fn accept(inner: Arc<Inner>, arrival: Arrival) {
+    let admission = inner.admit(arrival.remote.map(|remote| remote.ip()));
+    let session = Arc::new(Session::new(inner.shared.clone()));
+    let subscriber = inner.broker.attach(session.clone(), inner.shared.config.outbox);
+    let outbox = subscriber.outbox();
+    let link = Link::new(arrival.socket, outbox.clone());
+    let candidate = Arc::new(Hosted { session, subscriber });
+    let input = Input::new(arrival.framing, inner.shared.config.max_packet_bytes);
+    let mut handshake = Handshake {
+        inner: inner.clone(),
+        link,
+        input,
+        candidate,
+        outbox,
+        framing: arrival.framing,
+        remote: arrival.remote,
+        token: arrival.token,
+    };
+    let limit = inner.shared.config.handshake_timeout;
+    match tokio::time::timeout(limit, handshake.connect(admission)).await {
+        Ok(Ok(driver)) => {
+            let Handshake { link, input, .. } = handshake;
+            tokio::spawn(driver.run(link, input));
+        }
+        Ok(Err(Refused::Gone)) | Err(_) => inner.counters.handshakes_failed.add(1),
+        Ok(Err(Refused::Told(error, version))) => {
+            inner.counters.handshakes_failed.add(1);
+            let version = version.or_else(|| handshake.version_by_level());
+            handshake.refuse(&error, version).await;
+        }
+    }
+}
+
+struct Handshake {
+    inner: Arc<Inner>,
+    link: Link,
+    input: Input,
+    candidate: Arc<Hosted>,
+    outbox: Arc<Outbox>,
+    framing: Framing,
+    remote: Option<SocketAddr>,
+    token: Option<String>,
+}
+
+impl Handshake {
+    async fn connect(&mut self, admission: Result<Admission, Reason>) -> Result<Driver, Refused> {
+        let whole = self.read(None).await?;
+        // The packet is taken out of the input so that CONNECT can be read while AUTH packets follow it.
+        let packet = self.input.take(&whole);
+        let frame = whole.frame();
+        let body = packet.get(frame.header..).unwrap_or_default();
+        let connect = match codec::parse(frame, body, Version::V5) {
+            Ok(Packet::Connect(connect)) => connect,
+            Ok(_) => return Err(DecodeError::protocol("the first packet must be CONNECT").into()),
+            Err(error) => return Err(Refused::Told(error, version_of_level(codec::protocol_level(body)))),
+        };
+        let version = connect.version;
+        let admission = admission.map_err(|reason| {
+            Refused::Told(DecodeError::new(reason, "too many connections"), Some(version))
+        })?;
+        self.enter(&connect, admission).await.map_err(|refused| match refused {
+            Refused::Told(error, _) => Refused::Told(error, Some(version)),
+            Refused::Gone => Refused::Gone,
+        })
+    }
+
+    async fn enter(&mut self, connect: &Connect<'_>, admission: Admission) -> Result<Driver, Refused> {
+        let inner = self.inner.clone();
+        let config = &inner.shared.config;
+        let mut terms = negotiate(connect, self.framing, config, assigned_id)?;
+        let (principal, last_word) = self.authenticate(connect, &terms).await?;
+        if !terms.will_is_allowed(&principal) {
+            return Err(DecodeError::new(Reason::NotAuthorized, "no right to publish the will").into());
+        }
+        let last_word = connect.auth_method.map(|method| (method, &*last_word));
+        let will = terms.will.take();
+        let connack = |present| terms.connack(config, present, last_word);
+        let arriving = Arriving {
+            candidate: &self.candidate,
+            outbox: &self.outbox,
+            terms: &terms,
+            will,
+            principal: &principal,
+            now_ms: unix_ms(),
+        };
+        let entered = inner
+            .sessions
+            .enter(arriving, connack)
+            .map_err(|reason| DecodeError::new(reason, "no place for another session"))?;
+        inner.settle(&entered.hosted, entered.aftermath);
+        if !Arc::ptr_eq(&entered.hosted, &self.candidate) {
+            entered.hosted.subscriber.set_online(true);
+        }
+        let method = connect.auth_method.map(Into::into);
+        let connection =
+            Connection::new(Instant::now(), entered.hosted.session.clone(), principal, &terms, method);
+        inner.counters.connects.add(1);
+        Ok(Driver::new(inner, connection, entered.hosted, entered.connection, self.outbox.clone(), admission))
+    }
+
+    /// Who is it? With the mechanism's last word, if one was used.
+    async fn authenticate(
+        &mut self,
+        connect: &Connect<'_>,
+        terms: &Negotiated,
+    ) -> Result<(Principal, Vec<u8>), Refused> {
+        let Some(method) = connect.auth_method else {
+            let credentials = Credentials {
+                user: connect.user,
+                password: connect.password,
+                token: self.token.as_deref(),
+                client_id: Some(&terms.client_id),
+                remote: self.remote,
+                protocol: "mqtt",
+            };
+            let inner = self.inner.clone();
+            return match inner.authenticator.authenticate(credentials).await {
+                Ok(principal) => Ok((principal, Vec::new())),
+                Err(error) => Err(DecodeError::new(auth_reason(&error), "not let in").into()),
+            };
+        };
+        let inner = self.inner.clone();
+        let Some(mechanism) = inner.mechanism(method) else {
+            return Err(DecodeError::new(
+                Reason::BadAuthenticationMethod,
+                "authentication method is not known here",
+            )
+            .into());
+        };
+        let mut exchange = mechanism.begin(&terms.client_id);
+        let mut data: Vec<u8> = connect.auth_data.unwrap_or_default().into();
+        for _ in 0..auth::MAX_STEPS {
+            match exchange.step(&data).await {
+                Step::Done { principal, data } => return Ok((principal, data)),
+                Step::Failed(error) => {
+                    return Err(DecodeError::new(auth_reason(&error), "authentication failed").into());
+                }
+                Step::Continue(challenge) => {
+                    let frame = codec::auth(
+                        self.framing,
+                        Reason::ContinueAuthentication,
+                        method,
+                        Some(&challenge).filter(|data| !data.is_empty()).map(|data| &data[..]),
+                    );
+                    self.outbox.send(frame, Class::Control);
+                    data = self.read_auth(method).await?;
+                }
+            }
+        }
+        Err(DecodeError::new(Reason::NotAuthorized, "authentication took too many steps").into())
+    }
+
+    /// The client's next word; it may send nothing but AUTH and DISCONNECT now (MQTT 5.0 §4.12).
+    async fn read_auth(&mut self, method: &str) -> Result<Vec<u8>, Refused> {
+        let whole = self.read(Some(Version::V5)).await?;
+        let packet = self.input.take(&whole);
+        let body = packet.get(whole.frame().header..).unwrap_or_default();
+        match codec::parse(whole.frame(), body, Version::V5)? {
+            Packet::Auth(auth) if auth.method != Some(method) => {
+                Err(DecodeError::protocol("authentication method is not the one of CONNECT").into())
+            }
+            Packet::Auth(auth) if auth.reason == Reason::ContinueAuthentication => {
+                Ok(auth.data.unwrap_or_default().into())
+            }
+            Packet::Disconnect(_) => Err(Refused::Gone),
+            _ => Err(DecodeError::protocol("only AUTH and DISCONNECT may come before CONNACK").into()),
+        }
+    }
+
+    /// The next whole packet.
+    async fn read(&mut self, version: Option<Version>) -> Result<Whole, Refused> {
+        let max = self.inner.shared.config.max_packet_bytes;
+        loop {
+            while let Some(control) = self.input.unframe() {
+                match control {
+                    Control::Reply(frame) => {
+                        self.outbox.send(frame, Class::Control);
+                    }
+                    Control::Close(frame) => {
+                        self.outbox.send_last(frame);
+                        return Err(Refused::Gone);
+                    }
+                }
+            }
+            if let Some(whole) = self.input.next(version, max)? {
+                return Ok(whole);
+            }
+            match self.link.next(self.input.buffer()).await {
+                Event::Read(_) | Event::Woken => {}
+                Event::Eof | Event::Failed(_) | Event::Closed(_) | Event::Stalled => {
+                    return Err(Refused::Gone);
+                }
+            }
+        }
+    }
+
+    /// The version a CONNECT that could not be read as a whole announced.
+    fn version_by_level(&self) -> Option<Version> {
+        version_of_level(self.input.announced_level())
+    }
+
+    /// CONNACK with the reason, where the version has a code for it, then the close.
+    async fn refuse(self, error: &DecodeError, version: Option<Version>) {
+        let Self { link, framing, candidate, outbox, inner, .. } = self;
+        let last = version.map_or_else(bytes::Bytes::new, |version| {
+            let connack = ConnAck { reason_string: Some(error.detail), ..ConnAck::only(error.reason) };
+            codec::connack(Dialect { version, framing }, &connack)
+        });
+        let last = with_close_frame(framing, last, error.reason, Some(error.detail));
+        outbox.send_last(last);
+        drop(candidate);
+        link.finish(inner.shared.config.linger).await;
+    }
+}
+
+/// The shape of the answer to a CONNECT of that level, also of levels nobody speaks.
+fn version_of_level(level: Option<u8>) -> Option<Version> {
+    level.map(|level| if level < 5 { Version::V311 } else { Version::V5 })
+}
+
+/// An identifier for a client that gave none, hard to guess because it is all that is needed to take the
+/// session over.
+fn assigned_id() -> Arc<str> {
+    let random = || RandomState::new().hash_one(Instant::now());
+    format!("auto-{:016x}{:016x}", random(), random()).into()
+}

@@ -1,0 +1,155 @@
+//! Bytes from the socket into packets, past the WebSocket frames if there are any.
+
+use bytes::{Bytes, BytesMut};
+use websocket::{Assembler, CloseCode, Incoming, Limits};
+
+use crate::codec::{self, DecodeError, Frame, Framing, Packet, Version};
+
+/// What was read and not yet handled. An idle connection holds no buffer.
+pub(crate) struct Input {
+    packets: BytesMut,
+    websocket: Option<Box<Frames>>,
+}
+
+struct Frames {
+    assembler: Assembler,
+    bytes: BytesMut,
+}
+
+/// What the WebSocket layer wants done.
+#[derive(Debug)]
+pub(crate) enum Control {
+    /// Send this frame.
+    Reply(Bytes),
+    /// Send this frame and end the connection.
+    Close(Bytes),
+}
+
+/// A whole packet, still in its buffer or cut out of it.
+pub(crate) enum Whole {
+    /// Small: its body starts here and is read in place.
+    InPlace(Frame),
+    /// Large enough that its payload may keep the buffer.
+    Cut(Frame, Bytes),
+}
+
+/// Packets from this size on are cut out of the read buffer instead of copied from it.
+const CUT_FROM_BYTES: usize = 2048;
+
+impl Input {
+    pub(crate) fn new(framing: Framing, max_packet_bytes: usize) -> Self {
+        // Frames are passed on as they come in and never held, so their bound only has to be sane; the
+        // bound on packets is the one that clients should meet, because it has a reason code.
+        let bound = max_packet_bytes.saturating_mul(4);
+        let limits = Limits { max_frame_bytes: bound, max_message_bytes: bound };
+        let websocket = (framing == Framing::WebSocket).then(|| {
+            Box::new(Frames { assembler: Assembler::binary_stream(limits, None), bytes: BytesMut::new() })
+        });
+        Self { packets: BytesMut::new(), websocket }
+    }
+
+    /// Where the link reads into.
+    pub(crate) fn buffer(&mut self) -> &mut BytesMut {
+        match &mut self.websocket {
+            Some(frames) => &mut frames.bytes,
+            None => &mut self.packets,
+        }
+    }
+
+    /// Takes WebSocket frames apart until one of them needs an answer or no whole one is left.
+    pub(crate) fn unframe(&mut self) -> Option<Control> {
+        let frames = self.websocket.as_mut()?;
+        loop {
+            match frames.assembler.feed(&mut frames.bytes) {
+                Ok(None) => return None,
+                Ok(Some(Incoming::BinaryPart(part) | Incoming::Binary(part) | Incoming::Text(part))) => {
+                    self.packets.extend_from_slice(&part);
+                }
+                Ok(Some(Incoming::Ping(payload))) => {
+                    return Some(Control::Reply(websocket::encode::pong(&payload)));
+                }
+                Ok(Some(Incoming::Pong)) => {}
+                Ok(Some(Incoming::Close { code, .. })) => {
+                    let code = code.unwrap_or(CloseCode::Status);
+                    return Some(Control::Close(websocket::encode::close(code, "")));
+                }
+                Err(violation) => {
+                    let frame = websocket::encode::close(violation.close_code, violation.reason);
+                    return Some(Control::Close(frame));
+                }
+            }
+        }
+    }
+
+    /// The next whole packet.
+    pub(crate) fn next(
+        &mut self,
+        version: Option<Version>,
+        max_packet_bytes: usize,
+    ) -> Result<Option<Whole>, DecodeError> {
+        let Some(frame) = codec::split(&self.packets, version, max_packet_bytes)? else { return Ok(None) };
+        if self.packets.len() < frame.total() {
+            return Ok(None);
+        }
+        if frame.total() < CUT_FROM_BYTES {
+            return Ok(Some(Whole::InPlace(frame)));
+        }
+        let packet = self.packets.split_to(frame.total()).freeze();
+        Ok(Some(Whole::Cut(frame, packet)))
+    }
+
+    /// The body of a packet that is read in place.
+    pub(crate) fn parse<'a>(&'a self, whole: &'a Whole, version: Version) -> Result<Packet<'a>, DecodeError> {
+        let (frame, bytes) = match whole {
+            Whole::InPlace(frame) => (frame, &self.packets[..]),
+            Whole::Cut(frame, packet) => (frame, &packet[..]),
+        };
+        // `next` has seen that all of it is there.
+        let body = bytes.get(frame.header..frame.total()).unwrap_or_default();
+        codec::parse(frame, body, version)
+    }
+
+    /// Cuts a packet out, to keep it while more is read.
+    pub(crate) fn take(&mut self, whole: &Whole) -> Bytes {
+        match whole {
+            Whole::InPlace(frame) => {
+                let packet = Bytes::copy_from_slice(self.packets.get(..frame.total()).unwrap_or_default());
+                self.done(whole);
+                packet
+            }
+            Whole::Cut(_, packet) => packet.clone(),
+        }
+    }
+
+    /// The protocol level of a CONNECT that has not come as a whole, or cannot be accepted.
+    pub(crate) fn announced_level(&self) -> Option<u8> {
+        let is_connect = self.packets.first().is_some_and(|first| first >> 4 == 1);
+        let length = self.packets.iter().skip(1).take(4).position(|byte| byte & 0x80 == 0)?;
+        codec::protocol_level(self.packets.get(length + 2..)?).filter(|_| is_connect)
+    }
+
+    /// The packet was handled.
+    pub(crate) fn done(&mut self, whole: &Whole) {
+        if let Whole::InPlace(frame) = whole {
+            bytes::Buf::advance(&mut self.packets, frame.total());
+        }
+        if self.packets.is_empty() {
+            self.packets = BytesMut::new();
+        }
+    }
+}
+
+impl Whole {
+    pub(crate) fn frame(&self) -> &Frame {
+        match self {
+            Self::InPlace(frame) | Self::Cut(frame, _) => frame,
+        }
+    }
+
+    pub(crate) fn buffer(&self) -> Option<&Bytes> {
+        match self {
+            Self::InPlace(_) => None,
+            Self::Cut(_, packet) => Some(packet),
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Tokio around the protocol: sockets, tasks, clocks.
+//!
+//! TCP and WebSocket differ in [`input`] alone, where frames are taken apart, and in the framing that the
+//! codec writes. Everything else is one code path: bytes in, packets, [`Connection`], outbox.
+//!
+//! [`Connection`]: crate::protocol::Connection
+
+mod driver;
+mod goodbye;
+mod groups;
+mod handshake;
+mod input;
+mod lane;
+mod sessions;
+mod sys;
+mod timers;
+mod websocket;
+
+pub(crate) use groups::Groups;
+pub(crate) use handshake::{Arrival, accept};
+pub(crate) use sessions::{Aftermath, Hosted, Sessions};
+pub(crate) use sys::keep_reporting;
+pub(crate) use timers::{Due, Timers, What, keep_time};
+pub(crate) use websocket::upgrade;

@@ -1,0 +1,57 @@
+//! MQTT over WebSocket (MQTT 5.0 §6.0): the upgrade of an HTTP request.
+
+use std::sync::Arc;
+
+use http::{Request, StatusCode};
+use http_edge::{Body, Peer, Problem, Response};
+use hyper::upgrade::OnUpgrade;
+use websocket::handshake;
+
+use super::handshake::{Arrival, accept};
+use crate::codec::Framing;
+use crate::front::Inner;
+
+/// `mqttv3.1` is what clients offered before the name was registered.
+const PROTOCOLS: &[&str] = &["mqtt", "mqttv3.1"];
+
+/// Answers an opening handshake; the connection lives in a task of its own.
+pub(crate) fn upgrade<B>(inner: Arc<Inner>, request: Request<B>) -> Response {
+    let (mut parts, _) = request.into_parts();
+    if !inner.shared.config.origins.allows(&parts.headers) {
+        return Problem::forbidden("this origin may not open a WebSocket here").response();
+    }
+    // A client that offers nothing is served without a subprotocol: some old ones do.
+    let offers = parts.headers.contains_key(http::header::SEC_WEBSOCKET_PROTOCOL);
+    let options = handshake::Options { protocols: PROTOCOLS, protocol_required: offers, deflate: false };
+    let accepted = match handshake::accept(&parts, &options) {
+        Ok(accepted) => accepted,
+        Err(refused) => {
+            let code = match refused.status {
+                StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
+                StatusCode::UPGRADE_REQUIRED => "upgrade_required",
+                _ => "invalid_handshake",
+            };
+            let mut response = Problem::new(refused.status, code, refused.reason).response();
+            response.headers_mut().extend(refused.response().into_parts().0.headers);
+            return response;
+        }
+    };
+    let Some(on_upgrade) = parts.extensions.remove::<OnUpgrade>() else {
+        return Problem::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "no_upgrade",
+            "this connection cannot become a WebSocket",
+        )
+        .response();
+    };
+    let remote = parts.extensions.get::<Peer>().map(|peer| peer.0);
+    let token = http_edge::credentials_from(&parts, &inner.shared.config.token_sources).token.map(Into::into);
+    drop(parts);
+    tokio::spawn(async move {
+        // The peer may be gone before the 101 is written; then there is nobody to tell.
+        if let Ok(socket) = http_edge::upgraded(on_upgrade).await {
+            accept(inner, Arrival { socket, framing: Framing::WebSocket, remote, token }).await;
+        }
+    });
+    accepted.response.map(|()| Body::empty())
+}

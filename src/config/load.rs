@@ -1,0 +1,402 @@
+//! Puts defaults, file, environment and arguments together; the later wins.
+
+use std::ffi::{OsStr, OsString};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
+
+use clap::Parser;
+use figment::Figment;
+use figment::error::Kind;
+use figment::providers::{Format, Serialized, Toml};
+use figment::value::{Dict, Empty, Value};
+
+use super::arguments::Arguments;
+use super::settings::Settings;
+use super::{Config, ConfigError, Logging};
+
+/// Prefix of the environment variables.
+const PREFIX: &str = "FANWIRE_";
+/// The variable that is an argument, not a key.
+const CONFIG_VARIABLE: &str = "FANWIRE_CONFIG";
+
+/// A configuration, and what of it concerns the process instead of the server.
+#[derive(Debug)]
+pub struct Loaded {
+    /// For the server.
+    pub config: Config,
+    /// How to log.
+    pub logging: Logging,
+    /// Threads that serve; `None` means as many as the machine has cores.
+    pub worker_threads: Option<usize>,
+    /// Whether the configuration says who may do what. If not, everybody may do everything.
+    pub has_rights: bool,
+}
+
+/// One thing that can be set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Its place in the file, `sse.outbox.max_bytes`.
+    pub name: String,
+    /// The environment variable that sets it, `FANWIRE_SSE_OUTBOX_MAX_BYTES`.
+    pub variable: String,
+    /// Its default as it would be written; `None` where the absence means something.
+    pub default: Option<String>,
+}
+
+/// Reads arguments (the first is the program's name), the file they or the environment name, and the environment.
+/// With `--help`, `--version` or arguments that make no sense it ends the process, as command lines do.
+///
+/// # Errors
+/// Anything that is wrong with what was read.
+pub fn load(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Loaded, ConfigError> {
+    let arguments = Arguments::parse_from(arguments);
+    let mut figment = Figment::from(Serialized::defaults(Settings::default()));
+    if let Some(path) = &arguments.config {
+        figment = figment.merge(file(path)?);
+    }
+    let known = keys();
+    let mut set = Vec::new();
+    for (name, value) in environment {
+        if let Some((key, value)) = variable(&known, &name, &value)? {
+            figment = figment.merge(Serialized::global(&key, value));
+            set.push(key);
+        }
+    }
+    let settings: Settings =
+        figment.extract().map_err(|error| invalid(error, &known, arguments.config.as_deref(), &set))?;
+    finish(settings, arguments)
+}
+
+/// Every key, sorted by name. Those of a list's elements are not among them.
+pub fn keys() -> Vec<Key> {
+    let mut keys = Vec::new();
+    if let Ok(Value::Dict(_, dict)) = Value::serialize(Settings::default()) {
+        collect(&dict, "", &mut keys);
+    }
+    keys
+}
+
+fn collect(dict: &Dict, prefix: &str, keys: &mut Vec<Key>) {
+    for (name, value) in dict {
+        let name = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        match value {
+            Value::Dict(_, inner) => collect(inner, &name, keys),
+            value => {
+                let variable = format!("{PREFIX}{}", name.replace('.', "_").to_ascii_uppercase());
+                keys.push(Key { name, variable, default: written(value) });
+            }
+        }
+    }
+}
+
+fn written(value: &Value) -> Option<String> {
+    Some(match value {
+        Value::Empty(_, Empty::None | Empty::Unit) | Value::Dict(..) => return None,
+        Value::String(_, text) => format!("\"{text}\""),
+        Value::Char(_, char) => format!("\"{char}\""),
+        Value::Bool(_, value) => value.to_string(),
+        Value::Num(_, number) => {
+            let unsigned = number.to_u128().map(|number| number.to_string());
+            unsigned.or_else(|| number.to_i128().map(|number| number.to_string()))?
+        }
+        Value::Array(_, values) => {
+            format!("[{}]", values.iter().filter_map(written).collect::<Vec<_>>().join(", "))
+        }
+    })
+}
+
+fn file(path: &Path) -> Result<impl figment::Provider + use<>, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    let dict: Dict = Toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+        origin: path.display().to_string(),
+        message: one_line(&error.to_string()),
+    })?;
+    Ok(Serialized::globals(dict))
+}
+
+/// The key that an environment variable sets, and its value. Variables of others are passed over.
+fn variable(known: &[Key], name: &OsStr, value: &OsStr) -> Result<Option<(String, Value)>, ConfigError> {
+    let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { return Ok(None) };
+    if name == CONFIG_VARIABLE || is_service_link(name) {
+        return Ok(None);
+    }
+    let Some(key) = known.iter().find(|key| key.variable == name) else {
+        let nearest = nearest(name, known.iter().map(|key| key.variable.as_str()));
+        return Err(ConfigError::Unknown { origin: "environment".into(), key: name.into(), nearest });
+    };
+    let value = value.to_str().ok_or_else(|| ConfigError::Value {
+        origin: "environment".into(),
+        key: name.into(),
+        message: "not UTF-8".into(),
+    })?;
+    Ok(Some((key.name.clone(), parse_value(value))))
+}
+
+/// Kubernetes tells every pod about a service named `fanwire` by variables with our prefix.
+fn is_service_link(name: &str) -> bool {
+    let rest = name.strip_prefix(PREFIX).unwrap_or(name);
+    rest.starts_with("SERVICE_") || rest == "PORT" || rest.starts_with("PORT_")
+}
+
+/// A variable's text as the TOML value it looks like, else as the string it is.
+fn parse_value(text: &str) -> Value {
+    let document = format!("value = {text}");
+    match Toml::from_str::<Dict>(&document) {
+        Ok(mut dict) if dict.len() == 1 => dict.remove("value").unwrap_or_else(|| Value::from(text)),
+        _ => Value::from(text),
+    }
+}
+
+/// Names the key, and for an unknown one the known one most like it.
+fn invalid(error: figment::Error, known: &[Key], file: Option<&Path>, set: &[String]) -> ConfigError {
+    let path = error.path.join(".");
+    let from_environment = set.iter().find(|key| path == **key || path.starts_with(&format!("{key}.")));
+    let origin = match (from_environment, file) {
+        (None, Some(file)) => file.display().to_string(),
+        _ => "environment".to_owned(),
+    };
+    let message = match error.kind {
+        Kind::UnknownField(field, siblings) => {
+            let section = path.strip_suffix(field.as_str()).unwrap_or(&path);
+            let siblings: Vec<String> = siblings.iter().map(|name| format!("{section}{name}")).collect();
+            // What is only in the wrong section is found by its last part.
+            let elsewhere = known
+                .iter()
+                .find(|key| key.name.rsplit('.').next() == Some(field.as_str()))
+                .map(|key| key.name.clone());
+            let nearest = nearest(&path, siblings.iter().map(String::as_str))
+                .or(elsewhere)
+                .or_else(|| nearest_key(&path, known));
+            return ConfigError::Unknown { origin, key: path, nearest };
+        }
+        Kind::UnknownVariant(found, possible) => {
+            let possible: Vec<String> = possible.iter().map(|name| format!("\"{name}\"")).collect();
+            format!("\"{found}\" is none of {}", possible.join(", "))
+        }
+        kind => one_line(&kind.to_string()),
+    };
+    ConfigError::Value { origin, key: path, message }
+}
+
+fn nearest_key(key: &str, known: &[Key]) -> Option<String> {
+    nearest(key, known.iter().map(|key| key.name.as_str()))
+}
+
+/// The name most like `wanted`, unless none is like it at all.
+fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
+    const MIN_LIKENESS: f64 = 0.6;
+    names
+        .map(|name| (strsim::normalized_damerau_levenshtein(wanted, name), name))
+        .filter(|(likeness, _)| *likeness >= MIN_LIKENESS)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name.to_owned())
+}
+
+fn finish(mut settings: Settings, arguments: Arguments) -> Result<Loaded, ConfigError> {
+    settings.server.allow_anonymous |= arguments.allow_anonymous;
+    if let Some(format) = arguments.log_format {
+        settings.logging.format = format;
+    }
+    let has_rights = settings.has_rights();
+    let may_be_open = has_rights || settings.server.allow_anonymous;
+    let http =
+        address("http.address", arguments.http.as_ref().unwrap_or(&settings.http.address), may_be_open)?;
+    #[cfg(feature = "mqtt")]
+    let mqtt =
+        address("mqtt.address", arguments.mqtt.as_ref().unwrap_or(&settings.mqtt.address), may_be_open)?;
+    #[cfg(not(feature = "mqtt"))]
+    let mqtt = None;
+    let logging = settings.logging.clone();
+    let worker_threads = settings.server.worker_threads;
+    let config = Config { http, mqtt, ..settings.into_config() };
+    Ok(Loaded { config, logging, worker_threads, has_rights })
+}
+
+/// An address to listen on, or none for `off`. A name is resolved, its first IPv4 address preferred.
+fn address(key: &'static str, text: &str, may_be_open: bool) -> Result<Option<SocketAddr>, ConfigError> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let found: Vec<SocketAddr> =
+        text.to_socket_addrs().map_err(|_| ConfigError::Address { key, value: text.to_owned() })?.collect();
+    let address = found
+        .iter()
+        .find(|address| address.is_ipv4())
+        .or(found.first())
+        .copied()
+        .ok_or_else(|| ConfigError::Address { key, value: text.to_owned() })?;
+    if !may_be_open && !address.ip().is_loopback() {
+        return Err(ConfigError::Open { key, address });
+    }
+    Ok(Some(address))
+}
+
+/// The parts of a message that say something: TOML errors draw a picture below their first line.
+fn one_line(message: &str) -> String {
+    let lines: Vec<&str> = message
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.contains('|') && !line.chars().all(|c| c == '^'))
+        .collect();
+    lines.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn load_with(
+        file: Option<&str>,
+        environment: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> Result<Loaded, String> {
+        let written = file.map(|text| {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            file
+        });
+        let mut line: Vec<OsString> = vec!["fanwire".into()];
+        if let Some(file) = &written {
+            line.extend(["--config".into(), file.path().into()]);
+        }
+        line.extend(arguments.iter().map(OsString::from));
+        let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
+        load(line, environment).map_err(|error| {
+            let text = error.to_string();
+            let path = written.map(|file| file.path().display().to_string()).unwrap_or_default();
+            assert!(!text.contains('\n'), "one line: {text}");
+            if path.is_empty() { text } else { text.replace(&path, "FILE") }
+        })
+    }
+
+    #[test]
+    fn arguments_win_over_environment_over_file_over_defaults() {
+        let file = "[http]\naddress = \"127.0.0.1:1\"\nidle_timeout = \"1s\"\n[mqtt]\naddress = \"127.0.0.1:2\"\n\
+                    [sse.outbox]\nmax_bytes = \"1 KiB\"\n";
+        let environment = [("FANWIRE_HTTP_ADDRESS", "127.0.0.1:3"), ("FANWIRE_MQTT_ADDRESS", "127.0.0.1:4")];
+        let loaded = load_with(Some(file), &environment, &["--mqtt", "127.0.0.1:5"]).unwrap();
+        let config = loaded.config;
+        assert_eq!(config.http.unwrap().port(), 3);
+        assert_eq!(config.mqtt.unwrap().port(), 5);
+        assert_eq!(config.connection.idle_timeout.as_secs(), 1);
+        assert_eq!(config.sse.outbox.max_bytes, 1024);
+        assert_eq!(config.sse.outbox.max_messages, front_sse::Config::default().outbox.max_messages);
+    }
+
+    #[test]
+    fn nothing_given_is_the_default() {
+        let loaded = load_with(None, &[], &[]).unwrap();
+        assert_eq!(format!("{:?}", loaded.config), format!("{:?}", Config::default()));
+        assert!(!loaded.has_rights);
+    }
+
+    #[test]
+    fn every_default_can_be_written_back() {
+        let lines: Vec<String> = keys()
+            .into_iter()
+            .filter_map(|key| key.default.map(|default| format!("{} = {default}", key.name)))
+            .collect();
+        assert!(lines.len() > 50, "{lines:#?}");
+        load_with(Some(&lines.join("\n")), &[], &[]).unwrap();
+    }
+
+    #[test]
+    fn no_two_keys_share_a_variable() {
+        let keys = keys();
+        let variables: HashSet<_> = keys.iter().map(|key| &key.variable).collect();
+        assert_eq!(variables.len(), keys.len());
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        let file = |text: &'static str| (Some(text), [].as_slice(), [].as_slice());
+        let cases: [(_, &str); 14] = [
+            (
+                file("[server]\nmax_conections = 3"),
+                "FILE: unknown key `server.max_conections`, did you mean `server.max_connections`?",
+            ),
+            (
+                file("max_message_bytes = 3"),
+                "FILE: unknown key `max_message_bytes`, did you mean `broker.max_message_bytes`?",
+            ),
+            (file("[borker]"), "FILE: unknown key `borker`, did you mean `broker`?"),
+            (file("[zzzzzzzzzz]"), "FILE: unknown key `zzzzzzzzzz`"),
+            (
+                file("[[namespaces]]\nname = \"a\"\nlog = { max_byte = 1 }"),
+                "FILE: unknown key `namespaces.0.log.max_byte`, did you mean `namespaces.0.log.max_bytes`?",
+            ),
+            (file("[sse]\nkeep_alive = 3"), "FILE: `sse.keep_alive`: `3` needs a unit, such as \"3s\""),
+            (
+                file("[broker]\nmax_message_bytes = \"4 MB\""),
+                "FILE: `broker.max_message_bytes`: `4 MB` is not a size such as \"64 MiB\"",
+            ),
+            (
+                file("[[anonymous.deny]]\nactions = [\"publsh\"]\nchannels = []"),
+                "FILE: `anonymous.deny.0.actions.0`: \"publsh\" is none of \"publish\", \"subscribe\", \"history\", \
+                 \"presence\", \"manage\"",
+            ),
+            (
+                (None, &[("FANWIRE_SSE_KEEPALIVE", "3s")], &[]),
+                "environment: unknown key `FANWIRE_SSE_KEEPALIVE`, did you mean `FANWIRE_SSE_KEEP_ALIVE`?",
+            ),
+            (
+                (None, &[("FANWIRE_SSE_KEEP_ALIVE", "3x")], &[]),
+                "environment: `sse.keep_alive`: `3x` is not a duration such as \"10s\" or \"5m\"",
+            ),
+            (
+                (None, &[], &["--http", "nowhere"]),
+                "`http.address`: `nowhere` is not an address such as 127.0.0.1:8080",
+            ),
+            (
+                (None, &[("FANWIRE_MQTT_ADDRESS", "0.0.0.0:0")], &[]),
+                "`mqtt.address`: 0.0.0.0:0 is reachable from other machines and no rights are configured; configure \
+                 [anonymous], or say --allow-anonymous to let everybody do everything",
+            ),
+            (
+                (None, &[("FANWIRE_CONFIG", "/nowhere")], &["--config", "/nonexistent/file"]),
+                "cannot read configuration file /nonexistent/file: No such file or directory (os error 2)",
+            ),
+            (
+                file("[server"),
+                "FILE: TOML parse error at line 1, column 8: invalid table header: expected `.`, `]`",
+            ),
+        ];
+        for ((file, environment, arguments), expected) in cases {
+            assert_eq!(load_with(file, environment, arguments).unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn rights_or_permission_open_other_addresses() {
+        let rights = "[[anonymous.allow]]\nactions = [\"subscribe\"]\nchannels = [\"public/**\"]";
+        let loaded = load_with(Some(rights), &[], &["--http", "0.0.0.0:0"]).unwrap();
+        assert!(loaded.has_rights);
+        assert_eq!(loaded.config.sse.origins, http_edge::OriginPolicy::SameOrigin);
+        load_with(None, &[], &["--http", "0.0.0.0:0", "--allow-anonymous"]).unwrap();
+        load_with(None, &[("FANWIRE_SERVER_ALLOW_ANONYMOUS", "true")], &["--http", "[::]:0"]).unwrap();
+    }
+
+    #[test]
+    fn lists_can_be_set_by_the_environment() {
+        let allow = "[{ actions = [\"publish\"], channels = [\"#\"] }]";
+        let loaded = load_with(None, &[("FANWIRE_ANONYMOUS_ALLOW", allow)], &[]).unwrap();
+        assert!(loaded.has_rights);
+    }
+
+    #[test]
+    fn what_kubernetes_says_about_a_service_of_this_name_is_not_ours() {
+        let told = [
+            ("FANWIRE_SERVICE_HOST", "10.0.0.1"),
+            ("FANWIRE_PORT", "tcp://10.0.0.1:80"),
+            ("FANWIRE_PORT_80_TCP", "x"),
+        ];
+        load_with(None, &told, &[]).unwrap();
+    }
+}

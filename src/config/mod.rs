@@ -1,0 +1,104 @@
+//! What a server is made of, and where the binary reads it: this folder is the only reader of files, arguments and
+//! environment.
+
+#[cfg(feature = "cli")]
+mod arguments;
+#[cfg(feature = "cli")]
+mod error;
+#[cfg(feature = "cli")]
+mod load;
+#[cfg(feature = "cli")]
+mod rights;
+#[cfg(feature = "cli")]
+mod settings;
+#[cfg(feature = "cli")]
+mod units;
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_core::{AllowAll, Authenticator};
+
+#[cfg(feature = "cli")]
+pub use self::{
+    error::ConfigError,
+    load::{Key, Loaded, keys, load},
+    settings::{LogFormat, Logging},
+};
+
+/// Everything a [`Server`](crate::Server) needs to know. The default listens on loopback only and lets everybody there do
+/// everything.
+#[derive(Clone)]
+pub struct Config {
+    /// Where HTTP, SSE and the WebSockets are served; port 0 takes a free one, `None` serves none of them.
+    /// Default `127.0.0.1:8080`.
+    pub http: Option<SocketAddr>,
+    /// Where MQTT over TCP is served; port 0 takes a free one, `None` does not serve it. Default `127.0.0.1:1883`.
+    pub mqtt: Option<SocketAddr>,
+    /// Who clients are and what they may do. Default: everybody may do everything, so give another one before listening
+    /// beyond loopback.
+    pub authenticator: Arc<dyn Authenticator>,
+    /// Connections at a time, over both listeners. Default `None`: what the process' soft descriptor limit allows, less
+    /// 64. One more is answered 503 over HTTP and the protocol's own refusal over MQTT, then closed.
+    pub max_connections: Option<usize>,
+    /// How long clients are given to leave when the server stops. Default 10 s, at most 15 s; the whole stop takes at
+    /// most 5 s longer.
+    pub shutdown_window: Duration,
+    /// The broker itself.
+    pub broker: broker_core::Config,
+    /// Limits of one HTTP connection, the 10 s for its first head among them.
+    pub connection: http_edge::ServeConfig,
+    /// The HTTP API.
+    #[cfg(feature = "http")]
+    pub api: front_http::Config,
+    /// Bayeux, at `/cometd`.
+    #[cfg(feature = "bayeux")]
+    pub bayeux: front_bayeux::Config,
+    /// MQTT, over TCP and at `/mqtt`.
+    #[cfg(feature = "mqtt")]
+    pub mqtt_front: front_mqtt::Config,
+    /// Server-Sent Events, at `/sse`.
+    #[cfg(feature = "sse")]
+    pub sse: front_sse::Config,
+}
+
+impl Config {
+    /// The longest [`shutdown_window`](Config::shutdown_window) that is granted.
+    pub const MAX_SHUTDOWN_WINDOW: Duration = Duration::from_secs(15);
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            http: Some((Ipv4Addr::LOCALHOST, 8080).into()),
+            mqtt: Some((Ipv4Addr::LOCALHOST, 1883).into()),
+            authenticator: Arc::new(AllowAll),
+            max_connections: None,
+            shutdown_window: Duration::from_secs(10),
+            broker: broker_core::Config::default(),
+            connection: http_edge::ServeConfig::default(),
+            #[cfg(feature = "http")]
+            api: front_http::Config::default(),
+            #[cfg(feature = "bayeux")]
+            bayeux: front_bayeux::Config::default(),
+            #[cfg(feature = "mqtt")]
+            mqtt_front: front_mqtt::Config::default(),
+            #[cfg(feature = "sse")]
+            sse: front_sse::Config::default(),
+        }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("http", &self.http)
+            .field("mqtt", &self.mqtt)
+            .field("max_connections", &self.max_connections)
+            .field("shutdown_window", &self.shutdown_window)
+            .field("broker", &self.broker)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,149 @@
+//! `[bayeux]`
+
+use front_bayeux::{
+    Activity, BrowserCookie, Config, EventOptions, Extensions, Grammar, Lazy, Timing, Transport,
+    WebSocketConfig,
+};
+use serde::{Deserialize, Serialize};
+
+use super::section::{choice, section};
+use crate::config::units::{FilterText, Setting, Size, Span};
+
+section!(
+    /// `[bayeux]`
+    Bayeux: Config {
+        timing: Times,
+        websocket_timing: Option<Times>,
+        long_polling_timing: Option<Times>,
+        callback_polling_timing: Option<Times>,
+        max_client_timeout: Span,
+        max_processing: Option<Span>,
+        max_lazy_timeout: Span,
+        lazy: Vec<LazyChannels>,
+        sweep_period: Span,
+        transports: Vec<TransportName>,
+        meta_connect_deliver_only: bool,
+        broadcast_to_publisher: bool,
+        handshake_reconnect: bool,
+        deliver_during_handshake: bool,
+        grammar: Names,
+        publish_without_session: bool,
+        trust_client_session: bool,
+        duplicate_connect_status: u16,
+        cookie: Cookie,
+        max_sessions_per_browser: i64,
+        http2_max_sessions_per_browser: i64,
+        multi_session_interval: Span,
+        max_queue_messages: usize,
+        max_queue_bytes: Size,
+        max_request_bytes: Size,
+        max_batch_messages: usize,
+        max_depth: usize,
+        max_subscriptions: usize,
+        max_sessions: usize,
+        max_sessions_per_address: usize,
+        refuse_unhandled_services: bool,
+        websocket: WebSocket,
+        events: Events,
+        extensions: Negotiable,
+    }
+);
+
+section!(
+    /// `timing` and its three transports.
+    Times: Timing { timeout: Span, interval: Span, max_interval: Span }
+);
+
+section!(
+    /// `cookie`
+    Cookie: BrowserCookie {
+        name: String,
+        domain: Option<String>,
+        path: String,
+        max_age: Option<Span>,
+        secure: bool,
+        http_only: bool,
+        same_site: Option<String>,
+        partitioned: bool,
+    }
+);
+
+section!(
+    /// `websocket`
+    WebSocket: WebSocketConfig {
+        idle_timeout: Span,
+        protocol: Option<String>,
+        require_handshake_per_connection: bool,
+        deflate: bool,
+        deflate_from_bytes: Size,
+        max_message_bytes: Size,
+        messages_per_frame: usize,
+    }
+);
+
+section!(
+    /// `events`
+    Events: EventOptions { timestamp: bool, replay_in_data: Vec<FilterText> }
+);
+
+section!(
+    /// `extensions`
+    Negotiable: Extensions { ack: bool, timesync: bool, replay: bool, activity: Option<Idleness> }
+);
+
+choice!(
+    /// How a client reaches the server.
+    TransportName: Transport {
+        WebSocket = "websocket",
+        LongPolling = "long-polling",
+        CallbackPolling = "callback-polling",
+    }
+);
+
+choice!(
+    /// Which channel names are legal.
+    Names: Grammar { Strict = "strict", Lenient = "lenient" }
+);
+
+choice!(
+    /// Whose messages keep a session active.
+    ActivityOf: Activity { Client = "client", ClientAndServer = "client_and_server" }
+);
+
+/// `extensions.activity`
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Idleness {
+    of: ActivityOf,
+    max_interval: Span,
+}
+
+impl Setting<(Activity, std::time::Duration)> for Idleness {
+    fn from_value((of, max_interval): (Activity, std::time::Duration)) -> Self {
+        Idleness { of: Setting::from_value(of), max_interval: Setting::from_value(max_interval) }
+    }
+    fn into_value(self) -> (Activity, std::time::Duration) {
+        (self.of.into_value(), self.max_interval.into_value())
+    }
+}
+
+/// One `[[bayeux.lazy]]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct LazyChannels {
+    filter: FilterText,
+    #[serde(default)]
+    timeout: Option<Span>,
+}
+
+impl Setting<Lazy> for LazyChannels {
+    fn from_value(value: Lazy) -> Self {
+        LazyChannels {
+            filter: Setting::from_value(value.filter),
+            timeout: Setting::from_value(value.timeout),
+        }
+    }
+    fn into_value(self) -> Lazy {
+        Lazy { filter: self.filter.into_value(), timeout: self.timeout.into_value() }
+    }
+}

@@ -1,0 +1,59 @@
+//! `[broker]`, `[log]`, `[[namespaces]]`, and the outboxes that every front has.
+
+use broker_core::{Config, LogConfig, NamespaceConfig, OutboxConfig, Policy};
+use serde::{Deserialize, Serialize};
+
+use super::section::{choice, section};
+use crate::config::units::{Setting, Size, Span};
+
+section!(
+    /// `[broker]`
+    Broker: Config {
+        lanes: Option<usize>,
+        max_message_bytes: Size,
+        max_channel_bytes: Size,
+        max_channels: usize,
+        max_retained_messages: usize,
+        max_retained_bytes: Size,
+        max_lane_deliveries: usize,
+        max_lane_bytes: Size,
+    }
+);
+
+section!(
+    /// `[log]`, and `log` of a namespace.
+    Log: LogConfig { enabled: bool, max_bytes: Size, max_age: Span }
+);
+
+/// One `[[namespaces]]`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct Namespace {
+    name: String,
+    #[serde(default)]
+    log: Log,
+}
+
+impl Setting<NamespaceConfig> for Namespace {
+    fn from_value(value: NamespaceConfig) -> Self {
+        Namespace { name: value.name, log: Log::from_value(value.log) }
+    }
+    fn into_value(self) -> NamespaceConfig {
+        NamespaceConfig { name: self.name, log: self.log.into_value() }
+    }
+}
+
+section!(
+    /// `outbox` of a front.
+    Outbox: OutboxConfig { max_messages: usize, max_bytes: Size, policy: Full }
+);
+
+choice!(
+    /// What a full outbox does.
+    Full: Policy {
+        DropOldest = "drop_oldest",
+        DropNewest = "drop_newest",
+        Disconnect = "disconnect",
+        Conflate = "conflate",
+    }
+);

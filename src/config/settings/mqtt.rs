@@ -1,0 +1,80 @@
+//! `[mqtt]`
+
+use broker_core::Qos;
+use front_mqtt::{Config, Denied};
+use serde::de::{Error, Unexpected};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::broker::Outbox;
+use super::section::{choice, section};
+use crate::config::units::{Setting, Size, Span};
+
+section!(
+    /// `[mqtt]`
+    Mqtt: Config {
+        handshake_timeout: Span,
+        max_connections: usize,
+        max_connections_per_address: Option<usize>,
+        max_sessions: usize,
+        max_packet_bytes: Size,
+        receive_maximum: u16,
+        topic_alias_maximum: u16,
+        max_outgoing_topic_aliases: u16,
+        maximum_qos: QosNumber,
+        retain_available: bool,
+        max_keep_alive_secs: Option<u16>,
+        max_session_expiry_secs: Option<u32>,
+        max_inflight: u16,
+        max_inflight_bytes: Size,
+        max_queued_messages: usize,
+        max_queued_bytes: Size,
+        queue_qos0_offline: bool,
+        max_subscriptions: usize,
+        denied_publish: DeniedPublish,
+        outbox: Outbox,
+        sys_interval: Span,
+        linger: Span,
+        response_information: Option<String>,
+    } beside {
+        address: String = crate::Config::default().mqtt.map_or_else(String::new, |address| address.to_string()),
+    }
+);
+
+choice!(
+    /// What a publish without the right is answered with.
+    DeniedPublish: Denied { Acknowledge = "acknowledge", Disconnect = "disconnect" }
+);
+
+/// 0, 1 or 2.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::config) struct QosNumber(Qos);
+
+impl Setting<Qos> for QosNumber {
+    fn from_value(value: Qos) -> Self {
+        QosNumber(value)
+    }
+    fn into_value(self) -> Qos {
+        self.0
+    }
+}
+
+impl Serialize for QosNumber {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(match self.0 {
+            Qos::AtMostOnce => 0,
+            Qos::AtLeastOnce => 1,
+            Qos::ExactlyOnce => 2,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for QosNumber {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u64::deserialize(deserializer)? {
+            0 => Ok(QosNumber(Qos::AtMostOnce)),
+            1 => Ok(QosNumber(Qos::AtLeastOnce)),
+            2 => Ok(QosNumber(Qos::ExactlyOnce)),
+            other => Err(D::Error::invalid_value(Unexpected::Unsigned(other), &"0, 1 or 2")),
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Log lines of the binary, on standard error: standard output is for programs that start it.
+
+use std::str::FromStr;
+
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::{ConfigError, LogFormat, Logging};
+
+/// Sends log lines to standard error from now on. Later calls change nothing.
+///
+/// # Errors
+/// [`Logging::level`] cannot be understood.
+pub fn start(logging: &Logging) -> Result<(), ConfigError> {
+    let targets = Targets::from_str(&logging.level).map_err(|_| ConfigError::Value {
+        origin: "configuration".to_owned(),
+        key: "logging.level".to_owned(),
+        message: format!(
+            "`{}` is none of error, warn, info, debug, trace, off, also by crate (`info,fanwire=debug`)",
+            logging.level
+        ),
+    })?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(targets);
+    let _ = match logging.format {
+        LogFormat::Text => {
+            let on_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            registry.with(lines.with_target(false).with_ansi(on_terminal)).try_init()
+        }
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+    };
+    Ok(())
+}

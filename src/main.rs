@@ -1,0 +1,107 @@
+//! The Fanwire server: arguments, configuration, [`Server`], exit code.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use fanwire::{Loaded, Server};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What a wrong configuration, an unreadable file or a port in use ends with.
+const MISCONFIGURED: u8 = 2;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fanwire: {error}");
+            ExitCode::from(MISCONFIGURED)
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
+    let loaded = fanwire::load(std::env::args_os(), std::env::vars_os())?;
+    fanwire::logging::start(&loaded.logging)?;
+    let descriptors = fanwire::raise_descriptor_limit();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = loaded.worker_threads {
+        runtime.worker_threads(threads.max(1));
+    }
+    let runtime = runtime.enable_all().build()?;
+    runtime.block_on(async {
+        // Before anybody knows the port: a signal from then on is a request to stop, not to die.
+        let signals = Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        };
+        let Loaded { config, has_rights, .. } = loaded;
+        let server = Server::bind(config).await?;
+        announce(&server, has_rights, descriptors);
+        server.run(signals.stop()).await;
+        tracing::info!("stopped");
+        Ok(())
+    })
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Ready at the first signal; the second one ends the process there and then.
+    async fn stop(mut self) {
+        tracing::info!("stopping on {}; a second signal stops at once", self.next().await);
+        tokio::spawn(async move {
+            let name = self.next().await;
+            tracing::warn!("stopped at once on {name}");
+            std::process::exit(1);
+        });
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// One line for programs on standard output, the rest for people.
+fn announce(server: &Server, has_rights: bool, descriptors: usize) {
+    let (http, mqtt) = (server.http_address(), server.mqtt_address());
+    let mut line = String::from("listening");
+    for (name, address) in [("http", http), ("mqtt", mqtt)] {
+        if let Some(address) = address {
+            line.push_str(&format!(" {name}={address}"));
+        }
+    }
+    // Whoever started us may not care to read it.
+    let mut stdout = std::io::stdout();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+
+    let show =
+        |address: Option<SocketAddr>| address.map_or_else(|| "off".to_owned(), |address| address.to_string());
+    tracing::info!(
+        http = show(http),
+        mqtt = show(mqtt),
+        descriptors,
+        "fanwire {}",
+        env!("CARGO_PKG_VERSION")
+    );
+    if !has_rights {
+        tracing::warn!(
+            "no rights are configured: everybody who reaches these addresses may do everything, from any web page"
+        );
+    }
+    if let Some(http) = http {
+        tracing::info!("open http://{http}/ in a browser, or listen: curl -N http://{http}/sse/demo");
+        tracing::info!(
+            "and publish: curl -d '{{\"hello\":\"world\"}}' -H 'Content-Type: application/json' http://{http}/v1/publish/demo"
+        );
+    }
+}

@@ -1,0 +1,196 @@
+//! Listening, serving, and stopping without losing what was accepted.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_core::Broker;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::listener::{self, Gate};
+use crate::{Config, Fronts};
+
+/// What one connection too many is told over HTTP. Hyper never sees it, so that it costs next to nothing.
+const HTTP_FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
+    retry-after: 5\r\nconnection: close\r\ncontent-length: 131\r\n\r\n\
+    {\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\"code\":\"too_many_connections\",\"detail\":\"no room for more clients\"}";
+
+/// How long what the lanes hold may take to reach the outboxes when the server stops.
+const DRAIN: Duration = Duration::from_secs(2);
+/// How much longer than their window the fronts may take.
+const FRONTS_GRACE: Duration = Duration::from_millis(2500);
+/// How long the last answers may take to be written.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
+
+/// A broker that listens. [`bind`](Server::bind), then [`run`](Server::run).
+#[derive(Debug)]
+pub struct Server {
+    broker: Broker,
+    fronts: Fronts,
+    http: Option<Listening>,
+    mqtt: Option<Listening>,
+    gate: Arc<Gate>,
+    connection: http_edge::ServeConfig,
+    shutdown_window: Duration,
+}
+
+#[derive(Debug)]
+struct Listening {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+/// Why a server could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} for {what}: {}", reason(source))]
+pub struct BindError {
+    /// `HTTP` or `MQTT`.
+    pub what: &'static str,
+    /// Where.
+    pub address: SocketAddr,
+    /// Why not.
+    pub source: io::Error,
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "the port is in use".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
+        io::ErrorKind::PermissionDenied => "not permitted (ports below 1024 need a privilege)".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+impl Server {
+    /// Opens the listeners and starts the broker on the current tokio runtime. Clients that connect from now on wait
+    /// until [`run`](Server::run).
+    ///
+    /// # Errors
+    /// An address is taken, or not to be had.
+    pub async fn bind(mut config: Config) -> Result<Self, BindError> {
+        let http = open("HTTP", config.http)?;
+        let mqtt = open("MQTT", config.mqtt.filter(|_| cfg!(feature = "mqtt")))?;
+        let gate = Arc::new(Gate::new(config.max_connections));
+        let broker = Broker::new(std::mem::take(&mut config.broker));
+        let fronts = Fronts::new(&broker, &config);
+        #[cfg(feature = "http")]
+        fronts.api().add_metrics(gate.clone());
+        let shutdown_window = config.shutdown_window.min(Config::MAX_SHUTDOWN_WINDOW);
+        Ok(Server { broker, fronts, http, mqtt, gate, connection: config.connection, shutdown_window })
+    }
+
+    /// The broker, to publish and subscribe in process.
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// The fronts, to serve connections that were accepted elsewhere too.
+    pub fn fronts(&self) -> &Fronts {
+        &self.fronts
+    }
+
+    /// Where HTTP is served: the port is the real one where 0 was asked for.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(|listening| listening.address)
+    }
+
+    /// Where MQTT over TCP is served.
+    pub fn mqtt_address(&self) -> Option<SocketAddr> {
+        self.mqtt.as_ref().map(|listening| listening.address)
+    }
+
+    /// Serves until `stop` is ready, then stops: readiness fails and publishing ends; what was accepted before is written
+    /// to its readers; clients are told in their protocols and leave within [`Config::shutdown_window`]. Resolves at most
+    /// 5 s after the window.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let Server { broker, fronts, http, mqtt, gate, connection, shutdown_window } = self;
+        let (closing, closed) = watch::channel(false);
+        let http = http.map(|http| {
+            tokio::spawn(serve_http(http.listener, fronts.clone(), connection, Arc::clone(&gate), closed))
+        });
+        let mqtt = mqtt.map(|mqtt| tokio::spawn(serve_mqtt(mqtt.listener, fronts.clone(), gate)));
+        // A caller that drops this future wants neither listener to live on.
+        let listeners = AbortOnDrop([http, mqtt]);
+        stop.await;
+
+        fronts.set_ready(false);
+        broker.close();
+        if let [_, Some(mqtt)] = &listeners.0 {
+            mqtt.abort();
+        }
+        if timeout(DRAIN, broker.drained()).await.is_err() {
+            tracing::warn!("not everything that was published reached its readers in time");
+        }
+        // HTTP is served meanwhile, so that `/readyz` says what is going on.
+        if timeout(shutdown_window + FRONTS_GRACE, fronts.shutdown(shutdown_window)).await.is_err() {
+            tracing::warn!("some clients did not leave in time");
+        }
+        drop(listeners);
+        closing.send_replace(true);
+        let _ = timeout(LAST_ANSWERS, closing.closed()).await;
+    }
+}
+
+struct AbortOnDrop([Option<JoinHandle<()>>; 2]);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.iter().flatten().for_each(JoinHandle::abort);
+    }
+}
+
+fn open(what: &'static str, address: Option<SocketAddr>) -> Result<Option<Listening>, BindError> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = listener::listen(address).map_err(|source| BindError { what, address, source })?;
+    let address = listener.local_addr().map_err(|source| BindError { what, address, source })?;
+    Ok(Some(Listening { listener, address }))
+}
+
+async fn serve_http(
+    listener: TcpListener,
+    fronts: Fronts,
+    connection: http_edge::ServeConfig,
+    gate: Arc<Gate>,
+    closed: watch::Receiver<bool>,
+) {
+    listener::accept(listener, gate, HTTP_FULL, |stream, peer| {
+        let fronts = fronts.clone();
+        let handle = move |request| {
+            let fronts = fronts.clone();
+            async move { fronts.handle(request).await }
+        };
+        tokio::spawn(http_edge::serve(stream, peer, handle, connection.clone(), closed.clone()));
+    })
+    .await;
+}
+
+async fn serve_mqtt(listener: TcpListener, fronts: Fronts, gate: Arc<Gate>) {
+    // Before its CONNECT a client has no version that it could be answered in.
+    listener::accept(listener, gate, b"", |stream, peer| {
+        #[cfg(feature = "mqtt")]
+        {
+            let mqtt = fronts.mqtt().clone();
+            tokio::spawn(async move { mqtt.serve_tcp(stream, peer).await });
+        }
+        #[cfg(not(feature = "mqtt"))]
+        drop((&fronts, stream, peer));
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refusal_over_http_announces_its_length() {
+        let text = std::str::from_utf8(HTTP_FULL).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
+    }
+}

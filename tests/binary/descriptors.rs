@@ -1,0 +1,68 @@
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use crate::support::http::{get, post};
+use crate::support::process::Process;
+use crate::support::within;
+
+#[tokio::test]
+async fn the_soft_limit_is_raised_to_the_hard_one() {
+    let server = Process::start_after("ulimit -Sn 100; ulimit -Hn 1000").await;
+    let mut open = Vec::new();
+    for _ in 0..300 {
+        open.push(TcpStream::connect(server.http).await.expect("listening"));
+    }
+    assert_eq!(get(server.http, "/healthz").await.status, 200);
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_so_and_the_rest_go_on() {
+    let server = Process::start_after("ulimit -n 200").await;
+    let mut open = Vec::new();
+    for _ in 0..400 {
+        open.push(TcpStream::connect(server.http).await.expect("in the backlog"));
+    }
+    // Some of the last are refused; which, depends on how fast they came.
+    let refused = within(async {
+        let mut answer = Vec::new();
+        for stream in open.iter_mut().rev() {
+            let mut bytes = [0; 512];
+            if let Ok(Ok(count @ 1..)) =
+                tokio::time::timeout(Duration::from_millis(50), stream.read(&mut bytes)).await
+            {
+                answer = bytes[..count].to_vec();
+                break;
+            }
+        }
+        String::from_utf8(answer).expect("UTF-8")
+    })
+    .await;
+    assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("too_many_connections"), "{refused}");
+    assert!(refused.to_ascii_lowercase().contains("retry-after: "), "{refused}");
+
+    drop(open);
+    within(async {
+        while get(server.http, "/healthz").await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    assert_eq!(post(server.http, "/v1/publish/a", "x").await.status, 200);
+}
+
+#[tokio::test]
+async fn out_of_descriptors_it_waits_instead_of_spinning() {
+    // Fewer than are kept free: accepting fails with EMFILE as soon as runtime and listeners have theirs.
+    let server = Process::start_after("ulimit -n 16").await;
+    let mut open = Vec::new();
+    for _ in 0..50 {
+        open.push(TcpStream::connect(server.mqtt).await.expect("in the backlog"));
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let before = server.cpu_ticks();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let used = server.cpu_ticks() - before;
+    assert!(used <= 10, "{used} of 200 ticks");
+}

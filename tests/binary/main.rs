@@ -1,0 +1,9 @@
+//! The binary as whoever starts it sees it: start-up line, exit codes, signals, descriptors.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod descriptors;
+mod misconfiguration;
+mod shutdown;
+mod startup;

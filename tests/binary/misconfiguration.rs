@@ -1,0 +1,73 @@
+use std::io::Write as _;
+
+use crate::support::process::run;
+
+/// Arguments, the file if there is one, environment, and what is said.
+type Case<'a> = (&'a [&'a str], Option<&'a str>, &'a [(&'a str, &'a str)], &'a str);
+
+#[tokio::test]
+async fn a_mistake_is_told_in_one_line_and_ends_with_2() {
+    let cases: [Case<'_>; 7] = [
+        (
+            &["--http", "localhost"],
+            None,
+            &[],
+            "`http.address`: `localhost` is not an address such as 127.0.0.1:8080",
+        ),
+        (
+            &["--mqtt", "127.0.0.1:99999"],
+            None,
+            &[],
+            "`mqtt.address`: `127.0.0.1:99999` is not an address such as 127.0.0.1:8080",
+        ),
+        (
+            &["--config", "/nonexistent"],
+            None,
+            &[],
+            "cannot read configuration file /nonexistent: No such file or directory (os error 2)",
+        ),
+        (
+            &["--http", "0.0.0.0:0"],
+            None,
+            &[],
+            "`http.address`: 0.0.0.0:0 is reachable from other machines and no rights are configured; configure [anonymous], or say --allow-anonymous to let everybody do everything",
+        ),
+        (
+            &[],
+            Some("[mqtt]\nmax_inflght = 3\n"),
+            &[],
+            "FILE: unknown key `mqtt.max_inflght`, did you mean `mqtt.max_inflight`?",
+        ),
+        (
+            &[],
+            None,
+            &[("FANWIRE_HTTP_ADRESS", "x")],
+            "environment: unknown key `FANWIRE_HTTP_ADRESS`, did you mean `FANWIRE_HTTP_ADDRESS`?",
+        ),
+        (
+            &["--http", "127.0.0.1:0", "--mqtt", "off"],
+            None,
+            &[("FANWIRE_LOGGING_LEVEL", "loud")],
+            "configuration: `logging.level`: `loud` is none of error, warn, info, debug, trace, off, also by crate (`info,fanwire=debug`)",
+        ),
+    ];
+    for (arguments, text, environment, expected) in cases {
+        let mut arguments = arguments.to_vec();
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        let path = file.path().display().to_string();
+        if let Some(text) = text {
+            file.write_all(text.as_bytes()).expect("written");
+            arguments.extend(["--config", &path]);
+        }
+        let (code, said) = run(&arguments, environment).await;
+        assert_eq!(said.replace(&path, "FILE"), format!("fanwire: {expected}\n"));
+        assert_eq!(code, Some(2), "{expected}");
+    }
+}
+
+#[tokio::test]
+async fn unknown_arguments_end_with_2_too() {
+    let (code, said) = run(&["--htpp", "x"], &[]).await;
+    assert_eq!(code, Some(2));
+    assert!(said.contains("--http"), "{said}");
+}

@@ -1,0 +1,37 @@
+use crate::support::http::{get, post_json};
+use crate::support::process::{Process, run};
+use crate::support::sse::EventStream;
+
+#[tokio::test]
+async fn the_startup_line_names_the_real_ports_and_both_are_served() {
+    let server = Process::start(&[]).await;
+    assert_ne!(server.http.port(), 0);
+    let mut stream = EventStream::open(server.http, "/sse/demo").await;
+    post_json(server.http, "/v1/publish/demo", r#"{"hello":"world"}"#).await;
+    assert_eq!(stream.data().await, r#"{"hello":"world"}"#);
+    crate::support::mqtt::Client::connect(server.mqtt, "c").await;
+}
+
+#[tokio::test]
+async fn a_listener_that_is_off_is_not_in_the_startup_line() {
+    let mut command = crate::support::process::command();
+    command.args(["--http", "127.0.0.1:0", "--mqtt", "off"]);
+    let mut child = command.spawn().expect("the binary runs");
+    let stdout = child.stdout.take().expect("piped");
+    let mut line = String::new();
+    let mut reader = tokio::io::BufReader::new(stdout);
+    crate::support::within(tokio::io::AsyncBufReadExt::read_line(&mut reader, &mut line))
+        .await
+        .expect("a line");
+    assert!(line.starts_with("listening http=127.0.0.1:") && !line.contains("mqtt"), "{line}");
+}
+
+#[tokio::test]
+async fn without_rights_the_startup_says_so_and_gives_something_to_try() {
+    let server = Process::start(&["--log-format", "json"]).await;
+    // Its own standard error is this test's; a second one on the same port shows what both say.
+    let (code, said) = run(&["--http", &server.http.to_string(), "--mqtt", "off"], &[]).await;
+    assert_eq!(code, Some(2));
+    assert_eq!(said, format!("fanwire: cannot listen on {} for HTTP: the port is in use\n", server.http));
+    assert_eq!(get(server.http, "/healthz").await.status, 200);
+}

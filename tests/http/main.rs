@@ -1,0 +1,9 @@
+//! What backends and operators ask over HTTP, of a whole server.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod hostile;
+mod operations;
+mod paths;
+mod publish;

@@ -1,0 +1,7 @@
+//! Event streams of a whole server.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod resume;
+mod streams;

@@ -1,0 +1,182 @@
+//! A Bayeux client over long-polling and over WebSocket, as small as can be.
+
+use std::net::SocketAddr;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+use super::{http, within};
+
+/// A session over long-polling: every call is a request on a connection of its own.
+pub struct Poller {
+    address: SocketAddr,
+    pub client_id: String,
+    cookie: Option<String>,
+}
+
+impl Poller {
+    pub async fn handshake(address: SocketAddr) -> Self {
+        let mut poller = Poller { address, client_id: String::new(), cookie: None };
+        let handshake = json!([{"channel": "/meta/handshake", "version": "1.0", "supportedConnectionTypes": ["long-polling"]}]);
+        let answer = poller.post(&handshake).await;
+        assert_eq!(answer[0]["successful"], true, "{answer}");
+        poller.client_id = answer[0]["clientId"].as_str().expect("a clientId").to_owned();
+        poller
+    }
+
+    /// Sends messages as they are and returns the answer.
+    pub async fn post(&mut self, messages: &Value) -> Value {
+        let mut headers = vec![("content-type", "application/json;charset=UTF-8")];
+        if let Some(cookie) = &self.cookie {
+            headers.push(("cookie", cookie));
+        }
+        let answer = http::request(self.address, "POST", "/cometd", &headers, messages.to_string()).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        if let Some(cookie) = answer.header("set-cookie") {
+            self.cookie = cookie.split(';').next().map(str::to_owned);
+        }
+        answer.json()
+    }
+
+    pub async fn subscribe(&mut self, channel: &str) {
+        let id = self.client_id.clone();
+        let answer = self
+            .post(&json!([{"channel": "/meta/subscribe", "clientId": id, "subscription": channel}]))
+            .await;
+        assert!(
+            answer.as_array().expect("an array").iter().any(|reply| reply["successful"] == true),
+            "{answer}"
+        );
+    }
+
+    /// A connect: the messages that came, its own reply last.
+    pub async fn connect(&mut self) -> Vec<Value> {
+        let id = self.client_id.clone();
+        let connect = json!([{"channel": "/meta/connect", "clientId": id, "connectionType": "long-polling"}]);
+        match self.post(&connect).await {
+            Value::Array(messages) => messages,
+            other => panic!("{other}"),
+        }
+    }
+
+    /// Connects until `count` events have come.
+    pub async fn events(&mut self, count: usize) -> Vec<Value> {
+        let mut events = Vec::new();
+        while events.len() < count {
+            let messages = self.connect().await;
+            events.extend(messages.into_iter().filter(|message| message["channel"] != "/meta/connect"));
+        }
+        events
+    }
+}
+
+/// A session over WebSocket.
+pub struct Socket {
+    pub socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    pub client_id: String,
+    waiting: Vec<Value>,
+    next_id: u64,
+}
+
+impl Socket {
+    pub async fn handshake(address: SocketAddr) -> Self {
+        let (socket, _) = within(tokio_tungstenite::connect_async(format!("ws://{address}/cometd")))
+            .await
+            .expect("an upgrade");
+        let mut client = Socket { socket, client_id: String::new(), waiting: Vec::new(), next_id: 0 };
+        let handshake = json!({"channel": "/meta/handshake", "version": "1.0", "supportedConnectionTypes": ["websocket"]});
+        let reply = client.ask(handshake).await;
+        assert_eq!(reply["successful"], true, "{reply}");
+        client.client_id = reply["clientId"].as_str().expect("a clientId").to_owned();
+        client.connect().await;
+        client
+    }
+
+    /// Sends a connect without waiting for its reply, which is held.
+    pub async fn connect(&mut self) {
+        let connect =
+            json!({"channel": "/meta/connect", "clientId": self.client_id, "connectionType": "websocket"});
+        self.send(&json!([connect])).await;
+    }
+
+    pub async fn subscribe(&mut self, channel: &str) {
+        let id = self.client_id.clone();
+        let reply =
+            self.ask(json!({"channel": "/meta/subscribe", "clientId": id, "subscription": channel})).await;
+        assert_eq!(reply["successful"], true, "{reply}");
+    }
+
+    pub async fn publish(&mut self, channel: &str, data: &Value) -> Value {
+        let id = self.client_id.clone();
+        self.ask(json!({"channel": channel, "clientId": id, "data": data})).await
+    }
+
+    pub async fn send(&mut self, messages: &Value) {
+        within(self.socket.send(Message::text(messages.to_string()))).await.expect("written");
+    }
+
+    /// Sends a message and waits for its reply; what else comes is kept.
+    async fn ask(&mut self, mut message: Value) -> Value {
+        self.next_id += 1;
+        let id = self.next_id.to_string();
+        message["id"] = json!(id);
+        self.send(&json!([message])).await;
+        loop {
+            let mut messages = self.frame().await.expect("the socket lives");
+            if let Some(at) = messages.iter().position(|message| message["id"] == id.as_str()) {
+                let reply = messages.remove(at);
+                self.waiting.extend(messages);
+                return reply;
+            }
+            self.waiting.extend(messages);
+        }
+    }
+
+    /// The next event. A connect's reply is answered with the next connect.
+    pub async fn event(&mut self) -> Value {
+        loop {
+            let mut waiting = std::mem::take(&mut self.waiting).into_iter();
+            let mut connect = false;
+            let mut found = None;
+            for message in waiting.by_ref() {
+                if message["channel"] == "/meta/connect" {
+                    connect = true;
+                } else if message.get("data").is_some() {
+                    found = Some(message);
+                    break;
+                }
+            }
+            self.waiting = waiting.collect();
+            if connect {
+                self.connect().await;
+            }
+            if let Some(found) = found {
+                return found;
+            }
+            let messages = self.frame().await.expect("the socket lives");
+            self.waiting.extend(messages);
+        }
+    }
+
+    /// The next frame's messages; `None` once the server has closed.
+    pub async fn frame(&mut self) -> Option<Vec<Value>> {
+        within(async {
+            loop {
+                match self.socket.next().await {
+                    Some(Ok(Message::Text(text))) => {
+                        return match serde_json::from_str(text.as_str()).expect("JSON") {
+                            Value::Array(messages) => Some(messages),
+                            other => panic!("not an array: {other}"),
+                        };
+                    }
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
+                    Some(Ok(_)) => {}
+                }
+            }
+        })
+        .await
+    }
+}

@@ -1,0 +1,92 @@
+//! The real binary.
+
+use std::net::SocketAddr;
+use std::process::{ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use super::within;
+
+/// A running server, killed when it is dropped.
+pub struct Process {
+    child: Child,
+    pub http: SocketAddr,
+    pub mqtt: SocketAddr,
+}
+
+/// The binary, with no configuration from this process' environment.
+pub fn command() -> Command {
+    clean(Command::new(env!("CARGO_BIN_EXE_fanwire")))
+}
+
+fn clean(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("FANWIRE_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+impl Process {
+    /// On free ports, with more arguments.
+    pub async fn start(arguments: &[&str]) -> Self {
+        let mut command = command();
+        command.args(["--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"]).args(arguments);
+        Self::started(command).await
+    }
+
+    /// The same, in a shell that ran `before` first: to set limits.
+    pub async fn start_after(before: &str) -> Self {
+        let binary = env!("CARGO_BIN_EXE_fanwire");
+        let mut command = clean(Command::new("sh"));
+        command.args(["-c", &format!("{before}; exec {binary} --http 127.0.0.1:0 --mqtt 127.0.0.1:0")]);
+        Self::started(command).await
+    }
+
+    async fn started(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::inherit()).spawn().expect("the binary runs");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("piped");
+        within(BufReader::new(stdout).read_line(&mut line)).await.expect("a line");
+        let address = |name: &str| {
+            let words = line.strip_prefix("listening").expect("the start-up line").split_whitespace();
+            let value = words.filter_map(|word| word.split_once('=')).find(|(key, _)| *key == name);
+            value.and_then(|(_, value)| value.parse().ok()).unwrap_or_else(|| panic!("{name} in {line:?}"))
+        };
+        Process { child, http: address("http"), mqtt: address("mqtt") }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("it was not waited for")
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(id, signal).expect("it can be signalled");
+    }
+
+    pub async fn exit(&mut self) -> ExitStatus {
+        within(self.child.wait()).await.expect("it can be waited for")
+    }
+
+    /// CPU time used so far, user and system, in clock ticks of 10 ms.
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("it lives");
+        let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+        fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+    }
+}
+
+/// Runs the binary until it ends by itself: exit code and what it said on standard error.
+pub async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = command();
+    command.args(arguments).envs(environment.iter().copied());
+    let mut child = command.spawn().expect("the binary runs");
+    let mut said = String::new();
+    within(child.stderr.take().expect("piped").read_to_string(&mut said)).await.expect("UTF-8");
+    (within(child.wait()).await.expect("it can be waited for").code(), said)
+}

@@ -1,0 +1,96 @@
+//! An event stream read as the HTML standard says, without reconnecting.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+use super::within;
+
+/// One dispatched event.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Event {
+    pub event: String,
+    pub data: String,
+    pub id: String,
+}
+
+/// An open stream.
+pub struct EventStream {
+    input: BufReader<TcpStream>,
+    pub status: u16,
+    pub head: Vec<String>,
+    last_id: String,
+    /// The reconnection time that the server asked for.
+    pub retry: Option<u64>,
+}
+
+impl EventStream {
+    pub async fn open(address: SocketAddr, target: &str) -> Self {
+        Self::open_with(address, target, "").await
+    }
+
+    /// `headers` are whole lines, each with its CRLF.
+    pub async fn open_with(address: SocketAddr, target: &str, headers: &str) -> Self {
+        within(async {
+            let mut stream = TcpStream::connect(address).await.expect("the server listens");
+            let request = format!(
+                "GET {target} HTTP/1.1\r\nhost: {address}\r\naccept: text/event-stream\r\n{headers}\r\n"
+            );
+            stream.write_all(request.as_bytes()).await.expect("written");
+            let mut input = BufReader::new(stream);
+            let mut head = Vec::new();
+            loop {
+                let mut line = String::new();
+                input.read_line(&mut line).await.expect("a head");
+                if line.trim_end().is_empty() {
+                    break;
+                }
+                head.push(line.trim_end().to_owned());
+            }
+            let status =
+                head[0].split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line");
+            EventStream { input, status, head, last_id: String::new(), retry: None }
+        })
+        .await
+    }
+
+    /// The next event; `None` once the server has closed.
+    pub async fn next(&mut self) -> Option<Event> {
+        within(async {
+            let mut event = Event::default();
+            let mut data: Option<String> = None;
+            loop {
+                let mut line = String::new();
+                if self.input.read_line(&mut line).await.unwrap_or(0) == 0 {
+                    return None;
+                }
+                let line = line.strip_suffix('\n').unwrap_or(&line);
+                let (field, value) = line.split_once(':').unwrap_or((line, ""));
+                let value = value.strip_prefix(' ').unwrap_or(value);
+                match field {
+                    "" if line.is_empty() => {
+                        if let Some(data) = data.take() {
+                            return Some(Event { data, id: self.last_id.clone(), ..event });
+                        }
+                        event = Event::default();
+                    }
+                    "data" => match &mut data {
+                        Some(data) => *data = format!("{data}\n{value}"),
+                        None => data = Some(value.to_owned()),
+                    },
+                    "event" => event.event = value.to_owned(),
+                    "id" => self.last_id = value.to_owned(),
+                    "retry" => self.retry = value.parse().ok(),
+                    _ => {}
+                }
+            }
+        })
+        .await
+    }
+
+    /// The next event's data.
+    pub async fn data(&mut self) -> String {
+        self.next().await.expect("an event").data
+    }
+}
