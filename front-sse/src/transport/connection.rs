@@ -37,52 +37,56 @@ const GOODBYE_LIMIT: Duration = Duration::from_secs(60);
 const EXPIRED_RETRY: Duration = Duration::from_secs(2);
 
 /// Keeps a stream until it ends. `replay` is polled beside it until the subscriber is live.
-pub(crate) async fn keep(
+///
+/// A plain function that returns its future: an `async fn` keeps its arguments twice, once as passed and once as used.
+#[expect(clippy::manual_async_fn, reason = "it would be larger")]
+pub(crate) fn keep(
     mut link: Link,
     mut opened: Opened,
     mut replay: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-) {
-    let keep_alive = opened.front.config.keep_alive;
-    let mut timer = pin!(sleep_until(opened.stream.poll_timeout().into()));
-    let mut input = BytesMut::new();
-    loop {
-        tokio::select! {
-            event = link.next(&mut input) => match event {
-                // A client has nothing more to say here.
-                Event::Read(_) => input = BytesMut::new(),
-                Event::Woken => {}
-                Event::Eof | Event::Failed(_) => return,
-                Event::Stalled | Event::Closed(CloseReason::Overflow) => {
-                    Counters::add(&opened.front.counters.closed_slow);
-                    return;
-                }
-                Event::Closed(CloseReason::Failed) => return,
-                Event::Closed(_) => break,
-            },
-            () = timer.as_mut() => {
-                let now = timer.deadline();
-                let outbox = opened.subscriber.outbox();
-                match opened.stream.handle_timeout(now.into_std(), keep_alive) {
-                    Some(Output::KeepAlive) if outbox.queued().messages == 0 => {
-                        outbox.send(Bytes::from_static(event::COMMENT), Class::Droppable);
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let mut timer = pin!(sleep_until(opened.stream.poll_timeout().into()));
+        let mut input = BytesMut::new();
+        loop {
+            tokio::select! {
+                event = link.next(&mut input) => match event {
+                    // A client has nothing more to say here.
+                    Event::Read(_) => input = BytesMut::new(),
+                    Event::Woken => {}
+                    Event::Eof | Event::Failed(_) => return,
+                    Event::Stalled | Event::Closed(CloseReason::Overflow) => {
+                        Counters::add(&opened.front.counters.closed_slow);
+                        return;
                     }
-                    Some(Output::Expired) => {
-                        let retry = retry_within(EXPIRED_RETRY);
-                        outbox.send_last(event::goodbye("credentials expired, reconnect with new ones", retry));
-                        // The goodbye ends the stream; a reader that never takes it is found stalled before this.
-                        timer.as_mut().reset(now + GOODBYE_LIMIT);
-                        continue;
+                    Event::Closed(CloseReason::Failed) => return,
+                    Event::Closed(_) => break,
+                },
+                () = timer.as_mut() => {
+                    let now = timer.deadline();
+                    let outbox = opened.subscriber.outbox();
+                    match opened.stream.handle_timeout(now.into_std(), opened.front.config.keep_alive) {
+                        Some(Output::KeepAlive) if outbox.queued().messages == 0 => {
+                            outbox.send(Bytes::from_static(event::COMMENT), Class::Droppable);
+                        }
+                        Some(Output::Expired) => {
+                            let retry = retry_within(EXPIRED_RETRY);
+                            outbox.send_last(event::goodbye("credentials expired, reconnect with new ones", retry));
+                            // The goodbye ends the stream; a reader that never takes it is found stalled before this.
+                            timer.as_mut().reset(now + GOODBYE_LIMIT);
+                            continue;
+                        }
+                        Some(Output::KeepAlive) | None => {}
                     }
-                    Some(Output::KeepAlive) | None => {}
+                    timer.as_mut().reset(opened.stream.poll_timeout().into());
                 }
-                timer.as_mut().reset(opened.stream.poll_timeout().into());
-            }
-            () = async { match replay.as_mut() { Some(replay) => replay.await, None => std::future::pending().await } } => {
-                replay = None;
+                () = async { match replay.as_mut() { Some(replay) => replay.await, None => std::future::pending().await } } => {
+                    replay = None;
+                }
             }
         }
+        tokio::spawn(link.finish(LINGER));
     }
-    tokio::spawn(link.finish(LINGER));
 }
 
 /// Brings a stream from its last id to the present, telling it of gaps.
@@ -104,4 +108,19 @@ pub(crate) fn catch_up(
             outbox.send(event::gap(filter, requested, gap), Class::Control);
         }
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_stream_costs_a_small_task() {
+        fn bytes<L, O, R, F>(_: fn(L, O, R) -> F) -> usize {
+            size_of::<F>()
+        }
+        let task = bytes(keep);
+        eprintln!("task {task} link {} opened {} subscriber {} stream {} sleep {}", size_of::<Link>(), size_of::<Opened>(), size_of::<Subscriber>(), size_of::<Stream>(), size_of::<tokio::time::Sleep>());
+        assert!(task <= 600, "{task} bytes");
+    }
 }
