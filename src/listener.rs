@@ -24,7 +24,9 @@ const RESERVED: usize = 64;
 const RECOUNT: Duration = Duration::from_millis(200);
 /// Refusals that may be told at a time; a peer beyond them is closed without a word.
 const MAX_REFUSALS: usize = 32;
-/// How long a refused peer may take to read why.
+/// How long a refused peer may take to say what it wants.
+const REFUSAL_PATIENCE: Duration = Duration::from_millis(300);
+/// How long a refused peer may take, until it has read why.
 const REFUSAL_LINGER: Duration = Duration::from_secs(1);
 
 /// Opens a listener.
@@ -101,6 +103,9 @@ impl Gate {
     async fn refuse(&self, mut stream: TcpStream, answer: &'static [u8]) {
         let Ok(_permit) = self.refusals.try_acquire() else { return };
         let telling = async {
+            let mut start = [0; 1];
+            // An answer before the question confuses clients; a peer that asks nothing is told all the same.
+            let _ = timeout(REFUSAL_PATIENCE, stream.peek(&mut start)).await;
             stream.write_all(answer).await?;
             stream.shutdown().await?;
             let mut rest = [0; 1024];

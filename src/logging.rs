@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -13,7 +13,7 @@ use crate::{ConfigError, LogFormat, Logging};
 /// # Errors
 /// [`Logging::level`] cannot be understood.
 pub fn start(logging: &Logging) -> Result<(), ConfigError> {
-    let targets = Targets::from_str(&logging.level).map_err(|_| ConfigError::Value {
+    let targets = parse(&logging.level).ok_or_else(|| ConfigError::Value {
         origin: "configuration".to_owned(),
         key: "logging.level".to_owned(),
         message: format!(
@@ -31,4 +31,10 @@ pub fn start(logging: &Logging) -> Result<(), ConfigError> {
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };
     Ok(())
+}
+
+/// Refuses a bare word that is no level: the library would take it for the name of a crate.
+fn parse(level: &str) -> Option<Targets> {
+    let is_legal = |part: &str| part.contains('=') || LevelFilter::from_str(part.trim()).is_ok();
+    if level.split(',').all(is_legal) { Targets::from_str(level).ok() } else { None }
 }

@@ -90,7 +90,14 @@ impl Outcome {
         put_reply(&mut self.replies, common, fill);
     }
 
-    fn raw_reply(&mut self, object: &[u8]) {
+    /// All that is to be written, in order. The replies stand as one, commas included.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        let replies = (self.count > 0).then_some(&self.replies[..]);
+        let events = self.events.iter().map(|event| &event[..]);
+        events.chain(replies).chain(self.late_events.iter().map(|event| &event[..]))
+    }
+
+    pub(crate) fn raw_reply(&mut self, object: &[u8]) {
         if self.count > 0 {
             self.replies.push(b',');
         }
@@ -117,7 +124,17 @@ impl Shared {
             let result = match self.address(message) {
                 Ok(Target::Meta(Meta::Handshake)) => self.handshake(message, caller, &mut outcome).await,
                 Ok(target) => {
-                    self.with_session(now, source, message, target, messages.len() == 1, caller, &mut touched, &mut outcome).await
+                    self.with_session(
+                        now,
+                        source,
+                        message,
+                        target,
+                        messages.len() == 1,
+                        caller,
+                        &mut touched,
+                        &mut outcome,
+                    )
+                    .await
                 }
                 Err(fault) => Err(fault),
             };
@@ -268,8 +285,12 @@ impl Shared {
         if let Some(token) = &token {
             credentials = Credentials { token: Some(token), user: None, password: None, ..credentials };
         } else if let Some((user, password)) = &user {
-            credentials =
-                Credentials { user: Some(user), password: Some(password.as_bytes()), token: None, ..credentials };
+            credentials = Credentials {
+                user: Some(user),
+                password: Some(password.as_bytes()),
+                token: None,
+                ..credentials
+            };
         }
         let principal = match self.policy.can_handshake(credentials, message.ext.map(RawValue::get)).await {
             Ok(principal) => principal,
@@ -295,7 +316,8 @@ impl Shared {
         }
 
         let timing = config.timing_for(caller.transport);
-        let mut session = Session::new(now, session_options(config, &principal, now), timing, caller.transport);
+        let mut session =
+            Session::new(now, session_options(config, &principal, now), timing, caller.transport);
         if negotiated.ack {
             session.enable_ack();
         }
@@ -314,7 +336,8 @@ impl Shared {
             }
         };
         let browser = caller.browser.map(Box::from);
-        let member = Arc::new(Member::new(id, mailbox, subscriber, principal, browser, address, negotiated.replay));
+        let member =
+            Arc::new(Member::new(id, mailbox, subscriber, principal, browser, address, negotiated.replay));
         self.registry.insert(Arc::clone(&member));
         self.counters().shook_hands();
         outcome.shook_hands = true;
@@ -373,7 +396,9 @@ impl Shared {
     ) -> Result<(), Fault> {
         let config = self.config();
         // What the client names as its transport is not asked: it is the one that the message came by.
-        let millis = |raw: &RawValue| message::integer(raw).and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
+        let millis = |raw: &RawValue| {
+            message::integer(raw).and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis)
+        };
         let advice = |name| message.advice.and_then(|advice| message::field(advice, name)).and_then(millis);
         let ext = message.ext;
         let request = ConnectRequest {
@@ -396,10 +421,7 @@ impl Shared {
             Some(socket) => {
                 let bound = member.mailbox.with(|state| state.is_bound_to(socket.socket.number));
                 if !bound {
-                    let own = std::ptr::eq(
-                        Arc::as_ptr(member.subscriber.outbox()),
-                        Arc::as_ptr(&socket.socket.outbox),
-                    );
+                    let own = Arc::ptr_eq(&member.subscriber.outbox(), &socket.socket.outbox);
                     // Before its reply may come what waited for it.
                     member.mailbox.bind(now, Socket { own, ..socket.socket.clone() });
                 }
@@ -513,7 +535,9 @@ impl Shared {
         }
         let mut filters = Vec::with_capacity(names.len());
         for name in &names {
-            match channel::parse_pattern(name, self.config().grammar).map_err(|_| Fault::SubscriptionInvalid)? {
+            match channel::parse_pattern(name, self.config().grammar)
+                .map_err(|_| Fault::SubscriptionInvalid)?
+            {
                 Pattern::Meta => return Err(Fault::SubscribeDenied(crate::error::Denial::Policy)),
                 Pattern::Service => {}
                 Pattern::Broadcast(filter) => filters.push(filter),
@@ -539,7 +563,8 @@ impl Shared {
         if let Some(ext) = message.ext
             && message::is_object(ext)
         {
-            publish = publish.properties(Properties { ext: Some(slice(source, ext.get())), ..Properties::default() });
+            publish = publish
+                .properties(Properties { ext: Some(slice(source, ext.get())), ..Properties::default() });
         }
         if let Some(member) = member {
             let echo = if self.config().broadcast_to_publisher { Echo::Deliver } else { Echo::Skip };
@@ -629,7 +654,13 @@ impl Shared {
         self.put_failure(message, fault, Some(advice), outcome);
     }
 
-    fn put_failure(&self, message: &Message<'_>, fault: &Fault, advice: Option<Advice>, outcome: &mut Outcome) {
+    fn put_failure(
+        &self,
+        message: &Message<'_>,
+        fault: &Fault,
+        advice: Option<Advice>,
+        outcome: &mut Outcome,
+    ) {
         let (error, timestamp) = (fault.wire(), replies::timestamp(self.config()));
         let common =
             Common { error: Some(&error), advice, timestamp: timestamp.as_deref(), ..common(message) };
@@ -653,9 +684,9 @@ fn common<'a>(message: &Message<'a>) -> Common<'a> {
 }
 
 fn names_subscription(message: &Message<'_>) -> bool {
-    message.channel.is_some_and(|channel| {
-        matches!(channel.get(), "\"/meta/subscribe\"" | "\"/meta/unsubscribe\"")
-    })
+    message
+        .channel
+        .is_some_and(|channel| matches!(channel.get(), "\"/meta/subscribe\"" | "\"/meta/unsubscribe\""))
 }
 
 fn is_handshake(message: &Message<'_>) -> bool {
@@ -681,7 +712,11 @@ fn is_legal_id(id: &RawValue, grammar: Grammar) -> bool {
 
 /// The bytes of a part of `source`, shared if that pays.
 fn slice(source: &Bytes, part: &str) -> Bytes {
-    if part.len() < COPY_BELOW_BYTES { Bytes::copy_from_slice(part.as_bytes()) } else { source.slice_ref(part.as_bytes()) }
+    if part.len() < COPY_BELOW_BYTES {
+        Bytes::copy_from_slice(part.as_bytes())
+    } else {
+        source.slice_ref(part.as_bytes())
+    }
 }
 
 fn deliver_service_reply(member: &Member, channel: &str, id: Option<&str>, reply: &ServiceReply) {
@@ -724,6 +759,7 @@ pub(crate) fn session_options(config: &Config, principal: &Principal, now: Insta
         activity: config.extensions.activity,
         tells_max_interval: config.handshake_reconnect,
         credentials_end,
+        return_after: Duration::from_millis(1000 + unix_ms() % 1000),
     }
 }
 

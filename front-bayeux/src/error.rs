@@ -51,7 +51,9 @@ pub(crate) enum Fault {
     ChannelCreateDenied(Denial),
     PublishDenied(Denial),
     MessageDeleted,
-    MessageTooLarge { max: usize },
+    MessageTooLarge {
+        max: usize,
+    },
     ServiceUnhandled,
     ServiceFailed(Cow<'static, str>),
     ConnectionTypeInvalid,

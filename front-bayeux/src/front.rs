@@ -14,7 +14,7 @@ use crate::codec::id::ClientId;
 use crate::codec::object::Object;
 use crate::config::Config;
 use crate::mailbox::{Common, Encodings};
-use crate::policy::{ByRights, Policy, SharedPolicy};
+use crate::policy::{ByRights, Policy};
 use crate::protocol::End;
 use crate::registry::{Member, Registry};
 use crate::service::{ServiceReply, ServiceRequest, Services};
@@ -37,7 +37,7 @@ impl Drop for Handle {
 /// What all of the front's parts work with.
 pub(crate) struct Shared {
     pub(crate) broker: Broker,
-    pub(crate) policy: SharedPolicy,
+    pub(crate) policy: Arc<dyn Policy>,
     pub(crate) common: Arc<Common>,
     pub(crate) registry: Registry,
     pub(crate) services: Services,
@@ -61,7 +61,8 @@ impl Front {
 
     /// A front with a policy of the embedding service's own.
     pub fn with_policy(broker: Broker, policy: impl Policy, config: Config) -> Self {
-        let names: Vec<String> = config.transports.iter().map(|transport| format!("\"{}\"", transport.name())).collect();
+        let names: Vec<String> =
+            config.transports.iter().map(|transport| format!("\"{}\"", transport.name())).collect();
         let connection_types = format!("[{}]", names.join(","));
         let encodings = Encodings::register(&broker);
         let common = Common { config, encodings, counters: Counters::default(), started: Instant::now() };
@@ -115,7 +116,9 @@ impl Front {
     /// Sends a message to one session alone, whatever it is subscribed to. `data` is JSON text; other
     /// UTF-8 goes as a string. False if there is no such session.
     pub fn deliver(&self, client: &ClientId, channel: &str, data: &Bytes) -> bool {
-        let Some(member) = self.shared().registry.find(client).filter(|member| member.mailbox.end().is_none()) else {
+        let Some(member) =
+            self.shared().registry.find(client).filter(|member| member.mailbox.end().is_none())
+        else {
             return false;
         };
         let mut out = Vec::with_capacity(32 + channel.len() + data.len());

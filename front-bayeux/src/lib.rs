@@ -1,1 +1,61 @@
-//! Bayeux (CometD) over long-polling, callback-polling and WebSocket
+//! Bayeux (CometD) over long-polling, callback-polling and WebSocket.
+//!
+//! [`Front::handle`] answers every request below one path; what clients publish goes into the
+//! broker's channel space and comes back to whoever is subscribed there in any protocol. The Bayeux
+//! channel `/a/b` is the broker channel `a/b`; `/meta/**` is the protocol's own and `/service/**`
+//! belongs to handlers of the embedding service.
+//!
+//! ```text
+//! request ─▶ transport ─▶ dispatch ─▶ protocol::Session (sans-IO, behind a small mutex)
+//!               ▲             └────▶ broker: subscribe, publish
+//!               └── reply, events ◀── Mailbox ◀── lane
+//! ```
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use broker_core::{AllowAll, Broker};
+//! use front_bayeux::{Config, Front};
+//!
+//! # async fn example(request: http::Request<http_edge::Body>) {
+//! let broker = Broker::new(broker_core::Config::default());
+//! let bayeux = Front::new(broker, Arc::new(AllowAll), Config::default());
+//! let response = bayeux.handle(request).await;
+//! # }
+//! ```
+//!
+//! # Slow or vanished subscribers
+//! A session keeps its events while it lives: `interval + max_interval` after its last connect was
+//! answered or its socket closed. Its queue is bounded; when it is full the session ends, and its next
+//! connect is told `402:queue_full:session_unknown` with the advice to shake hands again. Without the
+//! ack extension what was being written when a connection died is lost; with it nothing is.
+//!
+//! # What it leaves to others
+//! Listening and TLS (`http-edge` or any HTTP server), who may do what ([`Policy`], by default the
+//! broker's rights), and what is behind `/service/**`.
+
+mod codec;
+mod config;
+mod dispatch;
+mod error;
+mod front;
+mod mailbox;
+mod policy;
+mod protocol;
+mod registry;
+mod replies;
+mod service;
+mod stats;
+mod sweep;
+mod transport;
+
+pub use codec::channel::Grammar;
+pub use codec::id::ClientId;
+pub use config::{
+    Activity, BrowserCookie, Config, EventOptions, Extensions, Lazy, Timing, Transport, WebSocketConfig,
+};
+pub use error::Denial;
+pub use front::Front;
+pub use policy::{ByRights, HandshakeDenial, Handshaken, Policy};
+pub use service::{Handling, ServiceReply, ServiceRequest};
+pub use stats::Stats;

@@ -94,7 +94,8 @@ mod tests {
         for name in ["/service/a", "/service/a/*", "/service/**"] {
             services.insert(name, |_| async { ServiceReply::Accepted });
         }
-        let cases = [("/service/a", true), ("/service/a/b", true), ("/service/x/y/z", true), ("/other/a", false)];
+        let cases =
+            [("/service/a", true), ("/service/a/b", true), ("/service/x/y/z", true), ("/other/a", false)];
         for (channel, found) in cases {
             assert_eq!(services.find(channel).is_some(), found, "{channel}");
         }

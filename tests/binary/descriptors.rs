@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::http::{get, post};
@@ -22,25 +22,23 @@ async fn one_connection_too_many_is_told_so_and_the_rest_go_on() {
     let server = Process::start_after("ulimit -n 200").await;
     let mut open = Vec::new();
     for _ in 0..400 {
-        open.push(TcpStream::connect(server.http).await.expect("in the backlog"));
+        let mut stream = TcpStream::connect(server.http).await.expect("in the backlog");
+        let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        open.push(stream);
     }
-    // Some of the last are refused; which, depends on how fast they came.
-    let refused = within(async {
-        let mut answer = Vec::new();
-        for stream in open.iter_mut().rev() {
-            let mut bytes = [0; 512];
-            if let Ok(Ok(count @ 1..)) =
-                tokio::time::timeout(Duration::from_millis(50), stream.read(&mut bytes)).await
-            {
-                answer = bytes[..count].to_vec();
-                break;
-            }
+    let (mut served, mut told) = (0, 0);
+    for stream in &mut open {
+        let mut bytes = [0; 512];
+        let count = within(stream.read(&mut bytes)).await.unwrap_or(0);
+        let answer = std::str::from_utf8(&bytes[..count]).expect("UTF-8");
+        if answer.starts_with("HTTP/1.1 503 ") {
+            assert!(answer.contains("too_many_connections") && answer.contains("retry-after: "), "{answer}");
+            told += 1;
+        } else if answer.starts_with("HTTP/1.1 200 ") {
+            served += 1;
         }
-        String::from_utf8(answer).expect("UTF-8")
-    })
-    .await;
-    assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("too_many_connections"), "{refused}");
-    assert!(refused.to_ascii_lowercase().contains("retry-after: "), "{refused}");
+    }
+    assert!(served > 100 && told > 0, "{served} served, {told} told that there is no room");
 
     drop(open);
     within(async {

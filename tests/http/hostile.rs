@@ -99,8 +99,8 @@ async fn deep_json_is_an_error_where_it_is_parsed_and_bytes_where_it_is_not() {
     assert_eq!(within(all.message()).await.unwrap().payload(), &deep);
 
     let item = format!(r#"{{"channel":"deep","data":{deep}}}"#);
-    assert_eq!(post_json(server.http, "/v1/publish", item).await.status, 400);
-    assert_eq!(post_json(server.http, "/v1/publish", deep.clone()).await.status, 400);
+    assert_eq!(post_json(server.http, "/v1/publish", item).await.code(), "json_too_deep");
+    assert_eq!(post_json(server.http, "/v1/publish", deep.clone()).await.json()["errors"], 1);
     // Nothing of it makes an envelope or a Bayeux message that nobody could parse.
     let history = get(server.http, "/v1/history/deep").await;
     assert_eq!(history.status, 200);

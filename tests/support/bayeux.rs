@@ -29,6 +29,11 @@ impl Poller {
 
     /// Sends messages as they are and returns the answer.
     pub async fn post(&mut self, messages: &Value) -> Value {
+        serde_json::from_str(&self.post_text(messages).await).expect("JSON")
+    }
+
+    /// The same, with the answer's very text: a parser rounds large numbers.
+    pub async fn post_text(&mut self, messages: &Value) -> String {
         let mut headers = vec![("content-type", "application/json;charset=UTF-8")];
         if let Some(cookie) = &self.cookie {
             headers.push(("cookie", cookie));
@@ -38,7 +43,7 @@ impl Poller {
         if let Some(cookie) = answer.header("set-cookie") {
             self.cookie = cookie.split(';').next().map(str::to_owned);
         }
-        answer.json()
+        answer.text().to_owned()
     }
 
     pub async fn subscribe(&mut self, channel: &str) {
@@ -52,10 +57,19 @@ impl Poller {
         );
     }
 
-    /// A connect: the messages that came, its own reply last.
+    fn connect_message(&self) -> Value {
+        json!([{"channel": "/meta/connect", "clientId": self.client_id, "connectionType": "long-polling"}])
+    }
+
+    /// A connect's answer as text.
+    pub async fn connect_text(&mut self) -> String {
+        let connect = self.connect_message();
+        self.post_text(&connect).await
+    }
+
+    /// A connect: the messages that came, its own reply among them.
     pub async fn connect(&mut self) -> Vec<Value> {
-        let id = self.client_id.clone();
-        let connect = json!([{"channel": "/meta/connect", "clientId": id, "connectionType": "long-polling"}]);
+        let connect = self.connect_message();
         match self.post(&connect).await {
             Value::Array(messages) => messages,
             other => panic!("{other}"),

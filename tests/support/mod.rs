@@ -1,5 +1,10 @@
 //! Servers on free ports and clients for them. Each test binary uses a part of it.
-#![allow(dead_code, reason = "no test binary uses all of it")]
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "no test binary uses all of it, and none documents it"
+)]
 
 pub mod bayeux;
 pub mod http;

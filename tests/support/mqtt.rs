@@ -93,9 +93,13 @@ async fn forward(events_in: &mut EventLoop, events: &mpsc::UnboundedSender<Incom
     // It would reconnect after an error; a test wants to know.
     while let Ok(event) = events_in.poll().await {
         match event {
-            Event::Incoming(packet) if events.send(packet).is_err() => return,
+            Event::Incoming(packet) => {
+                if events.send(packet).is_err() {
+                    return;
+                }
+            }
             Event::Outgoing(Outgoing::Disconnect) => return,
-            _ => {}
+            Event::Outgoing(_) => {}
         }
     }
 }

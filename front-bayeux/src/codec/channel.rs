@@ -95,9 +95,12 @@ pub(crate) fn parse_pattern(name: &str, grammar: Grammar) -> Result<Pattern, Bad
         _ => {}
     }
     let Some(wild) = wild else {
-        return Channel::parse(path).map(|channel| Pattern::Broadcast(Filter::literal(channel))).map_err(|_| BadName);
+        return Channel::parse(path)
+            .map(|channel| Pattern::Broadcast(Filter::literal(channel)))
+            .map_err(|_| BadName);
     };
-    let literals = head.into_iter().flat_map(|head| head.split('/')).map(|text| Segment::Literal(text.into()));
+    let literals =
+        head.into_iter().flat_map(|head| head.split('/')).map(|text| Segment::Literal(text.into()));
     Filter::new(literals.chain([wild])).map(Pattern::Broadcast).map_err(|_| BadName)
 }
 

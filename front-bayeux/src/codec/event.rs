@@ -22,7 +22,8 @@ pub(crate) fn object(message: &Message, options: &EventOptions, replay: Replay) 
     out.extend_from_slice(b"{\"channel\":");
     put_channel(&mut out, message.channel().as_str());
     out.extend_from_slice(b",\"data\":");
-    let replay_in_data = message.offset() != 0 && options.replay_in_data.iter().any(|f| f.matches(message.channel()));
+    let replay_in_data =
+        message.offset() != 0 && options.replay_in_data.iter().any(|f| f.matches(message.channel()));
     match &value {
         JsonValue::Raw(text) if replay_in_data => put_with_replay_id(&mut out, text, message.offset()),
         JsonValue::Raw(text) => out.extend_from_slice(text),

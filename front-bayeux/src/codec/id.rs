@@ -88,7 +88,9 @@ mod tests {
 
     #[test]
     fn what_we_did_not_write_is_nobody() {
-        for text in ["", "x", "constructor", &"a".repeat(31), &"a".repeat(33), &"A".repeat(32), &"1".repeat(32)] {
+        for text in
+            ["", "x", "constructor", &"a".repeat(31), &"a".repeat(33), &"A".repeat(32), &"1".repeat(32)]
+        {
             assert_eq!(ClientId::parse(text), None, "{text}");
         }
         assert_eq!(ClientId::parse(&"é".repeat(16)), None);

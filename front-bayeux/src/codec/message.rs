@@ -348,7 +348,8 @@ mod tests {
 
     #[test]
     fn names_written_with_escapes_are_the_same_names() {
-        let messages = parse("{\"ch\\u0061nnel\":\"\\/a\\u002fb\",\"__proto__\":{},\"constructor\":1}").unwrap();
+        let messages =
+            parse("{\"ch\\u0061nnel\":\"\\/a\\u002fb\",\"__proto__\":{},\"constructor\":1}").unwrap();
         assert_eq!(string(messages[0].channel.unwrap()).unwrap(), "/a/b");
     }
 

@@ -25,7 +25,13 @@ pub(crate) struct Advice {
 
 impl Advice {
     pub(crate) const fn new(reconnect: Reconnect) -> Self {
-        Self { reconnect, interval_ms: None, timeout_ms: None, max_interval_ms: None, multiple_clients: false }
+        Self {
+            reconnect,
+            interval_ms: None,
+            timeout_ms: None,
+            max_interval_ms: None,
+            multiple_clients: false,
+        }
     }
 
     /// Start over: what an unknown or lost session is told.
@@ -57,11 +63,7 @@ impl Advice {
 
 /// Writes one reply. `error` makes it a failure; `fill` adds what this kind of reply has beyond the
 /// common fields.
-pub(crate) fn put_reply(
-    out: &mut Vec<u8>,
-    common: &Common<'_>,
-    fill: impl FnOnce(&mut Object<'_>),
-) {
+pub(crate) fn put_reply(out: &mut Vec<u8>, common: &Common<'_>, fill: impl FnOnce(&mut Object<'_>)) {
     let mut object = Object::new(out);
     // A message without a channel is answered without one.
     if let Some(channel) = common.channel {
@@ -111,7 +113,8 @@ pub(crate) fn put_array<'a>(out: &mut impl BufMut, objects: impl IntoIterator<It
 
 /// The length of what [`put_array`] writes.
 pub(crate) fn array_bytes<'a>(objects: impl IntoIterator<Item = &'a [u8]>) -> usize {
-    let (count, bytes) = objects.into_iter().fold((0, 0), |(count, bytes), object| (count + 1, bytes + object.len()));
+    let (count, bytes) =
+        objects.into_iter().fold((0, 0), |(count, bytes), object| (count + 1, bytes + object.len()));
     bytes + 1 + usize::max(count, 1)
 }
 
@@ -151,7 +154,8 @@ mod tests {
 
     #[test]
     fn arrays_have_the_length_that_was_announced() {
-        let cases: [(&[&[u8]], &str); 3] = [(&[], "[]"), (&[b"{}"], "[{}]"), (&[b"{}", b"{\"a\":1}"], "[{},{\"a\":1}]")];
+        let cases: [(&[&[u8]], &str); 3] =
+            [(&[], "[]"), (&[b"{}"], "[{}]"), (&[b"{}", b"{\"a\":1}"], "[{},{\"a\":1}]")];
         for (objects, expected) in cases {
             let mut out = Vec::new();
             put_array(&mut out, objects.iter().copied());

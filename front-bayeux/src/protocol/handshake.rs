@@ -32,7 +32,8 @@ pub(crate) fn negotiate(
     }
     Ok(Negotiated {
         ack: extensions.ack && asks_ack(message.ext),
-        replay: extensions.replay && message.ext.and_then(|ext| field(ext, "replay")).and_then(boolean) == Some(true),
+        replay: extensions.replay
+            && message.ext.and_then(|ext| field(ext, "replay")).and_then(boolean) == Some(true),
     })
 }
 
@@ -49,7 +50,9 @@ pub(crate) fn token<'a>(message: &Message<'a>) -> Option<std::borrow::Cow<'a, st
 }
 
 /// User and password of `ext.authentication`, as CometD's own examples send them.
-pub(crate) fn user<'a>(message: &Message<'a>) -> Option<(std::borrow::Cow<'a, str>, std::borrow::Cow<'a, str>)> {
+pub(crate) fn user<'a>(
+    message: &Message<'a>,
+) -> Option<(std::borrow::Cow<'a, str>, std::borrow::Cow<'a, str>)> {
     let authentication = field(message.ext?, "authentication")?;
     let user = field(authentication, "user").and_then(string)?;
     let password = ["credentials", "password"]
@@ -85,8 +88,16 @@ mod tests {
             (format!(r#","version":1.0{types}"#), &ALL, Some(Fault::VersionMismatch)),
             (types.to_owned(), &polling, None),
             (r#","supportedConnectionTypes":["websocket","x"]"#.to_owned(), &ALL, None),
-            (r#","supportedConnectionTypes":["websocket"]"#.to_owned(), &polling, Some(Fault::NoCommonConnectionType)),
-            (r#","supportedConnectionTypes":["iframe"]"#.to_owned(), &ALL, Some(Fault::NoCommonConnectionType)),
+            (
+                r#","supportedConnectionTypes":["websocket"]"#.to_owned(),
+                &polling,
+                Some(Fault::NoCommonConnectionType),
+            ),
+            (
+                r#","supportedConnectionTypes":["iframe"]"#.to_owned(),
+                &ALL,
+                Some(Fault::NoCommonConnectionType),
+            ),
             (r#","supportedConnectionTypes":[]"#.to_owned(), &ALL, Some(Fault::NoCommonConnectionType)),
             (r#","supportedConnectionTypes":7"#.to_owned(), &ALL, Some(Fault::NoCommonConnectionType)),
             (String::new(), &ALL, Some(Fault::NoCommonConnectionType)),

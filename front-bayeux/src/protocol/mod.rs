@@ -10,4 +10,6 @@ pub(crate) mod queue;
 pub(crate) mod session;
 pub(crate) mod timesync;
 
-pub(crate) use session::{ConnectAnswer, ConnectRequest, ConnectStep, Delivered, End, Held, Options, Push, Session};
+pub(crate) use session::{
+    ConnectAnswer, ConnectRequest, ConnectStep, Delivered, End, Held, Options, Push, Session,
+};

@@ -40,7 +40,14 @@ pub(crate) struct Queue {
 
 impl Queue {
     pub(crate) fn new(limits: QueueLimits) -> Self {
-        Self { limits, events: VecDeque::new(), bytes: 0, acked_batches: None, urgent: false, lazy_until: None }
+        Self {
+            limits,
+            events: VecDeque::new(),
+            bytes: 0,
+            acked_batches: None,
+            urgent: false,
+            lazy_until: None,
+        }
     }
 
     /// From now on events are kept until they are acknowledged; those that wait already count.

@@ -20,6 +20,8 @@ pub(crate) struct Options {
     pub(crate) tells_max_interval: bool,
     /// When the credentials of the handshake run out.
     pub(crate) credentials_end: Option<Instant>,
+    /// How long this client waits before it comes back after a shutdown: not all at once.
+    pub(crate) return_after: Duration,
 }
 
 /// Longest `interval` that a client may ask for: it adds to the session's life.
@@ -50,13 +52,18 @@ pub(crate) struct ConnectRequest {
 pub(crate) enum ConnectStep {
     Answer(Box<ConnectAnswer>),
     /// Held; ask [`Session::poll_connect`] with this number when woken or when the time comes.
-    Hold { token: u64, until: Instant },
+    Hold {
+        token: u64,
+        until: Instant,
+    },
 }
 
 /// What a held connect's handler finds.
 #[derive(Debug)]
 pub(crate) enum Held {
-    Wait { until: Instant },
+    Wait {
+        until: Instant,
+    },
     Answer(Box<ConnectAnswer>),
     /// A newer connect took its place.
     Superseded,
@@ -192,7 +199,12 @@ impl Session {
     }
 
     /// An event for this session. `lazy` is how long it may wait for company.
-    pub(crate) fn handle_delivery(&mut self, now: Instant, object: Bytes, lazy: Option<Duration>) -> Delivered {
+    pub(crate) fn handle_delivery(
+        &mut self,
+        now: Instant,
+        object: Bytes,
+        lazy: Option<Duration>,
+    ) -> Delivered {
         if self.end.is_some() {
             return Delivered::Ignored;
         }
@@ -242,7 +254,8 @@ impl Session {
         let first = !std::mem::replace(&mut self.connected, true);
         let advise = request.has_advice || self.transport != request.transport;
         self.transport = request.transport;
-        self.interval = request.interval.unwrap_or_default().min(MAX_CLIENT_INTERVAL).max(request.timing.interval);
+        self.interval =
+            request.interval.unwrap_or_default().min(MAX_CLIENT_INTERVAL).max(request.timing.interval);
         self.max_interval = request.timing.max_interval;
         if let Some(ack) = request.ack {
             self.queue.acknowledge(ack);
@@ -296,7 +309,12 @@ impl Session {
 
     /// Answers a connect that was about to be held, because its browser holds another session's.
     /// `wait` is when to try again; without it the client shall stay away.
-    pub(crate) fn refuse_hold(&mut self, now: Instant, token: u64, wait: Option<Duration>) -> Option<ConnectAnswer> {
+    pub(crate) fn refuse_hold(
+        &mut self,
+        now: Instant,
+        token: u64,
+        wait: Option<Duration>,
+    ) -> Option<ConnectAnswer> {
         if self.held() != Some(token) {
             return None;
         }
@@ -405,9 +423,7 @@ impl Session {
             Some(End::Disconnected | End::Kicked) => Some(Advice::NONE),
             Some(End::Expired | End::QueueFull) => Some(Advice::HANDSHAKE),
             Some(End::Shutdown) => {
-                // Spread by the connects' own numbers and times, so that not all come back at once.
-                let spread = i64::from(now.elapsed().subsec_nanos() % 100);
-                Some(Advice { interval_ms: Some(1000 + spread * 10), ..Advice::HANDSHAKE })
+                Some(Advice { interval_ms: Some(millis(self.options.return_after)), ..Advice::HANDSHAKE })
             }
         };
         let (events, ack) = if self.end.is_none() { self.queue.take() } else { (Vec::new(), None) };

@@ -62,8 +62,15 @@ mod tests {
 
     #[test]
     fn a_good_clock_is_not_answered_once_the_lag_is_known() {
-        assert!(read(r#"{"timesync":{"tc":1000,"l":10,"o":480}}"#, 1500).unwrap().answer(Instant::now()).is_none());
-        assert!(read(r#"{"timesync":{"tc":1500,"l":0,"o":0}}"#, 1500).unwrap().answer(Instant::now()).is_some());
+        assert!(
+            read(r#"{"timesync":{"tc":1000,"l":10,"o":480}}"#, 1500)
+                .unwrap()
+                .answer(Instant::now())
+                .is_none()
+        );
+        assert!(
+            read(r#"{"timesync":{"tc":1500,"l":0,"o":0}}"#, 1500).unwrap().answer(Instant::now()).is_some()
+        );
     }
 
     #[test]

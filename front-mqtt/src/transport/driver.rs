@@ -3,11 +3,11 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use broker_core::{Class, CloseReason, Echo, Outbox, PublishError, unix_ms};
-use bytes::BytesMut;
+use bytes::Bytes;
 use link::{Event, Link};
 use tokio::time::Sleep;
 
@@ -19,7 +19,7 @@ use crate::codec::{DecodeError, Reason};
 use crate::front::{Admission, Inner};
 use crate::protocol::{Authenticating, Connection, End, Output, Publishing, Subscribing, Verdict};
 
-/// One connection's task.
+/// One connection: all its task holds while it is idle, so every byte counts.
 pub(crate) struct Driver {
     inner: Arc<Inner>,
     connection: Connection,
@@ -27,19 +27,30 @@ pub(crate) struct Driver {
     /// The connection's number in its session.
     number: u64,
     outbox: Arc<Outbox>,
+    link: Link,
+    input: Input,
     /// Replies that leave together at the end of a batch.
-    replies: BytesMut,
+    replies: Vec<u8>,
     /// A publish the broker was too busy for, and when to try again. Nothing is read meanwhile.
     refused: Option<Box<(Publishing, Instant)>>,
     /// A re-authentication under way.
     reauthentication: Option<Box<Reauthentication>>,
-    _admission: Admission,
+    admission: Admission,
 }
 
-/// The exchange, and what the client said last. Nothing else is handled until it is answered.
-struct Reauthentication {
-    exchange: Box<dyn Exchange>,
-    said: Option<Box<[u8]>>,
+/// What a new connection's task is made of.
+pub(crate) struct Parts {
+    pub(crate) connection: Connection,
+    pub(crate) hosted: Arc<Hosted>,
+    pub(crate) number: u64,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) admission: Admission,
+}
+
+/// The exchange, between steps or in one. Nothing else is handled during a step.
+enum Reauthentication {
+    Waiting(Box<dyn Exchange>),
+    Stepping(Pin<Box<dyn Future<Output = (Box<dyn Exchange>, Step)> + Send>>),
 }
 
 /// Packets handled before the host's other tasks get a turn.
@@ -56,104 +67,108 @@ enum Progress {
     Ended(End),
 }
 
-enum Wake {
-    Event(Event),
-    Due,
-}
-
 impl Driver {
-    pub(crate) fn new(
-        inner: Arc<Inner>,
-        connection: Connection,
-        hosted: Arc<Hosted>,
-        number: u64,
-        outbox: Arc<Outbox>,
-        admission: Admission,
-    ) -> Self {
+    pub(crate) fn new(inner: Arc<Inner>, parts: Parts, link: Link, input: Input) -> Self {
+        let Parts { connection, hosted, number, outbox, admission } = parts;
         Self {
             inner,
             connection,
             hosted,
             number,
             outbox,
-            replies: BytesMut::new(),
+            link,
+            input,
+            replies: Vec::new(),
             refused: None,
             reauthentication: None,
-            _admission: admission,
+            admission,
         }
     }
 
-    pub(crate) async fn run(mut self, mut link: Link, mut input: Input) {
-        let end = self.drive(&mut link, &mut input).await;
-        drop(input);
-        let Self { inner, hosted, number, _admission, connection, .. } = self;
+    /// The connection's life, its end included. Not an `async fn`: one keeps its arguments twice.
+    pub(crate) fn run(mut self) -> impl Future<Output = ()> + Send {
+        async move {
+            let end = {
+                let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
+                poll_fn(|cx| self.poll(timer.as_mut(), cx)).await
+            };
+            // Boxed, so that nobody pays for it before the end.
+            self.finish(end).await;
+        }
+    }
+
+    fn finish(self, end: End) -> Pin<Box<impl Future<Output = ()> + Send>> {
+        let Self { inner, hosted, number, admission, connection, link, .. } = self;
         inner.counters.received.add(connection.received_publishes());
-        drop(connection);
         inner.conclude(&hosted, number, end);
         let linger = inner.shared.config.linger;
         // The session may be over: its subscriptions must not wait for a client that lingers.
-        drop((hosted, inner));
-        link.finish(linger).await;
+        drop((hosted, connection, inner));
+        Box::pin(async move {
+            link.finish(linger).await;
+            drop(admission);
+        })
     }
 
-    async fn drive(&mut self, link: &mut Link, input: &mut Input) -> End {
-        let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
+    fn poll(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<End> {
         loop {
-            let progress = self.handle_input(input);
-            self.send_replies();
-            if self.is_authenticating() {
-                // Boxed: few connections ever come here, and all pay for the size of this future.
-                Box::pin(self.step()).await;
-                if let Some(end) = self.perform() {
-                    return end;
-                }
-                continue;
+            if self.poll_step(cx).is_pending() {
+                return Poll::Pending;
             }
+            let progress = match self.perform() {
+                Some(end) => Progress::Ended(end),
+                None => self.handle_input(),
+            };
+            self.send_replies();
             let blocked = match progress {
-                Progress::Ended(end) => return end,
+                Progress::Ended(end) => return Poll::Ready(end),
+                _ if self.is_stepping() => continue,
                 _ if self.refused.is_some() => self.refused.as_ref().map(|refused| refused.1),
                 _ if self.is_congested() => Some(Instant::now() + CONGESTION_PAUSE),
                 Progress::More => {
-                    tokio::task::yield_now().await;
-                    continue;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
                 Progress::Starved | Progress::Blocked => None,
             };
-            link.pause_reading(blocked.is_some());
-            let due = blocked.or_else(|| self.connection.poll_timeout());
-            match wait(link, input, timer.as_mut(), due).await {
-                Wake::Event(Event::Read(_)) => self.connection.handle_sign_of_life(Instant::now()),
-                Wake::Event(Event::Woken) => {}
-                Wake::Event(Event::Eof | Event::Failed(_) | Event::Stalled) => return End::Lost,
-                Wake::Event(Event::Closed(reason)) => return end_of(reason),
-                Wake::Due => {
-                    let now = Instant::now();
-                    if blocked.is_some() {
-                        // Silence while nothing was read is not the client's.
-                        self.connection.handle_sign_of_life(now);
-                        self.try_again(now);
-                    } else {
-                        self.connection.handle_timeout(now);
-                    }
-                    if let Some(end) = self.perform() {
-                        self.send_replies();
-                        return end;
-                    }
+            self.link.pause_reading(blocked.is_some());
+            if let Poll::Ready(event) = self.link.poll_next(self.input.buffer(), cx) {
+                match event {
+                    Event::Read(_) => self.connection.handle_sign_of_life(Instant::now()),
+                    Event::Woken => {}
+                    Event::Eof | Event::Failed(_) | Event::Stalled => return Poll::Ready(End::Lost),
+                    Event::Closed(reason) => return Poll::Ready(end_of(reason)),
                 }
+                continue;
+            }
+            let Some(due) = blocked.or_else(|| self.connection.poll_timeout()) else { return Poll::Pending };
+            // The timer is only moved when it is late, or has run out and found nothing to do: a busy
+            // connection does not touch it for each packet.
+            if timer.is_elapsed() || tokio::time::Instant::from(due) < timer.deadline() {
+                timer.as_mut().reset(due.into());
+            }
+            ready!(timer.as_mut().poll(cx));
+            let now = Instant::now();
+            if blocked.is_some() {
+                // Silence while nothing was read is not the client's.
+                self.connection.handle_sign_of_life(now);
+                self.try_again(now);
+            } else {
+                self.connection.handle_timeout(now);
             }
         }
     }
 
-    fn handle_input(&mut self, input: &mut Input) -> Progress {
+    fn handle_input(&mut self) -> Progress {
         if self.refused.is_some() {
             return Progress::Blocked;
         }
-        while let Some(control) = input.unframe() {
+        while let Some(control) = self.input.unframe() {
             match control {
                 Control::Reply(frame) => self.replies.extend_from_slice(&frame),
                 Control::Close(frame) => {
                     // Packets that came before the close frame still count.
-                    let end = self.handle_packets(input, usize::MAX);
+                    let end = self.handle_packets(usize::MAX);
                     self.send_replies();
                     self.outbox.send_last(frame);
                     return match end {
@@ -163,15 +178,15 @@ impl Driver {
                 }
             }
         }
-        self.handle_packets(input, MAX_BATCH)
+        self.handle_packets(MAX_BATCH)
     }
 
-    fn handle_packets(&mut self, input: &mut Input, max: usize) -> Progress {
+    fn handle_packets(&mut self, max: usize) -> Progress {
         let version = self.connection.dialect().version;
         let max_packet_bytes = self.inner.shared.config.max_packet_bytes;
         let mut now_ms = None;
         for _ in 0..max {
-            let whole = match input.next(Some(version), max_packet_bytes) {
+            let whole = match self.input.next(Some(version), max_packet_bytes) {
                 Ok(Some(whole)) => whole,
                 Ok(None) => return Progress::Starved,
                 Err(error) => {
@@ -179,58 +194,67 @@ impl Driver {
                     return self.perform().map_or(Progress::Starved, Progress::Ended);
                 }
             };
-            match input.parse(&whole, version) {
+            match self.input.parse(&whole, version) {
                 Ok(packet) => {
                     let now_ms = *now_ms.get_or_insert_with(unix_ms);
                     self.connection.handle_packet(now_ms, packet, whole.buffer(), &mut &self.outbox);
                 }
                 Err(error) => self.connection.handle_error(&error),
             }
-            input.done(&whole);
+            self.input.done(&whole);
             if let Some(end) = self.perform() {
                 return Progress::Ended(end);
             }
-            if self.refused.is_some() || self.is_authenticating() {
+            if self.refused.is_some() || self.is_stepping() {
                 return Progress::Blocked;
             }
         }
         Progress::More
     }
 
-    fn is_authenticating(&self) -> bool {
-        self.reauthentication.as_ref().is_some_and(|again| again.said.is_some())
+    fn is_stepping(&self) -> bool {
+        matches!(self.reauthentication.as_deref(), Some(Reauthentication::Stepping(_)))
     }
 
     fn begin_step(&mut self, authenticating: Authenticating) {
-        if authenticating.begins {
-            let mechanism = self.connection.auth_method().and_then(|method| self.inner.mechanism(method));
-            self.reauthentication = mechanism.map(|mechanism| {
-                let exchange = mechanism.begin(self.hosted.session.client_id());
-                Box::new(Reauthentication { exchange, said: None })
-            });
-        }
-        match &mut self.reauthentication {
-            Some(again) => again.said = Some(authenticating.data),
-            None => {
-                let error = DecodeError::protocol("AUTH continues an exchange that was not begun");
-                self.connection.handle_error(&error);
-            }
-        }
+        let known = match self.reauthentication.take().map(|again| *again) {
+            Some(Reauthentication::Waiting(exchange)) if !authenticating.begins => Some(exchange),
+            _ if authenticating.begins => self
+                .connection
+                .auth_method()
+                .and_then(|method| self.inner.mechanism(method))
+                .map(|mechanism| mechanism.begin(self.hosted.session.client_id())),
+            _ => None,
+        };
+        let Some(mut exchange) = known else {
+            let error = DecodeError::protocol("AUTH continues an exchange that was not begun");
+            return self.connection.handle_error(&error);
+        };
+        let step = async move {
+            let step = exchange.step(&authenticating.data).await;
+            (exchange, step)
+        };
+        self.reauthentication = Some(Box::new(Reauthentication::Stepping(Box::pin(step))));
     }
 
-    async fn step(&mut self) {
-        let Some(again) = &mut self.reauthentication else { return };
-        let said = again.said.take().unwrap_or_default();
-        let verdict = match again.exchange.step(&said).await {
-            Step::Continue(data) => Verdict::Continue(data),
-            Step::Done { principal, data } => {
-                self.reauthentication = None;
-                Verdict::Done(principal, data)
+    /// Ready once no step is under way.
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(Reauthentication::Stepping(step)) = self.reauthentication.as_deref_mut() else {
+            return Poll::Ready(());
+        };
+        let (exchange, step) = ready!(step.as_mut().poll(cx));
+        self.reauthentication = None;
+        let verdict = match step {
+            Step::Continue(data) => {
+                self.reauthentication = Some(Box::new(Reauthentication::Waiting(exchange)));
+                Verdict::Continue(data)
             }
+            Step::Done { principal, data } => Verdict::Done(principal, data),
             Step::Failed(_) => Verdict::Failed,
         };
         let gone = self.connection.handle_authenticated(verdict);
         self.inner.forget(&self.hosted, &gone);
+        Poll::Ready(())
     }
 
     /// Does what the protocol wants; `Some` when the connection is to end.
@@ -297,7 +321,7 @@ impl Driver {
 
     fn send_replies(&mut self) {
         if !self.replies.is_empty() {
-            let replies = std::mem::take(&mut self.replies).freeze();
+            let replies = Bytes::from(std::mem::take(&mut self.replies));
             self.outbox.send(replies, Class::Control);
         }
     }
@@ -310,27 +334,6 @@ impl Driver {
     }
 }
 
-/// Waits for the link or for `due`. The timer is only moved when it is late, or has run out and found
-/// nothing to do: a busy connection does not touch it for each packet.
-async fn wait(link: &mut Link, input: &mut Input, mut timer: Pin<&mut Sleep>, due: Option<Instant>) -> Wake {
-    if let Some(due) = due {
-        let due = due.into();
-        if timer.is_elapsed() || due < timer.deadline() {
-            timer.as_mut().reset(due);
-        }
-    }
-    poll_fn(|cx| {
-        if let Poll::Ready(event) = link.poll_next(input.buffer(), cx) {
-            return Poll::Ready(Wake::Event(event));
-        }
-        if due.is_some() && timer.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Wake::Due);
-        }
-        Poll::Pending
-    })
-    .await
-}
-
 fn end_of(reason: CloseReason) -> End {
     match reason {
         CloseReason::Shutdown => End::Closed(Reason::ServerShuttingDown),
@@ -338,5 +341,24 @@ fn end_of(reason: CloseReason) -> End {
         CloseReason::Kicked => End::Closed(Reason::AdministrativeAction),
         CloseReason::TakenOver => End::Closed(Reason::SessionTakenOver),
         CloseReason::Finished | CloseReason::Failed => End::Lost,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of<F>(_: fn(Driver) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Ten thousand idle connections pay ten thousand times for what is added here.
+    #[test]
+    fn an_idle_connection_is_small() {
+        println!("driver {} connection {} link {} input {}", size_of::<Driver>(), size_of::<Connection>(), size_of::<Link>(), size_of::<Input>());
+        let task = bytes_of(Driver::run);
+        assert!(task <= 512, "{task}");
+        let session = size_of::<crate::protocol::Session>();
+        assert!(session <= 248, "{session}");
     }
 }

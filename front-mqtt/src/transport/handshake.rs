@@ -8,7 +8,7 @@ use std::time::Instant;
 use broker_core::{Class, Credentials, Outbox, Principal, unix_ms};
 use link::{Event, Link, Socket};
 
-use super::driver::Driver;
+use super::driver::{Driver, Parts};
 use super::goodbye::with_close_frame;
 use super::input::{Control, Input, Whole};
 use super::sessions::{Arriving, Hosted};
@@ -62,9 +62,9 @@ pub(crate) async fn accept(inner: Arc<Inner>, arrival: Arrival) {
     };
     let limit = inner.shared.config.handshake_timeout;
     match tokio::time::timeout(limit, handshake.connect(admission)).await {
-        Ok(Ok(driver)) => {
+        Ok(Ok(parts)) => {
             let Handshake { link, input, .. } = handshake;
-            tokio::spawn(driver.run(link, input));
+            tokio::spawn(Driver::new(inner, parts, link, input).run());
         }
         Ok(Err(Refused::Gone)) | Err(_) => inner.counters.handshakes_failed.add(1),
         Ok(Err(Refused::Told(error, version))) => {
@@ -87,7 +87,7 @@ struct Handshake {
 }
 
 impl Handshake {
-    async fn connect(&mut self, admission: Result<Admission, Reason>) -> Result<Driver, Refused> {
+    async fn connect(&mut self, admission: Result<Admission, Reason>) -> Result<Parts, Refused> {
         let whole = self.read(None).await?;
         // The packet is taken out of the input so that CONNECT can be read while AUTH packets follow it.
         let packet = self.input.take(&whole);
@@ -108,7 +108,7 @@ impl Handshake {
         })
     }
 
-    async fn enter(&mut self, connect: &Connect<'_>, admission: Admission) -> Result<Driver, Refused> {
+    async fn enter(&mut self, connect: &Connect<'_>, admission: Admission) -> Result<Parts, Refused> {
         let inner = self.inner.clone();
         let config = &inner.shared.config;
         let mut terms = negotiate(connect, self.framing, config, assigned_id)?;
@@ -139,7 +139,13 @@ impl Handshake {
         let connection =
             Connection::new(Instant::now(), entered.hosted.session.clone(), principal, &terms, method);
         inner.counters.connects.add(1);
-        Ok(Driver::new(inner, connection, entered.hosted, entered.connection, self.outbox.clone(), admission))
+        Ok(Parts {
+            connection,
+            hosted: entered.hosted,
+            number: entered.connection,
+            outbox: self.outbox.clone(),
+            admission,
+        })
     }
 
     /// Who is it? With the mechanism's last word, if one was used.

@@ -8,5 +8,5 @@ mod session;
 mod subscribe;
 mod support;
 mod version5;
-//mod websocket;
+mod websocket;
 mod will;

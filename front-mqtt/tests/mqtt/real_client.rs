@@ -45,7 +45,7 @@ async fn rumqttc_speaks_version_5() {
     let server = Server::start().await;
     let mut options = MqttOptions::new("r5", server.address.ip().to_string(), server.address.port());
     options.set_topic_alias_max(Some(5));
-    let (client, mut events) = AsyncClient::new(options, 10);
+    let (client, mut events) = AsyncClient::new(options, 20);
     client.subscribe("t/+", QoS::AtLeastOnce).await.unwrap();
     let properties = PublishProperties {
         content_type: Some("text/plain".into()),

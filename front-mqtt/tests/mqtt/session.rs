@@ -34,16 +34,21 @@ async fn a_session_keeps_subscriptions_and_queues_in_order() {
         client.send(DISCONNECT).await;
         client.expect_closed().await;
         for n in 0..20u8 {
-            publisher.send(&publish(4, if n % 2 == 0 { 2 } else { 4 }, "q/t", u16::from(n) + 1, &[n])).await;
+            let id = u16::from(level) * 100 + u16::from(n);
+            publisher.send(&publish(4, if n % 2 == 0 { 2 } else { 4 }, "q/t", id, &[n])).await;
             publisher.read().await;
             publisher.send(&publish(4, 0, "q/t", 0, b"not for the absent")).await;
         }
         let (mut client, present) = Client::connected_with(server.address, &again).await;
         assert!(present);
+        let mut ids = Vec::new();
         for n in 0..20u8 {
             let raw = client.read().await;
-            assert_eq!((raw.first, raw.body.last()), (if n % 2 == 0 { 0x32 } else { 0x34 }, Some(&n)));
-            let id = u16::from_be_bytes([raw.body[5], raw.body[6]]);
+            let first = if n % 2 == 0 { 0x32 } else { 0x34 };
+            assert_eq!((raw.first, raw.body.last()), (first, Some(&n)));
+            ids.push(u16::from_be_bytes([raw.body[5], raw.body[6]]));
+        }
+        for (n, id) in ids.into_iter().enumerate() {
             client.send(&ack(if n % 2 == 0 { 0x40 } else { 0x50 }, id)).await;
             if n % 2 == 1 {
                 client.expect(&ack(0x62, id)).await;

@@ -199,7 +199,9 @@ async fn incoming_aliases_stand_for_topics_of_this_connection() {
     let mut witness = Client::connected(server.address, 4, "w").await;
     witness.subscribe(4, &[("#", 0)]).await;
     let mut client = Client::connected(server.address, 5, "c").await;
-    for (topic, alias, arrives) in [("a", 1, "a"), ("", 1, "a"), ("b", 1, "b"), ("", 1, "b"), ("c", 10, "c"), ("", 1, "b")] {
+    for (topic, alias, arrives) in
+        [("a", 1, "a"), ("", 1, "a"), ("b", 1, "b"), ("", 1, "b"), ("c", 10, "c"), ("", 1, "b")]
+    {
         client.send(&publish_with(5, 0, topic, 0, &[0x23, 0, alias], b"x")).await;
         assert_eq!(witness.read_publish().await.1, arrives);
     }
@@ -214,7 +216,8 @@ async fn incoming_aliases_stand_for_topics_of_this_connection() {
 #[tokio::test]
 async fn outgoing_aliases_are_by_topic_and_within_the_clients_maximum() {
     let server = Server::start().await;
-    let (mut client, _) = Client::connected_with(server.address, &connect(5, "c", true, 0, &[0x22, 0, 2])).await;
+    let (mut client, _) =
+        Client::connected_with(server.address, &connect(5, "c", true, 0, &[0x22, 0, 2])).await;
     client.subscribe(5, &[("t/#", 1)]).await;
     let mut publisher = Client::connected(server.address, 4, "p").await;
     let expected: [(&str, &str, &[u8]); 7] = [
@@ -254,7 +257,8 @@ async fn more_unfinished_publishes_than_announced_end_the_connection() {
 #[tokio::test]
 async fn the_clients_receive_maximum_holds_and_failures_free_a_place() {
     let server = Server::start().await;
-    let (mut client, _) = Client::connected_with(server.address, &connect(5, "c", true, 0, &[0x21, 0, 2])).await;
+    let (mut client, _) =
+        Client::connected_with(server.address, &connect(5, "c", true, 0, &[0x21, 0, 2])).await;
     client.subscribe(5, &[("t", 2)]).await;
     let mut publisher = Client::connected(server.address, 4, "p").await;
     for n in 0..5u8 {
@@ -286,7 +290,8 @@ async fn a_packet_too_large_for_the_client_is_as_if_delivered() {
     let mut publisher = Client::connected(server.address, 4, "p").await;
     for alias in [0, 5] {
         let properties = [0x27, 0, 0, 0, 30, 0x22, 0, alias];
-        let (mut client, _) = Client::connected_with(server.address, &connect(5, "c", true, 0, &properties)).await;
+        let (mut client, _) =
+            Client::connected_with(server.address, &connect(5, "c", true, 0, &properties)).await;
         client.subscribe(5, &[("t", 1)]).await;
         for flags in [0, 2] {
             publisher.send(&publish(4, flags, "t", 1, &[0; 40])).await;
@@ -389,7 +394,8 @@ async fn reason_strings_are_left_out_if_not_wanted() {
     let rights = Arc::new(Anonymous(Principal::anonymous(rights)));
     let server = Server::with_rights(Config::default(), rights).await;
     for (wanted, body) in [(1, true), (0, false)] {
-        let (mut client, _) = Client::connected_with(server.address, &connect(5, "c", true, 0, &[0x17, wanted])).await;
+        let (mut client, _) =
+            Client::connected_with(server.address, &connect(5, "c", true, 0, &[0x17, wanted])).await;
         client.send(&publish(5, 2, "no", 3, b"x")).await;
         assert_eq!(client.read().await.body.len() > 3, body);
     }

@@ -28,19 +28,24 @@ async fn a_lost_connection_publishes_the_will_and_a_goodbye_does_not() {
     let server = Server::start().await;
     let mut witness = witness(&server).await;
     for level in [4, 5] {
-        let (mut client, _) = Client::connected_with(server.address, &with_will(level, "bye", true, 0, 0, 0)).await;
+        let (mut client, _) =
+            Client::connected_with(server.address, &with_will(level, "bye", true, 0, 0, 0)).await;
         client.send(DISCONNECT).await;
         client.expect_closed().await;
         witness.expect_quiet().await;
-        let (client, _) = Client::connected_with(server.address, &with_will(level, "lost", true, 0, 0, 0)).await;
+        let (client, _) =
+            Client::connected_with(server.address, &with_will(level, "lost", true, 0, 0, 0)).await;
         drop(client);
         assert_eq!(witness.read_publish().await, (0, "w/lost".into(), 0, b"gone".to_vec()));
-        let (mut client, _) = Client::connected_with(server.address, &with_will(level, "bad", true, 0, 0, 0)).await;
+        let (mut client, _) =
+            Client::connected_with(server.address, &with_will(level, "bad", true, 0, 0, 0)).await;
         client.send(&[0x00, 0x00]).await;
         assert_eq!(witness.read_publish().await.1, "w/bad");
-        let (_silent, _) = Client::connected_with(server.address, &with_will(level, "silent", true, 1, 0, 0)).await;
+        let (_silent, _) =
+            Client::connected_with(server.address, &with_will(level, "silent", true, 1, 0, 0)).await;
         assert_eq!(witness.read_publish().await.1, "w/silent");
-        let (_old, _) = Client::connected_with(server.address, &with_will(level, "taken", true, 0, 0, 0)).await;
+        let (_old, _) =
+            Client::connected_with(server.address, &with_will(level, "taken", true, 0, 0, 0)).await;
         let _new = Client::connected(server.address, level, "taken").await;
         assert_eq!(witness.read_publish().await.1, "w/taken");
     }
@@ -56,7 +61,8 @@ async fn a_delayed_will_waits_for_the_lesser_of_delay_and_session() {
     for (id, expiry, delay, waits) in
         [("none", 0, 9, 0), ("delay", 9, 1, 1), ("session", 1, 9, 1), ("at-once", 9, 0, 0)]
     {
-        let (client, _) = Client::connected_with(server.address, &with_will(5, id, true, 0, expiry, delay)).await;
+        let (client, _) =
+            Client::connected_with(server.address, &with_will(5, id, true, 0, expiry, delay)).await;
         let since = Instant::now();
         drop(client);
         assert_eq!(witness.read_publish().await.1, format!("w/{id}"));
@@ -73,7 +79,8 @@ async fn resuming_cancels_a_delayed_will_and_starting_clean_publishes_it() {
     let (client, _) = Client::connected_with(server.address, &with_will(5, "c", false, 0, 60, 1)).await;
     drop(client);
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let (client, present) = Client::connected_with(server.address, &with_will(5, "c", false, 0, 60, 60)).await;
+    let (client, present) =
+        Client::connected_with(server.address, &with_will(5, "c", false, 0, 60, 60)).await;
     assert!(present);
     tokio::time::sleep(Duration::from_millis(1200)).await;
     witness.expect_quiet().await;

@@ -1,0 +1,280 @@
+//! One WebSocket: frames in, replies and events out through the outbox of its session.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use ::websocket::handshake::{self, accept};
+use ::websocket::{Assembler, CloseCode, Incoming, Limits, encode};
+use broker_core::{Class, CloseReason, Credentials};
+use bytes::{Bytes, BytesMut};
+use http::request::Parts;
+use http_edge::{Body, Peer, Problem, Response, credentials_from, upgraded};
+use hyper::upgrade::OnUpgrade;
+use link::{Event, Link};
+
+use super::cookie;
+use crate::codec::message::{Bounds, parse_batch};
+use crate::codec::reply;
+use crate::config::Transport;
+use crate::dispatch::{Caller, SocketCaller, outbox_config, unborn_session};
+use crate::front::Shared;
+use crate::mailbox::{Mailbox, Socket};
+use crate::protocol::End;
+use crate::stats::Gauge;
+
+/// How long a goodbye may take to be written and answered.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Answers an upgrade; the connection then lives in a task of its own.
+pub(super) fn upgrade(shared: &Arc<Shared>, parts: &mut Parts) -> Response {
+    let config = shared.config();
+    if !config.transports.contains(&Transport::WebSocket) {
+        return crate::error::RequestFault::TransportDenied.problem().response();
+    }
+    let protocol: Option<&str> = config.websocket.protocol.as_deref();
+    let options = handshake::Options {
+        protocols: protocol.as_slice(),
+        protocol_required: protocol.is_some(),
+        deflate: config.websocket.deflate,
+    };
+    let accepted = match accept(parts, &options) {
+        Ok(accepted) => accepted,
+        Err(refused) => {
+            shared.counters().malformed();
+            let mut response = Problem::new(refused.status, "invalid_handshake", refused.reason).response();
+            response.headers_mut().extend(refused.response().into_parts().0.headers);
+            return response;
+        }
+    };
+    let Some(on) = parts.extensions.remove::<OnUpgrade>() else {
+        return Problem::new(http::StatusCode::NOT_IMPLEMENTED, "no_upgrade", "this server does no upgrades")
+            .response();
+    };
+    let visitor = Visitor::read(shared, parts);
+    let (shared, deflate) = (Arc::clone(shared), accepted.deflate);
+    tokio::spawn(async move {
+        // A client that goes away before the 101 is nobody's loss.
+        if let Ok(socket) = upgraded(on).await {
+            // A task of its own: this future's state is as large as its largest phase.
+            tokio::spawn(Connection::open(shared, socket, deflate, visitor).run());
+        }
+    });
+    accepted.response.map(|()| Body::empty())
+}
+
+/// What the upgrade request told about the client.
+struct Visitor {
+    remote: Option<SocketAddr>,
+    browser: Option<Box<str>>,
+    token: Option<Box<str>>,
+    basic: Option<(Box<str>, Box<[u8]>)>,
+}
+
+impl Visitor {
+    fn read(shared: &Shared, parts: &Parts) -> Box<Self> {
+        let found = credentials_from(parts, &shared.config().token_sources);
+        Box::new(Self {
+            remote: parts.extensions.get::<Peer>().map(|peer| peer.0),
+            browser: cookie::read(&parts.headers, &shared.config().cookie).map(Box::from),
+            token: found.token.as_deref().map(Box::from),
+            basic: found.user.as_deref().zip(found.password.as_deref()).map(|(u, p)| (u.into(), p.into())),
+        })
+    }
+
+    fn credentials(&self) -> Credentials<'_> {
+        Credentials {
+            user: self.basic.as_ref().map(|(user, _)| &**user),
+            password: self.basic.as_ref().map(|(_, password)| &**password),
+            token: self.token.as_deref(),
+            remote: self.remote,
+            protocol: "bayeux",
+            ..Credentials::default()
+        }
+    }
+}
+
+/// An open socket.
+struct Connection {
+    shared: Arc<Shared>,
+    visitor: Box<Visitor>,
+    link: Link,
+    input: BytesMut,
+    assembler: Assembler,
+    caller: SocketCaller,
+    last_read: Instant,
+}
+
+/// Why the loop ended.
+enum Ending {
+    /// Nobody is there.
+    Gone,
+    /// A close frame is on its way.
+    Closing,
+    /// The client did not read what it was sent.
+    Overflow,
+}
+
+impl Connection {
+    fn open(
+        shared: Arc<Shared>,
+        socket: link::Socket,
+        deflate: Option<::websocket::DeflateParams>,
+        visitor: Box<Visitor>,
+    ) -> Self {
+        let config = shared.config();
+        let now = Instant::now();
+        let mailbox = Arc::new(Mailbox::new(Arc::clone(&shared.common), unborn_session(config, now)));
+        let subscriber = Arc::new(shared.broker.attach(Arc::clone(&mailbox) as _, outbox_config(config)));
+        let outbox = subscriber.outbox();
+        let max = config.websocket.max_message_bytes;
+        let limits = Limits { max_frame_bytes: max, max_message_bytes: max };
+        let number = shared.socket_numbers.fetch_add(1, Ordering::Relaxed);
+        let socket_of_session =
+            Socket { outbox: Arc::clone(&outbox), own: false, deflate: deflate.is_some(), number };
+        Self {
+            visitor,
+            link: Link::new(socket, outbox),
+            input: BytesMut::new(),
+            assembler: Assembler::new(limits, deflate),
+            caller: SocketCaller {
+                unborn: Some((mailbox, subscriber)),
+                socket: socket_of_session,
+                member: None,
+                held_until: None,
+            },
+            last_read: now,
+            shared,
+        }
+    }
+
+    async fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let _gauge = Gauge::new(&shared.counters().websockets);
+        let ending = self.exchange().await;
+        let lost = matches!(ending, Ending::Overflow).then_some(End::QueueFull);
+        if let Some(member) = self.caller.member.take() {
+            if lost.is_some() {
+                shared.counters().overflowed();
+            }
+            member.mailbox.unbind(Instant::now(), self.caller.socket.number, lost);
+        }
+        if matches!(ending, Ending::Closing) {
+            self.link.finish(LINGER).await;
+        }
+    }
+
+    async fn exchange(&mut self) -> Ending {
+        loop {
+            let deadline = self.deadline();
+            let event = tokio::select! {
+                event = self.link.next(&mut self.input) => Some(event),
+                () = wait(deadline) => None,
+            };
+            match event {
+                Some(Event::Read(_)) => {
+                    self.last_read = Instant::now();
+                    if let Some(ending) = self.read().await {
+                        return ending;
+                    }
+                }
+                Some(Event::Woken) => self.write(),
+                None if self.is_idle() => return self.close(CloseCode::Normal, "idle timeout"),
+                None => {
+                    self.write();
+                }
+                Some(Event::Eof | Event::Failed(_)) => return Ending::Gone,
+                Some(Event::Stalled | Event::Closed(CloseReason::Overflow)) => return Ending::Overflow,
+                Some(Event::Closed(_)) => return Ending::Closing,
+            }
+            if self.shared.is_closing() {
+                self.write();
+                return self.close(CloseCode::Away, "server is shutting down");
+            }
+        }
+    }
+
+    /// Handles all messages that have arrived.
+    async fn read(&mut self) -> Option<Ending> {
+        loop {
+            match self.assembler.feed(&mut self.input) {
+                Ok(None) => return None,
+                Ok(Some(Incoming::Text(text))) => {
+                    if let Err((code, reason)) = Box::pin(self.handle(text)).await {
+                        self.shared.counters().malformed();
+                        return Some(self.close(code, &reason));
+                    }
+                }
+                Ok(Some(Incoming::Binary(_) | Incoming::BinaryPart(_))) => {
+                    return Some(self.close(CloseCode::Unsupported, "messages are text"));
+                }
+                Ok(Some(Incoming::Ping(payload))) => {
+                    self.caller.socket.outbox.send(encode::pong(&payload), Class::Control);
+                }
+                Ok(Some(Incoming::Pong)) => {}
+                Ok(Some(Incoming::Close { code, .. })) => {
+                    return Some(self.close(code.unwrap_or(CloseCode::Status), ""));
+                }
+                Err(violation) => {
+                    self.shared.counters().malformed();
+                    return Some(self.close(violation.close_code, violation.reason));
+                }
+            }
+        }
+    }
+
+    /// One text message: a batch.
+    async fn handle(&mut self, text: Bytes) -> Result<(), (CloseCode, String)> {
+        let config = self.shared.config();
+        let bounds = Bounds { max_depth: config.max_depth, max_messages: config.max_batch_messages };
+        let messages = parse_batch(&text, bounds).map_err(|error| (CloseCode::Error, error.to_string()))?;
+        let mut caller = Caller {
+            transport: Transport::WebSocket,
+            browser: self.visitor.browser.as_deref(),
+            remote: self.visitor.remote,
+            credentials: self.visitor.credentials(),
+            socket: Some(&mut self.caller),
+        };
+        let outcome = self.shared.handle_batch(&text, &messages, &mut caller).await;
+        if outcome.count > 0 || !outcome.events.is_empty() {
+            let frame = reply::text_frame(outcome.objects());
+            self.caller.socket.outbox.send(frame, Class::Control);
+        }
+        Ok(())
+    }
+
+    /// Writes what the session has to say now, and forgets a connect that was answered.
+    fn write(&mut self) {
+        let Some(member) = &self.caller.member else { return };
+        member.mailbox.write(Instant::now());
+        if member.mailbox.with(|state| state.session.held().is_none()) {
+            self.caller.held_until = None;
+        }
+    }
+
+    fn close(&self, code: CloseCode, reason: &str) -> Ending {
+        self.caller.socket.outbox.send_last(encode::close(code, reason));
+        Ending::Closing
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let idle = self.idle_timeout().map(|timeout| self.last_read + timeout);
+        [self.caller.held_until, idle].into_iter().flatten().min()
+    }
+
+    fn idle_timeout(&self) -> Option<Duration> {
+        Some(self.shared.config().websocket.idle_timeout).filter(|timeout| !timeout.is_zero())
+    }
+
+    fn is_idle(&self) -> bool {
+        self.idle_timeout().is_some_and(|timeout| self.last_read.elapsed() >= timeout)
+    }
+}
+
+async fn wait(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,10 @@
+//! One channel space: what goes in at one edge comes out at every other.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod expiry;
+mod expressible;
+mod one_publish;
+mod order;
+mod rights;
