@@ -4,6 +4,7 @@
 //! inboxes, nothing else. Messages sit in segments behind `Arc`, which readers clone under the lock and scan outside.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -117,8 +118,7 @@ impl Log {
         let default = ring(&config.log);
         let namespaces =
             config.namespaces.iter().map(|space| (space.name.as_str().into(), ring(&space.log))).collect();
-        // Milliseconds since 1970: a restarted broker has another epoch, and a later one sorts after an earlier one.
-        Self { epoch: unix_ms(), state: Mutex::new(State { head: 0, rings }), namespaces, default }
+        Self { epoch: new_epoch(), state: Mutex::new(State { head: 0, rings }), namespaces, default }
     }
 
     pub(crate) fn epoch(&self) -> u64 {
@@ -174,6 +174,14 @@ impl Log {
             (messages + ring.messages, bytes + ring.bytes, oldest.max(ring.evicted_through))
         })
     }
+}
+
+/// Milliseconds since 1970, so that a restarted broker has another epoch; two brokers of one process never share one.
+fn new_epoch() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let now = unix_ms();
+    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last + 1)));
+    now.max(last.unwrap_or_default() + 1)
 }
 
 impl State {
@@ -346,6 +354,12 @@ mod tests {
         let (offset, mut evicted) = (message.offset, Evicted::new());
         state.push(0, Arc::new(message), &mut evicted);
         (offset, evicted)
+    }
+
+    #[test]
+    fn two_lives_never_share_an_epoch() {
+        let (one, other) = (log(1, 1), log(1, 1));
+        assert!(one.epoch() < other.epoch());
     }
 
     #[test]
