@@ -86,10 +86,16 @@ pub trait Deliver: Send + Sync + 'static {
     fn deliver(&self, delivery: &Delivery, tags: &[u32], sink: &mut Sink<'_>);
 
     /// The one droppable frame that this delivery amounts to, if it is one that all subscribers of its kind share and its
-    /// order among this subscriber's other frames does not matter; the lane then sends a whole burst in one write. `None`
-    /// by default, and whenever there is more to do: [`Deliver::deliver`] is called instead. An empty frame is nothing.
-    fn shared_frame<'d>(&self, delivery: &'d Delivery, tags: &[u32]) -> Option<&'d Bytes> {
-        _ = (delivery, tags);
+    /// order among this subscriber's other frames does not matter; the lane then sends a whole burst to `outbox` in one
+    /// write. `None` by default, and whenever there is more to do or the session has another outbox by now:
+    /// [`Deliver::deliver`] is called instead. An empty frame is nothing.
+    fn shared_frame<'d>(
+        &self,
+        delivery: &'d Delivery,
+        tags: &[u32],
+        outbox: &Arc<Outbox>,
+    ) -> Option<&'d Bytes> {
+        _ = (delivery, tags, outbox);
         None
     }
 }

@@ -594,7 +594,10 @@ fn shared_frame<'r>(occupant: &Occupant, job: &'r Job, entry: Entry) -> Option<&
     if job.skip.is_some() {
         return None;
     }
-    occupant.deliver.shared_frame(&job.delivery, &[entry.tag]).filter(|frame| !frame.is_empty())
+    occupant
+        .deliver
+        .shared_frame(&job.delivery, &[entry.tag], &occupant.outbox)
+        .filter(|frame| !frame.is_empty())
 }
 
 #[inline]

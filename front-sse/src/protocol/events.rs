@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use broker_core::{Class, Deliver, Delivery, Encoding, Filter, Kind, Sink};
+use broker_core::{Class, Deliver, Delivery, Encoding, Filter, Kind, Outbox, Sink};
 use bytes::Bytes;
 
 use crate::Format;
@@ -32,7 +32,7 @@ impl Deliver for Events {
         sink.send(self.frame(delivery), Class::Droppable);
     }
 
-    fn shared_frame<'d>(&self, delivery: &'d Delivery, _tags: &[u32]) -> Option<&'d Bytes> {
+    fn shared_frame<'d>(&self, delivery: &'d Delivery, _: &[u32], _: &Arc<Outbox>) -> Option<&'d Bytes> {
         Some(self.frame(delivery))
     }
 }
