@@ -48,6 +48,8 @@ mod fronts;
 mod listener;
 #[cfg(feature = "cli")]
 pub mod logging;
+#[cfg(feature = "http")]
+mod metrics;
 mod page;
 mod server;
 

@@ -18,7 +18,7 @@ use crate::descriptors;
 const BACKLOG: u32 = 4096;
 /// How long accepting pauses when the process or the system is out of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Descriptors kept free for files, resolvers and refusals.
+/// Descriptors kept free for files, resolvers and refusals; of a small limit, a quarter.
 const RESERVED: usize = 64;
 /// How long the count of open descriptors is believed once the limit was reached.
 const RECOUNT: Duration = Duration::from_millis(200);
@@ -69,7 +69,8 @@ impl Gate {
     /// Room for `max_connections` beside what is open now, as far as descriptors allow.
     pub(crate) fn new(max_connections: Option<usize>) -> Self {
         let open = descriptors::open().unwrap_or(0);
-        let possible = descriptors::soft_limit().saturating_sub(RESERVED);
+        let limit = descriptors::soft_limit();
+        let possible = limit - RESERVED.min(limit / 4);
         let wanted = max_connections.map_or(usize::MAX, |max| max.saturating_add(open));
         Gate {
             max_descriptors: possible.min(wanted),
@@ -160,30 +161,18 @@ fn is_about_the_peer(error: &io::Error) -> bool {
 #[cfg(feature = "http")]
 impl front_http::MetricSource for Gate {
     fn collect(&self, out: &mut Vec<front_http::Metric>) {
-        use front_http::Metric;
-        use front_http::Value::{Counter, Gauge};
+        use crate::metrics::{counter, gauge};
         let Counters { accepted, refused, pauses } = &self.counters;
+        let read = |number: &AtomicU64| number.load(Relaxed);
         out.extend([
-            Metric {
-                name: "accepted_connections",
-                help: "Connections accepted on all listeners",
-                value: Counter(accepted.load(Relaxed)),
-            },
-            Metric {
-                name: "refused_connections",
-                help: "Connections closed at once because there were too many",
-                value: Counter(refused.load(Relaxed)),
-            },
-            Metric {
-                name: "accept_pauses",
-                help: "Times that accepting paused for lack of descriptors or memory",
-                value: Counter(pauses.load(Relaxed)),
-            },
-            Metric {
-                name: "max_descriptors",
-                help: "Descriptors that the process may have before connections are refused",
-                value: Gauge(self.max_descriptors as u64),
-            },
+            counter("accepted_connections", "Connections accepted on all listeners", read(accepted)),
+            counter("refused_connections", "Connections closed because there were too many", read(refused)),
+            counter("accept_pauses", "Pauses in accepting for lack of descriptors or memory", read(pauses)),
+            gauge(
+                "max_descriptors",
+                "Descriptors beyond which connections are refused",
+                self.max_descriptors as u64,
+            ),
         ]);
     }
 }

@@ -235,7 +235,7 @@ pub struct Config {
     pub max_queue_bytes: usize,
     /// Largest request, in bytes (`maxMessageSize`); default 16 MiB. Beyond it: 413.
     pub max_request_bytes: usize,
-    /// Messages in one request; default 10,000. Beyond it: 413, or close code 1008.
+    /// Messages in one request; default 10,000. Beyond it: 413, or close code 1009.
     pub max_batch_messages: usize,
     /// Deepest nesting of a request; default 512 levels. Beyond it: 400, or close code 1011.
     pub max_depth: usize,

@@ -19,6 +19,7 @@ use crate::codec::reply::{Advice, Common, Reconnect, put_reply};
 use crate::config::{Config, Transport};
 use crate::error::Fault;
 use crate::front::Shared;
+use crate::listener::Listener;
 use crate::mailbox::{Mailbox, Socket};
 use crate::policy::HandshakeDenial;
 use crate::protocol::queue::QueueLimits;
@@ -78,7 +79,6 @@ pub(crate) struct Outcome {
 pub(crate) struct HeldConnect {
     pub(crate) member: Arc<Member>,
     pub(crate) token: u64,
-    pub(crate) until: Instant,
 }
 
 impl Outcome {
@@ -145,10 +145,10 @@ impl Shared {
         let now = Instant::now();
         for member in touched {
             let (events, due) = member.mailbox.with(|state| {
-                let due = state.session.end_request(now);
+                state.session.end_request();
                 let carries = caller.transport == Transport::LongPolling && state.socket.is_none();
                 let events = if carries { state.session.poll_events(now) } else { Vec::new() };
-                (events, due && !carries)
+                (events, state.session.is_due(now))
             });
             outcome.events.extend(events);
             if due {
@@ -251,8 +251,13 @@ impl Shared {
         };
         match member.mailbox.end() {
             None => Ok(member),
+            // Its next connect is still told that it shall stay away.
+            Some(End::Kicked) if message.channel.is_some_and(|c| c.get() == "\"/meta/connect\"") => {
+                self.forget(&member, End::Kicked);
+                Ok(member)
+            }
             Some(End::QueueFull) => {
-                self.registry.remove(&member.id);
+                self.forget(&member, End::QueueFull);
                 Err(Fault::SessionLost("queue_full"))
             }
             Some(_) => Err(Fault::SessionUnknown),
@@ -347,6 +352,12 @@ impl Shared {
             .filter(|_| config.extensions.timesync)
             .and_then(|ext| Timesync::read(ext, now, unix_ms()))
             .and_then(|timesync| timesync.answer(Instant::now()));
+        let (late, batch) = if config.deliver_during_handshake {
+            member.mailbox.with(|state| state.session.poll_handshake_events())
+        } else {
+            (Vec::new(), None)
+        };
+        let batch = batch.and_then(|batch| i64::try_from(batch).ok());
         let advice = Advice::retry(timing, config.handshake_reconnect);
         let timestamp = replies::timestamp(config);
         let common = Common {
@@ -360,10 +371,19 @@ impl Shared {
             object.text("version", "1.0").text("minimumVersion", "1.0");
             object.raw("supportedConnectionTypes", &self.connection_types);
             object.text("clientId", &id.to_string());
+            if !late.is_empty() {
+                object.number("x-messages", i64::try_from(late.len()).unwrap_or(i64::MAX));
+            }
             if negotiated.ack || negotiated.replay || timesync.is_some() {
                 object.object("ext", |ext| {
-                    if negotiated.ack {
-                        ext.flag("ack", true);
+                    match batch {
+                        Some(batch) if negotiated.ack => {
+                            ext.object("ack", |ack| {
+                                ack.flag("enabled", true).number("batch", batch);
+                            });
+                        }
+                        _ if negotiated.ack => _ = ext.flag("ack", true),
+                        _ => {}
                     }
                     if negotiated.replay {
                         ext.flag("replay", true);
@@ -374,6 +394,7 @@ impl Shared {
                 });
             }
         });
+        outcome.late_events = late;
         if let Some(socket) = &mut caller.socket {
             if let Some(previous) = socket.member.replace(Arc::clone(&member)) {
                 previous.mailbox.leave_socket(now);
@@ -441,7 +462,7 @@ impl Shared {
             }
             ConnectStep::Hold { token, until } => match &mut caller.socket {
                 Some(socket) => socket.held_until = Some(until),
-                None => outcome.held = Some(HeldConnect { member, token, until }),
+                None => outcome.held = Some(HeldConnect { member, token }),
             },
         }
         Ok(())
@@ -463,28 +484,34 @@ impl Shared {
                 self.policy.can_create(&member.principal, channel).map_err(Fault::CreateDenied)?;
             }
         }
-        let max = self.config().max_subscriptions;
-        if member.subscriptions.lock().len().saturating_add(filters.len()) > max {
+        if member.subscription_count().saturating_add(filters.len()) > self.config().max_subscriptions {
             return Err(Fault::TooManySubscriptions);
+        }
+        // All positions are judged before the first subscription is made.
+        let mut wanted = Vec::with_capacity(filters.len());
+        for (filter, name) in filters.iter().zip(self.broadcast_names(raw)) {
+            let from = if member.replay { self.replay_from(message.ext, &name, filter)? } else { None };
+            wanted.push((filter, from));
         }
         let start = if self.config().retained { Start::Retained } else { Start::Live };
         let mut added = Vec::new();
         let mut failed = false;
-        for filter in &filters {
+        for (filter, from) in wanted {
             // Asked first, because a repeated subscription would bring the retained messages again.
-            if member.subscriptions.lock().contains(filter) {
+            if member.is_subscribed(filter) {
                 continue;
             }
-            match member.subscriber.subscribe(filter, TAG, start) {
-                Ok(_) => {
-                    member.subscriptions.lock().push(filter.clone());
-                    added.push(filter);
+            match from {
+                Some(from) => self.replay(member, filter, from),
+                None if member.subscriber.subscribe(filter, TAG, start).is_ok() => {
+                    member.note(filter.clone(), TAG);
                 }
-                Err(_) => {
+                None => {
                     failed = true;
                     break;
                 }
             }
+            added.push(filter);
         }
         // All or none; and the session may have ended after its subscriptions were taken out.
         if failed || member.mailbox.end().is_some() {
@@ -492,6 +519,9 @@ impl Shared {
                 member.unsubscribe(filter);
             }
             return Err(Fault::SubscribeFailed);
+        }
+        for filter in added {
+            self.tell(|listener| listener.subscribed(&member.id, filter));
         }
         self.succeed(message, outcome, |object| {
             object.raw("subscription", raw.get());
@@ -515,12 +545,24 @@ impl Shared {
             return Err(Fault::ChannelMissing);
         }
         for filter in &filters {
-            member.unsubscribe(filter);
+            if member.is_subscribed(filter) {
+                member.unsubscribe(filter);
+                self.tell(|listener| listener.unsubscribed(&member.id, filter));
+            }
         }
         self.succeed(message, outcome, |object| {
             object.raw("subscription", raw.get());
         });
         Ok(())
+    }
+
+    /// The names that [`filters`](Self::filters) made filters of, in the same order.
+    fn broadcast_names<'a>(&self, raw: &'a RawValue) -> Vec<std::borrow::Cow<'a, str>> {
+        let names = message::strings(raw).unwrap_or_default();
+        let is_broadcast = |name: &str| {
+            matches!(channel::parse_pattern(name, self.config().grammar), Ok(Pattern::Broadcast(_)))
+        };
+        names.into_iter().filter(|name| is_broadcast(name)).collect()
     }
 
     /// The filters of a subscription; those of `/service/...` are dropped, as nothing is recorded for
@@ -555,6 +597,12 @@ impl Shared {
         member: Option<&Arc<Member>>,
     ) -> Result<(), Fault> {
         let data = message.data.ok_or(Fault::DataMissing)?;
+        let passed = |listener: &dyn Listener| {
+            listener.publishing(member.map(|member| &member.id), &channel, data.get())
+        };
+        if self.listener().is_some_and(|listener| !passed(&*listener)) {
+            return Err(Fault::MessageDeleted);
+        }
         self.policy.can_publish(principal, &channel).map_err(Fault::PublishDenied)?;
         if self.broker.channel(&channel).is_none() {
             self.policy.can_create(principal, &channel).map_err(Fault::ChannelCreateDenied)?;

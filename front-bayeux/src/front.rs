@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use broker_core::{Authenticator, Broker, Principal};
+use broker_core::{Authenticator, Broker, Outbox, Principal};
 use bytes::Bytes;
+use dashmap::DashMap;
 use http_edge::{BoxError, Response};
-use tokio::sync::Notify;
+use parking_lot::RwLock;
 
 use crate::codec::id::ClientId;
 use crate::codec::object::Object;
 use crate::config::Config;
+use crate::listener::{Closed, Listener};
 use crate::mailbox::{Common, Encodings};
 use crate::policy::{ByRights, Policy};
 use crate::protocol::End;
@@ -44,9 +46,10 @@ pub(crate) struct Shared {
     /// JSON text of the transports in order of liking.
     pub(crate) connection_types: String,
     pub(crate) socket_numbers: AtomicU64,
+    listener: RwLock<Option<Arc<dyn Listener>>>,
+    /// Outboxes of open sockets, to wake their tasks at the end.
+    pub(crate) sockets: DashMap<u64, Arc<Outbox>>,
     closing: AtomicBool,
-    /// Tells every socket's task that the server closes.
-    pub(crate) closed: Notify,
     stopped: AtomicBool,
 }
 
@@ -75,7 +78,8 @@ impl Front {
             connection_types,
             socket_numbers: AtomicU64::new(0),
             closing: AtomicBool::new(false),
-            closed: Notify::new(),
+            listener: RwLock::new(None),
+            sockets: DashMap::new(),
             stopped: AtomicBool::new(false),
         });
         tokio::spawn(sweep::run(Arc::downgrade(&shared), shared.config().sweep_period));
@@ -147,6 +151,11 @@ impl Front {
         self.shared().registry.find(client).map(|member| member.principal.clone())
     }
 
+    /// Sets what hears of sessions and messages; it replaces the one before.
+    pub fn set_listener(&self, listener: impl Listener) {
+        *self.shared().listener.write() = Some(Arc::new(listener));
+    }
+
     /// What the front has counted so far.
     pub fn stats(&self) -> Stats {
         self.shared().counters().snapshot(self.shared().registry.len())
@@ -185,10 +194,40 @@ impl Shared {
         self.stopped.load(Ordering::Relaxed)
     }
 
-    /// Ends a session for good.
+    /// The listener, copied out so that no lock is held while it runs.
+    pub(crate) fn listener(&self) -> Option<Arc<dyn Listener>> {
+        self.listener.read().clone()
+    }
+
+    pub(crate) fn tell(&self, what: impl FnOnce(&dyn Listener)) {
+        if let Some(listener) = self.listener() {
+            what(&*listener);
+        }
+    }
+
+    /// Ends a session and takes it out of the broker; one that the server ended is remembered for a
+    /// while, so that its next connect is told.
     pub(crate) fn end(&self, member: &Member, end: End) {
         member.mailbox.finish(Instant::now(), end);
-        self.registry.remove(&member.id);
+        if end == End::Kicked {
+            member.detach();
+        } else {
+            self.forget(member, end);
+        }
+    }
+
+    /// Takes a session that is over out of the registry.
+    pub(crate) fn forget(&self, member: &Member, end: End) {
+        if self.registry.remove(&member.id) {
+            let why = match end {
+                End::Disconnected => Closed::ByClient,
+                End::Kicked => Closed::ByServer,
+                End::Expired => Closed::Expired,
+                End::QueueFull => Closed::QueueFull,
+                End::Shutdown => Closed::Shutdown,
+            };
+            self.tell(|listener| listener.closed(&member.id, why));
+        }
     }
 }
 

@@ -34,21 +34,25 @@
 //! Listening and TLS (`http-edge` or any HTTP server), who may do what ([`Policy`], by default the
 //! broker's rights), and what is behind `/service/**`.
 
+mod authorizers;
 mod codec;
 mod config;
 mod dispatch;
 mod error;
 mod front;
+mod listener;
 mod mailbox;
 mod policy;
 mod protocol;
 mod registry;
+mod replay;
 mod replies;
 mod service;
 mod stats;
 mod sweep;
 mod transport;
 
+pub use authorizers::{Authorizers, Operation, Verdict};
 pub use codec::channel::Grammar;
 pub use codec::id::ClientId;
 pub use config::{
@@ -56,6 +60,7 @@ pub use config::{
 };
 pub use error::Denial;
 pub use front::Front;
+pub use listener::{Closed, Listener};
 pub use policy::{ByRights, HandshakeDenial, Handshaken, Policy};
 pub use service::{Handling, ServiceReply, ServiceRequest};
 pub use stats::Stats;

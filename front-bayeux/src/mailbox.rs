@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use broker_core::{Action, Broker, Class, Deliver, Delivery, Encoding, Outbox, Principal, Sink};
+use broker_core::{Action, Broker, Class, Deliver, Delivery, Encoding, Message, Outbox, Principal, Sink};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -177,12 +177,37 @@ impl Mailbox {
 
     /// Ends the session and answers what is held.
     pub(crate) fn finish(&self, now: Instant, end: End) {
-        self.with(|state| state.session.finish(now, end));
+        self.with(|state| {
+            if end == End::Kicked
+                && state.session.end().is_none()
+                && let Some(socket) = &state.socket
+            {
+                socket.outbox.send(reply::text_frame([replies::GOODBYE]), Class::Control);
+            }
+            state.session.finish(now, end);
+        });
         self.write(now);
     }
 
     pub(crate) fn end(&self) -> Option<End> {
         self.state.lock().session.end()
+    }
+
+    /// Whether a page of replayed events fits, in the queue and on the socket.
+    pub(crate) fn has_room(&self) -> bool {
+        let state = self.state.lock();
+        let socket_has_room = state.socket.as_ref().is_none_or(|socket| {
+            let queued = socket.outbox.queued();
+            queued.messages < self.common.config.max_queue_messages / 2
+                && queued.bytes < self.common.config.max_queue_bytes / 2
+        });
+        state.session.has_room() && socket_has_room
+    }
+
+    /// An event as this session wants it; empty if Bayeux cannot express it.
+    pub(crate) fn object(&self, message: &Message) -> Bytes {
+        let replay = if self.state.lock().replay_in_ext { Replay::InExt } else { Replay::Plain };
+        event::object(message, &self.common.config.events, replay)
     }
 
     /// Writes what is due: on the socket, or by waking the held poll.
@@ -248,9 +273,6 @@ impl Mailbox {
         };
         let held = state.session.held().map(|token| state.session.poll_connect(now, token));
         if let Some(Held::Answer(answer)) = held {
-            if answer.end == Some(End::Kicked) {
-                send(reply::text_frame([replies::GOODBYE]), Class::Control);
-            }
             let last = replies::connect(&answer, &self.common.config);
             let objects = answer.events.iter().map(|event| &event[..]).chain([&last[..]]);
             send(reply::text_frame(objects), Class::Control);

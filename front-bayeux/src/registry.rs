@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
 use broker_core::{Filter, Principal, Subscriber};
@@ -25,7 +25,8 @@ pub(crate) struct Member {
     pub(crate) browser: Option<Box<str>>,
     pub(crate) address: Option<IpAddr>,
     /// What it is subscribed to.
-    pub(crate) subscriptions: Mutex<SmallVec<[Filter; 1]>>,
+    subscriptions: Mutex<SmallVec<[(Filter, u32); 1]>>,
+    replays: AtomicU32,
     pub(crate) replay: bool,
     detached: AtomicBool,
 }
@@ -40,35 +41,68 @@ impl Member {
         address: Option<IpAddr>,
         replay: bool,
     ) -> Self {
-        let (subscriptions, detached) = (Mutex::default(), AtomicBool::new(false));
-        Self { id, mailbox, subscriber, principal, browser, address, subscriptions, replay, detached }
+        Self {
+            id,
+            mailbox,
+            subscriber,
+            principal,
+            browser,
+            address,
+            subscriptions: Mutex::default(),
+            replays: AtomicU32::new(TAG),
+            replay,
+            detached: AtomicBool::new(false),
+        }
     }
 
     /// Takes its subscriptions out of the broker. Not left to the drop: a socket may still hold the
     /// subscriber for its outbox.
     pub(crate) fn detach(&self) {
         if !self.detached.swap(true, Ordering::Relaxed) {
-            let filters = std::mem::take(&mut *self.subscriptions.lock());
-            for filter in filters {
-                self.subscriber.unsubscribe(&filter, TAG);
+            let subscriptions = std::mem::take(&mut *self.subscriptions.lock());
+            for (filter, tag) in subscriptions {
+                self.subscriber.unsubscribe(&filter, tag);
             }
         }
+    }
+
+    pub(crate) fn subscription_count(&self) -> usize {
+        self.subscriptions.lock().len()
+    }
+
+    pub(crate) fn is_subscribed(&self, filter: &Filter) -> bool {
+        self.subscriptions.lock().iter().any(|(known, _)| known == filter)
+    }
+
+    /// Whether this very subscription still stands.
+    pub(crate) fn holds(&self, filter: &Filter, tag: u32) -> bool {
+        self.subscriptions.lock().iter().any(|known| known.0 == *filter && known.1 == tag)
+    }
+
+    /// Notes a subscription, before or after the broker knows of it.
+    pub(crate) fn note(&self, filter: Filter, tag: u32) {
+        self.subscriptions.lock().push((filter, tag));
+    }
+
+    /// A tag for a subscription that is replayed: the lane passes over live messages by tag.
+    pub(crate) fn replay_tag(&self) -> u32 {
+        self.replays.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(TAG + 1)
     }
 
     /// Ends one subscription; nothing if there is none.
     pub(crate) fn unsubscribe(&self, filter: &Filter) {
         let known = {
             let mut subscriptions = self.subscriptions.lock();
-            let at = subscriptions.iter().position(|known| known == filter);
-            at.map(|at| subscriptions.swap_remove(at)).is_some()
+            let at = subscriptions.iter().position(|(known, _)| known == filter);
+            at.map(|at| subscriptions.swap_remove(at))
         };
-        if known {
-            self.subscriber.unsubscribe(filter, TAG);
+        if let Some((filter, tag)) = known {
+            self.subscriber.unsubscribe(&filter, tag);
         }
     }
 }
 
-/// Sessions need not tell their subscriptions apart: each event is sent once, whatever matched.
+/// Sessions need not tell their live subscriptions apart: each event is sent once, whatever matched.
 pub(crate) const TAG: u32 = 0;
 
 /// No room for another session.
@@ -124,11 +158,12 @@ impl Registry {
         self.members.get(id).map(|member| Arc::clone(&member))
     }
 
-    pub(crate) fn remove(&self, id: &ClientId) {
-        if let Some((_, member)) = self.members.remove(id) {
-            self.release(member.address);
-            member.detach();
-        }
+    /// False if it was gone already.
+    pub(crate) fn remove(&self, id: &ClientId) -> bool {
+        let Some((_, member)) = self.members.remove(id) else { return false };
+        self.release(member.address);
+        member.detach();
+        true
     }
 
     pub(crate) fn len(&self) -> usize {

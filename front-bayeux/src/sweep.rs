@@ -3,6 +3,8 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use broker_core::Outbox;
+
 use crate::front::Shared;
 use crate::protocol::End;
 
@@ -28,7 +30,7 @@ async fn sweep(shared: &Shared, now: Instant) {
         }
         let Some(swept) = member.mailbox.sweep(now) else { continue };
         if swept.forget {
-            shared.registry.remove(&member.id);
+            shared.forget(&member, swept.end);
             if swept.end == End::Expired {
                 shared.counters().expired();
             }
@@ -43,13 +45,17 @@ async fn sweep(shared: &Shared, now: Instant) {
 pub(crate) async fn shutdown(shared: Arc<Shared>, window: Duration) {
     let deadline = tokio::time::Instant::now() + window;
     let now = Instant::now();
-    shared.closed.notify_waiters();
     for (count, member) in shared.registry.all().into_iter().enumerate() {
         if count % BEFORE_YIELD == BEFORE_YIELD - 1 {
             tokio::task::yield_now().await;
         }
         member.mailbox.finish(now, End::Shutdown);
-        shared.registry.remove(&member.id);
+        shared.forget(&member, End::Shutdown);
+    }
+    // Sockets without a session too.
+    let outboxes: Vec<Arc<Outbox>> = shared.sockets.iter().map(|outbox| Arc::clone(&outbox)).collect();
+    for outbox in outboxes {
+        outbox.notify();
     }
     while !shared.counters().is_quiet() && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -41,6 +41,8 @@ pub(crate) enum Error {
     Item(&'static str),
     #[error("not an item: {0}")]
     Shape(String),
+    #[error("not a CloudEvent: {0}")]
+    Event(String),
     #[error("more than {0} in one request")]
     TooMany(usize),
     #[error(transparent)]
@@ -79,6 +81,7 @@ impl From<Error> for Problem {
             Error::Json(_) => (S::BAD_REQUEST, "invalid_json"),
             Error::TooDeep(_) => (S::BAD_REQUEST, "json_too_deep"),
             Error::Item(_) | Error::Shape(_) => (S::BAD_REQUEST, "invalid_item"),
+            Error::Event(_) => (S::UNPROCESSABLE_ENTITY, "invalid_event"),
             Error::TooMany(_) => (S::BAD_REQUEST, "too_many_items"),
             Error::Publish(error) => return refused(&error, detail),
             Error::Subscribe(SubscribeError::TooManyChannels { .. }) => {

@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use crate::error::Error;
+use crate::events::{publish_events, webhook_handshake};
 use crate::idempotency::Idempotency;
 use crate::metrics::{self, MetricSource};
 use crate::publish::{Published, publish_items, publish_lines, publish_raw};
@@ -122,6 +123,11 @@ impl Shared {
         let resource = Resource::find(parts.uri.path(), &self.config.path)?;
         let method = &parts.method;
         if method == Method::OPTIONS {
+            if resource == Resource::Events
+                && let Some(handshake) = webhook_handshake(&parts.headers)
+            {
+                return Ok(handshake);
+            }
             return Ok(self.config.origins.preflight(&parts.headers, self.cookies(), resource.methods()));
         }
         if !resource.answers(method) {
@@ -140,12 +146,16 @@ impl Shared {
         let credentials = credentials_from(parts, &self.config.token_sources);
         let principal = self.authenticator.authenticate(credentials.for_protocol("http")).await?;
         match resource {
-            Resource::Publish(_) if method == Method::HEAD => Ok(nothing(&resource)),
+            Resource::Publish(_) | Resource::Events if method == Method::HEAD => Ok(nothing(&resource)),
             Resource::Publish(Some(channel)) => {
                 let body = read_body(body, self.broker.config().max_message_bytes).await?;
                 publish_raw(self, &principal, &channel, parts, &body, false).map(|done| published(&done))
             }
             Resource::Publish(None) => self.publish_many(parts, &principal, body).await,
+            Resource::Events => {
+                let body = read_body(body, self.config.max_request_bytes).await?;
+                publish_events(self, &principal, parts, &body).map(json)
+            }
             Resource::History(filter) => {
                 history::answer(self, &principal, &filter, parts.uri.query()).await.map(json)
             }

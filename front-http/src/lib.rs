@@ -29,6 +29,7 @@
 mod channels;
 mod config;
 mod error;
+mod events;
 mod front;
 mod health;
 mod history;

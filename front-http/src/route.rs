@@ -9,6 +9,7 @@ use crate::name::decode;
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) enum Resource {
     Publish(Option<String>),
+    Events,
     History(String),
     Retained(String),
     Channels(Option<String>),
@@ -34,6 +35,7 @@ impl Resource {
         let rest = if rest.is_empty() { None } else { Some(decode(rest)?) };
         match (name, rest) {
             ("publish", rest) => Ok(Resource::Publish(rest)),
+            ("events", None) => Ok(Resource::Events),
             ("history", Some(rest)) => Ok(Resource::History(rest)),
             ("retained", Some(rest)) => Ok(Resource::Retained(rest)),
             ("channels", rest) => Ok(Resource::Channels(rest)),
@@ -44,7 +46,7 @@ impl Resource {
     /// The methods it answers, for `Allow`.
     pub(crate) fn methods(&self) -> &'static str {
         match self {
-            Resource::Publish(_) => "POST, HEAD, OPTIONS",
+            Resource::Publish(_) | Resource::Events => "POST, HEAD, OPTIONS",
             Resource::Retained(_) => "GET, HEAD, PUT, DELETE, OPTIONS",
             Resource::History(_)
             | Resource::Channels(_)
@@ -72,6 +74,8 @@ mod tests {
             ("/v1/publish/a/b", Some(Resource::Publish(Some("a/b".into())))),
             ("/v1/publish/a%2Fb", Some(Resource::Publish(Some("a/b".into())))),
             ("/v1/publish//a", Some(Resource::Publish(Some("/a".into())))),
+            ("/v1/events", Some(Resource::Events)),
+            ("/v1/events/a", None),
             ("/v1/history/a", Some(Resource::History("a".into()))),
             ("/v1/history", None),
             ("/v1/retained/a", Some(Resource::Retained("a".into()))),

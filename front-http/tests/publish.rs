@@ -112,6 +112,20 @@ async fn options_travel_with_the_message() {
 }
 
 #[tokio::test]
+async fn one_connection_can_be_left_out() {
+    let server = Server::start().await;
+    let mut left_out = server.stream("/sse/a").await;
+    let mut other = server.stream("/sse/a").await;
+    let id =
+        left_out.head.lines().find_map(|line| line.strip_prefix("x-connection-id: ")).unwrap().to_owned();
+    server.post(&format!("/v1/publish/a?exclude={id}"), "", "1").await;
+    server.items(format!(r#"{{"channel":"a","data":2,"exclude":"{id}"}}"#)).await;
+    server.post("/v1/publish/a", "", "3").await;
+    assert!(left_out.event().await.ends_with("data: 3\n\n"));
+    assert!(other.event().await.ends_with("data: 1\n\n"));
+}
+
+#[tokio::test]
 async fn curls_default_type_counts_as_none() {
     let server = Server::start().await;
     let mut stream = server.stream("/sse/a?format=json").await;

@@ -5,7 +5,9 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker_core::{Action, AllowAll, Anonymous, Channel, Filter, LogConfig, Principal, Publish, Rights, Rule};
+use broker_core::{
+    Action, AllowAll, Anonymous, Channel, Filter, LogConfig, Principal, Publish, Rights, Rule,
+};
 use front_http::{Config, Metric, Value};
 use serde_json::json;
 use support::Server;

@@ -250,7 +250,7 @@ impl Inner {
         let mut state = hosted.session.lock();
         if state.online.is_none() && !state.ended {
             let key = self.timers.set(at, Due { hosted: Arc::downgrade(hosted), what });
-            state.timer = Some(key);
+            state.timer = Some(Box::new(key));
         }
     }
 

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use http_edge::{
-    Body, BoxError, Cookies, OriginPolicy, Problem, Response, Takeover, credentials_from, pipe, response_head,
+    Body, BoxError, Cookies, OriginPolicy, Problem, Response, Takeover, connection_id, credentials_from,
+    pipe, response_head,
 };
 use link::{Link, Socket};
 
@@ -184,6 +185,9 @@ impl Shared {
             return answer(head, Body::full(event::goodbye("no room now", retry_within(OVERLOAD_RETRY))));
         };
         Counters::add(&self.counters.opened);
+        if let Ok(id) = HeaderValue::from_str(&connection_id(subscriber.key())) {
+            head.insert("x-connection-id", id);
+        }
 
         let expires_at = principal
             .expires_at_ms()

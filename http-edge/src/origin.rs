@@ -30,7 +30,7 @@ const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static(
     "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, X-API-Key, X-EventSource-Event, \
      X-Request-Id, X-Requested-With",
 );
-const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static("Retry-After, X-Request-Id");
+const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static("Retry-After, X-Connection-Id, X-Request-Id");
 /// How long a browser may remember a preflight, in seconds.
 const MAX_AGE_SECS: HeaderValue = HeaderValue::from_static("600");
 

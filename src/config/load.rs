@@ -166,8 +166,9 @@ fn invalid(error: figment::Error, known: &[Key], file: Option<&Path>, set: &[Str
             // What is only in the wrong section is found by its last part.
             let elsewhere = known
                 .iter()
-                .find(|key| key.name.rsplit('.').next() == Some(field.as_str()))
-                .map(|key| key.name.clone());
+                .filter(|key| key.name.rsplit('.').next() == Some(field.as_str()))
+                .min_by_key(|key| key.name.split('.').count());
+            let elsewhere = elsewhere.map(|key| key.name.clone());
             let nearest = nearest(&path, siblings.iter().map(String::as_str))
                 .or(elsewhere)
                 .or_else(|| nearest_key(&path, known));
@@ -388,6 +389,18 @@ mod tests {
         let allow = "[{ actions = [\"publish\"], channels = [\"#\"] }]";
         let loaded = load_with(None, &[("FANWIRE_ANONYMOUS_ALLOW", allow)], &[]).unwrap();
         assert!(loaded.has_rights);
+    }
+
+    #[test]
+    fn raising_the_largest_message_raises_what_carries_it() {
+        let limits = |text: &str| {
+            let config = load_with(Some(text), &[], &[]).unwrap().config;
+            (config.mqtt_front.max_packet_bytes >> 20, config.bayeux.websocket.max_message_bytes >> 20)
+        };
+        assert_eq!(limits(""), (5, 4));
+        assert_eq!(limits("[broker]\nmax_message_bytes = \"64 MiB\""), (65, 64));
+        let chosen = "[broker]\nmax_message_bytes = \"64 MiB\"\n[mqtt]\nmax_packet_bytes = \"1 MiB\"";
+        assert_eq!(limits(chosen), (1, 64));
     }
 
     #[test]

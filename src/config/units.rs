@@ -113,7 +113,7 @@ impl Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whole = |shift: &u32| self.0 > 0 && self.0 % (1 << shift) == 0;
+        let whole = |shift: &u32| self.0 > 0 && self.0.is_multiple_of(1 << shift);
         match UNITS.iter().find(|(_, shift)| *shift > 0 && whole(shift)) {
             Some((unit, shift)) => write!(f, "{} {unit}", self.0 >> shift),
             None => self.0.fmt(f),
@@ -141,7 +141,12 @@ impl Setting<u32> for Size {
 
 impl Serialize for Size {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        let written = self.to_string();
+        if written.contains(' ') {
+            serializer.serialize_str(&written)
+        } else {
+            serializer.serialize_u64(self.0 as u64)
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 mod support;
 
 mod descriptors;
+mod documentation;
+mod embedding;
 mod misconfiguration;
 mod shutdown;
 mod startup;

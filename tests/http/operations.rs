@@ -1,4 +1,6 @@
 use crate::support::TestServer;
+use tokio::net::TcpStream;
+
 use crate::support::http::{get, post};
 use crate::support::sse::EventStream;
 
@@ -27,4 +29,26 @@ async fn metrics_cover_the_broker_the_listeners_and_every_front() {
     ] {
         assert!(metrics.text().lines().any(|shown| shown == line), "{line} in\n{}", metrics.text());
     }
+}
+
+#[tokio::test]
+async fn a_configured_number_of_connections_is_kept() {
+    let server = TestServer::with(|config| config.max_connections = Some(20)).await;
+    let mut open = Vec::new();
+    for _ in 0..20 {
+        open.push(TcpStream::connect(server.http).await.expect("the server listens"));
+    }
+    // Which of the twenty were refused depends on what else this process has open; one more than fits always is.
+    let refused = crate::support::within(async {
+        loop {
+            let answer = get(server.http, "/healthz").await;
+            if answer.status == 503 {
+                break answer;
+            }
+            open.push(TcpStream::connect(server.http).await.expect("the server listens"));
+        }
+    })
+    .await;
+    assert_eq!(refused.code(), "too_many_connections");
+    assert!(refused.header("retry-after").is_some());
 }

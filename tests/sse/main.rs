@@ -4,4 +4,5 @@
 mod support;
 
 mod resume;
+mod slow;
 mod streams;

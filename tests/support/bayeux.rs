@@ -177,15 +177,18 @@ impl Socket {
 
     /// The next frame's messages; `None` once the server has closed.
     pub async fn frame(&mut self) -> Option<Vec<Value>> {
+        match serde_json::from_str(&self.frame_text().await?).expect("JSON") {
+            Value::Array(messages) => Some(messages),
+            other => panic!("not an array: {other}"),
+        }
+    }
+
+    /// The next frame as it is.
+    pub async fn frame_text(&mut self) -> Option<String> {
         within(async {
             loop {
                 match self.socket.next().await {
-                    Some(Ok(Message::Text(text))) => {
-                        return match serde_json::from_str(text.as_str()).expect("JSON") {
-                            Value::Array(messages) => Some(messages),
-                            other => panic!("not an array: {other}"),
-                        };
-                    }
+                    Some(Ok(Message::Text(text))) => return Some(text.as_str().to_owned()),
                     Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
                     Some(Ok(_)) => {}
                 }

@@ -89,17 +89,23 @@ impl Client {
     }
 }
 
-async fn forward(events_in: &mut EventLoop, events: &mpsc::UnboundedSender<Incoming>) {
+async fn forward(client: &mut EventLoop, packets: &mpsc::UnboundedSender<Incoming>) {
     // It would reconnect after an error; a test wants to know.
-    while let Ok(event) = events_in.poll().await {
+    while let Ok(event) = client.poll().await {
         match event {
             Event::Incoming(packet) => {
-                if events.send(packet).is_err() {
+                if packets.send(packet).is_err() {
                     return;
                 }
             }
             Event::Outgoing(Outgoing::Disconnect) => return,
             Event::Outgoing(_) => {}
+        }
+    }
+    // What it had read when the connection ended is not lost.
+    for event in client.state.events.drain(..) {
+        if let Event::Incoming(packet) = event {
+            let _ = packets.send(packet);
         }
     }
 }

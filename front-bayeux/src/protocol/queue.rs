@@ -55,10 +55,6 @@ impl Queue {
         self.acked_batches.get_or_insert(0);
     }
 
-    pub(crate) fn acks(&self) -> bool {
-        self.acked_batches.is_some()
-    }
-
     /// Adds an event; `lazy_until` tells how long it may wait for company.
     pub(crate) fn push(&mut self, object: Bytes, lazy_until: Option<Instant>) -> Result<(), Full> {
         let full = self.events.len() >= self.limits.max_messages
@@ -125,12 +121,10 @@ impl Queue {
         self.events.is_empty()
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.events.len()
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+    /// Whether less than half of it is used.
+    pub(crate) fn has_room(&self) -> bool {
+        self.events.len() < self.limits.max_messages.div_ceil(2)
+            && self.bytes < self.limits.max_bytes.div_ceil(2)
     }
 
     pub(crate) fn clear(&mut self) {
@@ -175,7 +169,7 @@ mod tests {
             assert_eq!(push(&mut queue, text), Ok(()));
         }
         assert_eq!(push(&mut queue, "d"), Err(Full));
-        assert_eq!((take(&mut queue), queue.bytes()), (("abc".to_owned(), None), 0));
+        assert_eq!((take(&mut queue), queue.bytes), (("abc".to_owned(), None), 0));
     }
 
     #[test]
@@ -191,9 +185,9 @@ mod tests {
         queue.acknowledge(1);
         assert_eq!(take(&mut queue), ("b".into(), Some(3)));
         queue.acknowledge(99);
-        assert_eq!(queue.len(), 1, "a number that was never given");
+        assert_eq!(queue.events.len(), 1, "a number that was never given");
         queue.acknowledge(3);
-        assert_eq!((take(&mut queue), queue.bytes()), ((String::new(), Some(4)), 0));
+        assert_eq!((take(&mut queue), queue.bytes), ((String::new(), Some(4)), 0));
     }
 
     #[test]
@@ -202,7 +196,7 @@ mod tests {
         push(&mut queue, "a").unwrap();
         queue.enable_ack();
         assert_eq!(take(&mut queue), ("a".into(), Some(1)));
-        assert_eq!(queue.len(), 1);
+        assert_eq!(queue.events.len(), 1);
     }
 
     #[test]

@@ -172,14 +172,6 @@ impl Session {
         self.end
     }
 
-    pub(crate) fn queued(&self) -> (usize, usize) {
-        (self.queue.len(), self.queue.bytes())
-    }
-
-    pub(crate) fn transport(&self) -> Transport {
-        self.transport
-    }
-
     /// Whether events of non-connect replies are allowed.
     fn delivers_anywhere(&self) -> bool {
         !self.options.deliver_only
@@ -223,7 +215,8 @@ impl Session {
         }
     }
 
-    fn is_due(&self, now: Instant) -> bool {
+    /// Whether something is to be written now, if nothing else carries it.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
         self.queue.is_due(now)
             && self.requests == 0
             && (self.push == Push::On || matches!(self.connect, Connect::Held { .. }))
@@ -240,10 +233,9 @@ impl Session {
         }
     }
 
-    /// The request's replies are complete; true if something else must be written now.
-    pub(crate) fn end_request(&mut self, now: Instant) -> bool {
+    /// The request's replies are complete.
+    pub(crate) fn end_request(&mut self) {
         self.requests = self.requests.saturating_sub(1);
-        self.is_due(now)
     }
 
     /// A connect came.
@@ -295,6 +287,14 @@ impl Session {
     pub(crate) fn held(&self) -> Option<u64> {
         match &self.connect {
             Connect::Held { token, .. } => Some(*token),
+            Connect::Idle => None,
+        }
+    }
+
+    /// When the held connect is to be looked at again.
+    pub(crate) fn held_until(&self) -> Option<Instant> {
+        match &self.connect {
+            Connect::Held { until, .. } => Some(self.wait_until(*until)),
             Connect::Idle => None,
         }
     }
@@ -360,15 +360,22 @@ impl Session {
         self.queue.take()
     }
 
+    /// Room for a page of replayed events.
+    pub(crate) fn has_room(&self) -> bool {
+        self.queue.has_room()
+    }
+
     /// Ends the session; the first reason counts. A held connect is answered by the next poll.
     pub(crate) fn finish(&mut self, now: Instant, end: End) {
         if self.end.is_none() {
             self.end = Some(end);
             self.push = Push::Off;
             self.queue.clear();
-            // Whoever comes back after its queue ran over is told why for as long as it may come back.
-            let remembered =
-                if end == End::QueueFull { self.interval + self.max_interval } else { Duration::ZERO };
+            // Who did not end it itself is told why for as long as it may come back.
+            let remembered = match end {
+                End::QueueFull | End::Kicked => self.interval + self.max_interval,
+                End::Disconnected | End::Expired | End::Shutdown => Duration::ZERO,
+            };
             self.expires = Some(now + remembered);
         }
     }
@@ -379,7 +386,8 @@ impl Session {
             (Connect::Held { until, .. }, Some(max)) => Some(*until + max),
             _ => None,
         };
-        let lazy = self.queue.lazy_until().filter(|_| self.push == Push::On);
+        let held = matches!(self.connect, Connect::Held { .. });
+        let lazy = self.queue.lazy_until().filter(|_| held || self.push == Push::On);
         let idle = self.options.activity.map(|(_, max)| self.active + max);
         if self.end.is_some() {
             return self.expires;

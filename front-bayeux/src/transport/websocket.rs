@@ -15,7 +15,7 @@ use hyper::upgrade::OnUpgrade;
 use link::{Event, Link};
 
 use super::cookie;
-use crate::codec::message::{Bounds, parse_batch};
+use crate::codec::message::{Bounds, ParseError, parse_batch};
 use crate::codec::reply;
 use crate::config::Transport;
 use crate::dispatch::{Caller, SocketCaller, outbox_config, unborn_session};
@@ -152,14 +152,17 @@ impl Connection {
     async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let _gauge = Gauge::new(&shared.counters().websockets);
+        let number = self.caller.socket.number;
+        shared.sockets.insert(number, Arc::clone(&self.caller.socket.outbox));
         let ending = self.exchange().await;
         let lost = matches!(ending, Ending::Overflow).then_some(End::QueueFull);
         if let Some(member) = self.caller.member.take() {
             if lost.is_some() {
                 shared.counters().overflowed();
             }
-            member.mailbox.unbind(Instant::now(), self.caller.socket.number, lost);
+            member.mailbox.unbind(Instant::now(), number, lost);
         }
+        shared.sockets.remove(&number);
         if matches!(ending, Ending::Closing) {
             self.link.finish(LINGER).await;
         }
@@ -228,7 +231,7 @@ impl Connection {
     async fn handle(&mut self, text: Bytes) -> Result<(), (CloseCode, String)> {
         let config = self.shared.config();
         let bounds = Bounds { max_depth: config.max_depth, max_messages: config.max_batch_messages };
-        let messages = parse_batch(&text, bounds).map_err(|error| (CloseCode::Error, error.to_string()))?;
+        let messages = parse_batch(&text, bounds).map_err(|error| (close_code(&error), error.to_string()))?;
         let mut caller = Caller {
             transport: Transport::WebSocket,
             browser: self.visitor.browser.as_deref(),
@@ -244,13 +247,16 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes what the session has to say now, and forgets a connect that was answered.
+    /// Writes what the session has to say now, and forgets a connect that was answered or went to
+    /// another connection.
     fn write(&mut self) {
-        let Some(member) = &self.caller.member else { return };
-        member.mailbox.write(Instant::now());
-        if member.mailbox.with(|state| state.session.held().is_none()) {
-            self.caller.held_until = None;
-        }
+        self.caller.held_until = self.caller.member.as_ref().and_then(|member| {
+            let now = Instant::now();
+            member.mailbox.write(now);
+            member.mailbox.with(|state| {
+                state.is_bound_to(self.caller.socket.number).then(|| state.session.held_until()).flatten()
+            })
+        });
     }
 
     fn close(&self, code: CloseCode, reason: &str) -> Ending {
@@ -269,6 +275,14 @@ impl Connection {
 
     fn is_idle(&self) -> bool {
         self.idle_timeout().is_some_and(|timeout| self.last_read.elapsed() >= timeout)
+    }
+}
+
+/// What a socket is closed with that sent no messages; 1011 is what CometD Java uses.
+fn close_code(error: &ParseError) -> CloseCode {
+    match error {
+        ParseError::TooMany { .. } => CloseCode::Size,
+        _ => CloseCode::Error,
     }
 }
 

@@ -67,7 +67,7 @@ pub(crate) fn publish_items(shared: &Shared, principal: &Principal, body: &Bytes
     let mut batch = Batch::default();
     if is_array {
         for item in parse_array(body, max)? {
-            batch.take(shared, item.get().as_bytes(), |text| publish_item(shared, principal, text, body));
+            batch.take(shared, || publish_item(shared, principal, item.get().as_bytes(), body));
         }
     } else {
         match publish_item(shared, principal, body, body)? {
@@ -94,7 +94,8 @@ pub(crate) fn publish_line(shared: &Shared, principal: &Principal, line: &Bytes)
     }
 }
 
-enum Answer {
+/// What one item was answered with.
+pub(crate) enum Answer {
     /// For `channel`.
     One(Vec<u8>),
     /// For `channels`, one for each.
@@ -103,14 +104,14 @@ enum Answer {
 
 /// Results gathered in the order of the items.
 #[derive(Default)]
-struct Batch {
+pub(crate) struct Batch {
     results: Vec<u8>,
     errors: usize,
 }
 
 impl Batch {
-    fn take(&mut self, shared: &Shared, text: &[u8], publish: impl FnOnce(&[u8]) -> Result<Answer, Error>) {
-        match publish(text) {
+    pub(crate) fn take(&mut self, shared: &Shared, publish: impl FnOnce() -> Result<Answer, Error>) {
+        match publish() {
             Ok(Answer::One(json)) => self.push(&json),
             Ok(Answer::Several(answers)) => {
                 let mut inner = Batch::default();
@@ -142,7 +143,7 @@ impl Batch {
         self.results.extend_from_slice(json);
     }
 
-    fn finish(self) -> Vec<u8> {
+    pub(crate) fn finish(self) -> Vec<u8> {
         let mut out = format!("{{\"errors\":{},\"results\":[", self.errors).into_bytes();
         out.extend_from_slice(&self.results);
         out.extend_from_slice(b"]}");
@@ -232,7 +233,7 @@ fn payload(item: &Item<'_>, body: &Bytes) -> Result<Bytes, Error> {
 }
 
 /// The texts of an array's items, at most `max`: the rest is not even kept.
-fn parse_array(body: &[u8], max: usize) -> Result<Vec<&RawValue>, Error> {
+pub(crate) fn parse_array(body: &[u8], max: usize) -> Result<Vec<&RawValue>, Error> {
     struct Items {
         max: usize,
     }

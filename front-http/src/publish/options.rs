@@ -31,6 +31,18 @@ impl<'a> Options<'a> {
     /// Reads both; a parameter wins over its header. An unknown parameter is refused: `retian=true` would otherwise
     /// lose what it asks for.
     pub(crate) fn read(query: Option<&'a str>, headers: &'a HeaderMap) -> Result<Self, Error> {
+        match Self::read_with_channel(query, headers)? {
+            (options, None) => Ok(options),
+            (_, Some(_)) => Err(invalid("channel", "the channel stands in the path")),
+        }
+    }
+
+    /// As [`Options::read`], where `?channel=` names the channel.
+    pub(crate) fn read_with_channel(
+        query: Option<&'a str>,
+        headers: &'a HeaderMap,
+    ) -> Result<(Self, Option<Cow<'a, str>>), Error> {
+        let mut channel = None;
         let mut options = Options::default();
         if let Some(name) = text_header(headers, "x-eventsource-event")? {
             options.event = Some(event(name.into())?);
@@ -47,11 +59,12 @@ impl<'a> Options<'a> {
                 "retain" => options.retain = flag("retain", &value)?,
                 "event" => options.event = Some(event(value)?),
                 "exclude" => options.exclude = Some(exclude(&value)?),
+                "channel" => channel = Some(value),
                 "access_token" => {}
                 other => return Err(invalid(other, "unknown; known are ttl, retain, event, exclude")),
             }
         }
-        Ok(options)
+        Ok((options, channel))
     }
 }
 

@@ -116,19 +116,28 @@ impl Server {
     }
 
     pub async fn stream(&self, target: &str) -> Client {
-        let mut client =
-            Client { stream: TcpStream::connect(self.address).await.unwrap(), received: Vec::new() };
+        let mut client = Client {
+            head: String::new(),
+            stream: TcpStream::connect(self.address).await.unwrap(),
+            received: Vec::new(),
+        };
         client.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await;
-        client.until("\r\n\r\n").await;
+        client.head = client.until("\r\n\r\n").await;
         client
     }
 
     pub async fn connect(&self) -> Client {
-        Client { stream: TcpStream::connect(self.address).await.unwrap(), received: Vec::new() }
+        Client {
+            head: String::new(),
+            stream: TcpStream::connect(self.address).await.unwrap(),
+            received: Vec::new(),
+        }
     }
 }
 
 pub struct Client {
+    /// Of a stream's answer.
+    pub head: String,
     pub stream: TcpStream,
     pub received: Vec<u8>,
 }

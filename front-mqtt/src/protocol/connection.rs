@@ -69,6 +69,8 @@ pub(crate) struct Connection {
     /// Zero means no limit.
     max_silence: Duration,
     last_heard: Instant,
+    /// When the credentials end.
+    expires: Option<Instant>,
     problem_info: bool,
     /// Whether the session was to end with the connection when it began: then DISCONNECT cannot change it.
     expiry_was_zero: bool,
@@ -94,6 +96,7 @@ impl Connection {
             outputs: VecDeque::new(),
             max_silence: terms.max_silence,
             last_heard: now,
+            expires: None,
             problem_info: terms.problem_info,
             expiry_was_zero: terms.session_expiry_secs == 0,
             auth_method,
@@ -132,14 +135,30 @@ impl Connection {
 
     /// When [`Connection::handle_timeout`] is due.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let silence = self.silent_until();
+        silence.into_iter().chain(self.expires).min()
+    }
+
+    fn silent_until(&self) -> Option<Instant> {
         if self.max_silence.is_zero() { None } else { self.last_heard.checked_add(self.max_silence) }
     }
 
-    /// The client was silent for one and a half keep alives (MQTT 5.0 §3.1.2.10).
+    /// Closes if the client was silent for one and a half keep alives (MQTT 5.0 §3.1.2.10), or if its
+    /// credentials have ended.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        if self.poll_timeout().is_some_and(|due| due <= now) {
+        if self.silent_until().is_some_and(|due| due <= now) {
             self.close(Reason::KeepAliveTimeout, None);
+        } else if self.expires.is_some_and(|due| due <= now) {
+            self.close(Reason::MaximumConnectTime, Some("the credentials have expired"));
         }
+    }
+
+    /// Sets when the credentials end, by both clocks.
+    pub(crate) fn expire(&mut self, now: Instant, now_ms: u64) {
+        self.expires = self
+            .principal
+            .expires_at_ms()
+            .and_then(|end| now.checked_add(Duration::from_millis(end.saturating_sub(now_ms))));
     }
 
     /// Bytes arrived, whole packets or not.

@@ -29,6 +29,8 @@ pub(crate) use connection::{Authenticating, Connection, Output, Publishing, Verd
 pub(crate) use end::{Detached, End, PendingWill, Remains};
 pub(crate) use session::{Encodings, Incoming, Session, Shared, TimerKey};
 pub(crate) use subscribing::{Subscribing, Target};
+#[cfg(test)]
+use {session::Online, wire::Wire};
 
 #[cfg(test)]
 mod tests;

@@ -94,7 +94,7 @@ pub(crate) struct State {
     /// Whose rights count; the last connection's while there is none.
     pub(crate) principal: Option<Principal>,
     /// Names the entry in the front's timers while the session is detached.
-    pub(crate) timer: Option<TimerKey>,
+    pub(crate) timer: Option<Box<TimerKey>>,
     pub(crate) sent: u64,
     pub(crate) dropped: u64,
 }

@@ -27,6 +27,10 @@ pub(crate) struct Arrival {
     pub(crate) token: Option<String>,
 }
 
+/// Largest packet before a client is known, in bytes: identifier, will, user name and password at their
+/// longest are half of it.
+const MAX_HANDSHAKE_BYTES: usize = 512 << 10;
+
 /// Why there is no connection.
 enum Refused {
     /// Nobody is there to be told.
@@ -136,8 +140,9 @@ impl Handshake {
             entered.hosted.subscriber.set_online(true);
         }
         let method = connect.auth_method.map(Into::into);
-        let connection =
+        let mut connection =
             Connection::new(Instant::now(), entered.hosted.session.clone(), principal, &terms, method);
+        connection.expire(Instant::now(), unix_ms());
         inner.counters.connects.add(1);
         Ok(Parts {
             connection,
@@ -219,7 +224,7 @@ impl Handshake {
 
     /// The next whole packet.
     async fn read(&mut self, version: Option<Version>) -> Result<Whole, Refused> {
-        let max = self.inner.shared.config.max_packet_bytes;
+        let max = self.inner.shared.config.max_packet_bytes.min(MAX_HANDSHAKE_BYTES);
         loop {
             while let Some(control) = self.input.unframe() {
                 match control {

@@ -114,7 +114,7 @@ impl Sessions {
                     self.remove(&hosted);
                     continue;
                 }
-                aftermath.timers.extend(state.timer.take());
+                aftermath.timers.extend(state.timer.take().map(|key| *key));
                 let mut remains = None;
                 if let Some(online) = &state.online {
                     online.outbox.send_last(goodbye(online.dialect, Reason::SessionTakenOver, None));

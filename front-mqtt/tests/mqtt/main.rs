@@ -2,6 +2,7 @@
 
 mod client;
 mod connect;
+mod pressure;
 mod publish;
 mod real_client;
 mod session;

@@ -42,7 +42,8 @@ section!(
         max_subscriptions: usize,
         max_sessions: usize,
         max_sessions_per_address: usize,
-        refuse_unhandled_services: bool,
+        #[serde(rename = "service_unhandled")]
+        refuse_unhandled_services: Unhandled,
         websocket: WebSocket,
         events: Events,
         extensions: Negotiable,
@@ -109,6 +110,23 @@ choice!(
     /// Whose messages keep a session active.
     ActivityOf: Activity { Client = "client", ClientAndServer = "client_and_server" }
 );
+
+/// What a message to a service without a handler is answered with.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::config) enum Unhandled {
+    Ignore,
+    Error,
+}
+
+impl Setting<bool> for Unhandled {
+    fn from_value(refuse: bool) -> Self {
+        if refuse { Unhandled::Error } else { Unhandled::Ignore }
+    }
+    fn into_value(self) -> bool {
+        matches!(self, Unhandled::Error)
+    }
+}
 
 /// `extensions.activity`
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]

@@ -71,11 +71,15 @@ impl Settings {
         #[cfg(feature = "mqtt")]
         {
             self.mqtt.apply(&mut config.mqtt_front);
+            let room = front_mqtt::Config::default().max_packet_bytes;
+            follow(&mut config.mqtt_front.max_packet_bytes, room, config.broker.max_message_bytes);
             config.mqtt_front.origins = origins.clone();
         }
         #[cfg(feature = "bayeux")]
         {
             self.bayeux.apply(&mut config.bayeux);
+            let room = front_bayeux::WebSocketConfig::default().max_message_bytes;
+            follow(&mut config.bayeux.websocket.max_message_bytes, room, config.broker.max_message_bytes);
             config.bayeux.origins = origins.clone();
         }
         drop(origins);
@@ -98,6 +102,16 @@ impl Settings {
             None if self.has_rights() => OriginPolicy::SameOrigin,
             None => OriginPolicy::Any,
         }
+    }
+}
+
+/// Keeps the room that a front's own limit has around the largest payload, unless somebody chose that limit: raising
+/// `broker.max_message_bytes` alone is enough.
+#[cfg(any(feature = "bayeux", feature = "mqtt"))]
+fn follow(limit: &mut usize, default: usize, max_message_bytes: usize) {
+    let usual = broker_core::Config::default().max_message_bytes;
+    if *limit == default {
+        *limit = default.saturating_add(max_message_bytes.saturating_sub(usual));
     }
 }
 

@@ -5,7 +5,7 @@
 macro_rules! section {
     (
         $(#[$about:meta])*
-        $name:ident: $config:ty { $($field:ident: $written:ty),* $(,)? }
+        $name:ident: $config:ty { $($(#[$serde:meta])* $field:ident: $written:ty),* $(,)? }
         $(beside { $($own:ident: $type:ty = $default:expr),* $(,)? })?
     ) => {
         $(#[$about])*
@@ -13,7 +13,7 @@ macro_rules! section {
         #[serde(default, deny_unknown_fields)]
         pub(in crate::config) struct $name {
             $($(pub(in crate::config) $own: $type,)*)?
-            $(pub(in crate::config) $field: $written),*
+            $($(#[$serde])* pub(in crate::config) $field: $written),*
         }
 
         impl $name {

@@ -41,10 +41,12 @@ impl Scenario for Storm {
         let (mut rates, mut cpu_us, mut peak) = (Vec::new(), Vec::new(), 0);
         let mut after = Vec::new();
         for _ in 0..self.cycles.max(1) {
+            setup.hooks.before(server)?;
             let used = server.processes.cpu()?;
             let plan = setup.plan(server, self.channels, self.connections);
             let (mut fleet, ramp) = setup.open(plan, 1)?;
             let used = server.processes.cpu()? - used;
+            setup.hooks.after(server)?;
             rates.push(ramp.opened as f64 * 1e9 / ramp.elapsed_ns.max(1) as f64);
             cpu_us.push(used.total_ns as f64 / 1_000.0 / ramp.opened.max(1) as f64);
             fleet

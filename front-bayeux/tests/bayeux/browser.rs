@@ -1,0 +1,84 @@
+use std::time::Duration;
+
+use front_bayeux::Config;
+use serde_json::json;
+
+use crate::support::{Poller, Server, last, ms, quick};
+
+#[tokio::test]
+async fn a_session_belongs_to_its_browser() {
+    let server = Server::start(quick()).await;
+    let poller = server.poller().await;
+    for cookie in [None, Some("BAYEUX_BROWSER=stolen".to_owned())] {
+        let mut thief = poller.clone();
+        thief.browser.cookie = cookie;
+        let reply = thief.connect().await;
+        assert_eq!(last(&reply)["error"], "402::session_unknown");
+        assert_eq!(last(&reply)["advice"]["reconnect"], "handshake");
+    }
+}
+
+#[tokio::test]
+async fn trust_is_an_option() {
+    let server = Server::start(Config { trust_client_session: true, ..quick() }).await;
+    let mut poller = server.poller().await;
+    poller.browser.cookie = None;
+    assert_eq!(last(&poller.connect().await)["successful"], true);
+}
+
+#[tokio::test]
+async fn one_browser_holds_one_connect() {
+    let config =
+        Config { timing: Default::default(), multi_session_interval: Duration::from_secs(2), ..quick() };
+    let server = Server::start(config).await;
+    let first = server.poller().await;
+    let mut browser = first.browser.clone();
+    let reply = browser.handshake(json!({})).await;
+    let mut second = Poller { browser, id: reply["clientId"].as_str().unwrap().to_owned() };
+    second.connect().await;
+    let held = first.hold();
+    tokio::time::sleep(ms(50)).await;
+    let reply = second.connect().await;
+    assert_eq!(last(&reply)["successful"], true);
+    assert_eq!(
+        last(&reply)["advice"],
+        json!({"reconnect": "retry", "interval": 2000, "multiple-clients": true})
+    );
+    held.abort();
+    let _ = held.await;
+    tokio::time::sleep(ms(50)).await;
+    let held = second.hold();
+    tokio::time::sleep(ms(50)).await;
+    assert!(!held.is_finished(), "its turn now");
+}
+
+#[tokio::test]
+async fn other_sessions_may_be_refused() {
+    let config = Config { timing: Default::default(), multi_session_interval: Duration::ZERO, ..quick() };
+    let server = Server::start(config).await;
+    let first = server.poller().await;
+    let mut browser = first.browser.clone();
+    let reply = browser.handshake(json!({})).await;
+    let mut second = Poller { browser, id: reply["clientId"].as_str().unwrap().to_owned() };
+    second.connect().await;
+    let _held = first.hold();
+    tokio::time::sleep(ms(50)).await;
+    let reply = second.connect().await;
+    assert_eq!(last(&reply)["successful"], false);
+    assert_eq!(last(&reply)["advice"], json!({"reconnect": "none", "multiple-clients": true}));
+}
+
+#[tokio::test]
+async fn a_negative_limit_is_none() {
+    let config = Config { timing: Default::default(), max_sessions_per_browser: -1, ..quick() };
+    let server = Server::start(config).await;
+    let first = server.poller().await;
+    let mut browser = first.browser.clone();
+    let reply = browser.handshake(json!({})).await;
+    let mut second = Poller { browser, id: reply["clientId"].as_str().unwrap().to_owned() };
+    second.connect().await;
+    let (a, b) = (first.hold(), second.hold());
+    tokio::time::sleep(ms(50)).await;
+    assert!(!a.is_finished() && !b.is_finished());
+    assert_eq!(server.front.stats().held_polls, 2);
+}

@@ -1,0 +1,15 @@
+//! The front from outside: raw HTTP and WebSocket against a server on port 0.
+
+mod ack;
+mod browser;
+mod connect;
+mod delivery;
+mod expiry;
+mod handshake;
+mod hooks;
+mod http;
+mod replay;
+mod rights;
+mod subscribe;
+mod support;
+mod websocket;

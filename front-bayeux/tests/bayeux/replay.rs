@@ -1,0 +1,99 @@
+use broker_core::Filter;
+use serde_json::{Value, json};
+
+use crate::support::{Poller, Server, data, last, ms, quick};
+
+async fn subscribe(poller: &mut Poller, channel: &str, from: Value) -> Value {
+    let ext = json!({"replay": {channel: from}});
+    last(&poller.send(json!({"channel": "/meta/subscribe", "subscription": channel, "ext": ext})).await)
+        .clone()
+}
+
+/// Events until `count` are there.
+async fn collect(poller: &mut Poller, count: usize) -> Vec<Value> {
+    let mut events = Vec::new();
+    while events.len() < count {
+        let answer = poller.connect().await;
+        assert_eq!(last(&answer)["successful"], true, "{answer:?}");
+        events.extend(answer.into_iter().filter(|message| message.get("data").is_some()));
+    }
+    events
+}
+
+#[tokio::test]
+async fn positions_are_new_all_or_after_an_id() {
+    let server = Server::start(quick()).await;
+    for number in 0..5 {
+        server.publish("a", &number.to_string());
+    }
+    let mut poller = server.poller_with(json!({"replay": true})).await;
+    assert_eq!(subscribe(&mut poller, "/a", json!(-2)).await["successful"], true);
+    let events = collect(&mut poller, 5).await;
+    assert_eq!(data(&events), [0, 1, 2, 3, 4]);
+    let id = events[2]["ext"]["replay"].clone();
+
+    let mut second = server.poller_with(json!({"replay": true})).await;
+    assert_eq!(subscribe(&mut second, "/a", id).await["successful"], true);
+    assert_eq!(data(&collect(&mut second, 2).await), [3, 4]);
+
+    let mut third = server.poller_with(json!({"replay": true})).await;
+    assert_eq!(subscribe(&mut third, "/a", json!(-1)).await["successful"], true);
+    server.publish("a", "5");
+    assert_eq!(data(&collect(&mut third, 1).await), [5]);
+    assert_eq!(data(&collect(&mut second, 1).await), [5], "and live after the replay");
+}
+
+#[tokio::test]
+async fn salesforces_form_counts_in_the_data() {
+    let mut config = quick();
+    config.events.replay_in_data = vec![Filter::parse("event/*").unwrap()];
+    let server = Server::start(config).await;
+    for number in 0..3 {
+        server.publish("event/x", &format!("{{\"payload\":{{\"n\":{number}}}}}"));
+    }
+    let mut poller = server.poller_with(json!({"replay": true})).await;
+    subscribe(&mut poller, "/event/x", json!(-2)).await;
+    let events = collect(&mut poller, 3).await;
+    let id = events[0]["data"]["event"]["replayId"].as_u64().unwrap();
+    assert_eq!(events[0]["data"]["payload"], json!({"n": 0}));
+    assert!(events[0].get("ext").is_none());
+    let mut second = server.poller_with(json!({"replay": true})).await;
+    subscribe(&mut second, "/event/x", json!(id)).await;
+    assert_eq!(collect(&mut second, 2).await[0]["data"]["payload"]["n"], 1);
+}
+
+#[tokio::test]
+async fn a_position_that_is_not_there_is_an_error() {
+    let server = Server::start(quick()).await;
+    server.publish("a", "1");
+    let mut poller = server.poller_with(json!({"replay": true})).await;
+    for from in [json!(999_999), json!(-3), json!("zz-5"), json!("x"), json!({})] {
+        let reply = subscribe(&mut poller, "/a", from.clone()).await;
+        let error = reply["error"].as_str().unwrap_or_default();
+        assert!(error.starts_with("400::The replayId {"), "{from}: {reply}");
+    }
+}
+
+#[tokio::test]
+async fn a_long_past_is_paced_to_the_queue() {
+    let server = Server::start(front_bayeux::Config { max_queue_messages: 1000, ..quick() }).await;
+    for number in 0..3000 {
+        server.publish("a", &number.to_string());
+    }
+    let mut poller = server.poller_with(json!({"replay": true})).await;
+    subscribe(&mut poller, "/a", json!(-2)).await;
+    tokio::time::sleep(ms(50)).await;
+    server.publish("a", "3000");
+    let numbers: Vec<u64> =
+        collect(&mut poller, 3001).await.iter().map(|event| event["data"].as_u64().unwrap()).collect();
+    assert!(numbers.into_iter().eq(0..=3000));
+}
+
+#[tokio::test]
+async fn without_the_handshake_there_is_no_replay() {
+    let server = Server::start(quick()).await;
+    server.publish("a", "1");
+    let mut poller = server.poller().await;
+    assert_eq!(subscribe(&mut poller, "/a", json!(-2)).await["successful"], true);
+    assert!(data(&poller.connect().await).is_empty());
+}

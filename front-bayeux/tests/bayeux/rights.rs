@@ -1,0 +1,71 @@
+use std::pin::Pin;
+
+use broker_core::{Action, AuthError, Authenticator, Credentials, Filter, Principal, Rights, Rule};
+use serde_json::json;
+
+use crate::support::{Server, data, last, quick};
+
+/// Whoever knows the token may read everything but `secret/**` and write to `open/**`.
+struct Token;
+
+impl Authenticator for Token {
+    fn authenticate<'a>(
+        &'a self,
+        credentials: Credentials<'a>,
+    ) -> Pin<Box<dyn Future<Output = Result<Principal, AuthError>> + Send + 'a>> {
+        let filter = |text: &str| Filter::parse(text).unwrap();
+        let known = credentials.token == Some("letmein")
+            || (credentials.user == Some("u") && credentials.password == Some(b"p"));
+        let rights = Rights::none()
+            .allow(Rule::new([Action::Subscribe], filter("**")))
+            .allow(Rule::new([Action::Publish], filter("open/**")))
+            .deny(Rule::new([Action::Subscribe], filter("secret/**")));
+        let result = if known { Ok(Principal::user_with("u", rights)) } else { Err(AuthError::Required) };
+        Box::pin(std::future::ready(result))
+    }
+}
+
+#[tokio::test]
+async fn handshakes_need_credentials() {
+    let server = Server::start_with(quick(), Token).await;
+    let reply = server.browser().await.handshake(json!({})).await;
+    assert_eq!(reply["error"], "403::handshake_denied");
+    assert_eq!(reply["advice"], json!({"reconnect": "none"}));
+    for ext in [
+        json!({"authentication": {"token": "letmein"}}),
+        json!({"authentication": {"user": "u", "credentials": "p"}}),
+    ] {
+        assert_eq!(server.browser().await.handshake(ext).await["successful"], true);
+    }
+    let mut browser = server.browser().await;
+    let body = r#"{"channel":"/meta/handshake","supportedConnectionTypes":["long-polling"]}"#;
+    let answer = browser.exchange("POST /cometd", "Authorization: Bearer letmein\r\n", body).await;
+    assert_eq!(answer.messages()[0]["successful"], true);
+}
+
+#[tokio::test]
+async fn rights_are_asked_at_subscribe_and_publish() {
+    let server = Server::start_with(quick(), Token).await;
+    let mut poller = server.poller_with(json!({"authentication": {"token": "letmein"}})).await;
+    let reply = poller.send(json!({"channel": "/closed/x", "data": 1})).await;
+    assert_eq!(last(&reply)["error"], "403:denied_by_security_policy:publish_denied");
+    let reply = poller.send(json!({"channel": "/open/x", "data": 1})).await;
+    assert_eq!(last(&reply)["successful"], true);
+    let reply = poller.send(json!({"channel": "/meta/subscribe", "subscription": "/secret/x"})).await;
+    assert_eq!(last(&reply)["error"], "403:denied_by_security_policy:subscribe_denied");
+    poller.subscribe("/**").await;
+    server.publish("secret/x", "1");
+    server.publish("other", "2");
+    server.broker.drained().await;
+    assert_eq!(data(&poller.connect().await), [2]);
+}
+
+#[tokio::test]
+async fn denied_parts_of_a_wildcard_stay_hidden_over_websocket() {
+    let server = Server::start_with(quick(), Token).await;
+    let mut socket = server.socket_session(json!({"authentication": {"token": "letmein"}})).await;
+    socket.subscribe("/**").await;
+    server.publish("secret/x", "1");
+    server.publish("other", "2");
+    assert_eq!(socket.receive().await, [json!({"channel": "/other", "data": 2})]);
+}

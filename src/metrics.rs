@@ -1,0 +1,89 @@
+//! What the fronts count, under the names that `/metrics` shows. Each reads a snapshot when it is scraped.
+
+#[cfg(any(feature = "bayeux", feature = "mqtt", feature = "sse"))]
+use std::sync::Arc;
+
+#[cfg(any(feature = "bayeux", feature = "mqtt", feature = "sse"))]
+use front_http::MetricSource;
+use front_http::{Metric, Value};
+
+pub(crate) fn counter(name: &'static str, help: &'static str, value: u64) -> Metric {
+    Metric { name, help, value: Value::Counter(value) }
+}
+
+pub(crate) fn gauge(name: &'static str, help: &'static str, value: u64) -> Metric {
+    Metric { name, help, value: Value::Gauge(value) }
+}
+
+#[cfg(feature = "bayeux")]
+pub(crate) fn of_bayeux(front: &front_bayeux::Front) -> Arc<dyn MetricSource> {
+    let front = front.clone();
+    Arc::new(move |out: &mut Vec<Metric>| {
+        let stats = front.stats();
+        out.extend([
+            gauge("bayeux_sessions", "Bayeux sessions that live now", stats.sessions),
+            gauge("bayeux_websockets", "Bayeux WebSockets open now", stats.websockets),
+            gauge("bayeux_held_polls", "Bayeux connects held over HTTP now", stats.held_polls),
+            counter("bayeux_handshakes", "Bayeux handshakes that succeeded", stats.handshakes),
+            counter("bayeux_handshakes_refused", "Bayeux handshakes that failed", stats.handshakes_refused),
+            counter("bayeux_published", "Messages published over Bayeux", stats.published),
+            counter("bayeux_failed", "Bayeux messages answered as not successful", stats.failed),
+            counter("bayeux_malformed", "Requests and frames that were no Bayeux messages", stats.malformed),
+            counter("bayeux_expired", "Bayeux sessions that expired", stats.expired),
+            counter(
+                "bayeux_overflowed",
+                "Bayeux sessions ended because their queue was full",
+                stats.overflowed,
+            ),
+            counter(
+                "bayeux_inexpressible",
+                "Deliveries of channels that Bayeux has no name for",
+                stats.inexpressible,
+            ),
+            counter(
+                "bayeux_unhandled_services",
+                "Messages to services that no handler took",
+                stats.unhandled_services,
+            ),
+        ]);
+    })
+}
+
+#[cfg(feature = "mqtt")]
+pub(crate) fn of_mqtt(front: &front_mqtt::Front) -> Arc<dyn MetricSource> {
+    let front = front.clone();
+    Arc::new(move |out: &mut Vec<Metric>| {
+        let stats = front.stats();
+        out.extend([
+            gauge("mqtt_connections", "MQTT connections open now", stats.connections as u64),
+            gauge("mqtt_sessions", "MQTT sessions, connected or not", stats.sessions as u64),
+            counter("mqtt_connects", "MQTT connections let in", stats.connects),
+            counter("mqtt_handshakes_failed", "MQTT connections not let in", stats.handshakes_failed),
+            counter("mqtt_messages_received", "Publishes from MQTT clients", stats.messages_received),
+            counter("mqtt_messages_sent", "Publishes to MQTT clients", stats.messages_sent),
+            counter(
+                "mqtt_messages_dropped",
+                "Messages kept from MQTT clients by a limit",
+                stats.messages_dropped,
+            ),
+        ]);
+    })
+}
+
+#[cfg(feature = "sse")]
+pub(crate) fn of_sse(front: &front_sse::Front) -> Arc<dyn MetricSource> {
+    let front = front.clone();
+    Arc::new(move |out: &mut Vec<Metric>| {
+        let stats = front.stats();
+        out.extend([
+            gauge("sse_streams", "Event streams open now", stats.streams),
+            counter("sse_opened", "Event streams opened", stats.opened),
+            counter("sse_resumed", "Event streams that resumed from an id", stats.resumed),
+            counter("sse_gaps", "Gaps told to streams that resumed", stats.gaps),
+            counter("sse_closed_slow", "Event streams closed for a slow reader", stats.closed_slow),
+            counter("sse_refused_rights", "Event streams refused for lack of rights", stats.refused_rights),
+            counter("sse_refused", "Event streams refused for any other reason", stats.refused),
+            counter("sse_unexpressible", "Messages that an event stream cannot express", stats.unexpressible),
+        ]);
+    })
+}
