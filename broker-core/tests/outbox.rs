@@ -51,9 +51,31 @@ impl Deliver for Payload {
     }
 }
 
+/// The same by the way of shared frames.
+struct SharedPayload;
+
+impl Deliver for SharedPayload {
+    fn deliver(&self, _: &Delivery, _: &[u32], _: &mut Sink<'_>) {
+        unreachable!("every delivery here is one shared frame");
+    }
+
+    fn shared_frame<'d>(&self, delivery: &'d Delivery, _: &[u32], _: &Arc<Outbox>) -> Option<&'d Bytes> {
+        Some(delivery.message().payload())
+    }
+}
+
 fn outbox(broker: &Broker, max_messages: usize, policy: Policy) -> (Subscriber, Arc<Outbox>, Arc<Narrow>) {
+    outbox_of(broker, Arc::new(Payload), max_messages, policy)
+}
+
+fn outbox_of(
+    broker: &Broker,
+    deliver: Arc<dyn Deliver>,
+    max_messages: usize,
+    policy: Policy,
+) -> (Subscriber, Arc<Outbox>, Arc<Narrow>) {
     let config = OutboxConfig { max_messages, max_bytes: 1_000, policy };
-    let subscriber = broker.attach(Arc::new(Payload), config);
+    let subscriber = broker.attach(deliver, config);
     subscriber.subscribe(&filter("a"), 0, Start::Live).unwrap();
     let (outbox, wire) = (subscriber.outbox(), Arc::new(Narrow::default()));
     outbox.attach_wire(Arc::<Narrow>::clone(&wire));
@@ -153,12 +175,15 @@ proptest! {
     fn the_wire_carries_whole_frames_in_order(
         steps in proptest::collection::vec((0usize..12, any::<bool>(), any::<bool>()), 1..120),
         conflate in any::<bool>(),
+        shared in any::<bool>(),
+        max_messages in 2usize..20,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let broker = Broker::new(Config { lanes: Some(1), ..Config::default() });
             let policy = if conflate { Policy::Conflate } else { Policy::DropOldest };
-            let (_subscriber, outbox, wire) = outbox(&broker, 4, policy);
+            let deliver: Arc<dyn Deliver> = if shared { Arc::new(SharedPayload) } else { Arc::new(Payload) };
+            let (_subscriber, outbox, wire) = outbox_of(&broker, deliver, max_messages, policy);
             for (number, (room, by_lane, flush)) in steps.iter().enumerate() {
                 wire.give_room(*room);
                 let frame = format!("[{number:04}]");
