@@ -14,6 +14,7 @@ use parking_lot::RwLock;
 use crate::codec::id::ClientId;
 use crate::codec::object::Object;
 use crate::config::Config;
+use crate::dispatch::session_options;
 use crate::listener::{Closed, Listener};
 use crate::mailbox::{Common, Encodings};
 use crate::policy::{ByRights, Policy};
@@ -68,7 +69,9 @@ impl Front {
             config.transports.iter().map(|transport| format!("\"{}\"", transport.name())).collect();
         let connection_types = format!("[{}]", names.join(","));
         let encodings = Encodings::register(&broker);
-        let common = Common { config, encodings, counters: Counters::default(), started: Instant::now() };
+        let options = Arc::new(session_options(&config));
+        let common =
+            Common { config, options, encodings, counters: Counters::default(), started: Instant::now() };
         let shared = Arc::new(Shared {
             broker,
             policy: Arc::new(policy),
@@ -224,7 +227,7 @@ impl Shared {
                 End::Kicked => Closed::ByServer,
                 End::Expired => Closed::Expired,
                 End::QueueFull => Closed::QueueFull,
-                End::Shutdown => Closed::Shutdown,
+                End::Shutdown { .. } => Closed::Shutdown,
             };
             self.tell(|listener| listener.closed(&member.id, why));
         }

@@ -47,6 +47,7 @@ mod protocol;
 mod registry;
 mod replay;
 mod replies;
+mod salvage;
 mod service;
 mod stats;
 mod sweep;

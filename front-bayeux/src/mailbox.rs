@@ -14,8 +14,9 @@ use websocket::encode;
 use crate::codec::event::{self, Replay};
 use crate::codec::reply;
 use crate::config::Config;
-use crate::protocol::{Delivered, End, Held, Push, Session};
+use crate::protocol::{Delivered, End, Held, Options, Push, Session};
 use crate::replies;
+use crate::salvage;
 use crate::stats::Counters;
 
 /// The encodings that all sessions share.
@@ -50,6 +51,7 @@ impl Encodings {
 #[derive(Debug)]
 pub(crate) struct Common {
     pub(crate) config: Config,
+    pub(crate) options: Arc<Options>,
     pub(crate) encodings: Encodings,
     pub(crate) counters: Counters,
     pub(crate) started: Instant,
@@ -244,14 +246,20 @@ impl Mailbox {
     }
 
     /// The connection `number` is gone, if it is still the session's.
-    pub(crate) fn unbind(&self, now: Instant, number: u64, lost: Option<End>) {
+    pub(crate) fn unbind(&self, now: Instant, number: u64, lost: Lost) {
         self.with(|state| {
-            if state.socket.as_ref().is_some_and(|socket| socket.number == number) {
-                state.socket = None;
-                state.session.drop_socket(now);
-                if let Some(end) = lost {
-                    state.session.finish(now, end);
-                }
+            if !state.is_bound_to(number) {
+                return;
+            }
+            let Some(socket) = state.socket.take() else { return };
+            if lost == Lost::Socket {
+                // Lanes deliver under this mutex: nothing is added to the outbox any more.
+                let frames = socket.outbox.take(usize::MAX);
+                state.session.take_back(salvage::events(&frames, self.common.config.max_queue_bytes));
+            }
+            state.session.drop_socket(now);
+            if lost == Lost::Session {
+                state.session.finish(now, End::QueueFull);
             }
         });
     }
@@ -267,6 +275,10 @@ impl Mailbox {
 
     fn write_socket(&self, state: &mut State, now: Instant, mut sink: Option<&mut Sink<'_>>) {
         let Some(socket) = state.socket.clone() else { return };
+        // A dead socket whose task has not yet noticed: its session's events wait for the next one.
+        if socket.outbox.closed().is_some() {
+            return;
+        }
         let mut send = |frame: Bytes, class: Class| match &mut sink {
             Some(sink) if socket.own => sink.send(&frame, class),
             _ => _ = socket.outbox.send(frame, class),
@@ -299,6 +311,17 @@ impl Mailbox {
     }
 }
 
+/// What a connection's end took with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// It closed in order.
+    Nothing,
+    /// It died: what it had not written yet goes back to the session.
+    Socket,
+    /// The client did not read: the session is over.
+    Session,
+}
+
 /// What the sweep found.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Swept {
@@ -321,6 +344,7 @@ impl Deliver for Mailbox {
         if let Some(socket) = &state.socket
             && lazy.is_none()
             && state.session.pushes()
+            && socket.outbox.closed().is_none()
         {
             let frame = self.common.frame(variant, delivery, socket.deflate);
             if frame.is_empty() {
@@ -329,6 +353,9 @@ impl Deliver for Mailbox {
                 sink.send(&frame, Class::Droppable);
             } else {
                 socket.outbox.send(frame, Class::Droppable);
+            }
+            if self.common.config.extensions.activity.is_some() {
+                state.session.note_server_activity(Instant::now());
             }
             return;
         }

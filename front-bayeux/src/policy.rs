@@ -31,6 +31,12 @@ pub trait Policy: Send + Sync + 'static {
     /// `ext`, if it had one.
     fn can_handshake<'a>(&'a self, credentials: Credentials<'a>, ext: Option<&'a str>) -> Handshaken<'a>;
 
+    /// Whether [`can_create`](Self::can_create) is to be asked at all. False spares each publish a look
+    /// whether its channel exists.
+    fn guards_creation(&self) -> bool {
+        true
+    }
+
     /// Whether a channel that does not exist yet may come to be, by a subscription or a publish.
     ///
     /// # Errors
@@ -61,6 +67,10 @@ pub trait Policy: Send + Sync + 'static {
 pub struct ByRights(pub Arc<dyn Authenticator>);
 
 impl Policy for ByRights {
+    fn guards_creation(&self) -> bool {
+        false
+    }
+
     fn can_handshake<'a>(&'a self, credentials: Credentials<'a>, _: Option<&'a str>) -> Handshaken<'a> {
         Box::pin(async move {
             self.0.authenticate(credentials).await.map_err(|error| match error {

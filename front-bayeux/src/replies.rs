@@ -21,7 +21,7 @@ pub(crate) fn connect(answer: &ConnectAnswer, config: &Config) -> Vec<u8> {
         None | Some(End::Disconnected | End::Kicked) => None,
         Some(End::Expired) => Some(Fault::SessionUnknown),
         Some(End::QueueFull) => Some(Fault::SessionLost("queue_full")),
-        Some(End::Shutdown) => Some(Fault::SessionLost("server_closing")),
+        Some(End::Shutdown { .. }) => Some(Fault::SessionLost("server_closing")),
     };
     let refused = answer.advice.is_some_and(|advice| {
         advice.multiple_clients && advice.reconnect == crate::codec::reply::Reconnect::None

@@ -49,8 +49,9 @@ pub(crate) async fn shutdown(shared: Arc<Shared>, window: Duration) {
         if count % BEFORE_YIELD == BEFORE_YIELD - 1 {
             tokio::task::yield_now().await;
         }
-        member.mailbox.finish(now, End::Shutdown);
-        shared.forget(&member, End::Shutdown);
+        let end = End::Shutdown { return_after_ms: 1000 + (count % 1000) as u32 };
+        member.mailbox.finish(now, end);
+        shared.forget(&member, end);
     }
     // Sockets without a session too.
     let outboxes: Vec<Arc<Outbox>> = shared.sockets.iter().map(|outbox| Arc::clone(&outbox)).collect();

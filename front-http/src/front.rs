@@ -19,7 +19,7 @@ use crate::metrics::{self, MetricSource};
 use crate::publish::{Published, publish_items, publish_lines, publish_raw};
 use crate::route::Resource;
 use crate::stats::Counters;
-use crate::{Config, Stats, channels, health, history, retained};
+use crate::{Config, Stats, channels, health, history, openapi, retained};
 
 /// The HTTP API over one broker. Clones are handles to the same front.
 #[derive(Clone)]
@@ -141,6 +141,7 @@ impl Shared {
             Resource::Health => return Ok(health::live()),
             Resource::Ready => return Ok(health::ready(self.ready.load(Relaxed))),
             Resource::Metrics => return Ok(metrics::answer(self)),
+            Resource::OpenApi => return Ok(openapi::answer(&self.config.path)),
             _ => {}
         }
         let credentials = credentials_from(parts, &self.config.token_sources);
@@ -169,7 +170,9 @@ impl Shared {
             Resource::Retained(channel) => retained::show(self, &principal, &channel, parts.uri.query()),
             Resource::Channels(None) => channels::list(self, &principal, parts.uri.query()).map(json),
             Resource::Channels(Some(channel)) => channels::one(self, &principal, &channel).map(json),
-            Resource::Health | Resource::Ready | Resource::Metrics => Err(Error::NotFound),
+            Resource::Health | Resource::Ready | Resource::Metrics | Resource::OpenApi => {
+                Err(Error::NotFound)
+            }
         }
     }
 

@@ -36,10 +36,12 @@ mod history;
 mod idempotency;
 mod metrics;
 mod name;
+mod openapi;
 mod publish;
 mod retained;
 mod route;
 mod stats;
+mod text;
 
 pub use config::Config;
 pub use front::Front;

@@ -13,6 +13,7 @@ pub(crate) enum Resource {
     History(String),
     Retained(String),
     Channels(Option<String>),
+    OpenApi,
     Health,
     Ready,
     Metrics,
@@ -39,9 +40,26 @@ impl Resource {
             ("history", Some(rest)) => Ok(Resource::History(rest)),
             ("retained", Some(rest)) => Ok(Resource::Retained(rest)),
             ("channels", rest) => Ok(Resource::Channels(rest)),
+            ("openapi.json", None) => Ok(Resource::OpenApi),
             _ => Err(Error::NotFound),
         }
     }
+
+    /// Every path, as the description of the API writes it.
+    #[cfg(test)]
+    pub(crate) const TEMPLATES: &[&str] = &[
+        "/v1/publish",
+        "/v1/publish/{channel}",
+        "/v1/events",
+        "/v1/history/{filter}",
+        "/v1/retained/{channel}",
+        "/v1/channels",
+        "/v1/channels/{channel}",
+        "/v1/openapi.json",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+    ];
 
     /// The methods it answers, for `Allow`.
     pub(crate) fn methods(&self) -> &'static str {
@@ -50,6 +68,7 @@ impl Resource {
             Resource::Retained(_) => "GET, HEAD, PUT, DELETE, OPTIONS",
             Resource::History(_)
             | Resource::Channels(_)
+            | Resource::OpenApi
             | Resource::Health
             | Resource::Ready
             | Resource::Metrics => "GET, HEAD, OPTIONS",

@@ -62,6 +62,8 @@ pub struct Config {
     pub max_subscriptions: usize,
     /// What happens to a publish the client has no right to. Default [`Denied::Acknowledge`].
     pub denied_publish: Denied,
+    /// What a SUBSCRIBE without the right is answered with. Default [`DeniedSubscribe::NotAuthorized`].
+    pub denied_subscribe: DeniedSubscribe,
     /// What waits to be written to one client. Default 1,000 frames, 1 MiB, drop oldest (QoS 0 only).
     pub outbox: OutboxConfig,
     /// How often `$SYS/broker/...` is published. Default 10 s; zero never.
@@ -89,6 +91,16 @@ pub enum Denied {
     Disconnect,
 }
 
+/// The reason code of a subscription the client has no right to. Version 3 has one code for everything, 0x80.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum DeniedSubscribe {
+    /// 0x87, which says why.
+    #[default]
+    NotAuthorized,
+    /// 0x80, which does not; also for clients that know no other code.
+    Unspecified,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -111,6 +123,7 @@ impl Default for Config {
             queue_qos0_offline: false,
             max_subscriptions: 10_000,
             denied_publish: Denied::default(),
+            denied_subscribe: DeniedSubscribe::default(),
             outbox: OutboxConfig::default(),
             sys_interval: Duration::from_secs(10),
             linger: Duration::from_secs(1),

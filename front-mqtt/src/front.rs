@@ -76,7 +76,8 @@ pub struct Stats {
     pub handshakes_failed: u64,
     /// Publishes from clients whose connections are over.
     pub messages_received: u64,
-    /// Publishes to clients.
+    /// Publishes to clients, except QoS 0 frames that a lane has sent to many in one go: those are in the
+    /// broker's own count of deliveries.
     pub messages_sent: u64,
     /// Messages a session's limits, or its client's, kept from it.
     pub messages_dropped: u64,
@@ -232,6 +233,10 @@ impl Inner {
             Some(Detached::Ended(remains)) => self.end(hosted, remains),
             Some(Detached::Stays { will, will_after, ends_after }) => {
                 hosted.subscriber.set_online(false);
+                if hosted.session.is_online() {
+                    // The client was back before the groups were told that it had gone.
+                    hosted.subscriber.set_online(true);
+                }
                 self.publish_wills(will);
                 let now = Instant::now();
                 let ends = ends_after.and_then(|after| now.checked_add(after));
@@ -317,10 +322,15 @@ impl Inner {
     fn publish_wills(&self, wills: impl IntoIterator<Item = Publish>) {
         for will in wills {
             if let Err(PublishError::Busy { .. }) = self.broker.publish(will.clone()) {
-                let broker = self.broker.clone();
-                tokio::spawn(async move { broker.publish_wait(will).await });
+                self.publish_later(will);
             }
         }
+    }
+
+    /// Publishes as soon as the broker is not busy.
+    pub(crate) fn publish_later(&self, publish: Publish) {
+        let broker = self.broker.clone();
+        tokio::spawn(async move { broker.publish_wait(publish).await });
     }
 
     pub(crate) fn stats(&self) -> Stats {

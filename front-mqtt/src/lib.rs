@@ -38,8 +38,12 @@ mod config;
 mod error;
 mod front;
 mod protocol;
+#[cfg(feature = "scram")]
+mod scram;
 mod transport;
 
 pub use auth::{Exchange, Mechanism, Step, Stepping};
-pub use config::{Config, Denied};
+pub use config::{Config, Denied, DeniedSubscribe};
 pub use front::{Front, Stats};
+#[cfg(feature = "scram")]
+pub use scram::{ScramSha256, ScramUser, ScramUsers};

@@ -18,6 +18,10 @@ pub(crate) enum Refusal {
     Filter { text: String, error: FilterError },
     #[error("{count} filters on one stream, {max} are allowed")]
     TooManyFilters { count: usize, max: usize },
+    #[error(
+        "{messages} retained messages match ({bytes} bytes), more than wait for one stream: narrow the filter, or add retained=false"
+    )]
+    TooManyRetained { messages: usize, bytes: usize },
     #[error("format is `raw` or `json`, not {0:?}")]
     Format(String),
     #[error("`{name}` is `true` or `false`, not {value:?}")]
@@ -41,6 +45,7 @@ impl From<Refusal> for Problem {
             Refusal::NoChannel => (StatusCode::BAD_REQUEST, "channel_required"),
             Refusal::NotUtf8 | Refusal::Filter { .. } => (StatusCode::BAD_REQUEST, "invalid_filter"),
             Refusal::TooManyFilters { .. } => (StatusCode::BAD_REQUEST, "too_many_filters"),
+            Refusal::TooManyRetained { .. } => (StatusCode::BAD_REQUEST, "too_many_retained"),
             Refusal::Format(_) => (StatusCode::BAD_REQUEST, "invalid_format"),
             Refusal::Flag { .. } => (StatusCode::BAD_REQUEST, "invalid_parameter"),
             Refusal::Path => (StatusCode::NOT_FOUND, "not_found"),

@@ -141,8 +141,30 @@ impl Shared {
         if parts.method == Method::HEAD {
             return Ok(answer(head, Body::empty()));
         }
+        self.check_retained(&asked)?;
         let takeover = parts.extensions.get::<Takeover>();
         Ok(self.stream(asked, &principal, head, parts.version, takeover).await)
+    }
+
+    /// Retained messages are sent in one go. More than an outbox takes would end the stream at once, each time anew.
+    fn check_retained(&self, asked: &StreamRequest) -> Result<(), Refusal> {
+        // One channel has one, and an empty outbox takes that whatever its size.
+        let is_one = matches!(&asked.filters[..], [one] if one.as_literal().is_some());
+        if is_one || !asked.retained || asked.last_event_id.is_some() {
+            return Ok(());
+        }
+        let (mut messages, mut bytes) = (0, 0);
+        for filter in &asked.filters {
+            for message in self.broker.retained_matching(filter) {
+                messages += 1;
+                bytes += message.payload().len();
+            }
+        }
+        let bound = &self.config.outbox;
+        if messages > 1 && (messages > bound.max_messages / 2 || bytes > bound.max_bytes / 2) {
+            return Err(Refusal::TooManyRetained { messages, bytes });
+        }
+        Ok(())
     }
 
     /// The part of `path` behind the mount point, without the slash between.

@@ -167,6 +167,95 @@ async fn retained_messages_come_first_and_leave_the_position_alone() {
 }
 
 #[tokio::test]
+async fn more_retained_messages_than_a_stream_takes_are_refused() {
+    let outbox = OutboxConfig { max_messages: 10, max_bytes: 1 << 20, policy: Policy::Disconnect };
+    let config = Config { outbox, ..Config::default() };
+    let server = Server::with(broker_core::Config::default(), config, Arc::new(AllowAll)).await;
+    for at in 0..6 {
+        server.broker.publish(Publish::new(channel(&format!("a/{at}")), "kept").retain(true)).unwrap();
+    }
+    let answer = server.ask("GET /sse/a/* HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("\"too_many_retained\""), "{answer}");
+    server.open("/sse/a/1").await.event().await;
+    server.open("/sse/a/*?retained=false").await;
+}
+
+#[tokio::test]
+async fn nothing_is_lost_or_repeated_across_many_reconnects() {
+    const MESSAGES: u64 = 3_000;
+    let server = Arc::new(Server::start().await);
+    let publisher = Arc::clone(&server);
+    let mut client = server.open("/sse/n/*?format=raw").await;
+    let publishing = tokio::spawn(async move {
+        for number in 0..MESSAGES {
+            publisher.publish(&format!("n/{}", number % 3), &number.to_string());
+            publisher.publish("noise", "x");
+            if number % 20 == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    });
+    let (mut expected, mut reconnects) = (0, 0);
+    while expected < MESSAGES {
+        let event = client.event().await;
+        let (id, data) = event.trim().split_once("\ndata: ").unwrap();
+        assert_eq!(data, expected.to_string(), "after {reconnects} reconnects");
+        expected += 1;
+        if expected % 97 == 0 {
+            reconnects += 1;
+            let id = id.strip_prefix("id: ").unwrap();
+            client = server.open_with("/sse/n/*?format=raw", &format!("Last-Event-ID: {id}\r\n")).await;
+        }
+    }
+    publishing.await.unwrap();
+    assert!(client.is_silent().await);
+    assert_eq!(server.front.stats().gaps, 0);
+}
+
+/// Knows everybody, after a while.
+struct Slow;
+
+impl broker_core::Authenticator for Slow {
+    fn authenticate<'a>(&'a self, _: broker_core::Credentials<'a>) -> broker_core::Authenticated<'a> {
+        Box::pin(async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Ok(Principal::anonymous(Rights::all()))
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_stream_is_taken_back_after_a_slow_authenticator_too() {
+    let server = Server::with(broker_core::Config::default(), Config::default(), Arc::new(Slow)).await;
+    let mut gone = server.connect().await;
+    gone.send("GET /sse/a HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    drop(gone);
+    let mut client = server.open("/sse/a").await;
+    assert!(client.head.contains("connection: close"));
+    assert_eq!(server.publish("a", "1").receivers, 1, "who left while being asked for is forgotten");
+    assert!(client.event().await.ends_with("data: 1\n\n"));
+}
+
+#[tokio::test]
+async fn an_embedding_server_gets_a_streaming_body() {
+    use http_body_util::BodyExt;
+    let server = Server::start().await;
+    let request = http::Request::get("/sse/a").body(http_edge::Body::empty()).unwrap();
+    let response = server.front.handle(request).await;
+    assert_eq!(response.status(), 200);
+    let mut body = response.into_body();
+    server.publish("a", "1");
+    let mut text = String::new();
+    while !text.contains("data: 1\n\n") {
+        let frame = body.frame().await.unwrap().unwrap();
+        text.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
+    }
+    assert!(text.starts_with(":\n\nid: "), "{text}");
+    drop(body);
+    eventually(|| server.front.stats().streams == 0).await;
+}
+
+#[tokio::test]
 async fn refusals_are_problems_with_a_code() {
     let server = Server::start().await;
     let close = "HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";

@@ -20,7 +20,7 @@ export async function connectCometd(server, transport, { authority = server.auth
             client.unregisterTransport(type);
         }
     }
-    client.configure({ url: `http://${authority}/cometd`, logLevel: process.env.FANWIRE_TEST_LOG ? "debug" : "error" });
+    client.configure({ url: `http://${authority}/cometd`, logLevel: process.env.FW_TEST_LOG ? "debug" : "error" });
     for (const [name, extension] of extensions) {
         client.registerExtension(name, extension);
     }

@@ -11,8 +11,8 @@ import { fileURLToPath } from "node:url";
 /** The repository's root. */
 export const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
 
-const BINARY = process.env.FANWIRE_BIN ?? path.join(ROOT, "target/release/fanwire");
-const EMBEDDED = process.env.FANWIRE_EMBEDDED_BIN ?? path.join(ROOT, "target/release/examples/embedded_subscriber");
+const BINARY = process.env.FW_TEST_BINARY ?? path.join(ROOT, "target/release/fanwire");
+const EMBEDDED = process.env.FW_TEST_EMBEDDED ?? path.join(ROOT, "target/release/examples/embedded_subscriber");
 
 const children = new Set();
 process.on("exit", () => {
@@ -83,7 +83,7 @@ class Server {
 
 async function start(binary, args) {
     const child = spawn(binary, ["--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", ...args], {
-        stdio: ["ignore", "pipe", process.env.FANWIRE_TEST_LOG ? "inherit" : "ignore"],
+        stdio: ["ignore", "pipe", process.env.FW_TEST_LOG ? "inherit" : "ignore"],
     });
     children.add(child);
     child.on("error", (error) => console.error(`${binary}: ${error.message}`));

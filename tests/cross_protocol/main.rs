@@ -5,6 +5,7 @@ mod support;
 
 mod expiry;
 mod expressible;
+mod host_metrics;
 mod one_publish;
 mod order;
 mod rights;

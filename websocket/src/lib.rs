@@ -25,6 +25,7 @@
 //! connection, which is possible because neither side may keep a context between messages.
 
 mod assembler;
+pub mod decode;
 mod deflate;
 pub mod encode;
 mod error;

@@ -72,8 +72,8 @@ pub(crate) struct Common {
     /// Client processes; 0 starts one per 18,000 connections.
     #[arg(long, default_value_t = 0)]
     processes: usize,
-    /// Source addresses from 127.0.0.2 on; 0 leaves the choice to the kernel.
-    #[arg(long, default_value_t = 32)]
+    /// Source addresses from 127.0.0.2 on; 0 leaves address and port to the kernel.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u8).range(..=250))]
     sources: u8,
     /// Connections opening at a time.
     #[arg(long, default_value_t = 256)]

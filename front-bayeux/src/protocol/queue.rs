@@ -25,9 +25,8 @@ struct Event {
 
 /// Events in the order of delivery. Without acknowledgement an event leaves when it is taken; with it
 /// when the client says that it got the batch.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Queue {
-    limits: QueueLimits,
     events: VecDeque<Event>,
     bytes: usize,
     /// Number of the last reply; `None` without acknowledgement.
@@ -39,26 +38,20 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    pub(crate) fn new(limits: QueueLimits) -> Self {
-        Self {
-            limits,
-            events: VecDeque::new(),
-            bytes: 0,
-            acked_batches: None,
-            urgent: false,
-            lazy_until: None,
-        }
-    }
-
     /// From now on events are kept until they are acknowledged; those that wait already count.
     pub(crate) fn enable_ack(&mut self) {
         self.acked_batches.get_or_insert(0);
     }
 
     /// Adds an event; `lazy_until` tells how long it may wait for company.
-    pub(crate) fn push(&mut self, object: Bytes, lazy_until: Option<Instant>) -> Result<(), Full> {
-        let full = self.events.len() >= self.limits.max_messages
-            || self.bytes.saturating_add(object.len()) > self.limits.max_bytes;
+    pub(crate) fn push(
+        &mut self,
+        object: Bytes,
+        lazy_until: Option<Instant>,
+        limits: QueueLimits,
+    ) -> Result<(), Full> {
+        let full = self.events.len() >= limits.max_messages
+            || self.bytes.saturating_add(object.len()) > limits.max_bytes;
         if full && !self.events.is_empty() {
             return Err(Full);
         }
@@ -69,6 +62,19 @@ impl Queue {
             Some(until) => self.lazy_until = Some(self.lazy_until.map_or(until, |known| known.min(until))),
         }
         Ok(())
+    }
+
+    /// Returns events that were taken but not sent. They were within limits already. Acknowledged
+    /// sessions never lost them.
+    pub(crate) fn put_back(&mut self, objects: Vec<Bytes>) {
+        if self.acked_batches.is_some() {
+            return;
+        }
+        for object in objects.into_iter().rev() {
+            self.bytes += object.len();
+            self.events.push_front(Event { object, batch: 0 });
+            self.urgent = true;
+        }
     }
 
     /// The client has batch `batch` and all before it. What it does not have is due again.
@@ -122,9 +128,8 @@ impl Queue {
     }
 
     /// Whether less than half of it is used.
-    pub(crate) fn has_room(&self) -> bool {
-        self.events.len() < self.limits.max_messages.div_ceil(2)
-            && self.bytes < self.limits.max_bytes.div_ceil(2)
+    pub(crate) fn has_room(&self, limits: QueueLimits) -> bool {
+        self.events.len() < limits.max_messages.div_ceil(2) && self.bytes < limits.max_bytes.div_ceil(2)
     }
 
     pub(crate) fn clear(&mut self) {
@@ -151,7 +156,7 @@ mod tests {
     const LIMITS: QueueLimits = QueueLimits { max_messages: 3, max_bytes: 10 };
 
     fn push(queue: &mut Queue, text: &'static str) -> Result<(), Full> {
-        queue.push(Bytes::from_static(text.as_bytes()), None)
+        queue.push(Bytes::from_static(text.as_bytes()), None, LIMITS)
     }
 
     fn take(queue: &mut Queue) -> (String, Option<u64>) {
@@ -161,7 +166,7 @@ mod tests {
 
     #[test]
     fn limits_hold_but_one_message_always_fits() {
-        let mut queue = Queue::new(LIMITS);
+        let mut queue = Queue::default();
         assert_eq!(push(&mut queue, "longer than ten"), Ok(()));
         assert_eq!(push(&mut queue, "x"), Err(Full));
         queue.take();
@@ -174,7 +179,7 @@ mod tests {
 
     #[test]
     fn unacknowledged_events_come_again_before_new_ones() {
-        let mut queue = Queue::new(LIMITS);
+        let mut queue = Queue::default();
         queue.enable_ack();
         push(&mut queue, "a").unwrap();
         assert_eq!(take(&mut queue), ("a".into(), Some(1)));
@@ -192,7 +197,7 @@ mod tests {
 
     #[test]
     fn events_queued_before_acknowledgement_are_imported() {
-        let mut queue = Queue::new(LIMITS);
+        let mut queue = Queue::default();
         push(&mut queue, "a").unwrap();
         queue.enable_ack();
         assert_eq!(take(&mut queue), ("a".into(), Some(1)));
@@ -203,8 +208,8 @@ mod tests {
     fn lazy_events_wait_for_company_or_their_time() {
         let now = Instant::now();
         let until = now + Duration::from_secs(5);
-        let mut queue = Queue::new(LIMITS);
-        queue.push(Bytes::from_static(b"l"), Some(until)).unwrap();
+        let mut queue = Queue::default();
+        queue.push(Bytes::from_static(b"l"), Some(until), LIMITS).unwrap();
         assert!(!queue.is_due(now) && queue.is_due(until));
         assert_eq!(queue.lazy_until(), Some(until));
         push(&mut queue, "n").unwrap();

@@ -1,5 +1,6 @@
 //! One session: its queue, its connect, its end.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,8 +10,8 @@ use super::timesync::Timesync;
 use crate::codec::reply::{Advice, Reconnect};
 use crate::config::{Activity, Timing, Transport};
 
-/// What does not change while a session lives.
-#[derive(Debug, Clone, Copy)]
+/// What all sessions of a front have in common.
+#[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) limits: QueueLimits,
     pub(crate) deliver_only: bool,
@@ -18,10 +19,6 @@ pub(crate) struct Options {
     pub(crate) max_client_timeout: Duration,
     pub(crate) activity: Option<(Activity, Duration)>,
     pub(crate) tells_max_interval: bool,
-    /// When the credentials of the handshake run out.
-    pub(crate) credentials_end: Option<Instant>,
-    /// How long this client waits before it comes back after a shutdown: not all at once.
-    pub(crate) return_after: Duration,
 }
 
 /// Longest `interval` that a client may ask for: it adds to the session's life.
@@ -91,8 +88,8 @@ pub(crate) enum End {
     Expired,
     /// Its queue was full.
     QueueFull,
-    /// The server goes away; another one may be there soon.
-    Shutdown,
+    /// The server goes away; another one may be there soon. Not all clients shall come back at once.
+    Shutdown { return_after_ms: u32 },
 }
 
 /// What a delivery calls for.
@@ -118,13 +115,24 @@ pub(crate) enum Push {
 #[derive(Debug)]
 enum Connect {
     Idle,
-    Held { token: u64, until: Instant, request: Box<ConnectRequest> },
+    Held { token: u64, until: Instant, reply: ReplySeed },
+}
+
+/// What a held connect's reply will need of its request.
+#[derive(Debug)]
+struct ReplySeed {
+    id: Option<Box<str>>,
+    timesync: Option<Box<Timesync>>,
+    advice: Option<Box<Advice>>,
 }
 
 /// The state machine of one session.
 #[derive(Debug)]
 pub(crate) struct Session {
-    options: Options,
+    options: Arc<Options>,
+    deliver_only: bool,
+    /// When the credentials of the handshake run out.
+    credentials_end: Option<Instant>,
     queue: Queue,
     connect: Connect,
     token: u64,
@@ -141,10 +149,12 @@ pub(crate) struct Session {
 
 impl Session {
     /// A session that has just shaken hands.
-    pub(crate) fn new(now: Instant, options: Options, timing: Timing, transport: Transport) -> Self {
+    pub(crate) fn new(now: Instant, options: Arc<Options>, timing: Timing, transport: Transport) -> Self {
         Self {
+            deliver_only: options.deliver_only,
             options,
-            queue: Queue::new(options.limits),
+            credentials_end: None,
+            queue: Queue::default(),
             connect: Connect::Idle,
             token: 0,
             connected: false,
@@ -160,11 +170,16 @@ impl Session {
         }
     }
 
+    /// The session ends when its credentials do.
+    pub(crate) fn limit_to(&mut self, credentials_end: Instant) {
+        self.credentials_end = Some(credentials_end);
+    }
+
     /// The ack extension was negotiated: events only leave with connect replies, and stay until they
     /// are acknowledged.
     pub(crate) fn enable_ack(&mut self) {
         self.queue.enable_ack();
-        self.options.deliver_only = true;
+        self.deliver_only = true;
         self.push = Push::Off;
     }
 
@@ -174,7 +189,7 @@ impl Session {
 
     /// Whether events of non-connect replies are allowed.
     fn delivers_anywhere(&self) -> bool {
-        !self.options.deliver_only
+        !self.deliver_only
     }
 
     /// Whether a delivery can go straight to the socket, past the queue.
@@ -184,7 +199,7 @@ impl Session {
 
     /// A socket was bound to the session, or went away.
     pub(crate) fn set_push(&mut self, push: Push) {
-        self.push = if self.options.deliver_only { Push::Off } else { push };
+        self.push = if self.deliver_only { Push::Off } else { push };
         if self.push == Push::On {
             self.transport = Transport::WebSocket;
         }
@@ -201,7 +216,7 @@ impl Session {
             return Delivered::Ignored;
         }
         self.note_server_activity(now);
-        if self.queue.push(object, lazy.map(|delay| now + delay)).is_err() {
+        if self.queue.push(object, lazy.map(|delay| now + delay), self.options.limits).is_err() {
             self.finish(now, End::QueueFull);
             return Delivered::Overflow;
         }
@@ -240,11 +255,13 @@ impl Session {
 
     /// A connect came.
     pub(crate) fn handle_connect(&mut self, now: Instant, request: ConnectRequest) -> ConnectStep {
+        let advise = request.has_advice || self.transport != request.transport;
+        let advice = advise.then(|| Box::new(Advice::retry(request.timing, self.options.tells_max_interval)));
+        let reply = ReplySeed { id: request.id, timesync: request.timesync.map(Box::new), advice };
         if self.end.is_some() {
-            return ConnectStep::Answer(Box::new(self.answer(now, &request, None)));
+            return ConnectStep::Answer(Box::new(self.answer(now, reply)));
         }
         let first = !std::mem::replace(&mut self.connected, true);
-        let advise = request.has_advice || self.transport != request.transport;
         self.transport = request.transport;
         self.interval =
             request.interval.unwrap_or_default().min(MAX_CLIENT_INTERVAL).max(request.timing.interval);
@@ -257,13 +274,11 @@ impl Session {
         self.expires = None;
         if first || !request.alone || timeout.is_zero() || (self.queue.is_due(now) && self.requests == 0) {
             self.connect = Connect::Idle;
-            let advice = advise.then(|| self.advice(&request));
-            return ConnectStep::Answer(Box::new(self.answer(now, &request, advice)));
+            return ConnectStep::Answer(Box::new(self.answer(now, reply)));
         }
-        let (token, until) = (self.token, now + timeout);
-        let request = Box::new(ConnectRequest { has_advice: advise, ..request });
-        self.connect = Connect::Held { token, until, request };
-        ConnectStep::Hold { token, until: self.wait_until(until) }
+        let token = self.token;
+        self.connect = Connect::Held { token, until: now + timeout, reply };
+        ConnectStep::Hold { token, until: self.wait_until(now + timeout) }
     }
 
     /// Whether a held connect is to be answered now.
@@ -276,11 +291,10 @@ impl Session {
         if self.end.is_none() && now < until && !self.is_due(now) {
             return Held::Wait { until: self.wait_until(until) };
         }
-        let Connect::Held { request, .. } = std::mem::replace(&mut self.connect, Connect::Idle) else {
+        let Connect::Held { reply, .. } = std::mem::replace(&mut self.connect, Connect::Idle) else {
             return Held::Superseded;
         };
-        let advice = (request.has_advice && self.end.is_none()).then(|| self.advice(&request));
-        Held::Answer(Box::new(self.answer(now, &request, advice)))
+        Held::Answer(Box::new(self.answer(now, reply)))
     }
 
     /// The held connect's number, for a transport that keeps no task per connect.
@@ -318,7 +332,7 @@ impl Session {
         if self.held() != Some(token) {
             return None;
         }
-        let Connect::Held { request, .. } = std::mem::replace(&mut self.connect, Connect::Idle) else {
+        let Connect::Held { reply, .. } = std::mem::replace(&mut self.connect, Connect::Idle) else {
             return None;
         };
         let mut advice = match wait {
@@ -328,7 +342,7 @@ impl Session {
         advice.multiple_clients = true;
         // The next connect may come that much later.
         self.interval = self.interval.max(wait.unwrap_or_default());
-        Some(self.answer(now, &request, Some(advice)))
+        Some(self.answer(now, ReplySeed { advice: Some(Box::new(advice)), ..reply }))
     }
 
     /// The socket is gone: the session lives on as if its connect had just been answered.
@@ -337,6 +351,13 @@ impl Session {
         if self.transport == Transport::WebSocket {
             self.connect = Connect::Idle;
             self.start_expiry(now);
+        }
+    }
+
+    /// Events that were on their way when their socket died, oldest first. They go before what waits.
+    pub(crate) fn take_back(&mut self, events: Vec<Bytes>) {
+        if self.end.is_none() {
+            self.queue.put_back(events);
         }
     }
 
@@ -362,7 +383,7 @@ impl Session {
 
     /// Room for a page of replayed events.
     pub(crate) fn has_room(&self) -> bool {
-        self.queue.has_room()
+        self.queue.has_room(self.options.limits)
     }
 
     /// Ends the session; the first reason counts. A held connect is answered by the next poll.
@@ -374,7 +395,7 @@ impl Session {
             // Who did not end it itself is told why for as long as it may come back.
             let remembered = match end {
                 End::QueueFull | End::Kicked => self.interval + self.max_interval,
-                End::Disconnected | End::Expired | End::Shutdown => Duration::ZERO,
+                End::Disconnected | End::Expired | End::Shutdown { .. } => Duration::ZERO,
             };
             self.expires = Some(now + remembered);
         }
@@ -392,7 +413,7 @@ impl Session {
         if self.end.is_some() {
             return self.expires;
         }
-        [self.expires, processing, lazy, idle, self.options.credentials_end].into_iter().flatten().min()
+        [self.expires, processing, lazy, idle, self.credentials_end].into_iter().flatten().min()
     }
 
     /// Time passed. True if something is to be written: lazy events, or the answer of a session that
@@ -408,7 +429,7 @@ impl Session {
             return true;
         }
         let passed = |time: Option<Instant>| time.is_some_and(|time| time <= now);
-        if self.end.is_none() && (overdue || passed(self.expires) || passed(self.options.credentials_end)) {
+        if self.end.is_none() && (overdue || passed(self.expires) || passed(self.credentials_end)) {
             self.finish(now, End::Expired);
             return true;
         }
@@ -425,13 +446,13 @@ impl Session {
         }
     }
 
-    fn answer(&mut self, now: Instant, request: &ConnectRequest, advice: Option<Advice>) -> ConnectAnswer {
+    fn answer(&mut self, now: Instant, reply: ReplySeed) -> ConnectAnswer {
         let advice = match self.end {
-            None => advice,
+            None => reply.advice.map(|advice| *advice),
             Some(End::Disconnected | End::Kicked) => Some(Advice::NONE),
             Some(End::Expired | End::QueueFull) => Some(Advice::HANDSHAKE),
-            Some(End::Shutdown) => {
-                Some(Advice { interval_ms: Some(millis(self.options.return_after)), ..Advice::HANDSHAKE })
+            Some(End::Shutdown { return_after_ms }) => {
+                Some(Advice { interval_ms: Some(i64::from(return_after_ms)), ..Advice::HANDSHAKE })
             }
         };
         let (events, ack) = if self.end.is_none() { self.queue.take() } else { (Vec::new(), None) };
@@ -439,13 +460,8 @@ impl Session {
             self.note_server_activity(now);
         }
         self.start_expiry(now);
-        let timesync = request.timesync.and_then(|timesync| timesync.answer(now));
-        ConnectAnswer { id: request.id.clone(), end: self.end, advice, ack, timesync, events }
-    }
-
-    /// The advice of a session that goes on.
-    fn advice(&self, request: &ConnectRequest) -> Advice {
-        Advice::retry(request.timing, self.options.tells_max_interval)
+        let timesync = reply.timesync.and_then(|timesync| timesync.answer(now));
+        ConnectAnswer { id: reply.id, end: self.end, advice, ack, timesync, events }
     }
 }
 
@@ -464,3 +480,6 @@ impl Advice {
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,8 +20,7 @@ use crate::codec::reply;
 use crate::config::Transport;
 use crate::dispatch::{Caller, SocketCaller, outbox_config, unborn_session};
 use crate::front::Shared;
-use crate::mailbox::{Mailbox, Socket};
-use crate::protocol::End;
+use crate::mailbox::{Lost, Mailbox, Socket};
 use crate::stats::Gauge;
 
 /// How long a goodbye may take to be written and answered.
@@ -125,7 +124,7 @@ impl Connection {
     ) -> Self {
         let config = shared.config();
         let now = Instant::now();
-        let mailbox = Arc::new(Mailbox::new(Arc::clone(&shared.common), unborn_session(config, now)));
+        let mailbox = Arc::new(Mailbox::new(Arc::clone(&shared.common), unborn_session(&shared.common, now)));
         let subscriber = Arc::new(shared.broker.attach(Arc::clone(&mailbox) as _, outbox_config(config)));
         let outbox = subscriber.outbox();
         let max = config.websocket.max_message_bytes;
@@ -149,22 +148,30 @@ impl Connection {
         }
     }
 
-    async fn run(mut self) {
-        let shared = Arc::clone(&self.shared);
-        let _gauge = Gauge::new(&shared.counters().websockets);
-        let number = self.caller.socket.number;
-        shared.sockets.insert(number, Arc::clone(&self.caller.socket.outbox));
-        let ending = self.exchange().await;
-        let lost = matches!(ending, Ending::Overflow).then_some(End::QueueFull);
-        if let Some(member) = self.caller.member.take() {
-            if lost.is_some() {
-                shared.counters().overflowed();
+    #[allow(clippy::manual_async_fn, reason = "the future of an `async fn` holds the connection twice")]
+    fn run(mut self) -> impl Future<Output = ()> + Send {
+        async move {
+            let shared = Arc::clone(&self.shared);
+            let _gauge = Gauge::new(&shared.counters().websockets);
+            let number = self.caller.socket.number;
+            shared.sockets.insert(number, Arc::clone(&self.caller.socket.outbox));
+            let ending = self.exchange().await;
+            let lost = match ending {
+                Ending::Overflow => Lost::Session,
+                Ending::Gone => Lost::Socket,
+                Ending::Closing => Lost::Nothing,
+            };
+            if let Some(member) = self.caller.member.take() {
+                if lost == Lost::Session {
+                    shared.counters().overflowed();
+                }
+                member.mailbox.unbind(Instant::now(), number, lost);
             }
-            member.mailbox.unbind(Instant::now(), number, lost);
-        }
-        shared.sockets.remove(&number);
-        if matches!(ending, Ending::Closing) {
-            self.link.finish(LINGER).await;
+            shared.sockets.remove(&number);
+            if matches!(ending, Ending::Closing) {
+                // Boxed, or every open socket would hold the room that its goodbye needs.
+                Box::pin(self.link.finish(LINGER)).await;
+            }
         }
     }
 
@@ -290,5 +297,19 @@ async fn wait(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,
+    }
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn future_bytes<F: Future>(_: impl FnOnce(Connection) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_socket_is_small() {
+        assert!(future_bytes(Connection::run) <= 640, "{}", future_bytes(Connection::run));
+        assert!(size_of::<Mailbox>() <= 384, "{}", size_of::<Mailbox>());
     }
 }

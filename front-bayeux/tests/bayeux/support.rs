@@ -222,7 +222,8 @@ impl Browser {
         let types = ["websocket", "long-polling", "callback-polling"];
         let message = json!([{"channel": "/meta/handshake", "version": "1.0", "id": "1",
             "supportedConnectionTypes": types, "ext": ext}]);
-        last(&self.post(&message.to_string()).await.messages()).clone()
+        let answer = self.post(&message.to_string()).await.messages();
+        answer.into_iter().find(|message| message["channel"] == "/meta/handshake").unwrap()
     }
 }
 
@@ -281,6 +282,13 @@ impl Socket {
 
     pub(crate) async fn text(&mut self, text: &str) {
         self.stream.send(Message::text(text)).await.unwrap();
+    }
+
+    /// Says at the level of TCP that nothing more comes, without a close frame.
+    pub(crate) async fn half_close(&mut self) {
+        if let MaybeTlsStream::Plain(stream) = self.stream.get_mut() {
+            stream.shutdown().await.unwrap();
+        }
     }
 
     /// The messages of the next frame.

@@ -247,3 +247,54 @@ async fn events_and_their_order_survive_a_burst() {
         assert_eq!(socket.receive().await[0]["data"], number);
     }
 }
+
+#[tokio::test]
+async fn what_a_dead_socket_did_not_take_goes_to_the_next_one() {
+    let server = Server::start(quick()).await;
+    let mut old = server.socket_session(json!({})).await;
+    old.subscribe("/a").await;
+    let id = old.id.clone();
+    let pad = "x".repeat(1000);
+    // More than the kernel's buffers hold, less than the queue's limit.
+    for number in 0..3000 {
+        server.publish("a", &format!("{{\"n\":{number},\"pad\":\"{pad}\"}}"));
+    }
+    server.broker.drained().await;
+    old.half_close().await;
+    tokio::time::sleep(ms(100)).await;
+    server.publish("a", "{\"n\":3000}");
+    server.broker.drained().await;
+    let mut socket = server.socket().await;
+    socket.id = id;
+    socket.send(json!([{"channel": "/meta/connect", "clientId": socket.id, "advice": {"timeout": 0}}])).await;
+    let mut numbers = Vec::new();
+    loop {
+        let frame = socket.receive().await;
+        if frame[0]["channel"] == "/meta/connect" {
+            break;
+        }
+        numbers.extend(frame.iter().map(|event| event["data"]["n"].as_u64().unwrap()));
+    }
+    assert_eq!(numbers.last(), Some(&3000));
+    assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "a hole");
+}
+
+#[tokio::test]
+async fn who_does_not_read_loses_the_session_and_is_told() {
+    let mut config = Config { max_queue_messages: 500, ..quick() };
+    config.timing.max_interval = ms(10_000);
+    let server = Server::start(config).await;
+    let mut socket = server.socket_session(json!({})).await;
+    socket.subscribe("/a").await;
+    let pad = format!("\"{}\"", "x".repeat(10_000));
+    for _ in 0..1500 {
+        server.publish("a", &pad);
+        server.broker.drained().await;
+    }
+    tokio::time::sleep(ms(50)).await;
+    let mut second = server.socket().await;
+    second.send(json!([{"channel": "/meta/connect", "clientId": socket.id}])).await;
+    let reply = second.receive().await;
+    assert_eq!(last(&reply)["error"], "402:queue_full:session_unknown");
+    assert_eq!(last(&reply)["advice"]["reconnect"], "handshake");
+}

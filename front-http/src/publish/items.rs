@@ -1,15 +1,16 @@
 //! `POST /v1/publish` with JSON: one item, or an array of them.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use broker_core::{ContentType, Principal};
 use bytes::Bytes;
 use envelope::{MAX_DEPTH, is_valid_json};
 use http_edge::Problem;
-use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+use serde::Deserializer as _;
+use serde::de::{self, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::options::{event, exclude, idempotency_key, ttl};
@@ -18,6 +19,7 @@ use crate::error::Error;
 use crate::front::Shared;
 use crate::name;
 use crate::stats::Counters;
+use crate::text::{Text, given};
 
 /// One item as it is sent. Strings are borrowed where they hold no escapes; `data` always is.
 #[derive(serde::Deserialize)]
@@ -26,31 +28,28 @@ use crate::stats::Counters;
     expecting = "an object with `channel` or `channels` and one of `data`, `text`, `base64`"
 )]
 struct Item<'a> {
-    #[serde(borrow)]
-    channel: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    channels: Option<Vec<Cow<'a, str>>>,
-    #[serde(borrow, default, deserialize_with = "present")]
+    #[serde(borrow, default, deserialize_with = "given")]
+    channel: Option<Text<'a>>,
+    /// Read only up to its bound.
+    #[serde(borrow, default, deserialize_with = "given")]
+    channels: Option<&'a RawValue>,
+    /// `null` is a payload.
+    #[serde(borrow, default, deserialize_with = "given")]
     data: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "given")]
+    text: Option<Text<'a>>,
+    #[serde(borrow, default, deserialize_with = "given")]
+    base64: Option<Text<'a>>,
     #[serde(borrow)]
-    text: Option<Cow<'a, str>>,
+    content_type: Option<Text<'a>>,
     #[serde(borrow)]
-    base64: Option<Cow<'a, str>>,
+    event: Option<Text<'a>>,
     #[serde(borrow)]
-    content_type: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    event: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    key: Option<Cow<'a, str>>,
+    key: Option<Text<'a>>,
     ttl: Option<f64>,
     retain: Option<bool>,
     #[serde(borrow)]
-    exclude: Option<Cow<'a, str>>,
-}
-
-/// `"data":null` is a payload, not its absence.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
+    exclude: Option<Text<'a>>,
 }
 
 /// What the request is answered with.
@@ -163,8 +162,8 @@ fn publish_item(shared: &Shared, principal: &Principal, text: &[u8], body: &Byte
         Item { text: Some(_), .. } => ContentType::TEXT,
         _ => ContentType::BYTES,
     };
-    let event = item.event.map(event).transpose()?;
-    let key = item.key.map(idempotency_key).transpose()?;
+    let event = item.event.map(|name| event(name.0)).transpose()?;
+    let key = item.key.map(|key| idempotency_key(key.0)).transpose()?;
     let ttl = item.ttl.map(ttl).transpose()?;
     let exclude = item.exclude.map(|id| exclude(&id)).transpose()?;
     let content_type = match item.content_type {
@@ -191,11 +190,12 @@ fn publish_item(shared: &Shared, principal: &Principal, text: &[u8], body: &Byte
     };
     match (&item.channel, &item.channels) {
         (Some(channel), None) => publish(channel).map(Answer::One),
-        (None, Some(channels)) if channels.len() > shared.config.max_batch => {
-            Err(Error::TooMany(shared.config.max_batch))
-        }
         (None, Some(channels)) => {
-            Ok(Answer::Several(channels.iter().map(|channel| publish(channel)).collect()))
+            let texts = parse_array(channels.get().as_bytes(), shared.config.max_batch)?;
+            let names = texts.iter().map(|text| serde_json::from_str::<Text<'_>>(text.get()));
+            let names: Result<Vec<_>, _> = names.collect();
+            let names = names.map_err(|_| Error::Item("`channels` is an array of strings"))?;
+            Ok(Answer::Several(names.iter().map(|name| publish(name)).collect()))
         }
         (Some(_), Some(_)) => Err(Error::Item("`channel` and `channels` exclude one another")),
         (None, None) => Err(Error::Item("`channel` or `channels` is missing")),
@@ -223,14 +223,22 @@ fn payload(item: &Item<'_>, body: &Bytes) -> Result<Bytes, Error> {
             Ok(own(data, body, body.len()))
         }
         (None, Some(text), None) => Ok(Bytes::copy_from_slice(text.as_bytes())),
-        (None, None, Some(base64)) => match STANDARD.decode(base64.as_bytes()) {
+        (None, None, Some(base64)) => match BASE64.decode(base64.as_bytes()) {
             Ok(bytes) => Ok(bytes.into()),
-            Err(_) => Err(Error::Item("`base64` is not base64 with padding")),
+            Err(_) => Err(Error::Item("`base64` is not base64 (RFC 4648 §4)")),
         },
         (None, None, None) => Err(Error::Item("one of `data`, `text` and `base64` is missing")),
         _ => Err(Error::Item("`data`, `text` and `base64` exclude one another")),
     }
 }
+
+/// Takes what encoders differ in: padding or none, and loose bits at the end.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// The texts of an array's items, at most `max`: the rest is not even kept.
 pub(crate) fn parse_array(body: &[u8], max: usize) -> Result<Vec<&RawValue>, Error> {

@@ -62,6 +62,8 @@ pub(crate) enum Verdict {
 /// One transport's life.
 pub(crate) struct Connection {
     pub(super) session: Arc<Session>,
+    /// Its number in the session.
+    pub(super) number: u64,
     pub(super) dialect: Dialect,
     pub(super) principal: Principal,
     pub(super) aliases: IncomingAliases,
@@ -84,12 +86,14 @@ impl Connection {
     pub(crate) fn new(
         now: Instant,
         session: Arc<Session>,
+        number: u64,
         principal: Principal,
         terms: &Negotiated,
         auth_method: Option<Box<str>>,
     ) -> Self {
         Self {
             session,
+            number,
             dialect: terms.dialect,
             principal,
             aliases: IncomingAliases::default(),
@@ -104,6 +108,10 @@ impl Connection {
             why: None,
             received: 0,
         }
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     pub(crate) fn dialect(&self) -> Dialect {
@@ -217,7 +225,7 @@ impl Connection {
         ack: codec::Ack,
         wire: &mut impl Wire,
     ) -> Result<(), DecodeError> {
-        if let Some((kind, reason)) = self.session.handle_ack(now_ms, kind, ack, wire)? {
+        if let Some((kind, reason)) = self.session.handle_ack(self.number, now_ms, kind, ack, wire)? {
             self.reply(kind, ack.packet_id, reason, None);
         }
         Ok(())
@@ -229,7 +237,9 @@ impl Connection {
                 return Err(DecodeError::protocol("session expiry was 0 in CONNECT and cannot be raised"));
             }
             let max = self.session.config().max_session_expiry_secs.unwrap_or(u32::MAX);
-            self.session.lock().expiry_secs = secs.min(max);
+            if let Some(mut state) = self.session.lock_as(self.number) {
+                state.expiry_secs = secs.min(max);
+            }
         }
         let end = if disconnect.reason == Reason::Success { End::Goodbye } else { End::Lost };
         self.closing = true;
@@ -257,10 +267,10 @@ impl Connection {
         let (reason, data, gone) = match verdict {
             Verdict::Continue(data) => (Reason::ContinueAuthentication, data, Vec::new()),
             Verdict::Done(principal, data) => {
-                let mut state = self.session.lock();
-                let gone = state.revoke(&principal);
-                state.principal = Some(principal.clone());
-                drop(state);
+                let gone = self.session.lock_as(self.number).map_or_else(Vec::new, |mut state| {
+                    state.principal = Some(principal.clone());
+                    state.revoke(&principal)
+                });
                 self.principal = principal;
                 (Reason::Success, data, gone)
             }

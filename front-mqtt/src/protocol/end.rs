@@ -58,9 +58,8 @@ pub(crate) struct Remains {
 impl Session {
     /// The connection with this number is over. `None`: another one has taken the session, which saw to it.
     pub(crate) fn handle_disconnected(&self, connection: u64, end: End) -> Option<Detached> {
-        let mut state = self.lock();
-        (state.connection == connection && state.online.is_some())
-            .then(|| state.handle_disconnected(self.shared(), end))
+        let mut state = self.lock_as(connection)?;
+        Some(state.handle_disconnected(self.shared(), end))
     }
 
     /// The delayed will's time has come, unless the client was back first.

@@ -16,6 +16,7 @@ mod alias;
 mod connecting;
 mod connection;
 mod convert;
+mod delivering;
 mod end;
 mod outbound;
 mod publishing;

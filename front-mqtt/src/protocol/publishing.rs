@@ -30,26 +30,8 @@ impl Connection {
             return Err(DecodeError::new(Reason::RetainNotSupported, "retained messages are not taken here"));
         }
         let channel = self.topic(packet, config.topic_alias_maximum)?;
-        if packet.qos == Qos::ExactlyOnce {
-            let state = session.lock();
-            match state.received.binary_search(&packet.packet_id) {
-                // Published already; the PUBREC was lost, or the client has not read it yet.
-                Ok(_) => {
-                    drop(state);
-                    self.reply(AckKind::PubRec, packet.packet_id, Reason::Success, None);
-                    return Ok(());
-                }
-                Err(_)
-                    if self.dialect.version.is_v5()
-                        && state.received.len() >= usize::from(config.receive_maximum) =>
-                {
-                    return Err(DecodeError::new(
-                        Reason::ReceiveMaximumExceeded,
-                        "more unfinished publishes than the receive maximum",
-                    ));
-                }
-                Err(_) => {}
-            }
+        if packet.qos == Qos::ExactlyOnce && !self.take(packet.packet_id)? {
+            return Ok(());
         }
         if is_for_the_broker_alone(&channel) || !self.principal.allows(Action::Publish, &channel) {
             if config.denied_publish == Denied::Disconnect {
@@ -72,6 +54,33 @@ impl Connection {
             qos: packet.qos,
         }));
         Ok(())
+    }
+
+    /// Notes a QoS 2 publish as taken, before it is published: a repeat on the client's next connection must
+    /// not overtake it. False if it is a repeat itself, or if another connection has the session.
+    fn take(&mut self, packet_id: u16) -> Result<bool, DecodeError> {
+        let session = self.session.clone();
+        let Some(mut state) = session.lock_as(self.number) else { return Ok(false) };
+        match state.received.binary_search(&packet_id) {
+            Ok(_) => {
+                drop(state);
+                self.reply(AckKind::PubRec, packet_id, Reason::Success, None);
+                Ok(false)
+            }
+            Err(_)
+                if self.dialect.version.is_v5()
+                    && state.received.len() >= usize::from(session.config().receive_maximum) =>
+            {
+                Err(DecodeError::new(
+                    Reason::ReceiveMaximumExceeded,
+                    "more unfinished publishes than the receive maximum",
+                ))
+            }
+            Err(place) => {
+                state.received.insert(place, packet_id);
+                Ok(true)
+            }
+        }
     }
 
     fn topic(&mut self, packet: &Publish<'_>, alias_maximum: u16) -> Result<Channel, DecodeError> {
@@ -111,31 +120,28 @@ impl Connection {
             Qos::ExactlyOnce => {
                 // A refused exchange ends with PUBREC in version 5; version 3 cannot refuse and goes on to
                 // PUBCOMP.
-                if !reason.is_error() || !self.dialect.version.is_v5() {
-                    let received = &mut self.session.lock().received;
-                    if let Err(place) = received.binary_search(&packet_id) {
-                        received.insert(place, packet_id);
-                    }
+                if reason.is_error() && self.dialect.version.is_v5() {
+                    self.release(packet_id);
                 }
                 self.reply(AckKind::PubRec, packet_id, reason, why);
             }
         }
     }
 
+    /// Frees the identifier of a QoS 2 publish; false if it was not in use.
+    fn release(&mut self, packet_id: u16) -> bool {
+        let Some(mut state) = self.session.lock_as(self.number) else { return false };
+        let Ok(place) = state.received.binary_search(&packet_id) else { return false };
+        state.received.remove(place);
+        if state.received.is_empty() {
+            state.received = Vec::new();
+        }
+        true
+    }
+
     /// PUBREL: the identifier is free again.
     pub(super) fn handle_pubrel(&mut self, ack: Ack) {
-        let mut state = self.session.lock();
-        let known = match state.received.binary_search(&ack.packet_id) {
-            Ok(place) => {
-                state.received.remove(place);
-                if state.received.is_empty() {
-                    state.received = Vec::new();
-                }
-                true
-            }
-            Err(_) => false,
-        };
-        drop(state);
+        let known = self.release(ack.packet_id);
         let reason = if known { Reason::Success } else { Reason::PacketIdentifierNotFound };
         self.reply(AckKind::PubComp, ack.packet_id, reason, None);
     }

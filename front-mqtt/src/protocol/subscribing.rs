@@ -12,6 +12,7 @@ use crate::codec::{
     self, DecodeError, FilterOptions, Reason, RetainHandling, Subscribe, Unsubscribe, channel_filter,
     split_share,
 };
+use crate::config::DeniedSubscribe;
 use crate::error::subscribe_reason;
 
 /// A SUBSCRIBE on its way into the broker.
@@ -64,7 +65,7 @@ impl Connection {
     pub(super) fn handle_subscribe(&mut self, packet: &Subscribe<'_>) -> Result<(), DecodeError> {
         let mut subscribing =
             Subscribing { packet_id: packet.packet_id, reasons: Vec::new(), accepted: Vec::new() };
-        self.session.park();
+        self.session.park(self.number);
         for (index, (name, options)) in packet.filters().enumerate() {
             let reason = match self.place(index, name, options, packet.subscription_id.unwrap_or(0))? {
                 Ok((accepted, granted)) => {
@@ -92,12 +93,16 @@ impl Connection {
             return Err(DecodeError::protocol("no local on a shared subscription"));
         }
         if !self.principal.allows_filter(Action::Subscribe, &target.filter) {
-            return Ok(Err(Reason::NotAuthorized));
+            return Ok(Err(match self.session.config().denied_subscribe {
+                DeniedSubscribe::NotAuthorized => Reason::NotAuthorized,
+                DeniedSubscribe::Unspecified => Reason::UnspecifiedError,
+            }));
         }
         let config = self.session.config();
         options.qos = grant(options.qos, config);
-        let placed =
-            self.session.lock().subscriptions.place(name, &options, id, shared, config.max_subscriptions);
+        let placed = self.session.lock_as(self.number).and_then(|mut state| {
+            state.subscriptions.place(name, &options, id, shared, config.max_subscriptions)
+        });
         let (tag, new) = match placed {
             Some(Placed::New(tag)) => (tag, true),
             Some(Placed::Replaced(tag)) => (tag, false),
@@ -126,22 +131,25 @@ impl Connection {
     ) {
         for accepted in subscribing.accepted {
             let Some(error) = accepted.failed else { continue };
-            if accepted.new {
-                self.session.lock().subscriptions.remove(&accepted.name);
+            if accepted.new
+                && let Some(mut state) = self.session.lock_as(self.number)
+            {
+                state.subscriptions.remove(&accepted.name);
             }
             if let Some(reason) = subscribing.reasons.get_mut(accepted.index) {
                 *reason = subscribe_reason(&error);
             }
         }
         let suback = codec::suback(self.dialect, subscribing.packet_id, &subscribing.reasons);
-        self.session.unpark(now_ms, &suback, wire);
+        self.session.unpark(self.number, now_ms, &suback, wire);
     }
 
     pub(super) fn handle_unsubscribe(&mut self, packet: &Unsubscribe<'_>) {
         let mut reasons = Vec::new();
         let mut gone = Vec::new();
         for name in packet.filters() {
-            let held = self.session.lock().subscriptions.remove(name);
+            let held =
+                self.session.lock_as(self.number).and_then(|mut state| state.subscriptions.remove(name));
             reasons.push(match (held, target(name)) {
                 (Some(held), Ok(target)) => {
                     gone.push((target, held.filter, held.tag));

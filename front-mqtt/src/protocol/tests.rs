@@ -98,7 +98,7 @@ impl Client {
         let terms = negotiate(&connect, Framing::Raw, &world.shared.config, || "x".into()).unwrap();
         let principal = Principal::anonymous(Rights::all());
         let mut wire = Record::default();
-        {
+        let number = {
             let mut state = session.lock();
             state.expiry_secs = terms.session_expiry_secs;
             state.key = Some(world.key);
@@ -106,8 +106,9 @@ impl Client {
             change(&mut online);
             let connack = terms.connack(&world.shared.config, false, None);
             state.handle_connected(&world.shared.config, 0, online, &connack, &mut wire);
-        }
-        let connection = Connection::new(now, session.clone(), principal, &terms, None);
+            state.connection
+        };
+        let connection = Connection::new(now, session.clone(), number, principal, &terms, None);
         Self { session, connection, wire }
     }
 
@@ -285,7 +286,7 @@ async fn a_publish_is_asked_of_the_broker_and_acknowledged_after_it() {
         panic!("no publish")
     };
     assert_eq!((publishing.packet_id, publishing.qos), (5, Qos::ExactlyOnce));
-    assert!(client.session.lock().received.is_empty(), "not taken before the broker has taken it");
+    assert_eq!(client.session.lock().received, [5], "a repeat must not overtake it");
     let receipt = Receipt { id: None, time_ms: 0, receivers: 1 };
     client.connection.handle_published(5, Qos::ExactlyOnce, &Ok(receipt));
     assert!(

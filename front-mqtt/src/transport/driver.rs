@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use broker_core::{Class, CloseReason, Echo, Outbox, PublishError, unix_ms};
+use broker_core::{Class, CloseReason, Echo, Outbox, PublishError, Qos, unix_ms};
 use bytes::Bytes;
 use link::{Event, Link};
 use tokio::time::Sleep;
@@ -24,8 +24,6 @@ pub(crate) struct Driver {
     inner: Arc<Inner>,
     connection: Connection,
     hosted: Arc<Hosted>,
-    /// The connection's number in its session.
-    number: u64,
     outbox: Arc<Outbox>,
     link: Link,
     input: Input,
@@ -42,7 +40,6 @@ pub(crate) struct Driver {
 pub(crate) struct Parts {
     pub(crate) connection: Connection,
     pub(crate) hosted: Arc<Hosted>,
-    pub(crate) number: u64,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) admission: Admission,
 }
@@ -71,12 +68,11 @@ enum Progress {
 
 impl Driver {
     pub(crate) fn new(inner: Arc<Inner>, parts: Parts, link: Link, input: Input) -> Self {
-        let Parts { connection, hosted, number, outbox, admission } = parts;
+        let Parts { connection, hosted, outbox, admission } = parts;
         Self {
             inner,
             connection,
             hosted,
-            number,
             outbox,
             link,
             input,
@@ -101,9 +97,15 @@ impl Driver {
     }
 
     fn finish(self, end: End) -> Pin<Box<impl Future<Output = ()> + Send>> {
-        let Self { inner, hosted, number, admission, connection, link, .. } = self;
+        let Self { inner, hosted, admission, connection, link, refused, .. } = self;
         inner.counters.received.add(connection.received_publishes());
-        inner.conclude(&hosted, number, end);
+        inner.conclude(&hosted, connection.number(), end);
+        // A QoS 2 publish was taken when it came: its repeat would be answered and not published.
+        if let Some((publishing, _)) = refused.map(|refused| *refused)
+            && publishing.qos == Qos::ExactlyOnce
+        {
+            inner.publish_later(publishing.publish.from(hosted.subscriber.key(), Echo::Deliver));
+        }
         let linger = inner.shared.config.linger;
         // The session may be over: its subscriptions must not wait for a client that lingers.
         drop((hosted, connection, inner));

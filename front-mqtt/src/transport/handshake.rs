@@ -140,17 +140,17 @@ impl Handshake {
             entered.hosted.subscriber.set_online(true);
         }
         let method = connect.auth_method.map(Into::into);
-        let mut connection =
-            Connection::new(Instant::now(), entered.hosted.session.clone(), principal, &terms, method);
+        let mut connection = Connection::new(
+            Instant::now(),
+            entered.hosted.session.clone(),
+            entered.connection,
+            principal,
+            &terms,
+            method,
+        );
         connection.expire(Instant::now(), unix_ms());
         inner.counters.connects.add(1);
-        Ok(Parts {
-            connection,
-            hosted: entered.hosted,
-            number: entered.connection,
-            outbox: self.outbox.clone(),
-            admission,
-        })
+        Ok(Parts { connection, hosted: entered.hosted, outbox: self.outbox.clone(), admission })
     }
 
     /// Who is it? With the mechanism's last word, if one was used.

@@ -98,6 +98,7 @@ fn event(id: Option<MessageId>, name: Option<&str>, data: &[u8]) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const ID: MessageId = MessageId { epoch: 723, offset: 18 };
 
@@ -117,6 +118,49 @@ mod tests {
         ];
         for (data, expected) in cases {
             assert_eq!(event(None, None, data.as_bytes()), expected, "{data:?}");
+        }
+    }
+
+    /// An event as a reader sees it (HTML Standard, "Interpreting an event stream").
+    fn read(stream: &str) -> Vec<(Option<String>, String, String)> {
+        let (mut id, mut name, mut data) = (None, String::new(), None::<String>);
+        let mut events = Vec::new();
+        let stream = stream.replace("\r\n", "\n").replace('\r', "\n");
+        for line in stream.split('\n') {
+            if line.is_empty() {
+                if let Some(data) = data.take() {
+                    events.push((id.clone(), std::mem::take(&mut name), data));
+                }
+                name.clear();
+                continue;
+            }
+            let (field, value) = line.split_once(':').unwrap_or((line, ""));
+            let value = value.strip_prefix(' ').unwrap_or(value);
+            match field {
+                "id" => id = Some(value.to_owned()),
+                "event" => value.clone_into(&mut name),
+                "data" => match &mut data {
+                    Some(data) => *data = format!("{data}\n{value}"),
+                    None => data = Some(value.to_owned()),
+                },
+                _ => {}
+            }
+        }
+        events
+    }
+
+    proptest! {
+        #[test]
+        fn a_reader_sees_what_was_sent(
+            data in "[a :\u{e9}\r\n]{0,20}|(\r?\n?(id|event|data|retry|):? ?x){0,4}",
+            name in proptest::option::of("[a-z: ]{1,5}"),
+        ) {
+            let sent = event(Some(ID), name.as_deref(), data.as_bytes());
+            let seen = read(std::str::from_utf8(&sent).unwrap());
+            // A reader knows one line end only.
+            let data = data.replace("\r\n", "\n").replace('\r', "\n");
+            let expected = (Some(ID.to_string()), name.unwrap_or_default(), data);
+            prop_assert_eq!(seen, vec![expected]);
         }
     }
 

@@ -59,8 +59,14 @@ pub(crate) fn parse(
     };
     // The header is newer than the address, which a reconnecting browser repeats.
     let header = headers.get("last-event-id").map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
-    let last_event_id = header.or(id).map(|id| id.trim().to_owned()).filter(|id| !id.is_empty());
+    let last_event_id = header.or(id).map(|id| shorten(&id)).filter(|id| !id.is_empty());
     Ok(StreamRequest { filters, format: format.unwrap_or(default_format), last_event_id, retained })
+}
+
+/// The part of an id that is worth repeating in a `gap`: ours are shorter, and nobody else's matters.
+fn shorten(id: &str) -> String {
+    const MAX_CHARS: usize = 128;
+    id.trim().chars().take(MAX_CHARS).collect()
 }
 
 fn parse_format(value: &str) -> Result<Format, Refusal> {

@@ -11,6 +11,9 @@ use super::Dial;
 use crate::dialect::{Event, Session};
 use crate::sys::poller::{Interest, Poller, Ready};
 
+/// Ports looked at beyond the one that was asked for.
+const MAX_PORTS_TRIED: u16 = 64;
+
 /// What a step did to the connection.
 pub(super) enum Progress {
     Alive,
@@ -51,9 +54,7 @@ impl Connection {
         let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
         sockopt::set_tcp_nodelay(&socket, true)?;
         if let Some(source) = dial.source {
-            // Ports of earlier rounds in TIME_WAIT stay usable.
-            sockopt::set_socket_reuseaddr(&socket, true)?;
-            bind(&socket, &SocketAddrV4::new(source, 0))?;
+            bind_near(&socket, source)?;
         }
         let (phase, interest) = match connect(&socket, &dial.target) {
             Ok(()) => (Phase::Opening, Interest::Read),
@@ -197,6 +198,21 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// Binds to `source`, or to the first free port after it.
+fn bind_near(socket: &OwnedFd, source: SocketAddrV4) -> io::Result<()> {
+    sockopt::set_socket_reuseaddr(socket, true)?;
+    let mut refused = Errno::ADDRINUSE;
+    for step in 0..MAX_PORTS_TRIED {
+        let port = source.port().saturating_add(step);
+        match bind(socket, &SocketAddrV4::new(*source.ip(), port)) {
+            Ok(()) => return Ok(()),
+            Err(Errno::ADDRINUSE) => {}
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused.into())
 }
 
 fn watch_ready(phase: &mut Phase, event: Event<'_>, on: &mut dyn FnMut(Event<'_>)) {

@@ -3,7 +3,7 @@
 mod connection;
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -38,8 +38,8 @@ pub(crate) struct RampLimits {
 /// A connection to be opened.
 pub(crate) struct Dial {
     pub(crate) target: SocketAddr,
-    /// Local address to come from, so that one address does not run out of ports.
-    pub(crate) source: Option<Ipv4Addr>,
+    /// Local address and port to come from; the next free port if that one is taken.
+    pub(crate) source: Option<SocketAddrV4>,
     pub(crate) session: Box<dyn Session>,
 }
 

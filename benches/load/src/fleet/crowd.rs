@@ -33,7 +33,6 @@ pub(super) struct Crowd {
     accepted: u64,
     events: u64,
     tally: Tally,
-    stalled_closed: u64,
     reasons: Vec<String>,
 }
 
@@ -62,7 +61,6 @@ impl Crowd {
             accepted: 0,
             events: 0,
             tally: Tally::default(),
-            stalled_closed: 0,
             reasons: Vec::new(),
         }
     }
@@ -84,10 +82,6 @@ impl Crowd {
     /// Publishes answered with success so far.
     pub(super) fn accepted(&self) -> u64 {
         self.accepted
-    }
-
-    pub(super) fn stalled_closed(&self) -> u64 {
-        self.stalled_closed
     }
 
     pub(super) fn reasons(&self) -> &[String] {
@@ -177,8 +171,8 @@ impl Observer for Crowd {
     fn broken(&mut self, connection: usize, reason: &str) {
         self.events += 1;
         match self.listeners.get_mut(connection) {
-            Some(listener) if listener.stalled => self.stalled_closed += 1,
-            Some(listener) if listener.broken => {}
+            // Cutting off who does not read is the server's right.
+            Some(listener) if listener.stalled || listener.broken => {}
             Some(listener) => {
                 listener.broken = true;
                 self.tally.faults.broken += 1;

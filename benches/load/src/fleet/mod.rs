@@ -11,7 +11,8 @@ mod worker;
 
 use std::collections::HashSet;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::ops::Range;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,8 @@ pub(crate) use worker::run as run_worker;
 
 /// Connections one process takes before another is started.
 pub(crate) const MAX_PER_PROCESS: usize = 18_000;
+/// Ports connections come from; servers listen on 127.0.0.1 only, which is never a source.
+const SOURCE_PORTS: Range<u16> = 10_000..60_000;
 /// Silence after which missing deliveries are given up as lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -45,8 +48,11 @@ pub(crate) struct Plan {
     pub(crate) subscribers: usize,
     /// Every how many-th subscriber never reads; 0 for none.
     pub(crate) stalled_every: usize,
-    /// Addresses 127.0.0.2 and up that connections come from.
+    /// Addresses 127.0.0.2 and up that connections come from; 0 leaves it to the kernel.
     pub(crate) sources: u8,
+    /// Number of the first address and port pair; fleets that follow one another take different ones, so that none
+    /// meets the TIME_WAIT of another.
+    pub(crate) first_slot: u64,
     pub(crate) in_flight: usize,
     /// This process takes the subscribers whose number has this remainder ...
     pub(crate) process: usize,
@@ -78,10 +84,14 @@ impl Plan {
         self.stalled_every > 0 && subscriber % self.stalled_every == self.stalled_every - 1
     }
 
-    /// Spread over every bit of the number, so that no lane or channel gets one address.
-    fn source(&self, subscriber: usize) -> Option<Ipv4Addr> {
-        (self.sources > 0)
-            .then(|| Ipv4Addr::new(127, 0, 0, 2 + (subscriber % usize::from(self.sources)) as u8))
+    /// Where a subscriber connects from. Chosen here, because the kernel's own search for a free port becomes slow
+    /// once many ports are in use or in TIME_WAIT.
+    fn source(&self, subscriber: usize) -> Option<SocketAddrV4> {
+        let addresses = u64::from(self.sources);
+        let slot = self.first_slot + subscriber as u64;
+        let host = 2 + slot.checked_rem(addresses)? as u8;
+        let port = SOURCE_PORTS.start + (slot / addresses % SOURCE_PORTS.len() as u64) as u16;
+        Some(SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, host), port))
     }
 
     /// Per channel, in how many processes other than the first somebody reads it.
@@ -266,11 +276,6 @@ impl Fleet {
     /// Why connections broke, a few of them.
     pub(crate) fn reasons(&self) -> &[String] {
         self.crowd.reasons()
-    }
-
-    /// Subscribers that stopped reading and that the server has since cut off (those of this process).
-    pub(crate) fn stalled_closed(&self) -> u64 {
-        self.crowd.stalled_closed()
     }
 
     /// Local addresses of subscribers that stopped reading (those of this process).

@@ -24,7 +24,7 @@ use crate::measure::tally::Tally;
 use crate::report::{Outcome, Report};
 use crate::server::{Launcher, Server, Target};
 use crate::sys::affinity::Cpus;
-use crate::sys::clock::Deadline;
+use crate::sys::clock::{Deadline, now_ns};
 
 /// Pause between the last subscription and the first message, for servers that answer before they subscribe.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -33,6 +33,8 @@ const RAMP_LIMIT: Duration = Duration::from_secs(60);
 
 /// Numbers fleets, so that each has channels of its own.
 static NEXT_EPOCH: AtomicU32 = AtomicU32::new(0);
+/// Source ports are numbered by the clock, 50,000 a second: more than can be opened, so no two fleets meet.
+const SLOT_NS: u64 = 20_000;
 
 /// What every scenario needs to know about this machine and run.
 #[derive(Clone, Debug)]
@@ -63,6 +65,7 @@ impl Setup {
             subscribers,
             stalled_every: 0,
             sources: self.sources,
+            first_slot: now_ns() / SLOT_NS,
             in_flight: self.in_flight_connects,
             process: 0,
             processes,

@@ -47,13 +47,14 @@ impl Slow {
         let early = fleet.tally()?.faults;
         fleet.reset()?;
         let before = server.processes.private_bytes()?;
-        let (mut memory, mut private_bytes) = (SendMemory::default(), 0);
+        let (mut memory, mut private_bytes, mut closed) = (SendMemory::default(), 0, 0);
         let stalled = fleet.stalled_addresses();
         for _ in 0..SAMPLES {
             let load = Load { messages: self.messages.div_ceil(SAMPLES), ..load };
             fleet.run(load, deadline)?;
             if stalled_every > 0 {
                 let sample = send_memory(server.address, &stalled)?;
+                closed = stalled.len() as u64 - sample.established.min(stalled.len() as u64);
                 if sample.max_bytes >= memory.max_bytes {
                     memory = sample;
                 }
@@ -62,7 +63,7 @@ impl Slow {
         }
         let mut tally = fleet.tally()?;
         tally.faults += early;
-        let (closed, reasons) = (fleet.stalled_closed(), fleet.reasons().to_vec());
+        let reasons = fleet.reasons().to_vec();
         fleet.disconnect()?;
         Ok(Run { tally, memory, private_bytes, closed, reasons })
     }

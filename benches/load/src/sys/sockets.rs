@@ -9,6 +9,8 @@ use std::process::Command;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SendMemory {
     pub(crate) sockets: u64,
+    /// Those that the server has not closed.
+    pub(crate) established: u64,
     /// Largest `t` + `w` of one socket, bytes.
     pub(crate) max_bytes: u64,
     /// Sum of `t` + `w`, bytes.
@@ -45,6 +47,7 @@ fn sum(listing: &str, peers: &HashSet<SocketAddr>) -> SendMemory {
             .filter_map(|digits| digits.parse::<u64>().ok())
             .sum::<u64>();
         memory.sockets += 1;
+        memory.established += u64::from(line.starts_with("ESTAB"));
         memory.sum_bytes += bytes;
         memory.max_bytes = memory.max_bytes.max(bytes);
     }
@@ -58,9 +61,12 @@ mod tests {
     #[test]
     fn only_the_named_peers_count_and_only_t_and_w() {
         let listing = "ESTAB 0 88 127.0.0.1:80 127.0.0.2:5 skmem:(r0,rb131072,t768,tb87040,f1280,w2816,o0,bl0,d0)\n\
+                       FIN-WAIT-1 0 9 127.0.0.1:80 127.0.0.2:7 skmem:(r0,rb131072,t0,tb87040,f0,w100,o0,bl0,d0)\n\
                        ESTAB 0 0 127.0.0.1:80 127.0.0.2:6 skmem:(r0,rb131072,t9,tb87040,f0,w9,o0,bl0,d0)\n";
-        let peers = HashSet::from(["127.0.0.2:5".parse().expect("an address")]);
+        let peers = ["127.0.0.2:5", "127.0.0.2:7"].map(|text| text.parse().expect("an address"));
+        let peers = HashSet::from(peers);
         let memory = sum(listing, &peers);
-        assert_eq!((memory.sockets, memory.max_bytes, memory.sum_bytes), (1, 3_584, 3_584));
+        assert_eq!((memory.sockets, memory.established), (2, 1));
+        assert_eq!((memory.max_bytes, memory.sum_bytes), (3_584, 3_684));
     }
 }

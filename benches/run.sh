@@ -1,0 +1,67 @@
+#!/bin/sh
+# Measures every row of benches/RESULTS.md and keeps what the commands print under target/results.
+#   benches/run.sh [ROW...]      rows: machine fanout storm idle slow publish latency core callgrind; default all
+# About 40 minutes on two cores. Needs: valgrind, iproute2 (ss), nginx and libnginx-mod-nchan (Debian).
+set -eu
+cd "$(dirname "$0")/.."
+results=target/results
+load=target/release/fanwire-load
+mkdir -p "$results"
+rows=${*:-machine fanout storm idle slow publish latency core callgrind}
+
+cargo build --release -p fanwire -p fanwire-load -p fanwire-benches
+
+run() { # name, command...
+    name=$1
+    shift
+    { echo "\$ $*" && "$@" && echo; } 2>&1 | tee -a "$results/$name.txt"
+}
+
+for row in $rows; do
+    rm -f "$results/$row.txt"
+    echo "# $row, load average $(cut -d' ' -f1-3 /proc/loadavg)" | tee "$results/$row.txt"
+    case $row in
+    machine)
+        run machine date -u +%F
+        run machine uname -srm
+        run machine sh -c 'grep -m1 "model name" /proc/cpuinfo; nproc; ulimit -Hn; rustc --version; nginx -v'
+        run machine git rev-parse --short HEAD
+        ;;
+    fanout)
+        run fanout $load compare --rounds 7 --target floor --target fanwire --target nchan
+        ;;
+    storm)
+        run storm $load storm --rounds 7 --target nchan --target fanwire
+        run storm $load storm --connections 19000 --cycles 20 --time-limit 300 --target fanwire
+        ;;
+    idle)
+        run idle $load idle --rounds 5 --target fanwire
+        run idle $load idle --target nchan
+        ;;
+    slow)
+        run slow $load slow --rounds 3 --target fanwire
+        run slow $load slow --subscribers 1000 --payload 8192 --messages 400 --target fanwire --target nchan
+        ;;
+    publish)
+        run publish $load publish --rounds 7 --target 'bare-hyper:sse=target/release/bare-hyper {address}' \
+            --target fanwire --target nchan
+        ;;
+    latency)
+        run latency $load open-loop --rounds 3 --subscribers 1000 --rate 20 --messages 400 --target floor \
+            --target fanwire --target nchan
+        run latency $load open-loop --rounds 3 --rate 5 --messages 100 --target floor --target fanwire --target nchan
+        ;;
+    core)
+        for bench in publish matching subscribe; do
+            run core cargo bench -p fanwire-benches --bench $bench -- --noplot
+        done
+        ;;
+    callgrind)
+        run callgrind benches/callgrind.sh
+        ;;
+    *)
+        echo "unknown row $row" >&2
+        exit 2
+        ;;
+    esac
+done

@@ -1,0 +1,202 @@
+//! `/meta/handshake`: from credentials to a session.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use broker_core::{Credentials, OutboxConfig, Policy as OutboxPolicy, Principal, unix_ms};
+use serde_json::value::RawValue;
+
+use super::{Caller, Outcome};
+use crate::codec::id::ClientId;
+use crate::codec::message::Message;
+use crate::codec::reply::{Advice, Common, Reconnect};
+use crate::config::{Config, Transport};
+use crate::error::Fault;
+use crate::front::Shared;
+use crate::mailbox::{Common as MailboxCommon, Mailbox};
+use crate::policy::HandshakeDenial;
+use crate::protocol::queue::QueueLimits;
+use crate::protocol::timesync::Timesync;
+use crate::protocol::{Options, Session, handshake};
+use crate::registry::{Capacity, Member};
+use crate::replies;
+
+impl Shared {
+    pub(super) async fn handshake(
+        &self,
+        message: &Message<'_>,
+        caller: &mut Caller<'_>,
+        outcome: &mut Outcome,
+    ) -> Result<(), Fault> {
+        let now = Instant::now();
+        let config = self.config();
+        let refuse = |fault: Fault, advice: Advice, outcome: &mut Outcome| {
+            self.counters().refused_handshake();
+            self.refuse(message, &fault, advice, outcome);
+            Ok(())
+        };
+        let negotiated = match handshake::negotiate(message, &config.transports, &config.extensions) {
+            Ok(negotiated) => negotiated,
+            Err(fault) => return refuse(fault, Advice::NONE, outcome),
+        };
+        if self.is_closing() {
+            let advice = Advice { interval_ms: Some(1000), ..Advice::new(Reconnect::Handshake) };
+            return refuse(Fault::Closed, advice, outcome);
+        }
+        let (token, user) = (handshake::token(message), handshake::user(message));
+        let mut credentials = caller.credentials;
+        if let Some(token) = &token {
+            credentials = Credentials { token: Some(token), user: None, password: None, ..credentials };
+        } else if let Some((user, password)) = &user {
+            credentials = Credentials {
+                user: Some(user),
+                password: Some(password.as_bytes()),
+                token: None,
+                ..credentials
+            };
+        }
+        let principal = match self.policy.can_handshake(credentials, message.ext.map(RawValue::get)).await {
+            Ok(principal) => principal,
+            Err(denial) => {
+                let reconnect = match denial {
+                    HandshakeDenial::Refused => Reconnect::None,
+                    HandshakeDenial::TryAgain | HandshakeDenial::Unavailable => Reconnect::Handshake,
+                };
+                let interval_ms = (denial == HandshakeDenial::Unavailable).then_some(1000);
+                let advice = Advice { interval_ms, ..Advice::new(reconnect) };
+                return refuse(Fault::HandshakeDenied, advice, outcome);
+            }
+        };
+        let address = caller.remote.map(|remote| remote.ip());
+        let capacity =
+            Capacity { max_sessions: config.max_sessions, max_per_address: config.max_sessions_per_address };
+        let Ok(id) = ClientId::random() else {
+            return refuse(Fault::Busy, Advice::new(Reconnect::Handshake), outcome);
+        };
+        if self.registry.reserve(address, capacity).is_err() {
+            let advice = Advice { interval_ms: Some(5000), ..Advice::new(Reconnect::Handshake) };
+            return refuse(Fault::TooManySessions, advice, outcome);
+        }
+
+        let timing = config.timing_for(caller.transport);
+        let mut session = Session::new(now, Arc::clone(&self.common.options), timing, caller.transport);
+        if let Some(end) = credentials_end(&principal, now) {
+            session.limit_to(end);
+        }
+        if negotiated.ack {
+            session.enable_ack();
+        }
+        let unborn = caller.socket.as_mut().and_then(|socket| socket.unborn.take());
+        let (mailbox, subscriber, own) = match unborn {
+            Some((mailbox, subscriber)) => {
+                mailbox.begin(session, Some(principal.clone()), negotiated.replay);
+                (mailbox, subscriber, true)
+            }
+            None => {
+                let mailbox = Arc::new(Mailbox::new(Arc::clone(&self.common), session));
+                mailbox.with(|state| state.set_replay_in_ext(negotiated.replay));
+                let subscriber =
+                    self.broker.attach_as(Arc::clone(&mailbox) as _, outbox_config(config), &principal);
+                (mailbox, Arc::new(subscriber), false)
+            }
+        };
+        let browser = caller.browser.map(Box::from);
+        let member =
+            Arc::new(Member::new(id, mailbox, subscriber, principal, browser, address, negotiated.replay));
+        self.registry.insert(Arc::clone(&member));
+        self.tell(|listener| listener.opened(&member.id, &member.principal));
+        self.counters().shook_hands();
+        outcome.shook_hands = true;
+
+        let timesync = message
+            .ext
+            .filter(|_| config.extensions.timesync)
+            .and_then(|ext| Timesync::read(ext, now, unix_ms()))
+            .and_then(|timesync| timesync.answer(Instant::now()));
+        let (late, batch) = if config.deliver_during_handshake {
+            member.mailbox.with(|state| state.session.poll_handshake_events())
+        } else {
+            (Vec::new(), None)
+        };
+        let batch = batch.and_then(|batch| i64::try_from(batch).ok());
+        let advice = Advice::retry(timing, config.handshake_reconnect);
+        let timestamp = replies::timestamp(config);
+        let common = Common {
+            channel: message.channel.map(RawValue::get),
+            id: message.id.map(RawValue::get),
+            error: None,
+            advice: Some(advice),
+            timestamp: timestamp.as_deref(),
+        };
+        outcome.reply(&common, |object| {
+            object.text("version", "1.0").text("minimumVersion", "1.0");
+            object.raw("supportedConnectionTypes", &self.connection_types);
+            object.text("clientId", &id.to_string());
+            if !late.is_empty() {
+                object.number("x-messages", i64::try_from(late.len()).unwrap_or(i64::MAX));
+            }
+            if negotiated.ack || negotiated.replay || timesync.is_some() {
+                object.object("ext", |ext| {
+                    match batch {
+                        Some(batch) if negotiated.ack => {
+                            ext.object("ack", |ack| {
+                                ack.flag("enabled", true).number("batch", batch);
+                            });
+                        }
+                        _ if negotiated.ack => _ = ext.flag("ack", true),
+                        _ => {}
+                    }
+                    if negotiated.replay {
+                        ext.flag("replay", true);
+                    }
+                    if let Some(fields) = timesync {
+                        ext.object("timesync", |timesync| replies::put_timesync(timesync, fields));
+                    }
+                });
+            }
+        });
+        outcome.late_events = late;
+        if let Some(socket) = &mut caller.socket {
+            if let Some(previous) = socket.member.replace(Arc::clone(&member)) {
+                previous.mailbox.leave_socket(now);
+            }
+            socket.held_until = None;
+            socket.socket.own = own;
+            member.mailbox.bind(now, socket.socket.clone());
+        }
+        Ok(())
+    }
+}
+
+/// The bounds that a session and the outbox of its socket share.
+pub(crate) fn outbox_config(config: &Config) -> OutboxConfig {
+    OutboxConfig {
+        max_messages: config.max_queue_messages,
+        max_bytes: config.max_queue_bytes,
+        policy: OutboxPolicy::Disconnect,
+    }
+}
+
+/// The state machine's part of the configuration.
+pub(crate) fn session_options(config: &Config) -> Options {
+    Options {
+        limits: QueueLimits { max_messages: config.max_queue_messages, max_bytes: config.max_queue_bytes },
+        deliver_only: config.meta_connect_deliver_only,
+        max_processing: config.max_processing,
+        max_client_timeout: config.max_client_timeout,
+        activity: config.extensions.activity,
+        tells_max_interval: config.handshake_reconnect,
+    }
+}
+
+/// A session that nobody has shaken hands for yet; its socket's mailbox needs something to hold.
+pub(crate) fn unborn_session(common: &MailboxCommon, now: Instant) -> Session {
+    let timing = common.config.timing_for(Transport::WebSocket);
+    Session::new(now, Arc::clone(&common.options), timing, Transport::WebSocket)
+}
+
+/// When a principal's credentials run out, on the clock of sessions.
+fn credentials_end(principal: &Principal, now: Instant) -> Option<Instant> {
+    let left = principal.expires_at_ms()?.saturating_sub(unix_ms());
+    now.checked_add(Duration::from_millis(left))
+}

@@ -1,0 +1,344 @@
+//! One request's messages, in order, against the sessions and the broker; a file for each kind of
+//! message.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use broker_core::Credentials;
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use crate::codec::channel::{self, Grammar, Meta, Target};
+use crate::codec::id::ClientId;
+use crate::codec::message::{self, Message};
+use crate::codec::object::Object;
+use crate::codec::reply::{Advice, Common, put_reply};
+use crate::config::Transport;
+use crate::error::{Denial, Fault};
+use crate::front::Shared;
+use crate::mailbox::{Mailbox, Socket};
+use crate::protocol::End;
+use crate::registry::Member;
+use crate::replies;
+
+mod connect;
+mod handshake;
+mod publish;
+mod subscribe;
+
+pub(crate) use handshake::{outbox_config, session_options, unborn_session};
+
+/// Messages of one batch handled before other tasks get their turn.
+const BEFORE_YIELD: usize = 64;
+
+/// Longest `id`, in bytes of JSON text.
+const MAX_ID_BYTES: usize = 1024;
+
+/// Who sent a request, and how.
+pub(crate) struct Caller<'a> {
+    pub(crate) transport: Transport,
+    /// The browser's cookie, over HTTP.
+    pub(crate) browser: Option<&'a str>,
+    pub(crate) remote: Option<SocketAddr>,
+    /// What HTTP's headers presented.
+    pub(crate) credentials: Credentials<'a>,
+    /// The socket, over WebSocket.
+    pub(crate) socket: Option<&'a mut SocketCaller>,
+}
+
+/// What a WebSocket knows of its sessions.
+pub(crate) struct SocketCaller {
+    /// Made with the socket, until a handshake turns it into a session.
+    pub(crate) unborn: Option<(Arc<Mailbox>, Arc<broker_core::Subscriber>)>,
+    pub(crate) socket: Socket,
+    /// The session that shook hands here, or that the first message named.
+    pub(crate) member: Option<Arc<Member>>,
+    /// When the held connect's time is over.
+    pub(crate) held_until: Option<Instant>,
+}
+
+/// What a request comes to.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    /// Reply objects with commas between them.
+    pub(crate) replies: Vec<u8>,
+    pub(crate) count: usize,
+    /// Events that go before the replies.
+    pub(crate) events: Vec<Bytes>,
+    /// Events that go after them (a handshake's).
+    pub(crate) late_events: Vec<Bytes>,
+    /// A connect that is to be held.
+    pub(crate) held: Option<HeldConnect>,
+    /// A session was made, so the browser needs its cookie.
+    pub(crate) shook_hands: bool,
+}
+
+/// A connect that waits.
+pub(crate) struct HeldConnect {
+    pub(crate) member: Arc<Member>,
+    pub(crate) token: u64,
+}
+
+impl Outcome {
+    fn reply(&mut self, common: &Common<'_>, fill: impl FnOnce(&mut Object<'_>)) {
+        if self.count > 0 {
+            self.replies.push(b',');
+        }
+        self.count += 1;
+        put_reply(&mut self.replies, common, fill);
+    }
+
+    /// All that is to be written, in order. The replies stand as one, commas included.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        let replies = (self.count > 0).then_some(&self.replies[..]);
+        let events = self.events.iter().map(|event| &event[..]);
+        events.chain(replies).chain(self.late_events.iter().map(|event| &event[..]))
+    }
+
+    pub(crate) fn raw_reply(&mut self, object: &[u8]) {
+        if self.count > 0 {
+            self.replies.push(b',');
+        }
+        self.count += 1;
+        self.replies.extend_from_slice(object);
+    }
+}
+
+impl Shared {
+    /// Handles a batch. `source` holds the text that the messages borrow from.
+    pub(crate) async fn handle_batch(
+        &self,
+        source: &Bytes,
+        messages: &[Message<'_>],
+        caller: &mut Caller<'_>,
+    ) -> Outcome {
+        let mut outcome = Outcome::default();
+        // A handshake is alone in its request: what came with it is not applied.
+        let shake = messages.iter().find(|message| is_handshake(message));
+        let messages = shake.map_or(messages, std::slice::from_ref);
+        let mut touched: Vec<Arc<Member>> = Vec::new();
+        for (index, message) in messages.iter().enumerate() {
+            if index % BEFORE_YIELD == BEFORE_YIELD - 1 {
+                tokio::task::yield_now().await;
+            }
+            let now = Instant::now();
+            let result = match self.address(message) {
+                Ok(Target::Meta(Meta::Handshake)) => self.handshake(message, caller, &mut outcome).await,
+                Ok(target) => {
+                    self.with_session(
+                        now,
+                        source,
+                        message,
+                        target,
+                        messages.len() == 1,
+                        caller,
+                        &mut touched,
+                        &mut outcome,
+                    )
+                    .await
+                }
+                Err(fault) => Err(fault),
+            };
+            if let Err(fault) = result {
+                self.fail(message, &fault, &mut outcome);
+            }
+        }
+        let now = Instant::now();
+        for member in touched {
+            let (events, due) = member.mailbox.with(|state| {
+                state.session.end_request();
+                let carries = caller.transport == Transport::LongPolling && state.socket.is_none();
+                let events = if carries { state.session.poll_events(now) } else { Vec::new() };
+                (events, state.session.is_due(now))
+            });
+            outcome.events.extend(events);
+            if due {
+                member.mailbox.write(now);
+            }
+        }
+        outcome
+    }
+
+    /// Where a message goes, once its common fields are checked.
+    fn address(&self, message: &Message<'_>) -> Result<Target, Fault> {
+        let name = message.channel.ok_or(Fault::ChannelMissing)?;
+        let name = message::string(name).ok_or(Fault::ChannelInvalid)?;
+        let target = channel::parse(&name, self.config().grammar).map_err(|_| Fault::ChannelInvalid)?;
+        if message.id.is_some_and(|id| !is_legal_id(id, self.config().grammar)) {
+            return Err(Fault::MessageIdInvalid);
+        }
+        Ok(target)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the one place where a request's parts meet")]
+    async fn with_session(
+        &self,
+        now: Instant,
+        source: &Bytes,
+        message: &Message<'_>,
+        target: Target,
+        alone: bool,
+        caller: &mut Caller<'_>,
+        touched: &mut Vec<Arc<Member>>,
+        outcome: &mut Outcome,
+    ) -> Result<(), Fault> {
+        let member = match self.identify(message, caller) {
+            Ok(member) => member,
+            Err(Fault::SessionUnknown) if self.config().publish_without_session => match target {
+                Target::Broadcast(channel) => {
+                    let principal = self.anonymous(caller).await?;
+                    self.publish(source, message, channel, &principal, None)?;
+                    self.succeed(message, outcome, |_| {});
+                    return Ok(());
+                }
+                _ => return Err(Fault::SessionUnknown),
+            },
+            Err(fault) => return Err(fault),
+        };
+        if target == Target::Meta(Meta::Connect) {
+            return self.connect(now, message, alone, member, caller, outcome);
+        }
+        if !touched.iter().any(|known| known.id == member.id) {
+            member.mailbox.with(|state| state.session.begin_request(now));
+            touched.push(Arc::clone(&member));
+        }
+        match target {
+            Target::Meta(Meta::Subscribe) => self.subscribe(message, &member, outcome),
+            Target::Meta(Meta::Unsubscribe) => self.unsubscribe(message, &member, outcome),
+            Target::Meta(Meta::Disconnect) => {
+                self.succeed(message, outcome, |_| {});
+                self.end(&member, End::Disconnected);
+                Ok(())
+            }
+            Target::Meta(Meta::Handshake | Meta::Connect) | Target::UnknownMeta => {
+                Err(Fault::ChannelCreateDenied(Denial::Policy))
+            }
+            Target::Service => self.serve(source, message, &member, outcome).await,
+            Target::Broadcast(channel) => {
+                self.publish(source, message, channel, &member.principal, Some(&member))?;
+                self.succeed(message, outcome, |_| {});
+                Ok(())
+            }
+        }
+    }
+
+    /// The session that a message names, if the caller may use it.
+    fn identify(&self, message: &Message<'_>, caller: &mut Caller<'_>) -> Result<Arc<Member>, Fault> {
+        let id = message.client_id.and_then(message::string).ok_or(Fault::SessionUnknown)?;
+        let id = ClientId::parse(&id).ok_or(Fault::SessionUnknown)?;
+        let config = self.config();
+        let member = match &mut caller.socket {
+            Some(socket) => match &socket.member {
+                Some(member) if member.id == id => Arc::clone(member),
+                // A session that is over leaves the socket to the next one.
+                Some(member) if member.mailbox.end().is_none() => return Err(Fault::SessionUnknown),
+                None | Some(_) if config.websocket.require_handshake_per_connection => {
+                    return Err(Fault::SessionUnknown);
+                }
+                None | Some(_) => {
+                    let member = self.registry.find(&id).ok_or(Fault::SessionUnknown)?;
+                    socket.member = Some(Arc::clone(&member));
+                    member
+                }
+            },
+            None => {
+                let member = self.registry.find(&id).ok_or(Fault::SessionUnknown)?;
+                let owned = member.browser.is_some() && member.browser.as_deref() == caller.browser;
+                if !owned && !config.trust_client_session {
+                    return Err(Fault::SessionUnknown);
+                }
+                member
+            }
+        };
+        match member.mailbox.end() {
+            None => Ok(member),
+            // Its next connect is still told that it shall stay away.
+            Some(End::Kicked) if message.channel.is_some_and(|c| c.get() == "\"/meta/connect\"") => {
+                self.forget(&member, End::Kicked);
+                Ok(member)
+            }
+            Some(End::QueueFull) => {
+                self.forget(&member, End::QueueFull);
+                Err(Fault::SessionLost("queue_full"))
+            }
+            Some(_) => Err(Fault::SessionUnknown),
+        }
+    }
+
+    fn succeed(&self, message: &Message<'_>, outcome: &mut Outcome, fill: impl FnOnce(&mut Object<'_>)) {
+        let timestamp = replies::timestamp(self.config());
+        outcome.reply(&Common { timestamp: timestamp.as_deref(), ..common(message) }, fill);
+    }
+
+    fn fail(&self, message: &Message<'_>, fault: &Fault, outcome: &mut Outcome) {
+        self.counters().failed();
+        let is_connect = message.channel.is_some_and(|channel| channel.get() == "\"/meta/connect\"");
+        // Only a connect (or handshake) is told how to go on; others just learn that it is over.
+        let advice = match fault {
+            Fault::SessionUnknown | Fault::SessionLost(_) if is_connect => Some(Advice::HANDSHAKE),
+            _ => None,
+        };
+        self.put_failure(message, fault, advice, outcome);
+    }
+
+    fn refuse(&self, message: &Message<'_>, fault: &Fault, advice: Advice, outcome: &mut Outcome) {
+        self.counters().failed();
+        self.put_failure(message, fault, Some(advice), outcome);
+    }
+
+    fn put_failure(
+        &self,
+        message: &Message<'_>,
+        fault: &Fault,
+        advice: Option<Advice>,
+        outcome: &mut Outcome,
+    ) {
+        let (error, timestamp) = (fault.wire(), replies::timestamp(self.config()));
+        let common =
+            Common { error: Some(&error), advice, timestamp: timestamp.as_deref(), ..common(message) };
+        outcome.reply(&common, |object| {
+            if let Some(subscription) = message.subscription.filter(|_| names_subscription(message)) {
+                object.raw("subscription", subscription.get());
+            }
+        });
+    }
+}
+
+/// The fields that each reply takes from its request.
+fn common<'a>(message: &Message<'a>) -> Common<'a> {
+    let is_text = |raw: &&RawValue| raw.get().starts_with('"');
+    let echoes = |id: &&RawValue| id.get().len() <= MAX_ID_BYTES && !id.get().starts_with(['{', '[', 'n']);
+    Common {
+        channel: message.channel.filter(is_text).map(RawValue::get),
+        id: message.id.filter(echoes).map(RawValue::get),
+        ..Common::default()
+    }
+}
+
+fn names_subscription(message: &Message<'_>) -> bool {
+    message
+        .channel
+        .is_some_and(|channel| matches!(channel.get(), "\"/meta/subscribe\"" | "\"/meta/unsubscribe\""))
+}
+
+fn is_handshake(message: &Message<'_>) -> bool {
+    message.channel.and_then(message::string).is_some_and(|name| name == "/meta/handshake")
+}
+
+/// Letters and digits, as CometD Java wants them, or a number; `null` counts as absent.
+fn is_legal_id(id: &RawValue, grammar: Grammar) -> bool {
+    let text = id.get();
+    if text.len() > MAX_ID_BYTES {
+        return false;
+    }
+    match text.as_bytes().first() {
+        Some(b'"') => {
+            grammar == Grammar::Lenient
+                || message::string(id).is_some_and(|id| id.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+        }
+        Some(b'-' | b'0'..=b'9') => true,
+        Some(b'n') => true,
+        _ => false,
+    }
+}

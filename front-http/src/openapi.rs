@@ -1,0 +1,98 @@
+//! `GET /v1/openapi.json`: the API described in OpenAPI 3.1. Written by hand and held to the code by the tests below.
+
+use http_edge::Response;
+
+use crate::front::json;
+
+const DOCUMENT: &str = include_str!("openapi.json");
+
+/// The description, with the paths that it is mounted at.
+pub(crate) fn answer(mount: &str) -> Response {
+    let mount = mount.trim_end_matches('/');
+    if mount == "/v1" {
+        json(DOCUMENT.into())
+    } else {
+        json(DOCUMENT.replace("\"/v1/", &format!("\"{mount}/")).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::route::Resource;
+
+    fn document() -> serde_json::Value {
+        serde_json::from_str(DOCUMENT).unwrap()
+    }
+
+    #[test]
+    fn every_path_and_method_is_described_and_answered() {
+        let document = document();
+        let mut described = BTreeSet::new();
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            let sample = path.replace("{channel}", "a").replace("{filter}", "a");
+            let resource = Resource::find(&sample, "/v1").unwrap_or_else(|error| panic!("{path}: {error}"));
+            let answered: BTreeSet<_> =
+                resource.methods().split(", ").filter(|one| !matches!(*one, "HEAD" | "OPTIONS")).collect();
+            let methods: Vec<_> =
+                methods.as_object().unwrap().keys().map(|method| method.to_uppercase()).collect();
+            assert_eq!(answered, methods.iter().map(String::as_str).collect(), "{path}");
+            described.insert(path.clone());
+        }
+        for path in Resource::TEMPLATES {
+            assert!(described.remove(*path), "{path} is not described");
+        }
+        assert!(described.is_empty(), "{described:?}");
+    }
+
+    #[test]
+    fn every_code_is_described_and_documented() {
+        let sources = [include_str!("error.rs"), include_str!("../../http-edge/src/problem.rs")];
+        let sources = sources.map(|source| source.split("#[cfg(test)]").next().unwrap());
+        // Codes stand beside a status, or in one of the two helpers.
+        let in_code: BTreeSet<&str> = sources
+            .iter()
+            .flat_map(|source| source.lines())
+            .filter(|line| {
+                line.contains("S::") || line.contains("StatusCode::") || line.contains("unavailable(\"")
+            })
+            .flat_map(|line| line.split('"').skip(1).step_by(2))
+            .filter(|word| {
+                !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+            })
+            .collect();
+        let document = document();
+        let described: BTreeSet<&str> = document["components"]["schemas"]["Code"]["enum"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|code| code.as_str().unwrap())
+            .collect();
+        assert_eq!(in_code, described);
+        let docs = include_str!("../../docs/http.md");
+        for code in described {
+            assert!(docs.contains(&format!("`{code}`")), "docs/http.md says nothing of {code}");
+        }
+    }
+
+    #[test]
+    fn references_lead_somewhere() {
+        fn follow(value: &serde_json::Value, document: &serde_json::Value) {
+            match value {
+                serde_json::Value::Object(members) => {
+                    if let Some(target) = members.get("$ref") {
+                        let pointer = target.as_str().unwrap().trim_start_matches('#');
+                        assert!(document.pointer(pointer).is_some(), "{pointer}");
+                    }
+                    members.values().for_each(|value| follow(value, document));
+                }
+                serde_json::Value::Array(items) => items.iter().for_each(|value| follow(value, document)),
+                _ => {}
+            }
+        }
+        let document = document();
+        follow(&document, &document);
+    }
+}

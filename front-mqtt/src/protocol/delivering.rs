@@ -1,0 +1,308 @@
+//! Messages toward the client: which copies a match amounts to, what is sent now, what waits.
+
+use std::sync::Arc;
+
+use broker_core::{Action, Class, Delivery, Kind, Message, Outbox, Qos};
+use bytes::Bytes;
+
+use super::alias::AliasUse;
+use super::convert::message_properties;
+use super::outbound::{Outgoing, Stage};
+use super::session::{Incoming, Online, Session, Shared, State};
+use super::wire::Wire;
+use crate::codec::{self, AckKind, Dialect, EncodedPublish, Framing, PublishHeader, Reason, Sharing};
+use crate::config::Config;
+
+/// What a message amounts to for one session.
+#[derive(Default)]
+struct Copies {
+    /// One for all plain subscriptions that match (MQTT 5.0 §3.3.4): the highest QoS granted, and whether
+    /// RETAIN is set.
+    plain: Option<(Qos, bool)>,
+    ids: Box<[u32]>,
+    /// One for each shared subscription (MQTT 5.0 §4.8.2).
+    by_group: Vec<Outgoing>,
+}
+
+impl Session {
+    /// The frame a lane may send to `outbox` by itself: a QoS 0 PUBLISH that all plain subscribers share.
+    /// Asking changes nothing, because the lane may find that it cannot use the answer.
+    pub(crate) fn shared_frame<'d>(
+        &self,
+        delivery: &'d Delivery,
+        incoming: &Incoming<'_>,
+        tags: &[u32],
+        outbox: &Arc<Outbox>,
+    ) -> Option<&'d Bytes> {
+        let state = self.lock();
+        let goes_there = state.online.as_ref().is_some_and(|online| Arc::ptr_eq(&online.outbox, outbox));
+        if state.is_parked() || !goes_there {
+            return None;
+        }
+        let copies = state.copies(incoming, tags);
+        let (granted, retain) = copies.plain.filter(|_| copies.by_group.is_empty())?;
+        if retain || !copies.ids.is_empty() || granted.min(incoming.message.qos()) != Qos::AtMostOnce {
+            return None;
+        }
+        let frame = state.common_frame(self.shared(), delivery, incoming.now_ms)?;
+        state.takes(frame).then_some(frame)
+    }
+}
+
+impl State {
+    pub(super) fn deliver(
+        &mut self,
+        shared: &Shared,
+        incoming: &Incoming<'_>,
+        tags: &[u32],
+        wire: &mut impl Wire,
+    ) {
+        let message = incoming.message;
+        let Copies { plain, ids, by_group } = self.copies(incoming, tags);
+        if let Some((granted, retain)) = plain {
+            let qos = message.qos().min(granted);
+            let common = incoming
+                .lane
+                .filter(|_| qos == Qos::AtMostOnce && !retain && ids.is_empty())
+                .and_then(|delivery| self.common_frame(shared, delivery, incoming.now_ms));
+            match common {
+                Some(frame) if self.takes(frame) => {
+                    self.sent += 1;
+                    wire.send(frame, Class::Droppable);
+                }
+                Some(_) => self.dropped += 1,
+                None => {
+                    let outgoing = Outgoing { message: message.clone(), qos, retain, ids, shared: None };
+                    self.emit(&shared.config, outgoing, incoming.now_ms, wire);
+                }
+            }
+        }
+        for outgoing in by_group {
+            self.emit(&shared.config, outgoing, incoming.now_ms, wire);
+        }
+    }
+
+    fn copies(&self, incoming: &Incoming<'_>, tags: &[u32]) -> Copies {
+        let message = incoming.message;
+        let mut copies = Copies::default();
+        for &tag in tags {
+            // Unsubscribed while the message was on its way.
+            let Some(subscription) = self.subscriptions.by_tag(tag) else { continue };
+            if subscription.no_local && incoming.publisher.is_some() && incoming.publisher == self.key {
+                continue;
+            }
+            if subscription.wildcard
+                && let Some(principal) = &self.principal
+                && !principal.allows(Action::Subscribe, message.channel())
+            {
+                continue;
+            }
+            let retain = match incoming.kind {
+                Kind::Retained => true,
+                Kind::Live | Kind::Replayed => subscription.retain_as_published && message.retain(),
+            };
+            if subscription.shared {
+                copies.by_group.push(Outgoing {
+                    message: message.clone(),
+                    qos: message.qos().min(subscription.qos),
+                    retain,
+                    ids: one_id(subscription.id),
+                    shared: Some(tag),
+                });
+                continue;
+            }
+            if subscription.id != 0 && !copies.ids.contains(&subscription.id) {
+                copies.ids = copies.ids.iter().copied().chain([subscription.id]).collect();
+            }
+            let (qos, kept) = copies.plain.unwrap_or((Qos::AtMostOnce, false));
+            copies.plain = Some((qos.max(subscription.qos), kept | retain));
+        }
+        copies
+    }
+
+    /// The PUBLISH that all plain QoS 0 subscribers share; `None` if this connection needs its own.
+    fn common_frame<'d>(&self, shared: &Shared, delivery: &'d Delivery, now_ms: u64) -> Option<&'d Bytes> {
+        let online = self.online.as_ref().filter(|online| online.aliases.is_none())?;
+        let dialect = online.dialect;
+        let slot = shared.encodings.as_ref()?.of(dialect);
+        Some(delivery.encoded(slot, |message| encode_plain(dialect, message, now_ms)))
+    }
+
+    /// Whether the client takes a packet of that size. An empty frame is one that MQTT cannot say.
+    fn takes(&self, frame: &Bytes) -> bool {
+        self.online.as_ref().is_some_and(|online| {
+            !frame.is_empty()
+                && packet_bytes(online.dialect.framing, frame) <= online.max_packet_bytes as usize
+        })
+    }
+
+    pub(super) fn emit(&mut self, config: &Config, outgoing: Outgoing, now_ms: u64, wire: &mut impl Wire) {
+        if outgoing.qos == Qos::AtMostOnce && (self.online.is_some() || !config.queue_qos0_offline) {
+            return self.send_once(&outgoing, now_ms, wire);
+        }
+        let outbound = self.outbound.get_or_insert_default();
+        let starts = self.online.as_ref().is_some_and(|online| {
+            outbound.queued() == 0
+                && outbound.has_room_for(outgoing.weight(), online.max_inflight, config.max_inflight_bytes)
+        });
+        if starts {
+            self.start(outgoing, now_ms, wire);
+        } else if !outbound.enqueue(outgoing, config.max_queued_messages, config.max_queued_bytes) {
+            self.dropped += 1;
+        }
+    }
+
+    /// QoS 0: to the client or nowhere.
+    fn send_once(&mut self, outgoing: &Outgoing, now_ms: u64, wire: &mut impl Wire) {
+        let Some(online) = &mut self.online else { return };
+        let Some((encoded, introduces)) =
+            encode(online, outgoing, 0, Repeat::First, Sharing::OneBuffer, now_ms)
+        else {
+            self.dropped += 1;
+            return;
+        };
+        self.sent += 1;
+        // A frame that introduces an alias must arrive, or every later one would be misread.
+        wire.send(&encoded.head, if introduces { Class::Control } else { Class::Droppable });
+    }
+
+    /// QoS 1 and 2: sent now and kept until the client answers. Too large a packet is as if delivered
+    /// (MQTT 5.0 §3.1.2.11.4) and takes neither an identifier nor a place.
+    fn start(&mut self, outgoing: Outgoing, now_ms: u64, wire: &mut impl Wire) {
+        let Some(online) = &mut self.online else { return };
+        let outbound = self.outbound.get_or_insert_default();
+        let packet_id = outbound.next_id();
+        match encode(online, &outgoing, packet_id, Repeat::First, Sharing::Allowed, now_ms) {
+            Some((encoded, _)) => {
+                send(encoded, wire);
+                self.sent += 1;
+                outbound.start(packet_id, outgoing);
+            }
+            None => self.dropped += 1,
+        }
+    }
+
+    /// Repeats what the last connection left, then starts what waits, as far as there are places.
+    pub(crate) fn pump(&mut self, config: &Config, now_ms: u64, wire: &mut impl Wire) {
+        loop {
+            let Some(online) = &mut self.online else { return };
+            let Some(outbound) = &mut self.outbound else { return };
+            let max_inflight = online.max_inflight;
+            if let Some(repeat) = outbound.next_repeat(max_inflight) {
+                match &repeat.stage {
+                    Stage::Release => {
+                        let frame = codec::ack(
+                            online.dialect,
+                            AckKind::PubRel,
+                            repeat.packet_id,
+                            Reason::Success,
+                            None,
+                        );
+                        wire.send(&frame, Class::Control);
+                    }
+                    Stage::Publish(outgoing) => {
+                        let again = encode(
+                            online,
+                            outgoing,
+                            repeat.packet_id,
+                            Repeat::Again,
+                            Sharing::Allowed,
+                            now_ms,
+                        );
+                        match again {
+                            Some((encoded, _)) => send(encoded, wire),
+                            None => {
+                                outbound.finish(repeat.packet_id);
+                                self.dropped += 1;
+                            }
+                        }
+                    }
+                }
+                continue;
+            }
+            if !outbound.has_room(max_inflight, config.max_inflight_bytes) {
+                return;
+            }
+            let Some(next) = outbound.dequeue(now_ms) else { return };
+            if next.qos == Qos::AtMostOnce {
+                self.send_once(&next, now_ms, wire);
+            } else {
+                self.start(next, now_ms, wire);
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Repeat {
+    First,
+    Again,
+}
+
+/// One PUBLISH for one connection, and whether it introduces a topic alias. `None` if the client does not
+/// take packets of that size.
+fn encode(
+    online: &mut Online,
+    outgoing: &Outgoing,
+    packet_id: u16,
+    repeat: Repeat,
+    sharing: Sharing,
+    now_ms: u64,
+) -> Option<(EncodedPublish, bool)> {
+    let message = &outgoing.message;
+    let topic = message.channel();
+    let alias = online.aliases.as_ref().map_or(AliasUse::None, |aliases| aliases.look_up(topic));
+    let (name, topic_alias) = match alias {
+        AliasUse::None => (topic.as_str(), 0),
+        AliasUse::Introduce(alias) => (topic.as_str(), alias),
+        AliasUse::Known(alias) => ("", alias),
+    };
+    let properties =
+        if online.dialect.version.is_v5() { message_properties(message, now_ms) } else { Vec::new() };
+    let header = PublishHeader {
+        qos: outgoing.qos,
+        dup: repeat == Repeat::Again,
+        retain: outgoing.retain,
+        packet_id,
+        topic: name,
+        topic_alias,
+        subscription_ids: if online.dialect.version.is_v5() { &outgoing.ids } else { &[] },
+    };
+    let encoded = codec::publish(online.dialect, &header, &properties, message.payload(), sharing)
+        .filter(|encoded| encoded.packet_bytes <= online.max_packet_bytes as usize)?;
+    let introduces = matches!(alias, AliasUse::Introduce(_));
+    if let (AliasUse::Introduce(alias), Some(aliases)) = (alias, &mut online.aliases) {
+        aliases.commit(topic, alias);
+    }
+    Some((encoded, introduces))
+}
+
+fn send(encoded: EncodedPublish, wire: &mut impl Wire) {
+    match encoded.tail {
+        Some(tail) => wire.send_parts(&[encoded.head, tail]),
+        None => wire.send(&encoded.head, Class::Control),
+    }
+}
+
+/// The QoS 0 PUBLISH with nothing of any subscriber in it; empty if MQTT cannot say it.
+fn encode_plain(dialect: Dialect, message: &Message, now_ms: u64) -> Bytes {
+    let properties = if dialect.version.is_v5() { message_properties(message, now_ms) } else { Vec::new() };
+    let header = PublishHeader::plain(message.channel().as_str());
+    codec::publish(dialect, &header, &properties, message.payload(), Sharing::OneBuffer)
+        .map_or_else(Bytes::new, |encoded| encoded.head)
+}
+
+/// Size of the MQTT packet in a frame.
+fn packet_bytes(framing: Framing, frame: &Bytes) -> usize {
+    let around = match (framing, frame.len()) {
+        (Framing::Raw, _) => 0,
+        (Framing::WebSocket, ..=127) => 2,
+        (Framing::WebSocket, ..=65_539) => 4,
+        (Framing::WebSocket, _) => 10,
+    };
+    frame.len() - around
+}
+
+pub(super) fn one_id(id: u32) -> Box<[u32]> {
+    if id == 0 { Box::default() } else { Box::new([id]) }
+}

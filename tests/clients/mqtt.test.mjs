@@ -1,0 +1,108 @@
+// MQTT.js, speaking MQTT 3.1.1 over TCP and over WebSocket.
+
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { connectMqtt } from "./stock.mjs";
+import { pause, startServer, until } from "./support.mjs";
+
+let server;
+before(async () => (server = await startServer()));
+after(() => server.kill());
+
+for (const transport of ["tcp", "websocket"]) {
+    describe(`MQTT.js over ${transport}`, () => {
+        const topic = (name) => `${transport}/${name}`;
+
+        async function listen(filter, qos = 1, options = {}) {
+            const client = await connectMqtt(server, transport, options);
+            const messages = [];
+            client.on("message", (name, payload, packet) =>
+                messages.push({ topic: name, text: payload.toString(), qos: packet.qos, retain: packet.retain }));
+            const granted = await client.subscribeAsync(filter, { qos });
+            return { client, messages, granted };
+        }
+
+        test("a message arrives at the lower of the two qualities of service", async () => {
+            const { client, messages, granted } = await listen(topic("qos/#"));
+            assert.equal(granted[0].qos, 1);
+            await client.publishAsync(topic("qos/zero"), "0", { qos: 0 });
+            await client.publishAsync(topic("qos/one"), "1", { qos: 1 });
+            await until("two messages", () => messages.length === 2);
+            assert.deepEqual(messages, [
+                { topic: topic("qos/zero"), text: "0", qos: 0, retain: false },
+                { topic: topic("qos/one"), text: "1", qos: 1, retain: false },
+            ]);
+            await client.endAsync();
+        });
+
+        test("`+` is one level, `#` is the level itself and all below", async () => {
+            const { client, messages } = await listen([topic("w/+/x"), topic("deep/#")]);
+            for (const name of ["w/a/x", "w/a/b/x", "w/x", "deep", "deep/a/b", "other"]) {
+                await client.publishAsync(topic(name), name, { qos: 1 });
+            }
+            await until("three messages", () => messages.length >= 3);
+            await pause(50);
+            assert.deepEqual(messages.map((message) => message.text), ["w/a/x", "deep", "deep/a/b"]);
+            await client.endAsync();
+        });
+
+        test("a retained message greets later subscribers until it is cleared", async () => {
+            const publisher = await connectMqtt(server, transport);
+            await publisher.publishAsync(topic("state"), "first", { qos: 1, retain: true });
+            await publisher.publishAsync(topic("state"), "second", { qos: 1, retain: true });
+            const late = await listen(topic("state"));
+            await until("the retained message", () => late.messages.length === 1);
+            assert.deepEqual(late.messages[0], { topic: topic("state"), text: "second", qos: 1, retain: true });
+            await publisher.publishAsync(topic("state"), "", { qos: 1, retain: true });
+            await until("the clearing message", () => late.messages.length === 2);
+            assert.deepEqual(late.messages[1], { topic: topic("state"), text: "", qos: 1, retain: false });
+            const later = await listen(topic("state"));
+            await pause(100);
+            assert.deepEqual(later.messages, []);
+            await Promise.all([publisher, late.client, later.client].map((client) => client.endAsync()));
+        });
+
+        test("a will is published for a client that vanishes, not for one that leaves", async () => {
+            const { client, messages } = await listen(topic("wills/+"));
+            const will = (name) => ({ will: { topic: topic(`wills/${name}`), payload: name, qos: 1 } });
+            const vanishing = await connectMqtt(server, transport, will("vanished"));
+            const leaving = await connectMqtt(server, transport, will("left"));
+            await leaving.endAsync();
+            vanishing.on("error", () => {});
+            vanishing.stream.destroy();
+            await until("the will", () => messages.length === 1);
+            await pause(50);
+            assert.deepEqual(messages.map((message) => message.text), ["vanished"]);
+            await client.endAsync();
+        });
+
+        test("a second connection with the same client id takes over", async () => {
+            const clientId = `same-${transport}`;
+            const first = await connectMqtt(server, transport, { clientId });
+            let closed = false;
+            first.on("close", () => (closed = true));
+            const second = await connectMqtt(server, transport, { clientId });
+            await until("the first to be closed", () => closed);
+            assert.ok(second.connected);
+            await second.endAsync();
+        });
+
+        test("pings keep an idle connection", { timeout: 15_000 }, async () => {
+            const { client, messages } = await listen(topic("idle"), 1, { keepalive: 1 });
+            await pause(3000);
+            assert.ok(client.connected);
+            await server.publish(topic("idle"), "still here", { type: "text/plain" });
+            await until("the message", () => messages.length === 1);
+            await client.endAsync();
+        });
+
+        test("1 MiB arrives whole, in both directions", async () => {
+            const { client, messages } = await listen(topic("big"));
+            const payload = "x".repeat(1 << 20);
+            await client.publishAsync(topic("big"), payload, { qos: 1 });
+            await until("the message", () => messages.length === 1);
+            assert.equal(messages[0].text.length, payload.length);
+            await client.endAsync();
+        });
+    });
+}

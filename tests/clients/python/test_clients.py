@@ -1,0 +1,116 @@
+"""The stock Python clients against the real server: paho-mqtt, aiocometd, requests with sseclient."""
+
+import asyncio
+import json
+import logging
+import os
+import pathlib
+import queue
+import re
+import subprocess
+import threading
+import unittest
+
+import aiocometd_noloop as aiocometd
+import paho.mqtt.client as paho
+import requests
+import sseclient
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+BINARY = os.environ.get("FW_TEST_BINARY", ROOT / "target/release/fanwire")
+PATIENCE = 10
+
+# aiocometd tells of every connect that its own closing cuts off.
+logging.disable(logging.CRITICAL)
+
+
+class Clients(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = subprocess.Popen(
+            [BINARY, "--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        line = cls.server.stdout.readline()
+        http, host, port = re.fullmatch(r"listening http=(\S+) mqtt=(\S+):(\d+)\n", line).groups()
+        cls.http, cls.mqtt = f"http://{http}", (host, int(port))
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.server.kill()
+        cls.server.wait()
+        cls.server.stdout.close()
+
+    def publish(self, channel, message):
+        answer = requests.post(f"{self.http}/v1/publish/{channel}", json=message, timeout=PATIENCE)
+        self.assertEqual(answer.status_code, 200, answer.text)
+        return answer.json()
+
+    def paho(self, version, transport="tcp"):
+        client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=version, transport=transport)
+        client.got, subscribed = queue.Queue(), threading.Event()
+        client.on_message = lambda _, __, message: client.got.put(message)
+        client.on_subscribe = lambda *_: subscribed.set()
+        host, port = self.mqtt
+        if transport == "websockets":
+            client.ws_set_options(path="/mqtt")
+            port = int(self.http.rsplit(":", 1)[1])
+        client.connect(host, port)
+        client.loop_start()
+        self.addCleanup(lambda: (client.disconnect(), client.loop_stop()))
+
+        def subscribe(topic, qos):
+            subscribed.clear()
+            client.subscribe(topic, qos)
+            self.assertTrue(subscribed.wait(PATIENCE))
+
+        return client, subscribe
+
+    def test_paho_receives_what_http_publishes(self):
+        for version in (paho.MQTTv311, paho.MQTTv5):
+            for transport in ("tcp", "websockets"):
+                with self.subTest(version=version, transport=transport):
+                    client, subscribe = self.paho(version, transport)
+                    subscribe("python/+", 1)
+                    self.publish("python/a", {"n": 1})
+                    message = client.got.get(timeout=PATIENCE)
+                    self.assertEqual((message.topic, json.loads(message.payload), message.qos), ("python/a", {"n": 1}, 1))
+
+    def test_paho_publishes_at_every_qos_to_an_event_stream(self):
+        with requests.get(f"{self.http}/sse/python/qos", stream=True, timeout=PATIENCE) as answer:
+            # Larger pieces would wait until they are full: the stream has no length and no chunks.
+            events = sseclient.SSEClient(answer.iter_content(chunk_size=1)).events()
+            client, _ = self.paho(paho.MQTTv5)
+            for qos in (0, 1, 2):
+                client.publish("python/qos", f"qos {qos}", qos).wait_for_publish(PATIENCE)
+                self.assertEqual(next(events).data, f"qos {qos}")
+
+    def test_aiocometd_over_both_transports(self):
+        kinds = aiocometd.ConnectionType
+        for kind in (kinds.WEBSOCKET, kinds.LONG_POLLING):
+            with self.subTest(kind=kind):
+                asyncio.run(asyncio.wait_for(self.cometd(kind), 30))
+
+    async def cometd(self, kind):
+        # By name: its HTTP library keeps no cookies of servers that are named by number, and the session is bound to one.
+        address = self.http.replace("127.0.0.1", "localhost")
+        async with aiocometd.Client(f"{address}/cometd", kind) as client:
+            await client.subscribe("/python/cometd")
+            await client.publish("/python/cometd", {"from": "bayeux"})
+            message = await client.receive()
+            self.assertEqual(message["data"], {"from": "bayeux"})
+            await asyncio.to_thread(self.publish, "python/cometd", {"from": "http"})
+            message = await client.receive()
+            self.assertEqual((message["channel"], message["data"]), ("/python/cometd", {"from": "http"}))
+
+    def test_requests_publishes_once_however_often_it_tries(self):
+        address = f"{self.http}/v1/publish/python/once"
+        tries = [requests.post(address, data=b"x", headers={"Idempotency-Key": "k1"}, timeout=PATIENCE).json() for _ in range(3)]
+        self.assertEqual(len({one["id"] for one in tries}), 1)
+        self.assertEqual([one["duplicate"] for one in tries], [False, True, True])
+
+
+if __name__ == "__main__":
+    unittest.main()
