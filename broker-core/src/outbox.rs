@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 
 use crate::channel::Channel;
 use crate::config::{OutboxConfig, Policy};
-use crate::message::Message;
+use crate::message::{Message, unix_ms};
 
 /// Where an outbox writes when it writes by itself: a socket that never blocks.
 pub trait Wire: Send + Sync + 'static {
@@ -113,6 +113,8 @@ struct State {
     queue: VecDeque<Item>,
     bytes: usize,
     control: Queued,
+    /// How many of the queue have an end.
+    expiring: usize,
     /// Bytes of `queue[0]` that are on the wire already.
     written: usize,
     wire: Option<Arc<dyn Wire>>,
@@ -139,11 +141,30 @@ pub(crate) enum Label {
     None,
     /// For conflation.
     Channel(Channel),
-    /// For an in-process subscription, which wants the message and not its encoding.
+    /// For an in-process subscription, which wants the message and not its encoding; and for a message whose time may
+    /// be over before it is written.
     Message(Arc<Message>),
 }
 
 impl Label {
+    fn of(message: &Arc<Message>, policy: Policy) -> Self {
+        if message.expires_at_ms().is_some() {
+            Self::Message(Arc::clone(message))
+        } else if policy == Policy::Conflate {
+            Self::Channel(message.channel().clone())
+        } else {
+            Self::None
+        }
+    }
+
+    fn expires(&self) -> bool {
+        self.is_expired(u64::MAX - 1)
+    }
+
+    fn is_expired(&self, now_ms: u64) -> bool {
+        matches!(self, Self::Message(message) if message.is_expired(now_ms))
+    }
+
     fn channel(&self) -> Option<&Channel> {
         match self {
             Label::None => None,
@@ -168,6 +189,7 @@ impl Outbox {
                 queue: VecDeque::new(),
                 bytes: 0,
                 control: Queued::default(),
+                expiring: 0,
                 written: 0,
                 wire: None,
                 armed: false,
@@ -298,6 +320,7 @@ impl Outbox {
     /// Takes up to about `max_bytes` of what waits, for a connection that writes by itself.
     pub fn take(&self, max_bytes: usize) -> Vec<Bytes> {
         let mut state = self.state.lock();
+        state.drop_expired();
         let (mut frames, mut bytes) = (Vec::new(), 0);
         while bytes < max_bytes {
             let Some(mut item) = state.pop() else { break };
@@ -346,10 +369,7 @@ impl Outbox {
         flush: Flush,
     ) -> Sent {
         let mut state = self.state.lock();
-        let label = || match message {
-            Some(message) if self.policy == Policy::Conflate => Label::Channel(message.channel().clone()),
-            _ => Label::None,
-        };
+        let label = || message.map_or(Label::None, |message| Label::of(message, self.policy));
         self.put_locked(&mut state, frame, class, message.map(|message| message.channel()), label, flush)
     }
 
@@ -363,10 +383,7 @@ impl Outbox {
         let rest = if direct { state.write_shared(frames) } else { frames };
         let (mut dirty, mut dropped) = (false, 0);
         for (frame, message) in rest {
-            let label = || match self.policy {
-                Policy::Conflate => Label::Channel(message.channel().clone()),
-                _ => Label::None,
-            };
+            let label = || Label::of(message, self.policy);
             match self.put_locked(&mut state, frame, Class::Droppable, Some(message.channel()), label, flush)
             {
                 Sent::Taken => {}
@@ -399,6 +416,7 @@ impl Outbox {
     /// Takes the oldest message of an in-process reader.
     pub(crate) fn take_message(&self) -> Option<Arc<Message>> {
         let mut state = self.state.lock();
+        state.drop_expired();
         let item = state.pop()?;
         if self.is_half_empty(&state) {
             state.tell_drained();
@@ -611,6 +629,7 @@ impl State {
 
     fn flush(&mut self) {
         let Some(wire) = self.wire.clone() else { return };
+        self.drop_expired();
         while !self.queue.is_empty() {
             let taken = wire.try_write_vectored(&self.slices());
             match taken {
@@ -658,6 +677,7 @@ impl State {
             self.control.messages += 1;
             self.control.bytes += bytes.len();
         }
+        self.expiring += usize::from(label.expires());
         self.queue.push_back(Item { bytes, class, label });
     }
 
@@ -676,7 +696,21 @@ impl State {
         }
     }
 
+    /// Once its time is over, a message is not sent any more; a frame of which a part was written is finished.
+    fn drop_expired(&mut self) {
+        if self.expiring == 0 {
+            return;
+        }
+        let now_ms = unix_ms();
+        for at in (usize::from(self.written > 0)..self.queue.len()).rev() {
+            if self.queue.get(at).is_some_and(|item| item.label.is_expired(now_ms)) {
+                self.remove(at);
+            }
+        }
+    }
+
     fn forget(&mut self, item: &Item) {
+        self.expiring -= usize::from(item.label.expires());
         self.bytes -= item.bytes.len();
         if item.class == Class::Control {
             self.control.messages -= 1;
@@ -694,6 +728,7 @@ impl State {
         self.queue = VecDeque::new();
         self.bytes = 0;
         self.control = Queued::default();
+        self.expiring = 0;
         self.written = 0;
     }
 

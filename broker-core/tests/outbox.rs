@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use broker_core::{
-    Broker, Class, CloseReason, Config, Deliver, Delivery, Outbox, OutboxConfig, Policy, Signal, Sink, Start,
-    Subscriber, Wire,
+    Broker, Class, CloseReason, Config, Deliver, Delivery, Outbox, OutboxConfig, Policy, Publish, Signal,
+    Sink, Start, Subscriber, Wire,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -136,6 +136,25 @@ async fn a_goodbye_is_the_last_thing_written() {
     outbox.flush();
     assert_eq!(wire.written(), "<event><bye>");
     assert_eq!(signal(&outbox), Some(Signal::Closed(CloseReason::Finished)));
+}
+
+#[tokio::test]
+async fn a_message_whose_time_is_over_is_not_written_from_the_queue() {
+    for shared in [false, true] {
+        let broker = Broker::new(Config::default());
+        let deliver: Arc<dyn Deliver> = if shared { Arc::new(SharedPayload) } else { Arc::new(Payload) };
+        let (_subscriber, outbox, wire) = outbox_of(&broker, deliver, 10, Policy::DropOldest);
+        wire.give_room(2);
+        for (text, ttl_ms) in [("<half>", 20), ("<short>", 20), ("<long>", 60_000)] {
+            let ttl = std::time::Duration::from_millis(ttl_ms);
+            broker.publish(Publish::new(channel("a"), text).ttl(ttl)).unwrap();
+            broker.drained().await;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        wire.give_room(100);
+        assert!(outbox.flush());
+        assert_eq!(wire.written(), "<half><long>");
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use broker_core::{Outbox, Wire};
 use bytes::BytesMut;
@@ -21,6 +22,10 @@ const NOTSENT_LOWAT: u32 = 16 << 10;
 
 /// `SO_SNDBUF`; the kernel doubles it for its own overhead, so a socket holds at most 128 KiB.
 const SEND_BUFFER: usize = 64 << 10;
+
+/// How long sent bytes may stay unacknowledged: a peer that vanished without a word is found by this, the kernel's own
+/// retransmissions would take a quarter of an hour.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Read at once: little for the usual short packet, more once a long one has begun.
 const READ_FIRST: usize = 4 << 10;
@@ -54,6 +59,7 @@ impl Tcp {
         let socket = SockRef::from(&stream);
         _ = socket.set_tcp_notsent_lowat(NOTSENT_LOWAT);
         _ = socket.set_send_buffer_size(SEND_BUFFER);
+        _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
         let wire = Arc::new(TcpWire(stream));
         outbox.attach_wire(Arc::<TcpWire>::clone(&wire));
         Self { wire, stall: None }
