@@ -255,8 +255,8 @@ impl Outbox {
         state.wake();
     }
 
-    /// Refuses everything from now on. What waits is still written, except after [`CloseReason::Overflow`] and
-    /// [`CloseReason::Failed`], where nobody reads it. The first reason stays.
+    /// Refuses everything from now on. What waits is still written, except after [`CloseReason::Overflow`], which throws it
+    /// away, and [`CloseReason::Failed`], which leaves what was not begun for [`Outbox::take`]. The first reason stays.
     pub fn close(&self, reason: CloseReason) {
         self.state.lock().close(reason);
     }
@@ -738,7 +738,11 @@ impl State {
         }
         self.closed = Some(reason);
         match reason {
-            CloseReason::Overflow | CloseReason::Failed => self.clear(),
+            CloseReason::Overflow => self.clear(),
+            CloseReason::Failed => {
+                self.forget_half_written();
+                self.wire = None;
+            }
             _ => {
                 if !self.armed {
                     self.flush();

@@ -40,6 +40,9 @@ mod config;
 mod dispatch;
 mod error;
 mod front;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod listener;
 mod mailbox;
 mod policy;

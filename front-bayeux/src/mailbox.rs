@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use broker_core::{Action, Broker, Class, Deliver, Delivery, Encoding, Message, Outbox, Principal, Sink};
+use broker_core::{
+    Action, Broker, Class, Deliver, Delivery, Encoding, Message, Outbox, Principal, Sink, unix_ms,
+};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -229,7 +231,7 @@ impl Mailbox {
 
     /// An event for this session alone, whatever it is subscribed to.
     pub(crate) fn deliver_direct(&self, now: Instant, object: Bytes) {
-        let delivered = self.with(|state| state.session.handle_delivery(now, object, None));
+        let delivered = self.with(|state| state.session.handle_delivery(now, object, None, None));
         match delivered {
             Delivered::Due | Delivered::Overflow => self.write(now),
             Delivered::Queued | Delivered::Ignored => {}
@@ -365,7 +367,8 @@ impl Deliver for Mailbox {
             return;
         }
         let now = Instant::now();
-        match state.session.handle_delivery(now, object, lazy) {
+        let expires_at = delivery.message().remaining(unix_ms()).and_then(|left| now.checked_add(left));
+        match state.session.handle_delivery(now, object, lazy, expires_at) {
             Delivered::Ignored => return,
             Delivered::Queued => {}
             Delivered::Due if state.socket.is_some() => self.write_socket(state, now, Some(sink)),

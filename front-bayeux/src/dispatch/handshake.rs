@@ -114,7 +114,7 @@ impl Shared {
             .and_then(|ext| Timesync::read(ext, now, unix_ms()))
             .and_then(|timesync| timesync.answer(Instant::now()));
         let (late, batch) = if config.deliver_during_handshake {
-            member.mailbox.with(|state| state.session.poll_handshake_events())
+            member.mailbox.with(|state| state.session.poll_handshake_events(now))
         } else {
             (Vec::new(), None)
         };

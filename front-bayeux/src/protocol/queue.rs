@@ -21,6 +21,8 @@ struct Event {
     object: Bytes,
     /// The first reply that carried it; 0 if none did.
     batch: u64,
+    /// When it must not be sent any more.
+    expires_at: Option<Instant>,
 }
 
 /// Events in the order of delivery. Without acknowledgement an event leaves when it is taken; with it
@@ -43,11 +45,12 @@ impl Queue {
         self.acked_batches.get_or_insert(0);
     }
 
-    /// Adds an event; `lazy_until` tells how long it may wait for company.
+    /// Adds an event; `lazy_until` tells how long it may wait for company, `expires_at` when its time is over.
     pub(crate) fn push(
         &mut self,
         object: Bytes,
         lazy_until: Option<Instant>,
+        expires_at: Option<Instant>,
         limits: QueueLimits,
     ) -> Result<(), Full> {
         let full = self.events.len() >= limits.max_messages
@@ -56,7 +59,7 @@ impl Queue {
             return Err(Full);
         }
         self.bytes += object.len();
-        self.events.push_back(Event { object, batch: 0 });
+        self.events.push_back(Event { object, batch: 0, expires_at });
         match lazy_until {
             None => self.urgent = true,
             Some(until) => self.lazy_until = Some(self.lazy_until.map_or(until, |known| known.min(until))),
@@ -72,7 +75,7 @@ impl Queue {
         }
         for object in objects.into_iter().rev() {
             self.bytes += object.len();
-            self.events.push_front(Event { object, batch: 0 });
+            self.events.push_front(Event { object, batch: 0, expires_at: None });
             self.urgent = true;
         }
     }
@@ -105,7 +108,8 @@ impl Queue {
     }
 
     /// All events for one reply, old before new, and the reply's number if it has one.
-    pub(crate) fn take(&mut self) -> (Vec<Bytes>, Option<u64>) {
+    pub(crate) fn take(&mut self, now: Instant) -> (Vec<Bytes>, Option<u64>) {
+        self.drop_expired(now);
         self.urgent = false;
         self.lazy_until = None;
         let Some(last) = &mut self.acked_batches else {
@@ -139,6 +143,17 @@ impl Queue {
         self.lazy_until = None;
     }
 
+    fn drop_expired(&mut self, now: Instant) {
+        let bytes = &mut self.bytes;
+        self.events.retain(|event| {
+            let over = event.expires_at.is_some_and(|end| end <= now);
+            if over {
+                *bytes -= event.object.len();
+            }
+            !over
+        });
+    }
+
     /// A session that waits for hours keeps no room for the burst it once had.
     fn shrink(&mut self) {
         if self.events.is_empty() && self.events.capacity() > 8 {
@@ -156,11 +171,11 @@ mod tests {
     const LIMITS: QueueLimits = QueueLimits { max_messages: 3, max_bytes: 10 };
 
     fn push(queue: &mut Queue, text: &'static str) -> Result<(), Full> {
-        queue.push(Bytes::from_static(text.as_bytes()), None, LIMITS)
+        queue.push(Bytes::from_static(text.as_bytes()), None, None, LIMITS)
     }
 
     fn take(queue: &mut Queue) -> (String, Option<u64>) {
-        let (events, number) = queue.take();
+        let (events, number) = queue.take(Instant::now());
         (events.iter().map(|event| std::str::from_utf8(event).unwrap()).collect(), number)
     }
 
@@ -169,7 +184,7 @@ mod tests {
         let mut queue = Queue::default();
         assert_eq!(push(&mut queue, "longer than ten"), Ok(()));
         assert_eq!(push(&mut queue, "x"), Err(Full));
-        queue.take();
+        queue.take(Instant::now());
         for text in ["a", "b", "c"] {
             assert_eq!(push(&mut queue, text), Ok(()));
         }
@@ -205,11 +220,22 @@ mod tests {
     }
 
     #[test]
+    fn an_event_whose_time_is_over_is_not_taken() {
+        let now = Instant::now();
+        let mut queue = Queue::default();
+        queue.enable_ack();
+        queue.push(Bytes::from_static(b"short"), None, Some(now), LIMITS).unwrap();
+        queue.push(Bytes::from_static(b"long"), None, Some(now + Duration::from_secs(60)), LIMITS).unwrap();
+        let (events, _) = queue.take(now);
+        assert_eq!((events.len(), queue.bytes), (1, 4));
+    }
+
+    #[test]
     fn lazy_events_wait_for_company_or_their_time() {
         let now = Instant::now();
         let until = now + Duration::from_secs(5);
         let mut queue = Queue::default();
-        queue.push(Bytes::from_static(b"l"), Some(until), LIMITS).unwrap();
+        queue.push(Bytes::from_static(b"l"), Some(until), None, LIMITS).unwrap();
         assert!(!queue.is_due(now) && queue.is_due(until));
         assert_eq!(queue.lazy_until(), Some(until));
         push(&mut queue, "n").unwrap();

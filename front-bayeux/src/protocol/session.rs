@@ -205,18 +205,19 @@ impl Session {
         }
     }
 
-    /// An event for this session. `lazy` is how long it may wait for company.
+    /// An event for this session. `lazy` is how long it may wait for company, `expires_at` when its time is over.
     pub(crate) fn handle_delivery(
         &mut self,
         now: Instant,
         object: Bytes,
         lazy: Option<Duration>,
+        expires_at: Option<Instant>,
     ) -> Delivered {
         if self.end.is_some() {
             return Delivered::Ignored;
         }
         self.note_server_activity(now);
-        if self.queue.push(object, lazy.map(|delay| now + delay), self.options.limits).is_err() {
+        if self.queue.push(object, lazy.map(|delay| now + delay), expires_at, self.options.limits).is_err() {
             self.finish(now, End::QueueFull);
             return Delivered::Overflow;
         }
@@ -365,7 +366,7 @@ impl Session {
     pub(crate) fn poll_events(&mut self, now: Instant) -> Vec<Bytes> {
         if self.delivers_anywhere() && self.end.is_none() && !self.queue.is_empty() {
             self.note_server_activity(now);
-            self.queue.take().0
+            self.queue.take(now).0
         } else {
             Vec::new()
         }
@@ -377,8 +378,8 @@ impl Session {
     }
 
     /// Events that may follow a handshake's reply.
-    pub(crate) fn poll_handshake_events(&mut self) -> (Vec<Bytes>, Option<u64>) {
-        self.queue.take()
+    pub(crate) fn poll_handshake_events(&mut self, now: Instant) -> (Vec<Bytes>, Option<u64>) {
+        self.queue.take(now)
     }
 
     /// Room for a page of replayed events.
@@ -455,7 +456,7 @@ impl Session {
                 Some(Advice { interval_ms: Some(i64::from(return_after_ms)), ..Advice::HANDSHAKE })
             }
         };
-        let (events, ack) = if self.end.is_none() { self.queue.take() } else { (Vec::new(), None) };
+        let (events, ack) = if self.end.is_none() { self.queue.take(now) } else { (Vec::new(), None) };
         if !events.is_empty() {
             self.note_server_activity(now);
         }

@@ -8,7 +8,7 @@ async fn a_session_without_connects_expires_and_is_told_to_shake_hands() {
     let mut poller = server.poller().await;
     tokio::time::sleep(ms(400)).await;
     assert_eq!(last(&poller.connect().await)["successful"], true, "still within its time");
-    tokio::time::sleep(ms(800)).await;
+    tokio::time::sleep(ms(1300)).await;
     let reply = poller.connect().await;
     assert_eq!(last(&reply)["error"], "402::session_unknown");
     assert_eq!(last(&reply)["advice"]["reconnect"], "handshake");
@@ -19,7 +19,7 @@ async fn a_session_without_connects_expires_and_is_told_to_shake_hands() {
 async fn a_session_that_only_shook_hands_expires() {
     let server = Server::start(quick()).await;
     server.browser().await.handshake(json!({})).await;
-    tokio::time::sleep(ms(800)).await;
+    tokio::time::sleep(ms(1300)).await;
     assert_eq!(server.front.stats().sessions, 0);
 }
 
@@ -56,7 +56,7 @@ async fn a_closed_socket_starts_the_clock() {
     drop(socket);
     tokio::time::sleep(ms(300)).await;
     assert_eq!(server.front.stats().sessions, 1);
-    tokio::time::sleep(ms(600)).await;
+    tokio::time::sleep(ms(1000)).await;
     assert_eq!((server.front.stats().sessions, server.front.stats().websockets), (0, 0));
 }
 

@@ -75,7 +75,7 @@ async fn max_interval_is_told_on_request() {
     let config = front_bayeux::Config { handshake_reconnect: true, ..quick() };
     let server = Server::start(config).await;
     let reply = server.browser().await.handshake(json!({})).await;
-    assert_eq!(reply["advice"]["maxInterval"], 600);
+    assert_eq!(reply["advice"]["maxInterval"], 1000);
 }
 
 #[tokio::test]

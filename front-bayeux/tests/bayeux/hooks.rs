@@ -84,7 +84,7 @@ async fn a_listener_greets_takes_and_remembers() {
     let reply = poller.send(json!({"channel": "/taken", "data": 1})).await;
     assert_eq!(last(&reply)["error"], "404::message_deleted");
     poller.send(json!({"channel": "/meta/disconnect"})).await;
-    tokio::time::sleep(ms(800)).await;
+    tokio::time::sleep(ms(1300)).await;
     let mut seen = closed.lock().unwrap().clone();
     seen.sort_by_key(|why| format!("{why:?}"));
     assert_eq!(seen, [Closed::ByClient, Closed::Expired]);

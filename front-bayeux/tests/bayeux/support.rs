@@ -23,10 +23,10 @@ pub(crate) fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Connects are held 300 ms, sessions live 600 ms more, the sweep looks every 20 ms.
+/// Connects are held 300 ms, sessions live 1 s more, the sweep looks every 20 ms.
 pub(crate) fn quick() -> Config {
     Config {
-        timing: Timing { timeout: ms(300), interval: Duration::ZERO, max_interval: ms(600) },
+        timing: Timing { timeout: ms(300), interval: Duration::ZERO, max_interval: ms(1000) },
         sweep_period: ms(20),
         ..Config::default()
     }

@@ -27,7 +27,7 @@ async fn a_held_connect_is_answered_when_its_time_is_over() {
     let begun = std::time::Instant::now();
     socket.send(json!([{"channel": "/meta/connect", "clientId": socket.id, "id": "c"}])).await;
     assert_eq!(socket.receive().await, [json!({"channel": "/meta/connect", "id": "c", "successful": true})]);
-    assert!((ms(290)..ms(600)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert!((ms(290)..ms(2000)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

@@ -88,13 +88,13 @@ fn a_request_in_progress_keeps_the_connect_asleep() {
     let mut session = connected(now);
     let (token, _) = hold(session.handle_connect(now, connect()));
     session.begin_request(now);
-    assert_eq!(session.handle_delivery(now, event("a"), None), Delivered::Queued);
+    assert_eq!(session.handle_delivery(now, event("a"), None, None), Delivered::Queued);
     assert!(matches!(session.poll_connect(now, token), Held::Wait { .. }));
     assert_eq!(session.poll_events(now), [event("a")], "the reply carries it");
     session.end_request();
     assert!(!session.is_due(now));
     session.begin_request(now);
-    session.handle_delivery(now, event("b"), None);
+    session.handle_delivery(now, event("b"), None, None);
     session.end_request();
     assert!(session.is_due(now), "nobody carried it");
 }
@@ -106,7 +106,7 @@ fn a_dropped_connect_keeps_later_events_and_starts_the_clock() {
     let (token, _) = hold(session.handle_connect(now, connect()));
     session.drop_connect(now + SECOND, token);
     assert_eq!(session.poll_timeout(), Some(now + 11 * SECOND));
-    assert_eq!(session.handle_delivery(now + SECOND, event("a"), None), Delivered::Queued);
+    assert_eq!(session.handle_delivery(now + SECOND, event("a"), None, None), Delivered::Queued);
     assert_eq!(answer(session.handle_connect(now + 2 * SECOND, connect())).events, [event("a")]);
 }
 
@@ -213,7 +213,7 @@ proptest! {
                 Step::Deliver => {
                     let text = Bytes::from(sent.len().to_string());
                     sent.push(text.clone());
-                    session.handle_delivery(now, text, None);
+                    session.handle_delivery(now, text, None, None);
                 }
                 Step::Connect { arrives } => {
                     let request = ConnectRequest { ack: Some(client.ack), ..connect() };
@@ -253,7 +253,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Deliver => {
-                    session.handle_delivery(now, Bytes::from(format!("{sent:04}")), None);
+                    session.handle_delivery(now, Bytes::from(format!("{sent:04}")), None, None);
                     sent += 1;
                 }
                 Step::Connect { .. } => match session.handle_connect(now, connect()) {
