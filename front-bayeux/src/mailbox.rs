@@ -66,7 +66,7 @@ impl Common {
     }
 
     /// The event alone in a text frame; empty if Bayeux cannot express it.
-    fn frame(&self, variant: Variant, delivery: &Delivery, deflate: bool) -> Bytes {
+    fn frame<'d>(&self, variant: Variant, delivery: &'d Delivery, deflate: bool) -> &'d Bytes {
         let slot = if deflate { variant.deflated } else { variant.frame };
         let encode = |_: &_| {
             let object = self.object(variant, delivery);
@@ -80,7 +80,7 @@ impl Common {
             }
             reply::text_frame([&object[..]])
         };
-        delivery.encoded(slot, encode).clone()
+        delivery.encoded(slot, encode)
     }
 
     fn millis_since_start(&self, instant: Instant) -> u64 {
@@ -352,9 +352,9 @@ impl Deliver for Mailbox {
             if frame.is_empty() {
                 self.common.counters.inexpressible();
             } else if socket.own {
-                sink.send(&frame, Class::Droppable);
+                sink.send(frame, Class::Droppable);
             } else {
-                socket.outbox.send(frame, Class::Droppable);
+                socket.outbox.send(frame.clone(), Class::Droppable);
             }
             if self.common.config.extensions.activity.is_some() {
                 state.session.note_server_activity(Instant::now());
@@ -383,5 +383,19 @@ impl Deliver for Mailbox {
             }
         }
         self.note_timeout(state);
+    }
+
+    fn shared_frame<'d>(&self, delivery: &'d Delivery, _: &[u32], outbox: &Arc<Outbox>) -> Option<&'d Bytes> {
+        let config = &self.common.config;
+        if !config.lazy.is_empty() || config.extensions.activity.is_some() {
+            return None;
+        }
+        let state = self.state.lock();
+        let socket =
+            state.socket.as_ref().filter(|socket| socket.own && Arc::ptr_eq(&socket.outbox, outbox))?;
+        let plain = state.guard.is_none() && state.session.pushes() && outbox.closed().is_none();
+        let encodings = &self.common.encodings;
+        let variant = if state.replay_in_ext { encodings.with_replay } else { encodings.plain };
+        plain.then(|| self.common.frame(variant, delivery, socket.deflate))
     }
 }
