@@ -9,7 +9,7 @@ import { Cuttable, pause, startServer, until } from "./support.mjs";
 
 let server;
 before(async () => (server = await startServer()));
-after(() => server.kill());
+after(() => server?.kill());
 
 for (const transport of BAYEUX_TRANSPORTS) {
     describe(`cometd over ${transport}`, () => {

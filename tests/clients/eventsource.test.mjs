@@ -8,7 +8,7 @@ import { Cuttable, startServer, until } from "./support.mjs";
 
 let server;
 before(async () => (server = await startServer()));
-after(() => server.kill());
+after(() => server?.kill());
 
 function collect(source, type = "message") {
     const events = [];

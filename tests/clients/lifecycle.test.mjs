@@ -8,7 +8,7 @@ import { test } from "node:test";
 import { BAYEUX_TRANSPORTS, connectCometd, connectMqtt, openEvents, subscribeCometd } from "./stock.mjs";
 import { startServer, until } from "./support.mjs";
 
-const ROUNDS = Number(process.env.FANWIRE_KILL_ROUNDS ?? 3);
+const ROUNDS = Number(process.env.FW_TEST_KILL_ROUNDS ?? 3);
 const VICTIM = fileURLToPath(new URL("victim.mjs", import.meta.url));
 
 test(`subscribers killed with SIGKILL, ${ROUNDS} times, harm nobody`, { timeout: 60_000 + ROUNDS * 5000 }, async () => {

@@ -7,7 +7,7 @@ import { pause, startServer, until } from "./support.mjs";
 
 let server;
 before(async () => (server = await startServer()));
-after(() => server.kill());
+after(() => server?.kill());
 
 for (const transport of ["tcp", "websocket"]) {
     describe(`MQTT.js over ${transport}`, () => {

@@ -9,7 +9,7 @@ import {
 import { startEmbedded, until } from "./support.mjs";
 import { Tally } from "./tally.mjs";
 
-const EACH = Number(process.env.FANWIRE_MESSAGES ?? 1000);
+const EACH = Number(process.env.FW_TEST_MESSAGES ?? 1000);
 // How far a publisher may be ahead of the slowest subscriber: queues are bounded on purpose, and this test is about
 // what happens within their bounds.
 const AHEAD = 200;
@@ -18,7 +18,7 @@ const EXACT = '{"n":12345678901234567890,"x":1e400}';
 
 let server;
 before(async () => (server = await startEmbedded()));
-after(() => server.kill());
+after(() => server?.kill());
 
 test(`${EACH} messages from each of HTTP, MQTT and Bayeux reach every subscriber once and in order`, {
     timeout: 60_000 + EACH * 20,

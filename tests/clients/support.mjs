@@ -11,6 +11,7 @@ import { fileURLToPath } from "node:url";
 /** The repository's root. */
 export const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
 
+// Not FANWIRE_…: the server reads those as its configuration, and refuses names that it does not know.
 const BINARY = process.env.FW_TEST_BINARY ?? path.join(ROOT, "target/release/fanwire");
 const EMBEDDED = process.env.FW_TEST_EMBEDDED ?? path.join(ROOT, "target/release/examples/embedded_subscriber");
 
@@ -86,7 +87,6 @@ async function start(binary, args) {
         stdio: ["ignore", "pipe", process.env.FW_TEST_LOG ? "inherit" : "ignore"],
     });
     children.add(child);
-    child.on("error", (error) => console.error(`${binary}: ${error.message}`));
     return new Server(child, createInterface({ input: child.stdout })).ready();
 }
 

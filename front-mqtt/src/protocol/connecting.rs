@@ -1,7 +1,6 @@
 //! CONNECT into the terms of a connection, and the CONNACK that says them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use broker_core::{Action, Channel, Outbox, Principal, Qos};
 use bytes::Bytes;
@@ -22,15 +21,16 @@ pub(crate) struct Negotiated {
     pub(crate) assigned: bool,
     pub(crate) clean_start: bool,
     /// Longest silence accepted, one and a half keep alives; zero means no limit.
-    pub(crate) max_silence: Duration,
+    pub(crate) max_silence_ms: u32,
     pub(crate) session_expiry_secs: u32,
     pub(crate) will: Option<Box<PendingWill>>,
     /// Whether reason strings may go on acknowledgements.
     pub(crate) problem_info: bool,
     server_keep_alive_secs: Option<u16>,
     expiry_was_cut: bool,
+    /// Largest packet the client takes, in bytes.
+    pub(crate) max_packet_bytes: u32,
     receive_maximum: u16,
-    max_packet_bytes: u32,
     topic_alias_maximum: u16,
     wants_response_info: bool,
 }
@@ -68,7 +68,7 @@ pub(crate) fn negotiate(
         client_id: if assigned { assigned_id() } else { connect.client_id.into() },
         assigned,
         clean_start: connect.clean_start,
-        max_silence: Duration::from_millis(u64::from(keep_alive_secs) * 1500),
+        max_silence_ms: u32::from(keep_alive_secs) * 1500,
         session_expiry_secs,
         will: will(connect, config)?,
         problem_info: connect.request_problem_info,

@@ -66,20 +66,29 @@ pub(crate) struct Connection {
     pub(super) number: u64,
     pub(super) dialect: Dialect,
     pub(super) principal: Principal,
-    pub(super) aliases: IncomingAliases,
     pub(super) outputs: VecDeque<Output>,
-    /// Zero means no limit.
-    max_silence: Duration,
     last_heard: Instant,
-    /// When the credentials end.
-    expires: Option<Instant>,
     problem_info: bool,
+    /// Largest packet the client takes, in bytes.
+    max_packet_bytes: u32,
     /// Whether the session was to end with the connection when it began: then DISCONNECT cannot change it.
     expiry_was_zero: bool,
-    auth_method: Option<Box<str>>,
     closing: bool,
-    why: Option<Box<str>>,
+    /// Zero means no limit.
+    max_silence_ms: u32,
+    rare: Option<Box<Rare>>,
     pub(super) received: u64,
+}
+
+/// What few connections have, so that the others need not hold the place for it.
+#[derive(Default)]
+pub(super) struct Rare {
+    pub(super) aliases: IncomingAliases,
+    auth_method: Option<Box<str>>,
+    /// When the credentials end.
+    expires: Option<Instant>,
+    /// Why the connection ends, in words.
+    why: Option<Box<str>>,
 }
 
 impl Connection {
@@ -96,16 +105,14 @@ impl Connection {
             number,
             dialect: terms.dialect,
             principal,
-            aliases: IncomingAliases::default(),
             outputs: VecDeque::new(),
-            max_silence: terms.max_silence,
             last_heard: now,
-            expires: None,
             problem_info: terms.problem_info,
+            max_packet_bytes: terms.max_packet_bytes,
             expiry_was_zero: terms.session_expiry_secs == 0,
-            auth_method,
             closing: false,
-            why: None,
+            max_silence_ms: terms.max_silence_ms,
+            rare: auth_method.map(|method| Box::new(Rare { auth_method: Some(method), ..Rare::default() })),
             received: 0,
         }
     }
@@ -119,12 +126,12 @@ impl Connection {
     }
 
     pub(crate) fn auth_method(&self) -> Option<&str> {
-        self.auth_method.as_deref()
+        self.rare.as_ref().and_then(|rare| rare.auth_method.as_deref())
     }
 
     /// Why the connection ends, in words.
     pub(crate) fn why(&self) -> Option<&str> {
-        self.why.as_deref()
+        self.rare.as_ref().and_then(|rare| rare.why.as_deref())
     }
 
     /// Publishes the client has sent.
@@ -144,11 +151,24 @@ impl Connection {
     /// When [`Connection::handle_timeout`] is due.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let silence = self.silent_until();
-        silence.into_iter().chain(self.expires).min()
+        silence.into_iter().chain(self.expires()).min()
+    }
+
+    fn expires(&self) -> Option<Instant> {
+        self.rare.as_ref().and_then(|rare| rare.expires)
+    }
+
+    pub(super) fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    pub(super) fn aliases(&self) -> Option<&IncomingAliases> {
+        self.rare.as_ref().map(|rare| &rare.aliases)
     }
 
     fn silent_until(&self) -> Option<Instant> {
-        if self.max_silence.is_zero() { None } else { self.last_heard.checked_add(self.max_silence) }
+        let silence = Duration::from_millis(u64::from(self.max_silence_ms));
+        if silence.is_zero() { None } else { self.last_heard.checked_add(silence) }
     }
 
     /// Closes if the client was silent for one and a half keep alives (MQTT 5.0 §3.1.2.10), or if its
@@ -156,17 +176,20 @@ impl Connection {
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         if self.silent_until().is_some_and(|due| due <= now) {
             self.close(Reason::KeepAliveTimeout, None);
-        } else if self.expires.is_some_and(|due| due <= now) {
+        } else if self.expires().is_some_and(|due| due <= now) {
             self.close(Reason::MaximumConnectTime, Some("the credentials have expired"));
         }
     }
 
     /// Sets when the credentials end, by both clocks.
     pub(crate) fn expire(&mut self, now: Instant, now_ms: u64) {
-        self.expires = self
+        let expires = self
             .principal
             .expires_at_ms()
             .and_then(|end| now.checked_add(Duration::from_millis(end.saturating_sub(now_ms))));
+        if expires.is_some() || self.rare.is_some() {
+            self.rare_mut().expires = expires;
+        }
     }
 
     /// Bytes arrived, whole packets or not.
@@ -248,7 +271,7 @@ impl Connection {
     }
 
     fn handle_auth(&mut self, auth: codec::Auth<'_>) -> Result<(), DecodeError> {
-        let Some(method) = &self.auth_method else {
+        let Some(method) = self.auth_method() else {
             return Err(DecodeError::protocol("AUTH from a client that connected without a method"));
         };
         if auth.method != Some(method) {
@@ -263,7 +286,6 @@ impl Connection {
 
     /// The mechanism has answered. What the client may no longer hear is returned, to be ended in the broker.
     pub(crate) fn handle_authenticated(&mut self, verdict: Verdict) -> Vec<(Target, Box<str>, u32)> {
-        let method = self.auth_method.as_deref().unwrap_or_default();
         let (reason, data, gone) = match verdict {
             Verdict::Continue(data) => (Reason::ContinueAuthentication, data, Vec::new()),
             Verdict::Done(principal, data) => {
@@ -280,6 +302,7 @@ impl Connection {
             }
         };
         let data = Some(&*data).filter(|data| !data.is_empty());
+        let method = self.auth_method().unwrap_or_default();
         let reply = codec::auth(self.dialect.framing, reason, method, data);
         self.outputs.push_back(Output::Reply(reply));
         gone
@@ -287,7 +310,14 @@ impl Connection {
 
     pub(super) fn reply(&mut self, kind: AckKind, packet_id: u16, reason: Reason, why: Option<&str>) {
         let why = why.filter(|_| self.problem_info);
-        self.outputs.push_back(Output::Reply(codec::ack(self.dialect, kind, packet_id, reason, why)));
+        let reply = self.within_maximum(why, |why| codec::ack(self.dialect, kind, packet_id, reason, why));
+        self.outputs.push_back(Output::Reply(reply));
+    }
+
+    /// A packet with its reason string, or without it if the client does not take one of that size.
+    fn within_maximum(&self, why: Option<&str>, packet: impl Fn(Option<&str>) -> Bytes) -> Bytes {
+        let full = packet(why);
+        if full.len() > self.max_packet_bytes as usize { packet(None) } else { full }
     }
 
     /// Tells the client why, in terms it can act on, and ends the connection; the session may stay.
@@ -296,12 +326,10 @@ impl Connection {
             return;
         }
         self.closing = true;
-        self.why = why.map(Into::into);
-        let mut last = codec::disconnect(self.dialect, reason, why);
-        let max = self.session.lock().online.as_ref().map_or(u32::MAX, |online| online.max_packet_bytes);
-        if last.len() > max as usize {
-            last = codec::disconnect(self.dialect, reason, None);
+        if let Some(why) = why {
+            self.rare_mut().why = Some(why.into());
         }
+        let last = self.within_maximum(why, |why| codec::disconnect(self.dialect, reason, why));
         self.outputs.push_back(Output::Close(last, End::Closed(reason)));
     }
 }

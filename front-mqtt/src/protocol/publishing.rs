@@ -3,6 +3,7 @@
 use broker_core::{Action, Channel, PublishError, Qos, Receipt};
 use bytes::Bytes;
 
+use super::alias::IncomingAliases;
 use super::connection::{Connection, Output, Publishing};
 use super::convert;
 use crate::codec::{Ack, AckKind, DecodeError, Publish, Reason};
@@ -86,10 +87,13 @@ impl Connection {
     fn topic(&mut self, packet: &Publish<'_>, alias_maximum: u16) -> Result<Channel, DecodeError> {
         let Some(alias) = packet.properties.topic_alias else { return parse(packet.topic) };
         if packet.topic.is_empty() {
-            return self.aliases.resolve(alias, alias_maximum);
+            return match self.aliases() {
+                Some(aliases) => aliases.resolve(alias, alias_maximum),
+                None => IncomingAliases::default().resolve(alias, alias_maximum),
+            };
         }
         let channel = parse(packet.topic)?;
-        self.aliases.set(alias, alias_maximum, &channel)?;
+        self.rare_mut().aliases.set(alias, alias_maximum, &channel)?;
         Ok(channel)
     }
 

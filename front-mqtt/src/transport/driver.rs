@@ -362,7 +362,7 @@ mod tests {
     #[test]
     fn an_idle_connection_is_small() {
         let task = bytes_of(Driver::run);
-        assert!(task <= 512, "{task}");
+        assert!(task <= 456, "{task}");
         let session = size_of::<crate::protocol::Session>();
         assert!(session <= 240, "{session}");
     }

@@ -61,6 +61,7 @@ pub(crate) async fn accept(inner: Arc<Inner>, arrival: Arrival) {
         candidate,
         outbox,
         framing: arrival.framing,
+        max_reply_bytes: u32::MAX,
         remote: arrival.remote,
         token: arrival.token,
     };
@@ -86,6 +87,8 @@ struct Handshake {
     candidate: Arc<Hosted>,
     outbox: Arc<Outbox>,
     framing: Framing,
+    /// Largest packet the client takes, in bytes, once it has said so.
+    max_reply_bytes: u32,
     remote: Option<SocketAddr>,
     token: Option<String>,
 }
@@ -103,6 +106,7 @@ impl Handshake {
             Err(error) => return Err(Refused::Told(error, version_of_level(codec::protocol_level(body)))),
         };
         let version = connect.version;
+        self.max_reply_bytes = connect.maximum_packet_size.unwrap_or(u32::MAX);
         let admission = admission.map_err(|reason| {
             Refused::Told(DecodeError::new(reason, "too many connections"), Some(version))
         })?;
@@ -121,6 +125,10 @@ impl Handshake {
             return Err(DecodeError::new(Reason::NotAuthorized, "no right to publish the will").into());
         }
         let last_word = connect.auth_method.map(|method| (method, &*last_word));
+        if terms.connack(config, false, last_word).len() > terms.max_packet_bytes as usize {
+            let why = "the client's maximum packet size leaves no room for CONNACK";
+            return Err(DecodeError::new(Reason::PacketTooLarge, why).into());
+        }
         let will = terms.will.take();
         let connack = |present| terms.connack(config, present, last_word);
         let arriving = Arriving {
@@ -256,10 +264,15 @@ impl Handshake {
 
     /// CONNACK with the reason, where the version has a code for it, then the close.
     async fn refuse(self, error: &DecodeError, version: Option<Version>) {
-        let Self { link, framing, candidate, outbox, inner, .. } = self;
+        let Self { link, framing, candidate, outbox, inner, max_reply_bytes, .. } = self;
         let last = version.map_or_else(bytes::Bytes::new, |version| {
+            let dialect = Dialect { version, framing };
             let connack = ConnAck { reason_string: Some(error.detail), ..ConnAck::only(error.reason) };
-            codec::connack(Dialect { version, framing }, &connack)
+            let full = codec::connack(dialect, &connack);
+            if full.len() > max_reply_bytes as usize {
+                return codec::connack(dialect, &ConnAck::only(error.reason));
+            }
+            full
         });
         let last = with_close_frame(framing, last, error.reason, Some(error.detail));
         outbox.send_last(last);

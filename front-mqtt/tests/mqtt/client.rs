@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+
+use crate::transport::{self, Stream};
 
 /// How long a test waits for what must come.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
@@ -12,7 +13,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(5);
 pub(crate) const QUIET: Duration = Duration::from_millis(200);
 
 pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Box<dyn Stream>,
 }
 
 /// A packet as it came: first byte, body.
@@ -108,7 +109,7 @@ pub(crate) const PING: &[u8] = &[0xC0, 0];
 
 impl Client {
     pub(crate) async fn open(address: SocketAddr) -> Self {
-        Self { stream: TcpStream::connect(address).await.unwrap() }
+        Self { stream: transport::open(address).await }
     }
 
     /// Connects with a clean session and no keep alive.

@@ -106,7 +106,6 @@ async fn packets_sent_right_behind_connect_are_handled() {
 async fn packets_may_come_byte_by_byte() {
     let server = Server::start().await;
     let mut client = Client::open(server.address).await;
-    client.stream.set_nodelay(true).unwrap();
     for byte in connect(4, "a", true, 0, &[]) {
         client.send(&[byte]).await;
         tokio::task::yield_now().await;

@@ -1,4 +1,6 @@
 //! The front over real sockets: raw bytes for what no client library would send, rumqttc for the rest.
+//!
+//! `mqtt_websocket` runs the same modules once more, with every packet inside WebSocket frames.
 
 mod client;
 mod connect;
@@ -8,6 +10,10 @@ mod real_client;
 mod session;
 mod subscribe;
 mod support;
+mod transport;
 mod version5;
 mod websocket;
 mod will;
+
+/// What the tests of this binary go over.
+const TRANSPORT: transport::Transport = transport::Transport::Tcp;

@@ -38,7 +38,7 @@ async fn a_busy_broker_loses_nothing() {
 async fn unread_acknowledgements_hold_their_client_back() {
     let server = Server::start().await;
     let client = Client::connected(server.address, 4, "c").await;
-    let (mut read, mut write) = client.stream.into_split();
+    let (mut read, mut write) = tokio::io::split(client.stream);
     const COUNT: usize = 300_000;
     let writer = tokio::spawn(async move {
         let packet = publish(4, 2, "t", 1, b"x");

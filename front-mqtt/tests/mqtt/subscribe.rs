@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use broker_core::{Action, Anonymous, Filter, Principal, Rights, Rule};
-use front_mqtt::{Config, Denied};
+use front_mqtt::{Config, Denied, DeniedSubscribe};
 
 use crate::client::*;
 use crate::support::Server;
@@ -131,6 +131,14 @@ async fn rights_hold_at_subscribe_and_at_each_delivery() {
         assert_eq!(&raw.body[2..6], b"open");
         client.expect_quiet().await;
     }
+}
+
+#[tokio::test]
+async fn a_denied_subscription_may_be_left_unexplained() {
+    let config = Config { denied_subscribe: DeniedSubscribe::Unspecified, ..Config::default() };
+    let server = Server::with_rights(config, rights()).await;
+    let mut client = Client::connected(server.address, 5, "c").await;
+    assert_eq!(client.subscribe(5, &[("secret/a", 1)]).await, [0x80]);
 }
 
 #[tokio::test]

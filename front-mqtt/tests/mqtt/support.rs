@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use broker_core::{AllowAll, Authenticator, Broker};
 use front_mqtt::{Config, Front};
-use tokio::net::TcpListener;
+
+use crate::transport;
 
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
@@ -37,15 +38,7 @@ impl Server {
     }
 
     async fn serving(broker: Broker, front: Front) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let accepting = front.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, peer)) = listener.accept().await {
-                let front = accepting.clone();
-                tokio::spawn(async move { front.serve_tcp(stream, peer).await });
-            }
-        });
+        let address = transport::serve(front.clone()).await;
         Self { address, broker, front }
     }
 }

@@ -402,6 +402,26 @@ async fn reason_strings_are_left_out_if_not_wanted() {
 }
 
 #[tokio::test]
+async fn reason_strings_give_way_to_the_clients_maximum_packet_size() {
+    let server = Server::start().await;
+    let small = [0x27, 0, 0, 0, 12];
+    let mut client = Client::open(server.address).await;
+    let wrong_method = [&small[..], &[0x15, 0, 1, b'x']].concat();
+    client.send(&connect(5, "c", true, 0, &wrong_method)).await;
+    client.expect(&[0x20, 3, 0, 0x8C, 0]).await;
+    let mut client = Client::open(server.address).await;
+    client.send(&connect(5, "c", true, 0, &small)).await;
+    client.expect(&[0x20, 3, 0, 0x95, 0]).await;
+    let room_for_connack = [0x27, 0, 0, 0, 20];
+    let (mut client, _) =
+        Client::connected_with(server.address, &connect(5, "c", true, 0, &room_for_connack)).await;
+    client.send(&publish(5, 2, "$SYS/x", 3, b"x")).await;
+    client.expect(&[0x40, 3, 0, 3, 0x87]).await;
+    client.send(&[0xF0, 1, 0x19]).await;
+    client.expect(&[0xE0, 1, 0x82]).await;
+}
+
+#[tokio::test]
 async fn server_packets_from_a_client_are_a_protocol_error() {
     let server = Server::start().await;
     for first in [0x20, 0x90, 0xB0, 0xD0] {

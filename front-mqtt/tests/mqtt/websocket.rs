@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::client::*;
+use crate::transport::frame;
 
 struct Web {
     address: SocketAddr,
@@ -44,26 +45,6 @@ struct Socket {
 }
 
 const BINARY: u8 = 0x82;
-
-/// A masked client frame.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut out = vec![first];
-    match payload.len() {
-        bytes @ ..126 => out.push(0x80 | bytes as u8),
-        bytes @ ..65_536 => {
-            out.push(0x80 | 126);
-            out.extend((bytes as u16).to_be_bytes());
-        }
-        bytes => {
-            out.push(0x80 | 127);
-            out.extend((bytes as u64).to_be_bytes());
-        }
-    }
-    let mask = [1, 2, 3, 4];
-    out.extend(mask);
-    out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    out
-}
 
 impl Socket {
     async fn request(address: SocketAddr, extra: &str) -> (TcpStream, String) {

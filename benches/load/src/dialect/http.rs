@@ -24,7 +24,8 @@ pub(super) struct Head {
 
 impl Head {
     /// Reads the head `input` starts with and its length; none while it is incomplete.
-    fn read(input: &[u8]) -> Result<Option<(Self, usize)>, Violation> {
+    /// A cookie that it sets goes into `cookie` as `name=value`.
+    fn read(input: &[u8], cookie: &mut Option<Box<str>>) -> Result<Option<(Self, usize)>, Violation> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut response = httparse::Response::new(&mut headers);
         let bytes = match response.parse(input) {
@@ -46,6 +47,8 @@ impl Head {
             } else if header.name.eq_ignore_ascii_case("content-length") && framing != Framing::Chunked {
                 let length = value.parse().map_err(|_| Violation(format!("content-length `{value}`")))?;
                 framing = Framing::Length(length);
+            } else if header.name.eq_ignore_ascii_case("set-cookie") {
+                *cookie = value.split(';').next().map(Into::into);
             }
         }
         Ok(Some((Self { status, framing }, bytes)))
@@ -80,11 +83,13 @@ pub(super) enum Part<'a> {
 #[derive(Debug)]
 pub(super) struct ResponseReader {
     state: State,
+    /// The last cookie that was set, for clients that send it back.
+    pub(super) cookie: Option<Box<str>>,
 }
 
 impl ResponseReader {
     pub(super) fn new() -> Self {
-        Self { state: State::Head }
+        Self { state: State::Head, cookie: None }
     }
 
     /// The next part and how many bytes of `input` it took; none if more input is needed.
@@ -94,7 +99,7 @@ impl ResponseReader {
     pub(super) fn next<'a>(&mut self, input: &'a [u8]) -> Result<Option<(Part<'a>, usize)>, Violation> {
         match self.state {
             State::Head => {
-                let Some((head, bytes)) = Head::read(input)? else { return Ok(None) };
+                let Some((head, bytes)) = Head::read(input, &mut self.cookie)? else { return Ok(None) };
                 self.state = match head.framing {
                     _ if matches!(head.status, 100..=199) => State::Head,
                     Framing::Length(length) => State::Length(length),

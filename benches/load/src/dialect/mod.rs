@@ -2,13 +2,19 @@
 //!
 //! A protocol joins as one file with a [`Session`] and one line in [`Dialect`].
 
+mod bayeux;
 mod floor;
 mod http;
+mod mqtt;
 mod nchan;
 mod sse;
+mod websocket;
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use websocket::{Content, WebSocket};
 
 pub(crate) use floor::{CONTROL_MAGIC, ControlFrame};
 
@@ -70,17 +76,46 @@ pub(crate) enum Dialect {
     Floor,
     /// nginx with nchan: `GET /sub/{channel}` as EventSource, `POST /pub/{channel}`.
     Nchan,
+    /// MQTT over TCP.
+    Mqtt(mqtt::Options),
+    /// MQTT over WebSocket at `/mqtt`.
+    MqttWebSocket(mqtt::Options),
+    /// Bayeux over WebSocket at `/cometd`; published to by `POST /v1/publish/{channel}`.
+    BayeuxWebSocket,
+    /// The same over long-polling.
+    BayeuxLongPolling,
 }
 
+const MQTT: mqtt::Options = mqtt::Options { level: 4, qos: 0 };
+const MQTT_QOS1: mqtt::Options = mqtt::Options { level: 4, qos: 1 };
+const MQTT5: mqtt::Options = mqtt::Options { level: 5, qos: 0 };
+const MQTT5_QOS1: mqtt::Options = mqtt::Options { level: 5, qos: 1 };
+
+/// Where Fanwire takes publishes over HTTP.
+const PUBLISH_PREFIX: &str = "/v1/publish/";
+
+/// Makes the client ids of one process differ; the process id makes those of several.
+static NEXT_CLIENT: AtomicU64 = AtomicU64::new(0);
+
 impl Dialect {
-    pub(crate) const ALL: [Self; 3] = [Self::Sse, Self::Floor, Self::Nchan];
+    const NAMED: [(&'static str, Self); 13] = [
+        ("sse", Self::Sse),
+        ("floor", Self::Floor),
+        ("nchan", Self::Nchan),
+        ("mqtt", Self::Mqtt(MQTT)),
+        ("mqtt-qos1", Self::Mqtt(MQTT_QOS1)),
+        ("mqtt5", Self::Mqtt(MQTT5)),
+        ("mqtt5-qos1", Self::Mqtt(MQTT5_QOS1)),
+        ("mqtt-ws", Self::MqttWebSocket(MQTT)),
+        ("mqtt-ws-qos1", Self::MqttWebSocket(MQTT_QOS1)),
+        ("mqtt5-ws", Self::MqttWebSocket(MQTT5)),
+        ("mqtt5-ws-qos1", Self::MqttWebSocket(MQTT5_QOS1)),
+        ("bayeux-ws", Self::BayeuxWebSocket),
+        ("bayeux-lp", Self::BayeuxLongPolling),
+    ];
 
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Sse => "sse",
-            Self::Floor => "floor",
-            Self::Nchan => "nchan",
-        }
+        Self::NAMED.into_iter().find(|(_, dialect)| *dialect == self).map_or("?", |(name, _)| name)
     }
 
     /// A connection that subscribes to `channel`.
@@ -88,17 +123,36 @@ impl Dialect {
         match self {
             Self::Sse | Self::Floor => Box::new(sse::Subscriber::new(format!("/sse/{channel}"))),
             Self::Nchan => Box::new(sse::Subscriber::new(nchan::subscribe_path(channel))),
+            Self::Mqtt(options) => Box::new(mqtt_client(options, Some(channel))),
+            Self::MqttWebSocket(options) => mqtt_websocket(mqtt_client(options, Some(channel))),
+            Self::BayeuxWebSocket => {
+                Box::new(WebSocket::new(bayeux::Streaming::new(channel), "/cometd", None, Content::Text))
+            }
+            Self::BayeuxLongPolling => Box::new(bayeux::LongPolling::new(channel)),
         }
     }
 
     /// A connection that publishes.
     pub(crate) fn publisher(self) -> Box<dyn Session> {
         match self {
-            Self::Sse => Box::new(http::Publisher::new("/v1/publish/")),
+            Self::Sse | Self::BayeuxWebSocket | Self::BayeuxLongPolling => {
+                Box::new(http::Publisher::new(PUBLISH_PREFIX))
+            }
             Self::Floor => Box::new(floor::Publisher),
             Self::Nchan => Box::new(http::Publisher::new(nchan::PUBLISH_PREFIX)),
+            Self::Mqtt(options) => Box::new(mqtt_client(options, None)),
+            Self::MqttWebSocket(options) => mqtt_websocket(mqtt_client(options, None)),
         }
     }
+}
+
+fn mqtt_client(options: mqtt::Options, topic: Option<&str>) -> mqtt::Client {
+    let number = NEXT_CLIENT.fetch_add(1, Ordering::Relaxed);
+    mqtt::Client::new(options, format!("load-{}-{number}", std::process::id()), topic.map(str::to_owned))
+}
+
+fn mqtt_websocket(client: mqtt::Client) -> Box<dyn Session> {
+    Box::new(WebSocket::new(client, "/mqtt", Some("mqtt"), Content::Binary))
 }
 
 impl fmt::Display for Dialect {
@@ -111,8 +165,8 @@ impl FromStr for Dialect {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|dialect| dialect.name() == text).ok_or_else(|| {
-            let names: Vec<&str> = Self::ALL.iter().map(|dialect| dialect.name()).collect();
+        Self::NAMED.into_iter().find(|(name, _)| *name == text).map(|(_, dialect)| dialect).ok_or_else(|| {
+            let names: Vec<&str> = Self::NAMED.iter().map(|(name, _)| *name).collect();
             format!("`{text}` is not a dialect; known are {}", names.join(", "))
         })
     }

@@ -37,6 +37,20 @@ impl Target {
                 let words = ["--http", "{address}", "--mqtt", "127.0.0.1:{port2}"].map(str::to_owned);
                 (Dialect::Sse, [vec![text(beside("fanwire"))], words.to_vec()].concat())
             }
+            // The same server, subscribed to and published to by another protocol.
+            "fanwire-mqtt" => {
+                let words = ["--mqtt", "{address}", "--http", "127.0.0.1:{port2}"].map(str::to_owned);
+                ("mqtt".parse().ok()?, [vec![text(beside("fanwire"))], words.to_vec()].concat())
+            }
+            "fanwire-mqtt-ws" | "fanwire-bayeux-ws" | "fanwire-bayeux-lp" => {
+                let fanwire = Self::preset("fanwire")?;
+                let dialect = name.strip_prefix("fanwire-")?.parse().ok()?;
+                return Some(Self { label: name.to_owned(), dialect, ..fanwire });
+            }
+            "mosquitto" => {
+                let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../peers/mosquitto.sh");
+                ("mqtt".parse().ok()?, vec!["sh".into(), text(script), "{address}".into()])
+            }
             "nchan" => {
                 let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../peers/nchan.sh");
                 (Dialect::Nchan, vec!["sh".into(), text(script), "{address}".into()])
@@ -90,7 +104,9 @@ mod tests {
         let running: Target = "nchan@127.0.0.1:8081/77".parse().expect("a target");
         let address = SocketAddr::from(([127, 0, 0, 1], 8081));
         assert_eq!((running.label.as_str(), running.launch), ("nchan", Launch::Attach { address, pid: 77 }));
-        for preset in ["floor", "fanwire", "nchan"] {
+        for preset in
+            ["floor", "fanwire", "fanwire-mqtt", "fanwire-mqtt-ws", "fanwire-bayeux-ws", "mosquitto", "nchan"]
+        {
             assert!(preset.parse::<Target>().is_ok_and(|target| target.label == preset), "{preset}");
         }
         for wrong in ["", "what", "sse@nowhere", "smtp=server"] {

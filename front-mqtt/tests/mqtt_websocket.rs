@@ -1,0 +1,25 @@
+//! The tests of `mqtt`, over WebSocket.
+
+#[path = "mqtt/client.rs"]
+mod client;
+#[path = "mqtt/connect.rs"]
+mod connect;
+#[path = "mqtt/pressure.rs"]
+mod pressure;
+#[path = "mqtt/publish.rs"]
+mod publish;
+#[path = "mqtt/session.rs"]
+mod session;
+#[path = "mqtt/subscribe.rs"]
+mod subscribe;
+#[path = "mqtt/support.rs"]
+mod support;
+#[path = "mqtt/transport.rs"]
+mod transport;
+#[path = "mqtt/version5.rs"]
+mod version5;
+#[path = "mqtt/will.rs"]
+mod will;
+
+/// What the tests of this binary go over.
+const TRANSPORT: transport::Transport = transport::Transport::WebSocket;
