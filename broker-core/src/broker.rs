@@ -57,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) log: Log,
     pub(crate) retained: Retained,
     lanes: Vec<Arc<Lane>>,
+    /// Where the lanes run, and what else needs a task.
+    pub(crate) runtime: Runtime,
     next_lane: AtomicUsize,
     encodings: Arc<AtomicUsize>,
     janitor: Janitor,
@@ -126,6 +128,7 @@ impl Broker {
             log: Log::new(&config),
             retained: Retained::new(config.max_retained_messages, config.max_retained_bytes),
             lanes,
+            runtime: runtime.clone(),
             next_lane: AtomicUsize::new(0),
             encodings,
             janitor: Janitor::default(),

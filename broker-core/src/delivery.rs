@@ -85,6 +85,12 @@ pub trait Deliver: Send + Sync + 'static {
     /// subscriptions that match. Must not block and must not call the broker.
     fn deliver(&self, delivery: &Delivery, tags: &[u32], sink: &mut Sink<'_>);
 
+    /// Whether the session has room for another page of retained messages, beyond what its outbox says. True by default;
+    /// a session that queues by itself says when it is half full.
+    fn has_room(&self) -> bool {
+        true
+    }
+
     /// The one droppable frame that this delivery amounts to, if it is one that all subscribers of its kind share and its
     /// order among this subscriber's other frames does not matter; the lane then sends a whole burst to `outbox` in one
     /// write. `None` by default, and whenever there is more to do or the session has another outbox by now:

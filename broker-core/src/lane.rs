@@ -44,8 +44,8 @@ pub(crate) struct Feed {
     pub(crate) kind: Kind,
     pub(crate) messages: Vec<(Arc<Message>, SmallVec<[u32; 1]>)>,
     pub(crate) then: Then,
-    /// Told when the page is in the outbox.
-    pub(crate) done: Option<oneshot::Sender<()>>,
+    /// Told when the page is in the outbox, and whether the session has room for another.
+    pub(crate) done: Option<oneshot::Sender<bool>>,
 }
 
 /// What follows a [`Feed`].
@@ -232,6 +232,9 @@ struct Occupant {
     guard: Option<Principal>,
     pending: Option<Box<Pending>>,
 }
+
+/// Deliveries that may be parked for one subscriber. Beyond it they go out before the retained messages that are left.
+const MAX_PARKED: usize = 1_000;
 
 /// Subscriptions that are not live yet.
 #[derive(Default)]
@@ -500,6 +503,9 @@ impl Worker {
         let Some(occupant) = &mut slot.subscriber else { return 0 };
         if let Some(pending) = &mut occupant.pending {
             let live = pending.sort_out(&job.delivery, tags);
+            if pending.parked.len() > MAX_PARKED {
+                return self.unpark_all(entry.slot, flush);
+            }
             if live.is_empty() {
                 return 0;
             }
@@ -508,20 +514,30 @@ impl Worker {
         hand_over(&self.lane, occupant, entry.slot, &job.delivery, tags, flush, &mut self.dirty)
     }
 
+    /// Ends the wait of all parked subscriptions of a subscriber.
+    fn unpark_all(&mut self, slot: u32, flush: Flush) -> u64 {
+        let Some(occupant) = self.slots.get_mut(slot as usize).and_then(|slot| slot.subscriber.as_mut())
+        else {
+            return 0;
+        };
+        let Some(pending) = &mut occupant.pending else { return 0 };
+        pending.parked_tags.clear();
+        let parked = std::mem::take(&mut pending.parked);
+        occupant.pending.take_if(|pending| pending.is_empty());
+        let deliver = |(delivery, tags): (Arc<Delivery>, SmallVec<[u32; 1]>)| {
+            hand_over(&self.lane, occupant, slot, &delivery, &tags, flush, &mut self.dirty)
+        };
+        parked.into_iter().map(deliver).sum()
+    }
+
     async fn feed(&mut self, feed: Feed, flush: Flush) {
         let encodings = self.encodings.load(Ordering::Relaxed);
         let mut messages = feed.messages;
-        if let Then::Unpark(tag) = feed.then
+        if feed.kind == Kind::Retained
             && let Some(pending) = self.occupant(feed.key).and_then(|occupant| occupant.pending.as_ref())
         {
             // A retained message that is also parked arrives once, as the live one, in its place.
-            let parked = |offset: u64| {
-                pending
-                    .parked
-                    .iter()
-                    .any(|(delivery, tags)| tags.contains(&tag) && delivery.message().offset() == offset)
-            };
-            messages.retain(|(message, _)| !parked(message.offset()));
+            messages.retain(|(message, tags)| !pending.has_parked(message.offset(), tags));
         }
         let mut delivered = 0;
         for (message, tags) in messages {
@@ -548,7 +564,7 @@ impl Worker {
         }
         self.lane.delivered.fetch_add(delivered, Ordering::Relaxed);
         if let Some(done) = feed.done {
-            _ = done.send(());
+            _ = done.send(self.occupant(feed.key).is_none_or(|occupant| occupant.deliver.has_room()));
         }
     }
 
@@ -644,6 +660,12 @@ impl Pending {
             self.parked.push((Arc::clone(delivery), parked));
         }
         live
+    }
+
+    fn has_parked(&self, offset: u64, tags: &[u32]) -> bool {
+        self.parked.iter().any(|(delivery, parked)| {
+            delivery.message().offset() == offset && tags.iter().any(|tag| parked.contains(tag))
+        })
     }
 
     fn is_empty(&self) -> bool {

@@ -402,7 +402,7 @@ impl Replay {
         true
     }
 
-    fn page(&self, messages: Vec<Arc<Message>>, then: Then, done: Option<oneshot::Sender<()>>) -> Command {
+    fn page(&self, messages: Vec<Arc<Message>>, then: Then, done: Option<oneshot::Sender<bool>>) -> Command {
         let tagged = messages.into_iter().map(|message| {
             let matching = self.filters.iter().filter(|(filter, _)| filter.matches(message.channel()));
             let tags = matching.map(|(_, tag)| *tag).collect();

@@ -1,11 +1,14 @@
 //! A subscriber: where the core delivers; one per session or stream.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
+use tokio::sync::oneshot;
 
 use crate::broker::Shared;
 use crate::channel::Channel;
@@ -13,9 +16,9 @@ use crate::config::OutboxConfig;
 use crate::delivery::Kind;
 use crate::error::SubscribeError;
 use crate::filter::Filter;
-use crate::lane::{Command, Feed, Then};
+use crate::lane::{Command, Feed, Lane, Then};
 use crate::lists::{Entry, Lists};
-use crate::message::unix_ms;
+use crate::message::{Message, unix_ms};
 use crate::outbox::{CloseReason, Outbox};
 use crate::registry::{ChannelEntry, Place};
 use crate::replay::{After, Replay};
@@ -155,11 +158,7 @@ impl Subscriber {
                     let mut retained = self.shared.retained.matching(filter, unix_ms());
                     retained.retain(|message| message.offset() <= head);
                     retained.sort_unstable_by_key(|message| message.offset());
-                    let messages =
-                        retained.into_iter().map(|message| (message, SmallVec::from_elem(tag, 1))).collect();
-                    let then = Then::Unpark(tag);
-                    let feed = Feed { key: self.key, kind: Kind::Retained, messages, then, done: None };
-                    lane.push(Command::Feed(Box::new(feed)));
+                    self.feed_retained(tag, retained);
                 }
             }
         }
@@ -256,6 +255,19 @@ impl Subscriber {
         Ok(Replay::new(Arc::clone(&self.shared), self.key, self.outbox(), filters, after))
     }
 
+    /// Sends a new subscription its retained messages: at once if they are few, otherwise in pages that follow the outbox
+    /// as it drains.
+    fn feed_retained(&self, tag: u32, messages: Vec<Arc<Message>>) {
+        let outbox = self.outbox();
+        let weight: usize = messages.iter().map(|message| message.weight()).sum();
+        if messages.len() <= outbox.page_messages() && weight <= outbox.page_bytes() {
+            let lane = self.shared.lane(self.key);
+            lane.push(retained_page(self.key, tag, messages, Then::Unpark(tag), None));
+            return;
+        }
+        self.shared.runtime.spawn(page_retained(Arc::clone(&self.shared), self.key, outbox, tag, messages));
+    }
+
     fn edit_wildcards<T>(&self, filter: &Filter, edit: impl FnOnce(&mut Lists) -> T) -> T {
         self.shared.wildcards.edit(filter.pattern().unwrap_or_default(), edit)
     }
@@ -287,6 +299,60 @@ impl Subscriber {
             self.shared.subscriptions.fetch_sub(1, Ordering::Relaxed);
         }
     }
+}
+
+fn retained_page(
+    key: SubscriberKey,
+    tag: u32,
+    messages: Vec<Arc<Message>>,
+    then: Then,
+    done: Option<oneshot::Sender<bool>>,
+) -> Command {
+    let messages = messages.into_iter().map(|message| (message, SmallVec::from_elem(tag, 1))).collect();
+    Command::Feed(Box::new(Feed { key, kind: Kind::Retained, messages, then, done }))
+}
+
+/// How long a session without room is left alone.
+const NO_ROOM_PAUSE: Duration = Duration::from_millis(10);
+
+async fn page_retained(
+    shared: Arc<Shared>,
+    key: SubscriberKey,
+    outbox: Arc<Outbox>,
+    tag: u32,
+    messages: Vec<Arc<Message>>,
+) {
+    let lane = shared.lane(key);
+    let mut messages = messages.into_iter().peekable();
+    while messages.peek().is_some() && outbox.closed().is_none() {
+        let (mut page, mut bytes) = (Vec::new(), 0);
+        while page.len() < outbox.page_messages()
+            && let Some(message) =
+                messages.next_if(|message| page.is_empty() || bytes + message.weight() <= outbox.page_bytes())
+        {
+            bytes += message.weight();
+            // What has replaced it since came live, or is parked.
+            let now = shared.retained.find(message.channel(), unix_ms());
+            if now.is_some_and(|now| now.offset() == message.offset()) {
+                page.push(message);
+            }
+        }
+        poll_fn(|cx| outbox.poll_room(bytes, cx)).await;
+        let mut has_room =
+            feed_page(lane, |done| retained_page(key, tag, page, Then::More, Some(done))).await;
+        while !has_room && outbox.closed().is_none() {
+            tokio::time::sleep(NO_ROOM_PAUSE).await;
+            has_room =
+                feed_page(lane, |done| retained_page(key, tag, Vec::new(), Then::More, Some(done))).await;
+        }
+    }
+    lane.send(retained_page(key, tag, Vec::new(), Then::Unpark(tag), None));
+}
+
+/// Sends one page and waits until it is in the outbox; whether the session has room for another.
+async fn feed_page(lane: &Lane, page: impl FnOnce(oneshot::Sender<bool>) -> Command) -> bool {
+    let (done, fed) = oneshot::channel();
+    !lane.send(page(done)) || fed.await.unwrap_or(true)
 }
 
 impl Shared {

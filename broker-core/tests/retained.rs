@@ -104,3 +104,31 @@ async fn the_store_has_bounds() {
     retain(&broker, "a", "");
     retain(&broker, "b", "x");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_retained_messages_than_an_outbox_holds_all_arrive() {
+    let broker = Broker::new(Config::default());
+    for number in 0..5_000 {
+        retain(&broker, &format!("r/{number}"), "old");
+    }
+    let outbox = OutboxConfig { max_messages: 100, max_bytes: 1 << 20, policy: Policy::Disconnect };
+    let options = SubscribeOptions { from: From::Retained, outbox };
+    let mut stream = broker.subscribe_with(&[filter("r/*")], options).unwrap();
+    // While the pages come, some are replaced: their newer message comes once, live, and the old one not after it.
+    let publisher = tokio::spawn({
+        let broker = broker.clone();
+        async move {
+            for number in (4_000..4_500).step_by(10) {
+                retain(&broker, &format!("r/{number}"), "new");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    });
+    let mut seen = std::collections::HashMap::new();
+    while seen.len() < 5_000 || seen.values().filter(|payload| *payload == "new").count() < 50 {
+        let message = next(&mut stream).await;
+        let replaced = seen.insert(message.channel().to_string(), message.payload().clone());
+        assert!(replaced.is_none_or(|old| old == "old" && message.payload() == "new"), "{message:?}");
+    }
+    publisher.await.unwrap();
+}
