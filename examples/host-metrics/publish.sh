@@ -13,8 +13,9 @@ load=$(awk '{ printf "{\"1m\":%s,\"5m\":%s,\"15m\":%s}", $1, $2, $3 }' /proc/loa
 memory=$(awk '
     /^MemTotal:/ { total = $2 } /^MemAvailable:/ { available = $2 }
     END { printf "{\"total_kib\":%d,\"available_kib\":%d,\"used_percent\":%.1f}", total, available, 100 * (total - available) / total }' /proc/meminfo)
+# All interfaces but the loopback; counters since the start, as above.
 network=$(awk -F'[: ]+' '
-    NR > 2 { sub(/^ +/, ""); received += $2; sent += $10 }
+    NR > 2 { sub(/^ +/, "") } NR > 2 && $1 != "lo" { received += $2; sent += $10 }
     END { printf "{\"received_bytes\":%.0f,\"sent_bytes\":%.0f}", received, sent }' /proc/net/dev)
 uptime=$(cut -d' ' -f1 /proc/uptime)
 sockets=$(awk '/^TCP:/ { print $3 }' /proc/net/sockstat)

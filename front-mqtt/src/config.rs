@@ -56,6 +56,10 @@ pub struct Config {
     pub max_queued_messages: usize,
     /// Bytes of those messages, overhead included. Default 1 MiB; then the newest is dropped and counted.
     pub max_queued_bytes: usize,
+    /// Retained messages that wait for one client after it has subscribed, besides those: they are in the
+    /// retained store anyway, and what waits is only a reference. Default 100,000; then the newest is dropped
+    /// and counted.
+    pub max_waiting_retained: usize,
     /// Whether QoS 0 messages are queued for a detached session too. Default false: they are dropped.
     pub queue_qos0_offline: bool,
     /// Subscriptions of one session. Default 10,000. Over it: SUBACK 0x97.
@@ -119,6 +123,7 @@ impl Default for Config {
             max_inflight: 500,
             max_inflight_bytes: 512 << 10,
             max_queued_messages: 1_000,
+            max_waiting_retained: 100_000,
             max_queued_bytes: 1 << 20,
             queue_qos0_offline: false,
             max_subscriptions: 10_000,

@@ -9,6 +9,8 @@ import { BAYEUX_TRANSPORTS, connectCometd, connectMqtt, openEvents, subscribeCom
 import { startServer, until } from "./support.mjs";
 
 const ROUNDS = Number(process.env.FW_TEST_KILL_ROUNDS ?? 3);
+/** MQTT 5.0 §3.14.2.1. */
+const SHUTTING_DOWN = 0x8b;
 const VICTIM = fileURLToPath(new URL("victim.mjs", import.meta.url));
 
 test(`subscribers killed with SIGKILL, ${ROUNDS} times, harm nobody`, { timeout: 60_000 + ROUNDS * 5000 }, async () => {
@@ -50,6 +52,10 @@ test("SIGTERM: every client is told and the server ends with 0 in time", { timeo
     const mqtt = await connectMqtt(server, "tcp");
     mqtt.on("error", () => {});
     mqtt.on("close", () => (told.mqtt = true));
+    // Version 5 has a packet for it.
+    const five = await connectMqtt(server, "websocket", { protocolVersion: 5 });
+    five.on("error", () => {});
+    five.on("disconnect", ({ reasonCode }) => (told.reason = reasonCode));
     const bayeux = [];
     for (const transport of BAYEUX_TRANSPORTS) {
         const client = await connectCometd(server, transport);
@@ -68,5 +74,5 @@ test("SIGTERM: every client is told and the server ends with 0 in time", { timeo
     const code = await server.terminate();
     assert.equal(code, 0);
     assert.ok(Date.now() - started < 20_000, "all of it takes at most 20 s");
-    await until(() => `to be told: ${JSON.stringify(told)}`, () => told.sse && told.mqtt && told.bayeux === 2);
+    await until(() => `to be told: ${JSON.stringify(told)}`, () => told.sse && told.mqtt && told.reason === SHUTTING_DOWN && told.bayeux === 2);
 });

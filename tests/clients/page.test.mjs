@@ -1,22 +1,29 @@
 // The page at `/` in headless Chromium, at the size of a phone and of a desk, light and dark.
 
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import path from "node:path";
 import { after, before, test } from "node:test";
 import { chromium } from "playwright-core";
-import { startServer } from "./support.mjs";
+import { ROOT, startServer } from "./support.mjs";
 
 let server;
 let browser;
 before(async () => {
     server = await startServer();
     const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
-    browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-gpu"] });
+    browser = await chromium.launch({ executablePath, args: QUIET });
 });
 after(async () => {
     await browser?.close();
-    await server.kill();
+    await server?.kill();
 });
 
+// As root it needs no sandbox of its own, and a test is no reason to call home.
+const QUIET = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+];
 const LOOKS = [
     { name: "phone, light", viewport: { width: 360, height: 740 }, colorScheme: "light" },
     { name: "phone, dark", viewport: { width: 360, height: 740 }, colorScheme: "dark" },
@@ -56,11 +63,37 @@ for (const { name, ...look } of LOOKS) {
     });
 }
 
-test("host metrics are shown as soon as they come", { timeout: 60_000 }, async () => {
-    const { page, close } = await open({});
+test("figures of the host are drawn as soon as they come", { timeout: 60_000 }, async () => {
+    const { page, faults, close } = await open({});
     assert.equal(await page.isVisible("#host"), false);
-    await server.publish("host/metrics", '{"load":{"1m":0.5},"uptime_secs":12}');
-    await page.locator("#host-figures dt", { hasText: "load 1m" }).waitFor();
+    const script = path.join(ROOT, "examples/host-metrics/publish.sh");
+    for (let n = 0; n < 3; n += 1) {
+        execFileSync(script, [server.http]);
+        await page.waitForTimeout(150);
+    }
+    const tile = (name) => page.locator("#host-tiles > div", { hasText: name }).locator("dd").first();
+    for (const [name, figure] of [["CPU", /^[\d.]+ %$/], ["Memory", /^[\d.]+ %$/], ["Network in", /B\/s$/]]) {
+        await page.locator("#host-tiles > div", { hasText: name }).locator("dd", { hasText: figure }).waitFor();
+        assert.match(await tile(name).textContent(), figure);
+    }
+    assert.match(await page.textContent("#host-figures"), /load 1m/);
+    assert.deepEqual(faults, []);
+    await close();
+});
+
+test("the lines to copy name this server and the channel of the form", { timeout: 60_000 }, async () => {
+    const { page, close } = await open({});
+    await page.fill("#channel", "chat/room 1");
+    const wanted = {
+        curl: `${server.http}/v1/publish/chat/room%201`,
+        EventSource: `new EventSource("${server.http}/sse/chat/room%201")`,
+        CometD: `cometd.subscribe("/chat/room 1"`,
+        "MQTT.js": `mqtt.connect("${server.ws}/mqtt")`,
+    };
+    for (const [name, line] of Object.entries(wanted)) {
+        await page.getByRole("tab", { name }).click();
+        assert.ok((await page.textContent("#snippet")).includes(line), name);
+    }
     await close();
 });
 

@@ -339,10 +339,8 @@ pub struct EncodedPublish {
 /// Payloads from this size on are shared instead of copied, in bytes.
 pub(crate) const SHARE_FROM_BYTES: usize = 2048;
 
-/// PUBLISH. `properties` are those of the message, already in wire form ([`message_properties`]); they are
+/// PUBLISH. `properties` are those of the message, already in wire form; they are
 /// left out for version 3. `None` if the packet would be larger than MQTT can say.
-///
-/// [`message_properties`]: crate::protocol::message_properties
 pub fn publish(
     dialect: Dialect,
     header: &PublishHeader<'_>,

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::alias::IncomingAliases;
 use super::connecting::Negotiated;
+use super::delivering::Backlog;
 use super::end::End;
 use super::session::Session;
 use super::subscribing::{Subscribing, Target, Unsubscribing};
@@ -115,6 +116,11 @@ impl Connection {
             rare: auth_method.map(|method| Box::new(Rare { auth_method: Some(method), ..Rare::default() })),
             received: 0,
         }
+    }
+
+    /// The session's backlog has a turn.
+    pub(crate) fn handle_backlog(&mut self, now_ms: u64, wire: &mut impl Wire) -> Backlog {
+        self.session.handle_backlog(self.number, now_ms, wire)
     }
 
     pub(crate) fn number(&self) -> u64 {

@@ -36,7 +36,7 @@ impl Session {
     ) -> Option<&'d Bytes> {
         let state = self.lock();
         let goes_there = state.online.as_ref().is_some_and(|online| Arc::ptr_eq(&online.outbox, outbox));
-        if state.is_parked() || !goes_there {
+        if state.is_parked() || state.backlog.is_some() || !goes_there {
             return None;
         }
         let copies = state.copies(incoming, tags);
@@ -47,7 +47,27 @@ impl Session {
         let frame = state.common_frame(self.shared(), delivery, incoming.now_ms)?;
         state.takes(frame).then_some(frame)
     }
+
+    /// The connection's task has a turn: retained messages that waited for room are sent as far as there is.
+    pub(crate) fn handle_backlog(&self, connection: u64, now_ms: u64, wire: &mut impl Wire) -> Backlog {
+        let Some(mut state) = self.lock_as(connection) else { return Backlog::Empty };
+        state.send_backlog(self.config(), now_ms, wire)
+    }
 }
+
+/// What is left of a backlog after a turn.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Backlog {
+    /// Nothing.
+    Empty,
+    /// Something, and room for it.
+    More,
+    /// Something, once the client has read what it was sent.
+    NoRoom,
+}
+
+/// Messages of a backlog sent before the host's other tasks get a turn.
+const BACKLOG_TURN: usize = 64;
 
 impl State {
     pub(super) fn deliver(
@@ -63,7 +83,7 @@ impl State {
             let qos = message.qos().min(granted);
             let common = incoming
                 .lane
-                .filter(|_| qos == Qos::AtMostOnce && !retain && ids.is_empty())
+                .filter(|_| qos == Qos::AtMostOnce && !retain && ids.is_empty() && self.backlog.is_none())
                 .and_then(|delivery| self.common_frame(shared, delivery, incoming.now_ms));
             match common {
                 Some(frame) if self.takes(frame) => {
@@ -72,7 +92,14 @@ impl State {
                 }
                 Some(_) => self.dropped += 1,
                 None => {
-                    let outgoing = Outgoing { message: message.clone(), qos, retain, ids, shared: None };
+                    let outgoing = Outgoing {
+                        message: message.clone(),
+                        qos,
+                        retain,
+                        ids,
+                        shared: None,
+                        from_store: incoming.kind == Kind::Retained,
+                    };
                     self.emit(&shared.config, outgoing, incoming.now_ms, wire);
                 }
             }
@@ -108,6 +135,7 @@ impl State {
                     retain,
                     ids: one_id(subscription.id),
                     shared: Some(tag),
+                    from_store: false,
                 });
                 continue;
             }
@@ -137,19 +165,70 @@ impl State {
     }
 
     pub(super) fn emit(&mut self, config: &Config, outgoing: Outgoing, now_ms: u64, wire: &mut impl Wire) {
-        if outgoing.qos == Qos::AtMostOnce && (self.online.is_some() || !config.queue_qos0_offline) {
-            return self.send_once(&outgoing, now_ms, wire);
+        if outgoing.qos == Qos::AtMostOnce && self.online.is_some() {
+            return self.send_in_turn(config, outgoing, now_ms, wire);
+        }
+        if outgoing.qos == Qos::AtMostOnce && !config.queue_qos0_offline {
+            return;
         }
         let outbound = self.outbound.get_or_insert_default();
         let starts = self.online.as_ref().is_some_and(|online| {
-            outbound.queued() == 0
+            outbound.is_queue_empty()
                 && outbound.has_room_for(outgoing.weight(), online.max_inflight, config.max_inflight_bytes)
         });
         if starts {
             self.start(outgoing, now_ms, wire);
-        } else if !outbound.enqueue(outgoing, config.max_queued_messages, config.max_queued_bytes) {
+        } else if !outbound.enqueue(outgoing, config) {
             self.dropped += 1;
         }
+    }
+
+    /// QoS 0 goes at once, unless it is one of many retained messages that the outbox has no room for: then it
+    /// waits, and what comes after it too, or an old retained message would come behind its successor.
+    fn send_in_turn(&mut self, config: &Config, outgoing: Outgoing, now_ms: u64, wire: &mut impl Wire) {
+        let waits = match &self.backlog {
+            Some(_) => true,
+            None => outgoing.from_store && !self.has_room(config),
+        };
+        if !waits {
+            return self.send_once(&outgoing, now_ms, wire);
+        }
+        let backlog = self.backlog.get_or_insert_default();
+        if backlog.len() >= config.max_waiting_retained {
+            self.dropped += 1;
+            return;
+        }
+        backlog.push_back(outgoing);
+        if backlog.len() == 1
+            && let Some(online) = &self.online
+        {
+            online.outbox.notify();
+        }
+    }
+
+    fn has_room(&self, config: &Config) -> bool {
+        self.online.as_ref().is_some_and(|online| {
+            let (queued, bounds) = (online.outbox.queued(), &config.outbox);
+            queued.messages < bounds.max_messages / 2 && queued.bytes < bounds.max_bytes / 2
+        })
+    }
+
+    /// Sends of the backlog what the outbox has room for, a turn's worth at most.
+    fn send_backlog(&mut self, config: &Config, now_ms: u64, wire: &mut impl Wire) -> Backlog {
+        for _ in 0..BACKLOG_TURN {
+            if !self.has_room(config) {
+                return if self.backlog.is_some() { Backlog::NoRoom } else { Backlog::Empty };
+            }
+            let next = self.backlog.as_mut().and_then(|backlog| backlog.pop_front());
+            let Some(next) = next else {
+                self.backlog = None;
+                return Backlog::Empty;
+            };
+            if !next.message.is_expired(now_ms) {
+                self.send_once(&next, now_ms, wire);
+            }
+        }
+        Backlog::More
     }
 
     /// QoS 0: to the client or nowhere.

@@ -79,6 +79,7 @@ impl State {
     /// The present connection is over.
     pub(crate) fn handle_disconnected(&mut self, shared: &Shared, end: End) -> Detached {
         self.online = None;
+        self.backlog = None;
         self.unpark_offline(shared);
         // A server that shuts down may keep its wills for after its restart (MQTT 5.0 §3.1.2.5); this one
         // forgets them rather than announce the death of every client.

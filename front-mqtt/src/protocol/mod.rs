@@ -27,6 +27,7 @@ mod wire;
 
 pub(crate) use connecting::{Negotiated, negotiate};
 pub(crate) use connection::{Authenticating, Connection, Output, Publishing, Verdict};
+pub(crate) use delivering::Backlog;
 pub(crate) use end::{Detached, End, PendingWill, Remains};
 pub(crate) use session::{Encodings, Incoming, Session, Shared, TimerKey};
 pub(crate) use subscribing::{Subscribing, Target};

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use broker_core::{Message, Qos};
 
+use crate::config::Config;
+
 /// A message on its way to one client.
 #[derive(Clone, Debug)]
 pub(crate) struct Outgoing {
@@ -15,6 +17,8 @@ pub(crate) struct Outgoing {
     pub(crate) ids: Box<[u32]>,
     /// The tag of the shared subscription it came by: if the session ends first, another member gets it.
     pub(crate) shared: Option<u32>,
+    /// It is a retained message for a new subscription: the store holds it too, so it counts as nothing.
+    pub(crate) from_store: bool,
 }
 
 impl Outgoing {
@@ -55,6 +59,8 @@ impl Inflight {
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {
     queue: VecDeque<Outgoing>,
+    /// Those of `queue` that do not come from the store, and their bytes.
+    queued: usize,
     queued_bytes: usize,
     /// In the order they were started, which is the order they are repeated in.
     inflight: VecDeque<Inflight>,
@@ -65,17 +71,24 @@ pub(crate) struct Outbound {
 }
 
 impl Outbound {
-    pub(crate) fn queued(&self) -> usize {
-        self.queue.len()
+    pub(crate) fn is_queue_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 
     /// Appends to the queue; false, and nothing is kept, if it is full.
-    pub(crate) fn enqueue(&mut self, outgoing: Outgoing, max_messages: usize, max_bytes: usize) -> bool {
+    pub(crate) fn enqueue(&mut self, outgoing: Outgoing, config: &Config) -> bool {
         let weight = outgoing.weight();
-        let fits = self.queue.len() < max_messages
-            && (self.queue.is_empty() || self.queued_bytes + weight <= max_bytes);
+        let fits = if outgoing.from_store {
+            self.queue.len() - self.queued < config.max_waiting_retained
+        } else {
+            let bytes = self.queued_bytes + weight;
+            self.queued < config.max_queued_messages && (self.queued == 0 || bytes <= config.max_queued_bytes)
+        };
         if fits {
-            self.queued_bytes += weight;
+            if !outgoing.from_store {
+                self.queued += 1;
+                self.queued_bytes += weight;
+            }
             self.queue.push_back(outgoing);
         }
         fits
@@ -85,7 +98,10 @@ impl Outbound {
     pub(crate) fn dequeue(&mut self, now_ms: u64) -> Option<Outgoing> {
         loop {
             let next = self.queue.pop_front()?;
-            self.queued_bytes = self.queued_bytes.saturating_sub(next.weight());
+            if !next.from_store {
+                self.queued = self.queued.saturating_sub(1);
+                self.queued_bytes = self.queued_bytes.saturating_sub(next.weight());
+            }
             give_back(&mut self.queue);
             if !next.message.is_expired(now_ms) {
                 return Some(next);
@@ -189,7 +205,7 @@ impl Outbound {
 }
 
 /// An empty queue that once was long does not keep its memory.
-fn give_back<T>(queue: &mut VecDeque<T>) {
+pub(super) fn give_back<T>(queue: &mut VecDeque<T>) {
     if queue.is_empty() && queue.capacity() > 8 {
         *queue = VecDeque::new();
     }

@@ -1,5 +1,6 @@
 //! What may outlive a connection: subscriptions, queue, exchanges in flight.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -80,6 +81,9 @@ pub(crate) struct State {
     pub(crate) received: Vec<u16>,
     /// Deliveries that wait for a SUBACK to be sent before them.
     parked: Option<Vec<Parked>>,
+    /// QoS 0 messages that wait for room in the outbox, retained ones first.
+    #[expect(clippy::box_collection, reason = "few sessions have one, and all have the place for it")]
+    pub(super) backlog: Option<Box<VecDeque<Outgoing>>>,
     pub(crate) will: Option<Box<PendingWill>>,
     /// Seconds the session outlives its connection; `u32::MAX` is for ever.
     pub(crate) expiry_secs: u32,
@@ -125,6 +129,7 @@ impl Session {
             outbound: None,
             received: Vec::new(),
             parked: None,
+            backlog: None,
             will: None,
             expiry_secs: 0,
             connection: 0,
@@ -286,6 +291,7 @@ impl State {
         self.online = Some(online);
         self.connection += 1;
         self.parked = None;
+        self.backlog = None;
         if let Some(outbound) = &mut self.outbound {
             outbound.restart();
         }

@@ -17,7 +17,7 @@ use super::sessions::Hosted;
 use crate::auth::{Exchange, Step};
 use crate::codec::{DecodeError, Reason};
 use crate::front::{Admission, Inner};
-use crate::protocol::{Authenticating, Connection, End, Output, Publishing, Subscribing, Verdict};
+use crate::protocol::{Authenticating, Backlog, Connection, End, Output, Publishing, Subscribing, Verdict};
 
 /// One connection: all its task holds while it is idle, so every byte counts.
 pub(crate) struct Driver {
@@ -33,6 +33,8 @@ pub(crate) struct Driver {
     refused: Option<Box<(Publishing, Instant)>>,
     /// A re-authentication under way.
     reauthentication: Option<Box<Reauthentication>>,
+    /// The session has a backlog, which is sent as the client reads.
+    has_backlog: bool,
     admission: Admission,
 }
 
@@ -79,6 +81,7 @@ impl Driver {
             replies: Vec::new(),
             refused: None,
             reauthentication: None,
+            has_backlog: false,
             admission,
         }
     }
@@ -125,6 +128,7 @@ impl Driver {
                 None => self.handle_input(),
             };
             self.send_replies();
+            let backlog = if self.has_backlog { self.send_backlog() } else { Backlog::Empty };
             let blocked = match progress {
                 Progress::Ended(end) => return Poll::Ready(end),
                 _ if self.is_stepping() => continue,
@@ -134,19 +138,28 @@ impl Driver {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
+                Progress::Starved | Progress::Blocked if backlog == Backlog::More => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Progress::Starved | Progress::Blocked => None,
             };
             self.link.pause_reading(blocked.is_some());
             if let Poll::Ready(event) = self.link.poll_next(self.input.buffer(), cx) {
                 match event {
                     Event::Read(_) => self.connection.handle_sign_of_life(Instant::now()),
-                    Event::Woken => {}
+                    Event::Woken => self.has_backlog = true,
                     Event::Eof | Event::Failed(_) | Event::Stalled => return Poll::Ready(End::Lost),
                     Event::Closed(reason) => return Poll::Ready(end_of(reason)),
                 }
                 continue;
             }
-            let Some(due) = blocked.or_else(|| self.connection.poll_timeout()) else { return Poll::Pending };
+            let mut due = blocked.or_else(|| self.connection.poll_timeout());
+            if backlog == Backlog::NoRoom {
+                let soon = Instant::now() + CONGESTION_PAUSE;
+                due = Some(due.map_or(soon, |due| due.min(soon)));
+            }
+            let Some(due) = due else { return Poll::Pending };
             // The timer is only moved when it is late, or has run out and found nothing to do: a busy
             // connection does not touch it for each packet.
             if timer.is_elapsed() || tokio::time::Instant::from(due) < timer.deadline() {
@@ -215,6 +228,12 @@ impl Driver {
             }
         }
         Progress::More
+    }
+
+    fn send_backlog(&mut self) -> Backlog {
+        let left = self.connection.handle_backlog(unix_ms(), &mut &self.outbox);
+        self.has_backlog = left != Backlog::Empty;
+        left
     }
 
     fn is_stepping(&self) -> bool {

@@ -166,7 +166,12 @@ impl Client {
 
     /// Reads a PUBLISH of version 3: flags, topic, packet identifier (0 with QoS 0), payload.
     pub(crate) async fn read_publish(&mut self) -> (u8, String, u16, Vec<u8>) {
-        let raw = self.read().await;
+        self.try_publish().await.expect("a PUBLISH should have come")
+    }
+
+    /// As [`Client::read_publish`]; `None` if nothing comes.
+    pub(crate) async fn try_publish(&mut self) -> Option<(u8, String, u16, Vec<u8>)> {
+        let raw = self.try_read(SOON).await?;
         assert_eq!(raw.first >> 4, 3, "a PUBLISH should have come: {raw:x?}");
         let length = usize::from(u16::from_be_bytes([raw.body[0], raw.body[1]]));
         let topic = String::from_utf8(raw.body[2..2 + length].to_vec()).unwrap();
@@ -176,7 +181,7 @@ impl Client {
             id = u16::from_be_bytes([rest[0], rest[1]]);
             rest = &rest[2..];
         }
-        (raw.first & 0xF, topic, id, rest.to_vec())
+        Some((raw.first & 0xF, topic, id, rest.to_vec()))
     }
 
     pub(crate) async fn expect(&mut self, bytes: &[u8]) {

@@ -230,3 +230,23 @@ async fn sys_topics_are_the_brokers() {
     assert!([first.first, second.first].contains(&0x40) && [first.first, second.first].contains(&0x32));
     client.expect_quiet().await;
 }
+
+#[tokio::test]
+async fn many_retained_messages_all_come() {
+    let server = Server::start().await;
+    const COUNT: usize = 5_000;
+    for n in 0..COUNT {
+        let channel = Channel::parse(&format!("r/{n}")).unwrap();
+        server.broker.publish(Publish::new(channel, "x").retain(true)).unwrap();
+    }
+    for qos in [0, 1] {
+        let mut client = Client::connected(server.address, 4, "c").await;
+        client.subscribe(4, &[("r/#", qos)]).await;
+        for n in 0..COUNT {
+            let (_, _, id, _) = client.try_publish().await.unwrap_or_else(|| panic!("{n} came at QoS {qos}"));
+            if qos > 0 {
+                client.send(&ack(0x40, id)).await;
+            }
+        }
+    }
+}

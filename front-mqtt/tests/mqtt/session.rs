@@ -257,3 +257,50 @@ async fn qos_2_survives_cuts_without_loss_or_repeat() {
     sender.await.unwrap();
     assert_eq!(got, (0..400).collect::<Vec<u16>>());
 }
+
+#[tokio::test]
+async fn exchanges_under_way_finish_after_unsubscribe() {
+    let server = Server::start().await;
+    let keep = connect(4, "c", false, 0, &[]);
+    let (mut client, _) = Client::connected_with(server.address, &keep).await;
+    client.subscribe(4, &[("t", 2)]).await;
+    let mut publisher = Client::connected(server.address, 4, "p").await;
+    for (n, flags) in [(1u8, 2), (2, 4)] {
+        publisher.send(&publish(4, flags, "t", u16::from(n), &[n])).await;
+        publisher.read().await;
+        client.read_publish().await;
+    }
+    client.send(&unsubscribe(4, 9, &["t"])).await;
+    client.expect(&ack(0xB0, 9)).await;
+    drop(client);
+    let (mut client, _) = Client::connected_with(server.address, &keep).await;
+    assert_eq!(client.read_publish().await, (0xA, "t".into(), 1, vec![1]));
+    assert_eq!(client.read_publish().await, (0xC, "t".into(), 2, vec![2]));
+    client.send(&[ack(0x40, 1), ack(0x50, 2)].concat()).await;
+    client.expect(&ack(0x62, 2)).await;
+    client.send(&ack(0x70, 2)).await;
+    client.expect_quiet().await;
+}
+
+#[tokio::test]
+async fn a_shared_qos_2_exchange_finishes_after_a_reconnect_of_its_member() {
+    let server = Server::start().await;
+    let keep = connect(4, "m1", false, 0, &[]);
+    let (mut member, _) = Client::connected_with(server.address, &keep).await;
+    member.subscribe(4, &[("$share/g/t", 2)]).await;
+    let mut publisher = Client::connected(server.address, 4, "p").await;
+    publisher.send(&publish(4, 4, "t", 1, b"x")).await;
+    publisher.read().await;
+    assert_eq!(member.read_publish().await.0, 4);
+    drop(member);
+    tokio::time::sleep(QUIET).await;
+    let mut other = Client::connected(server.address, 4, "m2").await;
+    other.subscribe(4, &[("$share/g/t", 2)]).await;
+    other.expect_quiet().await;
+    let (mut member, _) = Client::connected_with(server.address, &keep).await;
+    assert_eq!(member.read_publish().await, (0xC, "t".into(), 1, b"x".to_vec()));
+    member.send(&ack(0x50, 1)).await;
+    member.expect(&ack(0x62, 1)).await;
+    member.send(&ack(0x70, 1)).await;
+    other.expect_quiet().await;
+}
