@@ -1,4 +1,4 @@
-// MQTT.js, speaking MQTT 3.1.1 over TCP and over WebSocket.
+// MQTT.js, speaking MQTT 3.1.1 and 5 over TCP and over WebSocket.
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
@@ -9,12 +9,15 @@ let server;
 before(async () => (server = await startServer()));
 after(() => server?.kill());
 
-for (const transport of ["tcp", "websocket"]) {
-    describe(`MQTT.js over ${transport}`, () => {
-        const topic = (name) => `${transport}/${name}`;
+const WAYS = [4, 5].flatMap((protocolVersion) => ["tcp", "websocket"].map((transport) => ({ protocolVersion, transport })));
+
+for (const { protocolVersion, transport } of WAYS) {
+    describe(`MQTT.js, protocol level ${protocolVersion}, over ${transport}`, () => {
+        const topic = (name) => `${transport}${protocolVersion}/${name}`;
+        const connect = (options) => connectMqtt(server, transport, { protocolVersion, ...options });
 
         async function listen(filter, qos = 1, options = {}) {
-            const client = await connectMqtt(server, transport, options);
+            const client = await connect(options);
             const messages = [];
             client.on("message", (name, payload, packet) =>
                 messages.push({ topic: name, text: payload.toString(), qos: packet.qos, retain: packet.retain }));
@@ -47,7 +50,7 @@ for (const transport of ["tcp", "websocket"]) {
         });
 
         test("a retained message greets later subscribers until it is cleared", async () => {
-            const publisher = await connectMqtt(server, transport);
+            const publisher = await connect();
             await publisher.publishAsync(topic("state"), "first", { qos: 1, retain: true });
             await publisher.publishAsync(topic("state"), "second", { qos: 1, retain: true });
             const late = await listen(topic("state"));
@@ -65,8 +68,8 @@ for (const transport of ["tcp", "websocket"]) {
         test("a will is published for a client that vanishes, not for one that leaves", async () => {
             const { client, messages } = await listen(topic("wills/+"));
             const will = (name) => ({ will: { topic: topic(`wills/${name}`), payload: name, qos: 1 } });
-            const vanishing = await connectMqtt(server, transport, will("vanished"));
-            const leaving = await connectMqtt(server, transport, will("left"));
+            const vanishing = await connect(will("vanished"));
+            const leaving = await connect(will("left"));
             await leaving.endAsync();
             vanishing.on("error", () => {});
             vanishing.stream.destroy();
@@ -77,11 +80,11 @@ for (const transport of ["tcp", "websocket"]) {
         });
 
         test("a second connection with the same client id takes over", async () => {
-            const clientId = `same-${transport}`;
-            const first = await connectMqtt(server, transport, { clientId });
+            const clientId = topic("same");
+            const first = await connect({ clientId });
             let closed = false;
             first.on("close", () => (closed = true));
-            const second = await connectMqtt(server, transport, { clientId });
+            const second = await connect({ clientId });
             await until("the first to be closed", () => closed);
             assert.ok(second.connected);
             await second.endAsync();

@@ -67,7 +67,7 @@ export function mqttUrl(server, transport) {
     return transport === "tcp" ? server.mqtt : `${server.ws}/mqtt`;
 }
 
-/** An MQTT.js client speaking MQTT 3.1.1. */
+/** An MQTT.js client that is connected; MQTT 3.1.1 unless the options say otherwise. */
 export function connectMqtt(server, transport, options = {}) {
     return mqtt.connectAsync(mqttUrl(server, transport), { protocolVersion: 4, reconnectPeriod: 0, ...options });
 }

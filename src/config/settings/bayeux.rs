@@ -26,6 +26,7 @@ section!(
         broadcast_to_publisher: bool,
         handshake_reconnect: bool,
         deliver_during_handshake: bool,
+        retained: bool,
         grammar: Names,
         publish_without_session: bool,
         trust_client_session: bool,

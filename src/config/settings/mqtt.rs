@@ -1,7 +1,7 @@
 //! `[mqtt]`
 
 use broker_core::Qos;
-use front_mqtt::{Config, Denied};
+use front_mqtt::{Config, Denied, DeniedSubscribe};
 use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -28,9 +28,11 @@ section!(
         max_inflight_bytes: Size,
         max_queued_messages: usize,
         max_queued_bytes: Size,
+        max_waiting_retained: usize,
         queue_qos0_offline: bool,
         max_subscriptions: usize,
         denied_publish: DeniedPublish,
+        denied_subscribe: DeniedSubscription,
         outbox: Outbox,
         sys_interval: Span,
         linger: Span,
@@ -43,6 +45,11 @@ section!(
 choice!(
     /// What a publish without the right is answered with.
     DeniedPublish: Denied { Acknowledge = "acknowledge", Disconnect = "disconnect" }
+);
+
+choice!(
+    /// What a subscription without the right is answered with.
+    DeniedSubscription: DeniedSubscribe { NotAuthorized = "not_authorized", Unspecified = "unspecified" }
 );
 
 /// 0, 1 or 2.
