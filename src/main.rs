@@ -27,9 +27,13 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let loaded = fanwire::load(std::env::args_os(), std::env::vars_os())?;
     fanwire::logging::start(&loaded.logging)?;
     let descriptors = fanwire::raise_descriptor_limit();
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Some(threads) = loaded.worker_threads {
-        runtime.worker_threads(threads.max(1));
+    let mut runtime = match loaded.worker_threads {
+        // Serves connections in the order in which they have something to say.
+        Some(0 | 1) => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    if let Some(threads @ 2..) = loaded.worker_threads {
+        runtime.worker_threads(threads);
     }
     let runtime = runtime.enable_all().build()?;
     runtime.block_on(async {

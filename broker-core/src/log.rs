@@ -185,6 +185,10 @@ fn new_epoch() -> u64 {
 }
 
 impl State {
+    pub(crate) fn head(&self) -> u64 {
+        self.head
+    }
+
     pub(crate) fn next_offset(&mut self) -> u64 {
         self.head += 1;
         self.head

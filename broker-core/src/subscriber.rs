@@ -152,12 +152,7 @@ impl Subscriber {
                     self.edit_wildcards(filter, |lists| lists.insert(self.key, tag));
                 }
                 if start == Start::Retained {
-                    // Up to here, what is retained was also delivered live if we were listed in time: it is parked.
-                    // What is retained later only comes live.
-                    let head = self.shared.log.head();
-                    let mut retained = self.shared.retained.matching(filter, unix_ms());
-                    retained.retain(|message| message.offset() <= head);
-                    retained.sort_unstable_by_key(|message| message.offset());
+                    let retained = self.shared.retained_at_head(filter);
                     self.feed_retained(tag, retained);
                 }
             }
@@ -301,6 +296,26 @@ impl Subscriber {
     }
 }
 
+/// Up to how many retained messages in all are looked through under the log's lock.
+const FEW_RETAINED: usize = 1_000;
+
+impl Shared {
+    /// The retained messages that match, as of the log's head: what was retained before was also delivered live to whoever
+    /// was listed in time, and what is retained later only comes live. If there are many, they are looked through without
+    /// the lock, and one that is replaced meanwhile comes as its newer message, live.
+    fn retained_at_head(&self, filter: &Filter) -> Vec<Arc<Message>> {
+        let log = self.log.lock();
+        let head = log.head();
+        let few =
+            (self.retained.usage().0 <= FEW_RETAINED).then(|| self.retained.matching(filter, unix_ms()));
+        drop(log);
+        let mut retained = few.unwrap_or_else(|| self.retained.matching(filter, unix_ms()));
+        retained.retain(|message| message.offset() <= head);
+        retained.sort_unstable_by_key(|message| message.offset());
+        retained
+    }
+}
+
 fn retained_page(
     key: SubscriberKey,
     tag: u32,
@@ -346,6 +361,8 @@ async fn page_retained(
                 feed_page(lane, |done| retained_page(key, tag, Vec::new(), Then::More, Some(done))).await;
         }
     }
+    // What is parked follows in one go: it needs room too.
+    poll_fn(|cx| outbox.poll_room(0, cx)).await;
     lane.send(retained_page(key, tag, Vec::new(), Then::Unpark(tag), None));
 }
 

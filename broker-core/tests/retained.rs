@@ -53,14 +53,20 @@ async fn the_retained_message_and_every_later_one_arrive_once_and_in_order() {
                     .and_then(|message| std::str::from_utf8(message.payload()).ok()?.parse::<u32>().ok())
             };
             // After the retained one, nothing is missing: the first live message is the one published next after the
-            // subscription, which is at most two past a retained one.
-            let first = number(0).unwrap();
-            assert!(messages[0].retain() && first % 3 == 0, "{first}");
+            // subscription, which is at most two past a retained one. If the retained one was replaced while the
+            // subscription was made, its newer message is among the live ones instead, and they have no gap at all.
+            if messages.len() == 1 {
+                // The publisher was done before this reader came.
+                continue;
+            }
+            let first_is_retained = number(0).unwrap() % 3 == 0;
             for index in 1..messages.len() - 1 {
                 let (before, now) = (number(index - 1).unwrap(), number(index).unwrap());
                 let step = now - before;
-                assert!(step == 1 || index == 1 && step <= 3, "{before} then {now} at {index}");
+                let gap_allowed = index == 1 && first_is_retained && step <= 3;
+                assert!(step == 1 || gap_allowed, "{before} then {now} at {index}");
             }
+            assert!(messages.iter().take(3).any(|message| message.retain()));
         }
     }
 }
@@ -80,10 +86,10 @@ async fn an_empty_payload_forgets_and_is_itself_delivered() {
 #[tokio::test]
 async fn a_retained_message_expires() {
     let broker = Broker::new(Config::default());
-    let publish = Publish::new(channel("a"), "x").retain(true).ttl(Duration::from_millis(30));
+    let publish = Publish::new(channel("a"), "x").retain(true).ttl(Duration::from_millis(500));
     broker.publish(publish).unwrap();
     assert!(broker.retained(&channel("a")).is_some());
-    tokio::time::sleep(Duration::from_millis(40)).await;
+    tokio::time::sleep(Duration::from_millis(550)).await;
     assert!(broker.retained(&channel("a")).is_none());
     let mut late = with_retained(&broker, "#");
     publish_live(&broker);
@@ -118,14 +124,14 @@ async fn more_retained_messages_than_an_outbox_holds_all_arrive() {
     let publisher = tokio::spawn({
         let broker = broker.clone();
         async move {
-            for number in (4_000..4_500).step_by(10) {
+            for number in (4_000..4_500).step_by(20) {
                 retain(&broker, &format!("r/{number}"), "new");
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
     });
     let mut seen = std::collections::HashMap::new();
-    while seen.len() < 5_000 || seen.values().filter(|payload| *payload == "new").count() < 50 {
+    while seen.len() < 5_000 || seen.values().filter(|payload| *payload == "new").count() < 25 {
         let message = next(&mut stream).await;
         let replaced = seen.insert(message.channel().to_string(), message.payload().clone());
         assert!(replaced.is_none_or(|old| old == "old" && message.payload() == "new"), "{message:?}");

@@ -324,7 +324,7 @@ impl CompareArgs {
     pub(crate) fn scenario(&self, row: Row) -> Fanout {
         let (channels, subscribers, publishers, window, messages) = match (row, self.quick) {
             (Row::Single, false) => (1, 10_000, 1, 1, 100),
-            (Row::Burst, false) => (1, 10_000, 1, 16, 480),
+            (Row::Burst, false) => (1, 10_000, 1, 16, 240),
             (Row::Channels, false) => (1_000, 10, 16, 16, 50_000),
             (Row::Single, true) => (1, 1_000, 1, 1, 20),
             (Row::Burst, true) => (1, 1_000, 1, 16, 64),

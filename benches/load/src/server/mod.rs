@@ -76,7 +76,6 @@ impl Server {
         let mut server =
             Self { dialect: target.dialect, address, processes: ProcessTree::of(pid), child: Some(child) };
         server.wait_until_up(&target.label)?;
-        server.processes = ProcessTree::of(pid);
         Ok(server)
     }
 
@@ -109,7 +108,7 @@ impl Drop for Server {
             std::thread::sleep(Duration::from_millis(10));
         }
         for pid in self.processes.pids() {
-            signal(*pid, Signal::KILL);
+            signal(pid, Signal::KILL);
         }
         // Reaped, so that the next round does not find its port taken.
         let _ = child.wait();

@@ -28,14 +28,18 @@ impl Sub for CpuTime {
 }
 
 /// The server under test: one process and everything it started.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct ProcessTree {
-    pids: Vec<u32>,
+    root: u32,
 }
 
 impl ProcessTree {
-    /// Looks the descendants of `root` up once; servers here fork at start or never.
     pub(crate) fn of(root: u32) -> Self {
+        Self { root }
+    }
+
+    /// The root and its descendants now: nginx listens before its worker exists.
+    pub(crate) fn pids(&self) -> Vec<u32> {
         let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
             .into_iter()
             .flatten()
@@ -43,18 +47,14 @@ impl ProcessTree {
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
             .filter_map(|pid: u32| Some((pid, stat_fields(pid)?.get(1)?.parse().ok()?)))
             .collect();
-        let mut pids = vec![root];
+        let mut pids = vec![self.root];
         let mut next = 0;
         while next < pids.len() {
             let parent = pids[next];
             pids.extend(parents.iter().filter(|(_, its)| *its == parent).map(|(pid, _)| *pid));
             next += 1;
         }
-        Self { pids }
-    }
-
-    pub(crate) fn pids(&self) -> &[u32] {
-        &self.pids
+        pids
     }
 
     /// CPU time used so far.
@@ -65,15 +65,15 @@ impl ProcessTree {
         let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
         let mut sum = CpuTime::default();
         let mut alive = false;
-        for pid in &self.pids {
-            let Some(fields) = stat_fields(*pid) else { continue };
+        for pid in self.pids() {
+            let Some(fields) = stat_fields(pid) else { continue };
             alive = true;
             let field =
                 |index: usize| fields.get(index).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
             let (user, system) = (field(11) * tick_ns, field(12) * tick_ns);
             sum.user_ns += user;
             sum.system_ns += system;
-            sum.total_ns += on_cpu_ns(*pid).unwrap_or(user + system);
+            sum.total_ns += on_cpu_ns(pid).unwrap_or(user + system);
         }
         if alive {
             Ok(sum)
@@ -88,7 +88,7 @@ impl ProcessTree {
     /// When the root process is gone or its maps may not be read.
     pub(crate) fn private_bytes(&self) -> io::Result<u64> {
         let mut sum = 0;
-        for (index, pid) in self.pids.iter().enumerate() {
+        for (index, pid) in self.pids().into_iter().enumerate() {
             match fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) {
                 Ok(text) => sum += private_kib(&text) * 1_024,
                 Err(error) if index == 0 => return Err(error),
@@ -100,7 +100,10 @@ impl ProcessTree {
 
     /// Open descriptors, for waiting until a mass disconnect has been noticed.
     pub(crate) fn descriptors(&self) -> usize {
-        self.pids.iter().map(|pid| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)).sum()
+        self.pids()
+            .into_iter()
+            .map(|pid| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count))
+            .sum()
     }
 }
 

@@ -1,0 +1,7 @@
+//! Clients whose connections are cut in the middle of anything.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod proxy;
+mod sse;
