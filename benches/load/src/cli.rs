@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::engine::Waiting;
 use crate::fleet::Pace;
 use crate::scenario::{Fanout, Hooks, Idle, PublishOnly, Setup, Slow, Storm};
 use crate::server::{Launcher, Target};
@@ -78,6 +79,9 @@ pub(crate) struct Common {
     /// Connections opening at a time.
     #[arg(long, default_value_t = 256)]
     in_flight_connects: usize,
+    /// Clients wait by spinning: figures then hold no wake-ups of the client. Only with a CPU of their own.
+    #[arg(long)]
+    spin: bool,
     /// Longest time one measurement may take, seconds.
     #[arg(long, default_value_t = 120)]
     time_limit: u64,
@@ -111,6 +115,7 @@ impl Common {
             sources: self.sources,
             in_flight_connects: self.in_flight_connects,
             hooks: Hooks { before: self.before.clone(), after: self.after.clone() },
+            waiting: if self.spin { Waiting::Spin } else { Waiting::Sleep },
             rounds: self.rounds,
             time_limit: Duration::from_secs(self.time_limit),
         }

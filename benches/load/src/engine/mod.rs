@@ -7,6 +7,8 @@ use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::dialect::{Event, Session};
 use crate::sys::clock::{Deadline, now_ns};
 use crate::sys::poller::{Interest, Poller, Ready};
@@ -60,10 +62,20 @@ pub(crate) struct Engine {
     buffer: Vec<u8>,
     ready: Vec<Ready>,
     external: Vec<usize>,
+    waiting: Waiting,
+}
+
+/// How the client waits for readiness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Waiting {
+    /// In the kernel; every write that finds the client asleep costs the server a wake-up.
+    Sleep,
+    /// By asking again: wake-ups cost nobody anything, and the client's CPU is always busy.
+    Spin,
 }
 
 impl Engine {
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(crate) fn new(waiting: Waiting) -> io::Result<Self> {
         Ok(Self {
             poller: Poller::new()?,
             connections: Vec::new(),
@@ -71,6 +83,7 @@ impl Engine {
             buffer: vec![0; READ_BYTES],
             ready: Vec::new(),
             external: Vec::new(),
+            waiting,
         })
     }
 
@@ -142,7 +155,10 @@ impl Engine {
     /// Waits up to `timeout` for readiness and handles one batch; returns the caller's sources that are readable.
     pub(crate) fn turn(&mut self, timeout: Duration, observer: &mut impl Observer) -> io::Result<&[usize]> {
         let mut ready = std::mem::take(&mut self.ready);
-        let waited = self.poller.wait(timeout, &mut ready);
+        let waited = match self.waiting {
+            Waiting::Sleep => self.poller.wait(timeout, &mut ready),
+            Waiting::Spin => self.spin(timeout, &mut ready),
+        };
         self.external.clear();
         for source in &ready {
             if source.token >= FIRST_EXTERNAL {
@@ -157,6 +173,16 @@ impl Engine {
         self.ready = ready;
         waited?;
         Ok(&self.external)
+    }
+
+    fn spin(&mut self, timeout: Duration, ready: &mut Vec<Ready>) -> io::Result<()> {
+        let deadline = Deadline::after(timeout);
+        loop {
+            self.poller.wait(Duration::ZERO, ready)?;
+            if !ready.is_empty() || deadline.passed() {
+                return Ok(());
+            }
+        }
     }
 
     /// Publishes on connection `number`; does nothing if it is gone.

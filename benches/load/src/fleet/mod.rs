@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::dialect::Dialect;
-use crate::engine::{Dial, Engine, Ramp, RampLimits};
+use crate::engine::{Dial, Engine, Ramp, RampLimits, Waiting};
 use crate::measure::stamp::Stamp;
 use crate::measure::tally::Tally;
 use crate::sys::affinity::Cpus;
@@ -59,6 +59,7 @@ pub(crate) struct Plan {
     /// ... when divided by this.
     pub(crate) processes: usize,
     pub(crate) ramp_limit: Duration,
+    pub(crate) waiting: Waiting,
 }
 
 impl Plan {
@@ -153,7 +154,7 @@ impl Fleet {
             .collect::<io::Result<Vec<_>>>()?;
         let parts = if workers.is_empty() { Vec::new() } else { plan.remote_parts() };
         let mut crowd = Crowd::new(&plan, parts);
-        let mut engine = Engine::new()?;
+        let mut engine = Engine::new(plan.waiting)?;
         let started = now_ns();
         for worker in &mut workers {
             worker.command("ramp")?;

@@ -151,7 +151,7 @@ pub(crate) fn run() -> io::Result<()> {
     let mut line = String::new();
     commands.read_line(&mut line)?;
     let plan: Plan = serde_json::from_str(&line)?;
-    let mut engine = Engine::new()?;
+    let mut engine = Engine::new(plan.waiting)?;
     let mut crowd = Crowd::new(&plan, Vec::new());
     let mut output = io::stdout().lock();
     engine.watch(rustix::stdio::stdin(), 0)?;

@@ -18,7 +18,7 @@ pub(crate) use publish::PublishOnly;
 pub(crate) use slow::Slow;
 pub(crate) use storm::Storm;
 
-use crate::engine::Ramp;
+use crate::engine::{Ramp, Waiting};
 use crate::fleet::{Fleet, MAX_PER_PROCESS, Plan};
 use crate::measure::tally::Tally;
 use crate::report::{Outcome, Report};
@@ -47,6 +47,7 @@ pub(crate) struct Setup {
     pub(crate) in_flight_connects: usize,
     pub(crate) rounds: usize,
     pub(crate) hooks: Hooks,
+    pub(crate) waiting: Waiting,
     /// Longest one scenario may take on one server in one round.
     pub(crate) time_limit: Duration,
 }
@@ -70,6 +71,7 @@ impl Setup {
             process: 0,
             processes,
             ramp_limit: RAMP_LIMIT,
+            waiting: self.waiting,
         }
     }
 

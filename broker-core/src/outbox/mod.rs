@@ -4,19 +4,20 @@
 //! when the socket is full the rest waits here and the connection's task finishes the flush, so that a slow reader costs
 //! its lane nothing but an append.
 
-use std::collections::VecDeque;
+mod state;
+
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
-use smallvec::SmallVec;
 
+use self::state::{Label, MAX_SLICES, State};
 use crate::channel::Channel;
 use crate::config::{OutboxConfig, Policy};
-use crate::message::{Message, unix_ms};
+use crate::message::Message;
 
 /// Where an outbox writes when it writes by itself: a socket that never blocks.
 pub trait Wire: Send + Sync + 'static {
@@ -109,98 +110,12 @@ pub struct Outbox {
     policy: Policy,
 }
 
-struct State {
-    queue: VecDeque<Item>,
-    bytes: usize,
-    control: Queued,
-    /// How many of the queue have an end.
-    expiring: usize,
-    /// Bytes of `queue[0]` that are on the wire already.
-    written: usize,
-    wire: Option<Arc<dyn Wire>>,
-    /// The connection's task owns the flush: the socket was full.
-    armed: bool,
-    dirty: bool,
-    notified: bool,
-    finishing: bool,
-    closed: Option<CloseReason>,
-    task: Option<Waker>,
-    drained: Option<Waker>,
-    dropped: u64,
-}
-
-struct Item {
-    bytes: Bytes,
-    class: Class,
-    label: Label,
-}
-
-/// What a frame is, beyond its bytes, where somebody needs to know.
-#[derive(Clone)]
-pub(crate) enum Label {
-    None,
-    /// For conflation.
-    Channel(Channel),
-    /// For an in-process subscription, which wants the message and not its encoding; and for a message whose time may
-    /// be over before it is written.
-    Message(Arc<Message>),
-}
-
-impl Label {
-    fn of(message: &Arc<Message>, policy: Policy) -> Self {
-        if message.expires_at_ms().is_some() {
-            Self::Message(Arc::clone(message))
-        } else if policy == Policy::Conflate {
-            Self::Channel(message.channel().clone())
-        } else {
-            Self::None
-        }
-    }
-
-    fn expires(&self) -> bool {
-        self.is_expired(u64::MAX - 1)
-    }
-
-    fn is_expired(&self, now_ms: u64) -> bool {
-        matches!(self, Self::Message(message) if message.is_expired(now_ms))
-    }
-
-    fn channel(&self) -> Option<&Channel> {
-        match self {
-            Label::None => None,
-            Label::Channel(channel) => Some(channel),
-            Label::Message(message) => Some(message.channel()),
-        }
-    }
-}
-
-/// Slices per `writev`; the kernel's own bound is 1,024.
-const MAX_SLICES: usize = 64;
-
-/// A queue that grew past this gives its memory back once it is empty.
-const KEEP_CAPACITY: usize = 8;
-
 impl Outbox {
     /// An empty outbox without a wire.
     pub(crate) fn new(config: OutboxConfig) -> Self {
         let bound = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
         Self {
-            state: Mutex::new(State {
-                queue: VecDeque::new(),
-                bytes: 0,
-                control: Queued::default(),
-                expiring: 0,
-                written: 0,
-                wire: None,
-                armed: false,
-                dirty: false,
-                notified: false,
-                finishing: false,
-                closed: None,
-                task: None,
-                drained: None,
-                dropped: 0,
-            }),
+            state: Mutex::default(),
             max_messages: bound(config.max_messages),
             max_bytes: bound(config.max_bytes),
             policy: config.policy,
@@ -546,230 +461,6 @@ enum Admission {
     Replace(usize),
     Drop,
     Close,
-}
-
-impl State {
-    /// Writes a frame past the empty queue; true if nothing of it is left. A rest is queued.
-    fn write_direct(&mut self, frame: &Bytes, class: Class) -> bool {
-        let Some(wire) = &self.wire else { return false };
-        match wire.try_write_vectored(&[IoSlice::new(frame)]) {
-            Ok(written) if written == frame.len() => true,
-            Ok(written) => {
-                self.push(frame.clone(), class, Label::None);
-                self.written = written;
-                self.arm();
-                true
-            }
-            Err(error) if is_retry(&error) => {
-                self.armed = true;
-                self.wake();
-                false
-            }
-            Err(_) => {
-                self.close(CloseReason::Failed);
-                false
-            }
-        }
-    }
-
-    /// Writes frames past the empty queue; those of which nothing was written are left.
-    fn write_shared<'f, 'm>(
-        &mut self,
-        frames: &'f [(&'m Bytes, &'m Arc<Message>)],
-    ) -> &'f [(&'m Bytes, &'m Arc<Message>)] {
-        let Some(wire) = &self.wire else { return frames };
-        let mut slices = SmallVec::<[IoSlice<'_>; MAX_SLICES]>::new();
-        for (frame, _) in frames {
-            slices.push(IoSlice::new(frame));
-        }
-        match wire.try_write_vectored(&slices) {
-            Ok(mut written) => {
-                let mut rest = frames;
-                while let Some(((frame, _), later)) = rest.split_first() {
-                    if written < frame.len() {
-                        break;
-                    }
-                    written -= frame.len();
-                    rest = later;
-                }
-                if let Some(((half, _), later)) = rest.split_first() {
-                    if written > 0 {
-                        self.push(Bytes::clone(half), Class::Droppable, Label::None);
-                        self.written = written;
-                        rest = later;
-                    }
-                    self.arm();
-                }
-                rest
-            }
-            Err(error) if is_retry(&error) => {
-                self.arm();
-                frames
-            }
-            Err(_) => {
-                self.close(CloseReason::Failed);
-                &[]
-            }
-        }
-    }
-
-    fn after_append(&mut self, flush: Flush) -> Sent {
-        if self.wire.is_none() && flush == Flush::Now {
-            self.wake();
-        } else if !self.armed {
-            if flush == Flush::Now {
-                self.flush();
-            } else if !self.dirty {
-                self.dirty = true;
-                return Sent::Dirty;
-            }
-        }
-        Sent::Taken
-    }
-
-    fn flush(&mut self) {
-        let Some(wire) = self.wire.clone() else { return };
-        self.drop_expired();
-        while !self.queue.is_empty() {
-            let taken = wire.try_write_vectored(&self.slices());
-            match taken {
-                Ok(0) => return self.close(CloseReason::Failed),
-                Ok(written) => self.advance(written),
-                Err(error) if is_retry(&error) => {
-                    self.arm();
-                    break;
-                }
-                Err(_) => return self.close(CloseReason::Failed),
-            }
-        }
-        self.tell_drained();
-    }
-
-    /// What waits, as the kernel wants it, without the part of the head that is written.
-    fn slices(&self) -> SmallVec<[IoSlice<'_>; MAX_SLICES]> {
-        let mut skip = self.written;
-        let rest = |item| {
-            let Item { bytes, .. }: &Item = item;
-            IoSlice::new(bytes.get(std::mem::take(&mut skip)..).unwrap_or_default())
-        };
-        self.queue.iter().take(MAX_SLICES).map(rest).collect()
-    }
-
-    fn advance(&mut self, written: usize) {
-        self.written += written;
-        while let Some(head) = self.queue.front() {
-            if self.written < head.bytes.len() {
-                return;
-            }
-            self.written -= head.bytes.len();
-            self.pop();
-        }
-    }
-
-    fn arm(&mut self) {
-        self.armed = true;
-        self.wake();
-    }
-
-    fn push(&mut self, bytes: Bytes, class: Class, label: Label) {
-        self.bytes += bytes.len();
-        if class == Class::Control {
-            self.control.messages += 1;
-            self.control.bytes += bytes.len();
-        }
-        self.expiring += usize::from(label.expires());
-        self.queue.push_back(Item { bytes, class, label });
-    }
-
-    fn pop(&mut self) -> Option<Item> {
-        let item = self.queue.pop_front()?;
-        self.forget(&item);
-        if self.queue.is_empty() && self.queue.capacity() > KEEP_CAPACITY {
-            self.queue = VecDeque::new();
-        }
-        Some(item)
-    }
-
-    fn remove(&mut self, index: usize) {
-        if let Some(item) = self.queue.remove(index) {
-            self.forget(&item);
-        }
-    }
-
-    /// Once its time is over, a message is not sent any more; a frame of which a part was written is finished.
-    fn drop_expired(&mut self) {
-        if self.expiring == 0 {
-            return;
-        }
-        let now_ms = unix_ms();
-        for at in (usize::from(self.written > 0)..self.queue.len()).rev() {
-            if self.queue.get(at).is_some_and(|item| item.label.is_expired(now_ms)) {
-                self.remove(at);
-            }
-        }
-    }
-
-    fn forget(&mut self, item: &Item) {
-        self.expiring -= usize::from(item.label.expires());
-        self.bytes -= item.bytes.len();
-        if item.class == Class::Control {
-            self.control.messages -= 1;
-            self.control.bytes -= item.bytes.len();
-        }
-    }
-
-    fn forget_half_written(&mut self) {
-        if std::mem::take(&mut self.written) > 0 {
-            self.pop();
-        }
-    }
-
-    fn clear(&mut self) {
-        self.queue = VecDeque::new();
-        self.bytes = 0;
-        self.control = Queued::default();
-        self.expiring = 0;
-        self.written = 0;
-    }
-
-    fn close(&mut self, reason: CloseReason) {
-        if self.closed.is_some() {
-            return;
-        }
-        self.closed = Some(reason);
-        match reason {
-            CloseReason::Overflow => self.clear(),
-            CloseReason::Failed => {
-                self.forget_half_written();
-                self.wire = None;
-            }
-            _ => {
-                if !self.armed {
-                    self.flush();
-                }
-            }
-        }
-        self.wake();
-        if let Some(waker) = self.drained.take() {
-            waker.wake();
-        }
-    }
-
-    fn wake(&mut self) {
-        if let Some(waker) = self.task.take() {
-            waker.wake();
-        }
-    }
-
-    fn tell_drained(&mut self) {
-        if let Some(waker) = self.drained.take() {
-            waker.wake();
-        }
-    }
-}
-
-fn is_retry(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 impl fmt::Debug for Outbox {
