@@ -250,7 +250,9 @@ async fn events_and_their_order_survive_a_burst() {
 
 #[tokio::test]
 async fn what_a_dead_socket_did_not_take_goes_to_the_next_one() {
-    let server = Server::start(quick()).await;
+    let mut config = quick();
+    config.timing.max_interval = ms(20_000);
+    let server = Server::start(config).await;
     let mut old = server.socket_session(json!({})).await;
     old.subscribe("/a").await;
     let id = old.id.clone();

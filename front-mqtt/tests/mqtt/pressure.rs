@@ -85,7 +85,7 @@ async fn a_stopped_reader_at_qos_0_loses_its_oldest() {
     let mut quick = Client::connected(server.address, 4, "quick").await;
     quick.subscribe(4, &[("t", 0)]).await;
     let channel = Channel::parse("t").unwrap();
-    const COUNT: u16 = 20_000;
+    const COUNT: u16 = 6_000;
     for n in 0..COUNT {
         let mut payload = n.to_be_bytes().to_vec();
         payload.resize(1000, 0);
