@@ -1,13 +1,13 @@
 #!/bin/sh
 # Measures every row of benches/RESULTS.md and keeps what the commands print under target/results.
-#   benches/run.sh [ROW...]      rows: machine fanout storm idle slow publish latency core callgrind; default all
-# About 20 minutes on two cores. Needs: valgrind, iproute2 (ss), nginx and libnginx-mod-nchan (Debian).
+#   benches/run.sh [ROW...]      rows: machine fanout fronts storm idle slow publish latency core callgrind; default all
+# About 25 minutes on two cores. Needs: valgrind, iproute2 (ss), nginx and libnginx-mod-nchan (Debian).
 set -eu
 cd "$(dirname "$0")/.."
 results=target/results
 load=target/release/fanwire-load
 mkdir -p "$results"
-rows=${*:-machine fanout storm idle slow publish latency core callgrind}
+rows=${*:-machine fanout fronts storm idle slow publish latency core callgrind}
 
 cargo build --release -p fanwire -p fanwire-load -p fanwire-benches
 
@@ -37,13 +37,17 @@ for row in $rows; do
         run fanout $load compare --rounds 5 --spin --target floor --target fanwire --target nchan
         run fanout $load compare --rounds 5 --target floor --target fanwire
         ;;
+    fronts)
+        run fronts $load compare --rounds 3 --spin --target floor --target fanwire-mqtt --target fanwire-mqtt-ws \
+            --target fanwire-bayeux-ws
+        ;;
     storm)
         run storm $load storm --rounds 7 --target floor --target nchan --target fanwire
         run storm $load storm --connections 19000 --cycles 20 --time-limit 300 --target fanwire
         ;;
     idle)
         run idle $load idle --rounds 5 --target fanwire
-        run idle $load idle --target nchan
+        run idle $load idle --rounds 3 --target fanwire-mqtt --target fanwire-mqtt-ws --target fanwire-bayeux-ws --target nchan
         ;;
     slow)
         run slow $load slow --rounds 3 --messages 200 --target fanwire
