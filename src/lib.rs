@@ -60,7 +60,7 @@ pub use broker_core::{
 };
 pub use config::Config;
 #[cfg(feature = "cli")]
-pub use config::{ConfigError, Key, Loaded, LogFormat, Logging, keys, load};
+pub use config::{Arguments, ConfigError, Key, Loaded, LogFormat, Logging, keys, load};
 pub use descriptors::raise_limit as raise_descriptor_limit;
 pub use fronts::Fronts;
 pub use server::{BindError, Server};

@@ -1,11 +1,17 @@
-//! The Fanwire server: arguments, configuration, [`Server`], exit code.
+//! The Fanwire binary: arguments, configuration, [`Server`], exit code; or one of the commands that talk to a server.
+
+mod client;
+mod command_line;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use fanwire::{Loaded, Server};
+use clap::Parser as _;
+use fanwire::{Arguments, Loaded, Server};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use self::command_line::{Command, CommandLine};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -14,7 +20,16 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const MISCONFIGURED: u8 = 2;
 
 fn main() -> ExitCode {
-    match run() {
+    // With `--help`, `--version` or arguments that make no sense this ends the process, as command lines do.
+    let CommandLine { command, server } = CommandLine::parse();
+    match command {
+        None => exit_code(serve(server)),
+        Some(Command::Pub(publish)) => client::publish(publish),
+    }
+}
+
+fn exit_code(outcome: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("fanwire: {error}");
@@ -23,8 +38,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let loaded = fanwire::load(std::env::args_os(), std::env::vars_os())?;
+fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    let loaded = fanwire::load(arguments, std::env::vars_os())?;
     fanwire::logging::start(&loaded.logging)?;
     let descriptors = fanwire::raise_descriptor_limit();
     let mut runtime = match loaded.worker_threads {

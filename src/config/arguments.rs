@@ -1,30 +1,27 @@
-//! The command line.
+//! The server's arguments.
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::Args;
 
 use super::LogFormat;
 
-/// A realtime pub/sub broker: Bayeux, MQTT, Server-Sent Events and HTTP on one channel space.
-///
-/// Without arguments it listens on loopback only, and everybody there may do everything.
-#[derive(Debug, Parser)]
-#[command(name = "fanwire", version, max_term_width = 100)]
-pub(super) struct Arguments {
+/// What the command line says about the server. An embedding binary can flatten it into its own.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Arguments {
     /// Configuration file, TOML
     #[arg(long, value_name = "FILE", env = "FANWIRE_CONFIG")]
-    pub(super) config: Option<PathBuf>,
+    pub config: Option<PathBuf>,
     /// Where HTTP, SSE and the WebSockets are served, e.g. 127.0.0.1:8080; port 0 takes a free one, "off" none
     #[arg(long, value_name = "ADDR")]
-    pub(super) http: Option<String>,
+    pub http: Option<String>,
     /// Where MQTT over TCP is served, e.g. 127.0.0.1:1883; port 0 takes a free one, "off" none
     #[arg(long, value_name = "ADDR")]
-    pub(super) mqtt: Option<String>,
+    pub mqtt: Option<String>,
     /// Listen beyond loopback although everybody may do everything
     #[arg(long)]
-    pub(super) allow_anonymous: bool,
+    pub allow_anonymous: bool,
     /// Form of the log lines on standard error
     #[arg(long, value_name = "FORMAT")]
-    pub(super) log_format: Option<LogFormat>,
+    pub log_format: Option<LogFormat>,
 }

@@ -4,7 +4,6 @@ use std::ffi::{OsStr, OsString};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 
-use clap::Parser;
 use figment::Figment;
 use figment::error::Kind;
 use figment::providers::{Format, Serialized, Toml};
@@ -16,8 +15,8 @@ use super::{Config, ConfigError, Logging};
 
 /// Prefix of the environment variables.
 const PREFIX: &str = "FANWIRE_";
-/// The variable that is an argument, not a key.
-const CONFIG_VARIABLE: &str = "FANWIRE_CONFIG";
+/// The variables that are arguments, not keys: the configuration file, and where the client commands connect as whom.
+const ARGUMENT_VARIABLES: [&str; 4] = ["FANWIRE_CONFIG", "FANWIRE_URL", "FANWIRE_TOKEN", "FANWIRE_USER"];
 
 /// A configuration, and what of it concerns the process instead of the server.
 #[derive(Debug)]
@@ -43,16 +42,14 @@ pub struct Key {
     pub default: Option<String>,
 }
 
-/// Reads arguments (the first is the program's name), the file they or the environment name, and the environment.
-/// With `--help`, `--version` or arguments that make no sense it ends the process, as command lines do.
+/// Reads the file that the arguments name and the environment, and puts the arguments on top.
 ///
 /// # Errors
 /// Anything that is wrong with what was read.
 pub fn load(
-    arguments: impl IntoIterator<Item = OsString>,
+    arguments: Arguments,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Loaded, ConfigError> {
-    let arguments = Arguments::parse_from(arguments);
     let mut figment = Figment::from(Serialized::defaults(Settings::default()));
     if let Some(path) = &arguments.config {
         figment = figment.merge(file(path)?);
@@ -121,7 +118,7 @@ fn file(path: &Path) -> Result<impl figment::Provider + use<>, ConfigError> {
 /// The key that an environment variable sets, and its value. Variables of others are passed over.
 fn variable(known: &[Key], name: &OsStr, value: &OsStr) -> Result<Option<(String, Value)>, ConfigError> {
     let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { return Ok(None) };
-    if name == CONFIG_VARIABLE || is_service_link(name) {
+    if ARGUMENT_VARIABLES.contains(&name) || is_service_link(name) {
         return Ok(None);
     }
     let Some(key) = known.iter().find(|key| key.variable == name) else {
@@ -251,6 +248,8 @@ mod tests {
     use std::collections::HashSet;
     use std::io::Write as _;
 
+    use clap::{Args as _, FromArgMatches as _};
+
     use super::*;
 
     fn load_with(
@@ -263,13 +262,15 @@ mod tests {
             file.write_all(text.as_bytes()).unwrap();
             file
         });
-        let mut line: Vec<OsString> = vec!["fanwire".into()];
+        let mut line = vec!["fanwire"];
+        line.extend(arguments);
+        let matches = Arguments::augment_args(clap::Command::new("fanwire")).get_matches_from(line);
+        let mut arguments = Arguments::from_arg_matches(&matches).unwrap();
         if let Some(file) = &written {
-            line.extend(["--config".into(), file.path().into()]);
+            arguments.config = Some(file.path().to_owned());
         }
-        line.extend(arguments.iter().map(OsString::from));
         let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
-        load(line, environment).map_err(|error| {
+        load(arguments, environment).map_err(|error| {
             let text = error.to_string();
             let path = written.map(|file| file.path().display().to_string()).unwrap_or_default();
             assert!(!text.contains('\n'), "one line: {text}");

@@ -23,6 +23,7 @@ use broker_core::{AllowAll, Authenticator};
 
 #[cfg(feature = "cli")]
 pub use self::{
+    arguments::Arguments,
     error::ConfigError,
     load::{Key, Loaded, keys, load},
     settings::{LogFormat, Logging},

@@ -7,5 +7,6 @@ mod descriptors;
 mod documentation;
 mod embedding;
 mod misconfiguration;
+mod publish;
 mod shutdown;
 mod startup;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::{ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
 use super::within;
@@ -89,4 +89,26 @@ pub async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i3
     let mut said = String::new();
     within(child.stderr.take().expect("piped").read_to_string(&mut said)).await.expect("UTF-8");
     (within(child.wait()).await.expect("it can be waited for").code(), said)
+}
+
+/// What a command that ends by itself left.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+/// Runs a command of the binary to its end, with something on standard input.
+pub async fn run_with_input(arguments: &[&str], environment: &[(&str, &str)], input: &[u8]) -> Ended {
+    let mut command = command();
+    command.args(arguments).envs(environment.iter().copied()).stdin(Stdio::piped());
+    let mut child = command.spawn().expect("the binary runs");
+    let mut stdin = child.stdin.take().expect("piped");
+    // A command that does not read its input is no failure of the test.
+    let _ = stdin.write_all(input).await;
+    drop(stdin);
+    let output = within(child.wait_with_output()).await.expect("it ends");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }

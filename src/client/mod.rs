@@ -1,0 +1,40 @@
+//! `fanwire pub` and `fanwire sub`: a running server from the command line, over its HTTP API and its event streams.
+//!
+//! ```text
+//! arguments ─▶ Endpoint (address, credentials) ─▶ publish:   one POST ─▶ receipt on standard output
+//!                                               └▶ subscribe: GET /sse ─▶ events ─▶ output
+//! ```
+
+mod arguments;
+mod endpoint;
+mod failure;
+mod publish;
+
+use std::process::ExitCode;
+
+pub(crate) use self::arguments::Pub;
+use self::failure::Failure;
+
+/// Publishes, and prints the receipt.
+pub(crate) fn publish(arguments: Pub) -> ExitCode {
+    run(publish::run(arguments))
+}
+
+fn run(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = runtime.map_err(Failure::Local).and_then(|runtime| {
+        let outcome = runtime.block_on(command);
+        // A read of standard input that is under way would hold up the end.
+        runtime.shutdown_background();
+        outcome
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads our output has had enough, which is no failure.
+        Err(Failure::Local(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("fanwire: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
