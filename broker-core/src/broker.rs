@@ -15,15 +15,16 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::channel::Channel;
 use crate::config::{Config, OutboxConfig};
+use crate::connections::{Connection, SendError};
 use crate::delivery::{Deliver, Delivery, Encoding, Kind};
 use crate::error::{PublishError, SubscribeError};
 use crate::filter::Filter;
-use crate::lane::{Command, Job, Lane, Worker};
+use crate::lane::{Command, Direct, Job, Lane, Worker};
 use crate::lists::{Hits, LaneList};
 use crate::log::{Evicted, Log};
 use crate::message::{Echo, Message, MessageId, Publish, Receipt, unix_ms};
 use crate::metrics::{LaneStats, Stats};
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Queued};
 use crate::registry::{ChannelEntry, Place, Registry};
 use crate::replay::{History, HistoryQuery, history};
 use crate::retained::Retained;
@@ -295,6 +296,72 @@ impl Broker {
         Some(ChannelInfo { channel: channel.clone(), subscriptions })
     }
 
+    /// Sends one message to one attached client, whatever it is subscribed to, behind what its lane has for it already (what
+    /// a replay still owes it aside). It is not recorded and has no id. Once this says `Ok` no policy drops it: it is written unless the client goes. Answers as soon
+    /// as the client's lane has seen it and never waits for the client.
+    ///
+    /// # Errors
+    /// See [`SendError`]. `retain` is ignored.
+    ///
+    /// # Cancel safety
+    /// Cancelled, the message may or may not be sent.
+    pub async fn send_to(&self, key: SubscriberKey, publish: Publish) -> Result<Queued, SendError> {
+        let shared = self.shared();
+        let (bytes, max) = (publish.payload.len(), shared.config.max_message_bytes);
+        if bytes > max {
+            return Err(SendError::TooLarge { bytes, max });
+        }
+        let connection = self.connection(key).ok_or(SendError::Gone)?;
+        connection.peer().ok_or(SendError::Gone)?;
+        let message = Arc::new(publish.retain(false).into_message(self.epoch(), unix_ms()));
+        let encodings = shared.encodings.load(Ordering::Relaxed);
+        let delivery = Arc::new(Delivery::new(message, Kind::Direct, None, encodings));
+        let (done, sent) = oneshot::channel();
+        shared.lane(key).send(Command::Direct(Box::new(Direct { key, delivery, done })));
+        sent.await.unwrap_or(Err(SendError::Gone))?;
+        Ok(connection.queued())
+    }
+
+    /// One attached client by its key.
+    pub fn connection(&self, key: SubscriberKey) -> Option<Arc<dyn Connection>> {
+        self.shared().lane_of(key)?.connections.find(key)
+    }
+
+    /// Up to `limit` attached clients after `after`, in an order that does not change while they stay; fewer than `limit`
+    /// means that there are no more. To go over all of them, begin with `None` and go on after the last one of each page.
+    /// Sessions whose client is away are among them; their [`Connection::peer`] says so.
+    pub fn connections(
+        &self,
+        after: Option<SubscriberKey>,
+        limit: usize,
+    ) -> Vec<(SubscriberKey, Arc<dyn Connection>)> {
+        let mut found = Vec::new();
+        let first = after.map_or(0, |key| usize::from(key.lane));
+        for (lane, shared) in (0..).zip(&self.shared().lanes).skip(first) {
+            let next = after.filter(|key| key.lane == lane).map_or(0, |key| key.slot as usize + 1);
+            shared.connections.page(lane, next, limit, &mut found);
+        }
+        found
+    }
+
+    /// Everybody who is subscribed to a channel, by its name, a wildcard or in a group; each once, in the order of
+    /// [`Broker::connections`]. In-process subscribers and sessions whose client is away are among them.
+    pub fn subscribers_of(&self, channel: &Channel) -> Vec<SubscriberKey> {
+        let shared = self.shared();
+        let mut hits = Hits::new();
+        if shared.wildcards.filters() > 0 {
+            shared.wildcards.visit(channel, &mut |lists| lists.collect_everybody(&mut hits));
+        }
+        shared.registry.visit(channel, |lists| lists.collect_everybody(&mut hits));
+        let mut keys: Vec<SubscriberKey> = hits
+            .iter()
+            .flat_map(|(lane, list)| list.iter().map(|entry| SubscriberKey::of(*lane, *entry)))
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+
     /// Which life of the log this is; ids of another one are a gap.
     pub fn epoch(&self) -> u64 {
         self.shared().log.epoch()
@@ -398,6 +465,11 @@ impl<'a> Held<'a> {
 type Targets = SmallVec<[(u16, SmallVec<[LaneList; 2]>); 4]>;
 
 impl Shared {
+    /// The lane of a key that came from outside, if there is one.
+    fn lane_of(&self, key: SubscriberKey) -> Option<&Arc<Lane>> {
+        self.lanes.get(usize::from(key.lane))
+    }
+
     pub(crate) fn lane(&self, key: SubscriberKey) -> &Arc<Lane> {
         &self.lanes[usize::from(key.lane) % self.lanes.len()]
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use crate::connections::SendError;
 use crate::message::Message;
 use crate::outbox::{Class, Flush, Outbox, Sent};
 use crate::subscriber::SubscriberKey;
@@ -18,6 +19,9 @@ pub enum Kind {
     Replayed,
     /// The retained message, for a new subscription.
     Retained,
+    /// Sent to this one subscriber by [`Broker::send_to`](crate::Broker::send_to): it comes without tags, has no id, and a
+    /// front that queues by itself says with [`Sink::refuse`] if it has no room.
+    Direct,
 }
 
 /// A slot for one way of encoding messages, from [`Broker::register_encoding`](crate::Broker::register_encoding).
@@ -115,15 +119,25 @@ pub struct Sink<'a> {
     flush: Flush,
     pub(crate) dirty: bool,
     pub(crate) dropped: u64,
+    /// Why a direct message was not taken.
+    pub(crate) refused: Option<SendError>,
 }
 
 impl<'a> Sink<'a> {
     pub(crate) fn new(outbox: &'a Arc<Outbox>, delivery: &'a Arc<Delivery>, flush: Flush) -> Self {
-        Self { outbox, newer: None, delivery, flush, dirty: false, dropped: 0 }
+        Self { outbox, newer: None, delivery, flush, dirty: false, dropped: 0, refused: None }
+    }
+
+    /// For a direct message.
+    pub(crate) fn direct(outbox: &'a Arc<Outbox>, delivery: &'a Arc<Delivery>) -> Self {
+        Self::new(outbox, delivery, Flush::Now)
     }
 
     /// Sends one whole frame. An empty one is nothing.
     pub fn send(&mut self, frame: &Bytes, class: Class) {
+        if self.delivery.kind() == Kind::Direct {
+            return self.send_direct(std::slice::from_ref(frame));
+        }
         if frame.is_empty() {
             return;
         }
@@ -136,11 +150,40 @@ impl<'a> Sink<'a> {
 
     /// Sends one frame in slices; it is never dropped.
     pub fn send_parts(&mut self, parts: &[Bytes]) {
+        if self.delivery.kind() == Kind::Direct {
+            return self.send_direct(parts);
+        }
         let sent = match &self.newer {
             None => self.outbox.put_parts(parts, self.flush),
             Some(newer) => newer.put_parts(parts, Flush::Now),
         };
         self.note(sent);
+    }
+
+    /// A direct message is answered for: it is taken only if there is room, and then no policy drops it.
+    fn send_direct(&mut self, parts: &[Bytes]) {
+        let bytes = parts.iter().map(Bytes::len).sum();
+        if bytes == 0 {
+            return self.refuse(SendError::Inexpressible);
+        }
+        let outbox = self.outbox();
+        if !outbox.has_room_for(bytes) {
+            let refusal = if outbox.closed().is_some() { SendError::Gone } else { SendError::Full };
+            return self.refuse(refusal);
+        }
+        let message = self.delivery.message();
+        let sent = match parts {
+            [frame] => outbox.put(frame, Class::Control, Some(message), Flush::Now),
+            parts => outbox.put_parts(parts, Flush::Now),
+        };
+        if sent != Sent::Taken {
+            self.refuse(SendError::Gone);
+        }
+    }
+
+    /// Says that a direct message was not taken, and why; the first reason stays. Of no effect otherwise.
+    pub fn refuse(&mut self, why: SendError) {
+        self.refused.get_or_insert(why);
     }
 
     /// Queues the message itself, for an in-process reader.

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::{Notify, oneshot};
 
+use crate::connections::{SendError, Table};
 use crate::delivery::{Deliver, Delivery, Kind, Sink};
 use crate::lists::{Entry, LaneList};
 use crate::message::Message;
@@ -46,6 +47,14 @@ pub(crate) struct Feed {
     pub(crate) then: Then,
     /// Told when the page is in the outbox, and whether the session has room for another.
     pub(crate) done: Option<oneshot::Sender<bool>>,
+}
+
+/// A message for one subscriber, whatever it is subscribed to.
+pub(crate) struct Direct {
+    pub(crate) key: SubscriberKey,
+    pub(crate) delivery: Arc<Delivery>,
+    /// Told what became of it.
+    pub(crate) done: oneshot::Sender<Result<(), SendError>>,
 }
 
 /// What follows a [`Feed`].
@@ -83,6 +92,8 @@ pub(crate) enum Command {
         tag: u32,
     },
     Feed(Box<Feed>),
+    /// A message for one subscriber alone.
+    Direct(Box<Direct>),
     /// Everything before it has been delivered.
     Barrier(oneshot::Sender<()>),
 }
@@ -98,6 +109,7 @@ pub(crate) struct Lane {
     wake: Notify,
     ended: AtomicBool,
     slots: Mutex<Slots>,
+    pub(crate) connections: Table,
     pub(crate) waiting_deliveries: CachePadded<AtomicUsize>,
     pub(crate) waiting_bytes: AtomicUsize,
     pub(crate) delivered: CachePadded<AtomicU64>,
@@ -119,6 +131,7 @@ impl Lane {
             wake: Notify::new(),
             ended: AtomicBool::new(false),
             slots: Mutex::default(),
+            connections: Table::default(),
             waiting_deliveries: CachePadded::default(),
             waiting_bytes: AtomicUsize::new(0),
             delivered: CachePadded::default(),
@@ -348,6 +361,10 @@ impl Worker {
                 }
             }
             Command::Feed(feed) => self.feed(*feed, flush).await,
+            Command::Direct(direct) => {
+                let Direct { key, delivery, done } = *direct;
+                _ = done.send(self.deliver_directly(key, &delivery));
+            }
             Command::Barrier(done) => {
                 self.flush_dirty().await;
                 _ = done.send(());
@@ -581,6 +598,19 @@ impl Worker {
         }
         let Some(occupant) = &mut slot.subscriber else { return 0 };
         hand_over(&self.lane, occupant, key.slot, delivery, tags, flush, &mut self.dirty)
+    }
+
+    /// Delivers to one subscriber, if there is room for it. What the subscriber is subscribed to, and may be, does not
+    /// matter.
+    fn deliver_directly(&mut self, key: SubscriberKey, delivery: &Arc<Delivery>) -> Result<(), SendError> {
+        let occupant = self.occupant(key).ok_or(SendError::Gone)?;
+        let mut sink = Sink::direct(&occupant.outbox, delivery);
+        occupant.deliver.deliver(delivery, &[], &mut sink);
+        let refused = sink.refused;
+        if refused.is_none() {
+            self.lane.delivered.fetch_add(1, Ordering::Relaxed);
+        }
+        refused.map_or(Ok(()), Err)
     }
 
     async fn flush_dirty(&mut self) {

@@ -24,12 +24,14 @@
 //!
 //! # Lock order
 //! Channel entry, then log, then wildcard trie and retained tree, then a lane's inbox (which is lock free). A session's
-//! own mutex comes before its outbox's; no broker call is made while one is held. At most one channel entry is held per
+//! own mutex comes before its outbox's; no broker call is made while one is held. The table of connections is locked by
+//! itself: nothing else is taken under it. At most one channel entry is held per
 //! thread, and nothing awaits, encodes or writes under any of them.
 
 mod broker;
 mod channel;
 mod config;
+mod connections;
 mod delivery;
 mod error;
 mod filter;
@@ -50,6 +52,7 @@ mod wildcards;
 pub use broker::{Broker, ChannelInfo, ChannelPage};
 pub use channel::{Channel, ChannelError};
 pub use config::{Config, LogConfig, NamespaceConfig, OutboxConfig, Policy};
+pub use connections::{Close, Connection, Details, ForcedError, Peer, SendError};
 pub use delivery::{Deliver, Delivery, Encoding, Kind, Sink};
 pub use error::{Inexpressible, PublishError, SubscribeError};
 pub use filter::{Filter, FilterError, Segment};

@@ -96,6 +96,15 @@ impl Lists {
         left
     }
 
+    /// Adds everybody who is subscribed here, each member of a group too.
+    pub(crate) fn collect_everybody(&self, hits: &mut Hits) {
+        hits.extend(self.lanes.iter().map(|(lane, list)| (*lane, Arc::clone(list))));
+        for (_, group) in self.groups.iter().flat_map(|groups| groups.iter()) {
+            let members = group.members.read();
+            hits.extend(members.iter().map(|member| (member.key.lane, Arc::clone(&member.list))));
+        }
+    }
+
     /// Adds what a message on here hits; the number of subscriptions.
     pub(crate) fn collect(&self, hits: &mut Hits) -> u64 {
         let mut count = 0;

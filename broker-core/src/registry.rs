@@ -90,6 +90,13 @@ impl Registry {
         self.map.get(channel.as_str()).map(|entry| (entry.lists.len(), entry.last))
     }
 
+    /// Shows the lists of one channel, if it has an entry.
+    pub(crate) fn visit(&self, channel: &Channel, visit: impl FnOnce(&Lists)) {
+        if let Some(entry) = self.map.get(channel.as_str()) {
+            visit(&entry.lists);
+        }
+    }
+
     /// The names with a prefix that come after `after`, in order, at most `limit`. Copies names out: no guard is held
     /// when it returns.
     pub(crate) fn page(&self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<(Channel, usize)> {

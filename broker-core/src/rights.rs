@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use crate::channel::Channel;
 use crate::filter::Filter;
@@ -208,7 +208,8 @@ pub struct AllowAll;
 
 impl Authenticator for AllowAll {
     fn authenticate<'a>(&'a self, _: Credentials<'a>) -> Authenticated<'a> {
-        Box::pin(async { Ok(Principal::anonymous(Rights::all())) })
+        static EVERYBODY: LazyLock<Principal> = LazyLock::new(|| Principal::anonymous(Rights::all()));
+        Box::pin(async { Ok(EVERYBODY.clone()) })
     }
 }
 

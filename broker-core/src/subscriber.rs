@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::broker::Shared;
 use crate::channel::Channel;
 use crate::config::OutboxConfig;
+use crate::connections::Connection;
 use crate::delivery::Kind;
 use crate::error::SubscribeError;
 use crate::filter::Filter;
@@ -24,7 +25,7 @@ use crate::registry::{ChannelEntry, Place};
 use crate::replay::{After, Replay};
 
 /// Names a subscriber: a slot in a lane and the slot's generation, so that a stale key hits nobody else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriberKey {
     pub(crate) lane: u16,
     pub(crate) slot: u32,
@@ -32,6 +33,10 @@ pub struct SubscriberKey {
 }
 
 impl SubscriberKey {
+    pub(crate) fn of(lane: u16, entry: Entry) -> Self {
+        Self { lane, slot: entry.slot, generation: entry.generation }
+    }
+
     pub(crate) fn entry(self, tag: u32) -> Entry {
         Entry { slot: self.slot, generation: self.generation, tag }
     }
@@ -110,6 +115,13 @@ impl Subscriber {
         outbox
     }
 
+    /// Makes the client visible to [`Broker::connections`](crate::Broker::connections) and its like, in the place of the one
+    /// that was registered before. It is gone from there once the front has dropped it, or with this subscriber.
+    pub fn register_connection<C: Connection>(&self, connection: &Arc<C>) {
+        let connection: Weak<C> = Arc::downgrade(connection);
+        self.shared.lane(self.key).connections.enter(self.key, connection);
+    }
+
     /// Subscriptions it holds, groups aside.
     pub fn subscriptions(&self) -> Vec<Filter> {
         self.subscriptions.lock().iter().map(|(filter, _)| filter.clone()).collect()
@@ -176,6 +188,20 @@ impl Subscriber {
         subscriptions.swap_remove(at);
         self.leave_lists(filter, tag);
         true
+    }
+
+    /// Ends all subscriptions with this filter, whatever their tags; false if there was none.
+    pub fn unsubscribe_all(&self, filter: &Filter) -> bool {
+        let mut subscriptions = self.subscriptions.lock();
+        let before = subscriptions.len();
+        subscriptions.retain(|(known, tag)| {
+            let goes = known == filter;
+            if goes {
+                self.leave_lists(filter, *tag);
+            }
+            !goes
+        });
+        subscriptions.len() < before
     }
 
     /// Joins the group of this name on `filter`: each message goes to one member (MQTT 5.0 §4.8.2).
@@ -390,6 +416,7 @@ impl Shared {
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
+        self.shared.lane(self.key).connections.leave(self.key);
         for (filter, tag) in std::mem::take(&mut *self.subscriptions.lock()) {
             self.leave_lists(&filter, tag);
         }

@@ -92,14 +92,24 @@ impl Wildcards {
 
     /// Adds what `channel` hits; the number of subscriptions.
     pub(crate) fn collect(&self, channel: &Channel, hits: &mut Hits) -> u64 {
+        let mut count = 0;
+        self.visit(channel, &mut |lists| count += lists.collect(hits));
+        count
+    }
+
+    /// Calls `visit` with the lists of every pattern that `channel` matches.
+    #[inline]
+    pub(crate) fn visit(&self, channel: &Channel, visit: &mut impl FnMut(&Lists)) {
         let trie = self.trie.read();
         let path: Path = channel.segments().map(|segment| trie.names.find(segment)).collect();
         if !channel.is_reserved() {
-            return trie.root.collect(&path, hits);
+            return trie.root.visit(&path, visit);
         }
         // Wildcards in the first segment do not match the broker's own channels (MQTT 5.0 §4.7.2).
-        let Some((Some(first), rest)) = path.split_first() else { return 0 };
-        trie.root.children.get(first).map_or(0, |node| node.collect(rest, hits))
+        let Some((Some(first), rest)) = path.split_first() else { return };
+        if let Some(node) = trie.root.children.get(first) {
+            node.visit(rest, visit);
+        }
     }
 
     /// Runs `edit` on the lists of one pattern.
@@ -152,24 +162,22 @@ enum Change {
 }
 
 impl Node {
-    fn collect(&self, path: &[Option<Name>], hits: &mut Hits) -> u64 {
-        let mut count = 0;
+    fn visit(&self, path: &[Option<Name>], visit: &mut impl FnMut(&Lists)) {
         if let Some(rest) = &self.rest {
-            count += rest.zero_or_more.collect(hits);
+            visit(&rest.zero_or_more);
             if !path.is_empty() {
-                count += rest.one_or_more.collect(hits);
+                visit(&rest.one_or_more);
             }
         }
         let Some((name, path)) = path.split_first() else {
-            return count + self.here.collect(hits);
+            return visit(&self.here);
         };
         if let Some(child) = name.as_ref().and_then(|name| self.children.get(name)) {
-            count += child.collect(path, hits);
+            child.visit(path, visit);
         }
         if let Some(one) = &self.one {
-            count += one.collect(path, hits);
+            one.visit(path, visit);
         }
-        count
     }
 
     fn edit<T>(

@@ -276,6 +276,19 @@ impl Outbox {
         state.queue.len() <= self.max_messages as usize / 2 && state.bytes <= self.max_bytes as usize / 2
     }
 
+    /// Whether a frame of so many bytes fits without anything being thrown away for it.
+    pub(crate) fn has_room_for(&self, bytes: usize) -> bool {
+        let state = self.state.lock();
+        let queued = Queued { messages: state.queue.len(), bytes: state.bytes };
+        state.closed.is_none() && !state.finishing && self.fits(queued, bytes)
+    }
+
+    /// An empty outbox takes one frame of any size.
+    fn fits(&self, queued: Queued, bytes: usize) -> bool {
+        let (max_messages, max_bytes) = (self.max_messages as usize, self.max_bytes as usize);
+        queued.messages == 0 || queued.messages < max_messages && queued.bytes + bytes <= max_bytes
+    }
+
     pub(crate) fn put(
         &self,
         frame: &Bytes,
@@ -413,7 +426,6 @@ impl Outbox {
     }
 
     fn admit(&self, state: &mut State, bytes: usize, class: Class, channel: Option<&Channel>) -> Admission {
-        let (max_messages, max_bytes) = (self.max_messages as usize, self.max_bytes as usize);
         let first_droppable = usize::from(state.written > 0);
         if self.policy == Policy::Conflate && class == Class::Droppable && channel.is_some() {
             let same =
@@ -422,9 +434,7 @@ impl Outbox {
                 return Admission::Replace(index + first_droppable);
             }
         }
-        let fits = |queued: Queued| {
-            queued.messages == 0 || queued.messages < max_messages && queued.bytes + bytes <= max_bytes
-        };
+        let fits = |queued: Queued| self.fits(queued, bytes);
         if fits(Queued { messages: state.queue.len(), bytes: state.bytes }) {
             return Admission::Push(0);
         }

@@ -126,7 +126,9 @@ impl State {
             }
             let retain = match incoming.kind {
                 Kind::Retained => true,
-                Kind::Live | Kind::Replayed => subscription.retain_as_published && message.retain(),
+                Kind::Live | Kind::Replayed | Kind::Direct => {
+                    subscription.retain_as_published && message.retain()
+                }
             };
             if subscription.shared {
                 copies.by_group.push(Outgoing {

@@ -1,0 +1,219 @@
+//! The clients that are attached now, whatever protocol they speak: to list them, address one, close it, or change what it
+//! is subscribed to.
+//!
+//! A connection is named by its subscriber's key, so its place is a slot of a table beside its lane: an idle one costs that
+//! slot, 24 bytes, and what its front keeps for [`Connection::peer`] and [`Connection::details`]. The table keeps nobody
+//! alive: what a front has let go of is no longer there.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::error::SubscribeError;
+use crate::filter::Filter;
+use crate::outbox::Queued;
+use crate::rights::Principal;
+use crate::subscriber::{Subscribed, SubscriberKey};
+
+/// One attached client, as its front knows it: an SSE stream, a Bayeux session, an MQTT session. Entered with
+/// [`Subscriber::register_connection`](crate::Subscriber::register_connection).
+///
+/// All methods may be called by any thread at any time, also while the client is going; none may block, and none may be
+/// called by the front while it holds a lock that its own implementation takes.
+pub trait Connection: Send + Sync + 'static {
+    /// Who is attached. `None` while nobody is: a session that waits for its client to come back, or one that has ended.
+    fn peer(&self) -> Option<Peer>;
+
+    /// What an operator wants to know about one client.
+    fn details(&self) -> Details;
+
+    /// What waits for the client, in the session and on the way to the socket.
+    fn queued(&self) -> Queued;
+
+    /// Ends the connection in its protocol's terms, soon; what was accepted for a connected reader is written first.
+    /// A client that is gone already is none of its worries.
+    fn close(&self, why: &Close);
+
+    /// Subscribes the client to `filter`, from now on, without its having asked. What it asked for itself stays as it is.
+    ///
+    /// # Errors
+    /// See [`ForcedError`].
+    fn subscribe(&self, filter: &Filter) -> Result<Subscribed, ForcedError>;
+
+    /// Ends the client's subscription to `filter`, its own or a forced one; false if there was none.
+    fn unsubscribe(&self, filter: &Filter) -> bool;
+}
+
+/// Who is attached, and how.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// As whom, and with which rights.
+    pub principal: Principal,
+    /// `mqtt`, `bayeux` or `sse`.
+    pub protocol: &'static str,
+    /// What carries it: `tcp`, `websocket`, `long-polling`, `http/1.1`, …
+    pub transport: &'static str,
+    /// Since when, in milliseconds since 1970.
+    pub since_ms: u64,
+}
+
+/// More about an attached client.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Details {
+    /// Its last sign of life, in milliseconds since 1970.
+    pub last_active_ms: u64,
+    /// Where it comes from.
+    pub remote: Option<IpAddr>,
+    /// Its `User-Agent`, shortened.
+    pub user_agent: Option<String>,
+    /// The MQTT client identifier.
+    pub client_id: Option<String>,
+    /// Its filters in the text form; a shared subscription as `$share/GROUP/FILTER`.
+    pub subscriptions: Vec<String>,
+    /// Messages thrown away because it was too slow.
+    pub dropped: u64,
+}
+
+/// Why a connection is closed from inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Close {
+    /// An operator wants it gone; the text is for people, and free of control characters.
+    Administrative(Option<String>),
+    /// Its credentials are over: it should come back with new ones.
+    Expired,
+    /// The rights it was let in with no longer hold: it should come back and be judged anew.
+    RightsChanged,
+}
+
+impl Close {
+    /// What the client is told.
+    pub fn text(&self) -> &str {
+        match self {
+            Close::Administrative(Some(reason)) => reason,
+            Close::Administrative(None) => "closed by an operator",
+            Close::Expired => "credentials expired, reconnect with new ones",
+            Close::RightsChanged => "rights changed, reconnect",
+        }
+    }
+
+    /// Whether the client should come back by itself.
+    pub fn asks_to_reconnect(&self) -> bool {
+        !matches!(self, Close::Administrative(_))
+    }
+}
+
+/// Why a client was not subscribed by force.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ForcedError {
+    /// It has left.
+    #[error("the connection is gone")]
+    Gone,
+    /// It holds as many subscriptions as one client may.
+    #[error("the connection has {max} subscriptions, no more are allowed")]
+    TooMany {
+        /// The bound.
+        max: usize,
+    },
+    /// Its protocol has no such filter.
+    #[error("the filter cannot be expressed in the connection's protocol")]
+    Inexpressible,
+    /// The broker refuses.
+    #[error(transparent)]
+    Broker(#[from] SubscribeError),
+}
+
+/// Why a message was not taken for one client. Nothing of it will reach it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// It has left, or never was.
+    #[error("the connection is gone")]
+    Gone,
+    /// As much waits for it as may.
+    #[error("too much waits for the connection already")]
+    Full,
+    /// The payload is larger than [`Config::max_message_bytes`](crate::Config::max_message_bytes).
+    #[error("the payload has {bytes} bytes, {max} are allowed")]
+    TooLarge {
+        /// Size of the payload.
+        bytes: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// Its protocol has no way to say it.
+    #[error("the message cannot be expressed in the connection's protocol")]
+    Inexpressible,
+}
+
+/// The connections whose subscribers belong to one lane, by slot.
+#[derive(Default)]
+pub(crate) struct Table(Mutex<Vec<Option<Registered>>>);
+
+struct Registered {
+    generation: u32,
+    connection: Weak<dyn Connection>,
+}
+
+/// Slots looked at under one lock.
+const SLOTS_AT_ONCE: usize = 1_024;
+
+impl Table {
+    pub(crate) fn enter(&self, key: SubscriberKey, connection: Weak<dyn Connection>) {
+        let slot = key.slot as usize;
+        let mut slots = self.0.lock();
+        if slots.len() <= slot {
+            slots.resize_with(slot + 1, || None);
+        }
+        let before = slots
+            .get_mut(slot)
+            .and_then(|place| place.replace(Registered { generation: key.generation, connection }));
+        drop(slots);
+        drop(before);
+    }
+
+    /// Forgets a subscriber that goes, before its slot is anybody else's.
+    pub(crate) fn leave(&self, key: SubscriberKey) {
+        let left = self
+            .0
+            .lock()
+            .get_mut(key.slot as usize)
+            .and_then(|place| place.take_if(|registered| registered.generation == key.generation));
+        drop(left);
+    }
+
+    pub(crate) fn find(&self, key: SubscriberKey) -> Option<Arc<dyn Connection>> {
+        let slots = self.0.lock();
+        let registered = slots.get(key.slot as usize)?.as_ref()?;
+        (registered.generation == key.generation).then(|| registered.connection.upgrade()).flatten()
+    }
+
+    /// Adds the connections from slot `from` on, in order, until `found` holds `limit`.
+    pub(crate) fn page(
+        &self,
+        lane: u16,
+        from: usize,
+        limit: usize,
+        found: &mut Vec<(SubscriberKey, Arc<dyn Connection>)>,
+    ) {
+        let mut next = from;
+        while found.len() < limit {
+            let slots = self.0.lock();
+            let Some(some) = slots.get(next..slots.len().min(next + SLOTS_AT_ONCE)) else { return };
+            if some.is_empty() {
+                return;
+            }
+            for registered in some {
+                if let Some(registered) = registered
+                    && let Some(connection) = registered.connection.upgrade()
+                {
+                    let slot = u32::try_from(next).unwrap_or(u32::MAX);
+                    found.push((SubscriberKey { lane, slot, generation: registered.generation }, connection));
+                }
+                next += 1;
+                if found.len() == limit {
+                    return;
+                }
+            }
+        }
+    }
+}
