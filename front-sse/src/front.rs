@@ -21,7 +21,7 @@ use crate::codec::request::{self, StreamRequest};
 use crate::error::{METHODS, Refusal};
 use crate::protocol::{Events, Overlapping, Stream};
 use crate::stats::Counters;
-use crate::transport::{Opened, Registry, catch_up, keep, retry_within};
+use crate::transport::{Attached, Opened, Origin, Registry, catch_up, keep, retry_within};
 use crate::{Config, Format, Stats};
 
 /// Server-Sent Events over one broker. Clones are handles to the same front.
@@ -40,6 +40,15 @@ pub(crate) struct Shared {
 
 /// When a client that found no room may come back, at the latest.
 const OVERLOAD_RETRY: Duration = Duration::from_secs(10);
+
+/// When a client whose stream was ended from here may come back, at the latest.
+pub(crate) const RECONNECT_SOON: Duration = Duration::from_secs(2);
+
+/// What carries a stream to a client that does not speak HTTP/2.
+const HTTP_1: &str = "http/1.1";
+
+/// How much of a client's `User-Agent` is kept, in bytes.
+const MAX_USER_AGENT: usize = 128;
 
 /// The longest life of credentials that is watched: a year. A clock is not to be set further ahead.
 const MAX_EXPIRY: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -143,7 +152,13 @@ impl Shared {
         }
         self.check_retained(&asked)?;
         let takeover = parts.extensions.get::<Takeover>();
-        Ok(self.stream(asked, &principal, head, parts.version, takeover).await)
+        let origin = Origin {
+            principal,
+            transport: if parts.version < Version::HTTP_2 { HTTP_1 } else { "http/2" },
+            remote: credentials.remote.map(|remote| remote.ip()),
+            user_agent: user_agent(&parts.headers),
+        };
+        Ok(self.stream(asked, origin, head, takeover).await)
     }
 
     /// Retained messages are sent in one go. More than an outbox takes would end the stream at once, each time anew.
@@ -185,9 +200,8 @@ impl Shared {
     async fn stream(
         self: &Arc<Self>,
         asked: StreamRequest,
-        principal: &Principal,
+        origin: Origin,
         mut head: HeaderMap,
-        version: Version,
         takeover: Option<&Takeover>,
     ) -> Response {
         let mut first = event::COMMENT.to_vec();
@@ -195,7 +209,7 @@ impl Shared {
         if self.config.announce_position && asked.last_event_id.is_none() {
             first.extend_from_slice(&event::position(self.broker.head()));
         }
-        let subscriber = self.attach(&asked, principal);
+        let subscriber = self.attach(&asked, &origin.principal);
         if takeover.is_none() {
             subscriber.outbox().send(Bytes::from(std::mem::take(&mut first)), Class::Control);
         }
@@ -211,16 +225,20 @@ impl Shared {
             head.insert("x-connection-id", id);
         }
 
-        let expires_at = principal
+        let expires_at = origin
+            .principal
             .expires_at_ms()
             .map(|end| Instant::now() + Duration::from_millis(end.saturating_sub(unix_ms())).min(MAX_EXPIRY));
         let stream = Stream::new(Instant::now(), self.config.keep_alive, fastrand::f64(), expires_at);
-        let opened = Opened { subscriber, stream, front: Arc::clone(self), _open: open };
+        let is_http_1 = origin.transport == HTTP_1;
+        let attached = Arc::new(Attached::new(subscriber, Arc::clone(self), origin));
+        attached.subscriber.register_connection(&attached);
+        let opened = Opened { attached, stream, _open: open };
         let replay = replay.map(|replay| {
             Counters::add(&self.counters.resumed);
             catch_up(replay, &opened, asked.filters, asked.last_event_id.unwrap_or_default())
         });
-        let outbox = opened.subscriber.outbox();
+        let outbox = opened.attached.subscriber.outbox();
         match takeover {
             Some(takeover) => {
                 head.insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -231,7 +249,7 @@ impl Shared {
                 pending().await
             }
             None => {
-                if version < Version::HTTP_2 {
+                if is_http_1 {
                     // Behind a stream without end no other request will be answered.
                     head.insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -271,6 +289,12 @@ impl Shared {
         }
         Ok(None)
     }
+}
+
+/// The client's name for itself, shortened; nothing if it is not text.
+fn user_agent(headers: &HeaderMap) -> Option<Box<str>> {
+    let name = headers.get(header::USER_AGENT)?.to_str().ok()?;
+    Some(name.get(..MAX_USER_AGENT).unwrap_or(name).into())
 }
 
 /// An id that is none of ours is treated as one whose past is gone: the client is told so, and gets what is left.

@@ -6,23 +6,20 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_core::{Class, CloseReason, Filter, MessageId, Replay, Subscriber};
+use broker_core::{Class, Close, CloseReason, Connection, Filter, MessageId, Replay};
 use bytes::{Bytes, BytesMut};
 use link::{Event, Link};
 use tokio::time::sleep_until;
 
-use super::Open;
-use super::registry::retry_within;
+use super::{Attached, Open};
 use crate::codec::event;
-use crate::front::Shared;
 use crate::protocol::{Output, Stream};
 use crate::stats::Counters;
 
 /// What belongs to one open stream.
 pub(crate) struct Opened {
-    pub(crate) subscriber: Subscriber,
+    pub(crate) attached: Arc<Attached>,
     pub(crate) stream: Stream,
-    pub(crate) front: Arc<Shared>,
     /// Its place among the open streams, until it ends.
     pub(crate) _open: Open,
 }
@@ -32,9 +29,6 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// How long a goodbye may wait before it is said again, in vain.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(60);
-
-/// When a client whose credentials are over may come back.
-const EXPIRED_RETRY: Duration = Duration::from_secs(2);
 
 /// Keeps a stream until it ends. `replay` is polled beside it until the subscriber is live.
 ///
@@ -58,7 +52,7 @@ pub(crate) fn keep(
                     Event::Woken => {}
                     Event::Eof | Event::Failed(_) => return,
                     Event::Stalled | Event::Closed(CloseReason::Overflow) => {
-                        Counters::add(&opened.front.counters.closed_slow);
+                        Counters::add(&opened.attached.front.counters.closed_slow);
                         return;
                     }
                     Event::Closed(CloseReason::Failed) => return,
@@ -66,14 +60,15 @@ pub(crate) fn keep(
                 },
                 () = timer.as_mut() => {
                     let now = timer.deadline();
-                    let outbox = opened.subscriber.outbox();
-                    match opened.stream.handle_timeout(now.into_std(), opened.front.config.keep_alive) {
+                    let outbox = opened.attached.subscriber.outbox();
+                    let keep_alive = opened.attached.front.config.keep_alive;
+                    match opened.stream.handle_timeout(now.into_std(), keep_alive) {
                         Some(Output::KeepAlive) if outbox.queued().messages == 0 => {
+                            opened.attached.note_alive();
                             outbox.send(Bytes::from_static(event::COMMENT), Class::Droppable);
                         }
                         Some(Output::Expired) => {
-                            let retry = retry_within(EXPIRED_RETRY);
-                            outbox.send_last(event::goodbye("credentials expired, reconnect with new ones", retry));
+                            opened.attached.close(&Close::Expired);
                             // The goodbye ends the stream; a reader that never takes it is found stalled before this.
                             timer.as_mut().reset(now + GOODBYE_LIMIT);
                             continue;
@@ -98,8 +93,8 @@ pub(crate) fn catch_up(
     filters: Vec<Filter>,
     requested: String,
 ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-    let outbox = opened.subscriber.outbox();
-    let front = Arc::clone(&opened.front);
+    let outbox = opened.attached.subscriber.outbox();
+    let front = Arc::clone(&opened.attached.front);
     let asked: Option<MessageId> = requested.parse().ok();
     Box::pin(replay.run(move |gap| {
         Counters::add(&front.counters.gaps);

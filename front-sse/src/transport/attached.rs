@@ -1,0 +1,106 @@
+//! An open stream as operators see it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use broker_core::{
+    Close, Connection, Details, Filter, ForcedError, Peer, Principal, Queued, Start, Subscribed, Subscriber,
+    unix_ms,
+};
+
+use super::registry::retry_within;
+use crate::codec::event;
+use crate::front::{RECONNECT_SOON, Shared};
+
+/// A stream's subscriber, and what is kept of its request. There is one for every idle connection.
+pub(crate) struct Attached {
+    pub(crate) subscriber: Subscriber,
+    pub(crate) front: Arc<Shared>,
+    principal: Principal,
+    transport: &'static str,
+    since_ms: u64,
+    last_active_ms: AtomicU64,
+    remote: Option<IpAddr>,
+    user_agent: Option<Box<str>>,
+}
+
+/// Of the request that opened a stream.
+pub(crate) struct Origin {
+    pub(crate) principal: Principal,
+    pub(crate) transport: &'static str,
+    pub(crate) remote: Option<IpAddr>,
+    pub(crate) user_agent: Option<Box<str>>,
+}
+
+/// The tag of subscriptions that the client did not ask for. Its own are numbered from 0, far below.
+const FORCED: u32 = u32::MAX;
+
+impl Attached {
+    pub(crate) fn new(subscriber: Subscriber, front: Arc<Shared>, origin: Origin) -> Self {
+        let Origin { principal, transport, remote, user_agent } = origin;
+        let now_ms = unix_ms();
+        Attached {
+            subscriber,
+            front,
+            principal,
+            transport,
+            since_ms: now_ms,
+            last_active_ms: AtomicU64::new(now_ms),
+            remote,
+            user_agent,
+        }
+    }
+
+    /// The client has taken all that was sent so far: the only sign of life that a stream gives.
+    pub(crate) fn note_alive(&self) {
+        self.last_active_ms.store(unix_ms(), Relaxed);
+    }
+}
+
+impl Connection for Attached {
+    fn peer(&self) -> Option<Peer> {
+        let open = self.subscriber.outbox().closed().is_none();
+        open.then(|| Peer {
+            principal: self.principal.clone(),
+            protocol: "sse",
+            transport: self.transport,
+            since_ms: self.since_ms,
+        })
+    }
+
+    fn details(&self) -> Details {
+        Details {
+            last_active_ms: self.last_active_ms.load(Relaxed),
+            remote: self.remote,
+            user_agent: self.user_agent.as_deref().map(str::to_owned),
+            client_id: None,
+            subscriptions: self.subscriber.subscriptions().iter().map(Filter::to_string).collect(),
+            dropped: self.subscriber.outbox().dropped(),
+        }
+    }
+
+    fn queued(&self) -> Queued {
+        self.subscriber.outbox().queued()
+    }
+
+    fn close(&self, why: &Close) {
+        self.subscriber.outbox().send_last(event::goodbye(why.text(), retry_within(RECONNECT_SOON)));
+    }
+
+    fn subscribe(&self, filter: &Filter) -> Result<Subscribed, ForcedError> {
+        let held = self.subscriber.subscriptions();
+        if held.contains(filter) {
+            return Ok(Subscribed { new: false });
+        }
+        let max = self.front.config.max_filters;
+        if held.len() >= max {
+            return Err(ForcedError::TooMany { max });
+        }
+        Ok(self.subscriber.subscribe(filter, FORCED, Start::Live)?)
+    }
+
+    fn unsubscribe(&self, filter: &Filter) -> bool {
+        self.subscriber.unsubscribe_all(filter)
+    }
+}
