@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::client::Pub;
+use crate::client::{Pub, Sub};
 
 /// A realtime pub/sub broker: Bayeux, MQTT, Server-Sent Events and HTTP on one channel space.
 ///
@@ -20,10 +20,22 @@ pub(crate) struct CommandLine {
 /// Everything but being the server.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Publish one message to a running server
-    #[command(visible_alias = "publish")]
+    /// Publish one message to a running server, and print its answer: one line of JSON
+    #[command(visible_alias = "publish", after_help = PUB_CODES)]
     Pub(Pub),
+    /// Print what a running server publishes
+    ///
+    /// The stream is opened again from where it broke, whenever it breaks. Messages go to standard output; gaps and
+    /// reconnects are told on standard error.
+    #[command(visible_alias = "subscribe", after_help = SUB_CODES)]
+    Sub(Sub),
 }
+
+const PUB_CODES: &str = "Exit codes: 0 published, 1 refused, 2 wrong arguments, 3 server not reachable, \
+                         4 credentials needed or wrong, 5 no right, 6 busy, try again.";
+
+const SUB_CODES: &str = "Exit codes: 0 enough messages, 1 refused, 2 wrong arguments, 3 server not reachable at the start, \
+                         4 credentials needed or wrong, 5 no right, 6 busy at the start.";
 
 #[cfg(test)]
 mod tests {
@@ -43,7 +55,11 @@ mod tests {
             CommandLine::try_parse_from(["fanwire", "pub", "a", "-1"]).unwrap().command,
             Some(Command::Pub(_))
         ));
-        for wrong in [&["fanwire", "--http", "off", "pub", "a", "b"][..], &["fanwire", "pub", "a"]] {
+        for wrong in [
+            &["fanwire", "--http", "off", "pub", "a", "b"][..],
+            &["fanwire", "pub", "a"],
+            &["fanwire", "sub"],
+        ] {
             assert!(CommandLine::try_parse_from(wrong).is_err(), "{wrong:?}");
         }
     }
@@ -51,7 +67,8 @@ mod tests {
     #[test]
     fn what_is_misspelt_is_answered_with_what_was_meant() {
         for (wrong, meant) in [
-            (&["fanwire", "pubs", "a"][..], "'pub'"),
+            (&["fanwire", "subs", "a"][..], "'sub'"),
+            (&["fanwire", "sub", "a", "--fromat", "raw"], "'--format'"),
             (&["fanwire", "--htpp", "off"], "'--http'"),
             (&["fanwire", "pub", "a", "b", "--retian"], "'--retain'"),
         ] {

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
     match command {
         None => exit_code(serve(server)),
         Some(Command::Pub(publish)) => client::publish(publish),
+        Some(Command::Sub(subscribe)) => client::subscribe(subscribe),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use clap::Args;
 
+use super::output::Format;
+
 /// Where the server is, and who asks.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ServerArguments {
@@ -16,10 +18,7 @@ pub(crate) struct ServerArguments {
     pub(crate) user: Option<String>,
 }
 
-/// `fanwire pub`.
-///
-/// Prints the server's answer, one line of JSON. Exit codes: 0 published, 1 refused, 2 wrong arguments, 3 server not
-/// reachable, 4 credentials needed or wrong, 5 no right, 6 too busy now.
+// What is told of a command as a whole stands in `command_line.rs`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Pub {
     /// Channel, e.g. chat/room1
@@ -43,6 +42,30 @@ pub(crate) struct Pub {
     /// Idempotency key: however often it is tried with this key, it is published once
     #[arg(long, value_name = "KEY")]
     pub(crate) key: Option<String>,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Sub {
+    /// Channels; "*" is one segment, a last "**" the rest, a last "#" the rest or nothing
+    #[arg(value_name = "FILTER", required = true)]
+    pub(crate) filters: Vec<String>,
+    /// Form of the output
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<Format>,
+    /// End after so many messages
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// Begin after this id; "earliest" with the oldest message that is kept
+    #[arg(long, value_name = "ID")]
+    pub(crate) last_event_id: Option<String>,
+    /// Leave out the retained messages
+    #[arg(long)]
+    pub(crate) no_retained: bool,
+    /// Seconds without a byte after which the connection counts as lost; must be above the server's keep-alive
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) idle_timeout: u64,
     #[command(flatten)]
     pub(crate) server: ServerArguments,
 }

@@ -7,17 +7,28 @@
 
 mod arguments;
 mod endpoint;
+mod events;
 mod failure;
+mod output;
+mod pace;
 mod publish;
+mod subscribe;
 
+use std::fmt::Arguments;
+use std::io::Write as _;
 use std::process::ExitCode;
 
-pub(crate) use self::arguments::Pub;
+pub(crate) use self::arguments::{Pub, Sub};
 use self::failure::Failure;
 
 /// Publishes, and prints the receipt.
 pub(crate) fn publish(arguments: Pub) -> ExitCode {
     run(publish::run(arguments))
+}
+
+/// Prints what is published, until it is told to stop.
+pub(crate) fn subscribe(arguments: Sub) -> ExitCode {
+    run(subscribe::run(arguments))
 }
 
 fn run(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
@@ -33,8 +44,13 @@ fn run(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
         // Whoever reads our output has had enough, which is no failure.
         Err(Failure::Local(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("fanwire: {failure}");
+            tell(format_args!("{failure}"));
             ExitCode::from(failure.exit_code())
         }
     }
+}
+
+/// A line for people on standard error; that nobody may read it is no failure.
+fn tell(line: Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "fanwire: {line}");
 }

@@ -10,3 +10,4 @@ mod misconfiguration;
 mod publish;
 mod shutdown;
 mod startup;
+mod subscribe;

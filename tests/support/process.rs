@@ -39,7 +39,14 @@ impl Process {
         Self::started(command).await
     }
 
-    /// The same, in a shell that ran `before` first: to set limits.
+    /// Where another one listened before.
+    pub async fn start_at(http: SocketAddr) -> Self {
+        let mut command = command();
+        command.args(["--http", &http.to_string(), "--mqtt", "127.0.0.1:0"]);
+        Self::started(command).await
+    }
+
+    /// On free ports, in a shell that ran `before` first: to set limits.
     pub async fn start_after(before: &str) -> Self {
         let binary = env!("CARGO_BIN_EXE_fanwire");
         let mut command = clean(Command::new("sh"));

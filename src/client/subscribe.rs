@@ -1,0 +1,195 @@
+//! `fanwire sub`: an event stream that is opened again, from where it broke, for as long as it is wanted.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use form_urlencoded::Serializer;
+use http::{HeaderValue, Method, Response, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use super::endpoint::Endpoint;
+use super::events::{Block, Parser};
+use super::failure::{Failure, is_passing};
+use super::output::{Format, Printer};
+use super::pace::Pace;
+use super::{Sub, tell};
+
+pub(crate) async fn run(arguments: Sub) -> Result<(), Failure> {
+    let mut follower = Follower::new(&arguments)?;
+    let mut is_first = true;
+    loop {
+        let (opened, why) = match follower.open().await {
+            Ok(response) => {
+                if !is_first {
+                    tell(format_args!("connected again"));
+                }
+                is_first = false;
+                let opened = Instant::now();
+                match follower.read(response.into_body()).await? {
+                    End::Enough => return Ok(()),
+                    End::Broken(why) => (Some(opened), why),
+                }
+            }
+            // Whoever starts it wants to know at once; a stream that once worked is worth waiting for.
+            Err(failure) if is_first || is_final(&failure) => return Err(failure),
+            Err(failure) => {
+                if let Failure::Refused { retry_after: Some(retry), .. } = &failure {
+                    follower.pace.server_asks(*retry);
+                }
+                (None, failure.to_string())
+            }
+        };
+        let wait = follower.pace.wait(opened, Instant::now(), fastrand::f64());
+        let from = follower.last_id.as_deref().map_or_else(String::new, |id| format!(" from {id}"));
+        tell(format_args!("{why}; resuming{from} in {:.1} s", wait.as_secs_f64()));
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Whether asking the same again is in vain.
+fn is_final(failure: &Failure) -> bool {
+    match failure {
+        Failure::Refused { status, .. } => !is_passing(*status),
+        Failure::Arguments(_) | Failure::Local(_) => true,
+        // Something between here and the server may speak for it while it is away.
+        Failure::Unreachable { .. } | Failure::Foreign { .. } => false,
+    }
+}
+
+/// Why a stream is not read any more.
+enum End {
+    /// As many messages came as were asked for.
+    Enough,
+    Broken(String),
+}
+
+struct Follower {
+    endpoint: Endpoint,
+    target: String,
+    last_id: Option<String>,
+    /// Messages still wanted; `None` has no end.
+    left: Option<u64>,
+    idle_limit: Duration,
+    printer: Printer,
+    pace: Pace,
+}
+
+impl Follower {
+    fn new(arguments: &Sub) -> Result<Self, Failure> {
+        let is_one_channel = matches!(&arguments.filters[..], [one]
+            if fanwire::Filter::parse(one).is_ok_and(|filter| filter.as_literal().is_some()));
+        let format = arguments.format.unwrap_or(if is_one_channel { Format::Raw } else { Format::Json });
+        let mut query = Serializer::new(String::new());
+        for filter in &arguments.filters {
+            query.append_pair("channel", filter);
+        }
+        // The envelope tells JSON, text and bytes apart, and names the channel: every form can be made of it.
+        query.append_pair("format", "json");
+        if arguments.no_retained {
+            query.append_pair("retained", "false");
+        }
+        Ok(Follower {
+            endpoint: Endpoint::new(&arguments.server)?,
+            target: format!("/sse?{}", query.finish()),
+            last_id: arguments.last_event_id.clone(),
+            left: arguments.count,
+            idle_limit: Duration::from_secs(arguments.idle_timeout.max(1)),
+            printer: Printer::new(format),
+            pace: Pace::default(),
+        })
+    }
+
+    async fn open(&self) -> Result<Response<Incoming>, Failure> {
+        let mut request = self.endpoint.request(Method::GET, &self.target);
+        request = request.header(header::ACCEPT, "text/event-stream");
+        if let Some(id) = &self.last_id {
+            let id = HeaderValue::from_str(id)
+                .map_err(|_| Failure::Arguments(format!("`{id}` is no id of an event")))?;
+            request = request.header("last-event-id", id);
+        }
+        let request =
+            request.body(Full::<Bytes>::default()).map_err(|error| Failure::Arguments(error.to_string()))?;
+        let response = self.endpoint.send(request).await?;
+        let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        match kind.and_then(|kind| kind.split(';').next()) {
+            Some(essence) if essence.trim().eq_ignore_ascii_case("text/event-stream") => Ok(response),
+            _ => Err(self.endpoint.foreign(format!("it sent {}", kind.unwrap_or("no content type")))),
+        }
+    }
+
+    /// Prints what comes until there is enough of it, or no more comes.
+    async fn read(&mut self, mut body: Incoming) -> Result<End, Failure> {
+        let mut parser = Parser::default();
+        loop {
+            let frame = match timeout(self.idle_limit, body.frame()).await {
+                Ok(Some(Ok(frame))) => frame,
+                Ok(Some(Err(error))) => return Ok(End::Broken(format!("connection lost ({error})"))),
+                Ok(None) => return Ok(End::Broken("the server ended the stream".to_owned())),
+                Err(_) => {
+                    return Ok(End::Broken(format!("nothing came for {} s", self.idle_limit.as_secs())));
+                }
+            };
+            let Ok(mut bytes) = frame.into_data() else { continue };
+            loop {
+                let (block, taken) = match parser.feed(&bytes) {
+                    Ok(Some(read)) => read,
+                    Ok(None) => break,
+                    Err(error) => return Ok(End::Broken(error.to_string())),
+                };
+                let _ = bytes.split_to(taken);
+                if let Some(end) = self.take(block)? {
+                    self.printer.flush()?;
+                    return Ok(end);
+                }
+            }
+            self.printer.flush()?;
+        }
+    }
+
+    fn take(&mut self, block: Block) -> Result<Option<End>, Failure> {
+        if let Some(retry) = block.retry {
+            self.pace.server_asks(retry);
+        }
+        if let Some(data) = block.data {
+            if block.name == b"gap" && block.id.is_none() && tell_gap(&data) {
+                return Ok(None);
+            }
+            match self.printer.print(&data) {
+                Ok(()) => {}
+                // Not ours, or not whole: from the last good one it may come right.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    return Ok(Some(End::Broken(format!("an event is no message ({error})"))));
+                }
+                Err(error) => return Err(error.into()),
+            }
+            self.pace.progress();
+            self.left = self.left.map(|left| left.saturating_sub(1));
+        }
+        // After the message, so that one that could not be printed comes again. An empty id takes the last one back.
+        if let Some(id) = block.id {
+            self.last_id = Some(id).filter(|id| !id.is_empty());
+        }
+        Ok(if self.left == Some(0) { Some(End::Enough) } else { None })
+    }
+}
+
+/// What the server says about messages that are gone.
+#[derive(Deserialize)]
+struct Gap {
+    channel: String,
+    requested: String,
+    first: String,
+}
+
+/// Tells of a gap. A message may be named so too; its envelope has no `requested`.
+fn tell_gap(data: &[u8]) -> bool {
+    let Ok(Gap { channel, requested, first }) = serde_json::from_slice(data) else { return false };
+    eprintln!(
+        "fanwire: gap on {channel}: what followed {requested} may be lost, the oldest that is kept is {first}"
+    );
+    true
+}
