@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use broker_core::{Outbox, Wire};
+use broker_core::{CloseReason, Outbox, Wire};
 use bytes::BytesMut;
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -108,7 +108,8 @@ impl Tcp {
     pub(crate) async fn finish(&mut self, outbox: &Outbox) {
         let stream = &self.wire.0;
         while !outbox.flush() {
-            if stream.writable().await.is_err() {
+            // A socket that failed is ready for ever, and what was not begun on it stays where it is.
+            if outbox.closed() == Some(CloseReason::Failed) || stream.writable().await.is_err() {
                 return;
             }
         }
