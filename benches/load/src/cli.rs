@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::engine::Waiting;
 use crate::fleet::Pace;
 use crate::scenario::{Fanout, Hooks, Idle, PublishOnly, Setup, Slow, Storm};
-use crate::server::{Launcher, Target};
+use crate::server::{AtMost, Launcher, Target};
 use crate::sys::affinity::{Cpus, allowed};
 
 /// Load generator: verifies every delivery and compares servers with a bare write(2) loop in the same run.
@@ -41,6 +41,12 @@ pub(crate) enum Command {
         /// Where to listen.
         address: SocketAddr,
     },
+    /// The origin that Pushpin needs: holds `/stream/{channel}` by GRIP.
+    #[command(hide = true)]
+    Origin {
+        /// Where to listen.
+        address: SocketAddr,
+    },
     #[command(hide = true)]
     Worker {
         #[arg(long)]
@@ -57,10 +63,14 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Common {
-    /// Server to measure: floor, fanwire, nchan, [LABEL:]DIALECT=COMMAND with {address}, {port}, {port2}, or
-    /// [LABEL:]DIALECT@ADDRESS/PID. Repeat to compare; ratios are to the first.
+    /// Server to measure: floor, fanwire, fanwire-DIALECT, a peer (mosquitto, mosquitto5-qos1, rumqttd, nats, nchan,
+    /// pushpin, faye-ws, faye-lp, cometd-node-lp), [LABEL:]DIALECT=COMMAND with {address}, {port}, {port2}, {port3},
+    /// or [LABEL:]DIALECT@ADDRESS/PID. Repeat to compare; ratios are to the first.
     #[arg(long = "target", value_name = "TARGET")]
     pub(crate) targets: Vec<Target>,
+    /// Gives the target with this label no more than so many subscribers.
+    #[arg(long = "at-most", value_name = "LABEL=SUBSCRIBERS")]
+    at_most: Vec<AtMost>,
     /// Rounds, each over all targets in turn.
     #[arg(long, default_value_t = 1)]
     rounds: usize,
@@ -109,6 +119,7 @@ impl Common {
             launcher: Launcher {
                 cpus: self.server_cpus.clone().unwrap_or_else(|| default("0")),
                 log: self.server_log.clone(),
+                at_most: self.at_most.clone(),
             },
             client_cpus: self.client_cpus.clone().unwrap_or_else(|| default("1")),
             processes: self.processes,

@@ -44,6 +44,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> io::Result<bool> {
     match cli.command {
         Command::Floor { address } => server::floor::serve(address).map(|()| true),
+        Command::Origin { address } => server::origin::serve(address).map(|()| true),
         Command::Worker { cpus } => {
             cpus.pin_self()?;
             fleet::run_worker().map(|()| true)

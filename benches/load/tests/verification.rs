@@ -28,6 +28,8 @@ enum Lie {
     Refuse,
     /// One subscriber's stream ends.
     HangUp,
+    /// None, but each answer to a publish says that the connection ends with it, as Pushpin's do.
+    CloseEach,
 }
 
 #[derive(Default)]
@@ -77,8 +79,13 @@ fn serve(mut stream: TcpStream, streams: &Mutex<Streams>, lie: Lie) -> Option<()
             stream.write_all(b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n").ok()?;
             continue;
         }
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").ok()?;
+        let close = if lie == Lie::CloseEach { "Connection: close\r\n" } else { "" };
+        let answer = format!("HTTP/1.1 200 OK\r\n{close}Content-Length: 0\r\n\r\n");
+        stream.write_all(answer.as_bytes()).ok()?;
         streams.deliver(&[b"data: ", payload.as_slice(), b"\n\n"].concat(), lie);
+        if lie == Lie::CloseEach {
+            return Some(());
+        }
     }
 }
 
@@ -106,6 +113,7 @@ fn every_fault_of_a_server_is_counted_and_fails_the_run() {
     let subscribers = SUBSCRIBERS.to_string();
     for (lie, fault) in [
         (Lie::None, None),
+        (Lie::CloseEach, None),
         (Lie::Lose, Some("\"lost\":1,")),
         (Lie::Repeat, Some("\"duplicate\":1,")),
         (Lie::Swap, Some("\"reordered\":1}")),

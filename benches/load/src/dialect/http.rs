@@ -1,6 +1,6 @@
 //! HTTP/1.1 as a client needs it here: response heads, bodies by length or in chunks, and a publisher.
 
-use super::{Event, Session, Violation};
+use super::{Event, Session, Violation, grip};
 
 /// Headers read of one response.
 const MAX_HEADERS: usize = 64;
@@ -20,6 +20,8 @@ enum Framing {
 pub(super) struct Head {
     pub(super) status: u16,
     framing: Framing,
+    /// The server ends the connection after this response.
+    close: bool,
 }
 
 impl Head {
@@ -39,6 +41,7 @@ impl Head {
         let status = response.code.unwrap_or(0);
         let mut framing =
             if matches!(status, 100..=199 | 204 | 304) { Framing::Length(0) } else { Framing::UntilClose };
+        let mut close = false;
         for header in response.headers.iter() {
             let value = std::str::from_utf8(header.value).unwrap_or("").trim();
             if header.name.eq_ignore_ascii_case("transfer-encoding") && value.eq_ignore_ascii_case("chunked")
@@ -47,11 +50,13 @@ impl Head {
             } else if header.name.eq_ignore_ascii_case("content-length") && framing != Framing::Chunked {
                 let length = value.parse().map_err(|_| Violation(format!("content-length `{value}`")))?;
                 framing = Framing::Length(length);
+            } else if header.name.eq_ignore_ascii_case("connection") {
+                close = value.eq_ignore_ascii_case("close");
             } else if header.name.eq_ignore_ascii_case("set-cookie") {
                 *cookie = value.split(';').next().map(Into::into);
             }
         }
-        Ok(Some((Self { status, framing }, bytes)))
+        Ok(Some((Self { status, framing, close }, bytes)))
     }
 }
 
@@ -161,16 +166,37 @@ fn line(input: &[u8]) -> Result<Option<&[u8]>, Violation> {
     }
 }
 
+/// What a publish looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// The channel follows this path; the body is the payload.
+    Channel(&'static str),
+    /// The channel is in the body, as GRIP wants it.
+    Grip,
+}
+
 /// Publishes one request at a time on a kept-alive connection.
 pub(super) struct Publisher {
-    prefix: &'static str,
+    form: Form,
     reader: ResponseReader,
     status: u16,
+    /// The response being read says that the connection ends with it.
+    close: bool,
+    closing: bool,
+    /// A body that is not the payload itself.
+    body: Vec<u8>,
 }
 
 impl Publisher {
-    pub(super) fn new(prefix: &'static str) -> Self {
-        Self { prefix, reader: ResponseReader::new(), status: 0 }
+    pub(super) fn new(form: Form) -> Self {
+        Self {
+            form,
+            reader: ResponseReader::new(),
+            status: 0,
+            close: false,
+            closing: false,
+            body: Vec::new(),
+        }
     }
 }
 
@@ -189,28 +215,44 @@ impl Session for Publisher {
         while let Some((part, bytes)) = self.reader.next(&input[taken..])? {
             taken += bytes;
             match part {
-                Part::Head(head) => self.status = head.status,
+                Part::Head(head) => (self.status, self.close) = (head.status, head.close),
                 Part::Body(_) | Part::Framing => {}
-                Part::End if (200..300).contains(&self.status) => on(Event::Accepted),
-                Part::End => on(Event::Refused(self.status)),
+                Part::End => {
+                    self.closing = self.close;
+                    let taken = (200..300).contains(&self.status);
+                    on(if taken { Event::Accepted } else { Event::Refused(self.status) });
+                }
             }
         }
         Ok(taken)
     }
 
     fn publish(&mut self, channel: &str, payload: &[u8], out: &mut Vec<u8>, _on: &mut dyn FnMut(Event<'_>)) {
+        let (path, channel, kind, body): (&str, &str, &str, &[u8]) = match self.form {
+            Form::Channel(prefix) => (prefix, channel, "text/plain", payload),
+            Form::Grip => {
+                grip::publish_body(channel, payload, &mut self.body);
+                (grip::PUBLISH_PATH, "", "application/json", &self.body)
+            }
+        };
         let mut length = [0u8; 20];
         for part in [
             b"POST ".as_slice(),
-            self.prefix.as_bytes(),
+            path.as_bytes(),
             channel.as_bytes(),
-            b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: ",
-            decimal(payload.len(), &mut length),
+            b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: ",
+            kind.as_bytes(),
+            b"\r\nContent-Length: ",
+            decimal(body.len(), &mut length),
             b"\r\n\r\n",
-            payload,
+            body,
         ] {
             out.extend_from_slice(part);
         }
+    }
+
+    fn take_closing(&mut self) -> bool {
+        std::mem::take(&mut self.closing)
     }
 
     fn window(&self) -> usize {

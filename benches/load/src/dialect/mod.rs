@@ -4,8 +4,10 @@
 
 mod bayeux;
 mod floor;
+mod grip;
 mod http;
 mod mqtt;
+mod nats;
 mod nchan;
 mod sse;
 mod websocket;
@@ -14,9 +16,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use http::Form;
 use websocket::{Content, WebSocket};
 
 pub(crate) use floor::{CONTROL_MAGIC, ControlFrame};
+pub(crate) use grip::STREAM_PREFIX;
 
 /// What a session tells about the bytes it was given.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,6 +65,11 @@ pub(crate) trait Session {
     ) {
     }
 
+    /// True once after an answer with which the server closes: what follows needs a new connection.
+    fn take_closing(&mut self) -> bool {
+        false
+    }
+
     /// How many publishes may wait for their answer; 0 for a session that cannot publish.
     fn window(&self) -> usize {
         0
@@ -80,10 +89,14 @@ pub(crate) enum Dialect {
     Mqtt(mqtt::Options),
     /// MQTT over WebSocket at `/mqtt`.
     MqttWebSocket(mqtt::Options),
-    /// Bayeux over WebSocket at `/cometd`; published to by `POST /v1/publish/{channel}`.
-    BayeuxWebSocket,
+    /// Bayeux over WebSocket at `/cometd`; published to by long-polling.
+    BayeuxWebSocket(bayeux::Ack),
     /// The same over long-polling.
-    BayeuxLongPolling,
+    BayeuxLongPolling(bayeux::Ack),
+    /// Pushpin: `GET /stream/{channel}` as EventSource; published to at its control port, the server's second.
+    Pushpin,
+    /// NATS.
+    Nats,
 }
 
 const MQTT: mqtt::Options = mqtt::Options { level: 4, qos: 0 };
@@ -98,7 +111,7 @@ const PUBLISH_PREFIX: &str = "/v1/publish/";
 static NEXT_CLIENT: AtomicU64 = AtomicU64::new(0);
 
 impl Dialect {
-    const NAMED: [(&'static str, Self); 13] = [
+    const NAMED: [(&'static str, Self); 17] = [
         ("sse", Self::Sse),
         ("floor", Self::Floor),
         ("nchan", Self::Nchan),
@@ -110,12 +123,21 @@ impl Dialect {
         ("mqtt-ws-qos1", Self::MqttWebSocket(MQTT_QOS1)),
         ("mqtt5-ws", Self::MqttWebSocket(MQTT5)),
         ("mqtt5-ws-qos1", Self::MqttWebSocket(MQTT5_QOS1)),
-        ("bayeux-ws", Self::BayeuxWebSocket),
-        ("bayeux-lp", Self::BayeuxLongPolling),
+        ("bayeux-ws", Self::BayeuxWebSocket(bayeux::Ack::Off)),
+        ("bayeux-ws-ack", Self::BayeuxWebSocket(bayeux::Ack::On)),
+        ("bayeux-lp", Self::BayeuxLongPolling(bayeux::Ack::Off)),
+        ("bayeux-lp-ack", Self::BayeuxLongPolling(bayeux::Ack::On)),
+        ("pushpin", Self::Pushpin),
+        ("nats", Self::Nats),
     ];
 
     pub(crate) fn name(self) -> &'static str {
         Self::NAMED.into_iter().find(|(_, dialect)| *dialect == self).map_or("?", |(name, _)| name)
+    }
+
+    /// Whether publishes go to the server's second port.
+    pub(crate) fn publishes_apart(self) -> bool {
+        self == Self::Pushpin
     }
 
     /// A connection that subscribes to `channel`.
@@ -125,21 +147,25 @@ impl Dialect {
             Self::Nchan => Box::new(sse::Subscriber::new(nchan::subscribe_path(channel))),
             Self::Mqtt(options) => Box::new(mqtt_client(options, Some(channel))),
             Self::MqttWebSocket(options) => mqtt_websocket(mqtt_client(options, Some(channel))),
-            Self::BayeuxWebSocket => {
-                Box::new(WebSocket::new(bayeux::Streaming::new(channel), "/cometd", None, Content::Text))
+            Self::BayeuxWebSocket(ack) => {
+                let streaming = bayeux::Streaming::new(channel, ack);
+                Box::new(WebSocket::new(streaming, "/cometd", None, Content::Text))
             }
-            Self::BayeuxLongPolling => Box::new(bayeux::LongPolling::new(channel)),
+            Self::BayeuxLongPolling(ack) => Box::new(bayeux::LongPolling::new(channel, ack)),
+            Self::Pushpin => Box::new(sse::Subscriber::new(format!("{STREAM_PREFIX}{channel}"))),
+            Self::Nats => Box::new(nats::Client::new(Some(channel))),
         }
     }
 
     /// A connection that publishes.
     pub(crate) fn publisher(self) -> Box<dyn Session> {
         match self {
-            Self::Sse | Self::BayeuxWebSocket | Self::BayeuxLongPolling => {
-                Box::new(http::Publisher::new(PUBLISH_PREFIX))
-            }
+            Self::Sse => Box::new(http::Publisher::new(Form::Channel(PUBLISH_PREFIX))),
+            Self::BayeuxWebSocket(_) | Self::BayeuxLongPolling(_) => Box::new(bayeux::Publisher::new()),
             Self::Floor => Box::new(floor::Publisher),
-            Self::Nchan => Box::new(http::Publisher::new(nchan::PUBLISH_PREFIX)),
+            Self::Nchan => Box::new(http::Publisher::new(Form::Channel(nchan::PUBLISH_PREFIX))),
+            Self::Pushpin => Box::new(http::Publisher::new(Form::Grip)),
+            Self::Nats => Box::new(nats::Client::new(None)),
             Self::Mqtt(options) => Box::new(mqtt_client(options, None)),
             Self::MqttWebSocket(options) => mqtt_websocket(mqtt_client(options, None)),
         }

@@ -103,8 +103,8 @@ impl Session for Client {
         out.push(0x10);
         push_length(6 + 1 + 1 + 2 + properties + 2 + self.client_id.len(), out);
         push_text("MQTT", out);
-        // Clean session or clean start; no keep alive, so that idle stays idle.
-        out.extend_from_slice(&[self.options.level, 0x02, 0, 0]);
+        // Clean session or clean start; the longest keep alive, so that idle stays idle (some servers refuse none).
+        out.extend_from_slice(&[self.options.level, 0x02, 0xff, 0xff]);
         out.extend(std::iter::repeat_n(0, properties));
         push_text(&std::mem::take(&mut self.client_id), out);
     }
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(out, [0x82, 7, 0, 1, 0, 0, 1, b'a', 0]);
         let mut connect = Vec::new();
         Client::new(new, "c".to_owned(), None).start(&mut connect, &mut |_| {});
-        assert_eq!(connect, [&[0x10, 14, 0, 4][..], b"MQTT", &[5, 2, 0, 0, 0, 0, 1, b'c']].concat());
+        assert_eq!(connect, [&[0x10, 14, 0, 4][..], b"MQTT", &[5, 2, 0xff, 0xff, 0, 0, 1, b'c']].concat());
     }
 
     #[test]

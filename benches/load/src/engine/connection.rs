@@ -38,6 +38,7 @@ enum Phase {
 
 pub(super) struct Connection {
     socket: OwnedFd,
+    target: SocketAddr,
     token: u64,
     phase: Phase,
     interest: Interest,
@@ -50,20 +51,11 @@ pub(super) struct Connection {
 impl Connection {
     /// Starts a connect; on loopback it is often done at once.
     pub(super) fn open(dial: Dial, token: u64, poller: &Poller) -> io::Result<Self> {
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
-        sockopt::set_tcp_nodelay(&socket, true)?;
-        if let Some(source) = dial.source {
-            bind_near(&socket, source)?;
-        }
-        let (phase, interest) = match connect(&socket, &dial.target) {
-            Ok(()) => (Phase::Opening, Interest::Read),
-            Err(Errno::INPROGRESS) => (Phase::Connecting, Interest::Write),
-            Err(error) => return Err(error.into()),
-        };
+        let (socket, phase, interest) = dial_socket(dial.target, dial.source)?;
         poller.add(&socket, token, interest)?;
         Ok(Self {
             socket,
+            target: dial.target,
             token,
             phase,
             interest,
@@ -120,8 +112,22 @@ impl Connection {
                 Progress::Alive => {}
                 broken @ Progress::Broken(_) => return broken,
             }
+            if self.session.take_closing() {
+                return Progress::of(self.reopen(poller));
+            }
         }
         Progress::of(self.flush(poller))
+    }
+
+    /// Goes on with the same session over a new socket.
+    fn reopen(&mut self, poller: &Poller) -> io::Result<()> {
+        // Writes before it is connected wait for it as for any full socket.
+        let (socket, _, interest) = dial_socket(self.target, None)?;
+        poller.add(&socket, self.token, interest)?;
+        self.socket = socket;
+        self.interest = interest;
+        self.unread = Vec::new();
+        Ok(())
     }
 
     pub(super) fn publish(
@@ -197,6 +203,21 @@ impl Connection {
             self.interest = interest;
         }
         Ok(())
+    }
+}
+
+/// Starts a connect; on loopback it is often done at once.
+fn dial_socket(target: SocketAddr, source: Option<SocketAddrV4>) -> io::Result<(OwnedFd, Phase, Interest)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    if let Some(source) = source {
+        bind_near(&socket, source)?;
+    }
+    match connect(&socket, &target) {
+        Ok(()) => Ok((socket, Phase::Opening, Interest::Read)),
+        Err(Errno::INPROGRESS) => Ok((socket, Phase::Connecting, Interest::Write)),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -41,6 +41,7 @@ pub(crate) struct Plan {
     /// A name of [`Dialect`].
     pub(crate) dialect: String,
     pub(crate) target: SocketAddr,
+    pub(crate) publish_target: SocketAddr,
     pub(crate) channels: u32,
     /// Part of the channels' names: what a server remembers of an earlier fleet must not reach this one.
     pub(crate) epoch: u32,
@@ -175,9 +176,9 @@ impl Fleet {
         ))
     }
 
-    /// Opens `count` publishing connections to `target`.
-    pub(crate) fn add_publishers(&mut self, count: usize, target: SocketAddr) -> io::Result<Ramp> {
-        let dialect = self.plan.dialect()?;
+    /// Opens `count` publishing connections.
+    pub(crate) fn add_publishers(&mut self, count: usize) -> io::Result<Ramp> {
+        let (dialect, target) = (self.plan.dialect()?, self.plan.publish_target);
         let first = self.engine.next_number();
         let limits = RampLimits { in_flight: 64, deadline: Deadline::after(self.plan.ramp_limit) };
         let dial = |_| Dial { target, source: None, session: dialect.publisher() };

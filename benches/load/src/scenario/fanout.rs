@@ -42,7 +42,7 @@ impl Scenario for Fanout {
     fn run(&self, server: &Server, setup: &Setup) -> io::Result<Outcome> {
         let deadline = setup.deadline();
         let plan = setup.plan(server, self.channels, self.channels as usize * self.subscribers);
-        let (mut fleet, _) = setup.open(plan, self.publishers)?;
+        let (mut fleet, ramp) = setup.open(plan, self.publishers)?;
         let load = Load { messages: self.messages, payload_bytes: self.payload_bytes, pace: self.pace };
         let warm_up = Load { messages: self.warm_up, ..load };
         fleet.run(warm_up, deadline)?;
@@ -65,6 +65,8 @@ impl Scenario for Fanout {
         outcome.add("deliveries", tally.deliveries as f64);
         outcome.add("per_s", deliveries * 1e9 / span.elapsed_ns.max(1) as f64);
         add_latency(&mut outcome, &tally);
+        outcome.add("subscribers", ramp.opened as f64);
+        outcome.add("private_kib", server.processes.private_bytes()? as f64 / 1_024.0);
         fleet.disconnect()?;
         Ok(outcome)
     }

@@ -54,6 +54,7 @@ pub(crate) struct Setup {
 
 impl Setup {
     fn plan(&self, server: &Server, channels: u32, subscribers: usize) -> Plan {
+        let subscribers = server.max_subscribers.map_or(subscribers, |most| most.min(subscribers));
         let processes = match self.processes {
             0 => subscribers.div_ceil(MAX_PER_PROCESS).max(1),
             given => given,
@@ -61,13 +62,14 @@ impl Setup {
         Plan {
             dialect: server.dialect.name().to_owned(),
             target: server.address,
+            publish_target: server.publish_address,
             channels,
             epoch: NEXT_EPOCH.fetch_add(1, Ordering::Relaxed),
             subscribers,
             stalled_every: 0,
             sources: self.sources,
             first_slot: now_ns() / SLOT_NS,
-            in_flight: self.in_flight_connects,
+            in_flight: server.max_opening.unwrap_or(usize::MAX).min(self.in_flight_connects),
             process: 0,
             processes,
             ramp_limit: RAMP_LIMIT,
@@ -77,10 +79,9 @@ impl Setup {
 
     /// Opens subscribers and publishers, and waits until the server has settled.
     fn open(&self, plan: Plan, publishers: usize) -> io::Result<(Fleet, Ramp)> {
-        let target = plan.target;
         let (mut fleet, ramp) = Fleet::open(plan, &self.client_cpus)?;
         if publishers > 0 {
-            fleet.add_publishers(publishers, target)?;
+            fleet.add_publishers(publishers)?;
         }
         fleet.idle(SETTLE)?;
         Ok((fleet, ramp))

@@ -1,6 +1,7 @@
 //! The server under test: which one, how it is started, where it listens, what it has used.
 
 pub(crate) mod floor;
+pub(crate) mod origin;
 mod target;
 
 use std::fs::File;
@@ -16,7 +17,7 @@ use crate::dialect::Dialect;
 use crate::sys::affinity::Cpus;
 use crate::sys::clock::Deadline;
 use crate::sys::process::{ProcessTree, raise_descriptor_limit};
-pub(crate) use target::{Launch, Target};
+pub(crate) use target::{AtMost, Launch, Target};
 
 /// How long a server may take until it accepts (under valgrind a start takes seconds).
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -29,12 +30,26 @@ pub(crate) struct Launcher {
     pub(crate) cpus: Cpus,
     /// File that the server's output is appended to; none throws it away.
     pub(crate) log: Option<std::path::PathBuf>,
+    /// Most subscribers for the servers with these labels.
+    pub(crate) at_most: Vec<AtMost>,
+}
+
+impl Launcher {
+    fn max_subscribers(&self, label: &str) -> Option<usize> {
+        self.at_most.iter().find(|limit| limit.label == label).map(|limit| limit.subscribers)
+    }
 }
 
 /// A running server; one that was started here is stopped on drop.
 pub(crate) struct Server {
     pub(crate) dialect: Dialect,
     pub(crate) address: SocketAddr,
+    /// Where publishers connect.
+    pub(crate) publish_address: SocketAddr,
+    /// As [`Target::max_opening`].
+    pub(crate) max_opening: Option<usize>,
+    /// Most subscribers this server is given, whatever the scenario asks for.
+    pub(crate) max_subscribers: Option<usize>,
     pub(crate) processes: ProcessTree,
     child: Option<Child>,
 }
@@ -45,22 +60,32 @@ impl Server {
     /// # Errors
     /// When it cannot be started or does not listen within a minute.
     pub(crate) fn start(target: &Target, launcher: &Launcher) -> io::Result<Self> {
-        let (command, address) = match &target.launch {
+        let Target { dialect, max_opening, .. } = *target;
+        let max_subscribers = launcher.max_subscribers(&target.label);
+        let command = match &target.launch {
             Launch::Attach { address, pid } => {
                 launcher.cpus.pin_process(*pid)?;
-                let processes = ProcessTree::of(*pid);
-                return Ok(Self { dialect: target.dialect, address: *address, processes, child: None });
+                return Ok(Self {
+                    dialect,
+                    address: *address,
+                    publish_address: *address,
+                    max_opening,
+                    max_subscribers,
+                    processes: ProcessTree::of(*pid),
+                    child: None,
+                });
             }
-            Launch::Spawn(command) => {
-                let (port, other) = (free_port(0)?, free_port(1)?);
-                let fill = |word: &String| {
-                    word.replace("{address}", &format!("127.0.0.1:{port}"))
-                        .replace("{port}", &port.to_string())
-                        .replace("{port2}", &other.to_string())
-                };
-                (command.iter().map(fill).collect::<Vec<_>>(), SocketAddr::from(([127, 0, 0, 1], port)))
-            }
+            Launch::Spawn(command) => command,
         };
+        let [port, second, third] = [free_port(0)?, free_port(1)?, free_port(2)?];
+        let fill = |word: &String| {
+            word.replace("{address}", &format!("127.0.0.1:{port}"))
+                .replace("{port}", &port.to_string())
+                .replace("{port2}", &second.to_string())
+                .replace("{port3}", &third.to_string())
+        };
+        let command: Vec<String> = command.iter().map(fill).collect();
+        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let output = || match &launcher.log {
             Some(path) => Ok(Stdio::from(File::options().create(true).append(true).open(path)?)),
             None => io::Result::Ok(Stdio::null()),
@@ -73,8 +98,15 @@ impl Server {
             .stderr(output()?)
             .spawn()?;
         let pid = child.id();
-        let mut server =
-            Self { dialect: target.dialect, address, processes: ProcessTree::of(pid), child: Some(child) };
+        let mut server = Self {
+            dialect,
+            address: local(port),
+            publish_address: local(if dialect.publishes_apart() { second } else { port }),
+            max_opening,
+            max_subscribers,
+            processes: ProcessTree::of(pid),
+            child: Some(child),
+        };
         server.wait_until_up(&target.label)?;
         Ok(server)
     }
@@ -82,7 +114,8 @@ impl Server {
     fn wait_until_up(&mut self, label: &str) -> io::Result<()> {
         let deadline = Deadline::after(START_LIMIT);
         while !deadline.passed() {
-            if TcpStream::connect_timeout(&self.address, Duration::from_millis(500)).is_ok() {
+            let up = |address| TcpStream::connect_timeout(address, Duration::from_millis(500)).is_ok();
+            if up(&self.address) && up(&self.publish_address) {
                 return Ok(());
             }
             if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
@@ -127,7 +160,7 @@ fn free_port(salt: u16) -> io::Result<u16> {
     let start = 20_000 + (std::process::id() % 5_000) as u16 + salt * 5_000;
     (start..start + 500)
         .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .ok_or_else(|| io::Error::other("no free port between 20000 and 30500"))
+        .ok_or_else(|| io::Error::other("no free port between 20000 and 35500"))
 }
 
 /// Name of the hidden subcommand that becomes the server.

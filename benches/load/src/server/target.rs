@@ -9,7 +9,7 @@ use crate::dialect::Dialect;
 /// How a target comes to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Launch {
-    /// Words of a command; `{address}`, `{port}` and `{port2}` are filled in.
+    /// Words of a command; `{address}`, `{port}`, `{port2}` and `{port3}` are filled in.
     Spawn(Vec<String>),
     /// It runs already.
     Attach { address: SocketAddr, pid: u32 },
@@ -21,7 +21,23 @@ pub(crate) struct Target {
     pub(crate) label: String,
     pub(crate) dialect: Dialect,
     pub(crate) launch: Launch,
+    /// Connections that may be opening at a time, where the server takes fewer than the run asks for.
+    pub(crate) max_opening: Option<usize>,
 }
+
+/// Peers: first part of the name, script in `benches/peers/`. What follows in the name chooses among `dialects`.
+const PEERS: [(&str, &str, &str); 8] = [
+    ("mosquitto", "mosquitto.sh", "mqtt"),
+    ("rumqttd", "rumqttd.sh", "mqtt"),
+    ("nats", "nats.sh", "nats"),
+    ("nchan", "nchan.sh", "nchan"),
+    ("pushpin", "pushpin.sh", "pushpin"),
+    ("faye-ws", "faye.sh", "bayeux-ws"),
+    ("faye-lp", "faye.sh", "bayeux-lp"),
+    ("cometd-node-lp", "cometd-node.sh", "bayeux-lp"),
+];
+/// Pushpin cancels more requests ("received message out of sequence"), the more come at a time.
+const PUSHPIN_OPENING: usize = 8;
 
 impl Target {
     fn preset(name: &str) -> Option<Self> {
@@ -29,35 +45,59 @@ impl Target {
         let beside =
             |file: &str| own.as_deref().and_then(Path::parent).map_or(file.into(), |path| path.join(file));
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        let fanwire =
+            |words: [&str; 4]| [vec![text(beside("fanwire"))], words.map(str::to_owned).to_vec()].concat();
         let (dialect, command) = match name {
             "floor" => {
                 (Dialect::Floor, vec![text(beside("fanwire-load")), "floor".into(), "{address}".into()])
             }
-            "fanwire" => {
-                let words = ["--http", "{address}", "--mqtt", "127.0.0.1:{port2}"].map(str::to_owned);
-                (Dialect::Sse, [vec![text(beside("fanwire"))], words.to_vec()].concat())
-            }
+            "fanwire" => (Dialect::Sse, fanwire(["--http", "{address}", "--mqtt", "127.0.0.1:{port2}"])),
             // The same server, subscribed to and published to by another protocol.
-            "fanwire-mqtt" => {
-                let words = ["--mqtt", "{address}", "--http", "127.0.0.1:{port2}"].map(str::to_owned);
-                ("mqtt".parse().ok()?, [vec![text(beside("fanwire"))], words.to_vec()].concat())
+            _ if let Some(rest) = name.strip_prefix("fanwire-") => match rest.parse().ok()? {
+                dialect @ Dialect::Mqtt(_) => {
+                    (dialect, fanwire(["--mqtt", "{address}", "--http", "127.0.0.1:{port2}"]))
+                }
+                dialect @ (Dialect::MqttWebSocket(_)
+                | Dialect::BayeuxWebSocket(_)
+                | Dialect::BayeuxLongPolling(_)) => {
+                    (dialect, fanwire(["--http", "{address}", "--mqtt", "127.0.0.1:{port2}"]))
+                }
+                _ => return None,
+            },
+            _ => {
+                let (peer, script, dialect) = PEERS.into_iter().find(|(peer, ..)| name.starts_with(peer))?;
+                // `mosquitto5-qos1` speaks `mqtt5-qos1`.
+                let dialect: Dialect = format!("{dialect}{}", &name[peer.len()..]).parse().ok()?;
+                let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../peers").join(script);
+                let transport =
+                    if matches!(dialect, Dialect::MqttWebSocket(_)) { "websocket" } else { "tcp" };
+                let arguments = ["{address}", "127.0.0.1:{port2}", "127.0.0.1:{port3}", transport];
+                let words = arguments.map(str::to_owned).to_vec();
+                (
+                    dialect,
+                    [vec!["sh".to_owned(), text(script)], words, vec![text(beside("fanwire-load"))]].concat(),
+                )
             }
-            "fanwire-mqtt-ws" | "fanwire-bayeux-ws" | "fanwire-bayeux-lp" => {
-                let fanwire = Self::preset("fanwire")?;
-                let dialect = name.strip_prefix("fanwire-")?.parse().ok()?;
-                return Some(Self { label: name.to_owned(), dialect, ..fanwire });
-            }
-            "mosquitto" => {
-                let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../peers/mosquitto.sh");
-                ("mqtt".parse().ok()?, vec!["sh".into(), text(script), "{address}".into()])
-            }
-            "nchan" => {
-                let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../peers/nchan.sh");
-                (Dialect::Nchan, vec!["sh".into(), text(script), "{address}".into()])
-            }
-            _ => return None,
         };
-        Some(Self { label: name.to_owned(), dialect, launch: Launch::Spawn(command) })
+        let max_opening = (dialect == Dialect::Pushpin).then_some(PUSHPIN_OPENING);
+        Some(Self { label: name.to_owned(), dialect, launch: Launch::Spawn(command), max_opening })
+    }
+}
+
+/// A server that is given fewer subscribers than the scenario asks for, as `LABEL=SUBSCRIBERS`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AtMost {
+    pub(crate) label: String,
+    pub(crate) subscribers: usize,
+}
+
+impl FromStr for AtMost {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = text.split_once('=').and_then(|(label, count)| Some((label, count.parse().ok()?)));
+        let (label, subscribers) = parts.ok_or_else(|| format!("`{text}` is not LABEL=SUBSCRIBERS"))?;
+        Ok(Self { label: label.to_owned(), subscribers })
     }
 }
 
@@ -82,10 +122,12 @@ impl FromStr for Target {
             (dialect, Launch::Attach { address, pid })
         } else {
             return Err(format!(
-                "`{text}` is none of floor, fanwire, nchan, DIALECT=COMMAND, DIALECT@ADDRESS/PID"
+                "`{text}` is none of floor, fanwire, fanwire-DIALECT, {}, DIALECT=COMMAND, DIALECT@ADDRESS/PID",
+                PEERS.map(|(peer, ..)| peer).join(", ")
             ));
         };
-        Ok(Self { label: label.unwrap_or(dialect).to_owned(), dialect: dialect.parse()?, launch })
+        let label = label.unwrap_or(dialect).to_owned();
+        Ok(Self { label, dialect: dialect.parse()?, launch, max_opening: None })
     }
 }
 
@@ -104,12 +146,25 @@ mod tests {
         let running: Target = "nchan@127.0.0.1:8081/77".parse().expect("a target");
         let address = SocketAddr::from(([127, 0, 0, 1], 8081));
         assert_eq!((running.label.as_str(), running.launch), ("nchan", Launch::Attach { address, pid: 77 }));
-        for preset in
-            ["floor", "fanwire", "fanwire-mqtt", "fanwire-mqtt-ws", "fanwire-bayeux-ws", "mosquitto", "nchan"]
-        {
-            assert!(preset.parse::<Target>().is_ok_and(|target| target.label == preset), "{preset}");
+        for (preset, dialect) in [
+            ("floor", "floor"),
+            ("fanwire", "sse"),
+            ("fanwire-mqtt5-ws-qos1", "mqtt5-ws-qos1"),
+            ("fanwire-bayeux-lp-ack", "bayeux-lp-ack"),
+            ("mosquitto", "mqtt"),
+            ("mosquitto5-qos1", "mqtt5-qos1"),
+            ("rumqttd-ws", "mqtt-ws"),
+            ("nchan", "nchan"),
+            ("pushpin", "pushpin"),
+            ("nats", "nats"),
+            ("faye-ws", "bayeux-ws"),
+            ("faye-lp", "bayeux-lp"),
+            ("cometd-node-lp", "bayeux-lp"),
+        ] {
+            let target = preset.parse::<Target>().expect(preset);
+            assert_eq!((target.label.as_str(), target.dialect.name()), (preset, dialect));
         }
-        for wrong in ["", "what", "sse@nowhere", "smtp=server"] {
+        for wrong in ["", "what", "sse@nowhere", "smtp=server", "fanwire-nchan", "mosquitto6"] {
             assert!(wrong.parse::<Target>().is_err(), "{wrong}");
         }
     }
