@@ -41,6 +41,7 @@
 //! Each front is one: `bayeux`, `mqtt`, `sse`, `http`. `cli` is what the binary needs beyond them; with
 //! `default-features = false` it is gone. All are on by default.
 
+#[cfg(feature = "auth")]
 pub mod auth;
 mod config;
 mod descriptors;
@@ -55,8 +56,8 @@ mod server;
 
 pub use broker_core::{
     Action, AllowAll, Anonymous, AuthError, Authenticated, Authenticator, Broker, Channel, ContentType,
-    Credentials, Event, Filter, Message, MessageId, Principal, Publish, PublishError, Receipt, Rights, Rule,
-    SubscribeError, Subscription,
+    Credentials, Event, Filter, Message, MessageId, Pattern, Principal, Publish, PublishError, Receipt,
+    Rights, RightsTemplate, Rule, SubscribeError, Subscription,
 };
 pub use config::Config;
 #[cfg(feature = "cli")]

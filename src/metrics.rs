@@ -27,6 +27,12 @@ pub(crate) fn of_bayeux(front: &front_bayeux::Front) -> Arc<dyn MetricSource> {
             counter("bayeux_handshakes", "Bayeux handshakes that succeeded", stats.handshakes),
             counter("bayeux_handshakes_refused", "Bayeux handshakes that failed", stats.handshakes_refused),
             counter("bayeux_published", "Messages published over Bayeux", stats.published),
+            counter(
+                "bayeux_refused_rights",
+                "Bayeux messages refused for lack of rights",
+                stats.refused_rights,
+            ),
+            counter("bayeux_rate_limited", "Bayeux messages beyond their sender's rate", stats.rate_limited),
             counter("bayeux_failed", "Bayeux messages answered as not successful", stats.failed),
             counter("bayeux_malformed", "Requests and frames that were no Bayeux messages", stats.malformed),
             counter("bayeux_expired", "Bayeux sessions that expired", stats.expired),
@@ -59,6 +65,12 @@ pub(crate) fn of_mqtt(front: &front_mqtt::Front) -> Arc<dyn MetricSource> {
             gauge("mqtt_sessions", "MQTT sessions, connected or not", stats.sessions as u64),
             counter("mqtt_connects", "MQTT connections let in", stats.connects),
             counter("mqtt_handshakes_failed", "MQTT connections not let in", stats.handshakes_failed),
+            counter(
+                "mqtt_refused_rights",
+                "MQTT publishes and subscriptions refused for lack of rights",
+                stats.refused_rights,
+            ),
+            counter("mqtt_rate_limited", "MQTT publishes beyond their sender's rate", stats.rate_limited),
             counter("mqtt_messages_received", "Publishes from MQTT clients", stats.messages_received),
             counter("mqtt_messages_sent", "Publishes to MQTT clients", stats.messages_sent),
             counter(

@@ -63,8 +63,8 @@ pub use metrics::{LaneStats, Stats};
 pub use outbox::{Class, CloseReason, Outbox, Queued, Signal, Wire};
 pub use replay::{After, Gap, History, HistoryQuery, Order, Replay};
 pub use rights::{
-    Action, AllowAll, Anonymous, AuthError, Authenticated, Authenticator, Credentials, Principal, Rights,
-    Rule,
+    Action, AllowAll, Anonymous, AuthError, Authenticated, Authenticator, Credentials, Pattern, Principal,
+    Rights, RightsTemplate, Rule, Source, SourceKind, Throttle,
 };
 pub use subscriber::{Start, Subscribed, Subscriber, SubscriberKey};
 pub use subscription::{Event, From, SubscribeOptions, Subscription};

@@ -58,11 +58,27 @@ pub(crate) enum Fault {
     ServiceFailed(Cow<'static, str>),
     MultipleClients,
     Busy,
+    /// The principal's rate is used up; it may go on after these milliseconds.
+    RateLimited {
+        retry_after_ms: u64,
+    },
     TooManySessions,
     Closed,
 }
 
 impl Fault {
+    /// Whether a right was missing.
+    pub(crate) fn is_denial(&self) -> bool {
+        matches!(
+            self,
+            Fault::HandshakeDenied
+                | Fault::SubscribeDenied(_)
+                | Fault::CreateDenied(_)
+                | Fault::ChannelCreateDenied(_)
+                | Fault::PublishDenied(_)
+        )
+    }
+
     /// `CCC:args:text` (Bayeux 1.0, "error"), with CometD Java's strings where it has one.
     pub(crate) fn wire(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
@@ -92,6 +108,9 @@ impl Fault {
             Fault::ServiceFailed(error) => return error.clone(),
             Fault::MultipleClients => "429::multiple_clients",
             Fault::Busy => "429::busy",
+            Fault::RateLimited { retry_after_ms } => {
+                return format!("429:{retry_after_ms}:rate_limited").into();
+            }
             Fault::TooManySessions => "429::too_many_sessions",
             Fault::Closed => "503::server_closing",
         })

@@ -18,6 +18,10 @@ pub struct Stats {
     pub handshakes_refused: u64,
     /// Messages published.
     pub published: u64,
+    /// Messages refused for lack of rights, handshakes among them.
+    pub refused_rights: u64,
+    /// Messages refused because their sender's rate was used up.
+    pub rate_limited: u64,
     /// Messages answered `successful:false`.
     pub failed: u64,
     /// Requests and frames that were no messages at all.
@@ -60,6 +64,8 @@ counters! {
     handshakes: shook_hands,
     handshakes_refused: refused_handshake,
     published: published,
+    refused_rights: refused_right,
+    rate_limited: limited,
     failed: failed,
     malformed: malformed,
     expired: expired,

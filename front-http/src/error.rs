@@ -19,6 +19,10 @@ pub(crate) enum Error {
     Auth(#[from] AuthError),
     #[error("no right to {action} {name:?}")]
     Forbidden { action: &'static str, name: String },
+    #[error("the rate of these credentials is used up")]
+    RateLimited(Duration),
+    #[error("the credentials have expired while the request was held")]
+    Expired,
     #[error(transparent)]
     Body(#[from] BodyError),
     #[error("{0:?} is not accepted here, send {1}")]
@@ -72,6 +76,8 @@ impl From<Error> for Problem {
             Error::Origin => (S::FORBIDDEN, "origin_not_allowed"),
             Error::Auth(error) => return error.into(),
             Error::Forbidden { .. } => (S::FORBIDDEN, "forbidden"),
+            Error::RateLimited(wait) => return Problem::rate_limited(wait),
+            Error::Expired => return Problem::credentials_expired(),
             Error::Body(error) => return error.into(),
             Error::MediaType(..) => (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Error::Channel(_) | Error::Inexpressible { .. } => (S::BAD_REQUEST, "invalid_channel"),

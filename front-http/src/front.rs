@@ -8,7 +8,7 @@ use broker_core::{Authenticator, Broker, Principal};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
-use http_edge::{Body, BoxError, Cookies, OriginPolicy, Problem, Response, credentials_from, read_body};
+use http_edge::{Body, BoxError, Cookies, Problem, Response, credentials_from, read_body};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -111,7 +111,7 @@ impl std::fmt::Debug for Front {
 impl Shared {
     /// Cookies go along only where they are read and the origins are listed.
     fn cookies(&self) -> Cookies {
-        let listed = matches!(self.config.origins, OriginPolicy::List(_));
+        let listed = self.config.origins.lists_origins();
         if listed && self.config.token_sources.cookie.is_some() { Cookies::Include } else { Cookies::Omit }
     }
 
@@ -146,6 +146,12 @@ impl Shared {
         }
         let credentials = credentials_from(parts, &self.config.token_sources);
         let principal = self.authenticator.authenticate(credentials.for_protocol("http")).await?;
+        // A publish is counted message by message, below.
+        let is_publish = matches!(resource, Resource::Publish(_) | Resource::Events)
+            || matches!(resource, Resource::Retained(_) if method == Method::PUT);
+        if !is_publish {
+            principal.admit(1).map_err(Error::RateLimited)?;
+        }
         match resource {
             Resource::Publish(_) | Resource::Events if method == Method::HEAD => Ok(nothing(&resource)),
             Resource::Publish(Some(channel)) => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_core::{Action, Event, Filter, HistoryQuery, Message, MessageId, Order, Principal};
+use broker_core::{Action, Event, Filter, HistoryQuery, Message, MessageId, Order, Principal, unix_ms};
 use envelope::{envelope, write_string};
 use tokio::time::{Instant, timeout_at};
 
@@ -85,7 +85,9 @@ pub(crate) async fn answer(
     // Subscribed before the log is read, so that nothing falls between.
     let mut live = shared.broker.subscribe(filter.clone())?;
     let mut closing = shared.closing.subscribe();
-    let deadline = Instant::now() + query.wait;
+    let left = principal.expires_at_ms().map(|end| Duration::from_millis(end.saturating_sub(unix_ms())));
+    let expires = left.filter(|left| *left < query.wait).map(|left| Instant::now() + left);
+    let deadline = expires.unwrap_or_else(|| Instant::now() + query.wait);
     loop {
         let page = page(shared, principal, &filter, &query);
         if !page.is_empty || *closing.borrow_and_update() {
@@ -99,6 +101,7 @@ pub(crate) async fn answer(
         };
         match timeout_at(deadline, next).await {
             Ok(true) => {}
+            Err(_) if expires.is_some() => return Err(Error::Expired),
             Ok(false) | Err(_) => return Ok(page.json),
         }
         // One look at the log serves all that came meanwhile.

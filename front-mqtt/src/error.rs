@@ -35,6 +35,8 @@ pub(crate) fn auth_reason(error: &AuthError) -> Reason {
     match error {
         AuthError::Required => Reason::NotAuthorized,
         AuthError::Invalid(_) => Reason::BadUserNameOrPassword,
+        AuthError::Origin(_) => Reason::NotAuthorized,
         AuthError::Unavailable(_) => Reason::ServerUnavailable,
+        AuthError::Busy { .. } => Reason::ServerBusy,
     }
 }

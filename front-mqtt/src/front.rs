@@ -74,6 +74,10 @@ pub struct Stats {
     pub connects: u64,
     /// Connections that were not.
     pub handshakes_failed: u64,
+    /// Publishes and subscriptions refused for lack of rights.
+    pub refused_rights: u64,
+    /// Publishes refused because their sender's rate was used up.
+    pub rate_limited: u64,
     /// Publishes from clients whose connections are over.
     pub messages_received: u64,
     /// Publishes to clients, except QoS 0 frames that a lane has sent to many in one go: those are in the
@@ -86,7 +90,7 @@ pub struct Stats {
 impl Front {
     /// Puts MQTT on a broker.
     pub fn new(broker: Broker, authenticator: Arc<dyn Authenticator>, config: Config) -> Self {
-        let shared = Shared { encodings: Some(Encodings::register(&broker)), config };
+        let shared = Shared::new(config, Some(Encodings::register(&broker)));
         Self(Arc::new(Inner {
             broker,
             authenticator,
@@ -122,7 +126,7 @@ impl Front {
     /// As [`Front::serve_tcp`], for any stream of bytes: TLS, a Unix socket, a pipe in a test.
     pub async fn serve(&self, socket: Socket, peer: Option<SocketAddr>) {
         self.start();
-        let arrival = Arrival { socket, framing: Framing::Raw, remote: peer, token: None };
+        let arrival = Arrival { socket, framing: Framing::Raw, remote: peer, presented: None };
         transport::accept(self.0.clone(), arrival).await;
     }
 
@@ -339,6 +343,8 @@ impl Inner {
             sessions: self.sessions.len(),
             connects: self.counters.connects.value(),
             handshakes_failed: self.counters.handshakes_failed.value(),
+            refused_rights: self.shared.refused.load(Ordering::Relaxed),
+            rate_limited: self.shared.limited.load(Ordering::Relaxed),
             messages_received: self.counters.received.value(),
             messages_sent: self.counters.sent.value(),
             messages_dropped: self.counters.dropped.value(),

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use http_edge::{
-    Body, BoxError, Cookies, OriginPolicy, Problem, Response, Takeover, connection_id, credentials_from,
-    pipe, response_head,
+    Body, BoxError, Cookies, Problem, Response, Takeover, connection_id, credentials_from, pipe,
+    response_head,
 };
 use link::{Link, Socket};
 
@@ -126,7 +126,7 @@ impl std::fmt::Debug for Front {
 impl Shared {
     /// Cookies go along only where they are read and the origins are listed.
     fn cookies(&self) -> Cookies {
-        let listed = matches!(self.config.origins, OriginPolicy::List(_));
+        let listed = self.config.origins.lists_origins();
         if listed && self.config.token_sources.cookie.is_some() { Cookies::Include } else { Cookies::Omit }
     }
 
@@ -151,6 +151,11 @@ impl Shared {
             return Ok(answer(head, Body::empty()));
         }
         self.check_retained(&asked)?;
+        if let Err(wait) = principal.admit(1) {
+            // As where there is no room: a browser comes back after this, and after no error status.
+            Counters::add(&self.counters.refused);
+            return Ok(answer(head, Body::full(event::goodbye("too many requests", retry_after(wait)))));
+        }
         let takeover = parts.extensions.get::<Takeover>();
         let origin = Origin {
             principal,
@@ -295,6 +300,11 @@ impl Shared {
 fn user_agent(headers: &HeaderMap) -> Option<Box<str>> {
     let name = headers.get(header::USER_AGENT)?.to_str().ok()?;
     Some(name.get(..MAX_USER_AGENT).unwrap_or(name).into())
+}
+
+/// Spread over as much time again, so that not all come back at once.
+fn retry_after(wait: Duration) -> Duration {
+    wait.max(Duration::from_millis(500)).mul_f64(1.0 + fastrand::f64())
 }
 
 /// An id that is none of ours is treated as one whose past is gone: the client is told so, and gets what is left.

@@ -10,6 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, header};
 
 use crate::Peer;
+use crate::origin::cross_origin;
 
 /// What a request presents. At most one of `token` and `user` with `password` is set.
 #[derive(Clone, Default, Eq, PartialEq)]
@@ -22,6 +23,8 @@ pub struct HttpCredentials<'a> {
     pub token: Option<Cow<'a, str>>,
     /// The address of the [`Peer`] extension.
     pub remote: Option<SocketAddr>,
+    /// The `Origin` of a page that does not come from this server.
+    pub cross_origin: Option<&'a str>,
 }
 
 impl HttpCredentials<'_> {
@@ -33,6 +36,7 @@ impl HttpCredentials<'_> {
             token: self.token.as_deref(),
             client_id: None,
             remote: self.remote,
+            cross_origin: self.cross_origin,
             protocol,
         }
     }
@@ -45,6 +49,7 @@ impl std::fmt::Debug for HttpCredentials<'_> {
             .field("password", &self.password.as_ref().map(|_| "…"))
             .field("token", &self.token.as_ref().map(|_| "…"))
             .field("remote", &self.remote)
+            .field("cross_origin", &self.cross_origin)
             .finish()
     }
 }
@@ -65,12 +70,13 @@ pub struct TokenSources {
 /// client hears that its credentials are wrong instead of being served as nobody.
 pub fn credentials(parts: &Parts) -> HttpCredentials<'_> {
     let remote = parts.extensions.get::<Peer>().map(|peer| peer.0);
+    let cross_origin = cross_origin(&parts.headers);
     if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
         let value = String::from_utf8_lossy(value.as_bytes());
-        return HttpCredentials { remote, ..authorization(value) };
+        return HttpCredentials { remote, cross_origin, ..authorization(value) };
     }
     let key = parts.headers.get("x-api-key").map(|key| String::from_utf8_lossy(key.as_bytes()));
-    HttpCredentials { remote, token: key, ..HttpCredentials::default() }
+    HttpCredentials { remote, cross_origin, token: key, ..HttpCredentials::default() }
 }
 
 /// What [`credentials`] finds, else what the other allowed `sources` hold: the cookie, then the query parameter.

@@ -3,6 +3,10 @@
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
 use crate::{Body, Response};
 
 /// The origins that are answered. A request without `Origin` does not come from a page and is always allowed.
@@ -15,7 +19,34 @@ pub enum OriginPolicy {
     SameOrigin,
     /// The same origin, and these, written as browsers send them: `https://example.org[:port]`.
     List(Vec<String>),
+    /// Whatever the handle holds now.
+    Live(LiveOrigins),
 }
+
+/// Origins that can be changed while fronts use them. Clones are handles to the same policy.
+#[derive(Clone, Debug, Default)]
+pub struct LiveOrigins(Arc<RwLock<OriginPolicy>>);
+
+impl LiveOrigins {
+    /// Starts with `policy`.
+    pub fn new(policy: OriginPolicy) -> Self {
+        LiveOrigins(Arc::new(RwLock::new(policy)))
+    }
+
+    /// Replaces the policy, for the requests from now on. One that is live itself is copied as it is now.
+    pub fn set(&self, policy: OriginPolicy) {
+        let policy = policy.current();
+        *self.0.write() = policy;
+    }
+}
+
+impl PartialEq for LiveOrigins {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for LiveOrigins {}
 
 /// Whether a page of another origin may send cookies along.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -47,6 +78,24 @@ impl OriginPolicy {
                 is_same_origin(origin, request)
                     || allowed.iter().any(|one| one.as_bytes().eq_ignore_ascii_case(origin.as_bytes()))
             }
+            OriginPolicy::Live(live) => live.0.read().allows(request),
+        }
+    }
+
+    /// Whether other origins than the server's are listed one by one: only then may cookies go along.
+    pub fn lists_origins(&self) -> bool {
+        match self {
+            OriginPolicy::Any | OriginPolicy::SameOrigin => false,
+            OriginPolicy::List(_) => true,
+            OriginPolicy::Live(live) => live.0.read().lists_origins(),
+        }
+    }
+
+    /// The policy as it is now.
+    fn current(self) -> OriginPolicy {
+        match self {
+            OriginPolicy::Live(live) => live.0.read().clone(),
+            fixed => fixed,
         }
     }
 
@@ -86,6 +135,12 @@ impl OriginPolicy {
         }
         response
     }
+}
+
+/// The `Origin` of a page that does not come from this server; one that is not text counts as `null`.
+pub(crate) fn cross_origin(request: &HeaderMap) -> Option<&str> {
+    let origin = request.get(header::ORIGIN)?;
+    (!is_same_origin(origin, request)).then(|| origin.to_str().unwrap_or("null"))
 }
 
 /// Compares host and port only: a proxy in front may have ended TLS, so the scheme here says nothing.

@@ -62,6 +62,18 @@ impl Problem {
         Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
     }
 
+    /// 429: the caller's rate is used up until `retry_after` has passed.
+    pub fn rate_limited(retry_after: Duration) -> Self {
+        let detail = "the rate of these credentials is used up";
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail).retry_after(retry_after)
+    }
+
+    /// 401: the credentials were right once; the same request with new ones will do.
+    pub fn credentials_expired() -> Self {
+        let detail = "the credentials have expired, come again with new ones";
+        Problem::new(StatusCode::UNAUTHORIZED, "credentials_expired", detail)
+    }
+
     /// 404 for a path that nothing answers.
     pub fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
         Problem::new(StatusCode::NOT_FOUND, "not_found", detail)
@@ -126,9 +138,16 @@ impl From<AuthError> for Problem {
                 Problem::new(StatusCode::UNAUTHORIZED, "credentials_required", "this needs credentials")
             }
             AuthError::Invalid(why) => Problem::new(StatusCode::UNAUTHORIZED, "invalid_credentials", why),
+            AuthError::Origin(_) => {
+                Problem::new(StatusCode::FORBIDDEN, "origin_not_allowed", error.to_string())
+            }
             AuthError::Unavailable(why) => {
                 Problem::new(StatusCode::SERVICE_UNAVAILABLE, "credentials_unavailable", why)
                     .retry_after(Duration::from_secs(1))
+            }
+            AuthError::Busy { retry_after } => {
+                Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", error.to_string())
+                    .retry_after(retry_after)
             }
         }
     }

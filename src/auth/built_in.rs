@@ -1,30 +1,60 @@
-//! What the configuration says about clients, as an authenticator.
+//! The authenticator that a configuration makes.
 
-use broker_core::{AuthError, Authenticated, Authenticator, Credentials, Principal, Rights};
+use std::sync::Arc;
 
-/// Lets clients without credentials in with the rights that the configuration gives them.
+use broker_core::{Authenticated, Authenticator, Credentials, Principal, Rights};
+use parking_lot::RwLock;
+
+use super::access::Answers;
+use super::{Access, AccessError};
+
+/// Answers by what an [`Access`] says, which can be replaced at any time. Clones are handles to the same one.
 #[derive(Clone, Debug)]
-pub struct BuiltIn {
-    anonymous: Principal,
-}
+pub struct BuiltIn(Arc<RwLock<Arc<Answers>>>);
 
 impl BuiltIn {
-    /// Clients without credentials get `anonymous`.
+    /// Clients without credentials get `anonymous`; there are no others.
     pub fn new(anonymous: Rights) -> Self {
-        BuiltIn { anonymous: Principal::anonymous(anonymous) }
+        let access = Access { anonymous: Some(anonymous), ..Access::default() };
+        let answers = Answers::new(access, None);
+        Self(Arc::new(RwLock::new(Arc::new(
+            answers.expect("nothing but rights can be wrong with an access"),
+        ))))
+    }
+
+    /// By all that `access` says.
+    ///
+    /// # Errors
+    /// What is wrong with it: a file that cannot be read, a key of the wrong type, the same name twice.
+    pub fn with(access: Access) -> Result<Self, AccessError> {
+        Ok(Self(Arc::new(RwLock::new(Arc::new(Answers::new(access, None)?)))))
+    }
+
+    /// Goes on with another one. Rates keep what was used of them, fetched keys stay. Whoever is connected is not
+    /// touched: ask [`still_holds`](Authenticator::still_holds).
+    ///
+    /// # Errors
+    /// As [`BuiltIn::with`]; the old one stays.
+    pub fn replace(&self, access: Access) -> Result<(), AccessError> {
+        let before = self.answers();
+        let answers = Answers::new(access, Some(&before))?;
+        *self.0.write() = Arc::new(answers);
+        Ok(())
+    }
+
+    fn answers(&self) -> Arc<Answers> {
+        Arc::clone(&self.0.read())
     }
 }
 
 impl Authenticator for BuiltIn {
-    /// Credentials that nothing here can check are refused: who presents some must not be served as nobody. A bare user
-    /// name claims nothing that a secret would back, so it stays anonymous.
+    /// Credentials that nothing here can check are refused: who presents some must not be served as nobody.
     fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> Authenticated<'a> {
-        let presents_secret = credentials.token.is_some() || credentials.password.is_some();
-        Box::pin(async move {
-            if presents_secret {
-                return Err(AuthError::Invalid("no keys or passwords are configured here".to_owned()));
-            }
-            Ok(self.anonymous.clone())
-        })
+        let answers = self.answers();
+        Box::pin(async move { answers.authenticate(credentials).await })
+    }
+
+    fn still_holds(&self, principal: &Principal) -> bool {
+        self.answers().still_holds(principal)
     }
 }

@@ -1,5 +1,26 @@
-//! The authenticators that the configuration can name.
+//! Who clients are and what they may do, as a configuration says it: keys, signed tokens, passwords, and what those
+//! without any may do. One authenticator, [`BuiltIn`], serves every front; its [`Access`] can be replaced while it runs.
+//!
+//! ```text
+//!                 ┌ token, password ─▶ keys      SHA-256, constant time
+//! Credentials ────┤ token, password ─▶ issuers   signature, iss, aud, exp, nbf; keys from secret, PEM or JWKS
+//!                 ┤ user + password ─▶ users     argon2, off the async threads, remembered for a while
+//!                 └ none ────────────▶ anonymous
+//! ```
+//!
+//! What is presented and known to none of them is refused: whoever shows a credential is never served as nobody.
 
+mod access;
 mod built_in;
+mod issuer;
+mod jwks;
+mod key;
+mod password;
+mod rate;
 
+pub use access::{Access, AccessError};
 pub use built_in::BuiltIn;
+pub use issuer::{Algorithm, Issuer, KeySource};
+pub use key::{Key, KeyHash, NewKey};
+pub use password::{PasswordLimits, User, hash_password};
+pub use rate::Rate;

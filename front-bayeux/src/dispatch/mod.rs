@@ -13,7 +13,7 @@ use crate::codec::channel::{self, Grammar, Meta, Target};
 use crate::codec::id::ClientId;
 use crate::codec::message::{self, Message};
 use crate::codec::object::Object;
-use crate::codec::reply::{Advice, Common, put_reply};
+use crate::codec::reply::{Advice, Common, Reconnect, put_reply};
 use crate::config::Transport;
 use crate::error::{Denial, Fault};
 use crate::front::Shared;
@@ -277,6 +277,10 @@ impl Shared {
         // Only a connect (or handshake) is told how to go on; others just learn that it is over.
         let advice = match fault {
             Fault::SessionUnknown | Fault::SessionLost(_) if is_connect => Some(Advice::HANDSHAKE),
+            Fault::RateLimited { retry_after_ms } => {
+                let interval_ms = i64::try_from(*retry_after_ms).ok();
+                Some(Advice { interval_ms, ..Advice::new(Reconnect::Retry) })
+            }
             _ => None,
         };
         self.put_failure(message, fault, advice, outcome);
@@ -294,6 +298,12 @@ impl Shared {
         advice: Option<Advice>,
         outcome: &mut Outcome,
     ) {
+        if fault.is_denial() {
+            self.counters().refused_right();
+        }
+        if matches!(fault, Fault::RateLimited { .. }) {
+            self.counters().limited();
+        }
         let (error, timestamp) = (fault.wire(), replies::timestamp(self.config()));
         let common =
             Common { error: Some(&error), advice, timestamp: timestamp.as_deref(), ..common(message) };

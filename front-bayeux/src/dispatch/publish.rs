@@ -40,6 +40,9 @@ impl Shared {
         if self.policy.guards_creation() && self.broker.channel(&channel).is_none() {
             self.policy.can_create(principal, &channel).map_err(Fault::ChannelCreateDenied)?;
         }
+        principal.admit(1).map_err(|wait| Fault::RateLimited {
+            retry_after_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1),
+        })?;
         let mut publish = Publish::new(channel, slice(source, data.get())).json();
         if let Some(ext) = message.ext
             && message::is_object(ext)

@@ -43,10 +43,12 @@ fn asks_ack(ext: Option<&RawValue>) -> bool {
     boolean(ack).or_else(|| field(ack, "enabled").and_then(boolean)).unwrap_or(false)
 }
 
-/// The token of `ext.authentication`, if it is a string.
+/// The token of `ext.authentication`. One that is no string is handed on empty: who presents something that nobody can
+/// check is not served as nobody.
 pub(crate) fn token<'a>(message: &Message<'a>) -> Option<std::borrow::Cow<'a, str>> {
     let authentication = field(message.ext?, "authentication")?;
-    field(authentication, "token").and_then(string)
+    let token = field(authentication, "token").filter(|token| token.get() != "null")?;
+    Some(string(token).unwrap_or_default())
 }
 
 /// User and password of `ext.authentication`, as CometD's own examples send them.

@@ -69,6 +69,7 @@ struct Visitor {
     browser: Option<Box<str>>,
     token: Option<Box<str>>,
     basic: Option<(Box<str>, Box<[u8]>)>,
+    cross_origin: Option<Box<str>>,
 }
 
 impl Visitor {
@@ -78,6 +79,7 @@ impl Visitor {
             remote: parts.extensions.get::<Peer>().map(|peer| peer.0),
             browser: cookie::read(&parts.headers, &shared.config().cookie).map(Box::from),
             token: found.token.as_deref().map(Box::from),
+            cross_origin: found.cross_origin.map(Box::from),
             basic: found.user.as_deref().zip(found.password.as_deref()).map(|(u, p)| (u.into(), p.into())),
         })
     }
@@ -88,6 +90,7 @@ impl Visitor {
             password: self.basic.as_ref().map(|(_, password)| &**password),
             token: self.token.as_deref(),
             remote: self.remote,
+            cross_origin: self.cross_origin.as_deref(),
             protocol: "bayeux",
             ..Credentials::default()
         }

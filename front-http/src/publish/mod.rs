@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use broker_core::{Action, Channel, ContentType, Principal, Publish, Receipt, SubscriberKey};
+use broker_core::{Action, Channel, ContentType, Principal, Publish, Receipt, SubscriberKey, unix_ms};
 use bytes::Bytes;
 use envelope::{timestamp, write_string};
 
@@ -50,6 +50,11 @@ impl Shared {
         if !principal.allows(Action::Publish, &item.channel) {
             return Err(Error::Forbidden { action: "publish to", name: item.channel.as_str().to_owned() });
         }
+        // A body of many lines may be sent for longer than its credentials last.
+        if principal.expires_at_ms().is_some_and(|end| end <= unix_ms()) {
+            return Err(Error::Expired);
+        }
+        principal.admit(1).map_err(Error::RateLimited)?;
         let channel = item.channel.clone();
         let Some(key) = item.key.clone() else {
             let receipt = self.broker.publish(item.into_publish())?;

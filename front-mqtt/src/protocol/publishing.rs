@@ -35,6 +35,7 @@ impl Connection {
             return Ok(());
         }
         if is_for_the_broker_alone(&channel) || !self.principal.allows(Action::Publish, &channel) {
+            session.count_refused();
             if config.denied_publish == Denied::Disconnect {
                 return Err(DecodeError::new(Reason::NotAuthorized, "no right to publish to this topic"));
             }
@@ -44,6 +45,19 @@ impl Connection {
                 Reason::NotAuthorized,
                 Some("no right to publish to this topic"),
             );
+            return Ok(());
+        }
+        if let Err(wait) = self.principal.admit(1) {
+            session.count_limited();
+            if packet.qos == Qos::AtMostOnce || !self.dialect.version.is_v5() {
+                // There is no packet that could refuse it; the client finds its way back after the close.
+                return Err(DecodeError::new(
+                    Reason::MessageRateTooHigh,
+                    "more messages than the rate of these credentials allows",
+                ));
+            }
+            let why = format!("rate limit, try again in {} ms", wait.as_millis().max(1));
+            self.answer(packet.packet_id, packet.qos, Reason::QuotaExceeded, Some(&why));
             return Ok(());
         }
         let publish = convert::publish(channel, packet.payload, buffer, &packet.properties)

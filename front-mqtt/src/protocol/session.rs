@@ -1,6 +1,8 @@
 //! What may outlive a connection: subscriptions, queue, exchanges in flight.
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -70,6 +72,16 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     /// `None` where no lane delivers: in tests of the protocol alone.
     pub(crate) encodings: Option<Encodings>,
+    /// Publishes and subscriptions refused for lack of rights.
+    pub(crate) refused: AtomicU64,
+    /// Publishes beyond their sender's rate.
+    pub(crate) limited: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(config: Config, encodings: Option<Encodings>) -> Self {
+        Self { config, encodings, refused: AtomicU64::new(0), limited: AtomicU64::new(0) }
+    }
 }
 
 /// What the mutex guards.
@@ -121,6 +133,16 @@ struct Parked {
 }
 
 impl Session {
+    /// Counts a publish or subscription that the rights did not allow.
+    pub(super) fn count_refused(&self) {
+        self.shared.refused.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a publish that the rate did not allow.
+    pub(super) fn count_limited(&self) {
+        self.shared.limited.fetch_add(1, Relaxed);
+    }
+
     /// A session nobody has yet: CONNECT will name it.
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let state = State {

@@ -93,6 +93,7 @@ impl Connection {
             return Err(DecodeError::protocol("no local on a shared subscription"));
         }
         if !self.principal.allows_filter(Action::Subscribe, &target.filter) {
+            self.session.count_refused();
             return Ok(Err(match self.session.config().denied_subscribe {
                 DeniedSubscribe::NotAuthorized => Reason::NotAuthorized,
                 DeniedSubscribe::Unspecified => Reason::UnspecifiedError,

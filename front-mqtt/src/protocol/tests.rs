@@ -53,7 +53,7 @@ struct World {
 impl World {
     fn new(config: Config) -> Self {
         let broker = Broker::new(broker_core::Config::default());
-        let shared = Arc::new(Shared { config, encodings: None });
+        let shared = Arc::new(Shared::new(config, None));
         let subscriber = broker.attach(Arc::new(Session::new(shared.clone())), Default::default());
         Self { broker, shared, outbox: subscriber.outbox(), key: subscriber.key() }
     }

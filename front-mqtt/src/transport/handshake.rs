@@ -23,8 +23,32 @@ pub(crate) struct Arrival {
     pub(crate) socket: Socket,
     pub(crate) framing: Framing,
     pub(crate) remote: Option<SocketAddr>,
-    /// What an HTTP request brought along, for authenticators.
-    pub(crate) token: Option<String>,
+    /// What the HTTP request of a WebSocket brought along, for authenticators.
+    pub(crate) presented: Option<Box<Presented>>,
+}
+
+/// Credentials and origin of an HTTP request, kept until CONNECT has come.
+#[derive(Default)]
+pub(crate) struct Presented {
+    user: Option<String>,
+    password: Option<Vec<u8>>,
+    token: Option<String>,
+    cross_origin: Option<String>,
+}
+
+impl Presented {
+    /// `None` if there is nothing to keep.
+    pub(crate) fn keep(found: http_edge::HttpCredentials<'_>) -> Option<Box<Self>> {
+        let presented = Self {
+            user: found.user.map(Into::into),
+            password: found.password.map(Into::into),
+            token: found.token.map(Into::into),
+            cross_origin: found.cross_origin.map(Into::into),
+        };
+        let Self { user, password, token, cross_origin } = &presented;
+        let anything = user.is_some() || password.is_some() || token.is_some() || cross_origin.is_some();
+        anything.then(|| Box::new(presented))
+    }
 }
 
 /// Largest packet before a client is known, in bytes: identifier, will, user name and password at their
@@ -63,7 +87,7 @@ pub(crate) async fn accept(inner: Arc<Inner>, arrival: Arrival) {
         framing: arrival.framing,
         max_reply_bytes: u32::MAX,
         remote: arrival.remote,
-        token: arrival.token,
+        presented: arrival.presented,
     };
     let limit = inner.shared.config.handshake_timeout;
     match tokio::time::timeout(limit, handshake.connect(admission)).await {
@@ -90,7 +114,7 @@ struct Handshake {
     /// Largest packet the client takes, in bytes, once it has said so.
     max_reply_bytes: u32,
     remote: Option<SocketAddr>,
-    token: Option<String>,
+    presented: Option<Box<Presented>>,
 }
 
 impl Handshake {
@@ -168,14 +192,25 @@ impl Handshake {
         terms: &Negotiated,
     ) -> Result<(Principal, Vec<u8>), Refused> {
         let Some(method) = connect.auth_method else {
-            let credentials = Credentials {
+            let mut credentials = Credentials {
                 user: connect.user,
                 password: connect.password,
-                token: self.token.as_deref(),
+                token: None,
                 client_id: Some(&terms.client_id),
                 remote: self.remote,
+                cross_origin: None,
                 protocol: "mqtt",
             };
+            let presented = self.presented.take();
+            if let Some(presented) = &presented {
+                credentials.cross_origin = presented.cross_origin.as_deref();
+                // What CONNECT says is the client's own word; the request's headers may be a browser's habit.
+                if connect.password.is_none() {
+                    credentials.token = presented.token.as_deref();
+                    credentials.user = connect.user.or(presented.user.as_deref());
+                    credentials.password = presented.password.as_deref();
+                }
+            }
             let inner = self.inner.clone();
             return match inner.authenticator.authenticate(credentials).await {
                 Ok(principal) => Ok((principal, Vec::new())),

@@ -7,7 +7,7 @@ use http_edge::{Body, Peer, Problem, Response};
 use hyper::upgrade::OnUpgrade;
 use websocket::handshake;
 
-use super::handshake::{Arrival, accept};
+use super::handshake::{Arrival, Presented, accept};
 use crate::codec::Framing;
 use crate::front::Inner;
 
@@ -45,12 +45,12 @@ pub(crate) fn upgrade<B>(inner: Arc<Inner>, request: Request<B>) -> Response {
         .response();
     };
     let remote = parts.extensions.get::<Peer>().map(|peer| peer.0);
-    let token = http_edge::credentials_from(&parts, &inner.shared.config.token_sources).token.map(Into::into);
+    let presented = Presented::keep(http_edge::credentials_from(&parts, &inner.shared.config.token_sources));
     drop(parts);
     tokio::spawn(async move {
         // The peer may be gone before the 101 is written; then there is nobody to tell.
         if let Ok(socket) = http_edge::upgraded(on_upgrade).await {
-            accept(inner, Arrival { socket, framing: Framing::WebSocket, remote, token }).await;
+            accept(inner, Arrival { socket, framing: Framing::WebSocket, remote, presented }).await;
         }
     });
     accepted.response.map(|()| Body::empty())

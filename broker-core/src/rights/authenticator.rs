@@ -1,0 +1,90 @@
+//! From credentials to a principal.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use super::{Principal, Rights};
+
+/// What a peer offered to show who it is. A front fills in what its protocol has.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Credentials<'a> {
+    /// User name (MQTT CONNECT, HTTP Basic).
+    pub user: Option<&'a str>,
+    /// Its password; bytes, because MQTT passwords are. A key or a signed token may stand here too.
+    pub password: Option<&'a [u8]>,
+    /// A bearer token or API key.
+    pub token: Option<&'a str>,
+    /// MQTT client identifier.
+    pub client_id: Option<&'a str>,
+    /// Where the connection comes from.
+    pub remote: Option<SocketAddr>,
+    /// The web page's `Origin`, if a page of another origin than the server's asks. That some origin list has it was
+    /// checked; whether these credentials may be used there was not.
+    pub cross_origin: Option<&'a str>,
+    /// `mqtt`, `bayeux`, `sse` or `http`.
+    pub protocol: &'static str,
+}
+
+/// Why nobody could be made of the credentials.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// Credentials are needed and there were none.
+    #[error("credentials are required")]
+    Required,
+    /// The credentials are wrong, and how. Nothing of the credentials themselves stands here.
+    #[error("invalid credentials: {0}")]
+    Invalid(String),
+    /// The credentials may not be used by this web page.
+    #[error("pages of origin {0} may not use these credentials")]
+    Origin(String),
+    /// They could not be checked now.
+    #[error("credentials cannot be checked: {0}")]
+    Unavailable(String),
+    /// Too many checks at a time, or too many attempts.
+    #[error("too many attempts to authenticate")]
+    Busy {
+        /// When to try again.
+        retry_after: Duration,
+    },
+}
+
+/// What an [`Authenticator`] answers with.
+pub type Authenticated<'a> = Pin<Box<dyn Future<Output = Result<Principal, AuthError>> + Send + 'a>>;
+
+/// Turns credentials into a [`Principal`]; asked once per connection, session or request.
+pub trait Authenticator: Send + Sync + 'static {
+    /// Who is this?
+    fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> Authenticated<'a>;
+
+    /// Whether it would still give this principal for the same credentials; asked for every connection after the
+    /// configuration changed. Those for whom it is false are closed.
+    fn still_holds(&self, principal: &Principal) -> bool {
+        let _ = principal;
+        true
+    }
+}
+
+/// Gives everybody all rights: what a broker on loopback without configuration does.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AllowAll;
+
+impl Authenticator for AllowAll {
+    fn authenticate<'a>(&'a self, _: Credentials<'a>) -> Authenticated<'a> {
+        static EVERYBODY: LazyLock<Principal> = LazyLock::new(|| Principal::anonymous(Rights::all()));
+        Box::pin(async { Ok(EVERYBODY.clone()) })
+    }
+}
+
+/// Gives everybody the same rights, asking nothing.
+#[derive(Debug, Clone)]
+pub struct Anonymous(pub Principal);
+
+impl Authenticator for Anonymous {
+    fn authenticate<'a>(&'a self, _: Credentials<'a>) -> Authenticated<'a> {
+        let principal = self.0.clone();
+        Box::pin(async { Ok(principal) })
+    }
+}

@@ -1,0 +1,158 @@
+//! Who may do what. Fronts extract credentials and ask; they never decide.
+
+mod authenticator;
+mod pattern;
+mod principal;
+
+pub use authenticator::{AllowAll, Anonymous, AuthError, Authenticated, Authenticator, Credentials};
+pub use pattern::{Pattern, RightsTemplate};
+pub use principal::{Principal, Source, SourceKind, Throttle};
+
+use crate::channel::Channel;
+use crate::filter::Filter;
+
+/// What can be allowed or denied on a filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Send messages.
+    Publish,
+    /// Receive messages.
+    Subscribe,
+    /// Read the log and retained messages.
+    History,
+    /// See who is there.
+    Presence,
+    /// Close connections, change others' subscriptions, delete retained messages.
+    Manage,
+}
+
+impl Action {
+    /// Every action.
+    pub const ALL: [Action; 5] =
+        [Action::Publish, Action::Subscribe, Action::History, Action::Presence, Action::Manage];
+
+    fn bit(self) -> u8 {
+        1 << self as u8
+    }
+
+    fn bits(actions: impl IntoIterator<Item = Action>) -> u8 {
+        actions.into_iter().fold(0, |bits, action| bits | action.bit())
+    }
+
+    /// The name that configurations and tokens use: `publish`, `subscribe`, `history`, `presence`, `manage`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Action::Publish => "publish",
+            Action::Subscribe => "subscribe",
+            Action::History => "history",
+            Action::Presence => "presence",
+            Action::Manage => "manage",
+        }
+    }
+
+    /// The action of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.name() == name)
+    }
+}
+
+/// One line of a principal's rights: actions on the channels of a filter.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Rule {
+    actions: u8,
+    filter: Filter,
+}
+
+impl Rule {
+    /// These actions on what `filter` matches.
+    pub fn new(actions: impl IntoIterator<Item = Action>, filter: Filter) -> Self {
+        Self { actions: Action::bits(actions), filter }
+    }
+
+    /// Every action on what `filter` matches.
+    pub fn all(filter: Filter) -> Self {
+        Self::new(Action::ALL, filter)
+    }
+
+    fn is_about(&self, action: Action) -> bool {
+        self.actions & action.bit() != 0
+    }
+}
+
+/// What is allowed, less what is denied. Nothing is allowed that no rule allows; any denying rule wins.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Rights {
+    everything: bool,
+    allow: Vec<Rule>,
+    deny: Vec<Rule>,
+}
+
+impl Rights {
+    /// Everything on every channel, `$SYS` included; denying rules can still be added.
+    pub fn all() -> Self {
+        Self { everything: true, ..Self::default() }
+    }
+
+    /// Nothing; the same as the default.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Adds an allowing rule.
+    #[must_use]
+    pub fn allow(mut self, rule: Rule) -> Self {
+        self.allow.push(rule);
+        self
+    }
+
+    /// Adds a denying rule.
+    #[must_use]
+    pub fn deny(mut self, rule: Rule) -> Self {
+        self.deny.push(rule);
+        self
+    }
+
+    /// Whether `action` on one channel is allowed.
+    pub fn allows(&self, action: Action, channel: &Channel) -> bool {
+        let hit = |rule: &Rule| rule.is_about(action) && rule.filter.matches(channel);
+        (self.everything || self.allow.iter().any(hit)) && !self.deny.iter().any(hit)
+    }
+
+    /// Whether `action` on all channels of `filter` is allowed, denying rules that only touch a part of it aside: those
+    /// hold message by message (see [`Broker::attach_as`](crate::Broker::attach_as)).
+    pub fn allows_filter(&self, action: Action, filter: &Filter) -> bool {
+        let covers = |rule: &Rule| rule.is_about(action) && rule.filter.covers(filter);
+        (self.everything || self.allow.iter().any(covers)) && !self.deny.iter().any(covers)
+    }
+
+    /// Whether some denying rule could touch a subscription at all.
+    fn denies_some(&self, action: Action) -> bool {
+        self.deny.iter().any(|rule| rule.is_about(action))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(text: &str) -> Filter {
+        Filter::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_denying_rule_wins_and_nothing_is_allowed_by_default() {
+        let rights = Rights::none()
+            .allow(Rule::new([Action::Subscribe], filter("a/#")))
+            .deny(Rule::new([Action::Subscribe, Action::Publish], filter("a/secret/#")));
+        let allows = |text: &str| rights.allows(Action::Subscribe, &Channel::parse(text).unwrap());
+        assert!(allows("a") && allows("a/b"));
+        assert!(!allows("a/secret") && !allows("a/secret/x") && !allows("b"));
+        assert!(!rights.allows(Action::Publish, &Channel::parse("a").unwrap()));
+        for (text, expected) in
+            [("a/#", true), ("a/*", true), ("#", false), ("a/secret/*", false), ("a/secret/#", false)]
+        {
+            assert_eq!(rights.allows_filter(Action::Subscribe, &filter(text)), expected, "{text}");
+        }
+        assert!(Rights::all().allows_filter(Action::Subscribe, &filter("$SYS/#")));
+    }
+}

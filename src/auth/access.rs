@@ -1,0 +1,242 @@
+//! What a configuration says about clients, and that made ready for answering.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use broker_core::{AuthError, Credentials, Principal, Rights, RightsTemplate, Source, SourceKind};
+
+use super::issuer::{Unverified, Verifier, looks_like_token};
+use super::password::{Account, Checker, check_hash};
+use super::rate::OwnRate;
+use super::{Issuer, Key, KeyHash, PasswordLimits, Rate, User};
+
+/// Everything that is configured about who may do what.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// What clients without credentials may do; `None`: they are asked for some.
+    pub anonymous: Option<Rights>,
+    /// Keys.
+    pub keys: Vec<Key>,
+    /// Users with passwords.
+    pub users: Vec<User>,
+    /// Whose tokens are accepted.
+    pub issuers: Vec<Issuer>,
+    /// Web pages of other origins that may use credentials (those of keys with a list of their own aside); `None`: the
+    /// fronts' origin policies alone decide.
+    pub allowed_origins: Option<Vec<String>>,
+    /// Bounds of checking passwords.
+    pub passwords: PasswordLimits,
+}
+
+/// What is wrong with an [`Access`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{key}`: {message}")]
+pub struct AccessError {
+    /// Its place as the configuration writes it: `issuers[0].pem_file`.
+    pub key: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+fn wrong(list: &str, index: usize, field: &str, message: impl Into<String>) -> AccessError {
+    AccessError { key: format!("{list}[{index}].{field}"), message: message.into() }
+}
+
+/// An [`Access`] that answers.
+#[derive(Debug)]
+pub(super) struct Answers {
+    anonymous: Option<Principal>,
+    keys: HashMap<u64, Vec<Arc<KnownKey>>>,
+    keys_by_id: HashMap<Arc<str>, Arc<KnownKey>>,
+    users: HashMap<Arc<str>, Account>,
+    rates: HashMap<(SourceKind, Arc<str>), Arc<OwnRate>>,
+    issuers: Vec<Verifier>,
+    allowed_origins: Option<Vec<String>>,
+    checker: Option<Checker>,
+}
+
+#[derive(Debug)]
+struct KnownKey {
+    hash: KeyHash,
+    principal: Principal,
+    origins: Option<Vec<String>>,
+}
+
+impl Answers {
+    /// Makes ready what `access` says; what `before` has used up of rates and fetched of keys is kept.
+    pub(super) fn new(access: Access, before: Option<&Self>) -> Result<Self, AccessError> {
+        let mut answers = Self {
+            anonymous: access.anonymous.map(anonymous),
+            keys: HashMap::new(),
+            keys_by_id: HashMap::new(),
+            users: HashMap::new(),
+            rates: HashMap::new(),
+            issuers: Vec::new(),
+            allowed_origins: access.allowed_origins,
+            checker: None,
+        };
+        for (index, key) in access.keys.into_iter().enumerate() {
+            if key.id.is_empty() || answers.keys_by_id.contains_key(&key.id) {
+                return Err(wrong("keys", index, "id", "empty, or the id of another key"));
+            }
+            let known = answers.key(&key, before);
+            answers.keys.entry(known.hash.index()).or_default().push(Arc::clone(&known));
+            answers.keys_by_id.insert(key.id, known);
+        }
+        for (index, user) in access.users.into_iter().enumerate() {
+            if user.name.is_empty() || answers.users.contains_key(&user.name) {
+                return Err(wrong("users", index, "name", "empty, or the name of another user"));
+            }
+            check_hash(&user.password_hash).map_err(|why| wrong("users", index, "password_hash", why))?;
+            let version = fingerprint(&(&user.password_hash, &user.rights));
+            let principal =
+                answers.principal(SourceKind::Password, &user.name, version, &user.rights, user.rate, before);
+            answers.users.insert(user.name, Account { password_hash: user.password_hash, principal });
+        }
+        if !answers.users.is_empty() {
+            let checker = Checker::new(access.passwords);
+            answers.checker = Some(checker.map_err(|why| wrong("users", 0, "password_hash", why))?);
+        }
+        for (index, issuer) in access.issuers.into_iter().enumerate() {
+            if answers.issuers.iter().any(|known| known.iss() == issuer.iss.as_deref()) {
+                return Err(wrong("issuers", index, "iss", "another issuer has the same, or also none"));
+            }
+            let before = before.and_then(|before| before.issuer(issuer.iss.as_deref()));
+            let verifier = Verifier::new(issuer, before);
+            answers.issuers.push(verifier.map_err(|(field, why)| wrong("issuers", index, field, why))?);
+        }
+        Ok(answers)
+    }
+
+    fn key(&mut self, key: &Key, before: Option<&Self>) -> Arc<KnownKey> {
+        let version = fingerprint(&(key.hash, &key.rights, &key.origins));
+        let principal = self.principal(SourceKind::Key, &key.id, version, &key.rights, key.rate, before);
+        Arc::new(KnownKey { hash: key.hash, principal, origins: key.origins.clone() })
+    }
+
+    fn principal(
+        &mut self,
+        kind: SourceKind,
+        name: &Arc<str>,
+        version: u64,
+        rights: &RightsTemplate,
+        rate: Option<Rate>,
+        before: Option<&Self>,
+    ) -> Principal {
+        let source = Source { kind, name: Arc::clone(name), version };
+        let rights = Arc::new(rights.for_user(Some(name)));
+        let principal = Principal::new(Some(name), rights).from_source(source);
+        let Some(rate) = rate else { return principal };
+        let at = (kind, Arc::clone(name));
+        let own = before.and_then(|before| before.rates.get(&at).cloned());
+        let own = own.unwrap_or_else(|| Arc::new(OwnRate::new(rate)));
+        own.set(rate);
+        self.rates.insert(at, Arc::clone(&own));
+        principal.throttled(own)
+    }
+
+    fn issuer(&self, iss: Option<&str>) -> Option<&Verifier> {
+        self.issuers.iter().find(|issuer| issuer.iss() == iss)
+    }
+
+    /// Who is this?
+    pub(super) async fn authenticate(&self, credentials: Credentials<'_>) -> Result<Principal, AuthError> {
+        let principal = match (credentials.password, credentials.token) {
+            // A bare user name claims nothing that a secret would back, so it stays anonymous.
+            (None, None) => self.anonymous.clone().ok_or(AuthError::Required)?,
+            (None, Some(token)) => self.by_token(token).await?,
+            (Some(password), _) => self.by_password(credentials.user, password).await?,
+        };
+        self.check_origin(&principal, credentials.cross_origin)?;
+        Ok(principal)
+    }
+
+    async fn by_token(&self, token: &str) -> Result<Principal, AuthError> {
+        if let Some(key) = self.find_key(token.as_bytes()) {
+            return Ok(key.principal.clone());
+        }
+        if !self.issuers.is_empty() && looks_like_token(token) {
+            return self.by_issuer(token).await;
+        }
+        Err(AuthError::Invalid("no such key".to_owned()))
+    }
+
+    async fn by_issuer(&self, token: &str) -> Result<Principal, AuthError> {
+        let unverified = Unverified::read(token)?;
+        let issuer = self.issuer(unverified.iss()).or_else(|| self.issuer(None));
+        let Some(issuer) = issuer else {
+            return Err(AuthError::Invalid("the token's issuer is not known here".to_owned()));
+        };
+        issuer.verify(token, &unverified).await
+    }
+
+    /// A password may be a key or a token: MQTT has no other place for one.
+    async fn by_password(&self, user: Option<&str>, password: &[u8]) -> Result<Principal, AuthError> {
+        if let Some(key) = self.find_key(password) {
+            return Ok(key.principal.clone());
+        }
+        let account = user.and_then(|user| self.users.get(user));
+        if account.is_none()
+            && !self.issuers.is_empty()
+            && let Ok(token) = std::str::from_utf8(password)
+            && looks_like_token(token)
+        {
+            return self.by_issuer(token).await;
+        }
+        match &self.checker {
+            Some(checker) => checker.check(user.unwrap_or_default(), password, account).await,
+            None => Err(AuthError::Invalid("wrong user name or password".to_owned())),
+        }
+    }
+
+    fn find_key(&self, secret: &[u8]) -> Option<&Arc<KnownKey>> {
+        if self.keys.is_empty() {
+            return None;
+        }
+        let hash = KeyHash::of(secret);
+        self.keys.get(&hash.index())?.iter().find(|key| key.hash.equals(&hash))
+    }
+
+    fn check_origin(&self, principal: &Principal, origin: Option<&str>) -> Result<(), AuthError> {
+        let Some(origin) = origin else { return Ok(()) };
+        let source = principal.source();
+        let own = (source.kind == SourceKind::Key)
+            .then(|| self.keys_by_id.get(&source.name).and_then(|key| key.origins.as_ref()))
+            .flatten();
+        match own.or(self.allowed_origins.as_ref()) {
+            Some(allowed) if !allowed.iter().any(|one| one.eq_ignore_ascii_case(origin)) => {
+                Err(AuthError::Origin(origin.to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the same credentials would make the same principal now.
+    pub(super) fn still_holds(&self, principal: &Principal) -> bool {
+        let source = principal.source();
+        let same = |known: Option<&Principal>| known.is_some_and(|known| known.source() == source);
+        match source.kind {
+            SourceKind::Anonymous => same(self.anonymous.as_ref()),
+            SourceKind::Key => same(self.keys_by_id.get(&source.name).map(|key| &key.principal)),
+            SourceKind::Password => same(self.users.get(&source.name).map(|account| &account.principal)),
+            SourceKind::Token => {
+                let iss = (!source.name.is_empty()).then_some(&*source.name);
+                self.issuer(iss).is_some_and(|issuer| issuer.stands_for(source))
+            }
+            // Not one of ours.
+            SourceKind::Other => true,
+        }
+    }
+}
+
+fn anonymous(rights: Rights) -> Principal {
+    let version = fingerprint(&rights);
+    Principal::anonymous(rights).from_source(Source { version, ..Source::default() })
+}
+
+fn fingerprint(what: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
+}

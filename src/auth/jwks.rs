@@ -1,0 +1,351 @@
+//! The public keys of issuers: from a secret, a file, or fetched.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use broker_core::AuthError;
+use jsonwebtoken::DecodingKey;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
+use parking_lot::Mutex;
+use serde::Deserialize;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+use super::issuer::{Algorithm, Issuer, KeySource};
+
+/// Shortest secret for HS256 (RFC 7518 §3.2).
+const MIN_SECRET_BYTES: usize = 32;
+/// Largest document that is read, in bytes.
+const MAX_DOCUMENT_BYTES: u64 = 1 << 20;
+/// Most keys of a set that are kept.
+const MAX_KEYS: usize = 256;
+/// Most keys that are tried for a token that names none.
+const MAX_TRIED: usize = 8;
+/// How long a fetch may take in all.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The keys of one issuer.
+#[derive(Debug)]
+pub(super) struct KeySet {
+    keys: Mutex<Arc<[Known]>>,
+    /// Where newer ones come from, if they can.
+    origin: Option<Origin>,
+    fingerprint: u64,
+}
+
+#[derive(Debug)]
+struct Known {
+    kid: Option<String>,
+    algorithm: Algorithm,
+    key: DecodingKey,
+}
+
+#[derive(Debug)]
+struct Origin {
+    place: Place,
+    algorithms: Vec<Algorithm>,
+    refresh: Duration,
+    cooldown: Duration,
+    /// When a set was had, and when one was last tried for. Held while one is fetched.
+    times: tokio::sync::Mutex<()>,
+    had: Mutex<Option<Instant>>,
+    tried: Mutex<Option<Instant>>,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
+    File(PathBuf),
+    Url { url: String, agent: ureq::Agent },
+}
+
+impl KeySet {
+    /// Reads what can be read at once; a set behind a URL is fetched when it is needed.
+    pub(super) fn open(issuer: &Issuer) -> Result<Self, (&'static str, String)> {
+        let symmetric = issuer.algorithms.iter().all(|algorithm| algorithm.is_symmetric());
+        match &issuer.keys {
+            KeySource::Secret(secret) => {
+                if !symmetric {
+                    return Err(("secret", "a secret is for HS256 only".to_owned()));
+                }
+                if secret.len() < MIN_SECRET_BYTES {
+                    let why = format!("HS256 needs at least {MIN_SECRET_BYTES} bytes (RFC 7518 §3.2)");
+                    return Err(("secret", why));
+                }
+                let key = DecodingKey::from_secret(secret);
+                Ok(Self::fixed(vec![Known { kid: None, algorithm: Algorithm::Hs256, key }], secret))
+            }
+            KeySource::PemFile(path) => {
+                if symmetric {
+                    return Err(("pem_file", "a public key is not for HS256".to_owned()));
+                }
+                let pem = read(path).map_err(|error| ("pem_file", error))?;
+                let keys = pem_keys(&pem, &issuer.algorithms)
+                    .map_err(|error| ("pem_file", format!("{}: {error}", path.display())))?;
+                Ok(Self::fixed(keys, &pem))
+            }
+            KeySource::JwksFile(path) => {
+                let document = read(path).map_err(|error| ("jwks_file", error))?;
+                let keys = jwk_keys(&document, &issuer.algorithms, Trust::File)
+                    .map_err(|error| ("jwks_file", format!("{}: {error}", path.display())))?;
+                Ok(Self {
+                    origin: Some(Origin::new(Place::File(path.clone()), issuer, Some(Instant::now()))),
+                    ..Self::fixed(keys, &[])
+                })
+            }
+            KeySource::JwksUrl { url, ca_file } => {
+                if symmetric {
+                    return Err(("jwks_url", "a secret is not published under an address".to_owned()));
+                }
+                let agent = agent(url, ca_file.as_deref())?;
+                let place = Place::Url { url: url.clone(), agent };
+                Ok(Self { origin: Some(Origin::new(place, issuer, None)), ..Self::fixed(Vec::new(), &[]) })
+            }
+        }
+    }
+
+    fn fixed(keys: Vec<Known>, material: &[u8]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        material.hash(&mut hasher);
+        Self { keys: Mutex::new(keys.into()), origin: None, fingerprint: hasher.finish() }
+    }
+
+    /// Changes with the keys, where those are fixed: keys of a set come and go without a change of trust.
+    pub(super) fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// The keys that a token may have been signed with. One that names a key nobody knows makes the set be fetched
+    /// again, but not often.
+    pub(super) async fn find(
+        &self,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+    ) -> Result<Vec<DecodingKey>, AuthError> {
+        let Some(origin) = &self.origin else { return Ok(self.matching(kid, algorithm, Kid::Ignored)) };
+        if origin.is_due() {
+            self.renew(origin).await;
+        }
+        let mut found = self.matching(kid, algorithm, Kid::Asked);
+        if found.is_empty() {
+            self.renew(origin).await;
+            found = self.matching(kid, algorithm, Kid::Asked);
+        }
+        if found.is_empty() && origin.had.lock().is_none() {
+            return Err(AuthError::Unavailable("the issuer's keys cannot be had now".to_owned()));
+        }
+        Ok(found)
+    }
+
+    fn matching(&self, kid: Option<&str>, algorithm: Algorithm, asked: Kid) -> Vec<DecodingKey> {
+        let keys = Arc::clone(&*self.keys.lock());
+        let named = |known: &&Known| match (asked, kid) {
+            (Kid::Ignored, _) | (Kid::Asked, None) => true,
+            (Kid::Asked, Some(kid)) => known.kid.as_deref() == Some(kid),
+        };
+        let fitting = keys.iter().filter(|known| known.algorithm == algorithm).filter(named);
+        fitting.take(MAX_TRIED).map(|known| known.key.clone()).collect()
+    }
+
+    /// Gets a newer set, if none was tried for lately; the old one stays if that fails.
+    async fn renew(&self, origin: &Origin) {
+        let asked_at = Instant::now();
+        let _one_at_a_time = origin.times.lock().await;
+        let tried = *origin.tried.lock();
+        // Somebody else's attempt, made since this one was asked for, serves too.
+        if tried.is_some_and(|tried| tried >= asked_at || tried.elapsed() < origin.cooldown) {
+            return;
+        }
+        *origin.tried.lock() = Some(Instant::now());
+        let (place, algorithms) = (origin.place.clone(), origin.algorithms.clone());
+        let fetched = tokio::task::spawn_blocking(move || place.keys(&algorithms)).await;
+        match fetched.unwrap_or_else(|error| Err(error.to_string())) {
+            Ok(keys) => {
+                *self.keys.lock() = keys.into();
+                *origin.had.lock() = Some(Instant::now());
+            }
+            Err(error) => {
+                tracing::warn!(keys = %origin.place, %error, "an issuer's keys cannot be had; the known ones stay");
+            }
+        }
+    }
+}
+
+/// Whether a token's `kid` decides. A single configured key has no name.
+#[derive(Clone, Copy, PartialEq)]
+enum Kid {
+    Asked,
+    Ignored,
+}
+
+impl Origin {
+    fn new(place: Place, issuer: &Issuer, had: Option<Instant>) -> Self {
+        Self {
+            place,
+            algorithms: issuer.algorithms.clone(),
+            refresh: issuer.jwks_refresh,
+            cooldown: issuer.jwks_cooldown,
+            times: tokio::sync::Mutex::new(()),
+            had: Mutex::new(had),
+            tried: Mutex::new(None),
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        self.had.lock().is_none_or(|had| had.elapsed() >= self.refresh)
+    }
+}
+
+impl Place {
+    fn keys(&self, algorithms: &[Algorithm]) -> Result<Vec<Known>, String> {
+        match self {
+            Place::File(path) => jwk_keys(&read(path)?, algorithms, Trust::File),
+            Place::Url { url, agent } => {
+                let answer = agent.get(url).header("accept", "application/json").call();
+                let mut answer = answer.map_err(|error| error.to_string())?;
+                if answer.status() != 200 {
+                    return Err(format!("status {}", answer.status()));
+                }
+                let body = answer.body_mut().with_config().limit(MAX_DOCUMENT_BYTES).read_to_vec();
+                jwk_keys(&body.map_err(|error| error.to_string())?, algorithms, Trust::Network)
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Place::File(path) => path.display().fmt(f),
+            Place::Url { url, .. } => url.fmt(f),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let problem = |error: std::io::Error| format!("{}: {error}", path.display());
+    if std::fs::metadata(path).map_err(problem)?.len() > MAX_DOCUMENT_BYTES {
+        return Err(format!("{}: more than {MAX_DOCUMENT_BYTES} bytes", path.display()));
+    }
+    std::fs::read(path).map_err(problem)
+}
+
+fn agent(url: &str, ca_file: Option<&Path>) -> Result<ureq::Agent, (&'static str, String)> {
+    let uri: http::Uri = url.parse().map_err(|error| ("jwks_url", format!("{url:?}: {error}")))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
+        return Err(("jwks_url", format!("{url:?} is not an http or https address")));
+    }
+    let roots = match ca_file {
+        None => RootCerts::WebPki,
+        Some(path) => {
+            let pem = read(path).map_err(|error| ("jwks_ca_file", error))?;
+            let certificates: Result<Vec<_>, _> = ureq::tls::parse_pem(&pem)
+                .filter_map(|item| match item {
+                    Ok(ureq::tls::PemItem::Certificate(certificate)) => Some(Ok(certificate)),
+                    Ok(_) => None,
+                    Err(error) => Some(Err(error)),
+                })
+                .collect();
+            let certificates: Vec<Certificate<'static>> =
+                certificates.map_err(|error| ("jwks_ca_file", format!("{}: {error}", path.display())))?;
+            if certificates.is_empty() {
+                return Err(("jwks_ca_file", format!("{}: no certificate", path.display())));
+            }
+            RootCerts::new_with_certs(&certificates)
+        }
+    };
+    let tls = TlsConfig::builder()
+        .root_certs(roots)
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    let mut config = ureq::Agent::config_builder()
+        .timeout_global(Some(FETCH_TIMEOUT))
+        // Where keys come from is what is configured, not where that sends us.
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .http_status_as_error(false)
+        .user_agent(concat!("fanwire/", env!("CARGO_PKG_VERSION")))
+        .tls_config(tls.build());
+    if uri.host().is_some_and(is_loopback) {
+        config = config.proxy(None);
+    }
+    Ok(config.build().into())
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// A public key, for each of the algorithms that it can be.
+fn pem_keys(pem: &[u8], algorithms: &[Algorithm]) -> Result<Vec<Known>, String> {
+    if String::from_utf8_lossy(pem).contains("PRIVATE KEY") {
+        return Err("a private key; the public one is needed here".to_owned());
+    }
+    let read = |algorithm| match algorithm {
+        Algorithm::Hs256 => None,
+        Algorithm::Rs256 => DecodingKey::from_rsa_pem(pem).ok(),
+        Algorithm::Es256 => DecodingKey::from_ec_pem(pem).ok(),
+        Algorithm::EdDsa => DecodingKey::from_ed_pem(pem).ok(),
+    };
+    let keys: Vec<Known> = algorithms
+        .iter()
+        .filter_map(|algorithm| read(*algorithm).map(|key| Known { kid: None, algorithm: *algorithm, key }))
+        .collect();
+    if keys.is_empty() {
+        let names: Vec<_> = algorithms.iter().map(|algorithm| algorithm.name()).collect();
+        return Err(format!("not a PEM public key for {}", names.join(" or ")));
+    }
+    Ok(keys)
+}
+
+/// How much a document is trusted with.
+#[derive(Clone, Copy, PartialEq)]
+enum Trust {
+    /// Secrets too.
+    File,
+    /// Public keys only.
+    Network,
+}
+
+/// The keys of a set that can be used here. Others are passed over, as RFC 7517 §5 asks.
+fn jwk_keys(document: &[u8], algorithms: &[Algorithm], trust: Trust) -> Result<Vec<Known>, String> {
+    #[derive(Deserialize)]
+    struct Set {
+        keys: Vec<serde_json::Value>,
+    }
+    let set: Set = serde_json::from_slice(document).map_err(|error| format!("not a JWK set: {error}"))?;
+    let usable = set.keys.into_iter().filter_map(|key| {
+        let jwk: Jwk = serde_json::from_value(key).ok()?;
+        let algorithm = algorithm_of(&jwk)?;
+        let secret_from_network = algorithm.is_symmetric() && trust == Trust::Network;
+        if secret_from_network || !algorithms.contains(&algorithm) {
+            return None;
+        }
+        let key = DecodingKey::from_jwk(&jwk).ok()?;
+        Some(Known { kid: jwk.common.key_id, algorithm, key })
+    });
+    Ok(usable.take(MAX_KEYS).collect())
+}
+
+/// The one algorithm that a key is for, by its type; `None` if it says that it is for something else.
+fn algorithm_of(jwk: &Jwk) -> Option<Algorithm> {
+    let (algorithm, name) = match &jwk.algorithm {
+        AlgorithmParameters::OctetKey(key) => {
+            // Base64 has four characters for three bytes.
+            (key.value.len() * 3 / 4 >= MIN_SECRET_BYTES)
+                .then_some((Algorithm::Hs256, KeyAlgorithm::HS256))?
+        }
+        AlgorithmParameters::RSA(_) => (Algorithm::Rs256, KeyAlgorithm::RS256),
+        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
+            (Algorithm::Es256, KeyAlgorithm::ES256)
+        }
+        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
+            (Algorithm::EdDsa, KeyAlgorithm::EdDSA)
+        }
+        _ => return None,
+    };
+    let common = &jwk.common;
+    let says_so = common.key_algorithm.is_none_or(|named| named == name)
+        && common.public_key_use.as_ref().is_none_or(|purpose| *purpose == PublicKeyUse::Signature);
+    says_so.then_some(algorithm)
+}
