@@ -5,7 +5,7 @@ use std::time::Duration;
 use broker_core::Broker;
 use bytes::Bytes;
 use http::Request;
-use http_edge::{BoxError, Problem, Response};
+use http_edge::{BoxError, Problem, Response, request_id};
 
 use crate::{Config, page};
 
@@ -81,8 +81,7 @@ impl Fronts {
             "mqtt" => self.mqtt.handle(request).await,
             #[cfg(feature = "sse")]
             "sse" => self.sse.handle(request).await,
-            "" | "page" => page::answer(request.method(), request.uri().path()),
-            _ => Problem::not_found("nothing is here; `/` shows what there is").response(),
+            _ => answer_elsewhere(&request),
         }
     }
 
@@ -132,6 +131,17 @@ impl Fronts {
             },
         );
     }
+}
+
+/// The page, and what no front answers.
+fn answer_elsewhere<B>(request: &Request<B>) -> Response {
+    let path = request.uri().path();
+    let mut response = match path.split('/').nth(1).unwrap_or_default() {
+        "" | "page" => page::answer(request.method(), path),
+        _ => Problem::not_found("nothing is here; `/` shows what there is").response(),
+    };
+    response.headers_mut().insert("x-request-id", request_id(request.headers()));
+    response
 }
 
 impl std::fmt::Debug for Fronts {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use broker_core::{AuthError, Channel, ChannelError, FilterError, PublishError, SubscribeError};
+use broker_core::{
+    AuthError, Channel, ChannelError, FilterError, ForcedError, PublishError, SendError, SubscribeError,
+};
 use http::StatusCode;
 use http_edge::{BodyError, Problem};
 
@@ -61,6 +63,14 @@ pub(crate) enum Error {
     NotRetained(String),
     #[error("channel {0:?} is not in use")]
     NotInUse(String),
+    #[error("no such connection is open")]
+    Gone,
+    #[error(transparent)]
+    Send(#[from] SendError),
+    #[error(transparent)]
+    Forced(#[from] ForcedError),
+    #[error("the connection has no subscription to {0:?}")]
+    NotSubscribed(String),
 }
 
 /// How long to wait where no better time is known.
@@ -90,14 +100,24 @@ impl From<Error> for Problem {
             Error::Event(_) => (S::UNPROCESSABLE_ENTITY, "invalid_event"),
             Error::TooMany(_) => (S::BAD_REQUEST, "too_many_items"),
             Error::Publish(error) => return refused(&error, detail),
-            Error::Subscribe(SubscribeError::TooManyChannels { .. }) => {
-                return unavailable("too_many_channels", detail);
-            }
-            Error::Subscribe(SubscribeError::Closed) => return unavailable("shutting_down", detail),
+            Error::Subscribe(error) => return not_subscribed(&error, detail),
             Error::IdempotencyMismatch => (S::CONFLICT, "idempotency_mismatch"),
             Error::IdempotencyFull => return unavailable("idempotency_full", detail),
             Error::NotRetained(_) => (S::NOT_FOUND, "not_retained"),
             Error::NotInUse(_) => (S::NOT_FOUND, "channel_not_found"),
+            Error::Gone | Error::Send(SendError::Gone) | Error::Forced(ForcedError::Gone) => {
+                (S::GONE, "gone")
+            }
+            Error::Send(SendError::Full) => {
+                return Problem::new(S::TOO_MANY_REQUESTS, "buffer_full", detail).retry_after(RETRY_AFTER);
+            }
+            Error::Send(SendError::TooLarge { .. }) => (S::PAYLOAD_TOO_LARGE, "message_too_large"),
+            Error::Send(SendError::Inexpressible) | Error::Forced(ForcedError::Inexpressible) => {
+                (S::UNPROCESSABLE_ENTITY, "inexpressible")
+            }
+            Error::Forced(ForcedError::TooMany { .. }) => (S::CONFLICT, "too_many_subscriptions"),
+            Error::Forced(ForcedError::Broker(error)) => return not_subscribed(&error, detail),
+            Error::NotSubscribed(_) => (S::NOT_FOUND, "not_subscribed"),
         };
         Problem::new(status, code, detail)
     }
@@ -117,6 +137,13 @@ fn refused(error: &PublishError, detail: String) -> Problem {
         PublishError::TooManyChannels { .. } => unavailable("too_many_channels", detail),
         PublishError::RetainedFull { .. } => unavailable("retained_full", detail),
         PublishError::Closed => unavailable("shutting_down", detail),
+    }
+}
+
+fn not_subscribed(error: &SubscribeError, detail: String) -> Problem {
+    match error {
+        SubscribeError::TooManyChannels { .. } => unavailable("too_many_channels", detail),
+        SubscribeError::Closed => unavailable("shutting_down", detail),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The front: from a request to its answer.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -8,18 +9,19 @@ use broker_core::{Authenticator, Broker, Principal};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
-use http_edge::{Body, BoxError, Cookies, Problem, Response, credentials_from, read_body};
+use http_edge::{Body, BoxError, Cookies, Problem, Response, credentials_from, read_body, request_id};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+use crate::connections::Forced;
 use crate::error::Error;
 use crate::events::{publish_events, webhook_handshake};
 use crate::idempotency::Idempotency;
 use crate::metrics::{self, MetricSource};
-use crate::publish::{Published, publish_items, publish_lines, publish_raw};
+use crate::publish::{Published, key_of, no_parameters, publish_items, publish_lines, publish_raw};
 use crate::route::Resource;
 use crate::stats::Counters;
-use crate::{Config, Stats, channels, health, history, openapi, retained};
+use crate::{Config, Stats, channels, connections, health, history, openapi, presence, retained};
 
 /// The HTTP API over one broker. Clones are handles to the same front.
 #[derive(Clone)]
@@ -137,11 +139,21 @@ impl Shared {
         if !self.config.origins.allows(&parts.headers) {
             return Err(Error::Origin);
         }
+        if let Some(encoding) = parts.headers.get(header::CONTENT_ENCODING)
+            && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
+        {
+            // Kept as it is, a compressed payload would reach its readers without anything saying so.
+            let encoding = String::from_utf8_lossy(encoding.as_bytes()).into_owned();
+            return Err(Error::MediaType(encoding, "the body without a Content-Encoding"));
+        }
         match resource {
             Resource::Health => return Ok(health::live()),
             Resource::Ready => return Ok(health::ready(self.ready.load(Relaxed))),
             Resource::Metrics => return Ok(metrics::answer(self)),
-            Resource::OpenApi => return Ok(openapi::answer(&self.config.path)),
+            Resource::OpenApi => {
+                no_parameters(parts.uri.query())?;
+                return Ok(openapi::answer(&self.config.path));
+            }
             _ => {}
         }
         let credentials = credentials_from(parts, &self.config.token_sources);
@@ -153,7 +165,14 @@ impl Shared {
             principal.admit(1).map_err(Error::RateLimited)?;
         }
         match resource {
-            Resource::Publish(_) | Resource::Events if method == Method::HEAD => Ok(nothing(&resource)),
+            Resource::Publish(_)
+            | Resource::Events
+            | Resource::ConnectionMessages(_)
+            | Resource::ConnectionSubscription { .. }
+                if method == Method::HEAD =>
+            {
+                Ok(nothing(&resource))
+            }
             Resource::Publish(Some(channel)) => {
                 let body = read_body(body, self.broker.config().max_message_bytes).await?;
                 publish_raw(self, &principal, &channel, parts, &body, false).map(|done| published(&done))
@@ -174,6 +193,22 @@ impl Shared {
                 retained::clear(self, &principal, &channel)
             }
             Resource::Retained(channel) => retained::show(self, &principal, &channel, parts.uri.query()),
+            Resource::Presence(channel) => {
+                presence::answer(self, &principal, &channel, parts.uri.query()).await.map(json)
+            }
+            Resource::Connections => connections::list(self, &principal, parts.uri.query()).await.map(json),
+            Resource::Connection(id) if method == Method::DELETE => {
+                connections::close(self, &principal, &id, parts.uri.query())
+            }
+            Resource::Connection(id) => connections::one(self, &principal, &id).map(json),
+            Resource::ConnectionMessages(id) => {
+                let body = read_body(body, self.broker.config().max_message_bytes).await?;
+                connections::send(self, &principal, &id, parts, body).await.map(json)
+            }
+            Resource::ConnectionSubscription { id, filter } => {
+                let change = if method == Method::PUT { Forced::Subscribe } else { Forced::Unsubscribe };
+                connections::change_subscription(self, &principal, &id, &filter, change)
+            }
             Resource::Channels(None) => channels::list(self, &principal, parts.uri.query()).map(json),
             Resource::Channels(Some(channel)) => channels::one(self, &principal, &channel).map(json),
             Resource::Health | Resource::Ready | Resource::Metrics | Resource::OpenApi => {
@@ -192,14 +227,17 @@ impl Shared {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        no_parameters(parts.uri.query())?;
+        let key = key_of(&parts.headers)?;
         match media_type(&parts.headers)? {
             Media::Json => {
                 let body = read_body(body, self.config.max_request_bytes).await?;
-                publish_items(self, principal, &body).map(|results| json(results.json))
+                publish_items(self, principal, key.as_deref(), &body).map(|results| json(results.json))
             }
             Media::Lines => {
-                let mut response =
-                    http::Response::new(publish_lines(Arc::clone(self), principal.clone(), body));
+                let key = key.map(Cow::into_owned);
+                let lines = publish_lines(Arc::clone(self), principal.clone(), key, body);
+                let mut response = http::Response::new(lines);
                 let ndjson = HeaderValue::from_static("application/x-ndjson");
                 response.headers_mut().insert(header::CONTENT_TYPE, ndjson);
                 Ok(response)
@@ -245,23 +283,4 @@ fn nothing(resource: &Resource) -> Response {
     *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(resource.methods()));
     response
-}
-
-/// The client's own id if it is short and printable, so that its logs and ours meet; else 64 random bits.
-fn request_id(headers: &HeaderMap) -> HeaderValue {
-    const MAX_BYTES: usize = 128;
-    if let Some(id) = headers.get("x-request-id")
-        && (1..=MAX_BYTES).contains(&id.len())
-        && id.as_bytes().iter().all(u8::is_ascii_graphic)
-    {
-        return id.clone();
-    }
-    let mut id = [0; 16];
-    let mut random = fastrand::u64(..);
-    for digit in &mut id {
-        let nibble = (random & 15) as u8;
-        *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
-        random >>= 4;
-    }
-    HeaderValue::from_bytes(&id).unwrap_or(HeaderValue::from_static("0"))
 }

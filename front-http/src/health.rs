@@ -13,7 +13,9 @@ pub(crate) fn ready(ready: bool) -> Response {
     if ready {
         plain(StatusCode::OK, "ready\n")
     } else {
-        plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n")
+        let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        response
     }
 }
 

@@ -28,15 +28,18 @@
 
 mod channels;
 mod config;
+mod connections;
 mod error;
 mod events;
 mod front;
 mod health;
 mod history;
 mod idempotency;
+mod json;
 mod metrics;
 mod name;
 mod openapi;
+mod presence;
 mod publish;
 mod retained;
 mod route;

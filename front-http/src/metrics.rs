@@ -136,6 +136,13 @@ fn of_api(shared: &Shared, out: &mut Vec<Metric>) {
         counter("http_refused_busy", "Answers 429 and 503", stats.refused_busy),
         counter("http_failed", "Other answers from 400 on", stats.failed),
         counter("http_failed_items", "Items of batches that were refused", stats.failed_items),
+        counter("http_direct_messages", "Messages sent to one connection", stats.direct_messages),
+        counter("http_closed_connections", "Connections closed over HTTP", stats.closed_connections),
+        counter(
+            "http_forced_subscriptions",
+            "Subscriptions of connections made or ended over HTTP",
+            stats.forced_subscriptions,
+        ),
         Metric {
             name: "http_idempotency_keys",
             help: "Idempotency keys remembered",

@@ -32,7 +32,7 @@ mod tests {
         let document = document();
         let mut described = BTreeSet::new();
         for (path, methods) in document["paths"].as_object().unwrap() {
-            let sample = path.replace("{channel}", "a").replace("{filter}", "a");
+            let sample = path.replace("{channel}", "a").replace("{filter}", "a").replace("{id}", "1");
             let resource = Resource::find(&sample, "/v1").unwrap_or_else(|error| panic!("{path}: {error}"));
             let answered: BTreeSet<_> =
                 resource.methods().split(", ").filter(|one| !matches!(*one, "HEAD" | "OPTIONS")).collect();

@@ -13,6 +13,11 @@ pub(crate) enum Resource {
     History(String),
     Retained(String),
     Channels(Option<String>),
+    Presence(String),
+    Connections,
+    Connection(String),
+    ConnectionMessages(String),
+    ConnectionSubscription { id: String, filter: String },
     OpenApi,
     Health,
     Ready,
@@ -33,14 +38,35 @@ impl Resource {
             .and_then(|path| path.strip_prefix('/'))
             .ok_or(Error::NotFound)?;
         let (name, rest) = path.split_once('/').unwrap_or((path, ""));
+        if name == "connections" {
+            return Self::find_connection(rest);
+        }
         let rest = if rest.is_empty() { None } else { Some(decode(rest)?) };
         match (name, rest) {
             ("publish", rest) => Ok(Resource::Publish(rest)),
             ("events", None) => Ok(Resource::Events),
             ("history", Some(rest)) => Ok(Resource::History(rest)),
             ("retained", Some(rest)) => Ok(Resource::Retained(rest)),
+            ("presence", Some(rest)) => Ok(Resource::Presence(rest)),
             ("channels", rest) => Ok(Resource::Channels(rest)),
             ("openapi.json", None) => Ok(Resource::OpenApi),
+            _ => Err(Error::NotFound),
+        }
+    }
+
+    /// The resource below `/connections/`. An id ends at the first slash, whatever it is.
+    fn find_connection(rest: &str) -> Result<Resource, Error> {
+        if rest.is_empty() {
+            return Ok(Resource::Connections);
+        }
+        let (id, rest) = rest.split_once('/').unwrap_or((rest, ""));
+        let id = decode(id)?;
+        match rest.split_once('/').unwrap_or((rest, "")) {
+            ("", "") => Ok(Resource::Connection(id)),
+            ("messages", "") => Ok(Resource::ConnectionMessages(id)),
+            ("subscriptions", filter) if !filter.is_empty() => {
+                Ok(Resource::ConnectionSubscription { id, filter: decode(filter)? })
+            }
             _ => Err(Error::NotFound),
         }
     }
@@ -55,6 +81,11 @@ impl Resource {
         "/v1/retained/{channel}",
         "/v1/channels",
         "/v1/channels/{channel}",
+        "/v1/presence/{channel}",
+        "/v1/connections",
+        "/v1/connections/{id}",
+        "/v1/connections/{id}/messages",
+        "/v1/connections/{id}/subscriptions/{filter}",
         "/v1/openapi.json",
         "/healthz",
         "/readyz",
@@ -64,10 +95,16 @@ impl Resource {
     /// The methods it answers, for `Allow`.
     pub(crate) fn methods(&self) -> &'static str {
         match self {
-            Resource::Publish(_) | Resource::Events => "POST, HEAD, OPTIONS",
+            Resource::Publish(_) | Resource::Events | Resource::ConnectionMessages(_) => {
+                "POST, HEAD, OPTIONS"
+            }
+            Resource::Connection(_) => "GET, HEAD, DELETE, OPTIONS",
+            Resource::ConnectionSubscription { .. } => "PUT, DELETE, HEAD, OPTIONS",
             Resource::Retained(_) => "GET, HEAD, PUT, DELETE, OPTIONS",
             Resource::History(_)
             | Resource::Channels(_)
+            | Resource::Presence(_)
+            | Resource::Connections
             | Resource::OpenApi
             | Resource::Health
             | Resource::Ready
@@ -99,6 +136,18 @@ mod tests {
             ("/v1/history", None),
             ("/v1/retained/a", Some(Resource::Retained("a".into()))),
             ("/v1/channels", Some(Resource::Channels(None))),
+            ("/v1/presence/a/b", Some(Resource::Presence("a/b".into()))),
+            ("/v1/presence", None),
+            ("/v1/connections", Some(Resource::Connections)),
+            ("/v1/connections/1f", Some(Resource::Connection("1f".into()))),
+            ("/v1/connections/1f/", Some(Resource::Connection("1f".into()))),
+            ("/v1/connections/1f/messages", Some(Resource::ConnectionMessages("1f".into()))),
+            ("/v1/connections/1f/messages/a", None),
+            ("/v1/connections/1f/subscriptions", None),
+            (
+                "/v1/connections/1f/subscriptions/a%2F%23",
+                Some(Resource::ConnectionSubscription { id: "1f".into(), filter: "a/#".into() }),
+            ),
             ("/healthz", Some(Resource::Health)),
             ("/v1/healthz", None),
             ("/v1", None),

@@ -19,6 +19,12 @@ pub struct Stats {
     pub failed: u64,
     /// Items of batches that were refused.
     pub failed_items: u64,
+    /// Messages taken for one connection.
+    pub direct_messages: u64,
+    /// Connections closed.
+    pub closed_connections: u64,
+    /// Subscriptions made or ended for connections.
+    pub forced_subscriptions: u64,
 }
 
 #[derive(Debug, Default)]
@@ -30,6 +36,9 @@ pub(crate) struct Counters {
     pub(crate) refused_busy: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) failed_items: AtomicU64,
+    pub(crate) direct_messages: AtomicU64,
+    pub(crate) closed_connections: AtomicU64,
+    pub(crate) forced_subscriptions: AtomicU64,
 }
 
 impl Counters {
@@ -57,6 +66,9 @@ impl Counters {
             refused_busy: self.refused_busy.load(Relaxed),
             failed: self.failed.load(Relaxed),
             failed_items: self.failed_items.load(Relaxed),
+            direct_messages: self.direct_messages.load(Relaxed),
+            closed_connections: self.closed_connections.load(Relaxed),
+            forced_subscriptions: self.forced_subscriptions.load(Relaxed),
         }
     }
 }

@@ -261,6 +261,44 @@ async fn a_repeat_with_the_same_key_publishes_once() {
 }
 
 #[tokio::test]
+async fn the_key_of_a_request_stands_for_those_of_its_items() {
+    let server = Server::start().await;
+    let json = "Content-Type: application/json\r\nIdempotency-Key: invocation-7\r\n";
+    let lines = "Content-Type: application/x-ndjson\r\nIdempotency-Key: invocation-8\r\n";
+    let one = r#"{"channel":"a","data":1}"#;
+    let array = r#"[{"channel":"a","data":1},{"channel":"a","data":2},{"channel":"a","data":2,"key":"own"}]"#;
+    let ndjson = "{\"channel\":\"a\",\"data\":1}\n\n{\"channel\":\"a\",\"data\":1}\n";
+    for (repeated, duplicates) in [("false", 0), ("true", 6)] {
+        let first = server.post("/v1/publish", json, one).await.json();
+        assert_eq!(first["duplicate"].to_string(), repeated);
+        let answer = server.post("/v1/publish", json, array).await.json();
+        assert_eq!(answer["errors"], 0, "{answer}");
+        for result in answer["results"].as_array().unwrap() {
+            assert_eq!(result["duplicate"].to_string(), repeated, "{answer}");
+        }
+        let answer = server.post("/v1/publish", lines, ndjson).await.body;
+        assert_eq!(answer.matches(&format!("\"duplicate\":{repeated}")).count(), 2, "{answer}");
+        assert_eq!(server.api.stats().duplicates, duplicates);
+    }
+    assert_eq!(server.get("/v1/history/a").await.json()["messages"].as_array().unwrap().len(), 6);
+    let other = server.post("/v1/publish", json, r#"{"channel":"a","data":2}"#).await;
+    assert_eq!(other.code(), "idempotency_mismatch");
+    for wrong in ["", "caf\u{e9}"] {
+        let headers = format!("Content-Type: application/json\r\nIdempotency-Key: {wrong}\r\n");
+        assert_eq!(server.post("/v1/publish", &headers, one).await.code(), "invalid_parameter");
+    }
+}
+
+#[tokio::test]
+async fn a_compressed_body_is_refused_rather_than_kept_unsaid() {
+    let server = Server::start().await;
+    for (encoding, status) in [("gzip", 415), ("br", 415), ("identity", 200)] {
+        let answer = server.post("/v1/publish/a", &format!("Content-Encoding: {encoding}\r\n"), "x").await;
+        assert_eq!(answer.status, status, "{encoding}");
+    }
+}
+
+#[tokio::test]
 async fn retries_at_the_same_instant_publish_once() {
     let server = Arc::new(Server::start().await);
     let asked: Vec<_> = (0..20)
@@ -341,6 +379,16 @@ async fn methods_and_paths_are_told() {
         ("GET /v1/nothing", 404),
         ("GET /", 404),
         ("GET /v1/history", 404),
+        ("POST /v1/connections", 405),
+        ("PUT /v1/connections/1", 405),
+        ("GET /v1/connections/1/messages", 405),
+        ("GET /v1/connections/1/subscriptions/a", 405),
+        ("HEAD /v1/connections/1/messages", 204),
+        ("HEAD /v1/connections", 200),
+        ("HEAD /v1/presence/a", 200),
+        ("OPTIONS /v1/connections/1/subscriptions/a", 204),
+        ("POST /v1/publish?ttl=1", 400),
+        ("GET /v1/openapi.json?x", 400),
     ] {
         let answer = server.ask(line, "", b"").await;
         assert_eq!(answer.status, status, "{line}: {}", answer.body);

@@ -21,6 +21,7 @@ mod io;
 mod origin;
 mod pipe;
 mod problem;
+mod request_id;
 mod serve;
 mod takeover;
 mod upgrade;
@@ -31,6 +32,7 @@ pub use credentials::{HttpCredentials, TokenSources, credentials, credentials_fr
 pub use origin::{Cookies, LiveOrigins, OriginPolicy};
 pub use pipe::{PipeIo, pipe};
 pub use problem::Problem;
+pub use request_id::request_id;
 pub use serve::{ServeConfig, serve};
 pub use takeover::{Takeover, response_head};
 pub use upgrade::upgraded;

@@ -59,7 +59,7 @@ pub enum Cookies {
 
 const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static(
     "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, X-API-Key, X-EventSource-Event, \
-     X-Request-Id, X-Requested-With",
+     X-Request-Id, X-Requested-With, ce-dataschema, ce-id, ce-source, ce-specversion, ce-subject, ce-time, ce-type",
 );
 const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static("Retry-After, X-Connection-Id, X-Request-Id");
 /// How long a browser may remember a preflight, in seconds.

@@ -16,6 +16,7 @@ async fn each_path_has_its_front() {
     for (path, status, kind) in cases {
         let answer = get(server.http, path).await;
         assert_eq!((answer.status, answer.header("content-type")), (status, Some(kind)), "{path}");
+        assert!(answer.header("x-request-id").is_some() || path == "/sse", "{path}");
     }
     for path in ["/cometd", "/mqtt"] {
         let answer = get(server.http, path).await;

@@ -80,14 +80,17 @@ fn mode(headers: &HeaderMap) -> Result<Mode, Error> {
         "application/cloudevents+json" => Ok(Mode::Structured),
         "application/cloudevents-batch+json" => Ok(Mode::Batched),
         // Another structured format would be taken for the data of a binary event without attributes.
-        other if !other.starts_with("application/cloudevents") && headers.contains_key("ce-specversion") => {
-            Ok(Mode::Binary)
-        }
+        other if !other.starts_with("application/cloudevents") && is_binary(headers) => Ok(Mode::Binary),
         _ => Err(Error::MediaType(
             text.into_owned(),
             "application/cloudevents+json, application/cloudevents-batch+json, or ce- headers",
         )),
     }
+}
+
+/// One attribute is enough to tell that an event was meant; what it lacks is then said as such.
+fn is_binary(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with("ce-"))
 }
 
 /// The handshake of CloudEvents' webhooks: whoever asks may deliver, at the rate it asks for (HTTP 1.1 Web Hooks for Event
@@ -124,6 +127,7 @@ mod tests {
         assert_eq!(mode(&headers(&[batched, version])).unwrap(), Mode::Batched);
         assert_eq!(mode(&headers(&[json, version])).unwrap(), Mode::Binary);
         assert_eq!(mode(&headers(&[version])).unwrap(), Mode::Binary);
+        assert_eq!(mode(&headers(&[json, ("ce-id", "1")])).unwrap(), Mode::Binary);
         for unclear in [vec![], vec![json], vec![("content-type", "application/cloudevents+avro"), version]] {
             assert!(mode(&headers(&unclear)).is_err(), "{unclear:?}");
         }

@@ -1,5 +1,6 @@
 //! `POST /v1/publish` with JSON: one item, or an array of them.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use base64::Engine;
@@ -60,16 +61,25 @@ pub(crate) struct Results {
 
 /// Publishes the item, or the array of items, in `body`. A bad item harms only itself; a single one is an error of the
 /// whole request.
-pub(crate) fn publish_items(shared: &Shared, principal: &Principal, body: &Bytes) -> Result<Results, Error> {
+///
+/// `key` is the request's own idempotency key: it stands for that of a single item, and with its place for that of each
+/// item of an array, where the item has none.
+pub(crate) fn publish_items(
+    shared: &Shared,
+    principal: &Principal,
+    key: Option<&str>,
+    body: &Bytes,
+) -> Result<Results, Error> {
     let is_array = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
     let max = shared.config.max_batch;
     let mut batch = Batch::default();
     if is_array {
-        for item in parse_array(body, max)? {
-            batch.take(shared, || publish_item(shared, principal, item.get().as_bytes(), body));
+        for (place, item) in parse_array(body, max)?.into_iter().enumerate() {
+            let key = key.map(|key| key_at(key, place));
+            batch.take(shared, || publish_item(shared, principal, item.get().as_bytes(), body, key));
         }
     } else {
-        match publish_item(shared, principal, body, body)? {
+        match publish_item(shared, principal, body, body, key.map(Cow::Borrowed))? {
             Answer::One(json) => return Ok(Results { json }),
             Answer::Several(answers) => batch.add(shared, answers),
         }
@@ -78,8 +88,13 @@ pub(crate) fn publish_items(shared: &Shared, principal: &Principal, body: &Bytes
 }
 
 /// Publishes one line of a stream; the answer is one line of JSON too.
-pub(crate) fn publish_line(shared: &Shared, principal: &Principal, line: &Bytes) -> Vec<u8> {
-    match publish_item(shared, principal, line, line) {
+pub(crate) fn publish_line(
+    shared: &Shared,
+    principal: &Principal,
+    key: Option<Cow<'_, str>>,
+    line: &Bytes,
+) -> Vec<u8> {
+    match publish_item(shared, principal, line, line, key) {
         Ok(Answer::One(json)) => json,
         Ok(Answer::Several(answers)) => {
             let mut batch = Batch::default();
@@ -91,6 +106,11 @@ pub(crate) fn publish_line(shared: &Shared, principal: &Principal, line: &Bytes)
             error_json(error)
         }
     }
+}
+
+/// The key of the item at a place, under that of its request. No client's key holds a NUL.
+pub(crate) fn key_at(key: &str, place: usize) -> Cow<'static, str> {
+    Cow::Owned(format!("{key}\0{place}"))
 }
 
 /// What one item was answered with.
@@ -154,7 +174,13 @@ fn error_json(error: Error) -> Vec<u8> {
     format!("{{\"error\":{}}}", Problem::from(error).to_json()).into_bytes()
 }
 
-fn publish_item(shared: &Shared, principal: &Principal, text: &[u8], body: &Bytes) -> Result<Answer, Error> {
+fn publish_item<'a>(
+    shared: &Shared,
+    principal: &Principal,
+    text: &'a [u8],
+    body: &Bytes,
+    default_key: Option<Cow<'a, str>>,
+) -> Result<Answer, Error> {
     let item = parse_item(text)?;
     let payload = payload(&item, body)?;
     let default_type = match &item {
@@ -163,7 +189,7 @@ fn publish_item(shared: &Shared, principal: &Principal, text: &[u8], body: &Byte
         _ => ContentType::BYTES,
     };
     let event = item.event.map(|name| event(name.0)).transpose()?;
-    let key = item.key.map(|key| idempotency_key(key.0)).transpose()?;
+    let key = item.key.map(|key| idempotency_key(key.0)).transpose()?.or(default_key);
     let ttl = item.ttl.map(ttl).transpose()?;
     let exclude = item.exclude.map(|id| exclude(&id)).transpose()?;
     let content_type = match item.content_type {

@@ -10,13 +10,19 @@ use http_body::{Body as HttpBody, Frame};
 use http_edge::{Body, BodyError, BoxError, DEFAULT_BODY_STALL, Problem};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::items::publish_line;
+use super::items::{key_at, publish_line};
 use crate::error::Error;
 use crate::front::Shared;
 
 /// The results of a body that is still being sent: one line for each line. The request body is read no faster than the
 /// results are; a line longer than `max_request_bytes`, or a silent client, ends the answer with an error line.
-pub(crate) fn publish_lines<B>(shared: Arc<Shared>, principal: Principal, body: B) -> Body
+/// `key` is the request's own idempotency key; with a line's number it stands for that of an item without one.
+pub(crate) fn publish_lines<B>(
+    shared: Arc<Shared>,
+    principal: Principal,
+    key: Option<String>,
+    body: B,
+) -> Body
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -24,6 +30,8 @@ where
     Body::stream(Lines {
         shared,
         principal,
+        key,
+        number: 0,
         body: Some(Box::pin(body)),
         line: BytesMut::new(),
         scanned: 0,
@@ -35,6 +43,9 @@ where
 struct Lines<B> {
     shared: Arc<Shared>,
     principal: Principal,
+    key: Option<String>,
+    /// Items so far.
+    number: usize,
     /// Until it ends or fails.
     body: Option<Pin<Box<B>>>,
     /// What came and is not yet a whole line.
@@ -71,8 +82,15 @@ where
         if line.iter().all(u8::is_ascii_whitespace) {
             return;
         }
+        let key = self.key.as_deref().map(|key| key_at(key, self.number));
+        self.number += 1;
         // The line is a slice of what is being read into, so its payload counts as part of something larger.
-        out.extend_from_slice(&publish_line(&self.shared, &self.principal, &Bytes::copy_from_slice(line)));
+        out.extend_from_slice(&publish_line(
+            &self.shared,
+            &self.principal,
+            key,
+            &Bytes::copy_from_slice(line),
+        ));
         out.push(b'\n');
     }
 

@@ -47,9 +47,7 @@ impl<'a> Options<'a> {
         if let Some(name) = text_header(headers, "x-eventsource-event")? {
             options.event = Some(event(name.into())?);
         }
-        if let Some(key) = text_header(headers, "idempotency-key")? {
-            options.key = Some(idempotency_key(key.into())?);
-        }
+        options.key = key_of(headers)?;
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             match &*name {
                 "ttl" => {
@@ -65,6 +63,21 @@ impl<'a> Options<'a> {
             }
         }
         Ok((options, channel))
+    }
+}
+
+/// The request's idempotency key.
+pub(crate) fn key_of(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Error> {
+    text_header(headers, "idempotency-key")?.map(|key| idempotency_key(key.into())).transpose()
+}
+
+/// Refuses parameters where there are none to give.
+pub(crate) fn no_parameters(query: Option<&str>) -> Result<(), Error> {
+    match form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+        .find(|(name, _)| name != "access_token")
+    {
+        Some((name, _)) => Err(invalid(&name, "unknown; this resource has no parameters")),
+        None => Ok(()),
     }
 }
 

@@ -1,0 +1,275 @@
+//! `/v1/connections`: the clients that are attached now, to list, to send to, to close, and to subscribe by force.
+
+use std::sync::Arc;
+
+use broker_core::{Action, Channel, Close, Connection, Filter, Peer, Principal, Publish, SubscriberKey};
+use bytes::Bytes;
+use envelope::{timestamp, write_string};
+use http::StatusCode;
+use http::request::Parts;
+use http_edge::{Body, Response, connection_id, parse_connection_id};
+
+use crate::error::Error;
+use crate::front::Shared;
+use crate::history::limit;
+use crate::json::{write_optional, write_strings};
+use crate::name;
+use crate::presence::read_cursor;
+use crate::publish::{Options, content_type, invalid};
+use crate::stats::Counters;
+
+/// The channel of a direct message whose sender names none.
+const DEFAULT_CHANNEL: &str = "direct";
+
+/// Longest `?reason=` in bytes; a WebSocket's close frame takes 123.
+const MAX_REASON_BYTES: usize = 120;
+
+/// Connections looked at before other tasks get their turn.
+const TURN: usize = 1_000;
+
+/// Who may look at and close connections whatever they are subscribed to: who may manage every channel.
+fn may_manage_all(principal: &Principal) -> Result<(), Error> {
+    let all = name::filter("**")?;
+    if principal.allows_filter(Action::Manage, &all) {
+        return Ok(());
+    }
+    Err(Error::Forbidden { action: "manage connections on", name: all.to_string() })
+}
+
+/// An attached client. What is no id names nobody, like the id of a connection that is gone.
+fn find(shared: &Shared, id: &str) -> Result<(SubscriberKey, Arc<dyn Connection>, Peer), Error> {
+    let key = parse_connection_id(id).ok_or(Error::Gone)?;
+    let connection = shared.broker.connection(key).ok_or(Error::Gone)?;
+    let peer = connection.peer().ok_or(Error::Gone)?;
+    Ok((key, connection, peer))
+}
+
+/// A page of connections in an order that lasts as long as they stay.
+pub(crate) async fn list(
+    shared: &Shared,
+    principal: &Principal,
+    query: Option<&str>,
+) -> Result<Vec<u8>, Error> {
+    let (mut user, mut channel, mut cursor) = (None, None, None);
+    let mut page = 100.min(shared.config.max_page);
+    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        match &*name {
+            "user" => user = Some(value.into_owned()),
+            "channel" => channel = Some(name::channel(&value)?),
+            "cursor" => cursor = Some(read_cursor(&value)?),
+            "limit" => page = limit(&value, shared.config.max_page)?,
+            "access_token" => {}
+            other => return Err(invalid(other, "unknown; known are user, channel, cursor, limit")),
+        }
+    }
+    match &channel {
+        Some(channel) if principal.allows(Action::Manage, channel) => {}
+        _ => may_manage_all(principal)?,
+    }
+
+    let mut out = b"{\"connections\":[".to_vec();
+    let (mut shown, mut last, mut more) = (0, None, false);
+    let mut walk = Walk::new(shared, channel.as_ref(), cursor);
+    'pages: loop {
+        let some = walk.next(shared);
+        if some.is_empty() {
+            break;
+        }
+        for (key, connection) in some {
+            let Some(peer) = connection.peer() else { continue };
+            if user.is_some() && peer.principal.user() != user.as_deref() {
+                continue;
+            }
+            if shown == page {
+                more = true;
+                break 'pages;
+            }
+            if shown > 0 {
+                out.push(b',');
+            }
+            write(key, &peer, &*connection, &mut out);
+            shown += 1;
+            last = Some(key);
+        }
+        tokio::task::yield_now().await;
+    }
+    out.extend_from_slice(b"],\"next\":");
+    write_optional(last.filter(|_| more).map(connection_id).as_deref(), &mut out);
+    out.push(b'}');
+    Ok(out)
+}
+
+/// Goes over all connections, or over those on one channel, a turn at a time.
+enum Walk {
+    All { after: Option<SubscriberKey>, done: bool },
+    Channel(std::vec::IntoIter<SubscriberKey>),
+}
+
+impl Walk {
+    fn new(shared: &Shared, channel: Option<&Channel>, after: Option<SubscriberKey>) -> Self {
+        let Some(channel) = channel else { return Walk::All { after, done: false } };
+        let mut keys = shared.broker.subscribers_of(channel);
+        keys.retain(|key| after.is_none_or(|after| *key > after));
+        Walk::Channel(keys.into_iter())
+    }
+
+    /// Empty at the end only.
+    fn next(&mut self, shared: &Shared) -> Vec<(SubscriberKey, Arc<dyn Connection>)> {
+        match self {
+            Walk::All { done: true, .. } => Vec::new(),
+            Walk::All { after, done } => {
+                let page = shared.broker.connections(*after, TURN);
+                *done = page.len() < TURN;
+                *after = page.last().map(|(key, _)| *key);
+                page
+            }
+            Walk::Channel(keys) => {
+                let known = |key| shared.broker.connection(key).map(|connection| (key, connection));
+                keys.filter_map(known).take(TURN).collect()
+            }
+        }
+    }
+}
+
+/// One connection; 410 if it is gone.
+pub(crate) fn one(shared: &Shared, principal: &Principal, id: &str) -> Result<Vec<u8>, Error> {
+    may_manage_all(principal)?;
+    let (key, connection, peer) = find(shared, id)?;
+    let mut out = Vec::with_capacity(512);
+    write(key, &peer, &*connection, &mut out);
+    Ok(out)
+}
+
+fn write(key: SubscriberKey, peer: &Peer, connection: &dyn Connection, out: &mut Vec<u8>) {
+    let details = connection.details();
+    let queued = connection.queued();
+    let strings: [(&str, Option<&str>); 6] = [
+        ("{\"id\":", Some(&connection_id(key))),
+        (",\"user\":", peer.principal.user()),
+        (",\"protocol\":", Some(peer.protocol)),
+        (",\"transport\":", Some(peer.transport)),
+        (",\"connected_at\":", Some(&timestamp(peer.since_ms))),
+        (",\"last_active_at\":", Some(&timestamp(details.last_active_ms))),
+    ];
+    for (member, value) in strings {
+        out.extend_from_slice(member.as_bytes());
+        write_optional(value, out);
+    }
+    if let Some(client_id) = &details.client_id {
+        out.extend_from_slice(b",\"client_id\":");
+        write_string(client_id, out);
+    }
+    out.extend_from_slice(b",\"remote\":{\"ip\":");
+    write_optional(details.remote.map(|ip| ip.to_string()).as_deref(), out);
+    out.extend_from_slice(b",\"user_agent\":");
+    write_optional(details.user_agent.as_deref(), out);
+    out.extend_from_slice(b"},\"subscriptions\":");
+    write_strings(&details.subscriptions, out);
+    let rest = format!(
+        ",\"queue\":{{\"messages\":{},\"bytes\":{}}},\"dropped\":{}}}",
+        queued.messages, queued.bytes, details.dropped
+    );
+    out.extend_from_slice(rest.as_bytes());
+}
+
+/// Sends `body` to one client, on the channel that `?channel=` names. Answered once it has its place in the client's
+/// queue; never waits for the client.
+pub(crate) async fn send(
+    shared: &Shared,
+    principal: &Principal,
+    id: &str,
+    parts: &Parts,
+    body: Bytes,
+) -> Result<Vec<u8>, Error> {
+    let (options, channel) = Options::read_with_channel(parts.uri.query(), &parts.headers)?;
+    for (name, is_given) in [
+        ("retain", options.retain),
+        ("exclude", options.exclude.is_some()),
+        ("Idempotency-Key", options.key.is_some()),
+    ] {
+        if is_given {
+            return Err(invalid(name, "means nothing for a direct message"));
+        }
+    }
+    let channel = name::target(channel.as_deref().unwrap_or(DEFAULT_CHANNEL))?;
+    if !principal.allows(Action::Manage, &channel) {
+        return Err(Error::Forbidden { action: "send to connections on", name: channel.as_str().to_owned() });
+    }
+    let key = parse_connection_id(id).ok_or(Error::Gone)?;
+    let mut publish = Publish::new(channel, body);
+    if let Some(content_type) = content_type(&parts.headers)? {
+        publish = publish.content_type(content_type);
+    }
+    if let Some(event) = &options.event {
+        publish = publish.event(event);
+    }
+    if let Some(ttl) = options.ttl {
+        publish = publish.ttl(ttl);
+    }
+    let queued = shared.broker.send_to(key, publish).await?;
+    Counters::add(&shared.counters.direct_messages);
+    Ok(format!("{{\"queued_bytes\":{}}}", queued.bytes).into_bytes())
+}
+
+/// Closes a connection in its protocol's terms.
+pub(crate) fn close(
+    shared: &Shared,
+    principal: &Principal,
+    id: &str,
+    query: Option<&str>,
+) -> Result<Response, Error> {
+    let mut reason = None;
+    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        match &*name {
+            "reason" if value.len() > MAX_REASON_BYTES => {
+                return Err(invalid("reason", format!("longer than {MAX_REASON_BYTES} bytes")));
+            }
+            "reason" if value.chars().any(char::is_control) => {
+                return Err(invalid("reason", "holds a control character"));
+            }
+            "reason" => reason = Some(value.into_owned()).filter(|reason| !reason.is_empty()),
+            "access_token" => {}
+            other => return Err(invalid(other, "unknown; known is reason")),
+        }
+    }
+    may_manage_all(principal)?;
+    let (_, connection, _) = find(shared, id)?;
+    connection.close(&Close::Administrative(reason));
+    Counters::add(&shared.counters.closed_connections);
+    Ok(no_content())
+}
+
+/// What is done to a client's subscriptions.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Forced {
+    Subscribe,
+    Unsubscribe,
+}
+
+/// Subscribes a client that has not asked for it, or takes a subscription away.
+pub(crate) fn change_subscription(
+    shared: &Shared,
+    principal: &Principal,
+    id: &str,
+    filter: &str,
+    change: Forced,
+) -> Result<Response, Error> {
+    let filter: Filter = name::filter(filter)?;
+    if !principal.allows_filter(Action::Manage, &filter) {
+        return Err(Error::Forbidden { action: "manage subscriptions to", name: filter.to_string() });
+    }
+    let (_, connection, _) = find(shared, id)?;
+    match change {
+        Forced::Subscribe => _ = connection.subscribe(&filter)?,
+        Forced::Unsubscribe if connection.unsubscribe(&filter) => {}
+        Forced::Unsubscribe => return Err(Error::NotSubscribed(filter.to_string())),
+    }
+    Counters::add(&shared.counters.forced_subscriptions);
+    Ok(no_content())
+}
+
+fn no_content() -> Response {
+    let mut response = http::Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}

@@ -1,0 +1,98 @@
+//! `GET /v1/presence/{channel…}`: who is subscribed to a channel, by its name, a wildcard or in a group.
+
+use std::collections::HashSet;
+
+use broker_core::{Action, Peer, Principal, SubscriberKey};
+use envelope::{timestamp, write_string};
+use http_edge::{connection_id, parse_connection_id};
+
+use crate::error::Error;
+use crate::front::Shared;
+use crate::history::limit;
+use crate::json::write_optional;
+use crate::name;
+use crate::publish::{flag, invalid};
+
+/// Subscribers looked at before other tasks get their turn.
+const TURN: usize = 1_000;
+
+/// Numbers of all, and the members of one page, in an order that lasts as long as they stay.
+pub(crate) async fn answer(
+    shared: &Shared,
+    principal: &Principal,
+    channel: &str,
+    query: Option<&str>,
+) -> Result<Vec<u8>, Error> {
+    let (mut only_stats, mut cursor, mut page) = (false, None, shared.config.max_page);
+    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        match &*name {
+            "stats" => only_stats = flag("stats", &value)?,
+            "cursor" => cursor = Some(read_cursor(&value)?),
+            "limit" => page = limit(&value, shared.config.max_page)?,
+            "access_token" => {}
+            other => return Err(invalid(other, "unknown; known are stats, cursor, limit")),
+        }
+    }
+    let channel = name::channel(channel)?;
+    if !principal.allows(Action::Presence, &channel) {
+        return Err(Error::Forbidden { action: "see who is on", name: channel.as_str().to_owned() });
+    }
+
+    let (mut connections, mut users) = (0_u64, HashSet::<String>::new());
+    let (mut members, mut shown, mut last, mut more) = (Vec::new(), 0, None, false);
+    for (number, key) in shared.broker.subscribers_of(&channel).into_iter().enumerate() {
+        if number % TURN == TURN - 1 {
+            tokio::task::yield_now().await;
+        }
+        // In-process subscribers are no connections, and nobody is there where a session waits for its client.
+        let Some(peer) = shared.broker.connection(key).and_then(|connection| connection.peer()) else {
+            continue;
+        };
+        connections += 1;
+        if let Some(user) = peer.principal.user()
+            && !users.contains(user)
+        {
+            users.insert(user.to_owned());
+        }
+        if only_stats || cursor.is_some_and(|cursor| key <= cursor) {
+            continue;
+        }
+        if shown == page {
+            more = true;
+            continue;
+        }
+        if shown > 0 {
+            members.push(b',');
+        }
+        write_member(key, &peer, &mut members);
+        shown += 1;
+        last = Some(key);
+    }
+
+    let mut out = format!("{{\"connections\":{connections},\"users\":{}", users.len()).into_bytes();
+    if !only_stats {
+        out.extend_from_slice(b",\"members\":[");
+        out.extend_from_slice(&members);
+        out.extend_from_slice(b"],\"next\":");
+        write_optional(last.filter(|_| more).map(connection_id).as_deref(), &mut out);
+    }
+    out.push(b'}');
+    Ok(out)
+}
+
+/// Where a page goes on: behind the last connection of the page before, even if that one has left.
+pub(crate) fn read_cursor(value: &str) -> Result<SubscriberKey, Error> {
+    parse_connection_id(value).ok_or_else(|| invalid("cursor", "not the `next` of another page"))
+}
+
+fn write_member(key: SubscriberKey, peer: &Peer, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"connection\":");
+    write_string(&connection_id(key), out);
+    out.extend_from_slice(b",\"user\":");
+    write_optional(peer.principal.user(), out);
+    out.extend_from_slice(b",\"protocol\":");
+    write_string(peer.protocol, out);
+    out.extend_from_slice(b",\"since\":");
+    write_string(&timestamp(peer.since_ms), out);
+    out.push(b'}');
+}
