@@ -13,7 +13,7 @@ use crate::{Config, page};
 ///
 /// | path | front |
 /// | --- | --- |
-/// | `/cometd` and below | Bayeux |
+/// | `/cometd` and below (`bayeux.mount`) | Bayeux |
 /// | `/mqtt` | MQTT over WebSocket |
 /// | `/sse` and below | Server-Sent Events |
 /// | `/v1/…`, `/healthz`, `/readyz`, `/metrics` | the HTTP API |
@@ -76,7 +76,7 @@ impl Fronts {
             #[cfg(feature = "http")]
             "v1" | "healthz" | "readyz" | "metrics" => self.api.handle(request).await,
             #[cfg(feature = "bayeux")]
-            "cometd" => self.bayeux.handle(request).await,
+            _ if self.bayeux.serves(request.uri().path()) => self.bayeux.handle(request).await,
             #[cfg(feature = "mqtt")]
             "mqtt" => self.mqtt.handle(request).await,
             #[cfg(feature = "sse")]

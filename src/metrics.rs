@@ -51,6 +51,13 @@ pub(crate) fn of_bayeux(front: &front_bayeux::Front) -> Arc<dyn MetricSource> {
                 "Messages to services that no handler took",
                 stats.unhandled_services,
             ),
+            counter("bayeux_late_services", "Handlers of services that took too long", stats.late_services),
+            gauge(
+                "bayeux_last_sweep_microseconds",
+                "How long the last look for expired Bayeux sessions took",
+                stats.last_sweep_us,
+            ),
+            gauge("bayeux_longest_sweep_microseconds", "The longest of these looks", stats.longest_sweep_us),
         ]);
     })
 }

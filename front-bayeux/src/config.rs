@@ -52,6 +52,38 @@ impl Default for Timing {
     }
 }
 
+/// What one transport does differently: CometD's options with the prefix `ws.`, `long-polling.json.` or
+/// `callback-polling.`. What is `None` is as in [`Config`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TransportOptions {
+    /// As [`Timing::timeout`].
+    pub timeout: Option<Duration>,
+    /// As [`Timing::interval`].
+    pub interval: Option<Duration>,
+    /// As [`Timing::max_interval`].
+    pub max_interval: Option<Duration>,
+    /// As [`Config::max_processing`].
+    pub max_processing: Option<Duration>,
+    /// As [`Config::max_lazy_timeout`].
+    pub max_lazy_timeout: Option<Duration>,
+    /// As [`Config::meta_connect_deliver_only`].
+    pub meta_connect_deliver_only: Option<bool>,
+}
+
+/// What becomes of a message for a session whose queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueFull {
+    /// The session ends; its next connect is told so and advised to shake hands.
+    Disconnect,
+    /// The new message is dropped.
+    DropNewest,
+    /// The oldest ones make room.
+    DropOldest,
+    /// All that wait are dropped. On a socket, where each frame may already be on its way, as
+    /// [`QueueFull::DropOldest`].
+    Clear,
+}
+
 /// The cookie that binds a browser's sessions to it (`browserCookie*`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrowserCookie {
@@ -91,6 +123,21 @@ impl Default for BrowserCookie {
 /// What concerns WebSocket only (`ws.*`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebSocketConfig {
+    /// As [`Timing::timeout`], for WebSocket alone (`ws.timeout`); default as there.
+    pub timeout: Option<Duration>,
+    /// As [`Timing::interval`] (`ws.interval`); default as there.
+    pub interval: Option<Duration>,
+    /// As [`Timing::max_interval`] (`ws.maxInterval`); default as there.
+    pub max_interval: Option<Duration>,
+    /// As [`Config::max_processing`] (`ws.maxProcessing`); default as there.
+    pub max_processing: Option<Duration>,
+    /// As [`Config::max_lazy_timeout`] (`ws.maxLazyTimeout`); default as there.
+    pub max_lazy_timeout: Option<Duration>,
+    /// As [`Config::meta_connect_deliver_only`] (`ws.metaConnectDeliverOnly`); default as there.
+    pub meta_connect_deliver_only: Option<bool>,
+    /// How often a ping goes to a client from which nothing was read, for proxies that cut silent
+    /// connections (faye's `ping`); default never.
+    pub ping_interval: Option<Duration>,
     /// Closes a socket on which nothing was read for so long (`ws.idleTimeout`); default 300 s, zero
     /// means never.
     pub idle_timeout: Duration,
@@ -114,6 +161,13 @@ pub struct WebSocketConfig {
 impl Default for WebSocketConfig {
     fn default() -> Self {
         Self {
+            timeout: None,
+            interval: None,
+            max_interval: None,
+            max_processing: None,
+            max_lazy_timeout: None,
+            meta_connect_deliver_only: None,
+            ping_interval: None,
             idle_timeout: Duration::from_secs(300),
             protocol: None,
             require_handshake_per_connection: false,
@@ -175,14 +229,15 @@ pub struct Lazy {
 /// The front's options.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// Paths below which the front answers, each of one segment; default `/cometd`. More of them let clients
+    /// of another server keep theirs (faye's `mount`).
+    pub mount: Vec<String>,
     /// Times for all transports (`timeout`, `interval`, `maxInterval`).
     pub timing: Timing,
-    /// Times for WebSocket if they differ (`ws.timeout` ...).
-    pub websocket_timing: Option<Timing>,
-    /// Times for long-polling if they differ (`long-polling.json.timeout` ...).
-    pub long_polling_timing: Option<Timing>,
-    /// Times for callback-polling if they differ (`callback-polling...`).
-    pub callback_polling_timing: Option<Timing>,
+    /// What long-polling does differently (`long-polling.json.*`); default nothing.
+    pub long_polling: TransportOptions,
+    /// What callback-polling does differently (`callback-polling.*`); default nothing.
+    pub callback_polling: TransportOptions,
     /// Longest hold that a client may ask for in its connect's advice; default 10 min.
     pub max_client_timeout: Duration,
     /// Ends a session whose held connect is overdue by this much (`maxProcessing`); default never.
@@ -199,8 +254,11 @@ pub struct Config {
     /// for acknowledging sessions and callback-polling.
     pub meta_connect_deliver_only: bool,
     /// Whether a publisher gets its own messages if it is subscribed (`broadcastToPublisher`); default
-    /// true.
+    /// true. A session may differ: [`Front::set_broadcast_to_publisher`](crate::Front::set_broadcast_to_publisher).
     pub broadcast_to_publisher: bool,
+    /// Channels whose publishers never get their own messages (`ServerChannel.broadcastToPublisher`);
+    /// default none.
+    pub not_to_publisher: Vec<Filter>,
     /// Whether a handshake reply tells `maxInterval`, so that clients reconnect by handshake later
     /// (`handshakeReconnect`); default false.
     pub handshake_reconnect: bool,
@@ -228,11 +286,14 @@ pub struct Config {
     /// How long the other sessions of a browser wait between connects (`multiSessionInterval`);
     /// default 2 s. Zero refuses them.
     pub multi_session_interval: Duration,
-    /// Messages a session may have waiting (`maxQueue`); default 10,000. Beyond it the session ends, and
-    /// its next connect is told so.
+    /// Messages a session may have waiting (`maxQueue`); default 10,000. Beyond it
+    /// [`queue_full`](Self::queue_full) says what happens.
     pub max_queue_messages: usize,
     /// Their bytes; default 4 MiB. One message of any size always fits.
     pub max_queue_bytes: usize,
+    /// What happens then (CometD's queue listener); default the session ends. A
+    /// [`Listener`](crate::Listener) may decide otherwise for a session.
+    pub queue_full: QueueFull,
     /// Largest request, in bytes (`maxMessageSize`); default 16 MiB. Beyond it: 413.
     pub max_request_bytes: usize,
     /// Messages in one request; default 10,000. Beyond it: 413, or close code 1009.
@@ -241,6 +302,10 @@ pub struct Config {
     pub max_depth: usize,
     /// Subscriptions of one session; default 10,000.
     pub max_subscriptions: usize,
+    /// Channels per second that one session may bring into being by publishing or subscribing; default
+    /// 1,000, and ten seconds' worth at once. Beyond it: `403:too_many_new_channels:...`. Zero means any
+    /// number, and spares each publish a look whether its channel exists.
+    pub max_new_channels_per_second: u32,
     /// Sessions in all; default 1,000,000.
     pub max_sessions: usize,
     /// Sessions from one address; default 100,000, as many may share one behind a proxy.
@@ -252,6 +317,13 @@ pub struct Config {
     /// Whether a message to `/service/...` without a handler fails (`service_unhandled = "error"`);
     /// default false.
     pub refuse_unhandled_services: bool,
+    /// How long a service's handler may take; default 30 s. Then the client gets `successful:false` with
+    /// `data` `"timeout"`.
+    pub service_timeout: Duration,
+    /// Calls to services that may wait for their handlers, in all; default 10,000. Beyond it: `429::busy`.
+    pub max_service_calls: usize,
+    /// The same for one session; default 100.
+    pub max_service_calls_per_session: usize,
     /// WebSocket's own options.
     pub websocket: WebSocketConfig,
     /// What events carry.
@@ -263,10 +335,10 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            mount: vec!["/cometd".to_owned()],
             timing: Timing::default(),
-            websocket_timing: None,
-            long_polling_timing: None,
-            callback_polling_timing: None,
+            long_polling: TransportOptions::default(),
+            callback_polling: TransportOptions::default(),
             max_client_timeout: Duration::from_secs(600),
             max_processing: None,
             max_lazy_timeout: Duration::from_secs(5),
@@ -275,6 +347,7 @@ impl Default for Config {
             transports: vec![Transport::WebSocket, Transport::LongPolling, Transport::CallbackPolling],
             meta_connect_deliver_only: false,
             broadcast_to_publisher: true,
+            not_to_publisher: Vec::new(),
             handshake_reconnect: false,
             deliver_during_handshake: false,
             retained: true,
@@ -288,15 +361,20 @@ impl Default for Config {
             multi_session_interval: Duration::from_secs(2),
             max_queue_messages: 10_000,
             max_queue_bytes: 4 * 1024 * 1024,
+            queue_full: QueueFull::Disconnect,
             max_request_bytes: 16 * 1024 * 1024,
             max_batch_messages: 10_000,
             max_depth: 512,
             max_subscriptions: 10_000,
+            max_new_channels_per_second: 1000,
             max_sessions: 1_000_000,
             max_sessions_per_address: 100_000,
             origins: OriginPolicy::Any,
             token_sources: http_edge::TokenSources::default(),
             refuse_unhandled_services: false,
+            service_timeout: Duration::from_secs(30),
+            max_service_calls: 10_000,
+            max_service_calls_per_session: 100,
             websocket: WebSocketConfig::default(),
             events: EventOptions::default(),
             extensions: Extensions::default(),
@@ -305,13 +383,35 @@ impl Default for Config {
 }
 
 impl Config {
+    /// What a transport does differently.
+    pub fn narrowed(&self, transport: Transport) -> TransportOptions {
+        let socket = &self.websocket;
+        match transport {
+            Transport::WebSocket => TransportOptions {
+                timeout: socket.timeout,
+                interval: socket.interval,
+                max_interval: socket.max_interval,
+                max_processing: socket.max_processing,
+                max_lazy_timeout: socket.max_lazy_timeout,
+                meta_connect_deliver_only: socket.meta_connect_deliver_only,
+            },
+            Transport::LongPolling => self.long_polling,
+            Transport::CallbackPolling => self.callback_polling,
+        }
+    }
+
     /// The times that hold for a transport.
     pub fn timing_for(&self, transport: Transport) -> Timing {
-        let own = match transport {
-            Transport::WebSocket => self.websocket_timing,
-            Transport::LongPolling => self.long_polling_timing,
-            Transport::CallbackPolling => self.callback_polling_timing,
-        };
-        own.unwrap_or(self.timing)
+        let own = self.narrowed(transport);
+        Timing {
+            timeout: own.timeout.unwrap_or(self.timing.timeout),
+            interval: own.interval.unwrap_or(self.timing.interval),
+            max_interval: own.max_interval.unwrap_or(self.timing.max_interval),
+        }
+    }
+
+    /// Longest delay of lazy messages over a transport.
+    pub fn max_lazy_timeout_for(&self, transport: Transport) -> Duration {
+        self.narrowed(transport).max_lazy_timeout.unwrap_or(self.max_lazy_timeout)
     }
 }

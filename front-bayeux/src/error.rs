@@ -55,7 +55,8 @@ pub(crate) enum Fault {
         max: usize,
     },
     ServiceUnhandled,
-    ServiceFailed(Cow<'static, str>),
+    /// In words of the embedding service's own.
+    Refused(Cow<'static, str>),
     MultipleClients,
     Busy,
     /// The principal's rate is used up; it may go on after these milliseconds.
@@ -105,7 +106,7 @@ impl Fault {
             Fault::MessageDeleted => "404::message_deleted",
             Fault::MessageTooLarge { max } => return format!("413:{max}:message_too_large").into(),
             Fault::ServiceUnhandled => "404::service_unhandled",
-            Fault::ServiceFailed(error) => return error.clone(),
+            Fault::Refused(error) => return error.clone(),
             Fault::MultipleClients => "429::multiple_clients",
             Fault::Busy => "429::busy",
             Fault::RateLimited { retry_after_ms } => {

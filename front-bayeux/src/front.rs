@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use broker_core::{Authenticator, Broker, Outbox, Principal};
@@ -11,6 +11,7 @@ use dashmap::DashMap;
 use http_edge::{BoxError, Response};
 use parking_lot::RwLock;
 
+use crate::bucket::Bucket;
 use crate::codec::id::ClientId;
 use crate::codec::object::Object;
 use crate::config::Config;
@@ -18,7 +19,7 @@ use crate::dispatch::session_options;
 use crate::listener::{Closed, Listener};
 use crate::mailbox::{Common, Encodings};
 use crate::policy::{ByRights, Policy};
-use crate::protocol::End;
+use crate::protocol::{End, SessionTiming};
 use crate::registry::{Member, Registry};
 use crate::service::{ServiceReply, ServiceRequest, Services};
 use crate::stats::{Counters, Stats};
@@ -44,10 +45,11 @@ pub(crate) struct Shared {
     pub(crate) common: Arc<Common>,
     pub(crate) registry: Registry,
     pub(crate) services: Services,
+    /// Channels that publishers without a session bring into being.
+    pub(crate) anonymous_channels: Bucket,
     /// JSON text of the transports in order of liking.
     pub(crate) connection_types: String,
     pub(crate) socket_numbers: AtomicU64,
-    listener: RwLock<Option<Arc<dyn Listener>>>,
     /// Outboxes of open sockets, to wake their tasks at the end.
     pub(crate) sockets: DashMap<u64, Arc<Outbox>>,
     closing: AtomicBool,
@@ -71,17 +73,25 @@ impl Front {
         let encodings = Encodings::register(&broker);
         let options = Arc::new(session_options(&config));
         let common =
-            Common { config, options, encodings, counters: Counters::default(), started: Instant::now() };
+            Common {
+                config,
+                options,
+                encodings,
+                counters: Counters::default(),
+                started: Instant::now(),
+                service_calls: AtomicUsize::new(0),
+                listener: RwLock::default(),
+            };
         let shared = Arc::new(Shared {
             broker,
             policy: Arc::new(policy),
             common: Arc::new(common),
             registry: Registry::default(),
             services: Services::default(),
+            anonymous_channels: Bucket::default(),
             connection_types,
             socket_numbers: AtomicU64::new(0),
             closing: AtomicBool::new(false),
-            listener: RwLock::new(None),
             sockets: DashMap::new(),
             stopped: AtomicBool::new(false),
         });
@@ -154,9 +164,32 @@ impl Front {
         self.shared().registry.find(client).map(|member| member.principal.clone())
     }
 
+    /// Whether a request with this path is the front's: below one of [`Config::mount`].
+    pub fn serves(&self, path: &str) -> bool {
+        let first = path.split('/').nth(1).unwrap_or_default();
+        self.shared().config().mount.iter().any(|mount| mount.trim_matches('/') == first)
+    }
+
+    /// Gives one session times of its own, e.g. a longer life for a client that sleeps a lot. False if there is no
+    /// such session.
+    pub fn set_timing(&self, client: &ClientId, timing: SessionTiming) -> bool {
+        let member = self.shared().registry.find(client);
+        let set = |member: &Arc<Member>| {
+            member.mailbox.with(|state| state.session.set_timing(Instant::now(), timing));
+        };
+        member.as_ref().map(set).is_some()
+    }
+
+    /// Whether one session gets its own messages (`ServerSession.broadcastToPublisher`), whatever the configuration
+    /// says; channels that never do are not overruled. False if there is no such session.
+    pub fn set_broadcast_to_publisher(&self, client: &ClientId, on: bool) -> bool {
+        let member = self.shared().registry.find(client);
+        member.map(|member| member.echo.store(on, Ordering::Relaxed)).is_some()
+    }
+
     /// Sets what hears of sessions and messages; it replaces the one before.
     pub fn set_listener(&self, listener: impl Listener) {
-        *self.shared().listener.write() = Some(Arc::new(listener));
+        *self.shared().common.listener.write() = Some(Arc::new(listener));
     }
 
     /// What the front has counted so far.
@@ -197,15 +230,12 @@ impl Shared {
         self.stopped.load(Ordering::Relaxed)
     }
 
-    /// The listener, copied out so that no lock is held while it runs.
     pub(crate) fn listener(&self) -> Option<Arc<dyn Listener>> {
-        self.listener.read().clone()
+        self.common.listener()
     }
 
     pub(crate) fn tell(&self, what: impl FnOnce(&dyn Listener)) {
-        if let Some(listener) = self.listener() {
-            what(&*listener);
-        }
+        self.common.tell(what);
     }
 
     /// Ends a session and takes it out of the broker; one that the server ended is remembered for a

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::codec::channel::{self, Grammar};
 use crate::codec::message::{self, Bounds, parse_batch};
-use crate::config::{Config, Extensions, Timing, Transport};
+use crate::config::{Config, Extensions, Transport};
 use crate::dispatch::session_options;
 use crate::protocol::{ConnectRequest, ConnectStep, Delivered, End, Held, Push, Session, handshake};
 
@@ -33,9 +33,8 @@ pub fn messages(bytes: &[u8]) {
 /// must get every event once and in order, as long as the session lives.
 pub fn session(steps: &[u8]) {
     let config = Config { max_queue_messages: 50, ..Config::default() };
-    let timing = Timing::default();
     let mut now = Instant::now();
-    let mut session = Session::new(now, Arc::new(session_options(&config)), timing, Transport::LongPolling);
+    let mut session = Session::new(now, Arc::new(session_options(&config)), Transport::LongPolling);
     session.enable_ack();
     let (mut got, mut sent, mut acked, mut held) = (0_u32, 0_u32, 0_u64, None);
     for step in steps {
@@ -46,7 +45,7 @@ pub fn session(steps: &[u8]) {
                 let lazy = (step & 1 == 0).then_some(Duration::from_secs(1));
                 match session.handle_delivery(now, event, lazy, None) {
                     Delivered::Queued | Delivered::Due => sent += 1,
-                    Delivered::Overflow | Delivered::Ignored => {}
+                    Delivered::Full(_) | Delivered::Overflow | Delivered::Ignored => {}
                 }
                 None
             }
@@ -54,7 +53,6 @@ pub fn session(steps: &[u8]) {
                 let request = ConnectRequest {
                     id: None,
                     transport: if step & 1 == 0 { Transport::LongPolling } else { Transport::WebSocket },
-                    timing,
                     timeout: (step & 2 == 0).then_some(Duration::ZERO),
                     interval: None,
                     has_advice: step & 4 == 0,

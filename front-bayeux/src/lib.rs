@@ -35,6 +35,7 @@
 //! broker's rights), and what is behind `/service/**`.
 
 mod authorizers;
+mod bucket;
 mod codec;
 mod config;
 mod dispatch;
@@ -45,6 +46,7 @@ mod front;
 pub mod fuzzing;
 mod listener;
 mod mailbox;
+mod overlap;
 mod policy;
 mod protocol;
 mod registry;
@@ -60,11 +62,13 @@ pub use authorizers::{Authorizers, Operation, Verdict};
 pub use codec::channel::Grammar;
 pub use codec::id::ClientId;
 pub use config::{
-    Activity, BrowserCookie, Config, EventOptions, Extensions, Lazy, Timing, Transport, WebSocketConfig,
+    Activity, BrowserCookie, Config, EventOptions, Extensions, Lazy, QueueFull, Timing, Transport,
+    TransportOptions, WebSocketConfig,
 };
 pub use error::Denial;
 pub use front::Front;
-pub use listener::{Closed, Listener};
+pub use listener::{Closed, Incoming, Listener};
 pub use policy::{ByRights, HandshakeDenial, Handshaken, Policy};
+pub use protocol::SessionTiming;
 pub use service::{Handling, ServiceReply, ServiceRequest};
 pub use stats::Stats;

@@ -2,20 +2,23 @@
 //! have, and the wake-up of a held poll.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use broker_core::{
-    Action, Broker, Class, Deliver, Delivery, Encoding, Message, Outbox, Principal, Sink, unix_ms,
+    Action, Broker, Class, Deliver, Delivery, Encoding, Filter, Message, Outbox, Principal, Sink, unix_ms,
 };
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 use websocket::encode;
 
 use crate::codec::event::{self, Replay};
+use crate::codec::id::ClientId;
 use crate::codec::reply;
-use crate::config::Config;
+use crate::config::{Config, Lazy, QueueFull};
+use crate::listener::Listener;
+use crate::overlap::Overlap;
 use crate::protocol::{Delivered, End, Held, Options, Push, Session};
 use crate::replies;
 use crate::salvage;
@@ -50,16 +53,29 @@ impl Encodings {
 }
 
 /// What every mailbox needs of its front.
-#[derive(Debug)]
 pub(crate) struct Common {
     pub(crate) config: Config,
     pub(crate) options: Arc<Options>,
     pub(crate) encodings: Encodings,
     pub(crate) counters: Counters,
     pub(crate) started: Instant,
+    /// Calls to services that wait for their handlers.
+    pub(crate) service_calls: AtomicUsize,
+    pub(crate) listener: RwLock<Option<Arc<dyn Listener>>>,
 }
 
 impl Common {
+    /// The listener, copied out so that no lock is held while it runs.
+    pub(crate) fn listener(&self) -> Option<Arc<dyn Listener>> {
+        self.listener.read().clone()
+    }
+
+    pub(crate) fn tell(&self, what: impl FnOnce(&dyn Listener)) {
+        if let Some(listener) = self.listener() {
+            what(&*listener);
+        }
+    }
+
     fn object(&self, variant: Variant, delivery: &Delivery) -> Bytes {
         let encode = |message: &_| event::object(message, &self.config.events, variant.replay);
         delivery.encoded(variant.object, encode).clone()
@@ -102,16 +118,37 @@ pub(crate) struct Socket {
 
 /// What the mutex guards.
 pub(crate) struct State {
+    /// Whose session it is; none shook hands yet on a socket that was just opened.
+    id: Option<ClientId>,
     pub(crate) session: Session,
     pub(crate) socket: Option<Socket>,
     /// Whose denying rules are checked here, where the core could not be told in time.
     guard: Option<Principal>,
     replay_in_ext: bool,
+    /// While replays run.
+    overlap: Option<Box<Overlap>>,
 }
 
 impl State {
-    pub(crate) fn set_replay_in_ext(&mut self, on: bool) {
-        self.replay_in_ext = on;
+    /// A replay begins beside these subscriptions, its own among them.
+    pub(crate) fn begin_replay(&mut self, filters: Vec<Filter>) {
+        self.overlap.get_or_insert_default().begin(filters);
+    }
+
+    /// A subscription is about to be made.
+    pub(crate) fn expect(&mut self, filter: &Filter) {
+        if let Some(overlap) = &mut self.overlap {
+            overlap.expect(filter.clone());
+        }
+    }
+
+    pub(crate) fn end_replay(&mut self) {
+        self.overlap.take_if(|overlap| overlap.end());
+    }
+
+    /// Whether a message is new to the session, as far as replays are concerned.
+    fn admits(&mut self, message: &Message) -> bool {
+        self.overlap.as_mut().is_none_or(|overlap| overlap.admits(message))
     }
 
     /// Whether the session's socket is the connection `number`.
@@ -132,7 +169,8 @@ pub(crate) struct Mailbox {
 
 impl Mailbox {
     pub(crate) fn new(common: Arc<Common>, session: Session) -> Self {
-        let state = State { session, socket: None, guard: None, replay_in_ext: false };
+        let state =
+            State { id: None, session, socket: None, guard: None, replay_in_ext: false, overlap: None };
         let mailbox =
             Self { state: Mutex::new(state), woken: Notify::new(), wake_at_ms: AtomicU64::new(0), common };
         mailbox.with(|_| ());
@@ -140,8 +178,15 @@ impl Mailbox {
     }
 
     /// The session of a handshake takes the place of whatever was here.
-    pub(crate) fn begin(&self, session: Session, guard: Option<Principal>, replay_in_ext: bool) {
+    pub(crate) fn begin(
+        &self,
+        id: ClientId,
+        session: Session,
+        guard: Option<Principal>,
+        replay_in_ext: bool,
+    ) {
         self.with(|state| {
+            state.id = Some(id);
             state.session = session;
             state.guard = guard;
             state.replay_in_ext = replay_in_ext;
@@ -208,10 +253,23 @@ impl Mailbox {
         state.session.has_room() && socket_has_room
     }
 
-    /// An event as this session wants it; empty if Bayeux cannot express it.
-    pub(crate) fn object(&self, message: &Message) -> Bytes {
+    /// A message out of the log, unless the session has had it.
+    pub(crate) fn deliver_replayed(&self, now: Instant, message: &Message) {
         let replay = if self.state.lock().replay_in_ext { Replay::InExt } else { Replay::Plain };
-        event::object(message, &self.common.config.events, replay)
+        let object = event::object(message, &self.common.config.events, replay);
+        if object.is_empty() {
+            self.common.counters.inexpressible();
+            return;
+        }
+        let expires_at = message.remaining(unix_ms()).and_then(|left| now.checked_add(left));
+        let delivered = self.with(|state| {
+            if state.admits(message) {
+                state.session.handle_delivery(now, object, None, expires_at)
+            } else {
+                Delivered::Ignored
+            }
+        });
+        self.follow_up(now, delivered, expires_at);
     }
 
     /// Writes what is due: on the socket, or by waking the held poll.
@@ -232,10 +290,35 @@ impl Mailbox {
     /// An event for this session alone, whatever it is subscribed to.
     pub(crate) fn deliver_direct(&self, now: Instant, object: Bytes) {
         let delivered = self.with(|state| state.session.handle_delivery(now, object, None, None));
+        self.follow_up(now, delivered, None);
+    }
+
+    fn follow_up(&self, now: Instant, delivered: Delivered, expires_at: Option<Instant>) {
+        let delivered = match delivered {
+            Delivered::Full(object) => {
+                let decision = self.when_full();
+                self.with(|state| state.session.overflow(now, object, expires_at, decision))
+            }
+            delivered => delivered,
+        };
         match delivered {
-            Delivered::Due | Delivered::Overflow => self.write(now),
-            Delivered::Queued | Delivered::Ignored => {}
+            Delivered::Overflow => {
+                self.common.counters.overflowed();
+                self.write(now);
+                // The sweep takes its subscriptions away: the broker must not be called from here.
+                self.wake_at_ms.store(0, Ordering::Relaxed);
+            }
+            Delivered::Due => self.write(now),
+            Delivered::Queued | Delivered::Ignored | Delivered::Full(_) => {}
         }
+    }
+
+    /// What shall be done about a full queue. The listener is asked without the session's mutex.
+    fn when_full(&self) -> QueueFull {
+        let configured = self.common.config.queue_full;
+        let Some(listener) = self.common.listener() else { return configured };
+        let (id, (waiting, _)) = self.with(|state| (state.id, state.session.waiting()));
+        id.and_then(|id| listener.queue_full(&id, waiting)).unwrap_or(configured)
     }
 
     /// Binds the session to a socket; the one before, if any, carries nothing more.
@@ -301,15 +384,10 @@ impl Mailbox {
         }
     }
 
-    /// How long an event on this channel may wait; `None` if it must not.
-    fn laziness(&self, delivery: &Delivery) -> Option<Duration> {
-        let config = &self.common.config;
-        if config.lazy.is_empty() {
-            return None;
-        }
+    /// Why an event on this channel may wait; `None` if it must not.
+    fn laziness(&self, delivery: &Delivery) -> Option<&Lazy> {
         let channel = delivery.message().channel();
-        let lazy = config.lazy.iter().find(|lazy| lazy.filter.matches(channel))?;
-        Some(lazy.timeout.unwrap_or(config.max_lazy_timeout))
+        self.common.config.lazy.iter().find(|lazy| lazy.filter.matches(channel))
     }
 }
 
@@ -334,11 +412,14 @@ pub(crate) struct Swept {
 impl Deliver for Mailbox {
     fn deliver(&self, delivery: &Delivery, _tags: &[u32], sink: &mut Sink<'_>) {
         let lazy = self.laziness(delivery);
-        let mut state = self.state.lock();
-        let state = &mut *state;
-        if let Some(guard) = &state.guard
-            && !guard.allows(Action::Subscribe, delivery.message().channel())
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        if let Some(principal) = &state.guard
+            && !principal.allows(Action::Subscribe, delivery.message().channel())
         {
+            return;
+        }
+        if !state.admits(delivery.message()) {
             return;
         }
         let encodings = &self.common.encodings;
@@ -367,19 +448,18 @@ impl Deliver for Mailbox {
             return;
         }
         let now = Instant::now();
+        let lazy = lazy.map(|lazy| {
+            let longest = || self.common.config.max_lazy_timeout_for(state.session.transport());
+            lazy.timeout.unwrap_or_else(longest)
+        });
         let expires_at = delivery.message().remaining(unix_ms()).and_then(|left| now.checked_add(left));
         match state.session.handle_delivery(now, object, lazy, expires_at) {
-            Delivered::Ignored => return,
-            Delivered::Queued => {}
+            Delivered::Queued | Delivered::Ignored => {}
             Delivered::Due if state.socket.is_some() => self.write_socket(state, now, Some(sink)),
             Delivered::Due => self.woken.notify_waiters(),
-            Delivered::Overflow => {
-                self.common.counters.overflowed();
-                self.write_socket(state, now, Some(sink));
-                self.woken.notify_waiters();
-                // The sweep takes its subscriptions away: the broker must not be called from here.
-                self.wake_at_ms.store(0, Ordering::Relaxed);
-                return;
+            full => {
+                drop(guard);
+                return self.follow_up(now, full, expires_at);
             }
         }
         self.note_timeout(state);
@@ -393,7 +473,10 @@ impl Deliver for Mailbox {
         let state = self.state.lock();
         let socket =
             state.socket.as_ref().filter(|socket| socket.own && Arc::ptr_eq(&socket.outbox, outbox))?;
-        let plain = state.guard.is_none() && state.session.pushes() && outbox.closed().is_none();
+        let plain = state.guard.is_none()
+            && state.overlap.is_none()
+            && state.session.pushes()
+            && outbox.closed().is_none();
         let encodings = &self.common.encodings;
         let variant = if state.replay_in_ext { encodings.with_replay } else { encodings.plain };
         plain.then(|| self.common.frame(variant, delivery, socket.deflate))

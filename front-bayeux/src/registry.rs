@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use broker_core::{Filter, Principal, Subscriber};
@@ -11,6 +11,7 @@ use dashmap::mapref::entry::Entry as MapEntry;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
+use crate::bucket::Bucket;
 use crate::codec::id::ClientId;
 use crate::mailbox::Mailbox;
 
@@ -28,6 +29,12 @@ pub(crate) struct Member {
     subscriptions: Mutex<SmallVec<[(Filter, u32); 1]>>,
     replays: AtomicU32,
     pub(crate) replay: bool,
+    /// Whether it gets its own messages.
+    pub(crate) echo: AtomicBool,
+    /// Channels that it brings into being.
+    pub(crate) new_channels: Bucket,
+    /// Calls to services that wait for their handlers.
+    pub(crate) service_calls: AtomicUsize,
     detached: AtomicBool,
 }
 
@@ -51,6 +58,9 @@ impl Member {
             subscriptions: Mutex::default(),
             replays: AtomicU32::new(TAG),
             replay,
+            echo: AtomicBool::new(true),
+            new_channels: Bucket::default(),
+            service_calls: AtomicUsize::new(0),
             detached: AtomicBool::new(false),
         }
     }
@@ -70,6 +80,11 @@ impl Member {
         self.subscriptions.lock().len()
     }
 
+    /// What it is subscribed to.
+    pub(crate) fn filters(&self) -> Vec<Filter> {
+        self.subscriptions.lock().iter().map(|(filter, _)| filter.clone()).collect()
+    }
+
     pub(crate) fn is_subscribed(&self, filter: &Filter) -> bool {
         self.subscriptions.lock().iter().any(|(known, _)| known == filter)
     }
@@ -79,9 +94,14 @@ impl Member {
         self.subscriptions.lock().iter().any(|known| known.0 == *filter && known.1 == tag)
     }
 
-    /// Notes a subscription, before or after the broker knows of it.
-    pub(crate) fn note(&self, filter: Filter, tag: u32) {
-        self.subscriptions.lock().push((filter, tag));
+    /// Notes a subscription, before the broker knows of it; false if it is there already.
+    pub(crate) fn note(&self, filter: &Filter, tag: u32) -> bool {
+        let mut subscriptions = self.subscriptions.lock();
+        let new = !subscriptions.iter().any(|(known, _)| known == filter);
+        if new {
+            subscriptions.push((filter.clone(), tag));
+        }
+        new
     }
 
     /// A tag for a subscription that is replayed: the lane passes over live messages by tag.

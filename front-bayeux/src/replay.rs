@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker_core::{Action, After, Filter, HistoryQuery, MessageId};
+use broker_core::{Action, After, Broker, Filter, HistoryQuery, MessageId};
 use serde_json::value::RawValue;
 
 use crate::codec::message::{field, string};
@@ -53,25 +53,31 @@ impl Shared {
         Ok(Some(After::Id(id)))
     }
 
-    /// Starts a replay; the subscription counts from now on.
-    pub(crate) fn replay(&self, member: &Arc<Member>, filter: &Filter, after: After) {
-        let tag = member.replay_tag();
-        member.note(filter.clone(), tag);
-        tokio::spawn(run(self.broker.clone(), Arc::clone(member), filter.clone(), tag, after));
+    /// Starts a replay for a subscription that is noted already.
+    pub(crate) fn replay(&self, member: &Arc<Member>, filter: &Filter, tag: u32, after: After) {
+        let filters = member.filters();
+        member.mailbox.with(|state| state.begin_replay(filters));
+        let (broker, member, filter) = (self.broker.clone(), Arc::clone(member), filter.clone());
+        tokio::spawn(async move {
+            run(&broker, &member, &filter, tag, after).await;
+            // What was on its way when the replay ended may still be a message that it brought.
+            broker.drained().await;
+            member.mailbox.with(|state| state.end_replay());
+        });
     }
 }
 
 /// Pages through the log as fast as the session takes it, and leaves the last stretch to the core,
 /// which goes live without a gap.
-async fn run(broker: broker_core::Broker, member: Arc<Member>, filter: Filter, tag: u32, mut after: After) {
-    let is_wanted = || member.holds(&filter, tag) && member.mailbox.end().is_none();
+async fn run(broker: &Broker, member: &Member, filter: &Filter, tag: u32, mut after: After) {
+    let is_wanted = || member.holds(filter, tag) && member.mailbox.end().is_none();
     loop {
         let position = match after {
             After::Id(id) => Some(id),
             After::Earliest => None,
         };
         let query = HistoryQuery { after: position, limit: PAGE_MESSAGES, ..HistoryQuery::default() };
-        let page = broker.history(&filter, query).messages;
+        let page = broker.history(filter, query).messages;
         // The core reads its pages without asking the session's queue for room: they must be few.
         if page.len() < PAGE_MESSAGES {
             break;
@@ -89,9 +95,8 @@ async fn run(broker: broker_core::Broker, member: Arc<Member>, filter: Filter, t
             if let Some(id) = message.id() {
                 after = After::Id(id);
             }
-            let object = member.mailbox.object(&message);
-            if !object.is_empty() && member.principal.allows(Action::Subscribe, message.channel()) {
-                member.mailbox.deliver_direct(Instant::now(), object);
+            if member.principal.allows(Action::Subscribe, message.channel()) {
+                member.mailbox.deliver_replayed(Instant::now(), &message);
             }
         }
         tokio::task::yield_now().await;
@@ -102,6 +107,6 @@ async fn run(broker: broker_core::Broker, member: Arc<Member>, filter: Filter, t
     let Ok(replay) = member.subscriber.subscribe_after(&[(filter.clone(), tag)], after) else { return };
     replay.run(|_| {}).await;
     if !is_wanted() {
-        member.subscriber.unsubscribe(&filter, tag);
+        member.subscriber.unsubscribe(filter, tag);
     }
 }

@@ -34,12 +34,18 @@ pub struct Stats {
     pub inexpressible: u64,
     /// Messages to `/service/...` that no handler took.
     pub unhandled_services: u64,
+    /// Handlers of services that took too long.
+    pub late_services: u64,
+    /// How long the last look for expired sessions took, in microseconds.
+    pub last_sweep_us: u64,
+    /// The longest of these looks.
+    pub longest_sweep_us: u64,
 }
 
 macro_rules! counters {
     ($($field:ident: $method:ident),* $(,)?) => {
         #[derive(Debug, Default)]
-        pub(crate) struct Counters { $($field: AtomicU64,)* pub(crate) websockets: AtomicU64, pub(crate) held_polls: AtomicU64 }
+        pub(crate) struct Counters { $($field: AtomicU64,)* pub(crate) websockets: AtomicU64, pub(crate) held_polls: AtomicU64, last_sweep_us: AtomicU64, longest_sweep_us: AtomicU64 }
         impl Counters {
             $(pub(crate) fn $method(&self) { self.$field.fetch_add(1, Relaxed); })*
 
@@ -48,11 +54,19 @@ macro_rules! counters {
                 self.websockets.load(Relaxed) == 0 && self.held_polls.load(Relaxed) == 0
             }
 
+            pub(crate) fn swept(&self, took: std::time::Duration) {
+                let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+                self.last_sweep_us.store(took, Relaxed);
+                self.longest_sweep_us.fetch_max(took, Relaxed);
+            }
+
             pub(crate) fn snapshot(&self, sessions: usize) -> Stats {
                 Stats {
                     sessions: sessions as u64,
                     websockets: self.websockets.load(Relaxed),
                     held_polls: self.held_polls.load(Relaxed),
+                    last_sweep_us: self.last_sweep_us.load(Relaxed),
+                    longest_sweep_us: self.longest_sweep_us.load(Relaxed),
                     $($field: self.$field.load(Relaxed),)*
                 }
             }
@@ -72,6 +86,7 @@ counters! {
     overflowed: overflowed,
     inexpressible: inexpressible,
     unhandled_services: unhandled_service,
+    late_services: late_service,
 }
 
 /// Counts something for as long as it is there.

@@ -11,6 +11,9 @@ use crate::protocol::End;
 /// Sessions handled before other tasks get their turn.
 const BEFORE_YIELD: usize = 256;
 
+/// From so many sessions on, looking through them is not for a thread that serves connections.
+const MANY_SESSIONS: usize = 20_000;
+
 /// Looks for sessions whose time has come, every `period`, until the front is gone.
 pub(crate) async fn run(front: Weak<Shared>, period: Duration) {
     let mut ticks = tokio::time::interval(period.max(Duration::from_millis(1)));
@@ -23,8 +26,14 @@ pub(crate) async fn run(front: Weak<Shared>, period: Duration) {
     }
 }
 
-async fn sweep(shared: &Shared, now: Instant) {
-    for (count, member) in shared.registry.due(now).into_iter().enumerate() {
+async fn sweep(shared: &Arc<Shared>, now: Instant) {
+    let due = if shared.registry.len() < MANY_SESSIONS {
+        shared.registry.due(now)
+    } else {
+        let searched = Arc::clone(shared);
+        tokio::task::spawn_blocking(move || searched.registry.due(now)).await.unwrap_or_default()
+    };
+    for (count, member) in due.into_iter().enumerate() {
         if count % BEFORE_YIELD == BEFORE_YIELD - 1 {
             tokio::task::yield_now().await;
         }
@@ -39,6 +48,7 @@ async fn sweep(shared: &Shared, now: Instant) {
             member.detach();
         }
     }
+    shared.counters().swept(now.elapsed());
 }
 
 /// Says goodbye to everybody and waits until they are gone, at most `window`.

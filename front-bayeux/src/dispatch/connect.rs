@@ -12,7 +12,7 @@ use crate::error::Fault;
 use crate::front::Shared;
 use crate::mailbox::Socket;
 use crate::protocol::timesync::Timesync;
-use crate::protocol::{ConnectRequest, ConnectStep};
+use crate::protocol::{ConnectRequest, ConnectStep, End};
 use crate::registry::Member;
 use crate::replies;
 
@@ -36,10 +36,9 @@ impl Shared {
         let request = ConnectRequest {
             id: message.id.map(|id| id.get().into()),
             transport: caller.transport,
-            timing: config.timing_for(caller.transport),
             timeout: advice("timeout"),
             interval: advice("interval"),
-            has_advice: message.advice.is_some(),
+            has_advice: message.advice.is_some_and(message::is_object),
             ack: ext
                 .and_then(|ext| message::field(ext, "ack"))
                 .and_then(message::integer)
@@ -60,11 +59,20 @@ impl Shared {
             }
             None => member.mailbox.leave_socket(now),
         }
-        let step = member.mailbox.with(|state| state.session.handle_connect(now, request));
+        let (step, acknowledged) = member.mailbox.with(|state| {
+            let step = state.session.handle_connect(now, request);
+            (step, state.session.take_acknowledged())
+        });
+        if acknowledged > 0 {
+            self.tell(|listener| listener.acknowledged(&member.id, acknowledged));
+        }
         // Whoever holds an older connect finds out.
         member.mailbox.woken().notify_waiters();
         match step {
             ConnectStep::Answer(mut answer) => {
+                if answer.end == Some(End::Kicked) {
+                    outcome.raw_reply(replies::GOODBYE);
+                }
                 outcome.events.append(&mut answer.events);
                 outcome.raw_reply(&replies::connect(&answer, config));
                 if let Some(socket) = &mut caller.socket {

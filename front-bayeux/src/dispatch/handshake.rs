@@ -1,6 +1,7 @@
 //! `/meta/handshake`: from credentials to a session.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use broker_core::{Credentials, OutboxConfig, Policy as OutboxPolicy, Principal, unix_ms};
@@ -10,14 +11,14 @@ use super::{Caller, Outcome};
 use crate::codec::id::ClientId;
 use crate::codec::message::Message;
 use crate::codec::reply::{Advice, Common, Reconnect};
-use crate::config::{Config, Transport};
+use crate::config::{Config, QueueFull, Transport};
 use crate::error::Fault;
 use crate::front::Shared;
 use crate::mailbox::{Common as MailboxCommon, Mailbox};
 use crate::policy::HandshakeDenial;
 use crate::protocol::queue::QueueLimits;
 use crate::protocol::timesync::Timesync;
-use crate::protocol::{Options, Session, handshake};
+use crate::protocol::{Options, Rules, Session, handshake};
 use crate::registry::{Capacity, Member};
 use crate::replies;
 
@@ -79,7 +80,7 @@ impl Shared {
         }
 
         let timing = config.timing_for(caller.transport);
-        let mut session = Session::new(now, Arc::clone(&self.common.options), timing, caller.transport);
+        let mut session = Session::new(now, Arc::clone(&self.common.options), caller.transport);
         if let Some(end) = credentials_end(&principal, now) {
             session.limit_to(end);
         }
@@ -89,12 +90,14 @@ impl Shared {
         let unborn = caller.socket.as_mut().and_then(|socket| socket.unborn.take());
         let (mailbox, subscriber, own) = match unborn {
             Some((mailbox, subscriber)) => {
-                mailbox.begin(session, Some(principal.clone()), negotiated.replay);
+                mailbox.begin(id, session, Some(principal.clone()), negotiated.replay);
                 (mailbox, subscriber, true)
             }
             None => {
-                let mailbox = Arc::new(Mailbox::new(Arc::clone(&self.common), session));
-                mailbox.with(|state| state.set_replay_in_ext(negotiated.replay));
+                let unborn = unborn_session(&self.common, now);
+                let mailbox = Arc::new(Mailbox::new(Arc::clone(&self.common), unborn));
+                // The core watches over its rights.
+                mailbox.begin(id, session, None, negotiated.replay);
                 let subscriber =
                     self.broker.attach_as(Arc::clone(&mailbox) as _, outbox_config(config), &principal);
                 (mailbox, Arc::new(subscriber), false)
@@ -103,6 +106,7 @@ impl Shared {
         let browser = caller.browser.map(Box::from);
         let member =
             Arc::new(Member::new(id, mailbox, subscriber, principal, browser, address, negotiated.replay));
+        member.echo.store(config.broadcast_to_publisher, Ordering::Relaxed);
         self.registry.insert(Arc::clone(&member));
         self.tell(|listener| listener.opened(&member.id, &member.principal));
         self.counters().shook_hands();
@@ -173,7 +177,11 @@ pub(crate) fn outbox_config(config: &Config) -> OutboxConfig {
     OutboxConfig {
         max_messages: config.max_queue_messages,
         max_bytes: config.max_queue_bytes,
-        policy: OutboxPolicy::Disconnect,
+        policy: match config.queue_full {
+            QueueFull::Disconnect => OutboxPolicy::Disconnect,
+            QueueFull::DropNewest => OutboxPolicy::DropNewest,
+            QueueFull::DropOldest | QueueFull::Clear => OutboxPolicy::DropOldest,
+        },
     }
 }
 
@@ -181,18 +189,27 @@ pub(crate) fn outbox_config(config: &Config) -> OutboxConfig {
 pub(crate) fn session_options(config: &Config) -> Options {
     Options {
         limits: QueueLimits { max_messages: config.max_queue_messages, max_bytes: config.max_queue_bytes },
-        deliver_only: config.meta_connect_deliver_only,
-        max_processing: config.max_processing,
+        websocket: rules(config, Transport::WebSocket),
+        long_polling: rules(config, Transport::LongPolling),
+        callback_polling: rules(config, Transport::CallbackPolling),
         max_client_timeout: config.max_client_timeout,
         activity: config.extensions.activity,
         tells_max_interval: config.handshake_reconnect,
     }
 }
 
+fn rules(config: &Config, transport: Transport) -> Rules {
+    let own = config.narrowed(transport);
+    Rules {
+        timing: config.timing_for(transport),
+        deliver_only: own.meta_connect_deliver_only.unwrap_or(config.meta_connect_deliver_only),
+        max_processing: own.max_processing.or(config.max_processing),
+    }
+}
+
 /// A session that nobody has shaken hands for yet; its socket's mailbox needs something to hold.
 pub(crate) fn unborn_session(common: &MailboxCommon, now: Instant) -> Session {
-    let timing = common.config.timing_for(Transport::WebSocket);
-    Session::new(now, Arc::clone(&common.options), timing, Transport::WebSocket)
+    Session::new(now, Arc::clone(&common.options), Transport::WebSocket)
 }
 
 /// When a principal's credentials run out, on the clock of sessions.

@@ -17,6 +17,7 @@ use crate::codec::reply::{Advice, Common, Reconnect, put_reply};
 use crate::config::Transport;
 use crate::error::{Denial, Fault};
 use crate::front::Shared;
+use crate::listener::Incoming;
 use crate::mailbox::{Mailbox, Socket};
 use crate::protocol::End;
 use crate::registry::Member;
@@ -124,7 +125,14 @@ impl Shared {
             }
             let now = Instant::now();
             let result = match self.address(message) {
-                Ok(Target::Meta(Meta::Handshake)) => self.handshake(message, caller, &mut outcome).await,
+                Ok(Target::Meta(Meta::Handshake)) => match self.incoming(message, None) {
+                    Ok(()) => self.handshake(message, caller, &mut outcome).await,
+                    Err(fault) => {
+                        self.counters().refused_handshake();
+                        self.refuse(message, &fault, Advice::NONE, &mut outcome);
+                        Ok(())
+                    }
+                },
                 Ok(target) => {
                     self.with_session(
                         now,
@@ -187,6 +195,7 @@ impl Shared {
             Ok(member) => member,
             Err(Fault::SessionUnknown) if self.config().publish_without_session => match target {
                 Target::Broadcast(channel) => {
+                    self.incoming(message, None)?;
                     let principal = self.anonymous(caller).await?;
                     self.publish(source, message, channel, &principal, None)?;
                     self.succeed(message, outcome, |_| {});
@@ -196,6 +205,7 @@ impl Shared {
             },
             Err(fault) => return Err(fault),
         };
+        self.incoming(message, Some(&member.id))?;
         if target == Target::Meta(Meta::Connect) {
             return self.connect(now, message, alone, member, caller, outcome);
         }
@@ -221,6 +231,20 @@ impl Shared {
                 Ok(())
             }
         }
+    }
+
+    /// Asks the listener whether the message may go on.
+    fn incoming(&self, message: &Message<'_>, client: Option<&ClientId>) -> Result<(), Fault> {
+        let Some(listener) = self.listener() else { return Ok(()) };
+        let channel = message.channel.and_then(message::string).unwrap_or_default();
+        let incoming = Incoming {
+            client,
+            channel: &channel,
+            subscription: message.subscription.map(RawValue::get),
+            data: message.data.map(RawValue::get),
+            ext: message.ext.map(RawValue::get),
+        };
+        listener.incoming(&incoming).map_err(Fault::Refused)
     }
 
     /// The session that a message names, if the caller may use it.

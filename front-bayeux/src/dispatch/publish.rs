@@ -1,6 +1,7 @@
 //! Messages with `data`: published to the broker, or handed to a service.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Instant;
 
@@ -8,11 +9,13 @@ use broker_core::{Channel, Echo, Principal, Properties, Publish, PublishError};
 use bytes::Bytes;
 
 use super::{Caller, Outcome};
+use crate::bucket::Bucket;
 use crate::codec::message::{self, Message};
 use crate::codec::object::Object;
 use crate::error::{Denial, Fault};
 use crate::front::Shared;
 use crate::listener::Listener;
+use crate::mailbox::Common;
 use crate::registry::Member;
 use crate::service::{ServiceReply, ServiceRequest};
 
@@ -37,12 +40,13 @@ impl Shared {
             return Err(Fault::MessageDeleted);
         }
         self.policy.can_publish(principal, &channel).map_err(Fault::PublishDenied)?;
-        if self.policy.guards_creation() && self.broker.channel(&channel).is_none() {
-            self.policy.can_create(principal, &channel).map_err(Fault::ChannelCreateDenied)?;
-        }
+        let bucket = member.map_or(&self.anonymous_channels, |member| &member.new_channels);
+        self.allow_creation(principal, bucket, &channel).map_err(Fault::ChannelCreateDenied)?;
         principal.admit(1).map_err(|wait| Fault::RateLimited {
             retry_after_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1),
         })?;
+        let own_copy = member.is_some_and(|member| member.echo.load(Ordering::Relaxed))
+            && !self.config().not_to_publisher.iter().any(|filter| filter.matches(&channel));
         let mut publish = Publish::new(channel, slice(source, data.get())).json();
         if let Some(ext) = message.ext
             && message::is_object(ext)
@@ -51,7 +55,7 @@ impl Shared {
                 .properties(Properties { ext: Some(slice(source, ext.get())), ..Properties::default() });
         }
         if let Some(member) = member {
-            let echo = if self.config().broadcast_to_publisher { Echo::Deliver } else { Echo::Skip };
+            let echo = if own_copy { Echo::Deliver } else { Echo::Skip };
             publish = publish.from(member.subscriber.key(), echo);
         }
         match self.broker.publish(publish) {
@@ -64,6 +68,27 @@ impl Shared {
             Err(PublishError::Closed) => Err(Fault::Closed),
             Err(_) => Err(Fault::ChannelCreateDenied(Denial::Policy)),
         }
+    }
+
+    /// Whether a channel may be used that may not exist yet.
+    pub(super) fn allow_creation(
+        &self,
+        principal: &Principal,
+        bucket: &Bucket,
+        channel: &Channel,
+    ) -> Result<(), Denial> {
+        let per_second = self.config().max_new_channels_per_second;
+        let guards = self.policy.guards_creation();
+        if (!guards && per_second == 0) || self.broker.channel(channel).is_some() {
+            return Ok(());
+        }
+        if guards {
+            self.policy.can_create(principal, channel)?;
+        }
+        if per_second != 0 && !bucket.take(self.common.started.elapsed(), per_second) {
+            return Err(Denial::Because("too_many_new_channels".into()));
+        }
+        Ok(())
     }
 
     pub(super) async fn serve(
@@ -82,6 +107,7 @@ impl Shared {
             self.succeed(message, outcome, |_| {});
             return Ok(());
         };
+        let Some(call) = Call::begin(&self.common, member) else { return Err(Fault::Busy) };
         let request = ServiceRequest {
             channel: name.clone().into_owned(),
             data: message.data.map(|data| slice(source, data.get())).unwrap_or_default(),
@@ -93,18 +119,17 @@ impl Shared {
         let ready = std::future::poll_fn(|cx| Poll::Ready(handling.as_mut().poll(cx))).await;
         let id = message.id.map(|id| Box::<str>::from(id.get()));
         match ready {
-            Poll::Ready(reply) => {
-                if let ServiceReply::Refused(error) = reply {
-                    return Err(Fault::ServiceFailed(error));
-                }
-                deliver_service_reply(member, &name, id.as_deref(), &reply);
-            }
+            Poll::Ready(ServiceReply::Refused(error)) => return Err(Fault::Refused(error)),
+            Poll::Ready(reply) => deliver_service_reply(member, &name, id.as_deref(), &reply),
             // A handler that takes its time answers on its own; the batch goes on.
             Poll::Pending => {
-                let (member, name) = (Arc::clone(member), name.into_owned());
+                let (name, timeout) = (name.into_owned(), self.config().service_timeout);
                 tokio::spawn(async move {
-                    let reply = handling.await;
-                    deliver_service_reply(&member, &name, id.as_deref(), &reply);
+                    let reply = tokio::time::timeout(timeout, handling).await.unwrap_or_else(|_| {
+                        call.common.counters.late_service();
+                        ServiceReply::Failed(Bytes::from_static(b"\"timeout\""))
+                    });
+                    deliver_service_reply(&call.member, &name, id.as_deref(), &reply);
                 });
             }
         }
@@ -127,20 +152,52 @@ fn slice(source: &Bytes, part: &str) -> Bytes {
     }
 }
 
+/// A call that may wait for its handler; counted while it is there.
+struct Call {
+    common: Arc<Common>,
+    member: Arc<Member>,
+}
+
+impl Call {
+    /// `None` if too many wait already.
+    fn begin(common: &Arc<Common>, member: &Arc<Member>) -> Option<Self> {
+        let config = &common.config;
+        let take = |count: &AtomicUsize, max| {
+            let more = |count: usize| (count < max).then_some(count + 1);
+            count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+        };
+        if !take(&member.service_calls, config.max_service_calls_per_session) {
+            return None;
+        }
+        if !take(&common.service_calls, config.max_service_calls) {
+            member.service_calls.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Self { common: Arc::clone(common), member: Arc::clone(member) })
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.member.service_calls.fetch_sub(1, Ordering::Relaxed);
+        self.common.service_calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 fn deliver_service_reply(member: &Member, channel: &str, id: Option<&str>, reply: &ServiceReply) {
-    let (data, successful) = match reply {
-        ServiceReply::Data(data) => (data, true),
-        ServiceReply::Failed(data) => (data, false),
-        ServiceReply::Accepted | ServiceReply::Refused(_) => return,
-    };
-    let mut out = Vec::with_capacity(64 + channel.len() + data.len());
+    let mut out = Vec::with_capacity(64 + channel.len());
     let mut object = Object::new(&mut out);
     object.text("channel", channel);
     if let Some(id) = id {
         object.raw("id", id);
     }
-    crate::front::put_data(&mut object, data);
-    object.flag("successful", successful);
+    match reply {
+        ServiceReply::Accepted => return,
+        ServiceReply::Data(data) | ServiceReply::Failed(data) => crate::front::put_data(&mut object, data),
+        // The message's own reply is gone already.
+        ServiceReply::Refused(error) => _ = object.text("data", error).text("error", error),
+    }
+    object.flag("successful", matches!(reply, ServiceReply::Data(_)));
     object.finish();
     member.mailbox.deliver_direct(Instant::now(), out.into());
 }

@@ -24,11 +24,9 @@ impl Shared {
         let filters = self.filters(raw)?;
         for filter in &filters {
             self.policy.can_subscribe(&member.principal, filter).map_err(Fault::SubscribeDenied)?;
-            if self.policy.guards_creation()
-                && let Some(channel) = filter.as_literal()
-                && self.broker.channel(channel).is_none()
-            {
-                self.policy.can_create(&member.principal, channel).map_err(Fault::CreateDenied)?;
+            if let Some(channel) = filter.as_literal() {
+                self.allow_creation(&member.principal, &member.new_channels, channel)
+                    .map_err(Fault::CreateDenied)?;
             }
         }
         if member.subscription_count().saturating_add(filters.len()) > self.config().max_subscriptions {
@@ -44,19 +42,19 @@ impl Shared {
         let mut added = Vec::new();
         let mut failed = false;
         for (filter, from) in wanted {
-            // Asked first, because a repeated subscription would bring the retained messages again.
-            if member.is_subscribed(filter) {
+            let tag = if from.is_some() { member.replay_tag() } else { TAG };
+            // Noted first: a repeated subscription would bring the retained messages again, and a replay that begins
+            // just now must know of it.
+            if !member.note(filter, tag) {
                 continue;
             }
-            match from {
-                Some(from) => self.replay(member, filter, from),
-                None if member.subscriber.subscribe(filter, TAG, start).is_ok() => {
-                    member.note(filter.clone(), TAG);
-                }
-                None => {
-                    failed = true;
-                    break;
-                }
+            member.mailbox.with(|state| state.expect(filter));
+            if let Some(from) = from {
+                self.replay(member, filter, tag, from);
+            } else if member.subscriber.subscribe(filter, TAG, start).is_err() {
+                member.unsubscribe(filter);
+                failed = true;
+                break;
             }
             added.push(filter);
         }

@@ -11,5 +11,6 @@ pub(crate) mod session;
 pub(crate) mod timesync;
 
 pub(crate) use session::{
-    ConnectAnswer, ConnectRequest, ConnectStep, Delivered, End, Held, Options, Push, Session,
+    ConnectAnswer, ConnectRequest, ConnectStep, Delivered, End, Held, Options, Push, Rules, Session,
 };
+pub use session::SessionTiming;

@@ -12,9 +12,9 @@ pub(crate) struct QueueLimits {
     pub(crate) max_bytes: usize,
 }
 
-/// The queue is full; nothing was added.
+/// The queue is full; nothing was added, and here is what was to be.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Full;
+pub(crate) struct Full(pub(crate) Bytes);
 
 #[derive(Debug)]
 struct Event {
@@ -56,7 +56,7 @@ impl Queue {
         let full = self.events.len() >= limits.max_messages
             || self.bytes.saturating_add(object.len()) > limits.max_bytes;
         if full && !self.events.is_empty() {
-            return Err(Full);
+            return Err(Full(object));
         }
         self.bytes += object.len();
         self.events.push_back(Event { object, batch: 0, expires_at });
@@ -65,6 +65,17 @@ impl Queue {
             Some(until) => self.lazy_until = Some(self.lazy_until.map_or(until, |known| known.min(until))),
         }
         Ok(())
+    }
+
+    /// Drops the oldest events until one of `bytes` fits; how many.
+    pub(crate) fn make_room(&mut self, bytes: usize, limits: QueueLimits) -> u32 {
+        let mut dropped: u32 = 0;
+        while self.events.len() >= limits.max_messages || self.bytes.saturating_add(bytes) > limits.max_bytes {
+            let Some(event) = self.events.pop_front() else { break };
+            self.bytes -= event.object.len();
+            dropped = dropped.saturating_add(1);
+        }
+        dropped
     }
 
     /// Returns events that were taken but not sent. They were within limits already. Acknowledged
@@ -80,9 +91,11 @@ impl Queue {
         }
     }
 
-    /// The client has batch `batch` and all before it. What it does not have is due again.
-    pub(crate) fn acknowledge(&mut self, batch: u64) {
-        let Some(last) = self.acked_batches else { return };
+    /// The client has batch `batch` and all before it; how many events that were. What it does not have is
+    /// due again.
+    pub(crate) fn acknowledge(&mut self, batch: u64) -> usize {
+        let Some(last) = self.acked_batches else { return 0 };
+        let before = self.events.len();
         // A number we never gave is not believed, or a client could make us lose its events.
         if batch <= last {
             while self.events.front().is_some_and(|event| event.batch != 0 && event.batch <= batch) {
@@ -94,7 +107,9 @@ impl Queue {
         if self.events.front().is_some_and(|event| event.batch != 0) {
             self.urgent = true;
         }
+        let acknowledged = before - self.events.len();
         self.shrink();
+        acknowledged
     }
 
     /// Whether something shall be sent now.
@@ -129,6 +144,11 @@ impl Queue {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.events.is_empty()
+    }
+
+    /// Events and their bytes.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        (self.events.len(), self.bytes)
     }
 
     /// Whether less than half of it is used.
@@ -183,13 +203,24 @@ mod tests {
     fn limits_hold_but_one_message_always_fits() {
         let mut queue = Queue::default();
         assert_eq!(push(&mut queue, "longer than ten"), Ok(()));
-        assert_eq!(push(&mut queue, "x"), Err(Full));
+        assert_eq!(push(&mut queue, "x"), Err(Full("x".into())));
         queue.take(Instant::now());
         for text in ["a", "b", "c"] {
             assert_eq!(push(&mut queue, text), Ok(()));
         }
-        assert_eq!(push(&mut queue, "d"), Err(Full));
+        assert_eq!(push(&mut queue, "d"), Err(Full("d".into())));
         assert_eq!((take(&mut queue), queue.bytes), (("abc".to_owned(), None), 0));
+    }
+
+    #[test]
+    fn the_oldest_make_room() {
+        let mut queue = Queue::default();
+        for text in ["aaaa", "bbbb", "c"] {
+            push(&mut queue, text).unwrap();
+        }
+        assert_eq!(queue.make_room(1, LIMITS), 1);
+        assert_eq!((queue.make_room(8, LIMITS), queue.waiting()), (1, (1, 1)));
+        assert_eq!((queue.make_room(100, LIMITS), queue.waiting()), (1, (0, 0)), "one always fits");
     }
 
     #[test]

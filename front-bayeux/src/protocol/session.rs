@@ -5,20 +5,50 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::queue::{Queue, QueueLimits};
+use super::queue::{Full, Queue, QueueLimits};
 use super::timesync::Timesync;
 use crate::codec::reply::{Advice, Reconnect};
-use crate::config::{Activity, Timing, Transport};
+use crate::config::{Activity, QueueFull, Timing, Transport};
 
 /// What all sessions of a front have in common.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) limits: QueueLimits,
-    pub(crate) deliver_only: bool,
-    pub(crate) max_processing: Option<Duration>,
+    pub(crate) websocket: Rules,
+    pub(crate) long_polling: Rules,
+    pub(crate) callback_polling: Rules,
     pub(crate) max_client_timeout: Duration,
     pub(crate) activity: Option<(Activity, Duration)>,
     pub(crate) tells_max_interval: bool,
+}
+
+impl Options {
+    fn rules(&self, transport: Transport) -> &Rules {
+        match transport {
+            Transport::WebSocket => &self.websocket,
+            Transport::LongPolling => &self.long_polling,
+            Transport::CallbackPolling => &self.callback_polling,
+        }
+    }
+}
+
+/// What holds for the sessions of one transport.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    pub(crate) timing: Timing,
+    pub(crate) deliver_only: bool,
+    pub(crate) max_processing: Option<Duration>,
+}
+
+/// Times of one session alone; what is `None` is as its transport has it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SessionTiming {
+    /// How long its connects are held; what its client asks for goes before it.
+    pub timeout: Option<Duration>,
+    /// How long its client waits between a connect's reply and the next; told with the next advice.
+    pub interval: Option<Duration>,
+    /// How much longer than `interval` it lives without a connect.
+    pub max_interval: Option<Duration>,
 }
 
 /// Longest `interval` that a client may ask for: it adds to the session's life.
@@ -30,7 +60,6 @@ pub(crate) struct ConnectRequest {
     /// JSON text of its `id`.
     pub(crate) id: Option<Box<str>>,
     pub(crate) transport: Transport,
-    pub(crate) timing: Timing,
     /// `advice.timeout`.
     pub(crate) timeout: Option<Duration>,
     /// `advice.interval`.
@@ -99,6 +128,8 @@ pub(crate) enum Delivered {
     Queued,
     /// Something is to be written.
     Due,
+    /// There is no room for this event; [`Session::overflow`] hears what shall be done.
+    Full(Bytes),
     /// The session ended because its queue is full.
     Overflow,
     /// The session is over.
@@ -130,7 +161,9 @@ struct ReplySeed {
 #[derive(Debug)]
 pub(crate) struct Session {
     options: Arc<Options>,
-    deliver_only: bool,
+    /// Events leave with connect replies only, whatever the transport: the ack extension.
+    acks: bool,
+    own_timing: Option<Box<SessionTiming>>,
     /// When the credentials of the handshake run out.
     credentials_end: Option<Instant>,
     queue: Queue,
@@ -142,6 +175,10 @@ pub(crate) struct Session {
     max_interval: Duration,
     push: Push,
     requests: u32,
+    /// Events that the last connect acknowledged, for who wants to hear of it.
+    acknowledged: u32,
+    /// Events lost because the queue was full, up to what fits.
+    dropped: u32,
     expires: Option<Instant>,
     active: Instant,
     end: Option<End>,
@@ -149,10 +186,12 @@ pub(crate) struct Session {
 
 impl Session {
     /// A session that has just shaken hands.
-    pub(crate) fn new(now: Instant, options: Arc<Options>, timing: Timing, transport: Transport) -> Self {
+    pub(crate) fn new(now: Instant, options: Arc<Options>, transport: Transport) -> Self {
+        let timing = options.rules(transport).timing;
         Self {
-            deliver_only: options.deliver_only,
             options,
+            acks: false,
+            own_timing: None,
             credentials_end: None,
             queue: Queue::default(),
             connect: Connect::Idle,
@@ -163,6 +202,8 @@ impl Session {
             max_interval: timing.max_interval,
             push: Push::Off,
             requests: 0,
+            acknowledged: 0,
+            dropped: 0,
             // A session that only shook hands expires too.
             expires: Some(now + timing.interval + timing.max_interval),
             active: now,
@@ -179,8 +220,35 @@ impl Session {
     /// are acknowledged.
     pub(crate) fn enable_ack(&mut self) {
         self.queue.enable_ack();
-        self.deliver_only = true;
-        self.push = Push::Off;
+        self.acks = true;
+    }
+
+    /// Gives the session times of its own. They hold from its next connect on; `max_interval` at once.
+    pub(crate) fn set_timing(&mut self, now: Instant, timing: SessionTiming) {
+        self.own_timing = (timing != SessionTiming::default()).then(|| Box::new(timing));
+        self.max_interval = self.timing().max_interval;
+        if self.expires.is_some() {
+            self.start_expiry(now);
+        }
+    }
+
+    /// The times that hold for the session now.
+    pub(crate) fn timing(&self) -> Timing {
+        let timing = self.options.rules(self.transport).timing;
+        let Some(own) = &self.own_timing else { return timing };
+        Timing {
+            timeout: own.timeout.unwrap_or(timing.timeout),
+            interval: own.interval.unwrap_or(timing.interval),
+            max_interval: own.max_interval.unwrap_or(timing.max_interval),
+        }
+    }
+
+    pub(crate) fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    fn max_processing(&self) -> Option<Duration> {
+        self.options.rules(self.transport).max_processing
     }
 
     pub(crate) fn end(&self) -> Option<End> {
@@ -189,20 +257,22 @@ impl Session {
 
     /// Whether events of non-connect replies are allowed.
     fn delivers_anywhere(&self) -> bool {
-        !self.deliver_only
+        !self.acks && !self.options.rules(self.transport).deliver_only
+    }
+
+    /// Whether events go to a socket as they come.
+    fn is_pushing(&self) -> bool {
+        self.push == Push::On && self.delivers_anywhere()
     }
 
     /// Whether a delivery can go straight to the socket, past the queue.
     pub(crate) fn pushes(&self) -> bool {
-        self.push == Push::On && self.end.is_none() && self.queue.is_empty()
+        self.is_pushing() && self.end.is_none() && self.queue.is_empty()
     }
 
     /// A socket was bound to the session, or went away.
     pub(crate) fn set_push(&mut self, push: Push) {
-        self.push = if self.deliver_only { Push::Off } else { push };
-        if self.push == Push::On {
-            self.transport = Transport::WebSocket;
-        }
+        self.push = push;
     }
 
     /// An event for this session. `lazy` is how long it may wait for company, `expires_at` when its time is over.
@@ -217,11 +287,63 @@ impl Session {
             return Delivered::Ignored;
         }
         self.note_server_activity(now);
-        if self.queue.push(object, lazy.map(|delay| now + delay), expires_at, self.options.limits).is_err() {
-            self.finish(now, End::QueueFull);
-            return Delivered::Overflow;
+        match self.queue.push(object, lazy.map(|delay| now + delay), expires_at, self.options.limits) {
+            Err(Full(object)) => Delivered::Full(object),
+            Ok(()) if self.is_due(now) => Delivered::Due,
+            Ok(()) => Delivered::Queued,
         }
-        if self.is_due(now) { Delivered::Due } else { Delivered::Queued }
+    }
+
+    /// What becomes of an event for which there was no room.
+    pub(crate) fn overflow(
+        &mut self,
+        now: Instant,
+        object: Bytes,
+        expires_at: Option<Instant>,
+        decision: QueueFull,
+    ) -> Delivered {
+        if self.end.is_some() {
+            return Delivered::Ignored;
+        }
+        match decision {
+            QueueFull::Disconnect => {
+                self.finish(now, End::QueueFull);
+                return Delivered::Overflow;
+            }
+            QueueFull::DropNewest => {
+                self.dropped = self.dropped.saturating_add(1);
+                return Delivered::Queued;
+            }
+            QueueFull::DropOldest => {
+                let dropped = self.queue.make_room(object.len(), self.options.limits);
+                self.dropped = self.dropped.saturating_add(dropped);
+            }
+            QueueFull::Clear => {
+                let dropped = u32::try_from(self.queue.waiting().0).unwrap_or(u32::MAX);
+                self.dropped = self.dropped.saturating_add(dropped);
+                self.queue.clear();
+            }
+        }
+        match self.handle_delivery(now, object, None, expires_at) {
+            // It may have found room only to lose it again to its own size; one message always fits.
+            Delivered::Full(_) => Delivered::Queued,
+            delivered => delivered,
+        }
+    }
+
+    /// Events that wait, and their bytes.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        self.queue.waiting()
+    }
+
+    /// Events lost because there was no room.
+    pub(crate) fn dropped(&self) -> u32 {
+        self.dropped
+    }
+
+    /// How many events the last connect acknowledged; told once.
+    pub(crate) fn take_acknowledged(&mut self) -> u32 {
+        std::mem::take(&mut self.acknowledged)
     }
 
     /// An event went to the socket past the queue.
@@ -235,7 +357,7 @@ impl Session {
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         self.queue.is_due(now)
             && self.requests == 0
-            && (self.push == Push::On || matches!(self.connect, Connect::Held { .. }))
+            && (self.is_pushing() || matches!(self.connect, Connect::Held { .. }))
     }
 
     /// A request of this session other than a connect begins: its own held connect is not woken until
@@ -257,20 +379,20 @@ impl Session {
     /// A connect came.
     pub(crate) fn handle_connect(&mut self, now: Instant, request: ConnectRequest) -> ConnectStep {
         let advise = request.has_advice || self.transport != request.transport;
-        let advice = advise.then(|| Box::new(Advice::retry(request.timing, self.options.tells_max_interval)));
+        self.transport = request.transport;
+        let timing = self.timing();
+        let advice = advise.then(|| Box::new(Advice::retry(timing, self.options.tells_max_interval)));
         let reply = ReplySeed { id: request.id, timesync: request.timesync.map(Box::new), advice };
         if self.end.is_some() {
             return ConnectStep::Answer(Box::new(self.answer(now, reply)));
         }
         let first = !std::mem::replace(&mut self.connected, true);
-        self.transport = request.transport;
-        self.interval =
-            request.interval.unwrap_or_default().min(MAX_CLIENT_INTERVAL).max(request.timing.interval);
-        self.max_interval = request.timing.max_interval;
+        self.interval = request.interval.unwrap_or_default().min(MAX_CLIENT_INTERVAL).max(timing.interval);
+        self.max_interval = timing.max_interval;
         if let Some(ack) = request.ack {
-            self.queue.acknowledge(ack);
+            self.acknowledged = u32::try_from(self.queue.acknowledge(ack)).unwrap_or(u32::MAX);
         }
-        let timeout = request.timeout.unwrap_or(request.timing.timeout).min(self.options.max_client_timeout);
+        let timeout = request.timeout.unwrap_or(timing.timeout).min(self.options.max_client_timeout);
         self.token += 1;
         self.expires = None;
         if first || !request.alone || timeout.is_zero() || (self.queue.is_due(now) && self.requests == 0) {
@@ -374,7 +496,7 @@ impl Session {
 
     /// Like [`poll_events`](Self::poll_events), once they are due and nothing else will carry them.
     pub(crate) fn poll_push(&mut self, now: Instant) -> Vec<Bytes> {
-        if self.push == Push::On && self.is_due(now) { self.poll_events(now) } else { Vec::new() }
+        if self.is_pushing() && self.is_due(now) { self.poll_events(now) } else { Vec::new() }
     }
 
     /// Events that may follow a handshake's reply.
@@ -404,12 +526,12 @@ impl Session {
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let processing = match (&self.connect, self.options.max_processing) {
+        let processing = match (&self.connect, self.max_processing()) {
             (Connect::Held { until, .. }, Some(max)) => Some(*until + max),
             _ => None,
         };
         let held = matches!(self.connect, Connect::Held { .. });
-        let lazy = self.queue.lazy_until().filter(|_| held || self.push == Push::On);
+        let lazy = self.queue.lazy_until().filter(|_| held || self.is_pushing());
         let idle = self.options.activity.map(|(_, max)| self.active + max);
         if self.end.is_some() {
             return self.expires;
@@ -420,7 +542,7 @@ impl Session {
     /// Time passed. True if something is to be written: lazy events, or the answer of a session that
     /// just ended.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> bool {
-        let overdue = match (&self.connect, self.options.max_processing) {
+        let overdue = match (&self.connect, self.max_processing()) {
             (Connect::Held { until, .. }, Some(max)) => *until + max <= now,
             _ => false,
         };

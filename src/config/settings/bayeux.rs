@@ -1,8 +1,8 @@
 //! `[bayeux]`
 
 use front_bayeux::{
-    Activity, BrowserCookie, Config, EventOptions, Extensions, Grammar, Lazy, Timing, Transport,
-    WebSocketConfig,
+    Activity, BrowserCookie, Config, EventOptions, Extensions, Grammar, Lazy, QueueFull, Timing, Transport,
+    TransportOptions, WebSocketConfig,
 };
 use serde::{Deserialize, Serialize};
 
@@ -12,10 +12,10 @@ use crate::config::units::{FilterText, Setting, Size, Span};
 section!(
     /// `[bayeux]`
     Bayeux: Config {
+        mount: Vec<String>,
         timing: Times,
-        websocket_timing: Option<Times>,
-        long_polling_timing: Option<Times>,
-        callback_polling_timing: Option<Times>,
+        long_polling: Narrowed,
+        callback_polling: Narrowed,
         max_client_timeout: Span,
         max_processing: Option<Span>,
         max_lazy_timeout: Span,
@@ -24,6 +24,7 @@ section!(
         transports: Vec<TransportName>,
         meta_connect_deliver_only: bool,
         broadcast_to_publisher: bool,
+        not_to_publisher: Vec<FilterText>,
         handshake_reconnect: bool,
         deliver_during_handshake: bool,
         retained: bool,
@@ -37,14 +38,19 @@ section!(
         multi_session_interval: Span,
         max_queue_messages: usize,
         max_queue_bytes: Size,
+        queue_full: WhenFull,
         max_request_bytes: Size,
         max_batch_messages: usize,
         max_depth: usize,
         max_subscriptions: usize,
+        max_new_channels_per_second: u32,
         max_sessions: usize,
         max_sessions_per_address: usize,
         #[serde(rename = "service_unhandled")]
         refuse_unhandled_services: Unhandled,
+        service_timeout: Span,
+        max_service_calls: usize,
+        max_service_calls_per_session: usize,
         websocket: WebSocket,
         events: Events,
         extensions: Negotiable,
@@ -52,8 +58,20 @@ section!(
 );
 
 section!(
-    /// `timing` and its three transports.
+    /// `timing`
     Times: Timing { timeout: Span, interval: Span, max_interval: Span }
+);
+
+section!(
+    /// `long_polling` and `callback_polling`
+    Narrowed: TransportOptions {
+        timeout: Option<Span>,
+        interval: Option<Span>,
+        max_interval: Option<Span>,
+        max_processing: Option<Span>,
+        max_lazy_timeout: Option<Span>,
+        meta_connect_deliver_only: Option<bool>,
+    }
 );
 
 section!(
@@ -73,6 +91,13 @@ section!(
 section!(
     /// `websocket`
     WebSocket: WebSocketConfig {
+        timeout: Option<Span>,
+        interval: Option<Span>,
+        max_interval: Option<Span>,
+        max_processing: Option<Span>,
+        max_lazy_timeout: Option<Span>,
+        meta_connect_deliver_only: Option<bool>,
+        ping_interval: Option<Span>,
         idle_timeout: Span,
         protocol: Option<String>,
         require_handshake_per_connection: bool,
@@ -99,6 +124,16 @@ choice!(
         WebSocket = "websocket",
         LongPolling = "long-polling",
         CallbackPolling = "callback-polling",
+    }
+);
+
+choice!(
+    /// What happens when a session's queue is full.
+    WhenFull: QueueFull {
+        Disconnect = "disconnect",
+        DropNewest = "drop_newest",
+        DropOldest = "drop_oldest",
+        Clear = "clear",
     }
 );
 

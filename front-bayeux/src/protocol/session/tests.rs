@@ -4,11 +4,18 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
+const RULES: Rules = Rules {
+    timing: Timing { timeout: Duration::from_secs(30), interval: Duration::ZERO, max_interval: Duration::from_secs(10) },
+    deliver_only: false,
+    max_processing: None,
+};
+
 fn options() -> Options {
     Options {
         limits: QueueLimits { max_messages: 1000, max_bytes: 100_000 },
-        deliver_only: false,
-        max_processing: None,
+        websocket: RULES,
+        long_polling: RULES,
+        callback_polling: RULES,
         max_client_timeout: 600 * SECOND,
         activity: None,
         tells_max_interval: false,
@@ -16,14 +23,13 @@ fn options() -> Options {
 }
 
 fn session(now: Instant) -> Session {
-    Session::new(now, Arc::new(options()), Timing::default(), Transport::LongPolling)
+    Session::new(now, Arc::new(options()), Transport::LongPolling)
 }
 
 fn connect() -> ConnectRequest {
     ConnectRequest {
         id: None,
         transport: Transport::LongPolling,
-        timing: Timing::default(),
         timeout: None,
         interval: None,
         has_advice: false,
@@ -113,8 +119,8 @@ fn a_dropped_connect_keeps_later_events_and_starts_the_clock() {
 #[test]
 fn an_overdue_connect_ends_the_session_if_so_configured() {
     let now = Instant::now();
-    let options = Options { max_processing: Some(5 * SECOND), ..options() };
-    let mut session = Session::new(now, Arc::new(options), Timing::default(), Transport::LongPolling);
+    let options = Options { long_polling: Rules { max_processing: Some(5 * SECOND), ..RULES }, ..options() };
+    let mut session = Session::new(now, Arc::new(options), Transport::LongPolling);
     answer(session.handle_connect(now, connect()));
     hold(session.handle_connect(now, connect()));
     assert_eq!(session.poll_timeout(), Some(now + 35 * SECOND));
