@@ -1,8 +1,8 @@
 //! The front: what an embedding service holds.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use broker_core::{Authenticator, Broker, Outbox, Principal};
@@ -40,6 +40,7 @@ impl Drop for Handle {
 
 /// What all of the front's parts work with.
 pub(crate) struct Shared {
+    pub(crate) myself: Weak<Shared>,
     pub(crate) broker: Broker,
     pub(crate) policy: Arc<dyn Policy>,
     pub(crate) common: Arc<Common>,
@@ -72,17 +73,17 @@ impl Front {
         let connection_types = format!("[{}]", names.join(","));
         let encodings = Encodings::register(&broker);
         let options = Arc::new(session_options(&config));
-        let common =
-            Common {
-                config,
-                options,
-                encodings,
-                counters: Counters::default(),
-                started: Instant::now(),
-                service_calls: AtomicUsize::new(0),
-                listener: RwLock::default(),
-            };
-        let shared = Arc::new(Shared {
+        let common = Common {
+            config,
+            options,
+            encodings,
+            counters: Counters::default(),
+            started: Instant::now(),
+            service_calls: AtomicUsize::new(0),
+            listener: RwLock::default(),
+        };
+        let shared = Arc::new_cyclic(|myself| Shared {
+            myself: Weak::clone(myself),
             broker,
             policy: Arc::new(policy),
             common: Arc::new(common),

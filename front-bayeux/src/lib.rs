@@ -34,6 +34,7 @@
 //! Listening and TLS (`http-edge` or any HTTP server), who may do what ([`Policy`], by default the
 //! broker's rights), and what is behind `/service/**`.
 
+mod attached;
 mod authorizers;
 mod bucket;
 mod codec;

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use broker_core::{
-    Action, Broker, Class, Deliver, Delivery, Encoding, Filter, Message, Outbox, Principal, Sink, unix_ms,
+    Action, Broker, Class, Deliver, Delivery, Encoding, Filter, Kind, Message, Outbox, Principal, Queued,
+    SendError, Sink, unix_ms,
 };
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -242,6 +243,21 @@ impl Mailbox {
         self.state.lock().session.end()
     }
 
+    /// What waits in the session and on its socket.
+    pub(crate) fn queued(&self) -> Queued {
+        let state = self.state.lock();
+        let (messages, bytes) = state.session.waiting();
+        let socket = state.socket.as_ref().map(|socket| socket.outbox.queued()).unwrap_or_default();
+        Queued { messages: messages + socket.messages, bytes: bytes + socket.bytes }
+    }
+
+    /// Events lost because there was no room for them.
+    pub(crate) fn dropped(&self) -> u64 {
+        let state = self.state.lock();
+        let socket = state.socket.as_ref().map_or(0, |socket| socket.outbox.dropped());
+        socket + u64::from(state.session.dropped())
+    }
+
     /// Whether a page of replayed events fits, in the queue and on the socket.
     pub(crate) fn has_room(&self) -> bool {
         let state = self.state.lock();
@@ -384,6 +400,45 @@ impl Mailbox {
         }
     }
 
+    /// An event that was sent to this session alone: taken if there is room, else refused.
+    fn deliver_to_one(&self, delivery: &Delivery, sink: &mut Sink<'_>) {
+        let now = Instant::now();
+        let delivered = self.with(|state| {
+            if state.session.end().is_some() {
+                return Err(SendError::Gone);
+            }
+            let variant = self.common.encodings.plain;
+            let object = self.common.object(variant, delivery);
+            if object.is_empty() {
+                return Err(SendError::Inexpressible);
+            }
+            match &state.socket {
+                Some(socket) if state.session.pushes() && socket.outbox.closed().is_none() => {
+                    let frame = self.common.frame(variant, delivery, socket.deflate);
+                    if socket.own {
+                        // It asks for room by itself.
+                        sink.send(frame, Class::Control);
+                        return Ok(Delivered::Queued);
+                    }
+                    let queued = socket.outbox.queued();
+                    if queued.messages >= self.common.config.max_queue_messages {
+                        return Err(SendError::Full);
+                    }
+                    let sent = socket.outbox.send(frame.clone(), Class::Control);
+                    if sent { Ok(Delivered::Queued) } else { Err(SendError::Gone) }
+                }
+                _ => match state.session.handle_delivery(now, object, None, None) {
+                    Delivered::Full(_) => Err(SendError::Full),
+                    delivered => Ok(delivered),
+                },
+            }
+        });
+        match delivered {
+            Ok(delivered) => self.follow_up(now, delivered, None),
+            Err(why) => sink.refuse(why),
+        }
+    }
+
     /// Why an event on this channel may wait; `None` if it must not.
     fn laziness(&self, delivery: &Delivery) -> Option<&Lazy> {
         let channel = delivery.message().channel();
@@ -411,6 +466,9 @@ pub(crate) struct Swept {
 
 impl Deliver for Mailbox {
     fn deliver(&self, delivery: &Delivery, _tags: &[u32], sink: &mut Sink<'_>) {
+        if delivery.kind() == Kind::Direct {
+            return self.deliver_to_one(delivery, sink);
+        }
         let lazy = self.laziness(delivery);
         let mut guard = self.state.lock();
         let state = &mut *guard;
@@ -463,6 +521,10 @@ impl Deliver for Mailbox {
             }
         }
         self.note_timeout(state);
+    }
+
+    fn has_room(&self) -> bool {
+        Mailbox::has_room(self)
     }
 
     fn shared_frame<'d>(&self, delivery: &'d Delivery, _: &[u32], outbox: &Arc<Outbox>) -> Option<&'d Bytes> {

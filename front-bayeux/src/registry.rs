@@ -1,11 +1,11 @@
 //! The sessions, and how many connects each browser holds.
 
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use broker_core::{Filter, Principal, Subscriber};
+use broker_core::{Filter, Principal, Subscriber, unix_ms};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
 use parking_lot::Mutex;
@@ -13,10 +13,12 @@ use smallvec::SmallVec;
 
 use crate::bucket::Bucket;
 use crate::codec::id::ClientId;
+use crate::front::Shared;
 use crate::mailbox::Mailbox;
 
 /// One session as requests find it.
 pub(crate) struct Member {
+    pub(crate) front: Weak<Shared>,
     pub(crate) id: ClientId,
     pub(crate) mailbox: Arc<Mailbox>,
     /// Shared with the socket it was born on, whose outbox it is.
@@ -25,6 +27,9 @@ pub(crate) struct Member {
     /// The cookie of its handshake's browser.
     pub(crate) browser: Option<Box<str>>,
     pub(crate) address: Option<IpAddr>,
+    pub(crate) user_agent: Option<Box<str>>,
+    pub(crate) since_ms: u64,
+    pub(crate) last_active_ms: AtomicU64,
     /// What it is subscribed to.
     subscriptions: Mutex<SmallVec<[(Filter, u32); 1]>>,
     replays: AtomicU32,
@@ -38,31 +43,53 @@ pub(crate) struct Member {
     detached: AtomicBool,
 }
 
+/// Who shook hands, and from where.
+pub(crate) struct Origin<'a> {
+    pub(crate) principal: Principal,
+    /// The cookie of its handshake's browser.
+    pub(crate) browser: Option<&'a str>,
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) user_agent: Option<&'a str>,
+    pub(crate) replay: bool,
+}
+
+/// How much of a client's `User-Agent` is kept, in bytes.
+const MAX_USER_AGENT: usize = 128;
+
 impl Member {
     pub(crate) fn new(
+        front: Weak<Shared>,
         id: ClientId,
         mailbox: Arc<Mailbox>,
         subscriber: Arc<Subscriber>,
-        principal: Principal,
-        browser: Option<Box<str>>,
-        address: Option<IpAddr>,
-        replay: bool,
+        origin: Origin<'_>,
     ) -> Self {
+        let now_ms = unix_ms();
+        let shortened = |name: &str| Box::from(name.get(..MAX_USER_AGENT).unwrap_or(name));
         Self {
+            front,
             id,
             mailbox,
             subscriber,
-            principal,
-            browser,
-            address,
+            principal: origin.principal,
+            browser: origin.browser.map(Box::from),
+            address: origin.address,
+            user_agent: origin.user_agent.map(shortened),
+            since_ms: now_ms,
+            last_active_ms: AtomicU64::new(now_ms),
             subscriptions: Mutex::default(),
             replays: AtomicU32::new(TAG),
-            replay,
+            replay: origin.replay,
             echo: AtomicBool::new(true),
             new_channels: Bucket::default(),
             service_calls: AtomicUsize::new(0),
             detached: AtomicBool::new(false),
         }
+    }
+
+    /// Its client said something.
+    pub(crate) fn note_alive(&self) {
+        self.last_active_ms.store(unix_ms(), Ordering::Relaxed);
     }
 
     /// Takes its subscriptions out of the broker. Not left to the drop: a socket may still hold the
@@ -109,16 +136,18 @@ impl Member {
         self.replays.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(TAG + 1)
     }
 
-    /// Ends one subscription; nothing if there is none.
-    pub(crate) fn unsubscribe(&self, filter: &Filter) {
+    /// Ends one subscription; false if there is none.
+    pub(crate) fn unsubscribe(&self, filter: &Filter) -> bool {
         let known = {
             let mut subscriptions = self.subscriptions.lock();
             let at = subscriptions.iter().position(|(known, _)| known == filter);
             at.map(|at| subscriptions.swap_remove(at))
         };
+        let found = known.is_some();
         if let Some((filter, tag)) = known {
             self.subscriber.unsubscribe(&filter, tag);
         }
+        found
     }
 }
 

@@ -1,7 +1,7 @@
 //! `/meta/handshake`: from credentials to a session.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use broker_core::{Credentials, OutboxConfig, Policy as OutboxPolicy, Principal, unix_ms};
@@ -19,7 +19,7 @@ use crate::policy::HandshakeDenial;
 use crate::protocol::queue::QueueLimits;
 use crate::protocol::timesync::Timesync;
 use crate::protocol::{Options, Rules, Session, handshake};
-use crate::registry::{Capacity, Member};
+use crate::registry::{Capacity, Member, Origin};
 use crate::replies;
 
 impl Shared {
@@ -103,11 +103,17 @@ impl Shared {
                 (mailbox, Arc::new(subscriber), false)
             }
         };
-        let browser = caller.browser.map(Box::from);
-        let member =
-            Arc::new(Member::new(id, mailbox, subscriber, principal, browser, address, negotiated.replay));
+        let origin = Origin {
+            principal,
+            browser: caller.browser,
+            address,
+            user_agent: caller.user_agent,
+            replay: negotiated.replay,
+        };
+        let member = Arc::new(Member::new(Weak::clone(&self.myself), id, mailbox, subscriber, origin));
         member.echo.store(config.broadcast_to_publisher, Ordering::Relaxed);
         self.registry.insert(Arc::clone(&member));
+        member.subscriber.register_connection(&member);
         self.tell(|listener| listener.opened(&member.id, &member.principal));
         self.counters().shook_hands();
         outcome.shook_hands = true;

@@ -42,6 +42,7 @@ pub(crate) struct Caller<'a> {
     /// The browser's cookie, over HTTP.
     pub(crate) browser: Option<&'a str>,
     pub(crate) remote: Option<SocketAddr>,
+    pub(crate) user_agent: Option<&'a str>,
     /// What HTTP's headers presented.
     pub(crate) credentials: Credentials<'a>,
     /// The socket, over WebSocket.
@@ -275,6 +276,7 @@ impl Shared {
                 member
             }
         };
+        member.note_alive();
         match member.mailbox.end() {
             None => Ok(member),
             // Its next connect is still told that it shall stay away.

@@ -11,7 +11,7 @@ use crate::codec::channel::{self, Pattern};
 use crate::codec::message::{self, Message};
 use crate::error::{Denial, Fault};
 use crate::front::Shared;
-use crate::registry::{Member, TAG};
+use crate::registry::Member;
 
 impl Shared {
     pub(super) fn subscribe(
@@ -42,21 +42,22 @@ impl Shared {
         let mut added = Vec::new();
         let mut failed = false;
         for (filter, from) in wanted {
-            let tag = if from.is_some() { member.replay_tag() } else { TAG };
-            // Noted first: a repeated subscription would bring the retained messages again, and a replay that begins
-            // just now must know of it.
-            if !member.note(filter, tag) {
+            let Some(from) = from else {
+                match member.subscribe_live(filter, start) {
+                    Ok(true) => added.push(filter),
+                    Ok(false) => {}
+                    Err(_) => {
+                        failed = true;
+                        break;
+                    }
+                }
                 continue;
-            }
-            member.mailbox.with(|state| state.expect(filter));
-            if let Some(from) = from {
+            };
+            let tag = member.replay_tag();
+            if member.note(filter, tag) {
                 self.replay(member, filter, tag, from);
-            } else if member.subscriber.subscribe(filter, TAG, start).is_err() {
-                member.unsubscribe(filter);
-                failed = true;
-                break;
+                added.push(filter);
             }
-            added.push(filter);
         }
         // All or none; and the session may have ended after its subscriptions were taken out.
         if failed || member.mailbox.end().is_some() {

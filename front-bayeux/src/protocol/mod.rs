@@ -10,7 +10,7 @@ pub(crate) mod queue;
 pub(crate) mod session;
 pub(crate) mod timesync;
 
+pub use session::SessionTiming;
 pub(crate) use session::{
     ConnectAnswer, ConnectRequest, ConnectStep, Delivered, End, Held, Options, Push, Rules, Session,
 };
-pub use session::SessionTiming;

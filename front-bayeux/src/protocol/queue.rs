@@ -70,7 +70,8 @@ impl Queue {
     /// Drops the oldest events until one of `bytes` fits; how many.
     pub(crate) fn make_room(&mut self, bytes: usize, limits: QueueLimits) -> u32 {
         let mut dropped: u32 = 0;
-        while self.events.len() >= limits.max_messages || self.bytes.saturating_add(bytes) > limits.max_bytes {
+        while self.events.len() >= limits.max_messages || self.bytes.saturating_add(bytes) > limits.max_bytes
+        {
             let Some(event) = self.events.pop_front() else { break };
             self.bytes -= event.object.len();
             dropped = dropped.saturating_add(1);

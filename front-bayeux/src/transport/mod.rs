@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use http_edge::{Body, BoxError, Cookies, Response, read_body};
 
 use crate::codec::message::{Bounds, parse_batch};
@@ -51,6 +51,11 @@ where
         *response.body_mut() = Body::empty();
     }
     response
+}
+
+/// The client's name for itself, if it is text.
+fn user_agent(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::USER_AGENT)?.to_str().ok()
 }
 
 /// A request of one of the two polling transports.

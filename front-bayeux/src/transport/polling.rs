@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use http_edge::{Body, Peer, Response, credentials};
 
-use super::cookie;
+use super::{cookie, user_agent};
 use crate::codec::id::ClientId;
 use crate::codec::message::Message;
 use crate::codec::reply::{array_bytes, put_array};
@@ -65,6 +65,7 @@ pub(super) async fn run(
         transport: poll.transport,
         browser: Some(&browser),
         remote: poll.parts.extensions.get::<Peer>().map(|peer| peer.0),
+        user_agent: user_agent(&poll.parts.headers),
         credentials: presented.for_protocol("bayeux"),
         socket: None,
     };

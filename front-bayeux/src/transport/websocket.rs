@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ::websocket::handshake::{self, accept};
-use ::websocket::{Assembler, CloseCode, Incoming, Limits, encode};
+use ::websocket::{Assembler, CloseCode, Control, Incoming, Limits, OpCode, encode};
 use broker_core::{Class, CloseReason, Credentials};
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
@@ -14,7 +14,7 @@ use http_edge::{Body, Peer, Problem, Response, credentials_from, upgraded};
 use hyper::upgrade::OnUpgrade;
 use link::{Event, Link};
 
-use super::cookie;
+use super::{cookie, user_agent};
 use crate::codec::message::{Bounds, ParseError, parse_batch};
 use crate::codec::reply;
 use crate::config::Transport;
@@ -25,6 +25,9 @@ use crate::stats::Gauge;
 
 /// How long a goodbye may take to be written and answered.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// A shorter interval between pings would only make load.
+const MIN_PING_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Answers an upgrade; the connection then lives in a task of its own.
 pub(super) fn upgrade(shared: &Arc<Shared>, parts: &mut Parts) -> Response {
@@ -67,6 +70,7 @@ pub(super) fn upgrade(shared: &Arc<Shared>, parts: &mut Parts) -> Response {
 struct Visitor {
     remote: Option<SocketAddr>,
     browser: Option<Box<str>>,
+    user_agent: Option<Box<str>>,
     token: Option<Box<str>>,
     basic: Option<(Box<str>, Box<[u8]>)>,
     cross_origin: Option<Box<str>>,
@@ -78,6 +82,7 @@ impl Visitor {
         Box::new(Self {
             remote: parts.extensions.get::<Peer>().map(|peer| peer.0),
             browser: cookie::read(&parts.headers, &shared.config().cookie).map(Box::from),
+            user_agent: user_agent(&parts.headers).map(Box::from),
             token: found.token.as_deref().map(Box::from),
             cross_origin: found.cross_origin.map(Box::from),
             basic: found.user.as_deref().zip(found.password.as_deref()).map(|(u, p)| (u.into(), p.into())),
@@ -106,6 +111,8 @@ struct Connection {
     assembler: Assembler,
     caller: SocketCaller,
     last_read: Instant,
+    /// When the last ping went out.
+    last_ping: Instant,
 }
 
 /// Why the loop ended.
@@ -147,6 +154,7 @@ impl Connection {
                 held_until: None,
             },
             last_read: now,
+            last_ping: now,
             shared,
         }
     }
@@ -195,6 +203,7 @@ impl Connection {
                 Some(Event::Woken) => self.write(),
                 None if self.is_idle() => return self.close(CloseCode::Normal, "idle timeout"),
                 None => {
+                    self.ping();
                     self.write();
                 }
                 Some(Event::Eof | Event::Failed(_)) => return Ending::Gone,
@@ -246,6 +255,7 @@ impl Connection {
             transport: Transport::WebSocket,
             browser: self.visitor.browser.as_deref(),
             remote: self.visitor.remote,
+            user_agent: self.visitor.user_agent.as_deref(),
             credentials: self.visitor.credentials(),
             socket: Some(&mut self.caller),
         };
@@ -276,7 +286,24 @@ impl Connection {
 
     fn deadline(&self) -> Option<Instant> {
         let idle = self.idle_timeout().map(|timeout| self.last_read + timeout);
-        [self.caller.held_until, idle].into_iter().flatten().min()
+        [self.caller.held_until, idle, self.next_ping()].into_iter().flatten().min()
+    }
+
+    /// When a client from which nothing came is to be asked whether it is there.
+    fn next_ping(&self) -> Option<Instant> {
+        let interval = self.shared.config().websocket.ping_interval?;
+        Some(self.last_read.max(self.last_ping) + interval.max(MIN_PING_INTERVAL))
+    }
+
+    fn ping(&mut self) {
+        let now = Instant::now();
+        if self.next_ping().is_some_and(|at| at <= now) {
+            self.last_ping = now;
+            self.caller
+                .socket
+                .outbox
+                .send(encode::frame(OpCode::Control(Control::Ping), &[]), Class::Control);
+        }
     }
 
     fn idle_timeout(&self) -> Option<Duration> {

@@ -89,3 +89,80 @@ async fn a_listener_greets_takes_and_remembers() {
     seen.sort_by_key(|why| format!("{why:?}"));
     assert_eq!(seen, [Closed::ByClient, Closed::Expired]);
 }
+
+#[tokio::test]
+async fn handlers_are_bounded_in_number_and_time() {
+    let config = Config { service_timeout: ms(200), max_service_calls_per_session: 2, ..quick() };
+    let server = Server::start(config).await;
+    server.front.on_service("/service/never", |_| std::future::pending());
+    server.front.on_service("/service/late", |_| async {
+        tokio::time::sleep(ms(20)).await;
+        ServiceReply::Refused("500::no".into())
+    });
+    let mut poller = server.poller().await;
+    let calls: Vec<_> = (0..3).map(|id| json!({"channel": "/service/never", "id": id, "data": 1})).collect();
+    let answer = poller.batch(&calls).await;
+    let verdicts: Vec<_> = answer.iter().map(|reply| reply["successful"].clone()).collect();
+    assert_eq!(verdicts, [true, true, false]);
+    assert_eq!(answer[2]["error"], "429::busy");
+    let mut late = Vec::new();
+    while late.len() < 2 {
+        late.extend(
+            poller.connect().await.into_iter().filter(|message| message["channel"] == "/service/never"),
+        );
+    }
+    for (id, message) in late.iter().enumerate() {
+        assert_eq!(
+            *message,
+            json!({"channel": "/service/never", "id": id, "data": "timeout", "successful": false})
+        );
+    }
+    assert_eq!(server.front.stats().late_services, 2);
+    let answer = poller.send(json!({"channel": "/service/late", "id": "l", "data": 1})).await;
+    assert_eq!(last(&answer)["successful"], true, "there is room again");
+    let expected = json!({"channel": "/service/late", "id": "l", "data": "500::no", "error": "500::no", "successful": false});
+    assert_eq!(poller.connect().await[0], expected);
+}
+
+/// Wants a token in `ext` of every subscribe, as faye's users do it in an extension.
+struct Doorkeeper;
+
+impl Listener for Doorkeeper {
+    fn incoming(&self, message: &front_bayeux::Incoming<'_>) -> Result<(), std::borrow::Cow<'static, str>> {
+        let has_token = message.ext.is_some_and(|ext| ext.contains("\"secret\""));
+        match message.channel {
+            "/meta/subscribe" if !has_token => Err("403::token_missing".into()),
+            "/meta/handshake" if message.ext.is_some_and(|ext| ext.contains("banned")) => {
+                Err("403::banned".into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_incoming_extension_may_refuse_any_message() {
+    let server = Server::start(quick()).await;
+    server.front.set_listener(Doorkeeper);
+    let mut poller = server.poller().await;
+    let reply = poller.send(json!({"channel": "/meta/subscribe", "subscription": "/a", "id": "1"})).await;
+    let expected = json!({"channel": "/meta/subscribe", "id": "1", "successful": false, "subscription": "/a", "error": "403::token_missing"});
+    assert_eq!(reply, [expected]);
+    let reply = poller
+        .send(json!({"channel": "/meta/subscribe", "subscription": "/a", "ext": {"token": "secret"}}))
+        .await;
+    assert_eq!(last(&reply)["successful"], true);
+    let reply = server.browser().await.handshake(json!({"banned": 1})).await;
+    assert_eq!((&reply["error"], &reply["advice"]["reconnect"]), (&json!("403::banned"), &json!("none")));
+}
+
+#[tokio::test]
+async fn a_session_that_was_ended_between_connects_is_told_at_the_next() {
+    let server = Server::start(quick()).await;
+    let mut poller = server.poller().await;
+    assert!(server.front.disconnect(&ClientId::parse(&poller.id).unwrap()));
+    let answer = poller.connect().await;
+    assert_eq!(answer[0], json!({"channel": "/meta/disconnect", "successful": true}));
+    assert_eq!(answer[1]["advice"]["reconnect"], "none");
+    assert_eq!(last(&poller.connect().await)["error"], "402::session_unknown");
+}

@@ -3,11 +3,13 @@
 mod ack;
 mod browser;
 mod connect;
+mod connections;
 mod delivery;
 mod expiry;
 mod handshake;
 mod hooks;
 mod http;
+mod options;
 mod replay;
 mod rights;
 mod subscribe;

@@ -97,3 +97,63 @@ async fn without_the_handshake_there_is_no_replay() {
     assert_eq!(subscribe(&mut poller, "/a", json!(-2)).await["successful"], true);
     assert!(data(&poller.connect().await).is_empty());
 }
+
+/// The events of a session that is subscribed live to all and replays a part of it, while others publish.
+async fn overlapping(live: &str, replayed: &str, over_socket: bool) -> Vec<u64> {
+    let server = Server::start(front_bayeux::Config { max_queue_messages: 20_000, ..quick() }).await;
+    let publish = |number: u64| server.publish("a/b", &number.to_string());
+    (0..600).for_each(publish);
+    server.broker.drained().await;
+    let (broker, mut number) = (server.broker.clone(), 600_u64);
+    let publisher = tokio::spawn(async move {
+        while number < 1500 {
+            let channel = broker_core::Channel::parse("a/b").unwrap();
+            broker.publish(broker_core::Publish::new(channel, number.to_string()).json()).unwrap();
+            number += 1;
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut events: Vec<u64> = Vec::new();
+    let take = |messages: &[Value]| -> Vec<u64> {
+        data(messages).iter().map(|data| data.as_u64().unwrap()).collect()
+    };
+    let message =
+        json!({"channel": "/meta/subscribe", "subscription": replayed, "ext": {"replay": {replayed: -2}}});
+    if over_socket {
+        let mut socket = server.socket_session(json!({"replay": true})).await;
+        let id = socket.id.clone();
+        socket
+            .send(json!([{"channel": "/meta/subscribe", "subscription": live, "clientId": id},
+                {"channel": message["channel"], "subscription": replayed, "clientId": id, "ext": message["ext"]}]))
+            .await;
+        while events.len() < 1500 {
+            events.extend(take(&socket.receive().await));
+        }
+        publisher.await.unwrap();
+        // Nothing is left over.
+        server.broker.drained().await;
+        socket.silent(ms(100)).await;
+    } else {
+        let mut poller = server.poller_with(json!({"replay": true})).await;
+        let subscribe = [json!({"channel": "/meta/subscribe", "subscription": live}), message];
+        events.extend(take(&poller.batch(&subscribe).await));
+        while events.len() < 1500 {
+            events.extend(take(&poller.connect().await));
+        }
+        publisher.await.unwrap();
+        server.broker.drained().await;
+        events.extend(take(&poller.connect().await));
+    }
+    events
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_replay_and_another_subscription_bring_comes_once() {
+    for (live, replayed) in [("/a/*", "/a/b"), ("/a/b", "/a/**"), ("/**", "/a/*")] {
+        for over_socket in [false, true] {
+            let mut events = overlapping(live, replayed, over_socket).await;
+            events.sort_unstable();
+            assert!(events.into_iter().eq(0..1500), "{live} {replayed} {over_socket}");
+        }
+    }
+}

@@ -5,7 +5,11 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 const RULES: Rules = Rules {
-    timing: Timing { timeout: Duration::from_secs(30), interval: Duration::ZERO, max_interval: Duration::from_secs(10) },
+    timing: Timing {
+        timeout: Duration::from_secs(30),
+        interval: Duration::ZERO,
+        max_interval: Duration::from_secs(10),
+    },
     deliver_only: false,
     max_processing: None,
 };
