@@ -19,12 +19,21 @@ pub struct Poller {
 
 impl Poller {
     pub async fn handshake(address: SocketAddr) -> Self {
+        Self::handshake_with(address, &json!({})).await
+    }
+
+    pub async fn handshake_with(address: SocketAddr, ext: &Value) -> Self {
         let mut poller = Poller { address, client_id: String::new(), cookie: None };
-        let handshake = json!([{"channel": "/meta/handshake", "version": "1.0", "supportedConnectionTypes": ["long-polling"]}]);
+        let handshake = json!([{"channel": "/meta/handshake", "version": "1.0", "supportedConnectionTypes": ["long-polling"], "ext": ext}]);
         let answer = poller.post(&handshake).await;
         assert_eq!(answer[0]["successful"], true, "{answer}");
         poller.client_id = answer[0]["clientId"].as_str().expect("a clientId").to_owned();
         poller
+    }
+
+    /// The cookie that its session is bound to.
+    pub fn cookie(&self) -> Option<&str> {
+        self.cookie.as_deref()
     }
 
     /// Sends messages as they are and returns the answer.
