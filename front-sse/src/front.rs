@@ -15,6 +15,7 @@ use http_edge::{
     response_head,
 };
 use link::{Link, Socket};
+use tokio::io::AsyncWriteExt;
 
 use crate::codec::event;
 use crate::codec::request::{self, StreamRequest};
@@ -209,21 +210,18 @@ impl Shared {
         mut head: HeaderMap,
         takeover: Option<&Takeover>,
     ) -> Response {
-        let mut first = event::COMMENT.to_vec();
         // Noted before the subscription: what is published between them comes again rather than never.
-        if self.config.announce_position && asked.last_event_id.is_none() {
-            first.extend_from_slice(&event::position(self.broker.head()));
-        }
+        let begins = self.config.announce_position && asked.last_event_id.is_none();
+        let first = event::opening(begins.then(|| self.broker.head()));
         let subscriber = self.attach(&asked, &origin.principal);
         if takeover.is_none() {
-            subscriber.outbox().send(Bytes::from(std::mem::take(&mut first)), Class::Control);
+            subscriber.outbox().send(first.clone(), Class::Control);
         }
         let room = if self.streams.is_closing() { 0 } else { self.config.max_streams };
         let open = self.streams.enter(subscriber.outbox(), room);
         let (Some(open), Ok(replay)) = (open, self.subscribe(&subscriber, &asked)) else {
             Counters::add(&self.counters.refused);
-            // A browser takes an error status as final; this one it tries again.
-            return answer(head, Body::full(event::goodbye("no room now", retry_within(OVERLOAD_RETRY))));
+            return send_away(head, origin.transport).await;
         };
         Counters::add(&self.counters.opened);
         if let Ok(id) = HeaderValue::from_str(&connection_id(subscriber.key())) {
@@ -313,6 +311,19 @@ fn after(id: &str) -> After {
         "earliest" => After::Earliest,
         id => After::Id(id.parse().unwrap_or(MessageId { epoch: u64::MAX, offset: u64::MAX })),
     }
+}
+
+/// An answer for whom there is no room. A browser takes an error status as final; this one it tries again.
+async fn send_away(mut head: HeaderMap, transport: &str) -> Response {
+    if transport == HTTP_1 {
+        head.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    // Without a length, like every stream.
+    let text = event::goodbye("no room now", retry_within(OVERLOAD_RETRY));
+    let (mut io, body) = pipe(text.len());
+    // It fits, and the other end is here.
+    let _ = io.write_all(&text).await;
+    answer(head, body)
 }
 
 fn with_head<T>(head: HeaderMap, body: T) -> http::Response<T> {

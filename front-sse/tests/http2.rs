@@ -43,21 +43,56 @@ async fn until(body: &mut Incoming, end: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_thousand_streams_share_one_connection() {
+async fn two_thousand_streams_share_two_connections() {
     let server = Server::start().await;
-    let mut sender = connect(&server).await;
     let mut streams = Vec::new();
-    for at in 0..1_000 {
-        streams.push(open(&mut sender, &format!("/sse?channel=all&channel=one/{at}&format=raw")).await);
+    for half in 0..2 {
+        let mut sender = connect(&server).await;
+        for at in half * 1_000..(half + 1) * 1_000 {
+            streams.push(open(&mut sender, &format!("/sse?channel=all&channel=one/{at}&format=raw")).await);
+        }
     }
-    assert_eq!(server.publish("all", "everyone").receivers, 1_000);
+    assert_eq!(server.publish("all", "everyone").receivers, 2_000);
     server.publish("one/7", "you");
+    server.publish("one/1007", "you");
     for (at, stream) in streams.iter_mut().enumerate() {
-        let end = if at == 7 { "data: you\n\n" } else { "data: everyone\n\n" };
+        let end = if at % 1_000 == 7 { "data: you\n\n" } else { "data: everyone\n\n" };
         assert_eq!(until(stream, end).await.matches("data: everyone\n\n").count(), 1);
     }
     drop(streams);
     eventually(|| server.front.stats().streams == 0).await;
+}
+
+#[tokio::test]
+async fn a_head_a_refusal_and_a_preflight_share_a_connection_with_a_stream() {
+    let server = Server::start().await;
+    let mut sender = connect(&server).await;
+    let mut stream = open(&mut sender, "/sse/a").await;
+    for (method, target, status) in
+        [("HEAD", "/sse/a", 200), ("GET", "/sse", 400), ("POST", "/sse/a", 405), ("OPTIONS", "/sse/a", 204)]
+    {
+        let request = Request::builder().method(method).uri(format!("http://broker{target}"));
+        let answer = sender.send_request(request.body(Empty::new()).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), status, "{method} {target}");
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body.is_empty(), matches!(method, "HEAD" | "OPTIONS"), "{method} {target}");
+    }
+    server.publish("a", "1");
+    until(&mut stream, "data: 1\n\n").await;
+}
+
+#[tokio::test]
+async fn a_stream_that_resumes_is_told_of_a_gap_and_ends_with_the_front() {
+    let server = Server::start().await;
+    let mut sender = connect(&server).await;
+    let mut stream = open(&mut sender, "/sse/a?last_event_id=elsewhere-1").await;
+    let text = until(&mut stream, "}\n\n").await;
+    assert!(text.contains("event: gap\ndata: {\"channel\":\"a\",\"requested\":\"elsewhere-1\","), "{text}");
+    let front = server.front.clone();
+    let ending = tokio::spawn(async move { front.shutdown(std::time::Duration::from_millis(200)).await });
+    let rest = stream.collect().await.unwrap().to_bytes();
+    assert!(std::str::from_utf8(&rest).unwrap().contains(": shutting down\nretry: "), "{rest:?}");
+    ending.await.unwrap();
 }
 
 #[tokio::test]

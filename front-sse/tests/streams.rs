@@ -3,7 +3,7 @@
 mod support;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker_core::{
     Action, AllowAll, Anonymous, Channel, ContentType, Filter, LogConfig, OutboxConfig, Policy, Principal,
@@ -33,7 +33,8 @@ async fn a_message_reaches_a_stream_taken_back_from_hyper() {
         assert!(head.contains(line), "{line} in {head}");
     }
     assert!(!head.contains("content-length") && !head.contains("transfer-encoding"), "{head}");
-    assert_eq!(client.until("\n\n").await, ":\n\n", "the first comment comes at once");
+    let opening = client.until("\n\n").await;
+    assert_eq!(opening, format!(":\nid: {}\n\n", server.broker.head()), "a comment comes at once");
     let receipt = server.publish("chat/room1", "hello");
     assert_eq!(receipt.receivers, 1);
     let id = receipt.id.unwrap();
@@ -119,9 +120,8 @@ async fn a_stream_begins_with_a_position_that_can_be_resumed_from() {
     let server = Server::start().await;
     server.publish("a", "before");
     let mut client = server.open("/sse/a").await;
-    client.until(":\n\n").await;
-    let position = client.until("\n\n").await;
-    let id = position.strip_prefix("id: ").unwrap().trim();
+    let opening = client.until("\n\n").await;
+    let id = opening.strip_prefix(":\nid: ").unwrap().trim();
     drop(client);
     server.publish("a", "missed");
     let mut client = server.open_with("/sse/a", &format!("Last-Event-ID: {id}\r\n")).await;
@@ -250,7 +250,7 @@ async fn an_embedding_server_gets_a_streaming_body() {
         let frame = body.frame().await.unwrap().unwrap();
         text.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
     }
-    assert!(text.starts_with(":\n\nid: "), "{text}");
+    assert!(text.starts_with(":\nid: "), "{text}");
     drop(body);
     eventually(|| server.front.stats().streams == 0).await;
 }
@@ -313,7 +313,6 @@ async fn a_get_with_a_body_is_streamed_in_chunks() {
     client.send("GET /sse/a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab").await;
     let head = client.until("\r\n\r\n").await.to_lowercase();
     assert!(head.contains("transfer-encoding: chunked"), "{head}");
-    client.until(":\n\n").await;
     server.publish("a", "1");
     assert!(client.event().await.ends_with("data: 1\n\n"));
 }
@@ -413,7 +412,6 @@ async fn keep_alive_comments_come_while_nothing_else_does() {
     let server = Server::with(broker_core::Config::default(), config, Arc::new(AllowAll)).await;
     let mut client = server.open("/sse/a").await;
     client.until("\n\n").await;
-    client.until("\n\n").await;
     for _ in 0..3 {
         assert_eq!(client.until("\n\n").await, ":\n\n");
     }
@@ -444,13 +442,36 @@ async fn shutdown_writes_what_was_accepted_and_says_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn streams_end_evenly_across_the_window() {
+    let server = Server::start().await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(server.open("/sse/a").await);
+    }
+    let window = Duration::from_secs(1);
+    let begun = Instant::now();
+    let front = server.front.clone();
+    let done = tokio::spawn(async move { front.shutdown(window).await });
+    for (at, client) in clients.iter_mut().enumerate() {
+        client.rest().await;
+        let earliest = window.mul_f64(at as f64 / 4.0);
+        assert!(begun.elapsed() >= earliest, "stream {at} ended after {:?}", begun.elapsed());
+    }
+    done.await.unwrap();
+}
+
+#[tokio::test]
 async fn too_many_streams_are_sent_away_gently() {
     let config = Config { max_streams: 1, ..Config::default() };
     let server = Server::with(broker_core::Config::default(), config, Arc::new(AllowAll)).await;
     let _first = server.open("/sse/a").await;
     let second = server.ask("GET /sse/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
     assert!(second.starts_with("HTTP/1.1 200 ") && second.contains("\nretry: "), "{second}");
-    assert_eq!(server.front.stats().refused, 1);
+    assert!(second.contains("content-type: text/event-stream\r\n"), "{second}");
+    assert!(!second.contains("content-length"), "{second}");
+    let old = server.ask("GET /sse/a HTTP/1.0\r\n\r\n").await;
+    assert!(old.contains("\r\n\r\n: no room now\nretry: ") && old.ends_with("\n\n"), "{old}");
+    assert_eq!(server.front.stats().refused, 2);
 }
 
 #[tokio::test]

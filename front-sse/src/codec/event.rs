@@ -51,9 +51,13 @@ pub(crate) fn gap(filter: &Filter, requested: &str, gap: &Gap) -> Bytes {
     event(None, Some("gap"), &data)
 }
 
-/// Sets the client's last id without an event: nothing is dispatched where no data came.
-pub(crate) fn position(id: MessageId) -> Bytes {
-    format!("id: {id}\n\n").into()
+/// What a stream begins with: a comment, at once, and perhaps where it begins. An `id:` without data dispatches nothing
+/// but is remembered. Both stand in one block, as readers that take blocks apart by hand skip one that begins with a colon.
+pub(crate) fn opening(position: Option<MessageId>) -> Bytes {
+    match position {
+        Some(id) => format!(":\nid: {id}\n\n").into(),
+        None => Bytes::from_static(COMMENT),
+    }
 }
 
 /// Goodbye: a comment for people and the time after which the client may come back.
@@ -167,7 +171,13 @@ mod tests {
     #[test]
     fn id_and_name_come_before_the_data() {
         assert_eq!(event(Some(ID), Some("tick"), b"1"), "id: k3-18\nevent: tick\ndata: 1\n\n");
-        assert_eq!(position(ID), "id: k3-18\n\n");
+    }
+
+    #[test]
+    fn a_stream_begins_with_a_comment_and_no_event() {
+        assert_eq!(opening(None), ":\n\n");
+        assert_eq!(opening(Some(ID)), ":\nid: k3-18\n\n");
+        assert_eq!(read(":\nid: k3-18\n\n"), []);
     }
 
     #[test]

@@ -55,13 +55,15 @@ impl Registry {
         self.closing.store(true, Relaxed);
         let outboxes: Vec<_> = self.outboxes.lock().iter().map(|(_, outbox)| Arc::clone(outbox)).collect();
         let started = Instant::now();
-        let steps = (window.as_millis() / STEP.as_millis()).max(1) as usize;
-        for (step, some) in outboxes.chunks(outboxes.len().div_ceil(steps).max(1)).enumerate() {
-            for outbox in some {
-                outbox.send_last(event::goodbye("shutting down", retry_within(window)));
+        for (at, outbox) in outboxes.iter().enumerate() {
+            let due = started + window.mul_f64(at as f64 / outboxes.len() as f64);
+            // Many are due within one tick of the timer.
+            if due > Instant::now() + STEP {
+                sleep_until(due).await;
             }
-            sleep_until(started + STEP * u32::try_from(step).unwrap_or(u32::MAX)).await;
+            outbox.send_last(event::goodbye("shutting down", retry_within(window)));
         }
+        drop(outboxes);
         let deadline = started + window + GRACE;
         while self.len() > 0 && Instant::now() < deadline {
             sleep(STEP).await;
