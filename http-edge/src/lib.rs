@@ -17,6 +17,7 @@
 mod body;
 mod connection_id;
 mod credentials;
+mod held;
 mod io;
 mod origin;
 mod pipe;

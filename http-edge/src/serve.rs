@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::held::{Held, HeldBody};
 use crate::io::{Claim, Watch, WatchedIo};
 use crate::{Body, BoxError, Peer, Response, Takeover};
 
@@ -39,6 +40,10 @@ pub struct ServeConfig {
     pub max_concurrent_streams: u32,
     /// Bytes that wait per HTTP/2 stream for the client's window. Default 64 KiB; then the stream's own queue grows.
     pub max_send_bytes: usize,
+    /// Bytes that wait on one HTTP/2 connection for streams whose client took nothing for a `header_read_timeout`. Only
+    /// the client can free them, by reading or by resetting the stream, so with more of them the connection is closed.
+    /// Every such stream counts `max_send_bytes`, and the rest of its response. Default 64 MiB: 1,024 event streams.
+    pub max_stalled_bytes: usize,
 }
 
 impl Default for ServeConfig {
@@ -49,6 +54,7 @@ impl Default for ServeConfig {
             max_header_bytes: 16 * 1024,
             max_concurrent_streams: 4096,
             max_send_bytes: 64 * 1024,
+            max_stalled_bytes: 64 << 20,
         }
     }
 }
@@ -303,15 +309,18 @@ async fn serve_http2<S, F>(
 {
     let watch = Arc::new(Watch::default());
     let seen = Arc::clone(&watch);
+    let held = Arc::new(Held::new(config.max_send_bytes));
+    let holding = Arc::clone(&held);
     let handler = service_fn(move |mut request: Request<Incoming>| {
         seen.requests.fetch_add(1, Relaxed);
+        let held = Arc::clone(&holding);
         let busy = Busy::new(&seen);
         request.extensions_mut().insert(Peer(peer));
         add_host(&mut request);
         let answer = service(request);
         async move {
             let response = answer.await;
-            Ok::<_, Infallible>(response.map(|body| BusyBody { body, _busy: busy }))
+            Ok::<_, Infallible>(response.map(|body| HeldBody::new(BusyBody { body, _busy: busy }, held)))
         }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
@@ -336,6 +345,9 @@ async fn serve_http2<S, F>(
             connection.as_mut().graceful_shutdown();
         }
         while timer.as_mut().poll(cx).is_ready() {
+            if held.next_period() > config.max_stalled_bytes {
+                return Poll::Ready(());
+            }
             if matches!(watchdog.look(), Verdict::Dead) {
                 if stopping {
                     return Poll::Ready(());

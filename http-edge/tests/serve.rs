@@ -249,3 +249,34 @@ async fn many_requests_share_a_connection() {
         response.into_body().collect().await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn too_many_streams_that_are_not_read_close_their_http2_connection_and_fewer_do_not() {
+    let config = ServeConfig {
+        header_read_timeout: Duration::from_millis(200),
+        max_stalled_bytes: 10 * (9 << 20),
+        ..ServeConfig::default()
+    };
+    let server = start(config).await;
+    for (streams, stays) in [(11, true), (13, false)] {
+        let stream = TcpStream::connect(server.address).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(1024)
+            .handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
+        let connection = tokio::spawn(connection);
+        let mut unread = Vec::new();
+        for _ in 0..streams {
+            let request = Request::get("http://x/big").body(Empty::<Bytes>::new()).unwrap();
+            unread.push(sender.send_request(request).await.unwrap());
+        }
+        let ended = timeout(Duration::from_secs(if stays { 1 } else { 10 }), connection).await;
+        assert_eq!(ended.is_err(), stays, "{streams} streams");
+        if stays {
+            let request = Request::get("http://x/").body(Empty::<Bytes>::new()).unwrap();
+            let answer = sender.send_request(request).await.unwrap().into_body().collect().await.unwrap();
+            assert!(answer.to_bytes().starts_with(b"GET HTTP/2.0"));
+        }
+    }
+}

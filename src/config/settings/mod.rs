@@ -147,6 +147,7 @@ section!(
         max_header_bytes: Size,
         max_concurrent_streams: u32,
         max_send_bytes: Size,
+        max_stalled_bytes: Size,
     } beside {
         address: String = Config::default().http.map_or_else(String::new, |address| address.to_string()),
     }
