@@ -37,6 +37,9 @@ pub mod codec;
 mod config;
 mod error;
 mod front;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod protocol;
 #[cfg(feature = "scram")]
 mod scram;

@@ -34,6 +34,8 @@ pub use reason::Reason;
 pub use subscribe::{FilterOptions, Filters, RetainHandling, Subscribe, TopicFilters, Unsubscribe};
 pub use topic::{Share, channel_filter, split_share, topic_is_valid};
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use encode::put_varint;
 pub(crate) use encode::{put_binary, put_string};
 pub(crate) use property::id;
 

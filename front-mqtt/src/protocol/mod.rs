@@ -31,8 +31,8 @@ pub(crate) use delivering::Backlog;
 pub(crate) use end::{Detached, End, PendingWill, Remains};
 pub(crate) use session::{Encodings, Incoming, Session, Shared, TimerKey};
 pub(crate) use subscribing::{Subscribing, Target};
-#[cfg(test)]
-use {session::Online, wire::Wire};
+#[cfg(any(test, fuzzing))]
+pub(crate) use {session::Online, wire::Wire};
 
 #[cfg(test)]
 mod tests;

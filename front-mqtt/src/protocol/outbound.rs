@@ -75,6 +75,12 @@ impl Outbound {
         self.queue.is_empty()
     }
 
+    /// Messages that wait, those from the store included.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn queue_len(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Appends to the queue; false, and nothing is kept, if it is full.
     pub(crate) fn enqueue(&mut self, outgoing: Outgoing, config: &Config) -> bool {
         let weight = outgoing.weight();

@@ -95,7 +95,7 @@ pub(crate) struct State {
     parked: Option<Vec<Parked>>,
     /// QoS 0 messages that wait for room in the outbox, retained ones first.
     #[expect(clippy::box_collection, reason = "few sessions have one, and all have the place for it")]
-    pub(super) backlog: Option<Box<VecDeque<Outgoing>>>,
+    pub(crate) backlog: Option<Box<VecDeque<Outgoing>>>,
     pub(crate) will: Option<Box<PendingWill>>,
     /// Seconds the session outlives its connection; `u32::MAX` is for ever.
     pub(crate) expiry_secs: u32,

@@ -18,6 +18,8 @@ mod websocket;
 
 pub(crate) use groups::Groups;
 pub(crate) use handshake::{Arrival, accept};
+#[cfg(any(test, fuzzing))]
+pub(crate) use input::{Control, Input};
 pub(crate) use sessions::{Aftermath, Hosted, Sessions};
 pub(crate) use sys::keep_reporting;
 pub(crate) use timers::{Due, Timers, What, keep_time};
