@@ -39,7 +39,7 @@ impl Session {
         let server = TestServer::start().await;
         let mut poller = Poller::handshake_with(server.http, &json!({"ack": true})).await;
         poller.subscribe("/faults").await;
-        let proxy = Proxy::start(server.http, cuts(), 40..3000, 10).await;
+        let proxy = Proxy::start(server.http, cuts(), 40..3000, 1..41, 10).await;
         let (id, cookie) = (poller.client_id.clone(), poller.cookie().expect("a cookie").to_owned());
         Self { server, proxy, id, cookie, ack: 0, got: 0 }
     }

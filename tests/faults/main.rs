@@ -4,5 +4,7 @@
 mod support;
 
 mod bayeux;
+mod mqtt;
+mod mqtt_client;
 mod proxy;
 mod sse;

@@ -30,9 +30,15 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Cuts `cuts` connections, each after a number of bytes in `bytes` towards the client or, one in `up`, 1 to 40
-    /// towards the server.
-    pub(crate) async fn start(target: SocketAddr, cuts: usize, bytes: Range<u64>, up: u64) -> Self {
+    /// Cuts `cuts` connections, each after a number of bytes in `down` towards the client or, one in `one_up_in`, in
+    /// `up` towards the server.
+    pub(crate) async fn start(
+        target: SocketAddr,
+        cuts: usize,
+        down: Range<u64>,
+        up: Range<u64>,
+        one_up_in: u64,
+    ) -> Self {
         let seed =
             std::env::var("FW_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
                 SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_micros() as u64)
@@ -49,12 +55,9 @@ impl Proxy {
                 let server = TcpStream::connect(target).await.expect("the server listens");
                 let mut left = [u64::MAX; 2];
                 if counted.load(Ordering::Relaxed) < cuts {
-                    let direction = usize::from(random.below(up) != 0);
-                    // A request is short: what lies beyond it would never be reached.
-                    left[direction] = match direction {
-                        0 => 1 + random.below(40),
-                        _ => bytes.start + random.below(bytes.end - bytes.start),
-                    };
+                    let direction = usize::from(random.below(one_up_in) != 0);
+                    let bytes = if direction == 0 { &up } else { &down };
+                    left[direction] = bytes.start + random.below(bytes.end - bytes.start);
                 }
                 let reset = random.below(2) == 0;
                 if forward(client, server, left, reset).await {
