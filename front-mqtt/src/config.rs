@@ -51,11 +51,14 @@ pub struct Config {
     /// Bytes of those publishes. Default 512 KiB; one larger message is sent alone. Kept below the
     /// outbox's bound so that a slow reader fills its queue instead of losing its connection.
     pub max_inflight_bytes: usize,
-    /// Messages that wait in one session, connected or not. Default 1,000; then the newest is dropped and
-    /// counted.
+    /// Messages that wait in one session, connected or not. Default 1,000; then [`Config::queue_policy`] says
+    /// what is dropped.
     pub max_queued_messages: usize,
-    /// Bytes of those messages, overhead included. Default 1 MiB; then the newest is dropped and counted.
+    /// Bytes of those messages, overhead included. Default 1 MiB; then [`Config::queue_policy`] says what is
+    /// dropped.
     pub max_queued_bytes: usize,
+    /// Which message a full session loses; it is counted. Default [`QueuePolicy::DropNewest`].
+    pub queue_policy: QueuePolicy,
     /// Retained messages that wait for one client after it has subscribed, besides those: they are in the
     /// retained store anyway, and what waits is only a reference. Default 100,000; then the newest is dropped
     /// and counted.
@@ -82,6 +85,16 @@ pub struct Config {
     /// Where a WebSocket's request may carry a token besides its headers, because pages cannot set those.
     /// Default nowhere.
     pub token_sources: TokenSources,
+}
+
+/// What a session loses when as much waits in it as may.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum QueuePolicy {
+    /// The message that just came: what is kept has no gap, which suits commands and logs.
+    #[default]
+    DropNewest,
+    /// The message that has waited longest: what is kept is fresh, which suits states.
+    DropOldest,
 }
 
 /// What happens to a publish the client has no right to.
@@ -125,6 +138,7 @@ impl Default for Config {
             max_queued_messages: 1_000,
             max_waiting_retained: 100_000,
             max_queued_bytes: 1 << 20,
+            queue_policy: QueuePolicy::default(),
             queue_qos0_offline: false,
             max_subscriptions: 10_000,
             denied_publish: Denied::default(),

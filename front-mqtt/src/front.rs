@@ -44,7 +44,7 @@ pub(crate) struct Inner {
 pub(crate) struct Counters {
     pub(crate) connects: Counter,
     pub(crate) handshakes_failed: Counter,
-    pub(crate) received: Counter,
+    received: Counter,
     sent: Counter,
     dropped: Counter,
 }
@@ -78,13 +78,34 @@ pub struct Stats {
     pub refused_rights: u64,
     /// Publishes refused because their sender's rate was used up.
     pub rate_limited: u64,
-    /// Publishes from clients whose connections are over.
+    /// Publishes from clients.
     pub messages_received: u64,
     /// Publishes to clients, except QoS 0 frames that a lane has sent to many in one go: those are in the
     /// broker's own count of deliveries.
     pub messages_sent: u64,
     /// Messages a session's limits, or its client's, kept from it.
     pub messages_dropped: u64,
+}
+
+/// Counters and gauges of one client, over all connections of its session.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ClientStats {
+    /// Whether it is connected now.
+    pub connected: bool,
+    /// Subscriptions it holds.
+    pub subscriptions: usize,
+    /// Publishes from it, refused ones included.
+    pub received: u64,
+    /// Publishes to it, except QoS 0 frames that a lane has sent to many in one go.
+    pub sent: u64,
+    /// Messages that limits or rights kept from it.
+    pub dropped: u64,
+    /// Messages that wait in its session, and packets that wait for its socket.
+    pub queued: usize,
+    /// Bytes of those.
+    pub queued_bytes: usize,
+    /// Publishes to it at QoS 1 and 2 that are not finished.
+    pub inflight: usize,
 }
 
 impl Front {
@@ -126,7 +147,8 @@ impl Front {
     /// As [`Front::serve_tcp`], for any stream of bytes: TLS, a Unix socket, a pipe in a test.
     pub async fn serve(&self, socket: Socket, peer: Option<SocketAddr>) {
         self.start();
-        let arrival = Arrival { socket, framing: Framing::Raw, remote: peer, presented: None };
+        let arrival =
+            Arrival { socket, framing: Framing::Raw, remote: peer, presented: None, user_agent: None };
         transport::accept(self.0.clone(), arrival).await;
     }
 
@@ -146,7 +168,7 @@ impl Front {
         let inner = &self.0;
         inner.closing.store(true, Ordering::SeqCst);
         for hosted in inner.sessions.all() {
-            hosted.kick(Reason::ServerShuttingDown);
+            hosted.kick(Reason::ServerShuttingDown, None);
         }
         let all_gone = async {
             while inner.connections.load(Ordering::SeqCst) > 0 {
@@ -159,6 +181,23 @@ impl Front {
     /// Counters and gauges. Goes over all sessions: for operators, not for a hot path.
     pub fn stats(&self) -> Stats {
         self.0.stats()
+    }
+
+    /// One client's counters, whether it is connected or its session waits for it; `None` if it has none.
+    pub fn client(&self, client_id: &str) -> Option<ClientStats> {
+        let hosted = self.0.sessions.get(client_id)?;
+        let state = hosted.session.lock();
+        let queued = hosted.queued_in(&state);
+        Some(ClientStats {
+            connected: state.online.is_some(),
+            subscriptions: state.subscriptions.len(),
+            received: hosted.session.received(),
+            sent: state.sent,
+            dropped: hosted.dropped_in(&state),
+            queued: queued.messages,
+            queued_bytes: queued.bytes,
+            inflight: state.outbound.as_ref().map_or(0, |outbound| outbound.inflight()),
+        })
     }
 
     /// The front's own tasks begin with its first connection, so that a front can be built anywhere. They hold
@@ -231,7 +270,7 @@ impl Inner {
     }
 
     /// A connection with this number in its session is over.
-    pub(crate) fn conclude(&self, hosted: &Arc<Hosted>, number: u64, end: End) {
+    pub(crate) fn conclude(&self, hosted: &Arc<Hosted>, number: u32, end: End) {
         match hosted.session.handle_disconnected(number, end) {
             None => {}
             Some(Detached::Ended(remains)) => self.end(hosted, remains),
@@ -286,6 +325,7 @@ impl Inner {
         self.sessions.remove(hosted);
         {
             let state = hosted.session.lock();
+            self.counters.received.add(hosted.session.received());
             self.counters.sent.add(state.sent);
             self.counters.dropped.add(state.dropped);
         }
@@ -351,6 +391,7 @@ impl Inner {
         };
         for hosted in self.sessions.all() {
             let state = hosted.session.lock();
+            stats.messages_received += hosted.session.received();
             stats.messages_sent += state.sent;
             stats.messages_dropped += state.dropped;
         }

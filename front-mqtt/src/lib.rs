@@ -46,7 +46,7 @@ mod scram;
 mod transport;
 
 pub use auth::{Exchange, Mechanism, Step, Stepping};
-pub use config::{Config, Denied, DeniedSubscribe};
-pub use front::{Front, Stats};
+pub use config::{Config, Denied, DeniedSubscribe, QueuePolicy};
+pub use front::{ClientStats, Front, Stats};
 #[cfg(feature = "scram")]
 pub use scram::{ScramSha256, ScramUser, ScramUsers};

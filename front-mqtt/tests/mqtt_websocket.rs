@@ -4,6 +4,8 @@
 mod client;
 #[path = "mqtt/connect.rs"]
 mod connect;
+#[path = "mqtt/connections.rs"]
+mod connections;
 #[path = "mqtt/pressure.rs"]
 mod pressure;
 #[path = "mqtt/publish.rs"]

@@ -4,7 +4,7 @@ use broker_core::Qos;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::property::id;
-use super::{Dialect, Framing, Reason};
+use super::{Dialect, Framing, Reason, Version};
 
 /// Longest string MQTT can carry, in bytes.
 pub const MAX_STRING_BYTES: usize = 65_535;
@@ -133,12 +133,13 @@ impl ConnAck<'_> {
             out.put_u8(id::SESSION_EXPIRY);
             out.put_u32(secs);
         }
-        if self.maximum_qos < Qos::ExactlyOnce {
-            out.put_u8(id::MAXIMUM_QOS);
-            out.put_u8(self.maximum_qos as u8);
+        if let Some(client_id) = self.assigned_client_id {
+            out.put_u8(id::ASSIGNED_CLIENT_ID);
+            put_string(&mut out, client_id);
         }
-        if !self.retain_available {
-            out.put_slice(&[id::RETAIN_AVAILABLE, 0]);
+        if let Some(secs) = self.server_keep_alive_secs {
+            out.put_u8(id::SERVER_KEEP_ALIVE);
+            out.put_u16(secs);
         }
         if let Some(bytes) = self.maximum_packet_size {
             out.put_u8(id::MAXIMUM_PACKET_SIZE);
@@ -148,17 +149,16 @@ impl ConnAck<'_> {
             out.put_u8(id::TOPIC_ALIAS_MAXIMUM);
             out.put_u16(self.topic_alias_maximum);
         }
+        if !self.retain_available {
+            out.put_slice(&[id::RETAIN_AVAILABLE, 0]);
+        }
         if self.receive_maximum < u16::MAX {
             out.put_u8(id::RECEIVE_MAXIMUM);
             out.put_u16(self.receive_maximum);
         }
-        if let Some(client_id) = self.assigned_client_id {
-            out.put_u8(id::ASSIGNED_CLIENT_ID);
-            put_string(&mut out, client_id);
-        }
-        if let Some(secs) = self.server_keep_alive_secs {
-            out.put_u8(id::SERVER_KEEP_ALIVE);
-            out.put_u16(secs);
+        if self.maximum_qos < Qos::ExactlyOnce {
+            out.put_u8(id::MAXIMUM_QOS);
+            out.put_u8(self.maximum_qos as u8);
         }
         let texts = [
             (id::RESPONSE_INFO, self.response_information.map(str::as_bytes)),
@@ -178,7 +178,9 @@ impl ConnAck<'_> {
 
 /// CONNACK. A reason that version 3 cannot express becomes an empty buffer: there the answer is the close.
 pub fn connack(dialect: Dialect, connack: &ConnAck<'_>) -> Bytes {
-    let mut body = vec![u8::from(connack.session_present)];
+    // Version 3.1 knows no session present flag: the byte is reserved there.
+    let session_present = connack.session_present && dialect.version != Version::V31;
+    let mut body = vec![u8::from(session_present)];
     if dialect.version.is_v5() {
         body.push(connack.reason as u8);
         put_properties(&mut body, &connack.properties());
@@ -219,7 +221,7 @@ pub fn ack(
 
 fn put_reason_string(body: &mut Vec<u8>, reason_string: Option<&str>) {
     if let Some(text) = reason_string {
-        let text = text.get(..256).unwrap_or(text);
+        let text = text.get(..text.floor_char_boundary(256)).unwrap_or_default();
         put_varint(body, 3 + text.len());
         body.push(id::REASON_STRING);
         put_string(body, text);

@@ -69,7 +69,7 @@ impl Reason {
             | Self::ConnectionRateExceeded
             | Self::ServerShuttingDown => Some(3),
             Self::BadUserNameOrPassword | Self::BadAuthenticationMethod => Some(4),
-            Self::NotAuthorized | Self::Banned | Self::TopicNameInvalid => Some(5),
+            Self::NotAuthorized | Self::Banned | Self::PacketTooLarge => Some(5),
             _ => None,
         }
     }

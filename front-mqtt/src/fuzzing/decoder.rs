@@ -108,7 +108,7 @@ fn parts(stream: &[u8], cuts: u8) -> Vec<&[u8]> {
     }
     let (mut rest, mut size, mut parts) = (stream, 0usize, Vec::new());
     while !rest.is_empty() {
-        size = (size * 5 + usize::from(cuts)) % 23 + usize::from(cuts % 7 == 0) * 400 + 1;
+        size = (size * 5 + usize::from(cuts)) % 23 + usize::from(cuts.is_multiple_of(7)) * 400 + 1;
         let (head, tail) = rest.split_at(size.min(rest.len()));
         parts.push(head);
         rest = tail;

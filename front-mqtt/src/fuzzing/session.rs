@@ -13,9 +13,9 @@ use bytes::Bytes;
 use super::Choices;
 use super::watcher::{Terms, Watcher};
 use crate::codec::{self, Framing, Packet, Version};
-use crate::config::Config;
+use crate::config::{Config, QueuePolicy};
 use crate::protocol::{
-    Connection, End, Negotiated, Online, Output, Session, Shared, Verdict, Wire, negotiate,
+    Caller, Connection, End, Negotiated, Online, Output, Session, Shared, Verdict, Wire, negotiate,
 };
 
 const TOPICS: [&str; 4] = ["a", "a/b", "é/c", "$x/y"];
@@ -36,10 +36,10 @@ struct World {
 fn world() -> &'static World {
     static WORLD: OnceLock<World> = OnceLock::new();
     WORLD.get_or_init(|| {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let _inside = runtime.enter();
         let broker = Broker::new(broker_core::Config::default());
-        let shared = Arc::new(Shared { config: Config::default(), encodings: None });
+        let shared = Arc::new(Shared::new(Config::default(), None));
         let attach = || broker.attach(Arc::new(Session::new(shared.clone())), Default::default());
         let (one, other) = (attach(), attach());
         for _ in 0..600 {
@@ -103,7 +103,7 @@ struct Run {
     session: Arc<Session>,
     connection: Option<Connection>,
     /// One that was taken over and does not know it yet.
-    old: Option<Connection>,
+    old: Option<(Connection, Arc<Session>)>,
     version: Version,
     watcher: Watcher,
     wire: Record,
@@ -140,17 +140,14 @@ impl Run {
             max_outgoing_topic_aliases: 3,
             max_packet_bytes: 5_000,
             queue_qos0_offline: bits & 1 != 0,
+            queue_policy: if bits & 8 != 0 { QueuePolicy::DropOldest } else { QueuePolicy::DropNewest },
             maximum_qos: if bits & 2 != 0 { Qos::AtLeastOnce } else { Qos::ExactlyOnce },
             max_keep_alive_secs: (bits & 4 != 0).then_some(10),
             ..Config::default()
         };
-        let shared = Arc::new(Shared { config, encodings: None });
-        let terms = Terms {
-            version: Version::V5,
-            receive_maximum: 1,
-            max_packet_bytes: u32::MAX,
-            alias_maximum: 0,
-        };
+        let shared = Arc::new(Shared::new(config, None));
+        let terms =
+            Terms { version: Version::V5, receive_maximum: 1, max_packet_bytes: u32::MAX, alias_maximum: 0 };
         Self {
             session: Arc::new(Session::new(shared.clone())),
             shared,
@@ -179,7 +176,7 @@ impl Run {
         };
         let outbox = if choices.bit() { &world.full } else { &world.empty };
         if let Some(old) = self.connection.take() {
-            self.old = Some(old);
+            self.old = Some((old, self.session.clone()));
         }
         let mut present = self.enter_session(&terms);
         if connect.clean_start && present {
@@ -215,7 +212,7 @@ impl Run {
     fn begin(&mut self, world: &World, terms: &mut Negotiated, outbox: &Arc<Outbox>, present: bool) {
         let config = &self.shared.config;
         let connack = terms.connack(config, present, None);
-        let online: Online = terms.online(config, outbox.clone());
+        let online: Online = terms.online(config, outbox.clone(), &Caller::default());
         let number = {
             let mut state = self.session.lock();
             state.expiry_secs = terms.session_expiry_secs;
@@ -378,8 +375,10 @@ impl Run {
         let kind = if bits & 1 == 0 { Kind::Live } else { Kind::Retained };
         let publisher = (bits & 2 != 0).then_some(world.key);
         let newest = self.tags;
-        let tags: Vec<u32> = (0..3).filter(|bit| bits & (4 << bit) != 0).map(|back| newest.saturating_sub(back)).collect();
-        let incoming = crate::protocol::Incoming { message, kind, publisher, lane: None, now_ms: self.now_ms };
+        let tags: Vec<u32> =
+            (0..3).filter(|bit| bits & (4 << bit) != 0).map(|back| newest.saturating_sub(back)).collect();
+        let incoming =
+            crate::protocol::Incoming { message, kind, publisher, lane: None, now_ms: self.now_ms };
         for _ in 0..=bits >> 6 {
             self.session.handle_delivery(&incoming, &tags, &mut self.wire);
         }
@@ -402,9 +401,9 @@ impl Run {
     }
 
     fn lose(&mut self) {
-        if let Some(old) = self.old.take() {
-            // It was taken over: its end is nobody's.
-            assert!(self.session.lock().ended || self.session.handle_disconnected(old.number(), End::Lost).is_none());
+        if let Some((old, session)) = self.old.take() {
+            let detached = session.handle_disconnected(old.number(), End::Lost);
+            assert!(detached.is_none(), "it was taken over: its end is nobody's");
             return;
         }
         if let Some(connection) = self.connection.take() {
@@ -412,7 +411,7 @@ impl Run {
         }
     }
 
-    fn ended(&mut self, number: u64, end: End) {
+    fn ended(&mut self, number: u32, end: End) {
         _ = self.session.handle_disconnected(number, end);
     }
 
@@ -448,7 +447,8 @@ impl Run {
                     }
                 }
                 Output::Subscribe(subscribing) => {
-                    self.tags = subscribing.accepted.iter().map(|accepted| accepted.tag).fold(self.tags, u32::max);
+                    self.tags =
+                        subscribing.accepted.iter().map(|accepted| accepted.tag).fold(self.tags, u32::max);
                     let (now_ms, wire) = (self.now_ms, &mut self.wire);
                     if let Some(connection) = &mut self.connection {
                         connection.handle_subscribed(now_ms, subscribing, wire);
@@ -482,10 +482,10 @@ impl Run {
         let state = self.session.lock();
         let config = &self.shared.config;
         assert!(state.subscriptions.iter().count() <= config.max_subscriptions);
-        assert!(state.received.len() <= 65_535);
+        assert!(state.taken.as_ref().is_none_or(|taken| taken.len() <= 65_535));
         assert!(state.backlog.as_ref().is_none_or(|backlog| backlog.len() <= config.max_waiting_retained));
         if let Some(outbound) = &state.outbound {
-            let queue = outbound.queue_len();
+            let queue = outbound.queued().messages;
             assert!(queue <= config.max_queued_messages + config.max_waiting_retained, "{queue} wait");
         }
     }

@@ -45,13 +45,7 @@ pub(crate) struct Watcher {
 
 impl Watcher {
     pub(crate) fn new(terms: Terms) -> Self {
-        Self {
-            terms,
-            exchanges: HashMap::new(),
-            aliases: HashMap::new(),
-            connack_seen: false,
-            ended: false,
-        }
+        Self { terms, exchanges: HashMap::new(), aliases: HashMap::new(), connack_seen: false, ended: false }
     }
 
     /// The client connects again.

@@ -1,5 +1,6 @@
 //! CONNECT into the terms of a connection, and the CONNACK that says them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use broker_core::{Action, Channel, Outbox, Principal, Qos};
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use super::alias::OutgoingAliases;
 use super::convert;
 use super::end::PendingWill;
-use super::session::Online;
+use super::session::{Online, Tenths};
 use crate::codec::{self, ConnAck, Connect, DecodeError, Dialect, Framing, Reason};
 use crate::config::Config;
 
@@ -33,6 +34,15 @@ pub(crate) struct Negotiated {
     receive_maximum: u16,
     topic_alias_maximum: u16,
     wants_response_info: bool,
+}
+
+/// Where a connection comes from, for operators.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Caller {
+    pub(crate) since: Tenths,
+    pub(crate) remote: Option<IpAddr>,
+    /// The `User-Agent` of a WebSocket's request, shortened.
+    pub(crate) user_agent: Option<Box<str>>,
 }
 
 /// Judges a CONNECT. `assigned_id` is used if the client gave none.
@@ -107,9 +117,11 @@ impl Negotiated {
     }
 
     /// What the session has to know of the connection.
-    pub(crate) fn online(&self, config: &Config, outbox: Arc<Outbox>) -> Online {
+    pub(crate) fn online(&self, config: &Config, outbox: Arc<Outbox>, caller: &Caller) -> Online {
         Online {
             outbox,
+            is_awaited: false,
+            caller: Box::new(caller.clone()),
             dialect: self.dialect,
             max_inflight: self.receive_maximum.min(config.max_inflight.max(1)),
             max_packet_bytes: self.max_packet_bytes,

@@ -64,7 +64,7 @@ pub(crate) enum Verdict {
 pub(crate) struct Connection {
     pub(super) session: Arc<Session>,
     /// Its number in the session.
-    pub(super) number: u64,
+    pub(super) number: u32,
     pub(super) dialect: Dialect,
     pub(super) principal: Principal,
     pub(super) outputs: VecDeque<Output>,
@@ -78,7 +78,6 @@ pub(crate) struct Connection {
     /// Zero means no limit.
     max_silence_ms: u32,
     rare: Option<Box<Rare>>,
-    pub(super) received: u64,
 }
 
 /// What few connections have, so that the others need not hold the place for it.
@@ -96,11 +95,12 @@ impl Connection {
     pub(crate) fn new(
         now: Instant,
         session: Arc<Session>,
-        number: u64,
+        number: u32,
         principal: Principal,
         terms: &Negotiated,
         auth_method: Option<Box<str>>,
     ) -> Self {
+        session.note_heard(now);
         Self {
             session,
             number,
@@ -114,7 +114,6 @@ impl Connection {
             closing: false,
             max_silence_ms: terms.max_silence_ms,
             rare: auth_method.map(|method| Box::new(Rare { auth_method: Some(method), ..Rare::default() })),
-            received: 0,
         }
     }
 
@@ -123,7 +122,7 @@ impl Connection {
         self.session.handle_backlog(self.number, now_ms, wire)
     }
 
-    pub(crate) fn number(&self) -> u64 {
+    pub(crate) fn number(&self) -> u32 {
         self.number
     }
 
@@ -138,11 +137,6 @@ impl Connection {
     /// Why the connection ends, in words.
     pub(crate) fn why(&self) -> Option<&str> {
         self.rare.as_ref().and_then(|rare| rare.why.as_deref())
-    }
-
-    /// Publishes the client has sent.
-    pub(crate) fn received_publishes(&self) -> u64 {
-        self.received
     }
 
     /// What to do next.
@@ -201,6 +195,7 @@ impl Connection {
     /// Bytes arrived, whole packets or not.
     pub(crate) fn handle_sign_of_life(&mut self, now: Instant) {
         self.last_heard = now;
+        self.session.note_heard(now);
     }
 
     /// A packet from the client. `buffer` is what it was parsed from, if payloads may keep that alive.
@@ -321,6 +316,10 @@ impl Connection {
     }
 
     /// A packet with its reason string, or without it if the client does not take one of that size.
+    pub(super) fn max_packet_bytes(&self) -> usize {
+        self.max_packet_bytes as usize
+    }
+
     fn within_maximum(&self, why: Option<&str>, packet: impl Fn(Option<&str>) -> Bytes) -> Bytes {
         let full = packet(why);
         if full.len() > self.max_packet_bytes as usize { packet(None) } else { full }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use broker_core::{Channel, ContentType, Message, Properties, Publish};
 use bytes::{BufMut, Bytes};
 
-use crate::codec::{LastWill, PublishProperties, id, put_binary, put_string};
+use crate::codec::{
+    LastWill, MAX_STRING_BYTES, PublishProperties, id, put_binary, put_string, topic_is_valid,
+};
 
 /// Payloads below this are copied out of the read buffer, so that a message never keeps one alive.
 const COPY_BELOW_BYTES: usize = 2048;
@@ -68,12 +70,14 @@ pub(crate) fn message_properties(message: &Message, now_ms: u64) -> Vec<u8> {
         let secs = left.as_millis().div_ceil(1000);
         out.put_u32(u32::try_from(secs).unwrap_or(u32::MAX));
     }
-    if let Some(content_type) = message.content_type() {
+    if let Some(content_type) = message.content_type().filter(|text| is_text(text.as_str())) {
         out.put_u8(id::CONTENT_TYPE);
         put_string(&mut out, content_type.as_str());
     }
     if let Some(properties) = properties {
-        if let Some(topic) = &properties.reply_to {
+        if let Some(topic) =
+            properties.reply_to.as_deref().filter(|topic| topic_is_valid(topic) && is_text(topic))
+        {
             out.put_u8(id::RESPONSE_TOPIC);
             put_string(&mut out, topic);
         }
@@ -81,11 +85,16 @@ pub(crate) fn message_properties(message: &Message, now_ms: u64) -> Vec<u8> {
             out.put_u8(id::CORRELATION_DATA);
             put_binary(&mut out, data);
         }
-        for (name, value) in &properties.user {
+        for (name, value) in properties.user.iter().filter(|(name, value)| is_text(name) && is_text(value)) {
             out.put_u8(id::USER_PROPERTY);
             put_string(&mut out, name);
             put_string(&mut out, value);
         }
     }
     out
+}
+
+/// Whether MQTT can carry it (MQTT 5.0 §1.5.4): other protocols have longer texts, and U+0000 in them.
+fn is_text(text: &str) -> bool {
+    text.len() <= MAX_STRING_BYTES && !text.as_bytes().contains(&0)
 }

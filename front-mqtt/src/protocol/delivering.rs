@@ -9,8 +9,11 @@ use super::alias::AliasUse;
 use super::convert::message_properties;
 use super::outbound::{Outgoing, Stage};
 use super::session::{Incoming, Online, Session, Shared, State};
+use super::subscriptions::Subscription;
 use super::wire::Wire;
-use crate::codec::{self, AckKind, Dialect, EncodedPublish, Framing, PublishHeader, Reason, Sharing};
+use crate::codec::{
+    self, AckKind, Dialect, EncodedPublish, Framing, PublishHeader, Reason, Sharing, topic_is_valid,
+};
 use crate::config::Config;
 
 /// What a message amounts to for one session.
@@ -49,7 +52,7 @@ impl Session {
     }
 
     /// The connection's task has a turn: retained messages that waited for room are sent as far as there is.
-    pub(crate) fn handle_backlog(&self, connection: u64, now_ms: u64, wire: &mut impl Wire) -> Backlog {
+    pub(crate) fn handle_backlog(&self, connection: u32, now_ms: u64, wire: &mut impl Wire) -> Backlog {
         let Some(mut state) = self.lock_as(connection) else { return Backlog::Empty };
         state.send_backlog(self.config(), now_ms, wire)
     }
@@ -109,6 +112,15 @@ impl State {
         }
     }
 
+    /// Whether the client may have what its subscription matches: of a wildcard's topics some may be denied.
+    pub(super) fn may_see(&self, subscription: &Subscription, message: &Message) -> bool {
+        !subscription.wildcard
+            || self
+                .principal
+                .as_ref()
+                .is_none_or(|principal| principal.allows(Action::Subscribe, message.channel()))
+    }
+
     fn copies(&self, incoming: &Incoming<'_>, tags: &[u32]) -> Copies {
         let message = incoming.message;
         let mut copies = Copies::default();
@@ -118,10 +130,7 @@ impl State {
             if subscription.no_local && incoming.publisher.is_some() && incoming.publisher == self.key {
                 continue;
             }
-            if subscription.wildcard
-                && let Some(principal) = &self.principal
-                && !principal.allows(Action::Subscribe, message.channel())
-            {
+            if !self.may_see(subscription, message) {
                 continue;
             }
             let retain = match incoming.kind {
@@ -159,7 +168,7 @@ impl State {
     }
 
     /// Whether the client takes a packet of that size. An empty frame is one that MQTT cannot say.
-    fn takes(&self, frame: &Bytes) -> bool {
+    pub(super) fn takes(&self, frame: &Bytes) -> bool {
         self.online.as_ref().is_some_and(|online| {
             !frame.is_empty()
                 && packet_bytes(online.dialect.framing, frame) <= online.max_packet_bytes as usize
@@ -180,8 +189,8 @@ impl State {
         });
         if starts {
             self.start(outgoing, now_ms, wire);
-        } else if !outbound.enqueue(outgoing, config) {
-            self.dropped += 1;
+        } else {
+            self.dropped += outbound.enqueue(outgoing, config);
         }
     }
 
@@ -332,6 +341,9 @@ fn encode(
 ) -> Option<(EncodedPublish, bool)> {
     let message = &outgoing.message;
     let topic = message.channel();
+    if !topic_is_valid(topic.as_str()) {
+        return None;
+    }
     let alias = online.aliases.as_ref().map_or(AliasUse::None, |aliases| aliases.look_up(topic));
     let (name, topic_alias) = match alias {
         AliasUse::None => (topic.as_str(), 0),
@@ -365,8 +377,12 @@ fn send(encoded: EncodedPublish, wire: &mut impl Wire) {
     }
 }
 
-/// The QoS 0 PUBLISH with nothing of any subscriber in it; empty if MQTT cannot say it.
-fn encode_plain(dialect: Dialect, message: &Message, now_ms: u64) -> Bytes {
+/// The QoS 0 PUBLISH with nothing of any subscriber in it; empty if MQTT cannot say it: other protocols may
+/// publish to channels with `+` or `#` in their names.
+pub(super) fn encode_plain(dialect: Dialect, message: &Message, now_ms: u64) -> Bytes {
+    if !topic_is_valid(message.channel().as_str()) {
+        return Bytes::new();
+    }
     let properties = if dialect.version.is_v5() { message_properties(message, now_ms) } else { Vec::new() };
     let header = PublishHeader::plain(message.channel().as_str());
     codec::publish(dialect, &header, &properties, message.payload(), Sharing::OneBuffer)

@@ -57,7 +57,7 @@ pub(crate) struct Remains {
 
 impl Session {
     /// The connection with this number is over. `None`: another one has taken the session, which saw to it.
-    pub(crate) fn handle_disconnected(&self, connection: u64, end: End) -> Option<Detached> {
+    pub(crate) fn handle_disconnected(&self, connection: u32, end: End) -> Option<Detached> {
         let mut state = self.lock_as(connection)?;
         Some(state.handle_disconnected(self.shared(), end))
     }
@@ -107,7 +107,7 @@ impl State {
     pub(crate) fn handle_ended(&mut self) -> Remains {
         self.ended = true;
         self.online = None;
-        self.received = Vec::new();
+        self.taken = None;
         let mut remains = Remains {
             will: self.will.take().map(|will| will.publish),
             orphans: Vec::new(),

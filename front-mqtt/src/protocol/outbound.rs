@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use broker_core::{Message, Qos};
+use broker_core::{Message, Qos, Queued};
 
-use crate::config::Config;
+use crate::config::{Config, QueuePolicy};
 
 /// A message on its way to one client.
 #[derive(Clone, Debug)]
@@ -75,39 +75,98 @@ impl Outbound {
         self.queue.is_empty()
     }
 
-    /// Messages that wait, those from the store included.
-    #[cfg(any(test, fuzzing))]
-    pub(crate) fn queue_len(&self) -> usize {
-        self.queue.len()
+    /// Messages that wait for a place, those from the store included, and the bytes they count.
+    pub(crate) fn queued(&self) -> Queued {
+        Queued { messages: self.queue.len(), bytes: self.queued_bytes }
     }
 
-    /// Appends to the queue; false, and nothing is kept, if it is full.
-    pub(crate) fn enqueue(&mut self, outgoing: Outgoing, config: &Config) -> bool {
-        let weight = outgoing.weight();
-        let fits = if outgoing.from_store {
-            self.queue.len() - self.queued < config.max_waiting_retained
-        } else {
-            let bytes = self.queued_bytes + weight;
-            self.queued < config.max_queued_messages && (self.queued == 0 || bytes <= config.max_queued_bytes)
-        };
-        if fits {
-            if !outgoing.from_store {
-                self.queued += 1;
-                self.queued_bytes += weight;
+    /// Exchanges that are not finished.
+    pub(crate) fn inflight(&self) -> usize {
+        self.inflight.len()
+    }
+
+    /// Appends to the queue; how many messages were dropped because it is full, this one perhaps among them.
+    pub(crate) fn enqueue(&mut self, outgoing: Outgoing, config: &Config) -> u64 {
+        if outgoing.from_store {
+            if self.queue.len() - self.queued >= config.max_waiting_retained {
+                return 1;
             }
             self.queue.push_back(outgoing);
+            return 0;
         }
-        fits
+        let weight = outgoing.weight();
+        let mut dropped = 0;
+        while !self.has_place_for(weight, config) {
+            dropped += 1;
+            if config.queue_policy == QueuePolicy::DropNewest || !self.drop_oldest() {
+                return dropped;
+            }
+        }
+        self.queued += 1;
+        self.queued_bytes += weight;
+        self.queue.push_back(outgoing);
+        dropped
+    }
+
+    /// One message always has a place, however large.
+    fn has_place_for(&self, weight: usize, config: &Config) -> bool {
+        let fits = self.queued == 0 || self.queued_bytes + weight <= config.max_queued_bytes;
+        fits && self.queued < config.max_queued_messages
+    }
+
+    /// False if there is none: what comes from the store is bounded by itself.
+    fn drop_oldest(&mut self) -> bool {
+        let Some(oldest) = self.queue.iter().position(|waiting| !waiting.from_store) else { return false };
+        let Some(gone) = self.queue.remove(oldest) else { return false };
+        self.count_out(&gone);
+        true
+    }
+
+    fn count_out(&mut self, gone: &Outgoing) {
+        if !gone.from_store {
+            self.queued = self.queued.saturating_sub(1);
+            self.queued_bytes = self.queued_bytes.saturating_sub(gone.weight());
+        }
+    }
+
+    /// Takes back what the client may not see any more and was not sent on this connection; how many
+    /// messages that was. A QoS 2 exchange that an earlier connection began is only ended: the client may
+    /// have the message, and its identifier must not stand for another one before it has let go of it.
+    pub(crate) fn withdraw(&mut self, is_allowed: impl Fn(&Message) -> bool) -> u64 {
+        let before = self.queue.len();
+        let mut kept = std::mem::take(&mut self.queue);
+        kept.retain(|waiting| {
+            let stays = is_allowed(&waiting.message);
+            if !stays {
+                self.count_out(waiting);
+            }
+            stays
+        });
+        self.queue = kept;
+        let mut withdrawn = (before - self.queue.len()) as u64;
+        let mut bytes = 0;
+        self.inflight.retain_mut(|inflight| {
+            let Stage::Publish(outgoing) = &inflight.stage else { return true };
+            if inflight.sent || is_allowed(&outgoing.message) {
+                return true;
+            }
+            withdrawn += 1;
+            bytes += outgoing.weight();
+            let begun = outgoing.qos == Qos::ExactlyOnce;
+            if begun {
+                inflight.stage = Stage::Release;
+            }
+            begun
+        });
+        self.inflight_bytes = self.inflight_bytes.saturating_sub(bytes);
+        withdrawn
     }
 
     /// The next to be started, whose time is not over; expired ones before it are thrown away.
     pub(crate) fn dequeue(&mut self, now_ms: u64) -> Option<Outgoing> {
         loop {
             let next = self.queue.pop_front()?;
-            if !next.from_store {
-                self.queued = self.queued.saturating_sub(1);
-                self.queued_bytes = self.queued_bytes.saturating_sub(next.weight());
-            }
+            self.count_out(&next);
             give_back(&mut self.queue);
             if !next.message.is_expired(now_ms) {
                 return Some(next);

@@ -21,8 +21,8 @@ impl Connection {
         packet: &Publish<'_>,
         buffer: Option<&Bytes>,
     ) -> Result<(), DecodeError> {
-        self.received += 1;
         let session = self.session.clone();
+        session.note_received();
         let config = session.config();
         if packet.qos > config.maximum_qos {
             return Err(DecodeError::new(Reason::QosNotSupported, "QoS is above the announced maximum"));
@@ -76,7 +76,8 @@ impl Connection {
     fn take(&mut self, packet_id: u16) -> Result<bool, DecodeError> {
         let session = self.session.clone();
         let Some(mut state) = session.lock_as(self.number) else { return Ok(false) };
-        match state.received.binary_search(&packet_id) {
+        let taken = state.taken.get_or_insert_default();
+        match taken.binary_search(&packet_id) {
             Ok(_) => {
                 drop(state);
                 self.reply(AckKind::PubRec, packet_id, Reason::Success, None);
@@ -84,7 +85,7 @@ impl Connection {
             }
             Err(_)
                 if self.dialect.version.is_v5()
-                    && state.received.len() >= usize::from(session.config().receive_maximum) =>
+                    && taken.len() >= usize::from(session.config().receive_maximum) =>
             {
                 Err(DecodeError::new(
                     Reason::ReceiveMaximumExceeded,
@@ -92,7 +93,7 @@ impl Connection {
                 ))
             }
             Err(place) => {
-                state.received.insert(place, packet_id);
+                taken.insert(place, packet_id);
                 Ok(true)
             }
         }
@@ -119,7 +120,8 @@ impl Connection {
         result: &Result<Receipt, PublishError>,
     ) {
         match result {
-            Ok(Receipt { receivers: 0, .. }) => {
+            // Only PUBACK says it: some clients take any code but 0 in a PUBREC for a failure.
+            Ok(Receipt { receivers: 0, .. }) if qos == Qos::AtLeastOnce => {
                 self.answer(packet_id, qos, Reason::NoMatchingSubscribers, None);
             }
             Ok(_) => self.answer(packet_id, qos, Reason::Success, None),
@@ -149,10 +151,11 @@ impl Connection {
     /// Frees the identifier of a QoS 2 publish; false if it was not in use.
     fn release(&mut self, packet_id: u16) -> bool {
         let Some(mut state) = self.session.lock_as(self.number) else { return false };
-        let Ok(place) = state.received.binary_search(&packet_id) else { return false };
-        state.received.remove(place);
-        if state.received.is_empty() {
-            state.received = Vec::new();
+        let Some(taken) = &mut state.taken else { return false };
+        let Ok(place) = taken.binary_search(&packet_id) else { return false };
+        taken.remove(place);
+        if taken.is_empty() {
+            state.taken = None;
         }
         true
     }

@@ -1,17 +1,20 @@
 //! What may outlive a connection: subscriptions, queue, exchanges in flight.
 
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use broker_core::{Broker, Class, Delivery, Encoding, Kind, Message, Outbox, Principal, Qos, SubscriberKey};
+use broker_core::{
+    Broker, Class, Delivery, Encoding, Kind, Message, Outbox, Principal, Qos, SendError, SubscriberKey,
+    unix_ms,
+};
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::alias::OutgoingAliases;
-use super::delivering::one_id;
+use super::connecting::Caller;
+use super::delivering::{encode_plain, one_id};
 use super::end::PendingWill;
 use super::outbound::{Outbound, Outgoing, Stage};
 use super::subscriptions::Subscriptions;
@@ -64,6 +67,9 @@ pub(crate) struct Incoming<'a> {
 pub(crate) struct Session {
     client_id: OnceLock<Arc<str>>,
     shared: Arc<Shared>,
+    /// Publishes from the client.
+    received: AtomicU64,
+    last_heard: AtomicU32,
     state: Mutex<State>,
 }
 
@@ -76,11 +82,35 @@ pub(crate) struct Shared {
     pub(crate) refused: AtomicU64,
     /// Publishes beyond their sender's rate.
     pub(crate) limited: AtomicU64,
+    began: Instant,
+    began_ms: u64,
 }
+
+/// An instant as sessions keep it, because there are many: tenths of a second since the front began, which
+/// is enough for thirteen years.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Tenths(pub(crate) u32);
 
 impl Shared {
     pub(crate) fn new(config: Config, encodings: Option<Encodings>) -> Self {
-        Self { config, encodings, refused: AtomicU64::new(0), limited: AtomicU64::new(0) }
+        Self {
+            config,
+            encodings,
+            refused: AtomicU64::new(0),
+            limited: AtomicU64::new(0),
+            began: Instant::now(),
+            began_ms: unix_ms(),
+        }
+    }
+
+    pub(crate) fn tenths(&self, at: Instant) -> Tenths {
+        let tenths = at.saturating_duration_since(self.began).as_millis() / 100;
+        Tenths(u32::try_from(tenths).unwrap_or(u32::MAX))
+    }
+
+    /// In milliseconds since 1970.
+    pub(crate) fn unix_ms(&self, at: Tenths) -> u64 {
+        self.began_ms + u64::from(at.0) * 100
     }
 }
 
@@ -90,9 +120,11 @@ pub(crate) struct State {
     pub(crate) subscriptions: Subscriptions,
     pub(crate) outbound: Option<Box<Outbound>>,
     /// Identifiers of QoS 2 publishes that were taken and not yet released, sorted.
-    pub(crate) received: Vec<u16>,
+    #[expect(clippy::box_collection, reason = "few sessions have one, and all have the place for it")]
+    pub(crate) taken: Option<Box<Vec<u16>>>,
     /// Deliveries that wait for a SUBACK to be sent before them.
-    parked: Option<Vec<Parked>>,
+    #[expect(clippy::box_collection, reason = "few sessions have one, and all have the place for it")]
+    parked: Option<Box<Vec<Parked>>>,
     /// QoS 0 messages that wait for room in the outbox, retained ones first.
     #[expect(clippy::box_collection, reason = "few sessions have one, and all have the place for it")]
     pub(crate) backlog: Option<Box<VecDeque<Outgoing>>>,
@@ -100,7 +132,7 @@ pub(crate) struct State {
     /// Seconds the session outlives its connection; `u32::MAX` is for ever.
     pub(crate) expiry_secs: u32,
     /// Numbers the connections: one that was taken over finds another number here and leaves things alone.
-    pub(crate) connection: u64,
+    pub(crate) connection: u32,
     pub(crate) ended: bool,
     pub(crate) key: Option<SubscriberKey>,
     /// Whose rights count; the last connection's while there is none.
@@ -123,6 +155,9 @@ pub(crate) struct Online {
     /// Largest packet the client takes, in bytes.
     pub(crate) max_packet_bytes: u32,
     pub(crate) aliases: Option<Box<OutgoingAliases>>,
+    pub(crate) caller: Box<Caller>,
+    /// Somebody wants to take the session over and waits until all that has come from the client is handled.
+    pub(crate) is_awaited: bool,
 }
 
 struct Parked {
@@ -135,12 +170,12 @@ struct Parked {
 impl Session {
     /// Counts a publish or subscription that the rights did not allow.
     pub(super) fn count_refused(&self) {
-        self.shared.refused.fetch_add(1, Relaxed);
+        self.shared.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a publish that the rate did not allow.
     pub(super) fn count_limited(&self) {
-        self.shared.limited.fetch_add(1, Relaxed);
+        self.shared.limited.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A session nobody has yet: CONNECT will name it.
@@ -149,7 +184,7 @@ impl Session {
             online: None,
             subscriptions: Subscriptions::default(),
             outbound: None,
-            received: Vec::new(),
+            taken: None,
             parked: None,
             backlog: None,
             will: None,
@@ -162,7 +197,13 @@ impl Session {
             sent: 0,
             dropped: 0,
         };
-        Self { client_id: OnceLock::new(), shared, state: Mutex::new(state) }
+        Self {
+            client_id: OnceLock::new(),
+            shared,
+            received: AtomicU64::new(0),
+            last_heard: AtomicU32::new(0),
+            state: Mutex::new(state),
+        }
     }
 
     /// Empty until CONNECT named it.
@@ -183,6 +224,51 @@ impl Session {
         self.lock().online.is_some()
     }
 
+    /// Asks the connection to handle what has come from its client already: that may be its goodbye, or its
+    /// last publishes. The connection's number; `None` if there is none.
+    pub(crate) fn await_connection(&self) -> Option<u32> {
+        let mut state = self.lock();
+        let online = state.online.as_mut()?;
+        online.is_awaited = true;
+        online.outbox.notify();
+        Some(state.connection)
+    }
+
+    /// Whether the connection has still not done what [`Session::await_connection`] asked for.
+    pub(crate) fn is_awaiting(&self, connection: u32) -> bool {
+        self.lock_as(connection)
+            .is_some_and(|state| state.online.as_ref().is_some_and(|online| online.is_awaited))
+    }
+
+    /// Nothing that has come from the client is left to handle.
+    pub(crate) fn note_drained(&self, connection: u32) {
+        if let Some(mut state) = self.lock_as(connection)
+            && let Some(online) = &mut state.online
+        {
+            online.is_awaited = false;
+        }
+    }
+
+    /// The client has sent something.
+    pub(crate) fn note_heard(&self, now: Instant) {
+        self.last_heard.store(self.shared.tenths(now).0, Ordering::Relaxed);
+    }
+
+    /// When the client last sent something, in milliseconds since 1970.
+    pub(crate) fn last_heard_ms(&self) -> u64 {
+        self.shared.unix_ms(Tenths(self.last_heard.load(Ordering::Relaxed)))
+    }
+
+    /// The client has published.
+    pub(crate) fn note_received(&self) {
+        self.received.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Publishes from the client, over all its connections.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn shared(&self) -> &Shared {
         &self.shared
     }
@@ -193,7 +279,7 @@ impl Session {
 
     /// As [`Session::lock`], for a connection: `None` once another one has the session, so that what the
     /// older one still had in its buffers changes nothing.
-    pub(crate) fn lock_as(&self, connection: u64) -> Option<MutexGuard<'_, State>> {
+    pub(crate) fn lock_as(&self, connection: u32) -> Option<MutexGuard<'_, State>> {
         let state = self.lock();
         (state.connection == connection && state.online.is_some()).then_some(state)
     }
@@ -210,13 +296,34 @@ impl Session {
         state.deliver(&self.shared, incoming, tags, wire);
     }
 
+    /// A message for this client alone, whatever it is subscribed to: at QoS 0, with its topic in full, because
+    /// the lane may still find no room for it. Where to send it, and the frame.
+    ///
+    /// # Errors
+    /// Nobody is connected, or the client cannot take it.
+    pub(crate) fn direct_frame(
+        &self,
+        message: &Message,
+        now_ms: u64,
+    ) -> Result<(Arc<Outbox>, Bytes), SendError> {
+        let mut state = self.lock();
+        let Some(online) = &state.online else { return Err(SendError::Gone) };
+        let frame = encode_plain(online.dialect, message, now_ms);
+        if !state.takes(&frame) {
+            return Err(SendError::Inexpressible);
+        }
+        let outbox = online.outbox.clone();
+        state.sent += 1;
+        Ok((outbox, frame))
+    }
+
     /// PUBACK, PUBREC or PUBCOMP from the client; the reply to PUBREC is returned.
     ///
     /// # Errors
     /// The packet does not belong to the exchange with that identifier.
     pub(crate) fn handle_ack(
         &self,
-        connection: u64,
+        connection: u32,
         now_ms: u64,
         kind: AckKind,
         ack: codec::Ack,
@@ -248,26 +355,26 @@ impl Session {
                     AckKind::PubRec => Some((AckKind::PubRel, Reason::Success)),
                     _ => return Err(codec::DecodeError::protocol("acknowledgement of another QoS")),
                 },
-                None => unknown_exchange(kind),
+                None => unknown_exchange(kind, ack.reason),
             },
-            None => unknown_exchange(kind),
+            None => unknown_exchange(kind, ack.reason),
         };
         state.pump(self.config(), now_ms, wire);
         Ok(reply)
     }
 
     /// From here on deliveries wait, so that the SUBACK for a subscription goes before its messages.
-    pub(crate) fn park(&self, connection: u64) {
+    pub(crate) fn park(&self, connection: u32) {
         if let Some(mut state) = self.lock_as(connection) {
             state.parked.get_or_insert_default();
         }
     }
 
     /// Sends the SUBACK and then what waited for it.
-    pub(crate) fn unpark(&self, connection: u64, now_ms: u64, suback: &Bytes, wire: &mut impl Wire) {
+    pub(crate) fn unpark(&self, connection: u32, now_ms: u64, suback: &Bytes, wire: &mut impl Wire) {
         let Some(mut state) = self.lock_as(connection) else { return };
         wire.send(suback, Class::Control);
-        for parked in state.parked.take().into_iter().flatten() {
+        for parked in state.parked.take().map(|parked| *parked).into_iter().flatten() {
             let Parked { message, kind, publisher, tags } = parked;
             let incoming = Incoming { message: &message, kind, publisher, lane: None, now_ms };
             state.deliver(&self.shared, &incoming, &tags, wire);
@@ -280,6 +387,9 @@ impl Session {
         let mut state = self.lock();
         let subscription = state.subscriptions.tag_of(filter).and_then(|tag| state.subscriptions.by_tag(tag));
         let Some(subscription) = subscription.filter(|_| !state.ended) else { return Err(orphan) };
+        if !state.may_see(subscription, &orphan.message) {
+            return Err(orphan);
+        }
         let outgoing = Outgoing {
             qos: orphan.message.qos().min(subscription.qos),
             ids: one_id(subscription.id),
@@ -294,9 +404,11 @@ impl Session {
     }
 }
 
-/// An acknowledgement for an identifier nobody waits for: late, repeated or wrong; only PUBREC has an answer.
-fn unknown_exchange(kind: AckKind) -> Option<(AckKind, Reason)> {
-    (kind == AckKind::PubRec).then_some((AckKind::PubRel, Reason::PacketIdentifierNotFound))
+/// An acknowledgement for an identifier nobody waits for: late, repeated or wrong; only PUBREC has
+/// an answer, unless it ends the exchange itself.
+fn unknown_exchange(kind: AckKind, said: Reason) -> Option<(AckKind, Reason)> {
+    (kind == AckKind::PubRec && !said.is_error())
+        .then_some((AckKind::PubRel, Reason::PacketIdentifierNotFound))
 }
 
 impl State {
@@ -324,7 +436,8 @@ impl State {
     /// The connection ended while a SUBSCRIBE was under way: what waited for its SUBACK goes the way of all
     /// messages for a detached session.
     pub(crate) fn unpark_offline(&mut self, shared: &Shared) {
-        for Parked { message, kind, publisher, tags } in self.parked.take().into_iter().flatten() {
+        let parked = self.parked.take().map(|parked| *parked);
+        for Parked { message, kind, publisher, tags } in parked.into_iter().flatten() {
             let incoming = Incoming { message: &message, kind, publisher, lane: None, now_ms: 0 };
             self.deliver(shared, &incoming, &tags, &mut Nowhere);
         }

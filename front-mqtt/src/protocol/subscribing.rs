@@ -1,6 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE (MQTT 5.0 §3.8 to §3.11).
 
-use broker_core::{Action, Filter, Principal, Qos, Start, SubscribeError};
+use broker_core::{Action, Filter, Message, Principal, Qos, Start, SubscribeError};
 use bytes::Bytes;
 
 use super::connecting::grant;
@@ -59,6 +59,29 @@ pub(crate) fn target(name: &str) -> Result<Target, &'static str> {
     let share = split_share(name)?;
     let filter = channel_filter(share.map_or(name, |share| share.filter))?;
     Ok(Target { group: share.map(|share| share.group.into()), filter })
+}
+
+/// What a session calls a subscription to the core's filter: as a client would write it. A filter that MQTT
+/// cannot write has a name no client can use, because U+0000 is in it.
+pub(crate) fn forced_name(filter: &Filter) -> String {
+    if let Some(channel) = filter.as_literal() {
+        let name = channel.as_str();
+        let same = target(name).is_ok_and(|target| target.group.is_none() && target.filter == *filter);
+        return if same { name.to_owned() } else { format!("\0{filter}") };
+    }
+    let text = filter.to_string();
+    let name: Vec<&str> = text.split('/').map(|level| if level == "*" { "+" } else { level }).collect();
+    let name = name.join("/");
+    let same = target(&name).is_ok_and(|target| target.group.is_none() && target.filter == *filter);
+    if same { name } else { format!("\0{text}") }
+}
+
+/// The target of a subscription by the session's name for it.
+pub(crate) fn target_of(name: &str) -> Option<Target> {
+    match name.strip_prefix('\0') {
+        Some(text) => Some(Target { group: None, filter: Filter::parse(text).ok()? }),
+        None => target(name).ok(),
+    }
 }
 
 impl Connection {
@@ -142,6 +165,10 @@ impl Connection {
             }
         }
         let suback = codec::suback(self.dialect, subscribing.packet_id, &subscribing.reasons);
+        if suback.len() > self.max_packet_bytes() {
+            let why = "SUBACK would be larger than the client's maximum packet size";
+            return self.close(Reason::PacketTooLarge, Some(why));
+        }
         self.session.unpark(self.number, now_ms, &suback, wire);
     }
 
@@ -166,18 +193,28 @@ impl Connection {
 }
 
 impl State {
-    /// A client resumes with other rights than before: what it may no longer hear ends.
+    /// The client has other rights than before: what it may no longer hear ends, also what waits for it. What
+    /// was sent on this connection is not taken back.
     pub(crate) fn revoke(&mut self, principal: &Principal) -> Vec<(Target, Box<str>, u32)> {
         let held: Vec<Box<str>> = self.subscriptions.iter().map(|held| held.filter.clone()).collect();
         let mut gone = Vec::new();
         for name in held {
-            let Ok(target) = target(&name) else { continue };
+            let Some(target) = target_of(&name) else { continue };
             if principal.allows_filter(Action::Subscribe, &target.filter) {
                 continue;
             }
             if let Some(subscription) = self.subscriptions.remove(&name) {
                 gone.push((target, name, subscription.tag));
             }
+        }
+        let is_allowed = |message: &Message| principal.allows(Action::Subscribe, message.channel());
+        if let Some(outbound) = &mut self.outbound {
+            self.dropped += outbound.withdraw(is_allowed);
+        }
+        if let Some(backlog) = &mut self.backlog {
+            let before = backlog.len();
+            backlog.retain(|waiting| is_allowed(&waiting.message));
+            self.dropped += (before - backlog.len()) as u64;
         }
         gone
     }

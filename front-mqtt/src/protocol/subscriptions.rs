@@ -48,6 +48,10 @@ impl Subscriptions {
         self.list.iter()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
+    }
+
     pub(crate) fn by_tag(&self, tag: u32) -> Option<&Subscription> {
         self.position(tag).and_then(|index| self.list.get(index))
     }
@@ -79,6 +83,7 @@ impl Subscriptions {
                 held.qos = options.qos;
                 held.no_local = options.no_local;
                 held.retain_as_published = options.retain_as_published;
+                held.wildcard = filter.contains(['+', '#']);
             }
             return Some(Placed::Replaced(tag));
         }
@@ -112,6 +117,16 @@ impl Subscriptions {
             None => {}
         }
         Some(Placed::New(tag))
+    }
+
+    /// Adds a subscription the client did not ask for; rights are not looked at for each message, because who
+    /// adds it has seen to that. `None` as for [`Subscriptions::place`].
+    pub(crate) fn place_forced(&mut self, filter: &str, options: &FilterOptions, max: usize) -> Option<u32> {
+        let (Placed::New(tag) | Placed::Replaced(tag)) = self.place(filter, options, 0, false, max)?;
+        if let Some(held) = self.position(tag).and_then(|index| self.list.get_mut(index)) {
+            held.wildcard = false;
+        }
+        Some(tag)
     }
 
     pub(crate) fn remove(&mut self, filter: &str) -> Option<Subscription> {

@@ -35,6 +35,8 @@ pub(crate) struct Driver {
     reauthentication: Option<Box<Reauthentication>>,
     /// The session has a backlog, which is sent as the client reads.
     has_backlog: bool,
+    /// Somebody called [`Outbox::notify`], perhaps to have all input handled.
+    is_woken: bool,
     admission: Admission,
 }
 
@@ -82,6 +84,7 @@ impl Driver {
             refused: None,
             reauthentication: None,
             has_backlog: false,
+            is_woken: false,
             admission,
         }
     }
@@ -101,7 +104,6 @@ impl Driver {
 
     fn finish(self, end: End) -> Pin<Box<impl Future<Output = ()> + Send>> {
         let Self { inner, hosted, admission, connection, link, refused, .. } = self;
-        inner.counters.received.add(connection.received_publishes());
         inner.conclude(&hosted, connection.number(), end);
         // A QoS 2 publish was taken when it came: its repeat would be answered and not published.
         if let Some((publishing, _)) = refused.map(|refused| *refused)
@@ -148,11 +150,17 @@ impl Driver {
             if let Poll::Ready(event) = self.link.poll_next(self.input.buffer(), cx) {
                 match event {
                     Event::Read(_) => self.connection.handle_sign_of_life(Instant::now()),
-                    Event::Woken => self.has_backlog = true,
+                    Event::Woken => {
+                        self.has_backlog = true;
+                        self.is_woken = true;
+                    }
                     Event::Eof | Event::Failed(_) | Event::Stalled => return Poll::Ready(End::Lost),
                     Event::Closed(reason) => return Poll::Ready(end_of(reason)),
                 }
                 continue;
+            }
+            if std::mem::take(&mut self.is_woken) {
+                self.hosted.session.note_drained(self.connection.number());
             }
             let mut due = blocked.or_else(|| self.connection.poll_timeout());
             if backlog == Backlog::NoRoom {

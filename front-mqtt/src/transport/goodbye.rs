@@ -5,9 +5,13 @@ use websocket::CloseCode;
 
 use crate::codec::{self, Dialect, Framing, Reason};
 
-/// DISCONNECT, where the version has it, and a close frame, where there are frames.
-pub(crate) fn goodbye(dialect: Dialect, reason: Reason, why: Option<&str>) -> Bytes {
-    with_close_frame(dialect.framing, codec::disconnect(dialect, reason, why), reason, why)
+/// DISCONNECT, where the version has it and the client takes one of that size, and a close frame, where there
+/// are frames.
+pub(crate) fn goodbye(dialect: Dialect, reason: Reason, why: Option<&str>, max_packet_bytes: usize) -> Bytes {
+    // In a frame it is two bytes longer, which costs a client with such a bound the text.
+    let full = codec::disconnect(dialect, reason, why);
+    let last = if full.len() > max_packet_bytes { codec::disconnect(dialect, reason, None) } else { full };
+    with_close_frame(dialect.framing, last, reason, why)
 }
 
 /// Puts a close frame behind the last packet: pages see its code even where version 3 has no packet to say it.

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use broker_core::{Class, Credentials, Outbox, Principal, unix_ms};
 use link::{Event, Link, Socket};
@@ -16,7 +16,7 @@ use crate::auth::{self, Step};
 use crate::codec::{self, ConnAck, Connect, DecodeError, Dialect, Framing, Packet, Reason, Version};
 use crate::error::auth_reason;
 use crate::front::{Admission, Inner};
-use crate::protocol::{Connection, Negotiated, Session, negotiate};
+use crate::protocol::{Caller, Connection, Negotiated, Session, negotiate};
 
 /// A connection that has said nothing yet.
 pub(crate) struct Arrival {
@@ -25,6 +25,8 @@ pub(crate) struct Arrival {
     pub(crate) remote: Option<SocketAddr>,
     /// What the HTTP request of a WebSocket brought along, for authenticators.
     pub(crate) presented: Option<Box<Presented>>,
+    /// Its `User-Agent`, shortened.
+    pub(crate) user_agent: Option<Box<str>>,
 }
 
 /// Credentials and origin of an HTTP request, kept until CONNECT has come.
@@ -88,6 +90,7 @@ pub(crate) async fn accept(inner: Arc<Inner>, arrival: Arrival) {
         max_reply_bytes: u32::MAX,
         remote: arrival.remote,
         presented: arrival.presented,
+        user_agent: arrival.user_agent,
     };
     let limit = inner.shared.config.handshake_timeout;
     match tokio::time::timeout(limit, handshake.connect(admission)).await {
@@ -115,6 +118,7 @@ struct Handshake {
     max_reply_bytes: u32,
     remote: Option<SocketAddr>,
     presented: Option<Box<Presented>>,
+    user_agent: Option<Box<str>>,
 }
 
 impl Handshake {
@@ -144,6 +148,12 @@ impl Handshake {
         let inner = self.inner.clone();
         let config = &inner.shared.config;
         let mut terms = negotiate(connect, self.framing, config, assigned_id)?;
+        let max = inner.broker.config().max_message_bytes;
+        if connect.will.as_ref().is_some_and(|will| will.payload.len() > max) {
+            return Err(
+                DecodeError::new(Reason::PacketTooLarge, "the will is larger than a message may be").into()
+            );
+        }
         let (principal, last_word) = self.authenticate(connect, &terms).await?;
         if !terms.will_is_allowed(&principal) {
             return Err(DecodeError::new(Reason::NotAuthorized, "no right to publish the will").into());
@@ -155,7 +165,13 @@ impl Handshake {
         }
         let will = terms.will.take();
         let connack = |present| terms.connack(config, present, last_word);
+        let caller = Caller {
+            since: inner.shared.tenths(Instant::now()),
+            remote: self.remote.map(|remote| remote.ip().to_canonical()),
+            user_agent: self.user_agent.take(),
+        };
         let arriving = Arriving {
+            caller: &caller,
             candidate: &self.candidate,
             outbox: &self.outbox,
             terms: &terms,
@@ -163,6 +179,9 @@ impl Handshake {
             principal: &principal,
             now_ms: unix_ms(),
         };
+        if let Some(hosted) = inner.sessions.get(&terms.client_id) {
+            let_go_first(&hosted).await;
+        }
         let entered = inner
             .sessions
             .enter(arriving, connack)
@@ -316,6 +335,21 @@ impl Handshake {
     }
 }
 
+/// Before a session is taken over: a client that says goodbye and connects again at once is not to find its will
+/// published and its last messages lost because its new connection was served first.
+async fn let_go_first(hosted: &Hosted) {
+    let Some(connection) = hosted.session.await_connection() else { return };
+    for _ in 0..MAX_TAKEOVER_WAITS {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        if !hosted.session.is_awaiting(connection) {
+            return;
+        }
+    }
+}
+
+/// A connection that has not handled its input by then is taken over as it is.
+const MAX_TAKEOVER_WAITS: usize = 50;
+
 /// The shape of the answer to a CONNECT of that level, also of levels nobody speaks.
 fn version_of_level(level: Option<u8>) -> Option<Version> {
     level.map(|level| if level < 5 { Version::V311 } else { Version::V5 })
@@ -325,5 +359,15 @@ fn version_of_level(level: Option<u8>) -> Option<Version> {
 /// session over.
 fn assigned_id() -> Arc<str> {
     let random = || RandomState::new().hash_one(Instant::now());
-    format!("auto-{:016x}{:016x}", random(), random()).into()
+    let digits = format!("{:016x}{:016x}", random(), random());
+    let mut id = String::from("auto");
+    let mut rest = digits.as_str();
+    // Grouped as people know it from UUIDs.
+    for group in [8, 4, 4, 4, 12] {
+        let (head, tail) = rest.split_at(group);
+        id.push('-');
+        id.push_str(head);
+        rest = tail;
+    }
+    id.into()
 }

@@ -2,13 +2,22 @@
 
 use std::sync::Arc;
 
-use broker_core::{Deliver, Delivery, Outbox, Sink, unix_ms};
+use broker_core::{Class, Deliver, Delivery, Kind, Outbox, Sink, unix_ms};
 use bytes::Bytes;
 
 use crate::protocol::{Incoming, Session};
 
 impl Deliver for Session {
     fn deliver(&self, delivery: &Delivery, tags: &[u32], sink: &mut Sink<'_>) {
+        if delivery.kind() == Kind::Direct {
+            return match self.direct_frame(delivery.message(), unix_ms()) {
+                Ok((outbox, frame)) => {
+                    sink.redirect(&outbox);
+                    sink.send(&frame, Class::Control);
+                }
+                Err(why) => sink.refuse(why),
+            };
+        }
         self.handle_delivery(&incoming(delivery), tags, sink);
     }
 

@@ -5,6 +5,7 @@
 //!
 //! [`Connection`]: crate::protocol::Connection
 
+mod attached;
 mod driver;
 mod goodbye;
 mod groups;

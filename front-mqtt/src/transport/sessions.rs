@@ -9,7 +9,7 @@ use dashmap::mapref::entry::Entry;
 
 use super::goodbye::goodbye;
 use crate::codec::Reason;
-use crate::protocol::{Detached, End, Negotiated, PendingWill, Remains, Session, Target, TimerKey};
+use crate::protocol::{Caller, Detached, End, Negotiated, PendingWill, Remains, Session, Target, TimerKey};
 
 /// A session with its place in the broker.
 pub(crate) struct Hosted {
@@ -19,13 +19,14 @@ pub(crate) struct Hosted {
 
 impl Hosted {
     /// Ends the present connection, if there is one, and tells the client why.
-    pub(crate) fn kick(&self, reason: Reason) {
+    pub(crate) fn kick(&self, reason: Reason, why: Option<&str>) {
         let mut state = self.session.lock();
         if reason == Reason::ServerShuttingDown {
             state.will = None;
         }
         if let Some(online) = &state.online {
-            online.outbox.send_last(goodbye(online.dialect, reason, None));
+            let max = online.max_packet_bytes as usize;
+            online.outbox.send_last(goodbye(online.dialect, reason, why, max));
         }
     }
 }
@@ -43,6 +44,7 @@ pub(crate) struct Arriving<'a> {
     pub(crate) terms: &'a Negotiated,
     pub(crate) will: Option<Box<PendingWill>>,
     pub(crate) principal: &'a Principal,
+    pub(crate) caller: &'a Caller,
     pub(crate) now_ms: u64,
 }
 
@@ -50,7 +52,7 @@ pub(crate) struct Arriving<'a> {
 pub(crate) struct Entered {
     pub(crate) hosted: Arc<Hosted>,
     /// The connection's number in the session.
-    pub(crate) connection: u64,
+    pub(crate) connection: u32,
     pub(crate) aftermath: Aftermath,
 }
 
@@ -67,6 +69,10 @@ pub(crate) struct Aftermath {
 impl Sessions {
     pub(crate) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    pub(crate) fn get(&self, client_id: &str) -> Option<Arc<Hosted>> {
+        self.0.get(client_id).map(|entry| entry.value().clone())
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Hosted>> {
@@ -88,7 +94,7 @@ impl Sessions {
         arriving: Arriving<'_>,
         connack: impl Fn(bool) -> Bytes,
     ) -> Result<Entered, Reason> {
-        let Arriving { candidate, outbox, terms, mut will, principal, now_ms } = arriving;
+        let Arriving { candidate, outbox, terms, mut will, principal, caller, now_ms } = arriving;
         let config = candidate.session.config();
         let mut aftermath = Aftermath::default();
         loop {
@@ -108,6 +114,7 @@ impl Sessions {
                     Entry::Vacant(place) => _ = place.insert(hosted.clone()),
                 }
                 state.key = Some(hosted.subscriber.key());
+                hosted.subscriber.register_connection(&hosted);
             } else {
                 if state.ended {
                     drop(state);
@@ -117,7 +124,12 @@ impl Sessions {
                 aftermath.timers.extend(state.timer.take().map(|key| *key));
                 let mut remains = None;
                 if let Some(online) = &state.online {
-                    online.outbox.send_last(goodbye(online.dialect, Reason::SessionTakenOver, None));
+                    online.outbox.send_last(goodbye(
+                        online.dialect,
+                        Reason::SessionTakenOver,
+                        None,
+                        online.max_packet_bytes as usize,
+                    ));
                     match state
                         .handle_disconnected(hosted.session.shared(), End::Closed(Reason::SessionTakenOver))
                     {
@@ -134,13 +146,17 @@ impl Sessions {
                     aftermath.ended.push((hosted, remains));
                     continue;
                 }
+                // What the last connection left in flight was not sent on this one.
+                if let Some(outbound) = &mut state.outbound {
+                    outbound.restart();
+                }
                 aftermath.revoked = state.revoke(principal);
             }
             // A delayed will that still waits here is cancelled by the resumption (MQTT 5.0 §3.1.3.2.2).
             state.will = will.take();
             state.expiry_secs = terms.session_expiry_secs;
             state.principal = Some(principal.clone());
-            let online = terms.online(config, outbox.clone());
+            let online = terms.online(config, outbox.clone(), caller);
             state.handle_connected(config, now_ms, online, &connack(!is_new), &mut { outbox });
             let connection = state.connection;
             drop(state);

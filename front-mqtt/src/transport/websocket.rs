@@ -14,6 +14,9 @@ use crate::front::Inner;
 /// `mqttv3.1` is what clients offered before the name was registered.
 const PROTOCOLS: &[&str] = &["mqtt", "mqttv3.1"];
 
+/// What is kept of a `User-Agent`, for operators, in bytes.
+const MAX_USER_AGENT_BYTES: usize = 256;
+
 /// Answers an opening handshake; the connection lives in a task of its own.
 pub(crate) fn upgrade<B>(inner: Arc<Inner>, request: Request<B>) -> Response {
     let (mut parts, _) = request.into_parts();
@@ -46,11 +49,15 @@ pub(crate) fn upgrade<B>(inner: Arc<Inner>, request: Request<B>) -> Response {
     };
     let remote = parts.extensions.get::<Peer>().map(|peer| peer.0);
     let presented = Presented::keep(http_edge::credentials_from(&parts, &inner.shared.config.token_sources));
+    let user_agent = parts.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
+    let user_agent = user_agent
+        .map(|text| text.get(..text.floor_char_boundary(MAX_USER_AGENT_BYTES)).unwrap_or_default().into());
     drop(parts);
     tokio::spawn(async move {
         // The peer may be gone before the 101 is written; then there is nobody to tell.
         if let Ok(socket) = http_edge::upgraded(on_upgrade).await {
-            accept(inner, Arrival { socket, framing: Framing::WebSocket, remote, presented }).await;
+            let framing = Framing::WebSocket;
+            accept(inner, Arrival { socket, framing, remote, presented, user_agent }).await;
         }
     });
     accepted.response.map(|()| Body::empty())

@@ -4,6 +4,7 @@
 
 mod client;
 mod connect;
+mod connections;
 mod pressure;
 mod publish;
 mod real_client;

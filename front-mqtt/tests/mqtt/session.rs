@@ -304,3 +304,18 @@ async fn a_shared_qos_2_exchange_finishes_after_a_reconnect_of_its_member() {
     member.send(&ack(0x70, 1)).await;
     other.expect_quiet().await;
 }
+
+#[tokio::test]
+async fn version_3_1_is_not_told_of_a_session_because_the_byte_is_reserved_there() {
+    let server = Server::start().await;
+    let again = packet(0x10, &[&string("MQIsdp"), &[3, 0, 0, 0], &string("old")]);
+    for _ in 0..2 {
+        let mut client = Client::open(server.address).await;
+        client.send(&again).await;
+        client.expect(&[0x20, 2, 0, 0]).await;
+        client.send(DISCONNECT).await;
+        client.expect_closed().await;
+    }
+    let (_, present) = Client::connected_with(server.address, &connect(4, "old", false, 0, &[])).await;
+    assert!(present);
+}

@@ -72,11 +72,11 @@ async fn what_the_server_decides_for_the_client_is_told() {
     let mut client = Client::open(server.address).await;
     client.send(&connect(5, "", true, 120, &[0x11, 0, 0, 0, 99, 0x19, 1])).await;
     let connack = client.read().await;
-    let mut expected = vec![0x11, 0, 0, 0, 10, 0x24, 1, 0x25, 0, 0x12, 0, 37];
+    let mut expected = vec![0x11, 0, 0, 0, 10, 0x12, 0, 41];
     let id_at = 3 + expected.len();
-    let id = connack.body[id_at..id_at + 37].to_vec();
+    let id = connack.body[id_at..id_at + 41].to_vec();
     expected.extend(&id);
-    expected.extend([0x13, 0, 60, 0x1A, 0, 2, b'r', b'/']);
+    expected.extend([0x13, 0, 60, 0x25, 0, 0x24, 1, 0x1A, 0, 2, b'r', b'/']);
     assert_eq!(&connack.body[3..], expected);
     assert_eq!(&id[..5], b"auto-");
 
@@ -378,7 +378,7 @@ async fn a_publish_nobody_hears_is_acknowledged_with_that() {
     client.send(&publish(5, 2, "nobody", 3, b"x")).await;
     client.expect(&[0x40, 3, 0, 3, 0x10]).await;
     client.send(&publish(5, 4, "nobody", 4, b"x")).await;
-    client.expect(&[0x50, 3, 0, 4, 0x10]).await;
+    client.expect(&ack(0x50, 4)).await;
     client.send(&ack(0x62, 4)).await;
     client.expect(&ack(0x70, 4)).await;
     client.send(&ack(0x62, 4)).await;

@@ -130,3 +130,38 @@ async fn shutdown_publishes_no_wills() {
     down.await.unwrap();
     assert!(tokio::time::timeout(QUIET, inside.message()).await.is_err());
 }
+
+#[tokio::test]
+async fn a_goodbye_counts_however_soon_the_client_is_back() {
+    let server = Server::start().await;
+    let mut witness = witness(&server).await;
+    witness.subscribe(4, &[("last", 0)]).await;
+    for round in 0..50u8 {
+        let level = 4 + round % 2;
+        let connect = with_will(level, "quick", false, 0, 100, 0);
+        let (mut client, _) = Client::connected_with(server.address, &connect).await;
+        // The last word is published, and the goodbye heard, before the next connection has the session.
+        client.send(&[&publish(level, 0, "last", 0, &[round])[..], DISCONNECT].concat()).await;
+        let (mut again, _) = Client::connected_with(server.address, &connect).await;
+        again.send(DISCONNECT).await;
+        again.expect_closed().await;
+        assert_eq!(witness.read_publish().await, (0, "last".into(), 0, vec![round]));
+        drop(client);
+    }
+    witness.expect_quiet().await;
+}
+
+#[tokio::test]
+async fn a_will_that_could_not_be_published_is_refused() {
+    let config = broker_core::Config { max_message_bytes: 3, ..broker_core::Config::default() };
+    let broker = broker_core::Broker::new(config);
+    let server = Server::on(broker, Default::default(), std::sync::Arc::new(broker_core::AllowAll)).await;
+    for (level, answer) in [(4, vec![0x20, 2, 0, 5]), (5, vec![0x20])] {
+        let mut client = Client::open(server.address).await;
+        client.send(&with_will(level, "big", true, 0, 0, 0)).await;
+        let connack = client.read().await;
+        assert_eq!(connack.first, answer[0]);
+        assert_eq!(connack.body[1], if level == 4 { 5 } else { 0x95 });
+        client.expect_closed().await;
+    }
+}

@@ -1,7 +1,7 @@
 //! `[mqtt]`
 
 use broker_core::Qos;
-use front_mqtt::{Config, Denied, DeniedSubscribe};
+use front_mqtt::{Config, Denied, DeniedSubscribe, QueuePolicy};
 use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -28,6 +28,7 @@ section!(
         max_inflight_bytes: Size,
         max_queued_messages: usize,
         max_queued_bytes: Size,
+        queue_policy: Queue,
         max_waiting_retained: usize,
         queue_qos0_offline: bool,
         max_subscriptions: usize,
@@ -40,6 +41,11 @@ section!(
     } beside {
         address: String = crate::Config::default().mqtt.map_or_else(String::new, |address| address.to_string()),
     }
+);
+
+choice!(
+    /// What a full session loses.
+    Queue: QueuePolicy { DropNewest = "drop_newest", DropOldest = "drop_oldest" }
 );
 
 choice!(

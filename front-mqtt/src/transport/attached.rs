@@ -1,0 +1,114 @@
+//! A session as operators see it.
+
+use broker_core::{
+    Close, Connection, Details, Filter, ForcedError, Peer, Principal, Qos, Queued, Start, Subscribed,
+};
+
+use super::sessions::Hosted;
+use crate::codec::{FilterOptions, Framing, Reason, RetainHandling};
+use crate::protocol::{State, forced_name, target_of};
+
+/// What a client gets that was subscribed without its asking.
+const FORCED: FilterOptions = FilterOptions {
+    qos: Qos::AtMostOnce,
+    no_local: false,
+    retain_as_published: false,
+    retain_handling: RetainHandling::DoNotSend,
+};
+
+impl Hosted {
+    /// What waits in the session and for the socket.
+    pub(crate) fn queued_in(&self, state: &State) -> Queued {
+        let session = state.outbound.as_ref().map(|outbound| outbound.queued()).unwrap_or_default();
+        let backlog = state.backlog.as_ref().map_or(0, |backlog| backlog.len());
+        let outbox = state.online.as_ref().map(|online| online.outbox.queued()).unwrap_or_default();
+        Queued { messages: session.messages + backlog + outbox.messages, bytes: session.bytes + outbox.bytes }
+    }
+
+    /// What limits and rights have kept from the client.
+    pub(crate) fn dropped_in(&self, state: &State) -> u64 {
+        state.dropped + state.online.as_ref().map_or(0, |online| online.outbox.dropped())
+    }
+}
+
+impl Connection for Hosted {
+    fn peer(&self) -> Option<Peer> {
+        let state = self.session.lock();
+        let online = state.online.as_ref()?;
+        Some(Peer {
+            principal: state.principal.clone().unwrap_or_else(|| Principal::anonymous(Default::default())),
+            protocol: "mqtt",
+            transport: match online.dialect.framing {
+                Framing::Raw => "tcp",
+                Framing::WebSocket => "websocket",
+            },
+            since_ms: self.session.shared().unix_ms(online.caller.since),
+        })
+    }
+
+    fn details(&self) -> Details {
+        let state = self.session.lock();
+        let online = state.online.as_ref();
+        Details {
+            last_active_ms: self.session.last_heard_ms(),
+            remote: online.and_then(|online| online.caller.remote),
+            user_agent: online.and_then(|online| online.caller.user_agent.as_deref()).map(str::to_owned),
+            client_id: Some(self.session.client_id().to_owned()),
+            subscriptions: state.subscriptions.iter().filter_map(|held| text_form(&held.filter)).collect(),
+            dropped: self.dropped_in(&state),
+        }
+    }
+
+    fn queued(&self) -> Queued {
+        self.queued_in(&self.session.lock())
+    }
+
+    fn close(&self, why: &Close) {
+        let reason = match why {
+            Close::Administrative(_) => Reason::AdministrativeAction,
+            Close::Expired => Reason::MaximumConnectTime,
+            Close::RightsChanged => Reason::NotAuthorized,
+        };
+        self.kick(reason, Some(why.text()));
+    }
+
+    fn subscribe(&self, filter: &Filter) -> Result<Subscribed, ForcedError> {
+        let name = forced_name(filter);
+        let max = self.session.config().max_subscriptions;
+        let tag = {
+            let mut state = self.session.lock();
+            if state.online.is_none() {
+                return Err(ForcedError::Gone);
+            }
+            if state.subscriptions.tag_of(&name).is_some() {
+                return Ok(Subscribed { new: false });
+            }
+            state.subscriptions.place_forced(&name, &FORCED, max).ok_or(ForcedError::TooMany { max })?
+        };
+        // The broker is called without the session's lock; a client that unsubscribes meanwhile wins.
+        self.subscriber.subscribe(filter, tag, Start::Live).inspect_err(|_| {
+            self.session.lock().subscriptions.remove(&name);
+        })?;
+        if self.session.lock().subscriptions.by_tag(tag).is_none() {
+            self.subscriber.unsubscribe(filter, tag);
+        }
+        Ok(Subscribed { new: true })
+    }
+
+    fn unsubscribe(&self, filter: &Filter) -> bool {
+        let removed = self.session.lock().subscriptions.remove(&forced_name(filter));
+        removed.is_some_and(|held| {
+            self.subscriber.unsubscribe(filter, held.tag);
+            true
+        })
+    }
+}
+
+/// A subscription's filter in the core's text form.
+fn text_form(name: &str) -> Option<String> {
+    let target = target_of(name)?;
+    Some(match target.group {
+        Some(group) => format!("$share/{group}/{}", target.filter),
+        None => target.filter.to_string(),
+    })
+}
