@@ -453,7 +453,9 @@ impl Worker {
         run.len() as u64
     }
 
+    /// Delivers by the front's own frames; a burst of them waits for one write too.
     fn deliver_each(&mut self, run: &[Job], entry: Entry, flush: Flush) -> u64 {
+        let flush = if run.len() > 1 { Flush::Later } else { flush };
         run.iter().map(|job| self.deliver_entry(job, entry, &[entry.tag], flush)).sum()
     }
 

@@ -43,6 +43,19 @@ impl Wire for Narrow {
     }
 }
 
+/// Takes everything and counts the writes.
+#[derive(Default)]
+struct Counting(Mutex<(usize, Vec<u8>)>);
+
+impl Wire for Counting {
+    fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut state = self.0.lock().unwrap();
+        state.0 += 1;
+        slices.iter().for_each(|slice| state.1.extend_from_slice(slice));
+        Ok(slices.iter().map(|slice| slice.len()).sum())
+    }
+}
+
 struct Payload;
 
 impl Deliver for Payload {
@@ -122,6 +135,28 @@ async fn control_frames_are_never_dropped_and_close_when_they_alone_are_too_many
     assert_eq!(outbox.closed(), Some(CloseReason::Overflow));
     assert_eq!(outbox.queued().messages, 0, "nobody will read it");
     assert_eq!(wire.written(), "");
+}
+
+#[tokio::test]
+async fn a_burst_of_a_front_s_own_frames_is_one_write_and_never_too_long_for_a_reader_that_reads() {
+    // The queue holds 10: the burst of 25 goes in pieces.
+    for (burst, writes) in [(1, 1), (8, 1), (25, 3)] {
+        let broker = Broker::new(Config::default());
+        let (_subscriber, outbox, _) = outbox(&broker, 10, Policy::DropOldest);
+        let wire = Arc::new(Counting::default());
+        outbox.attach_wire(Arc::<Counting>::clone(&wire));
+        let mut expected = String::new();
+        for number in 0..burst {
+            let payload = format!("<{number}>");
+            expected.push_str(&payload);
+            publish(&broker, "a", payload);
+        }
+        broker.drained().await;
+        let written = wire.0.lock().unwrap();
+        assert_eq!(String::from_utf8_lossy(&written.1), expected);
+        assert_eq!(written.0, writes, "a burst of {burst}");
+        assert_eq!(outbox.dropped(), 0);
+    }
 }
 
 #[tokio::test]

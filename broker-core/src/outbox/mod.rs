@@ -373,6 +373,7 @@ impl Outbox {
         if state.closed.is_some() {
             return Sent::Refused;
         }
+        self.make_room(state, frame.len(), flush);
         let written = state.written;
         let dropped = match self.admit(state, frame.len(), class, channel) {
             Admission::Push(dropped) => {
@@ -403,6 +404,7 @@ impl Outbox {
             return Sent::Refused;
         }
         let bytes = parts.iter().map(Bytes::len).sum();
+        self.make_room(&mut state, bytes, flush);
         if let Admission::Close = self.admit(&mut state, bytes, Class::Control, None) {
             state.close(CloseReason::Overflow);
             return Sent::Dropped(1);
@@ -422,6 +424,14 @@ impl Outbox {
         }
         if state.wire.is_none() {
             state.wake();
+        }
+    }
+
+    /// A batch that is longer than the queue is written in pieces: its own length is no reason to drop.
+    fn make_room(&self, state: &mut State, bytes: usize, flush: Flush) {
+        let queued = Queued { messages: state.queue.len(), bytes: state.bytes };
+        if flush == Flush::Later && !state.armed && !self.fits(queued, bytes) {
+            state.flush();
         }
     }
 

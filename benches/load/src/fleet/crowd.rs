@@ -176,6 +176,7 @@ impl Observer for Crowd {
             Some(listener) => {
                 listener.broken = true;
                 self.tally.faults.broken += 1;
+                self.completions.leave(listener.channel);
             }
             None => self.tally.faults.broken += 1,
         }

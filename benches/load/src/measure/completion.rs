@@ -23,6 +23,13 @@ impl Completions {
         Self { in_flight: vec![Vec::new(); parts.len()], parts }
     }
 
+    /// A subscriber of `channel` is gone: later messages need one part less.
+    pub(crate) fn leave(&mut self, channel: u32) {
+        if let Some(parts) = self.parts.get_mut(channel as usize) {
+            *parts = parts.saturating_sub(1);
+        }
+    }
+
     /// One more subscriber, or one more process of subscribers, has this message; true when it was the last.
     pub(crate) fn arrived(&mut self, stamp: &Stamp) -> bool {
         let channel = stamp.channel as usize;
@@ -59,5 +66,12 @@ mod tests {
         {
             assert_eq!(completions.arrived(&stamp(channel, sequence)), complete, "{channel}/{sequence}");
         }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_subscriber_that_left() {
+        let mut completions = Completions::new(vec![2]);
+        completions.leave(0);
+        assert!(completions.arrived(&Stamp { publisher: 0, channel: 0, sequence: 0, sent_ns: 0 }));
     }
 }
