@@ -5,7 +5,7 @@ use std::time::Duration;
 use broker_core::Broker;
 use bytes::Bytes;
 use http::Request;
-use http_edge::{BoxError, Problem, Response, request_id};
+use http_edge::{BoxError, Problem, Response, X_REQUEST_ID, request_id};
 
 use crate::{Config, page};
 
@@ -72,15 +72,16 @@ impl Fronts {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        // Boxed, so that a connection holds the future of the front it talks to and not of the largest.
         match request.uri().path().split('/').nth(1).unwrap_or_default() {
             #[cfg(feature = "http")]
             "v1" | "healthz" | "readyz" | "metrics" => self.api.handle(request).await,
             #[cfg(feature = "bayeux")]
-            _ if self.bayeux.serves(request.uri().path()) => self.bayeux.handle(request).await,
+            _ if self.bayeux.serves(request.uri().path()) => Box::pin(self.bayeux.handle(request)).await,
             #[cfg(feature = "mqtt")]
-            "mqtt" => self.mqtt.handle(request).await,
+            "mqtt" => Box::pin(self.mqtt.handle(request)).await,
             #[cfg(feature = "sse")]
-            "sse" => self.sse.handle(request).await,
+            "sse" => Box::pin(self.sse.handle(request)).await,
             _ => answer_elsewhere(&request),
         }
     }
@@ -140,7 +141,7 @@ fn answer_elsewhere<B>(request: &Request<B>) -> Response {
         "" | "page" => page::answer(request.method(), path),
         _ => Problem::not_found("nothing is here; `/` shows what there is").response(),
     };
-    response.headers_mut().insert("x-request-id", request_id(request.headers()));
+    response.headers_mut().insert(X_REQUEST_ID, request_id(request.headers()));
     response
 }
 

@@ -38,7 +38,9 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     // A restarted server must not wait for its old connections to be forgotten.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    let listener = socket.listen(BACKLOG)?;
+    link::prepare_listener(&listener);
+    Ok(listener)
 }
 
 /// Decides whether there is room for one more connection, over all listeners.

@@ -158,10 +158,12 @@ async fn serve_http(
     gate: Arc<Gate>,
     closed: watch::Receiver<bool>,
 ) {
+    // One count per request instead of one for each front.
+    let fronts = Arc::new(fronts);
     listener::accept(listener, gate, HTTP_FULL, |stream, peer| {
-        let fronts = fronts.clone();
+        let fronts = Arc::clone(&fronts);
         let handle = move |request| {
-            let fronts = fronts.clone();
+            let fronts = Arc::clone(&fronts);
             async move { fronts.handle(request).await }
         };
         tokio::spawn(http_edge::serve(stream, peer, handle, connection.clone(), closed.clone()));

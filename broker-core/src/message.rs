@@ -128,22 +128,39 @@ pub struct MessageIdError;
 
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.with_text(|text| f.write_str(text))
+    }
+}
+
+impl MessageId {
+    /// Thirteen digits of base36, a dash, twenty decimal ones, and a place before them.
+    const MAX_TEXT_BYTES: usize = 35;
+
+    /// Appends the text, for hot paths: [`ToString`] costs an allocation and several times the work.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        self.with_text(|text| out.extend_from_slice(text.as_bytes()));
+    }
+
+    fn with_text<T>(&self, then: impl FnOnce(&str) -> T) -> T {
         const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-        let mut text = [0_u8; 13];
+        let mut text = [b'-'; Self::MAX_TEXT_BYTES];
         let mut at = text.len();
-        let mut rest = self.epoch;
-        loop {
-            at -= 1;
-            text[at] = DIGITS[(rest % 36) as usize];
-            rest /= 36;
-            if rest == 0 {
-                break;
+        let mut write = |mut rest: u64, base: u64| {
+            loop {
+                at -= 1;
+                text[at] = DIGITS[(rest % base) as usize];
+                rest /= base;
+                if rest == 0 {
+                    break;
+                }
             }
-        }
-        for digit in &text[at..] {
-            fmt::Write::write_char(f, char::from(*digit))?;
-        }
-        write!(f, "-{}", self.offset)
+            // The dash between the two is there already.
+            at -= 1;
+        };
+        write(self.offset, 10);
+        write(self.epoch, 36);
+        // The last step went to the place before the text.
+        then(std::str::from_utf8(&text[at + 1..]).unwrap_or_default())
     }
 }
 
@@ -439,6 +456,9 @@ mod tests {
         {
             let id = MessageId { epoch, offset };
             assert_eq!(id.to_string(), text);
+            let mut out = b"<".to_vec();
+            id.write_to(&mut out);
+            assert_eq!(out, [b"<", text.as_bytes()].concat());
             assert_eq!(text.parse(), Ok(id));
         }
         for text in

@@ -26,7 +26,7 @@ mod message;
 mod validate;
 mod value;
 
-pub use message::{envelope, json_value, timestamp};
+pub use message::{envelope, json_value, timestamp, write_timestamp};
 pub use validate::is_valid_json;
 pub use value::{JsonValue, classify, write_string};
 

@@ -1,5 +1,6 @@
 //! A whole message as one JSON object.
 
+use std::cell::Cell;
 use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine;
@@ -98,10 +99,31 @@ fn write_properties(properties: &Properties, out: &mut Vec<u8>) {
 /// Milliseconds since 1970 as RFC 3339 in UTC with three digits, e.g. `2026-11-20T20:16:00.000Z`. A time past the
 /// year 9999 is shown as that year's end.
 pub fn timestamp(time_ms: u64) -> String {
-    const YEAR_9999_ENDS_MS: u64 = 253_402_300_799_999;
     let time = UNIX_EPOCH + Duration::from_millis(time_ms.min(YEAR_9999_ENDS_MS));
     humantime::format_rfc3339_millis(time).to_string()
 }
+
+/// Appends what [`timestamp`] says; it has nothing to escape in JSON. Most times fall into the second of the one before,
+/// whose text is kept.
+pub fn write_timestamp(time_ms: u64, out: &mut Vec<u8>) {
+    thread_local! {
+        static LAST: Cell<(u64, [u8; 20])> = const { Cell::new((u64::MAX, [0; 20])) };
+    }
+    let time_ms = time_ms.min(YEAR_9999_ENDS_MS);
+    let (secs, millis) = (time_ms / 1_000, time_ms % 1_000);
+    let (known, mut until_dot) = LAST.get();
+    if known != secs {
+        let text = timestamp(time_ms);
+        let Some(start) = text.as_bytes().first_chunk() else { return };
+        until_dot = *start;
+        LAST.set((secs, until_dot));
+    }
+    out.extend_from_slice(&until_dot);
+    let digit = |value: u64| b'0' + (value % 10) as u8;
+    out.extend_from_slice(&[digit(millis / 100), digit(millis / 10), digit(millis), b'Z']);
+}
+
+const YEAR_9999_ENDS_MS: u64 = 253_402_300_799_999;
 
 #[cfg(test)]
 mod tests {
@@ -112,10 +134,15 @@ mod tests {
         let cases = [
             (0, "1970-01-01T00:00:00.000Z"),
             (1_795_205_760_042, "2026-11-20T20:16:00.042Z"),
+            (1_795_205_760_999, "2026-11-20T20:16:00.999Z"),
+            (1_795_205_761_000, "2026-11-20T20:16:01.000Z"),
             (u64::MAX, "9999-12-31T23:59:59.999Z"),
         ];
         for (time_ms, expected) in cases {
             assert_eq!(timestamp(time_ms), expected);
+            let mut out = Vec::new();
+            write_timestamp(time_ms, &mut out);
+            assert_eq!(out, expected.as_bytes());
         }
     }
 

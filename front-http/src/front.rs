@@ -9,7 +9,9 @@ use broker_core::{Authenticator, Broker, Principal};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
-use http_edge::{Body, BoxError, Cookies, Problem, Response, credentials_from, read_body, request_id};
+use http_edge::{
+    Body, BoxError, Cookies, Problem, Response, X_REQUEST_ID, credentials_from, read_body, request_id,
+};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -76,7 +78,7 @@ impl Front {
         if parts.method != Method::OPTIONS {
             shared.config.origins.cors_headers(&parts.headers, shared.cookies(), headers);
         }
-        headers.insert("x-request-id", request_id(&parts.headers));
+        headers.insert(X_REQUEST_ID, request_id(&parts.headers));
         response
     }
 
@@ -164,6 +166,7 @@ impl Shared {
         if !is_publish {
             principal.admit(1).map_err(Error::RateLimited)?;
         }
+        // What waits long or holds much is boxed: every connection has room for the rest of this future.
         match resource {
             Resource::Publish(_)
             | Resource::Events
@@ -177,13 +180,13 @@ impl Shared {
                 let body = read_body(body, self.broker.config().max_message_bytes).await?;
                 publish_raw(self, &principal, &channel, parts, &body, false).map(|done| published(&done))
             }
-            Resource::Publish(None) => self.publish_many(parts, &principal, body).await,
+            Resource::Publish(None) => Box::pin(self.publish_many(parts, &principal, body)).await,
             Resource::Events => {
                 let body = read_body(body, self.config.max_request_bytes).await?;
                 publish_events(self, &principal, parts, &body).map(json)
             }
             Resource::History(filter) => {
-                history::answer(self, &principal, &filter, parts.uri.query()).await.map(json)
+                Box::pin(history::answer(self, &principal, &filter, parts.uri.query())).await.map(json)
             }
             Resource::Retained(channel) if method == Method::PUT => {
                 let body = read_body(body, self.broker.config().max_message_bytes).await?;
@@ -194,16 +197,18 @@ impl Shared {
             }
             Resource::Retained(channel) => retained::show(self, &principal, &channel, parts.uri.query()),
             Resource::Presence(channel) => {
-                presence::answer(self, &principal, &channel, parts.uri.query()).await.map(json)
+                Box::pin(presence::answer(self, &principal, &channel, parts.uri.query())).await.map(json)
             }
-            Resource::Connections => connections::list(self, &principal, parts.uri.query()).await.map(json),
+            Resource::Connections => {
+                Box::pin(connections::list(self, &principal, parts.uri.query())).await.map(json)
+            }
             Resource::Connection(id) if method == Method::DELETE => {
                 connections::close(self, &principal, &id, parts.uri.query())
             }
             Resource::Connection(id) => connections::one(self, &principal, &id).map(json),
             Resource::ConnectionMessages(id) => {
                 let body = read_body(body, self.broker.config().max_message_bytes).await?;
-                connections::send(self, &principal, &id, parts, body).await.map(json)
+                Box::pin(connections::send(self, &principal, &id, parts, body)).await.map(json)
             }
             Resource::ConnectionSubscription { id, filter } => {
                 let change = if method == Method::PUT { Forced::Subscribe } else { Forced::Unsubscribe };
@@ -238,7 +243,7 @@ impl Shared {
                 let key = key.map(Cow::into_owned);
                 let lines = publish_lines(Arc::clone(self), principal.clone(), key, body);
                 let mut response = http::Response::new(lines);
-                let ndjson = HeaderValue::from_static("application/x-ndjson");
+                let ndjson = const { HeaderValue::from_static("application/x-ndjson") };
                 response.headers_mut().insert(header::CONTENT_TYPE, ndjson);
                 Ok(response)
             }
@@ -272,8 +277,11 @@ fn published(done: &Published) -> Response {
 /// 200 with a JSON document.
 pub(crate) fn json(document: Vec<u8>) -> Response {
     let mut response = http::Response::new(Body::full(document));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let headers = response.headers_mut();
+    // These two, the request's id, and hyper's own date and length.
+    headers.reserve(5);
+    headers.insert(header::CONTENT_TYPE, const { HeaderValue::from_static("application/json") });
+    headers.insert(header::CACHE_CONTROL, const { HeaderValue::from_static("no-store") });
     response
 }
 

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use broker_core::Credentials;
 use http::request::Parts;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 
 use crate::Peer;
 use crate::origin::cross_origin;
@@ -64,6 +64,8 @@ pub struct TokenSources {
     pub query: bool,
 }
 
+static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
 /// What the headers present: `Authorization` (Bearer or Basic), else `X-API-Key`.
 ///
 /// An `Authorization` that cannot be read is handed on whole as the token. No authenticator will know it, so the
@@ -75,7 +77,7 @@ pub fn credentials(parts: &Parts) -> HttpCredentials<'_> {
         let value = String::from_utf8_lossy(value.as_bytes());
         return HttpCredentials { remote, cross_origin, ..authorization(value) };
     }
-    let key = parts.headers.get("x-api-key").map(|key| String::from_utf8_lossy(key.as_bytes()));
+    let key = parts.headers.get(&X_API_KEY).map(|key| String::from_utf8_lossy(key.as_bytes()));
     HttpCredentials { remote, cross_origin, token: key, ..HttpCredentials::default() }
 }
 

@@ -33,7 +33,7 @@ pub use credentials::{HttpCredentials, TokenSources, credentials, credentials_fr
 pub use origin::{Cookies, LiveOrigins, OriginPolicy};
 pub use pipe::{PipeIo, pipe};
 pub use problem::Problem;
-pub use request_id::request_id;
+pub use request_id::{X_REQUEST_ID, request_id};
 pub use serve::{ServeConfig, serve};
 pub use takeover::{Takeover, response_head};
 pub use upgrade::upgraded;

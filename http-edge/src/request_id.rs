@@ -1,11 +1,14 @@
 //! What a request and its answer are called in logs.
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// The header that carries it.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// For `X-Request-Id` on an answer: the client's own id if it is short and printable, so that its logs and ours meet; else 64 random bits.
 pub fn request_id(headers: &HeaderMap) -> HeaderValue {
     const MAX_BYTES: usize = 128;
-    if let Some(id) = headers.get("x-request-id")
+    if let Some(id) = headers.get(X_REQUEST_ID)
         && (1..=MAX_BYTES).contains(&id.len())
         && id.as_bytes().iter().all(u8::is_ascii_graphic)
     {

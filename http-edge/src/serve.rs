@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use pin_project_lite::pin_project;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -127,11 +128,7 @@ async fn serve_http1<S, F>(
         if may_take_over(&request) {
             request.extensions_mut().insert(Takeover::new(Arc::clone(&seen), number));
         }
-        let answer = service(request);
-        async move {
-            let response = answer.await;
-            Ok::<_, Infallible>(response.map(|body| BusyBody { body, _busy: busy }))
-        }
+        Answering { answer: service(request), busy: Some(busy) }
     });
     let mut connection = http1::Builder::new()
         .max_header_size(config.max_header_bytes as usize)
@@ -202,6 +199,27 @@ async fn hand_over(mut stream: TcpStream, claim: Claim, limit: Duration) {
     }
 }
 
+pin_project! {
+    /// A request that is being answered. By hand, because an async block would hold the handler's future twice, and each
+    /// connection has room for one of these.
+    struct Answering<F> {
+        #[pin]
+        answer: F,
+        busy: Option<Busy>,
+    }
+}
+
+impl<F: Future<Output = Response>> Future for Answering<F> {
+    type Output = Result<http::Response<BusyBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = ready!(this.answer.poll(cx));
+        let busy = this.busy.take();
+        Poll::Ready(Ok(response.map(|body| BusyBody { body, _busy: busy })))
+    }
+}
+
 /// Counts a request as under way until its response body was handed over, or it was given up.
 struct Busy(Arc<Watch>);
 
@@ -220,7 +238,7 @@ impl Drop for Busy {
 
 struct BusyBody {
     body: Body,
-    _busy: Busy,
+    _busy: Option<Busy>,
 }
 
 impl HttpBody for BusyBody {
@@ -320,7 +338,9 @@ async fn serve_http2<S, F>(
         let answer = service(request);
         async move {
             let response = answer.await;
-            Ok::<_, Infallible>(response.map(|body| HeldBody::new(BusyBody { body, _busy: busy }, held)))
+            Ok::<_, Infallible>(
+                response.map(|body| HeldBody::new(BusyBody { body, _busy: Some(busy) }, held)),
+            )
         }
     });
     let connection = http2::Builder::new(TokioExecutor::new())

@@ -39,6 +39,7 @@ use bytes::BytesMut;
 use self::pull::Pull;
 use self::socket::Io;
 pub use self::socket::Socket;
+pub use self::tcp::prepare_listener;
 use self::tcp::{Flushed, Tcp};
 
 /// What happened on a connection.

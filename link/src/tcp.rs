@@ -11,7 +11,7 @@ use std::time::Duration;
 use broker_core::{CloseReason, Outbox, Wire};
 use bytes::BytesMut;
 use socket2::SockRef;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Sleep, sleep};
 
 use crate::STALL_LIMIT;
@@ -38,6 +38,18 @@ pub(crate) struct Tcp {
 
 struct TcpWire(TcpStream);
 
+/// Sets the options that accepted sockets inherit from their listener, so that [`Link::new`](crate::Link::new) need not set
+/// them on each: `TCP_NODELAY`, `TCP_NOTSENT_LOWAT`, `TCP_USER_TIMEOUT`. A listener without them serves as well.
+pub fn prepare_listener(listener: &TcpListener) {
+    set_options(&SockRef::from(listener));
+}
+
+fn set_options(socket: &SockRef<'_>) {
+    _ = socket.set_tcp_nodelay(true);
+    _ = socket.set_tcp_notsent_lowat(NOTSENT_LOWAT);
+    _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
+}
+
 impl Wire for TcpWire {
     fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match slices {
@@ -55,11 +67,13 @@ pub(crate) enum Flushed {
 
 impl Tcp {
     pub(crate) fn new(stream: TcpStream, outbox: &Outbox) -> Self {
-        _ = stream.set_nodelay(true);
         let socket = SockRef::from(&stream);
-        _ = socket.set_tcp_notsent_lowat(NOTSENT_LOWAT);
+        // A listener that was prepared passes them on: one call instead of three for each connection.
+        if !socket.tcp_notsent_lowat().is_ok_and(|bytes| bytes == NOTSENT_LOWAT) {
+            set_options(&socket);
+        }
+        // Not on the listener: it would bound what connections of plain HTTP have under way, too.
         _ = socket.set_send_buffer_size(SEND_BUFFER);
-        _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
         let wire = Arc::new(TcpWire(stream));
         outbox.attach_wire(Arc::<TcpWire>::clone(&wire));
         Self { wire, stall: None }

@@ -44,8 +44,8 @@ where
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         shared.config().origins.cors_headers(&parts.headers, Cookies::Include, response.headers_mut());
         let headers = response.headers_mut();
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(header::CACHE_CONTROL, const { HeaderValue::from_static("no-store") });
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, const { HeaderValue::from_static("nosniff") });
     }
     if parts.method == Method::HEAD {
         *response.body_mut() = Body::empty();

@@ -39,7 +39,7 @@ impl Answer {
     pub(super) fn json(self) -> Response {
         let mut response = self.head;
         if response.status().is_success() {
-            let kind = HeaderValue::from_static("application/json;charset=UTF-8");
+            let kind = const { HeaderValue::from_static("application/json;charset=UTF-8") };
             response.headers_mut().insert(header::CONTENT_TYPE, kind);
             *response.body_mut() = Body::full(self.body);
         }

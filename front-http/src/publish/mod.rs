@@ -6,12 +6,13 @@ mod options;
 mod raw;
 
 use std::borrow::Cow;
+use std::io::Write;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use broker_core::{Action, Channel, ContentType, Principal, Publish, Receipt, SubscriberKey, unix_ms};
 use bytes::Bytes;
-use envelope::{timestamp, write_string};
+use envelope::{write_string, write_timestamp};
 
 use crate::error::Error;
 use crate::front::Shared;
@@ -113,13 +114,17 @@ impl Published {
         write_string(self.channel.as_str(), out);
         out.extend_from_slice(b",\"id\":");
         match self.receipt.id {
-            Some(id) => write_string(&id.to_string(), out),
+            // Neither an id nor a time has anything to escape; writing into a Vec cannot fail.
+            Some(id) => {
+                out.push(b'"');
+                id.write_to(out);
+                out.push(b'"');
+            }
             None => out.extend_from_slice(b"null"),
         }
-        out.extend_from_slice(b",\"time\":");
-        write_string(&timestamp(self.receipt.time_ms), out);
-        out.extend_from_slice(b",\"receivers\":");
-        out.extend_from_slice(self.receipt.receivers.to_string().as_bytes());
+        out.extend_from_slice(b",\"time\":\"");
+        write_timestamp(self.receipt.time_ms, out);
+        _ = write!(out, "\",\"receivers\":{}", self.receipt.receivers);
         out.extend_from_slice(if self.duplicate {
             b",\"duplicate\":true}"
         } else {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use broker_core::SubscriberKey;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use crate::error::Error;
 
@@ -44,7 +44,7 @@ impl<'a> Options<'a> {
     ) -> Result<(Self, Option<Cow<'a, str>>), Error> {
         let mut channel = None;
         let mut options = Options::default();
-        if let Some(name) = text_header(headers, "x-eventsource-event")? {
+        if let Some(name) = text_header(headers, &X_EVENTSOURCE_EVENT)? {
             options.event = Some(event(name.into())?);
         }
         options.key = key_of(headers)?;
@@ -68,7 +68,7 @@ impl<'a> Options<'a> {
 
 /// The request's idempotency key.
 pub(crate) fn key_of(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Error> {
-    text_header(headers, "idempotency-key")?.map(|key| idempotency_key(key.into())).transpose()
+    text_header(headers, &IDEMPOTENCY_KEY)?.map(|key| idempotency_key(key.into())).transpose()
 }
 
 /// Refuses parameters where there are none to give.
@@ -85,12 +85,15 @@ pub(crate) fn invalid(name: &str, why: impl Into<String>) -> Error {
     Error::Parameter { name: name.to_owned(), why: why.into() }
 }
 
-fn text_header<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, Error> {
+static X_EVENTSOURCE_EVENT: HeaderName = HeaderName::from_static("x-eventsource-event");
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+fn text_header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Error> {
     match headers.get(name) {
         None => Ok(None),
         Some(value) => match std::str::from_utf8(value.as_bytes()) {
             Ok(text) => Ok(Some(text)),
-            Err(_) => Err(invalid(name, "not UTF-8")),
+            Err(_) => Err(invalid(name.as_str(), "not UTF-8")),
         },
     }
 }

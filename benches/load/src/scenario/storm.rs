@@ -30,7 +30,7 @@ impl Scenario for Storm {
     }
 
     fn headline(&self) -> &'static str {
-        "opens_per_s"
+        "cpu_us_per_open"
     }
 
     fn run(&self, server: &Server, setup: &Setup) -> io::Result<Outcome> {
