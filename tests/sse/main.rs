@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod connections;
 mod resume;
 mod slow;
 mod streams;

@@ -1,5 +1,5 @@
-use crate::support::TestServer;
 use crate::support::sse::EventStream;
+use crate::support::{TestServer, within};
 
 #[tokio::test]
 async fn a_reconnect_with_the_last_id_loses_and_repeats_nothing() {
@@ -51,4 +51,60 @@ async fn an_id_of_another_life_is_a_gap_too() {
     let mut stream = EventStream::open(new.http, &format!("/sse/a?last_event_id={id}")).await;
     assert_eq!(stream.next().await.expect("an event").event, "gap");
     assert_eq!(stream.data().await, "after the restart");
+}
+
+#[tokio::test]
+async fn every_filter_of_a_stream_is_told_of_a_gap_and_its_id_stays() {
+    let server = TestServer::start().await;
+    let mut stream =
+        EventStream::open(server.http, "/sse?channel=a&channel=b/*&last_event_id=elsewhere-7").await;
+    for channel in ["a", "b/*"] {
+        let gap = stream.next().await.expect("an event");
+        assert_eq!((gap.event.as_str(), gap.id.as_str()), ("gap", ""));
+        let told: serde_json::Value = serde_json::from_str(&gap.data).expect("JSON");
+        let members: Vec<_> = told.as_object().expect("an object").keys().map(String::as_str).collect();
+        assert_eq!(members, ["channel", "first", "next", "requested"], "sorted by the parser: {}", gap.data);
+        assert_eq!(
+            (told["channel"].as_str(), told["requested"].as_str()),
+            (Some(channel), Some("elsewhere-7"))
+        );
+        assert!(told["first"].is_string() && told["next"].is_null(), "{}", gap.data);
+    }
+    server.publish("b/1", "live");
+    assert!(stream.data().await.contains(r#""text":"live""#));
+}
+
+#[tokio::test]
+async fn an_id_that_was_never_given_is_a_gap_and_what_is_kept_comes_once() {
+    let server = TestServer::start().await;
+    let id = server.publish("a", "one").id.expect("recorded");
+    let ahead = format!("{}-{}", id.to_string().split_once('-').expect("an epoch").0, id.offset + 1_000);
+    for unknown in
+        [ahead.as_str(), "zz9-1", "x", "k3-", "-1", "99999999999999999999-1", "a-99999999999999999999"]
+    {
+        let mut stream =
+            EventStream::open_with(server.http, "/sse/a", &format!("last-event-id: {unknown}\r\n")).await;
+        let gap = stream.next().await.expect("an event");
+        assert_eq!(gap.event, "gap", "{unknown}");
+        assert!(gap.data.contains(&format!(r#""requested":"{unknown}""#)), "{}", gap.data);
+        assert_eq!(stream.data().await, "one", "{unknown}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_cut_before_its_first_event_misses_nothing() {
+    let server = TestServer::start().await;
+    server.publish("a", "before");
+    let mut stream = EventStream::open(server.http, "/sse/a").await;
+    let position = within(async {
+        // No event yet, but the opening has come.
+        let _ = tokio::time::timeout(std::time::Duration::from_millis(300), stream.next()).await;
+        stream.last_id().to_owned()
+    })
+    .await;
+    drop(stream);
+    server.publish("a", "missed");
+    let mut again =
+        EventStream::open_with(server.http, "/sse/a", &format!("last-event-id: {position}\r\n")).await;
+    assert_eq!(again.data().await, "missed");
 }

@@ -61,3 +61,24 @@ async fn readers_that_are_killed_leave_nothing() {
     crate::support::eventually(|| std::fs::read_dir("/proc/self/fd").expect("a list").count() <= before + 2)
         .await;
 }
+
+#[tokio::test]
+async fn a_reader_that_takes_nothing_for_ten_seconds_is_closed_before_its_outbox_is_full() {
+    let server = TestServer::start().await;
+    let mut reader = EventStream::open(server.http, "/sse/a").await;
+    let _stopped = stopped(&server, "/sse/a").await;
+    server.wait_for_subscriptions(2).await;
+    let payload = "x".repeat(10_000);
+    for _ in 0..60 {
+        server.publish("a", &payload);
+        reader.next().await.expect("the other reader is none the wiser");
+    }
+    assert_eq!(server.broker.stats().subscriptions, 2, "600 kB are within the outbox");
+    for _ in 0..600 {
+        if server.broker.stats().subscriptions == 1 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("a minute, and it is still there");
+}

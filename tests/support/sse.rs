@@ -89,6 +89,11 @@ impl EventStream {
         .await
     }
 
+    /// What a reconnect would send as `Last-Event-ID`.
+    pub fn last_id(&self) -> &str {
+        &self.last_id
+    }
+
     /// The next event's data.
     pub async fn data(&mut self) -> String {
         self.next().await.expect("an event").data
