@@ -10,6 +10,8 @@ mod connections;
 mod pressure;
 #[path = "mqtt/publish.rs"]
 mod publish;
+#[path = "mqtt/real_client.rs"]
+mod real_client;
 #[path = "mqtt/session.rs"]
 mod session;
 #[path = "mqtt/subscribe.rs"]

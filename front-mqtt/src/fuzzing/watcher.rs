@@ -20,6 +20,8 @@ pub(crate) enum Stage {
 pub(crate) enum Heard {
     Here,
     Before,
+    /// Its PUBLISH was sent before, its PUBREL here: that takes no place of the receive maximum (MQTT 5.0 §4.9).
+    Released,
     /// Before, and the server may have given up on it: the client does not take a packet of its size any more.
     Perhaps,
 }
@@ -118,7 +120,10 @@ impl Watcher {
             return;
         };
         if exchange.0 == Stage::Received {
-            exchange.1 = Heard::Here;
+            exchange.1 = match exchange.1 {
+                Heard::Here => Heard::Here,
+                _ => Heard::Released,
+            };
         }
     }
 

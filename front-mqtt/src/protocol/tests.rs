@@ -316,3 +316,27 @@ async fn a_connection_that_was_taken_over_ends_nothing() {
     assert!(matches!(client.session.handle_disconnected(first + 1, End::Lost), Some(Detached::Stays { .. })));
     assert!(!client.session.is_online());
 }
+
+#[tokio::test]
+async fn a_qos_2_exchange_goes_on_after_its_message_has_expired() {
+    let world = World::new(Config::default());
+    let mut client = Client::new(&world, Instant::now());
+    let tag = client.subscribe("t", 2);
+    client.wire.taken();
+    let publish =
+        Publish::new(Channel::parse("t").unwrap(), "x").qos(Qos::ExactlyOnce).ttl(Duration::from_secs(60));
+    let message = world.message(publish);
+    client.deliver(&message, &[tag]);
+    assert_eq!(client.wire.taken(), [(0x34, 1)]);
+    // On the next connection its time is over, and it is repeated all the same: it had been sent.
+    let mut client = Client::on(&world, client.session, Instant::now(), |_| {});
+    let after = message.expires_at_ms().unwrap() + 1;
+    assert_eq!(client.wire.taken(), [(0x20, 0), (0x3C, 1)]);
+    client.connection.handle_packet(after, parse(&[0x50, 2, 0, 1]), None, &mut client.wire);
+    assert!(
+        matches!(client.connection.poll_output(), Some(Output::Reply(pubrel)) if pubrel[..] == [0x62, 2, 0, 1])
+    );
+    client.connection.handle_packet(after, parse(&[0x70, 2, 0, 1]), None, &mut client.wire);
+    assert!(client.connection.poll_output().is_none());
+    assert_eq!(client.session.lock().outbound.as_ref().map(|outbound| outbound.inflight()), Some(0));
+}

@@ -19,11 +19,21 @@ pub(crate) fn with_close_frame(framing: Framing, last: Bytes, reason: Reason, wh
     if framing == Framing::Raw {
         return last;
     }
-    let close = websocket::encode::close(close_code(reason), why.unwrap_or_default());
+    let close = websocket::encode::close(close_code(reason), why.unwrap_or_else(|| words(reason)));
     let mut both = BytesMut::with_capacity(last.len() + close.len());
     both.extend_from_slice(&last);
     both.extend_from_slice(&close);
     both.freeze()
+}
+
+/// What a page is told where nothing more is to be said.
+fn words(reason: Reason) -> &'static str {
+    match reason {
+        Reason::ServerShuttingDown => "the server is shutting down",
+        Reason::KeepAliveTimeout => "nothing came for one and a half keep alives",
+        Reason::SessionTakenOver => "another connection has the client identifier",
+        _ => "",
+    }
 }
 
 fn close_code(reason: Reason) -> CloseCode {

@@ -252,3 +252,19 @@ async fn shutdown_tells_everybody_and_waits() {
     late.send(&connect(5, "late", true, 0, &[])).await;
     assert_eq!(late.read().await.body[1], 0x8B);
 }
+
+#[tokio::test]
+async fn client_identifiers_may_be_long_and_unusual() {
+    let server = Server::start().await;
+    let longest = "x".repeat(65_535);
+    for level in [4, 5] {
+        for id in ["a", "0123456789abcdefghijABC", "é/+#$ \u{1F4A1}", "\u{1}", &longest] {
+            let (mut client, present) =
+                Client::connected_with(server.address, &connect(level, id, true, 0, &[])).await;
+            assert!(!present);
+            client.send(PING).await;
+            client.expect(&[0xD0, 0]).await;
+            assert!(server.front.client(id).is_some());
+        }
+    }
+}

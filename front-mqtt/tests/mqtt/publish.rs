@@ -250,3 +250,32 @@ async fn many_retained_messages_all_come() {
         }
     }
 }
+
+#[tokio::test]
+async fn acknowledgements_come_in_the_order_of_what_they_answer() {
+    let server = Server::start().await;
+    for level in [4, 5] {
+        let mut client = Client::connected(server.address, level, "c").await;
+        client.subscribe(level, &[("t", 2)]).await;
+        let all: Vec<u8> = (1..=40u16)
+            .flat_map(|id| publish(level, if id % 2 == 0 { 2 } else { 4 }, "t", id, &[1]))
+            .collect();
+        client.send(&all).await;
+        let (mut answers, mut heard) = (vec![Vec::new(); 16], Vec::new());
+        for _ in 0..80 {
+            let raw = client.read().await;
+            match raw.first >> 4 {
+                3 if raw.first & 4 != 0 => heard.push(u16::from_be_bytes([raw.body[3], raw.body[4]])),
+                3 => {}
+                kind => answers[usize::from(kind)].push(u16::from_be_bytes([raw.body[0], raw.body[1]])),
+            }
+        }
+        assert_eq!(answers[4], (1..=20).map(|n| 2 * n).collect::<Vec<_>>(), "PUBACK");
+        assert_eq!(answers[5], (1..=20).map(|n| 2 * n - 1).collect::<Vec<_>>(), "PUBREC");
+        assert_eq!(heard.len(), 20);
+        client.send(&heard.iter().flat_map(|id| ack(0x50, *id)).collect::<Vec<_>>()).await;
+        for id in heard {
+            client.expect(&ack(0x62, id)).await;
+        }
+    }
+}

@@ -4,13 +4,23 @@ use std::time::Duration;
 
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 
+use crate::TRANSPORT;
 use crate::client::SOON;
 use crate::support::Server;
+use crate::transport::Transport;
 
 #[tokio::test]
 async fn rumqttc_publishes_and_hears_itself_at_every_qos() {
     let server = Server::start().await;
-    let mut options = MqttOptions::new("r", server.address.ip().to_string(), server.address.port());
+    let (host, port) = (server.address.ip().to_string(), server.address.port());
+    let mut options = match TRANSPORT {
+        Transport::Tcp => MqttOptions::new("r", host, port),
+        Transport::WebSocket => {
+            let mut options = MqttOptions::new("r", format!("ws://{host}:{port}/mqtt"), port);
+            options.set_transport(rumqttc::Transport::Ws);
+            options
+        }
+    };
     options.set_keep_alive(Duration::from_secs(5));
     let (client, mut events) = AsyncClient::new(options, 10);
     client.subscribe("t/#", QoS::ExactlyOnce).await.unwrap();
@@ -43,7 +53,15 @@ async fn rumqttc_speaks_version_5() {
     use rumqttc::v5::mqttbytes::v5::{Packet, PublishProperties};
     use rumqttc::v5::{AsyncClient, Event, MqttOptions};
     let server = Server::start().await;
-    let mut options = MqttOptions::new("r5", server.address.ip().to_string(), server.address.port());
+    let (host, port) = (server.address.ip().to_string(), server.address.port());
+    let mut options = match TRANSPORT {
+        Transport::Tcp => MqttOptions::new("r5", host, port),
+        Transport::WebSocket => {
+            let mut options = MqttOptions::new("r5", format!("ws://{host}:{port}/mqtt"), port);
+            options.set_transport(rumqttc::Transport::Ws);
+            options
+        }
+    };
     options.set_topic_alias_max(Some(5));
     let (client, mut events) = AsyncClient::new(options, 20);
     client.subscribe("t/+", QoS::AtLeastOnce).await.unwrap();

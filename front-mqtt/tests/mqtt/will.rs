@@ -165,3 +165,21 @@ async fn a_will_that_could_not_be_published_is_refused() {
         client.expect_closed().await;
     }
 }
+
+#[tokio::test]
+async fn a_will_carries_its_properties_in_order() {
+    let server = Server::start().await;
+    let mut witness = Client::connected(server.address, 5, "witness").await;
+    witness.subscribe(5, &[("w", 0)]).await;
+    let pair = |name: &str, value: &str| [vec![38], string(name), string(value)].concat();
+    let users = [pair("k", "2"), pair("k", "1"), pair("a", "")].concat();
+    let properties = [vec![24, 0, 0, 0, 0, 1, 1], vec![3], string("text/plain"), users.clone()].concat();
+    let head = [string("MQTT"), vec![5, 0x06, 0, 0, 0], string("dying")].concat();
+    let will = [vec![properties.len() as u8], properties, string("w"), binary(b"gone")].concat();
+    let (client, _) = Client::connected_with(server.address, &packet(0x10, &[&head, &will])).await;
+    drop(client);
+    let raw = witness.read().await;
+    let expected = [vec![1, 1, 3], string("text/plain"), users].concat();
+    let body = [string("w"), vec![expected.len() as u8], expected, b"gone".to_vec()].concat();
+    assert_eq!((raw.first, raw.body), (0x30, body));
+}
