@@ -1,20 +1,23 @@
-// MQTT.js, speaking MQTT 3.1.1 and 5 over TCP and over WebSocket.
+// MQTT.js, speaking MQTT 3.1, 3.1.1 and 5 over TCP and over WebSocket.
 
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { after, before, describe, test } from "node:test";
-import { connectMqtt } from "./stock.mjs";
+import mqtt from "mqtt";
+import { connectMqtt, mqttUrl } from "./stock.mjs";
 import { pause, startServer, until } from "./support.mjs";
 
 let server;
 before(async () => (server = await startServer()));
 after(() => server?.kill());
 
-const WAYS = [4, 5].flatMap((protocolVersion) => ["tcp", "websocket"].map((transport) => ({ protocolVersion, transport })));
+const WAYS = [3, 4, 5].flatMap((protocolVersion) => ["tcp", "websocket"].map((transport) => ({ protocolVersion, transport })));
 
 for (const { protocolVersion, transport } of WAYS) {
     describe(`MQTT.js, protocol level ${protocolVersion}, over ${transport}`, () => {
         const topic = (name) => `${transport}${protocolVersion}/${name}`;
-        const connect = (options) => connectMqtt(server, transport, { protocolVersion, ...options });
+        const protocolId = protocolVersion === 3 ? "MQIsdp" : "MQTT";
+        const connect = (options) => connectMqtt(server, transport, { protocolVersion, protocolId, ...options });
 
         async function listen(filter, qos = 1, options = {}) {
             const client = await connect(options);
@@ -99,13 +102,40 @@ for (const { protocolVersion, transport } of WAYS) {
             await client.endAsync();
         });
 
-        test("1 MiB arrives whole, in both directions", async () => {
-            const { client, messages } = await listen(topic("big"));
-            const payload = "x".repeat(1 << 20);
-            await client.publishAsync(topic("big"), payload, { qos: 1 });
-            await until("the message", () => messages.length === 1);
-            assert.equal(messages[0].text.length, payload.length);
+        test("1 MiB arrives whole, in both directions, at every quality of service", async () => {
+            const client = await connect();
+            const arrived = [];
+            client.on("message", (_, payload) => arrived.push(payload));
+            await client.subscribeAsync(topic("big"), { qos: 2 });
+            for (const qos of [0, 1, 2]) {
+                const payload = randomBytes(1 << 20);
+                await client.publishAsync(topic("big"), payload, { qos });
+                await until("the message", () => arrived.length === 1);
+                assert.ok(arrived.pop().equals(payload), `QoS ${qos}`);
+            }
             await client.endAsync();
+        });
+
+        test("a session keeps what came while its client was away", async () => {
+            const kept = { clientId: topic("kept"), clean: false, properties: { sessionExpiryInterval: 60 } };
+            if (protocolVersion < 5) {
+                delete kept.properties;
+            }
+            const first = await connect(kept);
+            await first.subscribeAsync(topic("away"), { qos: 2 });
+            await first.endAsync();
+            const publisher = await connect();
+            for (const qos of [1, 2]) {
+                await publisher.publishAsync(topic("away"), `at ${qos}`, { qos });
+            }
+            await publisher.endAsync();
+            // The messages come right behind CONNACK: whoever listens for them does so before.
+            const arrived = [];
+            const again = mqtt.connect(mqttUrl(server, transport), { protocolVersion, protocolId, reconnectPeriod: 0, ...kept });
+            again.on("message", (_, payload) => arrived.push(payload.toString()));
+            await until("both", () => arrived.length === 2);
+            assert.deepEqual(arrived, ["at 1", "at 2"]);
+            await again.endAsync();
         });
     });
 }

@@ -48,8 +48,8 @@ class Clients(unittest.TestCase):
         self.assertEqual(answer.status_code, 200, answer.text)
         return answer.json()
 
-    def paho(self, version, transport="tcp"):
-        client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=version, transport=transport)
+    def paho(self, version, transport="tcp", **options):
+        client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=version, transport=transport, **options)
         client.got, subscribed = queue.Queue(), threading.Event()
         client.on_message = lambda _, __, message: client.got.put(message)
         client.on_subscribe = lambda *_: subscribed.set()
@@ -86,6 +86,32 @@ class Clients(unittest.TestCase):
             for qos in (0, 1, 2):
                 client.publish("python/qos", f"qos {qos}", qos).wait_for_publish(PATIENCE)
                 self.assertEqual(next(events).data, f"qos {qos}")
+
+    def test_paho_hears_a_megabyte_of_itself_in_every_version_and_quality(self):
+        payload = os.urandom(1 << 20)
+        for version in (paho.MQTTv31, paho.MQTTv311, paho.MQTTv5):
+            for transport in ("tcp", "websockets"):
+                with self.subTest(version=version, transport=transport):
+                    client, subscribe = self.paho(version, transport)
+                    topic = f"python/large/{version}/{transport}"
+                    subscribe(topic, 2)
+                    for qos in (0, 1, 2):
+                        client.publish(topic, payload, qos)
+                        message = client.got.get(timeout=PATIENCE)
+                        self.assertEqual((message.qos, message.payload == payload), (qos, True))
+
+    def test_paho_finds_what_came_while_it_was_away(self):
+        for transport in ("tcp", "websockets"):
+            with self.subTest(transport=transport):
+                topic = f"python/away/{transport}"
+                first, subscribe = self.paho(paho.MQTTv311, transport, client_id=topic, clean_session=False)
+                subscribe(topic, 2)
+                first.disconnect()
+                first.loop_stop()
+                self.publish(topic, "while away")
+                again, _ = self.paho(paho.MQTTv311, transport, client_id=topic, clean_session=False)
+                message = again.got.get(timeout=PATIENCE)
+                self.assertEqual(json.loads(message.payload), "while away")
 
     def test_aiocometd_over_both_transports(self):
         kinds = aiocometd.ConnectionType
