@@ -120,10 +120,10 @@ impl Watcher {
             return;
         };
         if exchange.0 == Stage::Received {
-            exchange.1 = match exchange.1 {
-                Heard::Here => Heard::Here,
-                _ => Heard::Released,
-            };
+            // PUBREL may also be the answer to a PUBREC for an exchange the server has given up on.
+            if exchange.1 == Heard::Before {
+                exchange.1 = Heard::Released;
+            }
         }
     }
 
