@@ -51,7 +51,7 @@ pub(super) struct Connection {
 impl Connection {
     /// Starts a connect; on loopback it is often done at once.
     pub(super) fn open(dial: Dial, token: u64, poller: &Poller) -> io::Result<Self> {
-        let (socket, phase, interest) = dial_socket(dial.target, dial.source)?;
+        let (socket, phase, interest) = dial_socket(dial.target, dial.source, dial.receive_buffer)?;
         poller.add(&socket, token, interest)?;
         Ok(Self {
             socket,
@@ -122,7 +122,7 @@ impl Connection {
     /// Goes on with the same session over a new socket.
     fn reopen(&mut self, poller: &Poller) -> io::Result<()> {
         // Writes before it is connected wait for it as for any full socket.
-        let (socket, _, interest) = dial_socket(self.target, None)?;
+        let (socket, _, interest) = dial_socket(self.target, None, None)?;
         poller.add(&socket, self.token, interest)?;
         self.socket = socket;
         self.interest = interest;
@@ -207,10 +207,18 @@ impl Connection {
 }
 
 /// Starts a connect; on loopback it is often done at once.
-fn dial_socket(target: SocketAddr, source: Option<SocketAddrV4>) -> io::Result<(OwnedFd, Phase, Interest)> {
+fn dial_socket(
+    target: SocketAddr,
+    source: Option<SocketAddrV4>,
+    receive_buffer: Option<usize>,
+) -> io::Result<(OwnedFd, Phase, Interest)> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
     sockopt::set_tcp_nodelay(&socket, true)?;
+    if let Some(bytes) = receive_buffer {
+        // Before the connect: later it no longer shrinks the window that was announced.
+        sockopt::set_socket_recv_buffer_size(&socket, bytes)?;
+    }
     if let Some(source) = source {
         bind_near(&socket, source)?;
     }

@@ -43,6 +43,8 @@ pub(crate) struct Dial {
     /// Local address and port to come from; the next free port if that one is taken.
     pub(crate) source: Option<SocketAddrV4>,
     pub(crate) session: Box<dyn Session>,
+    /// Bytes the socket may hold unread; none leaves it to the kernel.
+    pub(crate) receive_buffer: Option<usize>,
 }
 
 /// How a ramp went.

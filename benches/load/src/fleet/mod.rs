@@ -32,6 +32,8 @@ pub(crate) use worker::run as run_worker;
 pub(crate) const MAX_PER_PROCESS: usize = 18_000;
 /// Ports connections come from; servers listen on 127.0.0.1 only, which is never a source.
 const SOURCE_PORTS: Range<u16> = 10_000..60_000;
+/// What the kernel takes for a subscriber that never reads: little, so that the server feels it soon.
+const STALLED_RECEIVE_BUFFER: usize = 4 * 1_024;
 /// Silence after which missing deliveries are given up as lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -181,7 +183,7 @@ impl Fleet {
         let (dialect, target) = (self.plan.dialect()?, self.plan.publish_target);
         let first = self.engine.next_number();
         let limits = RampLimits { in_flight: 64, deadline: Deadline::after(self.plan.ramp_limit) };
-        let dial = |_| Dial { target, source: None, session: dialect.publisher() };
+        let dial = |_| Dial { target, source: None, session: dialect.publisher(), receive_buffer: None };
         let ramp = self.engine.ramp(count, dial, limits, &mut self.crowd)?;
         let windows = (first..first + count).map(|number| self.engine.window(number));
         self.publishers = Publishers::new(first, windows, self.plan.channels);
@@ -329,7 +331,8 @@ fn open_share(plan: &Plan, engine: &mut Engine, crowd: &mut Crowd) -> io::Result
     let dial = |index: usize| {
         let number = numbers[index];
         let session = dialect.subscriber(&plan.channel(plan.channel_of(number)));
-        Dial { target: plan.target, source: plan.source(number), session }
+        let receive_buffer = plan.is_stalled(number).then_some(STALLED_RECEIVE_BUFFER);
+        Dial { target: plan.target, source: plan.source(number), session, receive_buffer }
     };
     let ramp = engine.ramp(numbers.len(), dial, limits, crowd)?;
     for (index, number) in numbers.iter().enumerate() {

@@ -38,6 +38,8 @@ const PEERS: [(&str, &str, &str); 8] = [
 ];
 /// Pushpin cancels more requests ("received message out of sequence"), the more come at a time.
 const PUSHPIN_OPENING: usize = 8;
+/// Its backlog is short, and what does not fit is reset.
+const RUMQTTD_OPENING: usize = 32;
 
 impl Target {
     fn preset(name: &str) -> Option<Self> {
@@ -79,7 +81,11 @@ impl Target {
                 )
             }
         };
-        let max_opening = (dialect == Dialect::Pushpin).then_some(PUSHPIN_OPENING);
+        let max_opening = match name {
+            _ if dialect == Dialect::Pushpin => Some(PUSHPIN_OPENING),
+            _ if name.starts_with("rumqttd") => Some(RUMQTTD_OPENING),
+            _ => None,
+        };
         Some(Self { label: name.to_owned(), dialect, launch: Launch::Spawn(command), max_opening })
     }
 }
