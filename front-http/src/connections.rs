@@ -21,7 +21,7 @@ use crate::stats::Counters;
 /// The channel of a direct message whose sender names none.
 const DEFAULT_CHANNEL: &str = "direct";
 
-/// Longest `?reason=` in bytes; a WebSocket's close frame takes 123.
+/// A longer `?reason=` is cut, in bytes: a WebSocket's close frame takes 123.
 const MAX_REASON_BYTES: usize = 120;
 
 /// Connections looked at before other tasks get their turn.
@@ -221,13 +221,12 @@ pub(crate) fn close(
     let mut reason = None;
     for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
         match &*name {
-            "reason" if value.len() > MAX_REASON_BYTES => {
-                return Err(invalid("reason", format!("longer than {MAX_REASON_BYTES} bytes")));
-            }
             "reason" if value.chars().any(char::is_control) => {
                 return Err(invalid("reason", "holds a control character"));
             }
-            "reason" => reason = Some(value.into_owned()).filter(|reason| !reason.is_empty()),
+            "reason" => {
+                reason = Some(cut(&value, MAX_REASON_BYTES).to_owned()).filter(|reason| !reason.is_empty())
+            }
             "access_token" => {}
             other => return Err(invalid(other, "unknown; known is reason")),
         }
@@ -237,6 +236,12 @@ pub(crate) fn close(
     connection.close(&Close::Administrative(reason));
     Counters::add(&shared.counters.closed_connections);
     Ok(no_content())
+}
+
+/// The longest start of a text that has at most so many bytes.
+fn cut(text: &str, max_bytes: usize) -> &str {
+    let end = (0..=max_bytes).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    text.get(..end).unwrap_or(text)
 }
 
 /// What is done to a client's subscriptions.
@@ -272,4 +277,18 @@ fn no_content() -> Response {
     let mut response = http::Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        for (text, max, expected) in
+            [("", 3, ""), ("abc", 3, "abc"), ("abcd", 3, "abc"), ("a€", 3, "a"), ("€", 2, "")]
+        {
+            assert_eq!(cut(text, max), expected, "{text}");
+        }
+    }
 }

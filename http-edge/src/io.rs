@@ -25,6 +25,8 @@ pub(crate) struct Watch {
     pub(crate) blocked: AtomicBool,
     /// Bytes came since the last request's head was complete.
     pub(crate) head_begun: AtomicBool,
+    /// The server has ended its side, after all that it had to say.
+    pub(crate) shut: AtomicBool,
     /// Requests begun: the number of the one that may claim.
     pub(crate) requests: AtomicU64,
     /// Requests whose response is not yet handed over whole.
@@ -109,7 +111,11 @@ impl Write for WatchedIo {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        let outcome = Pin::new(&mut self.io).poll_shutdown(cx);
+        if matches!(outcome, Poll::Ready(Ok(()))) {
+            self.watch.shut.store(true, Relaxed);
+        }
+        outcome
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -175,13 +175,42 @@ async fn serve_http1<S, F>(
     };
     match outcome {
         // An upgraded connection ends here too: its stream went to whoever awaits the upgrade.
-        Outcome::Ended => {}
+        Outcome::Ended => {
+            if watch.shut.load(Relaxed)
+                && !*shutdown.borrow()
+                && let Some(parts) = connection.into_parts()
+            {
+                let stream = parts.io.into_stream();
+                drop((parts.read_buf, parts.service));
+                let _ = timeout(MAX_LINGER, linger(&stream)).await;
+            }
+        }
         Outcome::Claimed(claim) => {
             let Some(parts) = connection.into_parts() else { return };
             let stream = parts.io.into_stream();
             // hyper's read buffer and the handler's future end here; only the socket goes on.
             drop((parts.read_buf, parts.service));
             hand_over(stream, claim, config.header_read_timeout).await;
+        }
+    }
+}
+
+/// Longest time that a client is listened to after the last answer.
+const MAX_LINGER: Duration = Duration::from_secs(10);
+
+/// Longest silence while it is.
+const MAX_LINGER_SILENCE: Duration = Duration::from_secs(2);
+
+/// Reads what a client still sends after the last answer, and forgets it. Closing the socket over it would reset the
+/// connection, and the client lose an answer that it has not read yet: the 413 to a body that it is still sending.
+async fn linger(stream: &TcpStream) {
+    while let Ok(Ok(())) = timeout(MAX_LINGER_SILENCE, stream.readable()).await {
+        let mut forgotten = [0; 8 << 10];
+        match stream.try_read(&mut forgotten) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
         }
     }
 }

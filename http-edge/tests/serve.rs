@@ -120,6 +120,23 @@ async fn a_get_pipelined_behind_posts_is_taken_over_after_their_answers() {
 }
 
 #[tokio::test]
+async fn a_client_that_sends_more_than_is_read_still_gets_its_answer() {
+    let server = start(ServeConfig::default()).await;
+    for framing in ["Content-Length: 16777216\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n1000000\r\n"] {
+        // As simple clients do: all of the request first, then the answer.
+        let mut request = format!("POST /a HTTP/1.1\r\nHost: x\r\n{framing}").into_bytes();
+        request.resize(request.len() + (16 << 20), b'x');
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let sent = timeout(Duration::from_secs(20), stream.write_all(&request)).await.unwrap();
+        sent.unwrap_or_else(|error| panic!("{framing:?}: {error}"));
+        let mut answer = String::new();
+        let read = timeout(Duration::from_secs(20), stream.read_to_string(&mut answer)).await.unwrap();
+        read.unwrap_or_else(|error| panic!("{framing:?}: {error}"));
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_takeover_waits_until_an_unread_answer_is_written() {
     let server = start(ServeConfig::default()).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
