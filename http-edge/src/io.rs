@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use link::Hold;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 
@@ -48,15 +49,16 @@ pub(crate) struct Claim {
 pub(crate) struct WatchedIo {
     io: TokioIo<TcpStream>,
     watch: Arc<Watch>,
+    hold: Hold,
 }
 
 impl WatchedIo {
-    pub(crate) fn new(stream: TcpStream, watch: Arc<Watch>) -> Self {
-        WatchedIo { io: TokioIo::new(stream), watch }
+    pub(crate) fn new(stream: TcpStream, watch: Arc<Watch>, hold: Hold) -> Self {
+        WatchedIo { io: TokioIo::new(stream), watch, hold }
     }
 
-    pub(crate) fn into_stream(self) -> TcpStream {
-        self.io.into_inner()
+    pub(crate) fn into_parts(self) -> (TcpStream, Hold) {
+        (self.io.into_inner(), self.hold)
     }
 
     fn wrote(&self, outcome: &Poll<io::Result<usize>>) {

@@ -45,6 +45,8 @@ pub struct ServeConfig {
     /// the client can free them, by reading or by resetting the stream, so with more of them the connection is closed.
     /// Every such stream counts `max_send_bytes`, and the rest of its response. Default 64 MiB: 1,024 event streams.
     pub max_stalled_bytes: usize,
+    /// What the connection holds on to until it ends, also after its stream was taken over. Default nothing.
+    pub hold: link::Hold,
 }
 
 impl Default for ServeConfig {
@@ -56,6 +58,7 @@ impl Default for ServeConfig {
             max_concurrent_streams: 4096,
             max_send_bytes: 64 * 1024,
             max_stalled_bytes: 64 << 20,
+            hold: link::Hold::default(),
         }
     }
 }
@@ -118,7 +121,7 @@ async fn serve_http1<S, F>(
     F: Future<Output = Response> + Send + 'static,
 {
     let watch = Arc::new(Watch::default());
-    let io = WatchedIo::new(stream, Arc::clone(&watch));
+    let io = WatchedIo::new(stream, Arc::clone(&watch), config.hold.clone());
     let seen = Arc::clone(&watch);
     let handler = service_fn(move |mut request: Request<Incoming>| {
         seen.head_begun.store(false, Relaxed);
@@ -187,10 +190,10 @@ async fn serve_http1<S, F>(
         }
         Outcome::Claimed(claim) => {
             let Some(parts) = connection.into_parts() else { return };
-            let stream = parts.io.into_stream();
+            let (stream, hold) = parts.io.into_parts();
             // hyper's read buffer and the handler's future end here; only the socket goes on.
             drop((parts.read_buf, parts.service));
-            hand_over(stream, claim, config.header_read_timeout).await;
+            hand_over(stream, claim, hold, config.header_read_timeout).await;
         }
     }
 }
@@ -222,9 +225,9 @@ fn may_take_over(request: &Request<Incoming>) -> bool {
         && request.body().is_end_stream()
 }
 
-async fn hand_over(mut stream: TcpStream, claim: Claim, limit: Duration) {
+async fn hand_over(mut stream: TcpStream, claim: Claim, hold: link::Hold, limit: Duration) {
     if let Ok(Ok(())) = timeout(limit, stream.write_all(&claim.head)).await {
-        (claim.then)(link::Socket::tcp(stream, Vec::new()));
+        (claim.then)(link::Socket::tcp(stream, Vec::new()).holding(hold));
     }
 }
 

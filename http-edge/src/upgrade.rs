@@ -21,7 +21,10 @@ pub async fn upgraded(on: OnUpgrade) -> Result<link::Socket, BoxError> {
 
 fn unwrap(upgraded: Upgraded) -> link::Socket {
     let upgraded = match upgraded.downcast::<WatchedIo>() {
-        Ok(parts) => return link::Socket::tcp(parts.io.into_stream(), parts.read_buf.to_vec()),
+        Ok(parts) => {
+            let (stream, hold) = parts.io.into_parts();
+            return link::Socket::tcp(stream, parts.read_buf.to_vec()).holding(hold);
+        }
         Err(upgraded) => upgraded,
     };
     let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {

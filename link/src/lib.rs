@@ -38,7 +38,7 @@ use bytes::BytesMut;
 
 use self::pull::Pull;
 use self::socket::Io;
-pub use self::socket::Socket;
+pub use self::socket::{Hold, Socket};
 pub use self::tcp::prepare_listener;
 use self::tcp::{Flushed, Tcp};
 
@@ -68,6 +68,7 @@ pub struct Link {
     io: Side,
     leftover: Vec<u8>,
     paused: bool,
+    _hold: Hold,
 }
 
 enum Side {
@@ -78,12 +79,12 @@ enum Side {
 impl Link {
     /// Takes a socket over. TCP sockets get `TCP_NODELAY` and small send buffers and become the outbox's wire.
     pub fn new(socket: Socket, outbox: Arc<Outbox>) -> Self {
-        let Socket { io, leftover } = socket;
+        let Socket { io, leftover, hold } = socket;
         let io = match io {
             Io::Tcp(stream) => Side::Tcp(Tcp::new(stream, &outbox)),
             Io::Other(stream) => Side::Pull(Box::new(Pull::new(stream))),
         };
-        Self { outbox, io, leftover, paused: false }
+        Self { outbox, io, leftover, paused: false, _hold: hold }
     }
 
     /// Waits for the next thing to happen, writing meanwhile what the outbox holds. Memory is added to `input` only when

@@ -1,7 +1,9 @@
 //! What a handshake leaves: a stream, and bytes that were read too far.
 
+use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -10,6 +12,24 @@ use tokio::net::TcpStream;
 pub struct Socket {
     pub(crate) io: Io,
     pub(crate) leftover: Vec<u8>,
+    pub(crate) hold: Hold,
+}
+
+/// Something that lives exactly as long as a connection, whatever becomes of it: a place among those of its address.
+#[derive(Clone, Default)]
+pub struct Hold(Option<Arc<dyn Any + Send + Sync>>);
+
+impl Hold {
+    /// Keeps `it` until the last clone is gone.
+    pub fn new(it: impl Any + Send + Sync) -> Self {
+        Self(Some(Arc::new(it)))
+    }
+}
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Hold").field(&self.0.is_some()).finish()
+    }
 }
 
 pub(crate) enum Io {
@@ -26,12 +46,18 @@ impl Socket {
     /// A plain TCP connection. `leftover` is what the handshake read beyond its end; an exact copy, because a slice of
     /// the handshake's buffer would keep all of it alive.
     pub fn tcp(stream: TcpStream, leftover: Vec<u8>) -> Self {
-        Self { io: Io::Tcp(stream), leftover }
+        Self { io: Io::Tcp(stream), leftover, hold: Hold::default() }
     }
 
     /// Any other byte stream: TLS, an upgraded connection of another server.
     pub fn other(stream: impl AsyncRead + AsyncWrite + Send + 'static, leftover: Vec<u8>) -> Self {
-        Self { io: Io::Other(Box::pin(stream)), leftover }
+        Self { io: Io::Other(Box::pin(stream)), leftover, hold: Hold::default() }
+    }
+
+    /// The same connection, holding something until it ends.
+    #[must_use]
+    pub fn holding(self, hold: Hold) -> Self {
+        Self { hold, ..self }
     }
 
     /// Whether lanes will write to it directly.
