@@ -113,6 +113,11 @@ impl std::fmt::Debug for Front {
 }
 
 impl Shared {
+    /// Whether the configuration that `principal` was let in by still does.
+    pub(crate) fn still_holds(&self, principal: &Principal) -> bool {
+        self.authenticator.still_holds(principal)
+    }
+
     /// Cookies go along only where they are read and the origins are listed.
     fn cookies(&self) -> Cookies {
         let listed = self.config.origins.lists_origins();

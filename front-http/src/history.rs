@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use broker_core::{Action, Event, Filter, HistoryQuery, Message, MessageId, Order, Principal, unix_ms};
 use envelope::{envelope, write_string};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::error::Error;
 use crate::front::Shared;
@@ -67,6 +67,9 @@ pub(crate) fn limit(value: &str, max: usize) -> Result<usize, Error> {
     }
 }
 
+/// How often it is asked whether a held request would still be let in.
+const JUDGED_EVERY: Duration = Duration::from_secs(2);
+
 /// One page as JSON. With `wait`, an empty one is held until something comes, the time is over, or the front shuts down.
 pub(crate) async fn answer(
     shared: &Arc<Shared>,
@@ -89,17 +92,29 @@ pub(crate) async fn answer(
     let expires = left.filter(|left| *left < query.wait).map(|left| Instant::now() + left);
     let deadline = expires.unwrap_or_else(|| Instant::now() + query.wait);
     loop {
+        // While the request was held the configuration may have changed.
+        if !shared.still_holds(principal) {
+            return Err(Error::Expired);
+        }
         let page = page(shared, principal, &filter, &query);
         if !page.is_empty || *closing.borrow_and_update() {
             return Ok(page.json);
         }
         let next = async {
-            tokio::select! {
-                event = live.next() => event.is_some(),
-                _ = closing.changed() => true,
+            loop {
+                tokio::select! {
+                    event = live.next() => return event.is_some(),
+                    _ = closing.changed() => return true,
+                    () = sleep(JUDGED_EVERY) => {
+                        if !shared.still_holds(principal) {
+                            return true;
+                        }
+                    }
+                }
             }
         };
         match timeout_at(deadline, next).await {
+            Ok(true) | Err(_) if !shared.still_holds(principal) => return Err(Error::Expired),
             Ok(true) => {}
             Err(_) if expires.is_some() => return Err(Error::Expired),
             Ok(false) | Err(_) => return Ok(page.json),

@@ -144,11 +144,31 @@ impl Front {
         self.serve(Socket::tcp(stream, Vec::new()), Some(peer)).await;
     }
 
+    /// Tells a client, once its CONNECT has come, that it connects too often: CONNACK 0x9F, in version 3 0x03.
+    pub async fn refuse_tcp(&self, stream: TcpStream, peer: SocketAddr) {
+        self.start();
+        let arrival = Arrival {
+            socket: Socket::tcp(stream, Vec::new()),
+            framing: Framing::Raw,
+            remote: Some(peer),
+            presented: None,
+            user_agent: None,
+            refusal: Some(Reason::ConnectionRateExceeded),
+        };
+        transport::accept(self.0.clone(), arrival).await;
+    }
+
     /// As [`Front::serve_tcp`], for any stream of bytes: TLS, a Unix socket, a pipe in a test.
     pub async fn serve(&self, socket: Socket, peer: Option<SocketAddr>) {
         self.start();
-        let arrival =
-            Arrival { socket, framing: Framing::Raw, remote: peer, presented: None, user_agent: None };
+        let arrival = Arrival {
+            socket,
+            framing: Framing::Raw,
+            remote: peer,
+            presented: None,
+            user_agent: None,
+            refusal: None,
+        };
         transport::accept(self.0.clone(), arrival).await;
     }
 

@@ -155,7 +155,8 @@ impl Shared {
         if let Err(wait) = principal.admit(1) {
             // As where there is no room: a browser comes back after this, and after no error status.
             Counters::add(&self.counters.refused);
-            return Ok(answer(head, Body::full(event::goodbye("too many requests", retry_after(wait)))));
+            let transport = if parts.version < Version::HTTP_2 { HTTP_1 } else { "http/2" };
+            return Ok(send_away(head, transport, "too many requests", retry_after(wait)).await);
         }
         let takeover = parts.extensions.get::<Takeover>();
         let origin = Origin {
@@ -221,7 +222,7 @@ impl Shared {
         let open = self.streams.enter(subscriber.outbox(), room);
         let (Some(open), Ok(replay)) = (open, self.subscribe(&subscriber, &asked)) else {
             Counters::add(&self.counters.refused);
-            return send_away(head, origin.transport).await;
+            return send_away(head, origin.transport, "no room now", retry_within(OVERLOAD_RETRY)).await;
         };
         Counters::add(&self.counters.opened);
         if let Ok(id) = HeaderValue::from_str(&connection_id(subscriber.key())) {
@@ -313,13 +314,13 @@ fn after(id: &str) -> After {
     }
 }
 
-/// An answer for whom there is no room. A browser takes an error status as final; this one it tries again.
-async fn send_away(mut head: HeaderMap, transport: &str) -> Response {
+/// An answer for whom there is no room, or whose rate is used up. A browser takes an error status as final; this one it tries again.
+async fn send_away(mut head: HeaderMap, transport: &str, why: &str, retry: Duration) -> Response {
     if transport == HTTP_1 {
         head.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     // Without a length, like every stream.
-    let text = event::goodbye("no room now", retry_within(OVERLOAD_RETRY));
+    let text = event::goodbye(why, retry);
     let (mut io, body) = pipe(text.len());
     // It fits, and the other end is here.
     let _ = io.write_all(&text).await;

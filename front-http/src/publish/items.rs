@@ -94,7 +94,12 @@ pub(crate) fn publish_line(
     key: Option<Cow<'_, str>>,
     line: &Bytes,
 ) -> Vec<u8> {
-    match publish_item(shared, principal, line, line, key) {
+    // A stream of lines may outlive the configuration that let it in.
+    let published = match shared.still_holds(principal) {
+        true => publish_item(shared, principal, line, line, key),
+        false => Err(Error::Expired),
+    };
+    match published {
         Ok(Answer::One(json)) => json,
         Ok(Answer::Several(answers)) => {
             let mut batch = Batch::default();

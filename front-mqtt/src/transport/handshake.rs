@@ -27,6 +27,8 @@ pub(crate) struct Arrival {
     pub(crate) presented: Option<Box<Presented>>,
     /// Its `User-Agent`, shortened.
     pub(crate) user_agent: Option<Box<str>>,
+    /// Why it is not let in whatever it says; it is told in its own version.
+    pub(crate) refusal: Option<Reason>,
 }
 
 /// Credentials and origin of an HTTP request, kept until CONNECT has come.
@@ -73,7 +75,10 @@ impl From<DecodeError> for Refused {
 
 /// Runs the handshake and leaves the connection to a task of its own, whose future is small.
 pub(crate) async fn accept(inner: Arc<Inner>, arrival: Arrival) {
-    let admission = inner.admit(arrival.remote.map(|remote| remote.ip()));
+    let admission = match arrival.refusal {
+        None => inner.admit(arrival.remote.map(|remote| remote.ip())),
+        Some(reason) => Err(reason),
+    };
     let session = Arc::new(Session::new(inner.shared.clone()));
     let subscriber = inner.broker.attach(session.clone(), inner.shared.config.outbox);
     let outbox = subscriber.outbox();

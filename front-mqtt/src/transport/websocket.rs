@@ -57,7 +57,7 @@ pub(crate) fn upgrade<B>(inner: Arc<Inner>, request: Request<B>) -> Response {
         // The peer may be gone before the 101 is written; then there is nobody to tell.
         if let Ok(socket) = http_edge::upgraded(on_upgrade).await {
             let framing = Framing::WebSocket;
-            accept(inner, Arrival { socket, framing, remote, presented, user_agent }).await;
+            accept(inner, Arrival { socket, framing, remote, presented, user_agent, refusal: None }).await;
         }
     });
     accepted.response.map(|()| Body::empty())
