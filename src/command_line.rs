@@ -1,8 +1,11 @@
 //! What the binary can be told to do.
 
+use std::path::PathBuf;
+
 use clap::{Parser, Subcommand};
 
 use crate::client::{Pub, Sub};
+use crate::keys::KeyCommand;
 
 /// A realtime pub/sub broker: Bayeux, MQTT, Server-Sent Events and HTTP on one channel space.
 ///
@@ -29,6 +32,16 @@ pub(crate) enum Command {
     /// reconnects are told on standard error.
     #[command(visible_alias = "subscribe", after_help = SUB_CODES)]
     Sub(Sub),
+    /// Make keys and password hashes for a configuration
+    Key(KeyCommand),
+    /// Say whether a configuration is right, and what it would serve
+    ///
+    /// The environment counts as for the server. Exit code 0, or 2 with what is wrong.
+    CheckConfig {
+        /// The configuration file
+        #[arg(env = "FANWIRE_CONFIG")]
+        file: Option<PathBuf>,
+    },
 }
 
 const PUB_CODES: &str = "Exit codes: 0 published, 1 refused, 2 wrong arguments, 3 server not reachable, \

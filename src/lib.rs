@@ -41,6 +41,7 @@
 //! Each front is one: `bayeux`, `mqtt`, `sse`, `http`. `cli` is what the binary needs beyond them; with
 //! `default-features = false` it is gone. All are on by default.
 
+mod addresses;
 #[cfg(feature = "auth")]
 pub mod auth;
 mod config;
@@ -52,8 +53,11 @@ pub mod logging;
 #[cfg(feature = "http")]
 mod metrics;
 mod page;
+#[cfg(feature = "cli")]
+mod reload;
 mod server;
 
+pub use addresses::AddressLimits;
 pub use broker_core::{
     Action, AllowAll, Anonymous, AuthError, Authenticated, Authenticator, Broker, Channel, ContentType,
     Credentials, Event, Filter, Message, MessageId, Pattern, Principal, Publish, PublishError, Receipt,
@@ -61,9 +65,11 @@ pub use broker_core::{
 };
 pub use config::Config;
 #[cfg(feature = "cli")]
-pub use config::{Arguments, ConfigError, Key, Loaded, LogFormat, Logging, keys, load};
+pub use config::{Arguments, ConfigError, Key, Live, Loaded, LoadedRights, LogFormat, Logging, keys, load};
 pub use descriptors::raise_limit as raise_descriptor_limit;
 pub use fronts::Fronts;
+#[cfg(feature = "cli")]
+pub use reload::Reload;
 pub use server::{BindError, Server};
 
 /// The core alone, with everything that a front of your own needs.

@@ -103,7 +103,7 @@ impl Gate {
 
     /// Tells a peer why it is closed. The input is drained meanwhile: closing a socket with unread input resets it, and the
     /// peer would never see the answer.
-    async fn refuse(&self, mut stream: TcpStream, answer: &'static [u8]) {
+    pub(crate) async fn refuse(&self, mut stream: TcpStream, answer: &'static [u8]) {
         let Ok(_permit) = self.refusals.try_acquire() else { return };
         let telling = async {
             let mut start = [0; 1];

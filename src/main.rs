@@ -2,13 +2,15 @@
 
 mod client;
 mod command_line;
+mod keys;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use fanwire::{Arguments, Loaded, Server};
+use fanwire::{Arguments, Loaded, Reload, Server};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::command_line::{Command, CommandLine};
@@ -26,6 +28,8 @@ fn main() -> ExitCode {
         None => exit_code(serve(server)),
         Some(Command::Pub(publish)) => client::publish(publish),
         Some(Command::Sub(subscribe)) => client::subscribe(subscribe),
+        Some(Command::Key(command)) => exit_code(keys::run(command)),
+        Some(Command::CheckConfig { file }) => exit_code(check_config(file)),
     }
 }
 
@@ -40,7 +44,7 @@ fn exit_code(outcome: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
 }
 
 fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let loaded = fanwire::load(arguments, std::env::vars_os())?;
+    let loaded = fanwire::load(arguments.clone(), std::env::vars_os())?;
     fanwire::logging::start(&loaded.logging)?;
     let descriptors = fanwire::raise_descriptor_limit();
     let mut runtime = match loaded.worker_threads {
@@ -58,13 +62,32 @@ fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         };
-        let Loaded { config, has_rights, .. } = loaded;
-        let server = Server::bind(config).await?;
-        announce(&server, has_rights, descriptors);
+        let hang_up = signal(SignalKind::hangup())?;
+        let server = Server::bind(loaded.config.clone()).await?;
+        let reload = Reload::new(arguments, &loaded, &server);
+        tokio::spawn(reload.run(hang_up));
+        announce(&server, loaded.has_rights, descriptors);
         server.run(signals.stop()).await;
         tracing::info!("stopped");
         Ok(())
     })
+}
+
+/// One line about what would be served.
+fn check_config(file: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
+    let arguments = Arguments { config: file, ..Arguments::default() };
+    let Loaded { config, has_rights, rights, .. } = fanwire::load(arguments, std::env::vars_os())?;
+    let show =
+        |address: Option<SocketAddr>| address.map_or_else(|| "off".to_owned(), |address| address.to_string());
+    let access = &rights.access;
+    let who = if has_rights {
+        let anonymous = if access.anonymous.is_some() { "some rights" } else { "no rights" };
+        let (keys, users, issuers) = (access.keys.len(), access.users.len(), access.issuers.len());
+        format!("keys={keys} users={users} issuers={issuers} anonymous=\"{anonymous}\"")
+    } else {
+        "no rights are configured: everybody may do everything".to_owned()
+    };
+    Ok(writeln!(std::io::stdout(), "ok http={} mqtt={} {who}", show(config.http), show(config.mqtt))?)
 }
 
 struct Signals {

@@ -7,18 +7,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::Broker;
+use http::StatusCode;
+use http_edge::Problem;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::listener::{self, Gate};
-use crate::{Config, Fronts};
+use crate::{AddressLimits, Config, Fronts};
 
 /// What one connection too many is told over HTTP. Hyper never sees it, so that it costs next to nothing.
 const HTTP_FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
     retry-after: 5\r\nconnection: close\r\ncontent-length: 131\r\n\r\n\
     {\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\"code\":\"too_many_connections\",\"detail\":\"no room for more clients\"}";
+
+/// What a connection too many of one address is told over HTTP.
+const HTTP_FULL_ADDRESS: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/problem+json\r\n\
+    retry-after: 5\r\nconnection: close\r\ncontent-length: 143\r\n\r\n\
+    {\"type\":\"about:blank\",\"title\":\"Too Many Requests\",\"status\":429,\"code\":\"too_many_connections\",\"detail\":\"too many connections from this address\"}";
 
 /// How long what the lanes hold may take to reach the outboxes when the server stops.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -35,6 +42,7 @@ pub struct Server {
     http: Option<Listening>,
     mqtt: Option<Listening>,
     gate: Arc<Gate>,
+    addresses: AddressLimits,
     connection: http_edge::ServeConfig,
     shutdown_window: Duration,
 }
@@ -76,17 +84,34 @@ impl Server {
         let http = open("HTTP", config.http)?;
         let mqtt = open("MQTT", config.mqtt.filter(|_| cfg!(feature = "mqtt")))?;
         let gate = Arc::new(Gate::new(config.max_connections));
+        let addresses = AddressLimits::new(config.max_connections_per_address);
+        #[cfg(feature = "auth")]
+        addresses.set_rate(config.address_rate);
+        #[cfg(feature = "mqtt")]
+        {
+            let of_mqtt = &mut config.mqtt_front.max_connections_per_address;
+            *of_mqtt = of_mqtt.or(config.max_connections_per_address);
+        }
         let broker = Broker::new(std::mem::take(&mut config.broker));
         let fronts = Fronts::new(&broker, &config);
         #[cfg(feature = "http")]
-        fronts.api().add_metrics(gate.clone());
+        {
+            fronts.api().add_metrics(gate.clone());
+            fronts.api().add_metrics(Arc::new(addresses.clone()));
+        }
         let shutdown_window = config.shutdown_window.min(Config::MAX_SHUTDOWN_WINDOW);
-        Ok(Server { broker, fronts, http, mqtt, gate, connection: config.connection, shutdown_window })
+        let connection = config.connection;
+        Ok(Server { broker, fronts, http, mqtt, gate, addresses, connection, shutdown_window })
     }
 
     /// The broker, to publish and subscribe in process.
     pub fn broker(&self) -> &Broker {
         &self.broker
+    }
+
+    /// What one address may take of the listeners, to change it while it is served.
+    pub fn address_limits(&self) -> &AddressLimits {
+        &self.addresses
     }
 
     /// The fronts, to serve connections that were accepted elsewhere too.
@@ -108,12 +133,13 @@ impl Server {
     /// to its readers; clients are told in their protocols and leave within [`Config::shutdown_window`]. Resolves at most
     /// 5 s after the window.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Server { broker, fronts, http, mqtt, gate, connection, shutdown_window } = self;
+        let Server { broker, fronts, http, mqtt, gate, addresses, connection, shutdown_window } = self;
         let (closing, closed) = watch::channel(false);
         let http = http.map(|http| {
-            tokio::spawn(serve_http(http.listener, fronts.clone(), connection, Arc::clone(&gate), closed))
+            let (gate, addresses) = (Arc::clone(&gate), addresses.clone());
+            tokio::spawn(serve_http(http.listener, fronts.clone(), connection, gate, addresses, closed))
         });
-        let mqtt = mqtt.map(|mqtt| tokio::spawn(serve_mqtt(mqtt.listener, fronts.clone(), gate)));
+        let mqtt = mqtt.map(|mqtt| tokio::spawn(serve_mqtt(mqtt.listener, fronts.clone(), gate, addresses)));
         // A caller that drops this future wants neither listener to live on.
         let listeners = AbortOnDrop([http, mqtt]);
         stop.await;
@@ -156,31 +182,58 @@ async fn serve_http(
     fronts: Fronts,
     connection: http_edge::ServeConfig,
     gate: Arc<Gate>,
+    addresses: AddressLimits,
     closed: watch::Receiver<bool>,
 ) {
     // One count per request instead of one for each front.
     let fronts = Arc::new(fronts);
-    listener::accept(listener, gate, HTTP_FULL, |stream, peer| {
-        let fronts = Arc::clone(&fronts);
-        let handle = move |request| {
-            let fronts = Arc::clone(&fronts);
-            async move { fronts.handle(request).await }
+    listener::accept(listener, Arc::clone(&gate), HTTP_FULL, |stream, peer| {
+        let Ok(place) = addresses.enter(peer.ip()) else {
+            let gate = Arc::clone(&gate);
+            tokio::spawn(async move { gate.refuse(stream, HTTP_FULL_ADDRESS).await });
+            return;
         };
-        tokio::spawn(http_edge::serve(stream, peer, handle, connection.clone(), closed.clone()));
+        let mut connection = connection.clone();
+        if let Some(place) = place {
+            connection.hold = link::Hold::new(place);
+        }
+        let (fronts, addresses) = (Arc::clone(&fronts), addresses.clone());
+        let handle = move |request| {
+            let (fronts, admitted) = (Arc::clone(&fronts), addresses.admit(peer.ip()));
+            async move {
+                match admitted {
+                    Ok(()) => fronts.handle(request).await,
+                    Err(wait) => {
+                        let detail = "too many requests from this address";
+                        Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail)
+                            .retry_after(wait)
+                            .response()
+                    }
+                }
+            }
+        };
+        tokio::spawn(http_edge::serve(stream, peer, handle, connection, closed.clone()));
     })
     .await;
 }
 
-async fn serve_mqtt(listener: TcpListener, fronts: Fronts, gate: Arc<Gate>) {
+async fn serve_mqtt(listener: TcpListener, fronts: Fronts, gate: Arc<Gate>, addresses: AddressLimits) {
     // Before its CONNECT a client has no version that it could be answered in.
     listener::accept(listener, gate, b"", |stream, peer| {
         #[cfg(feature = "mqtt")]
         {
             let mqtt = fronts.mqtt().clone();
-            tokio::spawn(async move { mqtt.serve_tcp(stream, peer).await });
+            let admitted = addresses.admit(peer.ip()).is_ok();
+            tokio::spawn(async move {
+                if admitted {
+                    mqtt.serve_tcp(stream, peer).await
+                } else {
+                    mqtt.refuse_tcp(stream, peer).await
+                }
+            });
         }
         #[cfg(not(feature = "mqtt"))]
-        drop((&fronts, stream, peer));
+        drop((&fronts, &addresses, stream, peer));
     })
     .await;
 }
@@ -190,9 +243,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_refusal_over_http_announces_its_length() {
-        let text = std::str::from_utf8(HTTP_FULL).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
+    fn a_refusal_over_http_announces_its_length() {
+        for refusal in [HTTP_FULL, HTTP_FULL_ADDRESS] {
+            let text = std::str::from_utf8(refusal).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
+        }
     }
 }

@@ -14,6 +14,8 @@ use super::{Issuer, Key, KeyHash, PasswordLimits, Rate, User};
 /// Everything that is configured about who may do what.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
+    /// Everybody may do everything, and credentials are not looked at; what else is said here does not count.
+    pub open: bool,
     /// What clients without credentials may do; `None`: they are asked for some.
     pub anonymous: Option<Rights>,
     /// Keys.
@@ -27,6 +29,13 @@ pub struct Access {
     pub allowed_origins: Option<Vec<String>>,
     /// Bounds of checking passwords.
     pub passwords: PasswordLimits,
+}
+
+impl Access {
+    /// Everybody may do everything.
+    pub fn open() -> Self {
+        Self { open: true, ..Self::default() }
+    }
 }
 
 /// What is wrong with an [`Access`].
@@ -46,6 +55,7 @@ fn wrong(list: &str, index: usize, field: &str, message: impl Into<String>) -> A
 /// An [`Access`] that answers.
 #[derive(Debug)]
 pub(super) struct Answers {
+    open: bool,
     anonymous: Option<Principal>,
     keys: HashMap<u64, Vec<Arc<KnownKey>>>,
     keys_by_id: HashMap<Arc<str>, Arc<KnownKey>>,
@@ -66,7 +76,10 @@ struct KnownKey {
 impl Answers {
     /// Makes ready what `access` says; what `before` has used up of rates and fetched of keys is kept.
     pub(super) fn new(access: Access, before: Option<&Self>) -> Result<Self, AccessError> {
+        let Access { open, .. } = access;
+        let access = if open { Access { anonymous: Some(Rights::all()), ..Access::open() } } else { access };
         let mut answers = Self {
+            open,
             anonymous: access.anonymous.map(anonymous),
             keys: HashMap::new(),
             keys_by_id: HashMap::new(),
@@ -143,6 +156,7 @@ impl Answers {
     /// Who is this?
     pub(super) async fn authenticate(&self, credentials: Credentials<'_>) -> Result<Principal, AuthError> {
         let principal = match (credentials.password, credentials.token) {
+            _ if self.open => return self.anonymous.clone().ok_or(AuthError::Required),
             // A bare user name claims nothing that a secret would back, so it stays anonymous.
             (None, None) => self.anonymous.clone().ok_or(AuthError::Required)?,
             (None, Some(token)) => self.by_token(token).await?,

@@ -212,6 +212,8 @@ impl Verifier {
             // Else a public key could be used as a secret that everybody knows.
             return Err(("algorithms", "HS256 cannot stand beside algorithms with public keys".to_owned()));
         }
+        // Somebody else's crate may have switched another backend on; ours stays the one that is used.
+        let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
         let keys = match before {
             Some(before) if before.keeps_keys_of(&issuer) => Arc::clone(&before.keys),
             _ => Arc::new(KeySet::open(&issuer)?),

@@ -231,9 +231,10 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 fn agent(url: &str, ca_file: Option<&Path>) -> Result<ureq::Agent, (&'static str, String)> {
-    let uri: http::Uri = url.parse().map_err(|error| ("jwks_url", format!("{url:?}: {error}")))?;
+    let wrong = || ("jwks_url", format!("{url:?} is not an http or https address"));
+    let uri: http::Uri = url.parse().map_err(|_| wrong())?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
-        return Err(("jwks_url", format!("{url:?} is not an http or https address")));
+        return Err(wrong());
     }
     let roots = match ca_file {
         None => RootCerts::WebPki,

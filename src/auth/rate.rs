@@ -1,6 +1,7 @@
 //! How often somebody may act: the generic cell rate algorithm, by `governor`.
 
 use std::hash::{BuildHasher, Hash, RandomState};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,6 +98,21 @@ pub(super) struct UserRate {
 impl Throttle for UserRate {
     fn admit(&self, count: u32) -> Result<(), Duration> {
         self.rates.admit(&self.user, count)
+    }
+}
+
+/// The rate of each address.
+#[derive(Debug)]
+pub(crate) struct AddressRates(SharedRates);
+
+impl AddressRates {
+    pub(crate) fn new(rate: Rate) -> Self {
+        Self(SharedRates::new(rate))
+    }
+
+    /// Takes one request of this address, or says how long it has to wait.
+    pub(crate) fn admit(&self, address: IpAddr) -> Result<(), Duration> {
+        self.0.admit(address, 1)
     }
 }
 

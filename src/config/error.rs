@@ -53,7 +53,7 @@ pub enum ConfigError {
     },
     /// An address beyond loopback, and nobody said who may do what.
     #[error(
-        "`{key}`: {address} is reachable from other machines and no rights are configured; configure [anonymous], or say --allow-anonymous to let everybody do everything"
+        "`{key}`: {address} is reachable from other machines and no rights are configured; configure keys, users, issuers or [anonymous], or say --allow-anonymous to let everybody do everything"
     )]
     Open {
         /// The key.

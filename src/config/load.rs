@@ -3,15 +3,19 @@
 use std::ffi::{OsStr, OsString};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use figment::Figment;
 use figment::error::Kind;
 use figment::providers::{Format, Serialized, Toml};
 use figment::value::{Dict, Empty, Value};
+use http_edge::{LiveOrigins, OriginPolicy};
 
 use super::arguments::Arguments;
 use super::settings::Settings;
 use super::{Config, ConfigError, Logging};
+use crate::auth::{Access, AccessError, BuiltIn, Rate};
 
 /// Prefix of the environment variables.
 const PREFIX: &str = "FANWIRE_";
@@ -29,6 +33,32 @@ pub struct Loaded {
     pub worker_threads: Option<usize>,
     /// Whether the configuration says who may do what. If not, everybody may do everything.
     pub has_rights: bool,
+    /// Who may do what: what the authenticator in `config` answers by.
+    pub rights: Rights,
+    /// How often the configuration file is looked at for changes; zero: only when asked.
+    pub reload_interval: Duration,
+}
+
+/// The part of a configuration that can change while the server runs.
+#[derive(Clone, Debug)]
+pub struct Rights {
+    /// Keys, users, issuers and what anonymous clients may do.
+    pub access: Access,
+    /// Web pages that may come.
+    pub origins: OriginPolicy,
+    /// Requests that one address may send.
+    pub address_rate: Option<Rate>,
+    /// The handles through which `config` sees all this.
+    pub live: Live,
+}
+
+/// Handles to what a running server answers by.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// Keys, users, issuers and what anonymous clients may do.
+    pub authenticator: BuiltIn,
+    /// Web pages that may come.
+    pub origins: LiveOrigins,
 }
 
 /// One thing that can be set.
@@ -210,8 +240,22 @@ fn finish(mut settings: Settings, arguments: Arguments) -> Result<Loaded, Config
     let mqtt = None;
     let logging = settings.logging.clone();
     let worker_threads = settings.server.worker_threads;
-    let config = Config { http, mqtt, ..settings.into_config() };
-    Ok(Loaded { config, logging, worker_threads, has_rights })
+    let reload_interval = settings.server.reload_interval.0;
+    let origin = arguments.config.as_deref();
+    let folder = origin.and_then(Path::parent).unwrap_or(Path::new(""));
+    let wrong = |error: AccessError| ConfigError::Value {
+        origin: origin.map_or_else(|| "environment".to_owned(), |file| file.display().to_string()),
+        key: error.key,
+        message: error.message,
+    };
+    let access = settings.access(folder).map_err(wrong)?;
+    let authenticator = BuiltIn::with(access.clone()).map_err(wrong)?;
+    let (origins, address_rate) = (settings.origins(), settings.address_rate());
+    let live = Live { authenticator: authenticator.clone(), origins: LiveOrigins::new(origins.clone()) };
+    let config =
+        Config { http, mqtt, authenticator: Arc::new(authenticator), ..settings.into_config(&live.origins) };
+    let rights = Rights { access, origins, address_rate, live };
+    Ok(Loaded { config, logging, worker_threads, has_rights, rights, reload_interval })
 }
 
 /// An address to listen on, or none for `off`. A name is resolved, its first IPv4 address preferred.
@@ -359,7 +403,7 @@ mod tests {
             (
                 (None, &[("FANWIRE_MQTT_ADDRESS", "0.0.0.0:0")], &[]),
                 "`mqtt.address`: 0.0.0.0:0 is reachable from other machines and no rights are configured; configure \
-                 [anonymous], or say --allow-anonymous to let everybody do everything",
+                 keys, users, issuers or [anonymous], or say --allow-anonymous to let everybody do everything",
             ),
             (
                 (None, &[("FANWIRE_CONFIG", "/nowhere")], &["--config", "/nonexistent/file"]),
@@ -380,7 +424,7 @@ mod tests {
         let rights = "[[anonymous.allow]]\nactions = [\"subscribe\"]\nchannels = [\"public/**\"]";
         let loaded = load_with(Some(rights), &[], &["--http", "0.0.0.0:0"]).unwrap();
         assert!(loaded.has_rights);
-        assert_eq!(loaded.config.sse.origins, http_edge::OriginPolicy::SameOrigin);
+        assert_eq!(loaded.rights.origins, http_edge::OriginPolicy::SameOrigin);
         load_with(None, &[], &["--http", "0.0.0.0:0", "--allow-anonymous"]).unwrap();
         load_with(None, &[("FANWIRE_SERVER_ALLOW_ANONYMOUS", "true")], &["--http", "[::]:0"]).unwrap();
     }

@@ -25,7 +25,7 @@ use broker_core::{AllowAll, Authenticator};
 pub use self::{
     arguments::Arguments,
     error::ConfigError,
-    load::{Key, Loaded, keys, load},
+    load::{Key, Live, Loaded, Rights as LoadedRights, keys, load},
     settings::{LogFormat, Logging},
 };
 
@@ -44,6 +44,11 @@ pub struct Config {
     /// Connections at a time, over both listeners. Default `None`: what the process' soft descriptor limit allows, less
     /// 64. One more is answered 503 over HTTP and the protocol's own refusal over MQTT, then closed.
     pub max_connections: Option<usize>,
+    /// Connections at a time from one address (IPv6: from one /64), over both listeners. Default `None`: no bound.
+    pub max_connections_per_address: Option<usize>,
+    /// Requests over HTTP and connections over MQTT that one address may make. Default `None`: no bound.
+    #[cfg(feature = "auth")]
+    pub address_rate: Option<crate::auth::Rate>,
     /// How long clients are given to leave when the server stops. Default 10 s, at most 15 s; the whole stop takes at
     /// most 5 s longer.
     pub shutdown_window: Duration,
@@ -77,6 +82,9 @@ impl Default for Config {
             mqtt: Some((Ipv4Addr::LOCALHOST, 1883).into()),
             authenticator: Arc::new(AllowAll),
             max_connections: None,
+            max_connections_per_address: None,
+            #[cfg(feature = "auth")]
+            address_rate: None,
             shutdown_window: Duration::from_secs(10),
             broker: broker_core::Config::default(),
             connection: http_edge::ServeConfig::default(),
@@ -98,6 +106,7 @@ impl fmt::Debug for Config {
             .field("http", &self.http)
             .field("mqtt", &self.mqtt)
             .field("max_connections", &self.max_connections)
+            .field("max_connections_per_address", &self.max_connections_per_address)
             .field("shutdown_window", &self.shutdown_window)
             .field("broker", &self.broker)
             .finish_non_exhaustive()

@@ -1,24 +1,23 @@
-//! `[anonymous]`: what clients without credentials may do.
+//! Who may do what, as it is written: `[anonymous]`, `[[keys]]`, `[[users]]`, `[[issuers]]`, `[auth]`.
 
-use broker_core::{Action, Rights, Rule};
-use serde::{Deserialize, Serialize};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::{Path, PathBuf};
 
-use super::units::FilterText;
+use broker_core::{Action, Pattern, Rights, RightsTemplate};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// What anonymous clients may do: nothing that no `allow` grants, and nothing that a `deny` names.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Anonymous {
-    allow: Vec<Grant>,
-    deny: Vec<Grant>,
-}
+use super::units::Span;
+use crate::auth::{
+    Access, AccessError, Algorithm, Issuer, Key, KeyHash, KeySource, PasswordLimits, Rate, User,
+};
 
 /// Actions on channels.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Grant {
     actions: Vec<ActionName>,
-    channels: Vec<FilterText>,
+    channels: Vec<PatternText>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -43,20 +42,363 @@ impl From<ActionName> for Action {
     }
 }
 
+/// A filter in the text form, in which `{user}` may stand.
+#[derive(Clone, Debug)]
+struct PatternText(Pattern);
+
+impl Serialize for PatternText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for PatternText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map(PatternText).map_err(D::Error::custom)
+    }
+}
+
+fn template(allow: &[Grant], deny: &[Grant]) -> RightsTemplate {
+    let rules = |grants: &[Grant]| {
+        let rule = |grant: &Grant| {
+            let actions: Vec<Action> = grant.actions.iter().copied().map(Action::from).collect();
+            let channels = grant.channels.clone();
+            channels.into_iter().map(move |channel| (actions.clone(), channel.0))
+        };
+        grants.iter().flat_map(rule).collect::<Vec<_>>()
+    };
+    let add = |template: RightsTemplate, (actions, pattern)| template.allow(actions, pattern);
+    let template = rules(allow).into_iter().fold(RightsTemplate::default(), add);
+    rules(deny).into_iter().fold(template, |template, (actions, pattern)| template.deny(actions, pattern))
+}
+
+/// What anonymous clients may do: nothing that no `allow` grants, and nothing that a `deny` names.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Anonymous {
+    allow: Vec<Grant>,
+    deny: Vec<Grant>,
+}
+
 impl Anonymous {
     pub(super) fn is_empty(&self) -> bool {
         self.allow.is_empty() && self.deny.is_empty()
     }
 
-    pub(super) fn rights(&self) -> Rights {
-        let rights = self.allow.iter().flat_map(Grant::rules).fold(Rights::none(), Rights::allow);
-        self.deny.iter().flat_map(Grant::rules).fold(rights, Rights::deny)
+    /// `None` if nothing is allowed: then clients are asked for credentials.
+    fn rights(&self) -> Option<Rights> {
+        (!self.allow.is_empty()).then(|| template(&self.allow, &self.deny).for_user(None))
+    }
+
+    /// The first pattern that only a user could fill.
+    fn with_user(&self) -> Option<&Pattern> {
+        let mut patterns = self.allow.iter().flat_map(|grant| &grant.channels).map(|channel| &channel.0);
+        patterns.find(|pattern| pattern.has_user())
     }
 }
 
-impl Grant {
-    fn rules(&self) -> impl Iterator<Item = Rule> {
-        let actions = self.actions.iter().copied().map(Action::from);
-        self.channels.iter().map(move |filter| Rule::new(actions.clone(), filter.0.clone()))
+/// One `[[keys]]`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeyEntry {
+    id: String,
+    hash: HashText,
+    #[serde(default)]
+    rights: Vec<Grant>,
+    #[serde(default)]
+    deny: Vec<Grant>,
+    #[serde(default)]
+    origins: Option<Vec<String>>,
+    #[serde(default)]
+    rate: Option<NonZeroU32>,
+    #[serde(default)]
+    burst: Option<NonZeroU32>,
+}
+
+/// A key's hash, `sha256:…`.
+#[derive(Clone, Debug)]
+struct HashText(KeyHash);
+
+impl Serialize for HashText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for HashText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map(HashText).map_err(D::Error::custom)
+    }
+}
+
+/// One `[[users]]`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UserEntry {
+    name: String,
+    password_hash: String,
+    #[serde(default)]
+    rights: Vec<Grant>,
+    #[serde(default)]
+    deny: Vec<Grant>,
+    #[serde(default)]
+    rate: Option<NonZeroU32>,
+    #[serde(default)]
+    burst: Option<NonZeroU32>,
+}
+
+/// One `[[issuers]]`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct IssuerEntry {
+    #[serde(default)]
+    iss: Option<String>,
+    #[serde(default)]
+    aud: OneOrMore,
+    algorithms: Vec<AlgorithmName>,
+    #[serde(default)]
+    secret: Option<String>,
+    #[serde(default)]
+    secret_file: Option<PathBuf>,
+    #[serde(default)]
+    pem_file: Option<PathBuf>,
+    #[serde(default)]
+    jwks_file: Option<PathBuf>,
+    #[serde(default)]
+    jwks_url: Option<String>,
+    #[serde(default)]
+    jwks_ca_file: Option<PathBuf>,
+    #[serde(default)]
+    jwks_refresh: Option<Span>,
+    #[serde(default)]
+    jwks_cooldown: Option<Span>,
+    #[serde(default)]
+    leeway: Option<Span>,
+    #[serde(default)]
+    rights: Vec<Grant>,
+    #[serde(default)]
+    deny: Vec<Grant>,
+    #[serde(default)]
+    rate: Option<NonZeroU32>,
+    #[serde(default)]
+    burst: Option<NonZeroU32>,
+}
+
+/// One text, or a list.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+impl Default for OneOrMore {
+    fn default() -> Self {
+        Self::More(Vec::new())
+    }
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+enum AlgorithmName {
+    #[serde(rename = "HS256")]
+    Hs256,
+    #[serde(rename = "RS256")]
+    Rs256,
+    #[serde(rename = "ES256")]
+    Es256,
+    #[serde(rename = "EdDSA")]
+    EdDsa,
+}
+
+impl From<AlgorithmName> for Algorithm {
+    fn from(name: AlgorithmName) -> Self {
+        match name {
+            AlgorithmName::Hs256 => Algorithm::Hs256,
+            AlgorithmName::Rs256 => Algorithm::Rs256,
+            AlgorithmName::Es256 => Algorithm::Es256,
+            AlgorithmName::EdDsa => Algorithm::EdDsa,
+        }
+    }
+}
+
+/// `[auth]`: where browsers may carry a token, and what checking passwords may cost.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Auth {
+    cookie: Option<String>,
+    access_token: bool,
+    max_password_checks: Option<NonZeroUsize>,
+    max_waiting_passwords: usize,
+    remember_passwords: Span,
+    max_remembered_passwords: usize,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        let limits = PasswordLimits::default();
+        Self {
+            cookie: None,
+            access_token: false,
+            max_password_checks: None,
+            max_waiting_passwords: limits.max_waiting,
+            remember_passwords: Span(limits.remember),
+            max_remembered_passwords: limits.max_remembered,
+        }
+    }
+}
+
+impl Auth {
+    pub(super) fn token_sources(&self) -> http_edge::TokenSources {
+        http_edge::TokenSources { cookie: self.cookie.clone(), query: self.access_token }
+    }
+
+    fn limits(&self) -> PasswordLimits {
+        let limits = PasswordLimits::default();
+        PasswordLimits {
+            max_concurrent: self.max_password_checks.map_or(limits.max_concurrent, NonZeroUsize::get),
+            max_waiting: self.max_waiting_passwords,
+            remember: self.remember_passwords.0,
+            max_remembered: self.max_remembered_passwords,
+        }
+    }
+}
+
+/// All that is written about rights.
+pub(super) struct Written<'a> {
+    pub(super) anonymous: &'a Anonymous,
+    pub(super) keys: &'a [KeyEntry],
+    pub(super) users: &'a [UserEntry],
+    pub(super) issuers: &'a [IssuerEntry],
+    pub(super) auth: &'a Auth,
+    pub(super) allowed_origins: Option<&'a [String]>,
+}
+
+impl Written<'_> {
+    /// Whether anything says who may do what.
+    pub(super) fn says_anything(&self) -> bool {
+        let Written { anonymous, keys, users, issuers, .. } = self;
+        !(anonymous.is_empty() && keys.is_empty() && users.is_empty() && issuers.is_empty())
+    }
+
+    /// The origins of pages that may come at all: those of keys with a list of their own are among them.
+    pub(super) fn origins(&self) -> Option<Vec<String>> {
+        let of_keys = self.keys.iter().filter_map(|key| key.origins.as_ref()).flatten();
+        let origins: Vec<String> =
+            self.allowed_origins.unwrap_or_default().iter().chain(of_keys).cloned().collect();
+        (self.allowed_origins.is_some() || !origins.is_empty()).then_some(origins)
+    }
+
+    /// Paths are taken from `folder`, where the configuration file is.
+    ///
+    /// # Errors
+    /// What cannot be meant.
+    pub(super) fn access(&self, folder: &Path) -> Result<Access, AccessError> {
+        if !self.says_anything() {
+            return Ok(Access::open());
+        }
+        if let Some(pattern) = self.anonymous.with_user() {
+            let message = format!(
+                "{pattern:?} names a user, and anonymous clients have none",
+                pattern = pattern.as_str()
+            );
+            return Err(AccessError { key: "anonymous.allow".to_owned(), message });
+        }
+        let issuer = |(index, entry): (usize, &IssuerEntry)| {
+            entry.issuer(folder).map_err(|(field, message)| AccessError {
+                key: if field.is_empty() {
+                    format!("issuers[{index}]")
+                } else {
+                    format!("issuers[{index}].{field}")
+                },
+                message,
+            })
+        };
+        Ok(Access {
+            anonymous: self.anonymous.rights(),
+            keys: self.keys.iter().map(KeyEntry::key).collect(),
+            users: self.users.iter().map(UserEntry::user).collect(),
+            issuers: self.issuers.iter().enumerate().map(issuer).collect::<Result<_, _>>()?,
+            allowed_origins: Some(self.allowed_origins.unwrap_or_default().to_vec()),
+            passwords: self.auth.limits(),
+            ..Access::default()
+        })
+    }
+}
+
+/// As many at once as in a second, unless it is said.
+pub(super) fn rate(per_second: Option<NonZeroU32>, burst: Option<NonZeroU32>) -> Option<Rate> {
+    per_second.map(|per_second| Rate { per_second, burst: burst.unwrap_or(per_second) })
+}
+
+impl KeyEntry {
+    fn key(&self) -> Key {
+        Key {
+            id: self.id.as_str().into(),
+            hash: self.hash.0,
+            rights: template(&self.rights, &self.deny),
+            origins: self.origins.clone(),
+            rate: rate(self.rate, self.burst),
+        }
+    }
+}
+
+impl UserEntry {
+    fn user(&self) -> User {
+        User {
+            name: self.name.as_str().into(),
+            password_hash: self.password_hash.clone(),
+            rights: template(&self.rights, &self.deny),
+            rate: rate(self.rate, self.burst),
+        }
+    }
+}
+
+impl IssuerEntry {
+    fn issuer(&self, folder: &Path) -> Result<Issuer, (&'static str, String)> {
+        let default = Issuer::default();
+        let span = |span: Option<Span>, default| span.map_or(default, |span| span.0);
+        Ok(Issuer {
+            iss: self.iss.clone(),
+            aud: match &self.aud {
+                OneOrMore::One(aud) => vec![aud.clone()],
+                OneOrMore::More(aud) => aud.clone(),
+            },
+            algorithms: self.algorithms.iter().copied().map(Algorithm::from).collect(),
+            keys: self.keys(folder)?,
+            rights: template(&self.rights, &self.deny),
+            rate: rate(self.rate, self.burst),
+            leeway: span(self.leeway, default.leeway),
+            jwks_refresh: span(self.jwks_refresh, default.jwks_refresh),
+            jwks_cooldown: span(self.jwks_cooldown, default.jwks_cooldown),
+        })
+    }
+
+    fn keys(&self, folder: &Path) -> Result<KeySource, (&'static str, String)> {
+        let secret_file = |path: &PathBuf| {
+            let path = folder.join(path);
+            let text = std::fs::read(&path)
+                .map_err(|error| ("secret_file", format!("{}: {error}", path.display())))?;
+            // An editor ends a file with a line break.
+            Ok(KeySource::Secret(text.trim_ascii_end().to_vec()))
+        };
+        let url = |url: &String| KeySource::JwksUrl {
+            url: url.clone(),
+            ca_file: self.jwks_ca_file.as_ref().map(|path| folder.join(path)),
+        };
+        let sources = [
+            self.secret.as_ref().map(|secret| Ok(KeySource::Secret(secret.clone().into_bytes()))),
+            self.secret_file.as_ref().map(secret_file),
+            self.pem_file.as_ref().map(|path| Ok(KeySource::PemFile(folder.join(path)))),
+            self.jwks_file.as_ref().map(|path| Ok(KeySource::JwksFile(folder.join(path)))),
+            self.jwks_url.as_ref().map(|address| Ok(url(address))),
+        ];
+        let mut sources = sources.into_iter().flatten();
+        match (sources.next(), sources.next()) {
+            (Some(source), None) => source,
+            _ => {
+                let why = "one of `secret`, `secret_file`, `pem_file`, `jwks_file` and `jwks_url` is needed";
+                Err(("", why.to_owned()))
+            }
+        }
     }
 }

@@ -30,7 +30,7 @@ async fn a_mistake_is_told_in_one_line_and_ends_with_2() {
             &["--http", "0.0.0.0:0"],
             None,
             &[],
-            "`http.address`: 0.0.0.0:0 is reachable from other machines and no rights are configured; configure [anonymous], or say --allow-anonymous to let everybody do everything",
+            "`http.address`: 0.0.0.0:0 is reachable from other machines and no rights are configured; configure keys, users, issuers or [anonymous], or say --allow-anonymous to let everybody do everything",
         ),
         (
             &[],

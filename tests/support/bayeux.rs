@@ -106,11 +106,16 @@ pub struct Socket {
 
 impl Socket {
     pub async fn handshake(address: SocketAddr) -> Self {
+        Self::handshake_with(address, &json!({})).await
+    }
+
+    /// With an `ext`.
+    pub async fn handshake_with(address: SocketAddr, ext: &Value) -> Self {
         let (socket, _) = within(tokio_tungstenite::connect_async(format!("ws://{address}/cometd")))
             .await
             .expect("an upgrade");
         let mut client = Socket { socket, client_id: String::new(), waiting: Vec::new(), next_id: 0 };
-        let handshake = json!({"channel": "/meta/handshake", "version": "1.0", "supportedConnectionTypes": ["websocket"]});
+        let handshake = json!({"channel": "/meta/handshake", "version": "1.0", "supportedConnectionTypes": ["websocket"], "ext": ext});
         let reply = client.ask(handshake).await;
         assert_eq!(reply["successful"], true, "{reply}");
         client.client_id = reply["clientId"].as_str().expect("a clientId").to_owned();
@@ -126,10 +131,14 @@ impl Socket {
     }
 
     pub async fn subscribe(&mut self, channel: &str) {
-        let id = self.client_id.clone();
-        let reply =
-            self.ask(json!({"channel": "/meta/subscribe", "clientId": id, "subscription": channel})).await;
+        let reply = self.ask_subscription(channel).await;
         assert_eq!(reply["successful"], true, "{reply}");
+    }
+
+    /// The reply to a subscribe, whatever it says.
+    pub async fn ask_subscription(&mut self, channel: &str) -> Value {
+        let id = self.client_id.clone();
+        self.ask(json!({"channel": "/meta/subscribe", "clientId": id, "subscription": channel})).await
     }
 
     pub async fn publish(&mut self, channel: &str, data: &Value) -> Value {

@@ -11,17 +11,18 @@ mod section;
 #[cfg(feature = "sse")]
 mod sse;
 
-use std::sync::Arc;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::time::Duration;
 
-use broker_core::{AllowAll, Authenticator};
-use http_edge::OriginPolicy;
+use http_edge::{LiveOrigins, OriginPolicy};
 use serde::{Deserialize, Serialize};
 
 use self::section::section;
 use super::Config;
-use super::rights::Anonymous;
+use super::rights::{Anonymous, Auth, IssuerEntry, KeyEntry, UserEntry, Written, rate};
 use super::units::{Setting, Size, Span};
-use crate::auth::BuiltIn;
+use crate::auth::{Access, AccessError, Rate};
 
 /// The whole configuration. Names of sections and fields are the keys.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -29,7 +30,12 @@ use crate::auth::BuiltIn;
 pub(super) struct Settings {
     pub(super) server: Server,
     pub(super) logging: Logging,
-    pub(super) anonymous: Anonymous,
+    anonymous: Anonymous,
+    keys: Vec<KeyEntry>,
+    users: Vec<UserEntry>,
+    issuers: Vec<IssuerEntry>,
+    auth: Auth,
+    limits: Limits,
     pub(super) http: Http,
     #[cfg(feature = "http")]
     api: api::Api,
@@ -45,11 +51,13 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Fills a [`Config`], its addresses aside: those need a resolver.
-    pub(super) fn into_config(self) -> Config {
-        let origins = self.origins();
+    /// Fills a [`Config`], its addresses and its authenticator aside: those need more than what is written.
+    pub(super) fn into_config(self, origins: &LiveOrigins) -> Config {
+        let origins = OriginPolicy::Live(origins.clone());
+        let tokens = self.auth.token_sources();
         let mut config = Config {
-            authenticator: self.authenticator(),
+            max_connections_per_address: self.limits.max_connections_per_address,
+            address_rate: self.address_rate(),
             max_connections: self.server.max_connections,
             shutdown_window: self.server.shutdown_window.0,
             ..Config::default()
@@ -62,11 +70,13 @@ impl Settings {
         {
             self.api.apply(&mut config.api);
             config.api.origins = origins.clone();
+            config.api.token_sources = tokens.clone();
         }
         #[cfg(feature = "sse")]
         {
             self.sse.apply(&mut config.sse);
             config.sse.origins = origins.clone();
+            config.sse.token_sources = tokens.clone();
         }
         #[cfg(feature = "mqtt")]
         {
@@ -74,6 +84,7 @@ impl Settings {
             let room = front_mqtt::Config::default().max_packet_bytes;
             follow(&mut config.mqtt_front.max_packet_bytes, room, config.broker.max_message_bytes);
             config.mqtt_front.origins = origins.clone();
+            config.mqtt_front.token_sources = tokens.clone();
         }
         #[cfg(feature = "bayeux")]
         {
@@ -81,26 +92,44 @@ impl Settings {
             let room = front_bayeux::WebSocketConfig::default().max_message_bytes;
             follow(&mut config.bayeux.websocket.max_message_bytes, room, config.broker.max_message_bytes);
             config.bayeux.origins = origins.clone();
+            config.bayeux.token_sources = tokens.clone();
         }
-        drop(origins);
+        drop((origins, tokens));
         config
     }
 
     /// Whether anything says who may do what.
     pub(super) fn has_rights(&self) -> bool {
-        !self.anonymous.is_empty()
+        self.rights().says_anything()
     }
 
-    fn authenticator(&self) -> Arc<dyn Authenticator> {
-        if self.has_rights() { Arc::new(BuiltIn::new(self.anonymous.rights())) } else { Arc::new(AllowAll) }
+    /// Who may do what; paths are taken from `folder`.
+    pub(super) fn access(&self, folder: &Path) -> Result<Access, AccessError> {
+        self.rights().access(folder)
     }
 
     /// Every page may come as long as everybody may do everything; then only those that are listed and our own.
-    fn origins(&self) -> OriginPolicy {
-        match &self.server.allowed_origins {
-            Some(allowed) => OriginPolicy::List(allowed.clone()),
+    pub(super) fn origins(&self) -> OriginPolicy {
+        match self.rights().origins() {
+            Some(allowed) => OriginPolicy::List(allowed),
             None if self.has_rights() => OriginPolicy::SameOrigin,
             None => OriginPolicy::Any,
+        }
+    }
+
+    /// Requests that one address may send.
+    pub(super) fn address_rate(&self) -> Option<Rate> {
+        rate(self.limits.requests_per_address, self.limits.request_burst_per_address)
+    }
+
+    fn rights(&self) -> Written<'_> {
+        Written {
+            anonymous: &self.anonymous,
+            keys: &self.keys,
+            users: &self.users,
+            issuers: &self.issuers,
+            auth: &self.auth,
+            allowed_origins: self.server.allowed_origins.as_deref(),
         }
     }
 }
@@ -124,6 +153,7 @@ pub(super) struct Server {
     max_connections: Option<usize>,
     shutdown_window: Span,
     pub(super) worker_threads: Option<usize>,
+    pub(super) reload_interval: Span,
 }
 
 impl Default for Server {
@@ -135,8 +165,19 @@ impl Default for Server {
             max_connections: config.max_connections,
             shutdown_window: Span(config.shutdown_window),
             worker_threads: None,
+            reload_interval: Span(Duration::from_secs(2)),
         }
     }
+}
+
+/// `[limits]`: what one address may take of the listeners. Nothing is limited unless it is said: behind a proxy, or in an
+/// office, one address is many clients.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+struct Limits {
+    max_connections_per_address: Option<usize>,
+    requests_per_address: Option<NonZeroU32>,
+    request_burst_per_address: Option<NonZeroU32>,
 }
 
 section!(

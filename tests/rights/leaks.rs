@@ -1,0 +1,188 @@
+//! Who has no right never sees a byte: by wildcard, history, retained, replay, shared group or count.
+
+use fanwire::auth::Access;
+use fanwire::{Action, Pattern, Publish};
+use serde_json::json;
+
+use crate::attempts::{connect_packet, everything, key, may, server};
+use crate::support::TestServer;
+use crate::support::bayeux::Socket;
+use crate::support::http::request;
+use crate::support::mqtt::Bare;
+use crate::support::sse::EventStream;
+
+const READER: &str = "the reader's key";
+const READER_LINE: &str = "authorization: Bearer the reader's key\r\n";
+const HEADERS: [(&str, &str); 1] = [("authorization", "Bearer the reader's key")];
+
+/// `READER` may read `public/**` but `public/secret/**`; another key may do everything.
+async fn guarded() -> TestServer {
+    let actions = [Action::Subscribe, Action::History, Action::Presence];
+    let rights =
+        may(&actions, &["public/#"]).deny(actions, Pattern::parse("public/secret/#").expect("a pattern"));
+    let keys = vec![key("reader", READER, rights), key("writer", "the writer's key", everything())];
+    server(Access { keys, ..Access::default() }).await
+}
+
+fn publish_all(server: &TestServer, retain: bool) {
+    for channel in ["public/secret", "public/secret/a", "private/a", "$SYS/x", "public/news"] {
+        let channel = fanwire::Channel::parse(channel).expect("a channel");
+        let word = if channel.as_str() == "public/news" { "open" } else { "hidden" };
+        let publish = Publish::new(channel, format!("\"{word}\"")).json().retain(retain);
+        server.broker.publish(publish).expect("the broker takes it");
+    }
+}
+
+/// Over a bare socket: SUBSCRIBE to `filter` at QoS 1, and the reason.
+async fn subscribe(device: &mut Bare, filter: &str) -> u8 {
+    let mut packet = vec![0x82, u8::try_from(5 + filter.len()).expect("short"), 0, 1, 0];
+    packet.push(u8::try_from(filter.len()).expect("short"));
+    packet.extend(filter.as_bytes());
+    packet.push(1);
+    device.send(&packet).await;
+    loop {
+        let head = device.receive(2).await;
+        let body = device.receive(usize::from(head[1])).await;
+        if head[0] == 0x90 {
+            return body[2];
+        }
+        assert!(!String::from_utf8_lossy(&body).contains("hidden"));
+    }
+}
+
+async fn device(server: &TestServer) -> Bare {
+    let mut device = Bare::connect(server.mqtt).await;
+    device.send(&connect_packet(4, Some(READER))).await;
+    assert_eq!(device.receive(4).await, [0x20, 2, 0, 0]);
+    device
+}
+
+#[tokio::test]
+async fn http_shows_nothing_of_it() {
+    let server = guarded().await;
+    publish_all(&server, true);
+    let get = async |target: &str| request(server.http, "GET", target, &HEADERS, "").await;
+    for target in [
+        "/v1/history/public/secret",
+        "/v1/history/private/a",
+        "/v1/history/%23",
+        "/v1/history/*/a",
+        "/v1/history/private/**",
+        "/v1/history/public/secret/**",
+        "/v1/history/public/secret?wait=1",
+        "/v1/retained/public/secret",
+        "/v1/retained/private/a",
+        "/v1/channels/private/a",
+        "/v1/channels/public/secret",
+        "/v1/presence/private/a",
+        "/v1/presence/public/secret",
+    ] {
+        let answer = get(target).await;
+        assert_eq!((answer.status, &*answer.code()), (403, "forbidden"), "{target}");
+    }
+    // What it may read stays readable, without what is denied.
+    for target in
+        ["/v1/history/public/%23", "/v1/history/public/**?order=desc&limit=1", "/v1/retained/public/news"]
+    {
+        let answer = get(target).await;
+        assert_eq!(answer.status, 200, "{target}: {answer:?}");
+        assert!(!answer.text().contains("hidden"), "{target}: {answer:?}");
+    }
+    let channels = get("/v1/channels").await;
+    assert!(channels.text().contains("public/news"), "{channels:?}");
+    assert!(!channels.text().contains("secret") && !channels.text().contains("private"), "{channels:?}");
+    // Nor may it write, clear, or manage.
+    for (method, target) in [
+        ("POST", "/v1/publish/public/news"),
+        ("PUT", "/v1/retained/public/news"),
+        ("DELETE", "/v1/retained/public/news"),
+    ] {
+        assert_eq!(
+            request(server.http, method, target, &HEADERS, "x").await.status,
+            403,
+            "{method} {target}"
+        );
+    }
+    assert_eq!(
+        server.broker.retained(&fanwire::Channel::parse("public/news").unwrap()).unwrap().payload().as_ref(),
+        b"\"open\""
+    );
+}
+
+#[tokio::test]
+async fn a_stream_shows_nothing_of_it() {
+    let server = guarded().await;
+    publish_all(&server, true);
+    for target in [
+        "/sse/private/a",
+        "/sse/public/secret",
+        "/sse/%23",
+        "/sse/*/a",
+        "/sse?channel=public/news&channel=private/a",
+    ] {
+        assert_eq!(EventStream::open_with(server.http, target, READER_LINE).await.status, 403, "{target}");
+    }
+    // Live, retained, and the past: the denied part of a wildcard is left out.
+    for query in ["", "?retained=true", "?last_event_id=earliest"] {
+        let mut stream =
+            EventStream::open_with(server.http, &format!("/sse/public/%23{query}"), READER_LINE).await;
+        assert_eq!(stream.status, 200, "{query}");
+        server.wait_for_subscriptions(1).await;
+        publish_all(&server, false);
+        let event = stream.data().await;
+        assert!(event.contains("open") && !event.contains("hidden"), "{query}: {event}");
+        drop(stream);
+        server.wait_for_subscriptions(0).await;
+    }
+}
+
+#[tokio::test]
+async fn mqtt_shows_nothing_of_it() {
+    let server = guarded().await;
+    publish_all(&server, true);
+    let mut reader = device(&server).await;
+    for filter in [
+        "private/a",
+        "#",
+        "+/a",
+        "public/secret",
+        "public/secret/#",
+        "$share/g/#",
+        "$share/g/private/a",
+        "$share/g/public/secret/#",
+        "$SYS/#",
+    ] {
+        assert_eq!(subscribe(&mut reader, filter).await, 0x80, "{filter}");
+    }
+    // Retained ones come after the SUBACK, live ones after them.
+    assert_eq!(subscribe(&mut reader, "public/#").await, 1);
+    assert_eq!(subscribe(&mut reader, "$share/g/public/#").await, 1);
+    publish_all(&server, false);
+    let mut live = 0;
+    while live < 2 {
+        let head = reader.receive(2).await;
+        let body = reader.receive(usize::from(head[1])).await;
+        let text = String::from_utf8_lossy(&body).into_owned();
+        assert!(head[0] >> 4 == 3 && text.contains("open"), "{head:02x?} {text:?}");
+        live += usize::from(head[0] & 1 == 0);
+    }
+}
+
+#[tokio::test]
+async fn bayeux_shows_nothing_of_it() {
+    let server = guarded().await;
+    publish_all(&server, true);
+    let mut page = Socket::handshake_with(server.http, &json!({"authentication": {"token": READER}})).await;
+    for channel in ["/private/a", "/public/secret", "/public/secret/**", "/**", "/*", "/private/*"] {
+        let reply = page.ask_subscription(channel).await;
+        assert_eq!(reply["error"], "403:denied_by_security_policy:subscribe_denied", "{channel}: {reply}");
+    }
+    assert_eq!(
+        page.publish("/public/news", &json!(1)).await["error"],
+        "403:denied_by_security_policy:publish_denied"
+    );
+    page.subscribe("/public/**").await;
+    publish_all(&server, false);
+    let event = page.event().await;
+    assert_eq!(event["data"], "open", "{event}");
+}

@@ -1,0 +1,16 @@
+//! Rights on every front: the same credentials, accepted and refused alike.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod attempts;
+mod command_line;
+mod documentation;
+mod expiry;
+mod leaks;
+mod limits;
+mod origins;
+mod passwords;
+mod reload;
+mod sets;
+mod tokens;

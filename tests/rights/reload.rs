@@ -1,0 +1,159 @@
+//! A configuration that changes while the binary serves.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::attempts::connect_packet;
+use crate::support::bayeux::Socket;
+use crate::support::http::request;
+use crate::support::mqtt::Bare;
+use crate::support::process::Process;
+use crate::support::sse::EventStream;
+
+const KEPT: &str = "the kept key";
+const CHANGED: &str = "the changed key";
+const REMOVED: &str = "the removed key";
+
+fn key(id: &str, secret: &str, channel: &str) -> String {
+    let hash = fanwire::auth::KeyHash::of(secret.as_bytes());
+    format!(
+        "[[keys]]\nid = \"{id}\"\nhash = \"{hash}\"\nrights = [{{ actions = [\"publish\", \"subscribe\", \"history\"], channels = [\"{channel}\"] }}]\n"
+    )
+}
+
+fn before() -> String {
+    key("kept", KEPT, "#") + &key("changed", CHANGED, "#") + &key("removed", REMOVED, "#")
+}
+
+fn after() -> String {
+    key("kept", KEPT, "#") + &key("changed", CHANGED, "a/#") + &key("added", "the added key", "#")
+}
+
+async fn start(text: &str, more: &str) -> (Process, tempfile::NamedTempFile) {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), format!("{more}\n{text}")).expect("written");
+    let path = file.path().to_str().expect("a path").to_owned();
+    (Process::start(&["--config", &path]).await, file)
+}
+
+fn write(path: &Path, text: &str) {
+    std::fs::write(path, text).expect("written");
+}
+
+async fn status(server: &Process, secret: &str) -> u16 {
+    let bearer = format!("Bearer {secret}");
+    request(server.http, "POST", "/v1/publish/b", &[("authorization", &bearer)], "x").await.status
+}
+
+async fn until(server: &Process, secret: &str, expected: u16) {
+    crate::support::within(async {
+        while status(server, secret).await != expected {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+async fn device(server: &Process, id: &str, secret: &str) -> Bare {
+    let mut device = Bare::connect(server.mqtt).await;
+    let mut packet = connect_packet(5, Some(secret));
+    // Each its own client identifier of the same length.
+    let at = packet.windows(6).position(|window| window == b"device").expect("the identifier");
+    packet[at..at + 6].copy_from_slice(id.as_bytes());
+    device.send(&packet).await;
+    let head = device.receive(2).await;
+    assert_eq!(device.receive(usize::from(head[1])).await[1], 0);
+    device
+}
+
+#[tokio::test]
+async fn at_a_signal_only_those_whose_rights_changed_are_closed() {
+    let (server, file) = start(&before(), "[server]\nreload_interval = \"0s\"").await;
+    let line = |secret: &str| format!("authorization: Bearer {secret}\r\n");
+    let mut kept = EventStream::open_with(server.http, "/sse/b", &line(KEPT)).await;
+    let mut changed = EventStream::open_with(server.http, "/sse/b", &line(CHANGED)).await;
+    let mut removed = EventStream::open_with(server.http, "/sse/b", &line(REMOVED)).await;
+    assert_eq!([kept.status, changed.status, removed.status], [200; 3]);
+    let mut kept_device = device(&server, "keptxx", KEPT).await;
+    let mut removed_device = device(&server, "remove", REMOVED).await;
+    let token = |secret: &str| json!({"authentication": {"token": secret}});
+    let mut kept_page = Socket::handshake_with(server.http, &token(KEPT)).await;
+    let mut removed_page = Socket::handshake_with(server.http, &token(REMOVED)).await;
+    // Held, so that there is something to answer.
+    removed_page.connect().await;
+    let held = {
+        let (http, bearer) = (server.http, format!("Bearer {REMOVED}"));
+        tokio::spawn(async move {
+            request(http, "GET", "/v1/history/later?wait=50", &[("authorization", &bearer)], "").await
+        })
+    };
+
+    write(file.path(), &after());
+    server.signal(Signal::HUP);
+    until(&server, REMOVED, 401).await;
+    assert_eq!(status(&server, "the added key").await, 200);
+    assert_eq!(status(&server, CHANGED).await, 403);
+    for stream in [&mut changed, &mut removed] {
+        while let Some(event) = stream.next().await {
+            assert!(event.data.is_empty() || event.data == "x", "{event:?}");
+        }
+        assert!(stream.retry.is_some(), "told to come back");
+    }
+    let rest = removed_device.rest().await;
+    assert_eq!(rest.first(), Some(&0xE0), "DISCONNECT: {rest:02x?}");
+    assert!(String::from_utf8_lossy(&rest).contains("reconnect"), "{rest:02x?}");
+    loop {
+        // The advice, then the close, or the close alone once the advice was read.
+        let Some(frame) = removed_page.frame().await else { break };
+        if frame.iter().any(|message| message["advice"]["reconnect"] == "handshake") {
+            break;
+        }
+    }
+    let held = held.await.expect("no panic");
+    assert_eq!(held.status, 401, "{held:?}");
+
+    // The others were not touched.
+    kept_device.send(&[0xC0, 0]).await;
+    assert_eq!(kept_device.receive(2).await, [0xD0, 0]);
+    assert_eq!(kept_page.publish("/b", &json!("still here")).await["successful"], true);
+    while !kept.data().await.contains("still here") {}
+}
+
+#[tokio::test]
+async fn a_changed_file_is_noticed_and_a_wrong_one_is_not_taken() {
+    let (server, file) = start(&before(), "[server]\nreload_interval = \"100ms\"").await;
+    let head = "[server]\nreload_interval = \"100ms\"\n";
+    for wrong in
+        ["[[keys]]\nid = \"x\"", "no toml", "[[issuers]]\nalgorithms = [\"HS256\"]\nsecret = \"short\"", ""]
+    {
+        // The last one would let everybody in, and nothing is wrong with it on loopback.
+        if wrong.is_empty() {
+            continue;
+        }
+        write(file.path(), wrong);
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        assert_eq!(status(&server, KEPT).await, 200, "{wrong}");
+        assert_eq!(status(&server, "made-up").await, 401, "{wrong}");
+    }
+    write(file.path(), &(head.to_owned() + &after()));
+    until(&server, REMOVED, 401).await;
+    until(&server, "the added key", 200).await;
+}
+
+#[tokio::test]
+async fn rates_and_origins_change_too() {
+    let (server, file) = start(&before(), "").await;
+    let page = [("authorization", "Bearer the kept key"), ("origin", "https://app.example")];
+    let from_page = async || request(server.http, "POST", "/v1/publish/b", &page, "x").await.status;
+    assert_eq!(from_page().await, 403);
+    let text = "[server]\nallowed_origins = [\"https://app.example\"]\n".to_owned() + &before();
+    write(file.path(), &text);
+    server.signal(Signal::HUP);
+    crate::support::within(async { while from_page().await != 200 {} }).await;
+    write(file.path(), &text.replace("id = \"kept\"", "id = \"kept\"\nrate = 1"));
+    server.signal(Signal::HUP);
+    crate::support::within(async { while from_page().await != 429 {} }).await;
+}
