@@ -92,7 +92,7 @@ fn inner_fields(ext: &[u8]) -> Option<&str> {
 
 /// Salesforce's form: `data.event.replayId` as an integer. Only objects can carry it; the publisher's
 /// text is kept around it.
-fn put_with_replay_id(out: &mut Vec<u8>, text: &[u8], offset: u64) {
+pub(crate) fn put_with_replay_id(out: &mut Vec<u8>, text: &[u8], offset: u64) {
     let leading = text.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
     let Some([b'{', rest @ ..]) = text.get(leading..) else {
         out.extend_from_slice(text);
