@@ -92,6 +92,12 @@ impl Fronts {
         &self.mqtt
     }
 
+    /// Bayeux, for services on `/service/...`, a listener, and messages to one session.
+    #[cfg(feature = "bayeux")]
+    pub fn bayeux(&self) -> &front_bayeux::Front {
+        &self.bayeux
+    }
+
     /// The HTTP API, whose readiness and metrics an operator reads.
     #[cfg(feature = "http")]
     pub fn api(&self) -> &front_http::Front {

@@ -14,6 +14,7 @@ export const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "
 // Not FANWIRE_…: the server reads those as its configuration, and refuses names that it does not know.
 const BINARY = process.env.FW_TEST_BINARY ?? path.join(ROOT, "target/release/fanwire");
 const EMBEDDED = process.env.FW_TEST_EMBEDDED ?? path.join(ROOT, "target/release/examples/embedded_subscriber");
+const SERVICE = process.env.FW_TEST_SERVICE ?? path.join(ROOT, "target/release/examples/bayeux_service");
 
 const children = new Set();
 process.on("exit", () => {
@@ -98,6 +99,11 @@ export function startServer(...args) {
 /** Starts `examples/embedded_subscriber.rs`: a Rust service that embeds the broker and prints what it receives. */
 export function startEmbedded(...args) {
     return start(EMBEDDED, args);
+}
+
+/** Starts `examples/bayeux_service.rs`: a Rust service that answers on `/service/...`. */
+export function startService(...args) {
+    return start(SERVICE, args);
 }
 
 /** A TCP proxy whose connections a test can cut, as a bad network does. */

@@ -40,6 +40,9 @@ impl Shared {
             Ok(negotiated) => negotiated,
             Err(fault) => return refuse(fault, Advice::NONE, outcome),
         };
+        // Salesforce's clients do not ask: they look whether the server offers it.
+        let offers_replay = config.extensions.replay && !config.events.replay_in_data.is_empty();
+        let replay = negotiated.replay || offers_replay;
         if self.is_closing() {
             let advice = Advice { interval_ms: Some(1000), ..Advice::new(Reconnect::Handshake) };
             return refuse(Fault::Closed, advice, outcome);
@@ -103,13 +106,8 @@ impl Shared {
                 (mailbox, Arc::new(subscriber), false)
             }
         };
-        let origin = Origin {
-            principal,
-            browser: caller.browser,
-            address,
-            user_agent: caller.user_agent,
-            replay: negotiated.replay,
-        };
+        let origin =
+            Origin { principal, browser: caller.browser, address, user_agent: caller.user_agent, replay };
         let member = Arc::new(Member::new(Weak::clone(&self.myself), id, mailbox, subscriber, origin));
         member.echo.store(config.broadcast_to_publisher, Ordering::Relaxed);
         self.registry.insert(Arc::clone(&member));
@@ -145,7 +143,7 @@ impl Shared {
             if !late.is_empty() {
                 object.number("x-messages", i64::try_from(late.len()).unwrap_or(i64::MAX));
             }
-            if negotiated.ack || negotiated.replay || timesync.is_some() {
+            if negotiated.ack || replay || timesync.is_some() {
                 object.object("ext", |ext| {
                     match batch {
                         Some(batch) if negotiated.ack => {
@@ -156,7 +154,7 @@ impl Shared {
                         _ if negotiated.ack => _ = ext.flag("ack", true),
                         _ => {}
                     }
-                    if negotiated.replay {
+                    if replay {
                         ext.flag("replay", true);
                     }
                     if let Some(fields) = timesync {

@@ -63,6 +63,27 @@ async fn salesforces_form_counts_in_the_data() {
 }
 
 #[tokio::test]
+async fn salesforces_clients_need_not_ask() {
+    let mut config = quick();
+    config.events.replay_in_data = vec![Filter::parse("event/*").unwrap()];
+    let server = Server::start(config).await;
+    server.publish("event/x", "{}");
+    server.publish("a", "{}");
+    let reply = server.browser().await.handshake(json!({})).await;
+    assert_eq!(reply["ext"], json!({"replay": true}));
+    let mut poller = server.poller().await;
+    let both = json!({"channel": "/meta/subscribe", "subscription": ["/event/x", "/a"],
+        "ext": {"replay": {"/event/x": -2, "/a": -2}}});
+    let mut events = poller.send(both).await;
+    events.retain(|message| message.get("data").is_some());
+    let missing = 2 - events.len();
+    events.extend(collect(&mut poller, missing).await);
+    events.sort_by_key(|event| event["channel"].to_string());
+    assert!(events[0].get("ext").is_none(), "only who asked finds ids in `ext`");
+    assert!(events[1]["data"]["event"]["replayId"].is_u64());
+}
+
+#[tokio::test]
 async fn a_position_that_is_not_there_is_an_error() {
     let server = Server::start(quick()).await;
     server.publish("a", "1");
