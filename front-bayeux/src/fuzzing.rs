@@ -191,15 +191,13 @@ impl Life {
                 self.session.begin_request(self.now);
                 self.requests += 1;
             }
-            215..225 => {
-                if self.requests > 0 {
-                    self.requests -= 1;
-                    // A reply carries what no socket will.
-                    let events = if self.socket { Vec::new() } else { self.session.poll_events(self.now) };
-                    self.session.end_request();
-                    assert!(events.is_empty() || !self.acks, "acknowledged events come with connects only");
-                    self.receive(events, arrives);
-                }
+            215..225 if self.requests > 0 => {
+                self.requests -= 1;
+                // A reply carries what no socket will.
+                let events = if self.socket { Vec::new() } else { self.session.poll_events(self.now) };
+                self.session.end_request();
+                assert!(events.is_empty() || !self.acks, "acknowledged events come with connects only");
+                self.receive(events, arrives);
             }
             225..245 => {
                 self.now += Duration::from_millis(100 * u64::from(detail));

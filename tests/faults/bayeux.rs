@@ -1,5 +1,7 @@
 //! Acknowledging sessions through the cutting proxy: each event once, in order, whatever was cut.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fanwire::{Channel, Publish};
@@ -30,8 +32,11 @@ struct Session {
     id: String,
     cookie: String,
     ack: u64,
-    got: usize,
+    got: Arc<AtomicUsize>,
 }
+
+/// Messages on their way at a time: a frame with all of them gets through between two cuts now and then.
+const WINDOW: usize = 10;
 
 impl Session {
     /// Shakes hands and subscribes without cuts; what follows goes through the proxy.
@@ -41,19 +46,25 @@ impl Session {
         poller.subscribe("/faults").await;
         let proxy = Proxy::start(server.http, cuts(), 40..3000, 1..41, 10).await;
         let (id, cookie) = (poller.client_id.clone(), poller.cookie().expect("a cookie").to_owned());
-        Self { server, proxy, id, cookie, ack: 0, got: 0 }
+        Self { server, proxy, id, cookie, ack: 0, got: Arc::default() }
     }
 
     fn publish(&self) -> tokio::task::JoinHandle<()> {
-        let broker = self.server.broker.clone();
+        let (broker, got) = (self.server.broker.clone(), Arc::clone(&self.got));
         tokio::spawn(async move {
             for number in 0..messages() {
                 let text = format!("{{\"n\":{number},\"pad\":\"{}\"}}", "x".repeat(100));
                 let channel = Channel::parse("faults").expect("a legal channel");
                 broker.publish(Publish::new(channel, text).json()).expect("taken");
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                while number + 1 >= got.load(Ordering::Relaxed) + WINDOW {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
             }
         })
+    }
+
+    fn got(&self) -> usize {
+        self.got.load(Ordering::Relaxed)
     }
 
     fn connect(&self, kind: &str) -> String {
@@ -65,8 +76,8 @@ impl Session {
     fn take(&mut self, messages: &[Value]) {
         for message in messages {
             if let Some(data) = message.get("data") {
-                assert_eq!(data["n"], self.got, "after {} cuts", self.proxy.cuts());
-                self.got += 1;
+                let got = self.got.fetch_add(1, Ordering::Relaxed);
+                assert_eq!(data["n"], got, "after {} cuts", self.proxy.cuts());
             } else if message["channel"] == "/meta/connect" {
                 assert_eq!(message["successful"], true, "the session lives on: {message}");
                 self.ack = message["ext"]["ack"].as_u64().expect("a number");
@@ -79,10 +90,10 @@ impl Session {
 async fn long_polling_that_is_cut_brings_every_event_once_in_order() {
     let mut session = Session::subscribed().await;
     let publisher = session.publish();
-    while session.got < messages() {
+    while session.got() < messages() {
         let stream = TcpStream::connect(session.proxy.address).await.expect("the proxy listens");
         let mut connection = Connection { stream, input: Vec::new() };
-        while session.got < messages() {
+        while session.got() < messages() {
             let body = session.connect("long-polling");
             let request = format!(
                 "POST /cometd/connect HTTP/1.1\r\nHost: localhost\r\nCookie: {}\r\nContent-Type: application/json\r\n\
@@ -95,17 +106,17 @@ async fn long_polling_that_is_cut_brings_every_event_once_in_order() {
         }
     }
     publisher.await.expect("it publishes");
-    assert_eq!((session.got, session.proxy.cuts()), (messages(), cuts()));
+    assert_eq!((session.got(), session.proxy.cuts()), (messages(), cuts()));
 }
 
 #[tokio::test]
 async fn a_websocket_that_is_cut_brings_every_event_once_in_order() {
     let mut session = Session::subscribed().await;
     let publisher = session.publish();
-    while session.got < messages() {
+    while session.got() < messages() {
         let url = format!("ws://{}/cometd", session.proxy.address);
         let Ok((mut socket, _)) = within(tokio_tungstenite::connect_async(url)).await else { continue };
-        while session.got < messages() {
+        while session.got() < messages() {
             let connect = Message::text(session.connect("websocket"));
             if within(socket.send(connect)).await.is_err() {
                 break;
@@ -115,7 +126,7 @@ async fn a_websocket_that_is_cut_brings_every_event_once_in_order() {
         }
     }
     publisher.await.expect("it publishes");
-    assert_eq!((session.got, session.proxy.cuts()), (messages(), cuts()));
+    assert_eq!((session.got(), session.proxy.cuts()), (messages(), cuts()));
 }
 
 /// The messages of the next frame; `None` once the connection is gone.
