@@ -183,7 +183,7 @@ async fn serve_http1<S, F>(
                 && !*shutdown.borrow()
                 && let Some(parts) = connection.into_parts()
             {
-                let stream = parts.io.into_stream();
+                let (stream, _hold) = parts.io.into_parts();
                 drop((parts.read_buf, parts.service));
                 let _ = timeout(MAX_LINGER, linger(&stream)).await;
             }
