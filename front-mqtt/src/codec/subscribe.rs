@@ -106,7 +106,9 @@ fn options(byte: u8, version: Version) -> Result<FilterOptions, DecodeError> {
             0 => RetainHandling::Send,
             1 => RetainHandling::SendIfNew,
             2 => RetainHandling::DoNotSend,
-            _ => return Err(DecodeError::protocol("retain handling is 3")),
+            // MQTT 5.0 §3.8.3.1 calls it a protocol error, but as with QoS 3 there is no such value; brokers and
+            // their tests agree on 0x81.
+            _ => return Err(DecodeError::malformed("retain handling is 3")),
         },
     })
 }
