@@ -180,13 +180,15 @@ fn open(what: &'static str, address: Option<SocketAddr>) -> Result<Option<Listen
 async fn serve_http(
     listener: TcpListener,
     fronts: Fronts,
-    connection: http_edge::ServeConfig,
+    mut connection: http_edge::ServeConfig,
     gate: Arc<Gate>,
     addresses: AddressLimits,
     closed: watch::Receiver<bool>,
 ) {
     // One count per request instead of one for each front.
     let fronts = Arc::new(fronts);
+    // A poll or stream that is held for a client must hear at once when that is gone; the API answers at once.
+    connection.answers_half_closed = |uri| uri.path().starts_with("/v1/");
     listener::accept(listener, Arc::clone(&gate), HTTP_FULL, |stream, peer| {
         let Ok(place) = addresses.enter(peer.ip()) else {
             let gate = Arc::clone(&gate);

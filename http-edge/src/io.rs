@@ -4,14 +4,17 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use link::Hold;
 use parking_lot::Mutex;
+use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep};
 
 /// One HTTP/1 connection as seen from outside hyper. Everything happens on the connection's own task; the atomics
 /// are there because handlers must be `Send`.
@@ -28,10 +31,14 @@ pub(crate) struct Watch {
     pub(crate) head_begun: AtomicBool,
     /// The server has ended its side, after all that it had to say.
     pub(crate) shut: AtomicBool,
+    /// The request under way is answered even if its client has ended its side.
+    pub(crate) patient: AtomicBool,
     /// Requests begun: the number of the one that may claim.
     pub(crate) requests: AtomicU64,
     /// Requests whose response is not yet handed over whole.
     pub(crate) busy: AtomicU32,
+    /// `flushes` when the last response was handed over whole: as long as it is that, some of it may be unwritten.
+    pub(crate) handed_over: AtomicU64,
     /// Whether `claim` holds one.
     pub(crate) claimed: AtomicBool,
     pub(crate) claim: Mutex<Option<Claim>>,
@@ -50,15 +57,45 @@ pub(crate) struct WatchedIo {
     io: TokioIo<TcpStream>,
     watch: Arc<Watch>,
     hold: Hold,
+    /// Runs from when the client was found to have ended its side.
+    grace: Option<Pin<Box<Sleep>>>,
 }
+
+/// How long hyper does not hear that a client has ended its side.
+const HALF_CLOSED_GRACE: Duration = Duration::from_secs(1);
 
 impl WatchedIo {
     pub(crate) fn new(stream: TcpStream, watch: Arc<Watch>, hold: Hold) -> Self {
-        WatchedIo { io: TokioIo::new(stream), watch, hold }
+        WatchedIo { io: TokioIo::new(stream), watch, hold, grace: None }
     }
 
     pub(crate) fn into_parts(self) -> (TcpStream, Hold) {
         (self.io.into_inner(), self.hold)
+    }
+
+    /// Ready when hyper may read. To hyper a client that has ended its side is gone, and its request given up; but it may
+    /// well be waiting for the answer.
+    fn poll_grace(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut byte = [0; 1];
+        let ended = ready!(self.io.inner().poll_peek(cx, &mut ReadBuf::new(&mut byte)));
+        if !matches!(ended, Ok(0)) {
+            return Poll::Ready(());
+        }
+        let grace = self.grace.get_or_insert_with(|| Box::pin(sleep(HALF_CLOSED_GRACE)));
+        ready!(grace.as_mut().poll(cx));
+        if self.watch.busy.load(Relaxed) > 0 {
+            return Poll::Ready(());
+        }
+        // The answer is being written. A client that does not take it is the watchdog's.
+        grace.as_mut().reset(Instant::now() + HALF_CLOSED_GRACE);
+        grace.as_mut().poll(cx)
+    }
+
+    /// Whether a request is under way whose client need not be there any more, or its answer not yet written.
+    fn is_patient(&self) -> bool {
+        let Watch { patient, busy, handed_over, flushes, .. } = &*self.watch;
+        patient.load(Relaxed)
+            && (busy.load(Relaxed) > 0 || handed_over.load(Relaxed) == flushes.load(Relaxed))
     }
 
     fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
@@ -78,6 +115,9 @@ impl Read for WatchedIo {
         cx: &mut Context<'_>,
         buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.is_patient() {
+            ready!(self.poll_grace(cx));
+        }
         let outcome = Pin::new(&mut self.io).poll_read(cx, buf);
         if outcome.is_ready() {
             self.watch.head_begun.store(true, Relaxed);

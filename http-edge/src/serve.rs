@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Version, header};
+use http::{HeaderValue, Method, Request, Uri, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -39,6 +39,9 @@ pub struct ServeConfig {
     pub max_header_bytes: u32,
     /// Requests at a time on one HTTP/2 connection, streams included. Default 4,096; more are refused by the protocol.
     pub max_concurrent_streams: u32,
+    /// Which requests are answered even if an HTTP/1 client has ended its side before, as a shell's `nc -N` does. For requests
+    /// that are answered at once: it takes a second longer to find that a client is gone. Default none.
+    pub answers_half_closed: fn(&Uri) -> bool,
     /// Bytes that wait per HTTP/2 stream for the client's window. Default 64 KiB; then the stream's own queue grows.
     pub max_send_bytes: usize,
     /// Bytes that wait on one HTTP/2 connection for streams whose client took nothing for a `header_read_timeout`. Only
@@ -59,6 +62,7 @@ impl Default for ServeConfig {
             max_send_bytes: 64 * 1024,
             max_stalled_bytes: 64 << 20,
             hold: link::Hold::default(),
+            answers_half_closed: |_| false,
         }
     }
 }
@@ -123,9 +127,11 @@ async fn serve_http1<S, F>(
     let watch = Arc::new(Watch::default());
     let io = WatchedIo::new(stream, Arc::clone(&watch), config.hold.clone());
     let seen = Arc::clone(&watch);
+    let answers_half_closed = config.answers_half_closed;
     let handler = service_fn(move |mut request: Request<Incoming>| {
         seen.head_begun.store(false, Relaxed);
         let number = seen.requests.fetch_add(1, Relaxed) + 1;
+        seen.patient.store(answers_half_closed(request.uri()), Relaxed);
         let busy = Busy::new(&seen);
         request.extensions_mut().insert(Peer(peer));
         if may_take_over(&request) {
@@ -264,6 +270,7 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
+        self.0.handed_over.store(self.0.flushes.load(Relaxed), Relaxed);
         self.0.busy.fetch_sub(1, Relaxed);
     }
 }

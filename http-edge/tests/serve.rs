@@ -137,6 +137,30 @@ async fn a_client_that_sends_more_than_is_read_still_gets_its_answer() {
 }
 
 #[tokio::test]
+async fn a_client_that_ends_its_side_first_is_answered_where_that_is_wanted() {
+    let server =
+        start(ServeConfig { answers_half_closed: |uri| uri.path() != "/gone", ..ServeConfig::default() })
+            .await;
+    for (request, is_answered) in [
+        ("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nfirst", true),
+        ("POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nfirst", true),
+        ("GET /big HTTP/1.1\r\nHost: x\r\n\r\n", true),
+        // The handler hears that the body is incomplete, and what it says to that is told.
+        ("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nfirst", true),
+        ("", false),
+    ] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        let read = timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
+        read.expect("the server closes").unwrap();
+        assert_eq!(answer.starts_with(b"HTTP/1.1 200 OK"), is_answered, "{request:?}: {}", answer.len());
+        assert!(!request.contains("/big") || answer.len() > 8 << 20);
+    }
+}
+
+#[tokio::test]
 async fn a_takeover_waits_until_an_unread_answer_is_written() {
     let server = start(ServeConfig::default()).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();

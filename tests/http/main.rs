@@ -4,6 +4,7 @@
 mod support;
 
 mod hostile;
+mod one_shot;
 mod operations;
 mod paths;
 mod publish;
