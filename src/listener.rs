@@ -106,10 +106,14 @@ impl Gate {
     pub(crate) async fn refuse(&self, mut stream: TcpStream, answer: &'static [u8]) {
         let Ok(_permit) = self.refusals.try_acquire() else { return };
         let telling = async {
-            let mut start = [0; 1];
+            let mut start = [0; STREAM_REQUEST.len()];
             // An answer before the question confuses clients; a peer that asks nothing is told all the same.
             let _ = timeout(REFUSAL_PATIENCE, stream.peek(&mut start)).await;
-            stream.write_all(answer).await?;
+            if start == *STREAM_REQUEST && answer.starts_with(b"HTTP/") {
+                stream.write_all(come_back().as_bytes()).await?;
+            } else {
+                stream.write_all(answer).await?;
+            }
             stream.shutdown().await?;
             let mut rest = [0; 1024];
             while stream.read(&mut rest).await? > 0 {}
@@ -153,6 +157,19 @@ pub(crate) async fn accept(
             }
         }
     }
+}
+
+/// How a request for an event stream begins.
+const STREAM_REQUEST: &[u8; 8] = b"GET /sse";
+
+/// What a request for an event stream is told instead: a browser takes an error status as final, and this as a reason to come
+/// back after a while.
+fn come_back() -> String {
+    let millis = fastrand::u32(500..10_000);
+    format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-store, no-transform\r\n\
+         x-accel-buffering: no\r\nconnection: close\r\n\r\n: no room now\nretry: {millis}\n\n"
+    )
 }
 
 fn is_about_the_peer(error: &io::Error) -> bool {

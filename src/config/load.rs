@@ -152,7 +152,7 @@ fn variable(known: &[Key], name: &OsStr, value: &OsStr) -> Result<Option<(String
         return Ok(None);
     }
     let Some(key) = known.iter().find(|key| key.variable == name) else {
-        let nearest = nearest(name, known.iter().map(|key| key.variable.as_str()));
+        let nearest = nearest(name, known.iter().map(|key| key.variable.as_str()).chain(ARGUMENT_VARIABLES));
         return Err(ConfigError::Unknown { origin: "environment".into(), key: name.into(), nearest });
     };
     let value = value.to_str().ok_or_else(|| ConfigError::Value {
@@ -363,7 +363,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_with_its_place() {
         let file = |text: &'static str| (Some(text), [].as_slice(), [].as_slice());
-        let cases: [(_, &str); 14] = [
+        let cases: [(_, &str); 15] = [
             (
                 file("[server]\nmax_conections = 3"),
                 "FILE: unknown key `server.max_conections`, did you mean `server.max_connections`?",
@@ -391,6 +391,10 @@ mod tests {
             (
                 (None, &[("FANWIRE_SSE_KEEPALIVE", "3s")], &[]),
                 "environment: unknown key `FANWIRE_SSE_KEEPALIVE`, did you mean `FANWIRE_SSE_KEEP_ALIVE`?",
+            ),
+            (
+                (None, &[("FANWIRE_CONFG", "f")], &[]),
+                "environment: unknown key `FANWIRE_CONFG`, did you mean `FANWIRE_CONFIG`?",
             ),
             (
                 (None, &[("FANWIRE_SSE_KEEP_ALIVE", "3x")], &[]),

@@ -36,6 +36,20 @@ async fn one_connection_too_many_is_told_so_and_the_rest_go_on() {
         }
     }
     assert!(served > 100 && told > 0, "{served} served, {told} told that there is no room");
+    // A browser would take an error status for an event stream as final.
+    let stream = within(async {
+        loop {
+            // Of many refusals at a time some are without a word.
+            let answer = raw(server.http, b"GET /sse/a HTTP/1.1\r\nhost: x\r\n\r\n").await;
+            if !answer.is_empty() {
+                return String::from_utf8(answer).expect("UTF-8");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert!(stream.starts_with("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"), "{stream}");
+    assert!(stream.contains("\nretry: ") && stream.ends_with("\n\n"), "{stream}");
 
     drop(open);
     within(async {
