@@ -62,7 +62,7 @@ async function history(channel) {
     return JSON.parse(await server.text(`/v1/history/${channel}`)).messages;
 }
 
-test("curl publishes once though an answer is lost, and says what is refused", { timeout: 60_000 }, async () => {
+test("curl publishes once though an answer is lost, and says what is refused", { timeout: 110_000 }, async () => {
     const script = path.join(ROOT, "examples/recipes/publish.sh");
     const front = await moody([busy, "lost"]);
     const environment = { ...process.env, FANWIRE_TOKEN: "" };
@@ -84,7 +84,7 @@ test("curl publishes once though an answer is lost, and says what is refused", {
     front.close();
 });
 
-test("fetch publishes once though connections break before and after the message was taken", { timeout: 60_000 }, async () => {
+test("fetch publishes once though connections break before and after the message was taken", { timeout: 110_000 }, async () => {
     const front = await moody([busy, "cut", "lost"]);
     const receipt = await publish(front.url, "recipes/fetch 1", { text: "é" });
     assert.deepEqual([receipt.channel, receipt.duplicate], ["recipes/fetch 1", true]);
