@@ -3,6 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use broker_core::AuthError;
@@ -51,6 +52,8 @@ struct Origin {
     times: tokio::sync::Mutex<()>,
     had: Mutex<Option<Instant>>,
     tried: Mutex<Option<Instant>>,
+    /// Whether a newer set is being had in the background.
+    renewing: AtomicBool,
 }
 
 #[derive(Clone, Debug)]
@@ -118,20 +121,23 @@ impl KeySet {
     /// The keys that a token may have been signed with. One that names a key nobody knows makes the set be fetched
     /// again, but not often.
     pub(super) async fn find(
-        &self,
+        self: &Arc<Self>,
         kid: Option<&str>,
         algorithm: Algorithm,
     ) -> Result<Vec<DecodingKey>, AuthError> {
         let Some(origin) = &self.origin else { return Ok(self.matching(kid, algorithm, Kid::Ignored)) };
-        if origin.is_due() {
+        if origin.is_missing() {
             self.renew(origin).await;
+        } else if origin.is_due() {
+            // An old set is good enough to answer with: nobody waits for a server that does not.
+            self.renew_behind(origin);
         }
         let mut found = self.matching(kid, algorithm, Kid::Asked);
         if found.is_empty() {
             self.renew(origin).await;
             found = self.matching(kid, algorithm, Kid::Asked);
         }
-        if found.is_empty() && origin.had.lock().is_none() {
+        if found.is_empty() && origin.is_missing() {
             return Err(AuthError::Unavailable("the issuer's keys cannot be had now".to_owned()));
         }
         Ok(found)
@@ -145,6 +151,19 @@ impl KeySet {
         };
         let fitting = keys.iter().filter(|known| known.algorithm == algorithm).filter(named);
         fitting.take(MAX_TRIED).map(|known| known.key.clone()).collect()
+    }
+
+    fn renew_behind(self: &Arc<Self>, origin: &Origin) {
+        if origin.renewing.swap(true, Relaxed) {
+            return;
+        }
+        let set = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Some(origin) = &set.origin {
+                set.renew(origin).await;
+                origin.renewing.store(false, Relaxed);
+            }
+        });
     }
 
     /// Gets a newer set, if none was tried for lately; the old one stays if that fails.
@@ -188,11 +207,16 @@ impl Origin {
             times: tokio::sync::Mutex::new(()),
             had: Mutex::new(had),
             tried: Mutex::new(None),
+            renewing: AtomicBool::new(false),
         }
     }
 
+    fn is_missing(&self) -> bool {
+        self.had.lock().is_none()
+    }
+
     fn is_due(&self) -> bool {
-        self.had.lock().is_none_or(|had| had.elapsed() >= self.refresh)
+        self.had.lock().is_some_and(|had| had.elapsed() >= self.refresh)
     }
 }
 

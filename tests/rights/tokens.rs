@@ -286,6 +286,24 @@ async fn a_set_is_fetched_again_for_an_unknown_key_and_stays_if_that_fails() {
 }
 
 #[tokio::test]
+async fn an_old_set_answers_while_a_newer_one_is_had() {
+    let set = SetServer::start(json!([jwk(Algorithm::ES256, "one")])).await;
+    let source = KeySource::JwksUrl { url: set.url(), ca_file: None };
+    let aging = Issuer {
+        jwks_refresh: Duration::ZERO,
+        jwks_cooldown: Duration::ZERO,
+        ..issuer(SET, Accepted::Es256, source)
+    };
+    let server = server(Access { issuers: vec![aging], ..Access::default() }).await;
+    let token = signed(SET, Algorithm::ES256, Some("one"));
+    assert!(is_let_in(&server, "publish, Bearer", &token).await);
+    // The key is withdrawn: it goes with the next set, without a token that names another.
+    set.show(Some(json!([jwk(Algorithm::ES256, "two")])));
+    crate::support::within(async { while is_let_in(&server, "publish, Bearer", &token).await {} }).await;
+    assert!(is_let_in(&server, "publish, Bearer", &signed(SET, Algorithm::ES256, Some("two"))).await);
+}
+
+#[tokio::test]
 async fn without_any_set_the_answer_is_to_try_again() {
     let set = SetServer::start(json!([])).await;
     set.show(None);
