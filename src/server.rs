@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use broker_core::Broker;
 use http::StatusCode;
-use http_edge::Problem;
+use http_edge::{Problem, Response, X_REQUEST_ID, request_id};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -200,23 +200,27 @@ async fn serve_http(
             connection.hold = link::Hold::new(place);
         }
         let (fronts, addresses) = (Arc::clone(&fronts), addresses.clone());
-        let handle = move |request| {
+        let handle = move |request: http::Request<_>| {
             let (fronts, admitted) = (Arc::clone(&fronts), addresses.admit(peer.ip()));
             async move {
                 match admitted {
                     Ok(()) => fronts.handle(request).await,
-                    Err(wait) => {
-                        let detail = "too many requests from this address";
-                        Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail)
-                            .retry_after(wait)
-                            .response()
-                    }
+                    Err(wait) => too_many_requests(request.headers(), wait),
                 }
             }
         };
         tokio::spawn(http_edge::serve(stream, peer, handle, connection, closed.clone()));
     })
     .await;
+}
+
+/// Answered before any front sees the request, so that one too many costs little.
+fn too_many_requests(request: &http::HeaderMap, wait: Duration) -> Response {
+    let detail = "too many requests from this address";
+    let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail);
+    let mut response = problem.retry_after(wait).response();
+    response.headers_mut().insert(X_REQUEST_ID, request_id(request));
+    response
 }
 
 async fn serve_mqtt(listener: TcpListener, fronts: Fronts, gate: Arc<Gate>, addresses: AddressLimits) {

@@ -171,6 +171,7 @@ async fn an_address_makes_so_many_requests() {
         if answer.status == 429 {
             refused += 1;
             assert_eq!((&*answer.code(), answer.header("retry-after")), ("too_many_requests", Some("1")));
+            assert!(answer.header("x-request-id").is_some());
         }
     }
     assert!(refused > 0);
