@@ -3,10 +3,14 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+#[cfg(feature = "auth")]
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
+#[cfg(feature = "auth")]
+use parking_lot::RwLock;
 
 /// Connections and requests of each address. Clones are handles to the same counts.
 ///
@@ -21,9 +25,8 @@ struct Shared {
     open: Mutex<HashMap<IpAddr, usize>>,
     #[cfg(feature = "auth")]
     rate: RwLock<Option<(crate::auth::Rate, Arc<crate::auth::AddressRates>)>>,
-    #[cfg(not(feature = "auth"))]
-    rate: RwLock<()>,
     /// Whether there is a rate: without one no request waits for a lock.
+    #[cfg(feature = "auth")]
     has_rate: AtomicBool,
     refused_connections: AtomicU64,
     refused_requests: AtomicU64,
@@ -57,7 +60,9 @@ impl AddressLimits {
         Self(Arc::new(Shared {
             max_connections,
             open: Mutex::default(),
+            #[cfg(feature = "auth")]
             rate: RwLock::default(),
+            #[cfg(feature = "auth")]
             has_rate: AtomicBool::new(false),
             refused_connections: AtomicU64::new(0),
             refused_requests: AtomicU64::new(0),
