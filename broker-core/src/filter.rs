@@ -255,6 +255,15 @@ fn overlaps(mine: &[SegmentRef<'_>], theirs: &[SegmentRef<'_>]) -> bool {
     }
 }
 
+impl std::str::FromStr for Filter {
+    type Err = FilterError;
+
+    /// See [`Filter::parse`].
+    fn from_str(text: &str) -> Result<Self, FilterError> {
+        Self::parse(text)
+    }
+}
+
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {

@@ -4,10 +4,9 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use broker_core::{Action, Pattern, Rights, RightsTemplate};
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use super::units::Span;
+use super::units::{Span, Text};
 use crate::auth::{
     Access, AccessError, Algorithm, Issuer, Key, KeyHash, KeySource, PasswordLimits, Rate, User,
 };
@@ -17,7 +16,7 @@ use crate::auth::{
 #[serde(deny_unknown_fields)]
 struct Grant {
     actions: Vec<ActionName>,
-    channels: Vec<PatternText>,
+    channels: Vec<Text<Pattern>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -39,22 +38,6 @@ impl From<ActionName> for Action {
             ActionName::Presence => Action::Presence,
             ActionName::Manage => Action::Manage,
         }
-    }
-}
-
-/// A filter in the text form, in which `{user}` may stand.
-#[derive(Clone, Debug)]
-struct PatternText(Pattern);
-
-impl Serialize for PatternText {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for PatternText {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map(PatternText).map_err(D::Error::custom)
     }
 }
 
@@ -102,7 +85,7 @@ impl Anonymous {
 #[serde(deny_unknown_fields)]
 pub(super) struct KeyEntry {
     id: String,
-    hash: HashText,
+    hash: Text<KeyHash>,
     #[serde(default)]
     rights: Vec<Grant>,
     #[serde(default)]
@@ -113,22 +96,6 @@ pub(super) struct KeyEntry {
     rate: Option<NonZeroU32>,
     #[serde(default)]
     burst: Option<NonZeroU32>,
-}
-
-/// A key's hash, `sha256:…`.
-#[derive(Clone, Debug)]
-struct HashText(KeyHash);
-
-impl Serialize for HashText {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for HashText {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map(HashText).map_err(D::Error::custom)
-    }
 }
 
 /// One `[[users]]`.

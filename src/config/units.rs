@@ -1,9 +1,9 @@
 //! How durations, sizes and filters are written in a configuration.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
-use broker_core::Filter;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -173,29 +173,28 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
-/// A filter in the text form, `chat/**`.
+/// A value that is written as its text: a filter, a pattern, a hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct FilterText(pub(super) Filter);
+pub(super) struct Text<T>(pub(super) T);
 
-impl Setting<Filter> for FilterText {
-    fn from_value(value: Filter) -> Self {
-        FilterText(value)
+impl<T> Setting<T> for Text<T> {
+    fn from_value(value: T) -> Self {
+        Text(value)
     }
-    fn into_value(self) -> Filter {
+    fn into_value(self) -> T {
         self.0
     }
 }
 
-impl Serialize for FilterText {
+impl<T: fmt::Display> Serialize for Text<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
     }
 }
 
-impl<'de> Deserialize<'de> for FilterText {
+impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Text<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Filter::parse(&text).map(FilterText).map_err(D::Error::custom)
+        String::deserialize(deserializer)?.parse().map(Text).map_err(D::Error::custom)
     }
 }
 

@@ -1,5 +1,6 @@
 //! `[bayeux]`
 
+use broker_core::Filter;
 use front_bayeux::{
     Activity, BrowserCookie, Config, EventOptions, Extensions, Grammar, Lazy, QueueFull, Timing, Transport,
     TransportOptions, WebSocketConfig,
@@ -7,7 +8,7 @@ use front_bayeux::{
 use serde::{Deserialize, Serialize};
 
 use super::section::{choice, section};
-use crate::config::units::{FilterText, Setting, Size, Span};
+use crate::config::units::{Setting, Size, Span, Text};
 
 section!(
     /// `[bayeux]`
@@ -24,7 +25,7 @@ section!(
         transports: Vec<TransportName>,
         meta_connect_deliver_only: bool,
         broadcast_to_publisher: bool,
-        not_to_publisher: Vec<FilterText>,
+        not_to_publisher: Vec<Text<Filter>>,
         handshake_reconnect: bool,
         deliver_during_handshake: bool,
         retained: bool,
@@ -110,7 +111,7 @@ section!(
 
 section!(
     /// `events`
-    Events: EventOptions { timestamp: bool, replay_in_data: Vec<FilterText> }
+    Events: EventOptions { timestamp: bool, replay_in_data: Vec<Text<Filter>> }
 );
 
 section!(
@@ -185,7 +186,7 @@ impl Setting<(Activity, std::time::Duration)> for Idleness {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct LazyChannels {
-    filter: FilterText,
+    filter: Text<Filter>,
     #[serde(default)]
     timeout: Option<Span>,
 }
