@@ -1,13 +1,16 @@
 //! What the commands can be told.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use super::output::Format;
+use super::tls::Trust;
 
 /// Where the server is, and who asks.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ServerArguments {
-    /// Address of the server
+    /// Address of the server, http:// or https://
     #[arg(long, value_name = "URL", env = "FANWIRE_URL", default_value = "http://127.0.0.1:8080")]
     pub(crate) url: String,
     /// A key or JWT; FANWIRE_TOKEN is the better place, as others can see arguments
@@ -16,6 +19,22 @@ pub(crate) struct ServerArguments {
     /// A user's name and password; FANWIRE_USER is the better place, as others can see arguments
     #[arg(long, value_name = "NAME:PASSWORD")]
     pub(crate) user: Option<String>,
+    /// Trust the certificates in this PEM file for https:// instead of the system's authorities
+    #[arg(long, value_name = "FILE", env = "FANWIRE_CA_FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Take any certificate: whoever is in between can read the credentials and all messages, and change them
+    #[arg(long)]
+    pub(crate) insecure: bool,
+}
+
+impl ServerArguments {
+    pub(crate) fn trust(&self) -> Trust<'_> {
+        match &self.ca_file {
+            _ if self.insecure => Trust::Anyone,
+            Some(file) => Trust::File(file),
+            None => Trust::System,
+        }
+    }
 }
 
 // What is told of a command as a whole stands in `command_line.rs`.

@@ -1,42 +1,26 @@
-//! The server's address, and requests to it.
-
-use std::time::Duration;
+//! The server's address, and what every request to it says.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use serde::Deserialize;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use http::{HeaderMap, HeaderValue, Request, Uri, header};
 
 use super::arguments::ServerArguments;
 use super::failure::Failure;
+use super::tls::Tls;
 
 /// One server, and what is said to it on every request.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
     /// As people read it, without credentials.
     pub(crate) url: String,
-    host: String,
-    port: u16,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// With `https://`.
+    pub(crate) tls: Option<Tls>,
     /// What stands before the path where a proxy mounts the server below `/`.
     prefix: String,
     headers: HeaderMap,
 }
-
-/// How long connecting may take, all addresses of a name together.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-
-/// How long the head of an answer may take.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
-
-/// Longest error answer that is read.
-const MAX_PROBLEM_BYTES: usize = 64 << 10;
 
 impl Endpoint {
     /// Reads address and credentials; what the arguments do not say, the environment may.
@@ -52,15 +36,17 @@ impl Endpoint {
             format!("http://{}", arguments.url)
         };
         let uri: Uri = text.parse().map_err(|_| wrong("not a URL such as http://127.0.0.1:8080"))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(wrong("only http:// is spoken"));
-        }
+        let default_port = match uri.scheme_str() {
+            Some("http") => 80,
+            Some("https") => 443,
+            _ => return Err(wrong("http:// and https:// are spoken")),
+        };
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it names no host"))?;
         if uri.query().is_some() || uri.authority().is_some_and(|authority| authority.as_str().contains('@'))
         {
             return Err(wrong("neither a query nor credentials belong there"));
         }
-        let port = uri.port_u16().unwrap_or(80);
+        let port = uri.port_u16().unwrap_or(default_port);
         let mut headers = HeaderMap::new();
         let authority = uri.authority().map_or(host, |authority| authority.as_str());
         headers.insert(
@@ -70,10 +56,16 @@ impl Endpoint {
         if let Some(value) = authorization(token, user)? {
             headers.insert(header::AUTHORIZATION, value);
         }
+        let host = host.trim_matches(['[', ']']);
+        let tls = match uri.scheme_str() {
+            Some("https") => Some(Tls::new(host, arguments.trust())?),
+            _ => None,
+        };
         Ok(Endpoint {
             url: text.trim_end_matches('/').to_owned(),
-            host: host.trim_matches(['[', ']']).to_owned(),
+            host: host.to_owned(),
             port,
+            tls,
             prefix: uri.path().trim_end_matches('/').to_owned(),
             headers,
         })
@@ -92,35 +84,11 @@ impl Endpoint {
         request
     }
 
-    /// Sends a request on a connection of its own and returns what is not an error.
-    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
-        let connect = TcpStream::connect((self.host.as_str(), self.port));
-        let stream = match timeout(CONNECT_LIMIT, connect).await {
-            Ok(connected) => connected.map_err(|error| self.unreachable(&error))?,
-            Err(_) => return Err(self.unreachable(&"it does not answer")),
-        };
-        let _ = stream.set_nodelay(true);
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.unreachable(&error))?;
-        // It ends with the response's body.
-        tokio::spawn(connection);
-        let response = match timeout(ANSWER_LIMIT, sender.send_request(request)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) if error.is_parse() => return Err(self.foreign("not HTTP")),
-            Ok(Err(error)) => return Err(self.unreachable(&error)),
-            Err(_) => return Err(self.unreachable(&"no answer came")),
-        };
-        if response.status().is_success() {
-            return Ok(response);
-        }
-        Err(refusal(response).await)
-    }
-
     pub(crate) fn foreign(&self, why: impl Into<String>) -> Failure {
         Failure::Foreign { url: self.url.clone(), why: why.into() }
     }
 
-    fn unreachable(&self, why: &dyn std::fmt::Display) -> Failure {
+    pub(crate) fn unreachable(&self, why: &dyn std::fmt::Display) -> Failure {
         Failure::Unreachable { url: self.url.clone(), why: why.to_string() }
     }
 }
@@ -138,44 +106,18 @@ fn authorization(token: Option<String>, user: Option<String>) -> Result<Option<H
     Ok(Some(value))
 }
 
-/// The members of an RFC 9457 answer that are shown.
-#[derive(Deserialize)]
-struct Problem {
-    code: String,
-    detail: String,
-}
-
-async fn refusal(response: Response<Incoming>) -> Failure {
-    let status = response.status();
-    let retry_after = response
-        .headers()
-        .get(header::RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.parse().ok())
-        .map(Duration::from_secs);
-    let body = http_edge::read_body(response.into_body(), MAX_PROBLEM_BYTES).await.unwrap_or_default();
-    let Problem { code, detail } =
-        serde_json::from_slice(&body).unwrap_or_else(|_| foreign_problem(status, &body));
-    Failure::Refused { status, code, detail, retry_after }
-}
-
-/// An error of somebody between here and the server, or of another server.
-fn foreign_problem(status: StatusCode, body: &[u8]) -> Problem {
-    const MAX_CHARS: usize = 200;
-    let text = String::from_utf8_lossy(body);
-    let line: String =
-        text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(MAX_CHARS).collect();
-    Problem {
-        code: status.canonical_reason().unwrap_or("error").to_lowercase().replace(' ', "_"),
-        detail: line,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn endpoint(url: &str) -> Result<Endpoint, String> {
-        let arguments = ServerArguments { url: url.to_owned(), token: Some("t".into()), user: None };
+        let arguments = ServerArguments {
+            url: url.to_owned(),
+            token: Some("t".into()),
+            user: None,
+            ca_file: None,
+            insecure: false,
+        };
         Endpoint::new(&arguments).map_err(|failure| failure.to_string())
     }
 
@@ -187,10 +129,13 @@ mod tests {
             ("localhost", "localhost", 80, "/sse"),
             ("http://[::1]:1/", "::1", 1, "/sse"),
             ("http://proxy.example/fanwire/", "proxy.example", 80, "/fanwire/sse"),
+            ("https://proxy.example", "proxy.example", 443, "/sse"),
+            ("https://[::1]:8443/x", "::1", 8443, "/x/sse"),
         ];
         for (url, host, port, target) in cases {
             let endpoint = endpoint(url).unwrap();
             assert_eq!((endpoint.host.as_str(), endpoint.port), (host, port), "{url}");
+            assert_eq!(endpoint.tls.is_some(), url.starts_with("https:"), "{url}");
             let request = endpoint.request(http::Method::GET, "/sse").body(()).unwrap();
             assert_eq!(request.uri(), target, "{url}");
             assert_eq!(request.headers()["authorization"], "Bearer t");
@@ -200,7 +145,8 @@ mod tests {
     #[test]
     fn what_is_no_address_is_said() {
         for (url, why) in [
-            ("https://a", "only http:// is spoken"),
+            ("ftp://a", "http:// and https:// are spoken"),
+            ("https://a_b!", "no name that a certificate can be for"),
             ("http://", "not a URL"),
             ("http://a b", "not a URL"),
             ("http://u:p@a", "credentials"),

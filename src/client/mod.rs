@@ -1,11 +1,12 @@
 //! `fanwire pub` and `fanwire sub`: a running server from the command line, over its HTTP API and its event streams.
 //!
 //! ```text
-//! arguments ─▶ Endpoint (address, credentials) ─▶ publish:   one POST ─▶ receipt on standard output
-//!                                               └▶ subscribe: GET /sse ─▶ events ─▶ output
+//! arguments ─▶ Endpoint (address, credentials, TLS) ─▶ publish:   one POST ─▶ receipt on standard output
+//!                                                    └▶ subscribe: GET /sse ─▶ events ─▶ output
 //! ```
 
 mod arguments;
+mod connection;
 mod endpoint;
 mod events;
 mod failure;
@@ -13,6 +14,7 @@ mod output;
 mod pace;
 mod publish;
 mod subscribe;
+mod tls;
 
 use std::fmt::Arguments;
 use std::io::Write as _;

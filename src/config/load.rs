@@ -20,7 +20,8 @@ use crate::auth::{Access, AccessError, BuiltIn, Rate};
 /// Prefix of the environment variables.
 const PREFIX: &str = "FANWIRE_";
 /// The variables that are arguments, not keys: the configuration file, and where the client commands connect as whom.
-const ARGUMENT_VARIABLES: [&str; 4] = ["FANWIRE_CONFIG", "FANWIRE_URL", "FANWIRE_TOKEN", "FANWIRE_USER"];
+const ARGUMENT_VARIABLES: [&str; 5] =
+    ["FANWIRE_CONFIG", "FANWIRE_URL", "FANWIRE_TOKEN", "FANWIRE_USER", "FANWIRE_CA_FILE"];
 
 /// A configuration, and what of it concerns the process instead of the server.
 #[derive(Debug)]

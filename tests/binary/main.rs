@@ -11,3 +11,4 @@ mod publish;
 mod shutdown;
 mod startup;
 mod subscribe;
+mod tls;

@@ -75,12 +75,7 @@ async fn each_refusal_has_a_code_of_its_own_and_says_why() {
         (&server, &["a/*/b", "x"], 1, "fanwire: 400 invalid_channel: "),
         (&server, &["a", "x", "--event", "two\nlines"], 1, "fanwire: 400 "),
         (&server, &["a", "x", "--key", "two\nlines"], 2, "fanwire: `--key` holds what no header can"),
-        (
-            &server,
-            &["a", "x", "--url", "https://127.0.0.1"],
-            2,
-            "fanwire: `https://127.0.0.1` is no address: ",
-        ),
+        (&server, &["a", "x", "--url", "ftp://127.0.0.1"], 2, "fanwire: `ftp://127.0.0.1` is no address: "),
         (&guarded, &["closed", "x"], 5, "fanwire: 403 forbidden: "),
         (&guarded, &["open", "x", "--token", "who"], 4, "fanwire: 401 invalid_credentials: "),
     ];
@@ -102,6 +97,9 @@ async fn nobody_there_and_somebody_else_there_are_told_apart() {
     let answering = async {
         let (mut stream, _) = listener.accept().await.expect("it connects");
         let _ = stream.read(&mut [0; 1024]).await;
+        stream.write_all(b"220 mail.example ESMTP\r\n").await.expect("written");
+        // It is asked whether it would rather speak TLS.
+        let (mut stream, _) = listener.accept().await.expect("it connects");
         stream.write_all(b"220 mail.example ESMTP\r\n").await.expect("written");
     };
     let (foreign, ()) = tokio::join!(asking, answering);

@@ -12,7 +12,7 @@ use crate::support::process::{Process, command, run_with_input};
 use crate::support::within;
 
 /// A `fanwire sub` that runs.
-struct Sub {
+pub(crate) struct Sub {
     child: Child,
     out: Lines<BufReader<ChildStdout>>,
     err: Lines<BufReader<ChildStderr>>,
@@ -20,20 +20,24 @@ struct Sub {
 
 impl Sub {
     fn start(address: SocketAddr, arguments: &[&str]) -> Sub {
+        Sub::start_at(&address.to_string(), arguments)
+    }
+
+    pub(crate) fn start_at(url: &str, arguments: &[&str]) -> Sub {
         let mut command = command();
-        command.arg("sub").args(arguments).args(["--url", &address.to_string()]);
+        command.arg("sub").args(arguments).args(["--url", url]);
         let mut child = command.spawn().expect("the binary runs");
         let out = BufReader::new(child.stdout.take().expect("piped")).lines();
         let err = BufReader::new(child.stderr.take().expect("piped")).lines();
         Sub { child, out, err }
     }
 
-    async fn line(&mut self) -> String {
+    pub(crate) async fn line(&mut self) -> String {
         within(self.out.next_line()).await.expect("UTF-8").expect("a line")
     }
 
     /// The next line on standard error that holds `what`.
-    async fn told(&mut self, what: &str) -> String {
+    pub(crate) async fn told(&mut self, what: &str) -> String {
         loop {
             let line = within(self.err.next_line()).await.expect("UTF-8").expect("a line");
             assert!(line.starts_with("fanwire: "), "{line}");
@@ -49,7 +53,7 @@ impl Sub {
 }
 
 /// Publishes until somebody receives it: a `sub` that was just started may not listen yet.
-async fn publish(server: &Process, target: &str, payload: &str) {
+pub(crate) async fn publish(server: &Process, target: &str, payload: &str) {
     within(async {
         while post_json(server.http, target, payload.to_owned()).await.json()["receivers"] == 0 {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;

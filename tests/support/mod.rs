@@ -11,6 +11,7 @@ pub mod http;
 pub mod mqtt;
 pub mod process;
 pub mod sse;
+pub mod tls;
 
 use std::future::Future;
 use std::net::SocketAddr;
