@@ -98,6 +98,12 @@ impl Fronts {
         &self.bayeux
     }
 
+    /// Server-Sent Events, for counters and for requests that were refused elsewhere.
+    #[cfg(feature = "sse")]
+    pub fn sse(&self) -> &front_sse::Front {
+        &self.sse
+    }
+
     /// The HTTP API, whose readiness and metrics an operator reads.
     #[cfg(feature = "http")]
     pub fn api(&self) -> &front_http::Front {

@@ -53,6 +53,7 @@ pub mod logging;
 #[cfg(feature = "http")]
 mod metrics;
 mod page;
+mod refusals;
 #[cfg(feature = "cli")]
 mod reload;
 mod server;

@@ -1,5 +1,6 @@
 //! Accepting connections, and not accepting them.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,8 +25,6 @@ const RESERVED: usize = 64;
 const RECOUNT: Duration = Duration::from_millis(200);
 /// Refusals that may be told at a time; a peer beyond them is closed without a word.
 const MAX_REFUSALS: usize = 32;
-/// How long a refused peer may take to say what it wants.
-const REFUSAL_PATIENCE: Duration = Duration::from_millis(300);
 /// How long a refused peer may take, until it has read why.
 const REFUSAL_LINGER: Duration = Duration::from_secs(1);
 
@@ -101,36 +100,31 @@ impl Gate {
         count.at_most <= self.max_descriptors
     }
 
-    /// Tells a peer why it is closed. The input is drained meanwhile: closing a socket with unread input resets it, and the
-    /// peer would never see the answer.
-    pub(crate) async fn refuse(&self, mut stream: TcpStream, answer: &'static [u8]) {
-        let Ok(_permit) = self.refusals.try_acquire() else { return };
-        let telling = async {
-            let mut start = [0; STREAM_REQUEST.len()];
-            // An answer before the question confuses clients; a peer that asks nothing is told all the same.
-            let _ = timeout(REFUSAL_PATIENCE, stream.peek(&mut start)).await;
-            if start == *STREAM_REQUEST && answer.starts_with(b"HTTP/") {
-                stream.write_all(come_back().as_bytes()).await?;
-            } else {
-                stream.write_all(answer).await?;
-            }
-            stream.shutdown().await?;
-            let mut rest = [0; 1024];
-            while stream.read(&mut rest).await? > 0 {}
-            io::Result::Ok(())
-        };
-        let _ = timeout(REFUSAL_LINGER, telling).await;
+    /// Lets `telling` tell a peer why it is closed, if not too many are told at this time; it is dropped if that takes long.
+    pub(crate) async fn refuse(&self, telling: impl Future<Output = io::Result<()>>) {
+        if let Ok(_permit) = self.refusals.try_acquire() {
+            let _ = timeout(REFUSAL_LINGER, telling).await;
+        }
     }
 }
 
-/// Accepts for ever, handing each connection to `serve`; one too many gets `refusal` instead.
+/// Closes a socket whose peer was told why. The input is drained meanwhile: closing a socket with unread input resets it, and the peer would
+/// never see the answer.
+pub(crate) async fn close(mut stream: TcpStream) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut rest = [0; 1024];
+    while stream.read(&mut rest).await? > 0 {}
+    Ok(())
+}
+
+/// Accepts for ever, handing each connection to `serve`; one too many goes to `refuse` instead.
 ///
 /// # Cancel safety
 /// Dropping the future stops accepting; nothing that was accepted is lost.
 pub(crate) async fn accept(
     listener: TcpListener,
     gate: Arc<Gate>,
-    refusal: &'static [u8],
+    refuse: impl Fn(TcpStream),
     mut serve: impl FnMut(TcpStream, SocketAddr),
 ) {
     loop {
@@ -141,8 +135,7 @@ pub(crate) async fn accept(
             }
             Ok((stream, _)) => {
                 gate.counters.refused.fetch_add(1, Relaxed);
-                let gate = Arc::clone(&gate);
-                tokio::spawn(async move { gate.refuse(stream, refusal).await });
+                refuse(stream);
             }
             // The peer went before it was accepted; the next one is no worse for it.
             Err(error) if is_about_the_peer(&error) => {}
@@ -157,19 +150,6 @@ pub(crate) async fn accept(
             }
         }
     }
-}
-
-/// How a request for an event stream begins.
-const STREAM_REQUEST: &[u8; 8] = b"GET /sse";
-
-/// What a request for an event stream is told instead: a browser takes an error status as final, and this as a reason to come
-/// back after a while.
-fn come_back() -> String {
-    let millis = fastrand::u32(500..10_000);
-    format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-store, no-transform\r\n\
-         x-accel-buffering: no\r\nconnection: close\r\n\r\n: no room now\nretry: {millis}\n\n"
-    )
 }
 
 fn is_about_the_peer(error: &io::Error) -> bool {

@@ -7,25 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::Broker;
-use http::StatusCode;
-use http_edge::{Problem, Response, X_REQUEST_ID, request_id};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::listener::{self, Gate};
+use crate::refusals::{Refusals, Why};
 use crate::{AddressLimits, Config, Fronts};
-
-/// What one connection too many is told over HTTP. Hyper never sees it, so that it costs next to nothing.
-const HTTP_FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
-    retry-after: 5\r\nconnection: close\r\ncontent-length: 131\r\n\r\n\
-    {\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\"code\":\"too_many_connections\",\"detail\":\"no room for more clients\"}";
-
-/// What a connection too many of one address is told over HTTP.
-const HTTP_FULL_ADDRESS: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/problem+json\r\n\
-    retry-after: 5\r\nconnection: close\r\ncontent-length: 143\r\n\r\n\
-    {\"type\":\"about:blank\",\"title\":\"Too Many Requests\",\"status\":429,\"code\":\"too_many_connections\",\"detail\":\"too many connections from this address\"}";
 
 /// How long what the lanes hold may take to reach the outboxes when the server stops.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -39,6 +28,7 @@ const LAST_ANSWERS: Duration = Duration::from_millis(500);
 pub struct Server {
     broker: Broker,
     fronts: Fronts,
+    refusals: Refusals,
     http: Option<Listening>,
     mqtt: Option<Listening>,
     gate: Arc<Gate>,
@@ -94,6 +84,7 @@ impl Server {
         }
         let broker = Broker::new(std::mem::take(&mut config.broker));
         let fronts = Fronts::new(&broker, &config);
+        let refusals = Refusals::new(fronts.clone(), &config);
         #[cfg(feature = "http")]
         {
             fronts.api().add_metrics(gate.clone());
@@ -101,7 +92,7 @@ impl Server {
         }
         let shutdown_window = config.shutdown_window.min(Config::MAX_SHUTDOWN_WINDOW);
         let connection = config.connection;
-        Ok(Server { broker, fronts, http, mqtt, gate, addresses, connection, shutdown_window })
+        Ok(Server { broker, fronts, refusals, http, mqtt, gate, addresses, connection, shutdown_window })
     }
 
     /// The broker, to publish and subscribe in process.
@@ -133,11 +124,12 @@ impl Server {
     /// to its readers; clients are told in their protocols and leave within [`Config::shutdown_window`]. Resolves at most
     /// 5 s after the window.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Server { broker, fronts, http, mqtt, gate, addresses, connection, shutdown_window } = self;
+        let Server { broker, fronts, refusals, http, mqtt, gate, addresses, connection, shutdown_window } =
+            self;
         let (closing, closed) = watch::channel(false);
         let http = http.map(|http| {
             let (gate, addresses) = (Arc::clone(&gate), addresses.clone());
-            tokio::spawn(serve_http(http.listener, fronts.clone(), connection, gate, addresses, closed))
+            tokio::spawn(serve_http(http.listener, refusals, connection, gate, addresses, closed))
         });
         let mqtt = mqtt.map(|mqtt| tokio::spawn(serve_mqtt(mqtt.listener, fronts.clone(), gate, addresses)));
         // A caller that drops this future wants neither listener to live on.
@@ -179,33 +171,36 @@ fn open(what: &'static str, address: Option<SocketAddr>) -> Result<Option<Listen
 
 async fn serve_http(
     listener: TcpListener,
-    fronts: Fronts,
+    refusals: Refusals,
     mut connection: http_edge::ServeConfig,
     gate: Arc<Gate>,
     addresses: AddressLimits,
     closed: watch::Receiver<bool>,
 ) {
     // One count per request instead of one for each front.
-    let fronts = Arc::new(fronts);
+    let served = Arc::new(refusals);
     // A poll or stream that is held for a client must hear at once when that is gone; the API answers at once.
     connection.answers_half_closed = |uri| uri.path().starts_with("/v1/");
-    listener::accept(listener, Arc::clone(&gate), HTTP_FULL, |stream, peer| {
-        let Ok(place) = addresses.enter(peer.ip()) else {
-            let gate = Arc::clone(&gate);
-            tokio::spawn(async move { gate.refuse(stream, HTTP_FULL_ADDRESS).await });
-            return;
-        };
+    let refuse = |stream, why| {
+        let (gate, refusals) = (Arc::clone(&gate), Arc::clone(&served));
+        tokio::spawn(async move { gate.refuse(refusals.tell(stream, why)).await });
+    };
+    let too_many = |stream| refuse(stream, Why::Full);
+    listener::accept(listener, Arc::clone(&gate), too_many, |stream, peer| {
+        let Ok(place) = addresses.enter(peer.ip()) else { return refuse(stream, Why::AddressFull) };
         let mut connection = connection.clone();
         if let Some(place) = place {
             connection.hold = link::Hold::new(place);
         }
-        let (fronts, addresses) = (Arc::clone(&fronts), addresses.clone());
+        let (served, addresses) = (Arc::clone(&served), addresses.clone());
         let handle = move |request: http::Request<_>| {
-            let (fronts, admitted) = (Arc::clone(&fronts), addresses.admit(peer.ip()));
+            let admitted = Refusals::admit(&addresses, peer.ip(), &request);
+            let served = Arc::clone(&served);
             async move {
                 match admitted {
-                    Ok(()) => fronts.handle(request).await,
-                    Err(wait) => too_many_requests(request.headers(), wait),
+                    Ok(()) => served.fronts().handle(request).await,
+                    // Boxed, so that connections do not have room for what is rare.
+                    Err(why) => Box::pin(served.refuse(why, request.into_parts().0)).await,
                 }
             }
         };
@@ -214,18 +209,13 @@ async fn serve_http(
     .await;
 }
 
-/// Answered before any front sees the request, so that one too many costs little.
-fn too_many_requests(request: &http::HeaderMap, wait: Duration) -> Response {
-    let detail = "too many requests from this address";
-    let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail);
-    let mut response = problem.retry_after(wait).response();
-    response.headers_mut().insert(X_REQUEST_ID, request_id(request));
-    response
-}
-
 async fn serve_mqtt(listener: TcpListener, fronts: Fronts, gate: Arc<Gate>, addresses: AddressLimits) {
     // Before its CONNECT a client has no version that it could be answered in.
-    listener::accept(listener, gate, b"", |stream, peer| {
+    let refuse = |stream: TcpStream| {
+        let gate = Arc::clone(&gate);
+        tokio::spawn(async move { gate.refuse(listener::close(stream)).await });
+    };
+    listener::accept(listener, Arc::clone(&gate), refuse, |stream, peer| {
         #[cfg(feature = "mqtt")]
         {
             let mqtt = fronts.mqtt().clone();
@@ -242,18 +232,4 @@ async fn serve_mqtt(listener: TcpListener, fronts: Fronts, gate: Arc<Gate>, addr
         drop((&fronts, &addresses, stream, peer));
     })
     .await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusal_over_http_announces_its_length() {
-        for refusal in [HTTP_FULL, HTTP_FULL_ADDRESS] {
-            let text = std::str::from_utf8(refusal).unwrap();
-            let (head, body) = text.split_once("\r\n\r\n").unwrap();
-            assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
-        }
-    }
 }

@@ -118,10 +118,8 @@ impl Shared {
         self.authenticator.still_holds(principal)
     }
 
-    /// Cookies go along only where they are read and the origins are listed.
     fn cookies(&self) -> Cookies {
-        let listed = self.config.origins.lists_origins();
-        if listed && self.config.token_sources.cookie.is_some() { Cookies::Include } else { Cookies::Omit }
+        self.config.origins.cookies(&self.config.token_sources)
     }
 
     async fn answer<B>(self: &Arc<Self>, parts: &Parts, body: B) -> Result<Response, Error>

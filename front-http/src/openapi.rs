@@ -77,6 +77,18 @@ mod tests {
         }
     }
 
+    /// The listener's limits know no paths.
+    #[test]
+    fn every_operation_may_be_refused_for_now() {
+        for (path, methods) in document()["paths"].as_object().unwrap() {
+            for (method, operation) in methods.as_object().unwrap() {
+                for status in ["429", "503"] {
+                    assert!(operation["responses"].get(status).is_some(), "{status} of {method} {path}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn references_lead_somewhere() {
         fn follow(value: &serde_json::Value, document: &serde_json::Value) {

@@ -112,6 +112,21 @@ impl Front {
         self.0.streams.shut_down(window).await;
     }
 
+    /// Answers a request that a limit of somebody else's refuses, before the front has looked at it: a stream that says `why`,
+    /// when to come back (after `wait` at the earliest), and ends. An error status would be final for a browser.
+    ///
+    /// Pages of allowed origins can read it. `version` and `headers` are the request's.
+    pub async fn send_away(
+        &self,
+        version: Version,
+        headers: &HeaderMap,
+        why: &str,
+        wait: Duration,
+    ) -> Response {
+        Counters::add(&self.0.counters.refused);
+        send_away(self.0.head(headers), transport_of(version), why, retry_after(wait)).await
+    }
+
     /// Counters and gauges.
     pub fn stats(&self) -> Stats {
         self.0.counters.snapshot(self.0.streams.len())
@@ -125,10 +140,8 @@ impl std::fmt::Debug for Front {
 }
 
 impl Shared {
-    /// Cookies go along only where they are read and the origins are listed.
     fn cookies(&self) -> Cookies {
-        let listed = self.config.origins.lists_origins();
-        if listed && self.config.token_sources.cookie.is_some() { Cookies::Include } else { Cookies::Omit }
+        self.config.origins.cookies(&self.config.token_sources)
     }
 
     async fn open(self: &Arc<Self>, parts: &Parts) -> Result<Response, Refusal> {
@@ -155,13 +168,14 @@ impl Shared {
         if let Err(wait) = principal.admit(1) {
             // As where there is no room: a browser comes back after this, and after no error status.
             Counters::add(&self.counters.refused);
-            let transport = if parts.version < Version::HTTP_2 { HTTP_1 } else { "http/2" };
-            return Ok(send_away(head, transport, "too many requests", retry_after(wait)).await);
+            return Ok(
+                send_away(head, transport_of(parts.version), "too many requests", retry_after(wait)).await
+            );
         }
         let takeover = parts.extensions.get::<Takeover>();
         let origin = Origin {
             principal,
-            transport: if parts.version < Version::HTTP_2 { HTTP_1 } else { "http/2" },
+            transport: transport_of(parts.version),
             remote: credentials.remote.map(|remote| remote.ip()),
             user_agent: user_agent(&parts.headers),
         };
@@ -293,6 +307,11 @@ impl Shared {
         }
         Ok(None)
     }
+}
+
+/// What carries the stream.
+fn transport_of(version: Version) -> &'static str {
+    if version < Version::HTTP_2 { HTTP_1 } else { "http/2" }
 }
 
 /// The client's name for itself, shortened; nothing if it is not text.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use crate::{Body, Response};
+use crate::{Body, Response, TokenSources};
 
 /// The origins that are answered. A request without `Origin` does not come from a page and is always allowed.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -89,6 +89,12 @@ impl OriginPolicy {
             OriginPolicy::List(_) => true,
             OriginPolicy::Live(live) => live.0.read().lists_origins(),
         }
+    }
+
+    /// Whether pages may send cookies to a front that reads tokens from `sources`: only where one is read from a cookie,
+    /// and other origins are listed one by one.
+    pub fn cookies(&self, sources: &TokenSources) -> Cookies {
+        if sources.cookie.is_some() && self.lists_origins() { Cookies::Include } else { Cookies::Omit }
     }
 
     /// The policy as it is now.

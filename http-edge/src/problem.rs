@@ -68,6 +68,24 @@ impl Problem {
         Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail).retry_after(retry_after)
     }
 
+    /// 429: one address sent more requests than it may; the next may come once `retry_after` has passed.
+    pub fn too_many_requests(retry_after: Duration) -> Self {
+        let detail = "too many requests from this address";
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail).retry_after(retry_after)
+    }
+
+    /// 503: the server has as many connections as it may have, whosever they are.
+    pub fn no_room(retry_after: Duration) -> Self {
+        let detail = "no room for more clients";
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", detail).retry_after(retry_after)
+    }
+
+    /// 429: the client's address has as many connections as it may have.
+    pub fn too_many_connections(retry_after: Duration) -> Self {
+        let detail = "too many connections from this address";
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_connections", detail).retry_after(retry_after)
+    }
+
     /// 401: the credentials were right once; the same request with new ones will do.
     pub fn credentials_expired() -> Self {
         let detail = "the credentials have expired, come again with new ones";

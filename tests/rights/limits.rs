@@ -1,12 +1,13 @@
 //! Too much, and what is said about it.
 
 use fanwire::auth::{Access, Key, Rate};
+use fanwire::edge::OriginPolicy;
 use serde_json::json;
 use tokio::net::TcpStream;
 
 use crate::attempts::{connack, everything, key, server};
 use crate::support::bayeux::Socket;
-use crate::support::http::{get, request};
+use crate::support::http::{Answer, get, request};
 use crate::support::mqtt::Bare;
 use crate::support::sse::EventStream;
 use crate::support::{TestServer, within};
@@ -160,6 +161,102 @@ async fn an_address_has_so_many_connections_wherever_they_go() {
     })
     .await;
     drop(stream);
+}
+
+const PAGE: &str = "https://app.example";
+
+/// A server that pages of `PAGE` may use.
+async fn for_pages(change: impl FnOnce(&mut fanwire::Config)) -> TestServer {
+    TestServer::with(|config| {
+        let origins = OriginPolicy::List(vec![PAGE.to_owned()]);
+        config.api.origins = origins.clone();
+        config.sse.origins = origins.clone();
+        config.bayeux.origins = origins;
+        change(config);
+    })
+    .await
+}
+
+/// What a page of `origin` is told; its browser shows it the answer only if that names the origin.
+async fn asked_from(server: &TestServer, method: &str, target: &str, origin: &str) -> Answer {
+    let headers = [("origin", origin), ("access-control-request-method", "POST")];
+    let answer = request(server.http, method, target, &headers, "").await;
+    assert_eq!(answer.header("vary"), Some("Origin"), "{answer:?}");
+    let readable = (origin == PAGE).then_some(PAGE);
+    assert_eq!(answer.header("access-control-allow-origin"), readable, "{answer:?}");
+    answer
+}
+
+#[tokio::test]
+async fn a_page_can_read_that_its_address_asks_too_often() {
+    let server = for_pages(|config| config.address_rate = Some(rate(1, 1))).await;
+    while get(server.http, "/healthz").await.status != 429 {}
+    for origin in [PAGE, "https://evil.example"] {
+        for target in ["/v1/publish/a", "/metrics", "/cometd", "/sse/a"] {
+            let method = if target.starts_with("/sse") { "HEAD" } else { "POST" };
+            let answer = asked_from(&server, method, target, origin).await;
+            // A second is soon over on a busy machine.
+            if answer.status == 429 {
+                let exposed = answer.header("access-control-expose-headers");
+                assert_eq!(exposed.is_some_and(|names| names.contains("Retry-After")), origin == PAGE);
+                assert!(answer.header("retry-after").is_some(), "{answer:?}");
+            }
+            // Preflights are answered however many there are.
+            for _ in 0..5 {
+                let answer = asked_from(&server, "OPTIONS", target, origin).await;
+                assert_eq!(answer.status, 204, "{target} {answer:?}");
+                let methods = answer.header("access-control-allow-methods");
+                assert_eq!(methods.is_some(), origin == PAGE, "{answer:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_of_an_address_that_asks_too_often_is_told_to_come_back() {
+    let server = for_pages(|config| config.address_rate = Some(rate(1, 1))).await;
+    let mut told = 0;
+    for _ in 0..20 {
+        let mut stream = EventStream::open_with(server.http, "/sse/a", &format!("origin: {PAGE}\r\n")).await;
+        assert_eq!(stream.status, 200, "an error status would be final for a browser");
+        assert!(stream.head.contains(&format!("access-control-allow-origin: {PAGE}")), "{:?}", stream.head);
+        if stream.head.iter().all(|line| !line.to_lowercase().starts_with("x-connection-id")) {
+            assert_eq!(stream.next().await, None);
+            assert!(stream.retry.is_some(), "{:?}", stream.head);
+            told += 1;
+        }
+    }
+    assert!(told > 0);
+    let metrics = loop {
+        let metrics = get(server.http, "/metrics").await;
+        if metrics.status == 200 {
+            break metrics;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    };
+    let refused = metrics.text().lines().find_map(|line| line.strip_prefix("fanwire_sse_refused_total "));
+    assert_eq!(refused, Some(&*told.to_string()), "counted");
+}
+
+#[tokio::test]
+async fn a_page_can_read_that_its_address_has_too_many_connections() {
+    let server = for_pages(|config| config.max_connections_per_address = Some(1)).await;
+    let _kept = EventStream::open(server.http, "/sse/a").await;
+    let answer = asked_from(&server, "POST", "/v1/publish/a", PAGE).await;
+    assert_eq!((answer.status, &*answer.code()), (429, "too_many_connections"));
+    assert_eq!(answer.header("retry-after"), Some("5"));
+    assert!(answer.header("x-request-id").is_some());
+    let answer = asked_from(&server, "POST", "/v1/publish/a", "https://evil.example").await;
+    assert_eq!(answer.status, 429);
+    assert_eq!(asked_from(&server, "OPTIONS", "/v1/publish/a", PAGE).await.status, 204);
+    let mut stream = EventStream::open_with(server.http, "/sse/a", &format!("origin: {PAGE}\r\n")).await;
+    assert!(stream.head.contains(&format!("access-control-allow-origin: {PAGE}")), "{:?}", stream.head);
+    assert_eq!((stream.status, stream.next().await), (200, None));
+    assert!(stream.retry.is_some(), "told to come back");
+    // A peer that says nothing is told too, and no page.
+    let answer = crate::support::http::raw(server.http, b"").await;
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 429 ") && !answer.contains("access-control"), "{answer}");
 }
 
 #[tokio::test]
