@@ -44,8 +44,11 @@ pub(crate) struct Pub {
     #[arg(value_name = "CHANNEL")]
     pub(crate) channel: String,
     /// Payload; "-" reads it from standard input. Write `--` before data that starts with a hyphen
-    #[arg(value_name = "DATA", allow_negative_numbers = true)]
-    pub(crate) data: String,
+    #[arg(value_name = "DATA", allow_negative_numbers = true, required_unless_present = "lines")]
+    pub(crate) data: Option<String>,
+    /// Publish each line of standard input as a message of its own, as it comes
+    #[arg(long, conflicts_with_all = ["data", "key"])]
+    pub(crate) lines: bool,
     /// The payload's type, e.g. application/json; without one, valid JSON counts as JSON
     #[arg(long, value_name = "TYPE")]
     pub(crate) content_type: Option<String>,
@@ -61,6 +64,9 @@ pub(crate) struct Pub {
     /// Idempotency key: however often it is tried with this key, it is published once
     #[arg(long, value_name = "KEY")]
     pub(crate) key: Option<String>,
+    /// Try so many times more when the server is away or busy; a key is made if none is given
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) retry: u32,
     #[command(flatten)]
     pub(crate) server: ServerArguments,
 }

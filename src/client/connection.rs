@@ -31,14 +31,30 @@ const PROBE_LIMIT: Duration = Duration::from_secs(2);
 /// Longest error answer that is read.
 const MAX_PROBLEM_BYTES: usize = 64 << 10;
 
+/// A connection that takes one request after the other; it ends with the body of the last answer.
+pub(crate) type Connection = http1::SendRequest<Full<Bytes>>;
+
 impl Endpoint {
     /// Sends a request on a connection of its own and returns what is not an error.
     pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
-        let mut sender = match timeout(CONNECT_LIMIT, self.connect()).await {
-            Ok(connected) => connected?,
-            Err(_) => return Err(self.unreachable(&"it does not answer")),
-        };
-        let response = match timeout(ANSWER_LIMIT, sender.send_request(request)).await {
+        let mut connection = self.open().await?;
+        self.exchange(&mut connection, request).await
+    }
+
+    pub(crate) async fn open(&self) -> Result<Connection, Failure> {
+        match timeout(CONNECT_LIMIT, self.connect()).await {
+            Ok(connected) => connected,
+            Err(_) => Err(self.unreachable(&"it does not answer")),
+        }
+    }
+
+    /// Sends a request and returns what is not an error.
+    pub(crate) async fn exchange(
+        &self,
+        connection: &mut Connection,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, Failure> {
+        let response = match timeout(ANSWER_LIMIT, connection.send_request(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(self.no_answer(&error).await),
             Err(_) => return Err(self.unreachable(&"no answer came")),
@@ -49,7 +65,7 @@ impl Endpoint {
         Err(refusal(response).await)
     }
 
-    async fn connect(&self) -> Result<http1::SendRequest<Full<Bytes>>, Failure> {
+    async fn connect(&self) -> Result<Connection, Failure> {
         let stream = self.dial().await?;
         match &self.tls {
             None => self.speak_http(stream).await,
@@ -67,13 +83,12 @@ impl Endpoint {
         Ok(stream)
     }
 
-    async fn speak_http<S>(&self, stream: S) -> Result<http1::SendRequest<Full<Bytes>>, Failure>
+    async fn speak_http<S>(&self, stream: S) -> Result<Connection, Failure>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.unreachable(&error))?;
-        // It ends with the response's body.
         tokio::spawn(connection);
         Ok(sender)
     }

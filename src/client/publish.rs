@@ -1,17 +1,20 @@
-//! `fanwire pub`: one message in one request.
+//! `fanwire pub`: one message in one request, or one for each line of the input.
 
 use std::io::Write as _;
+use std::time::Instant;
 
 use bytes::Bytes;
 use form_urlencoded::Serializer;
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::Full;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
-use super::Pub;
+use super::connection::Connection;
 use super::endpoint::Endpoint;
-use super::failure::Failure;
+use super::failure::{Failure, is_passing};
+use super::pace::Pace;
+use super::{Pub, tell};
 
 /// What of a channel is not itself in a path. The slash is: it joins segments there too.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -20,38 +23,137 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'
 const MAX_RECEIPT_BYTES: usize = 1 << 20;
 
 pub(crate) async fn run(arguments: Pub) -> Result<(), Failure> {
-    let endpoint = Endpoint::new(&arguments.server)?;
-    let payload = payload(&arguments.data).await?;
-    let mut request = endpoint.request(Method::POST, &target(&arguments));
-    if let Some(headers) = request.headers_mut() {
-        for (name, option, value) in [
-            (header::CONTENT_TYPE, "--content-type", &arguments.content_type),
-            (HeaderName::from_static("idempotency-key"), "--key", &arguments.key),
-        ] {
-            let Some(value) = value else { continue };
-            let value = HeaderValue::from_str(value)
-                .map_err(|_| Failure::Arguments(format!("`{option}` holds what no header can")))?;
-            headers.insert(name, value);
+    let mut publisher = Publisher::new(&arguments)?;
+    match arguments.data.as_deref() {
+        None => publish_lines(&mut publisher).await,
+        Some("-") => {
+            let mut payload = Vec::new();
+            tokio::io::stdin().read_to_end(&mut payload).await?;
+            publisher.publish(payload.into()).await
+        }
+        Some(data) => publisher.publish(Bytes::copy_from_slice(data.as_bytes())).await,
+    }
+}
+
+/// A message for each line, until they end or one shows that none will be taken.
+async fn publish_lines(publisher: &mut Publisher) -> Result<(), Failure> {
+    let mut input = BufReader::new(tokio::io::stdin());
+    let mut outcome = Ok(());
+    for number in 1_u64.. {
+        let mut line = Vec::new();
+        if input.read_until(b'\n', &mut line).await? == 0 {
+            break;
+        }
+        let line =
+            line.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line)).unwrap_or(&line);
+        match publisher.publish(Bytes::copy_from_slice(line)).await {
+            Ok(()) => {}
+            // This one's own fault; the others may be shorter.
+            Err(failure @ Failure::Refused { status: StatusCode::PAYLOAD_TOO_LARGE, .. }) => {
+                tell(format_args!("line {number} is left out: {failure}"));
+                outcome = Err(Failure::LeftOut);
+            }
+            Err(failure) => {
+                if !matches!(failure, Failure::Local(_)) {
+                    tell(format_args!("stopped at line {number}"));
+                }
+                return Err(failure);
+            }
         }
     }
-    let request = request.body(Full::new(payload)).map_err(|error| Failure::Arguments(error.to_string()))?;
-    let response = endpoint.send(request).await?;
-    let receipt = http_edge::read_body(response.into_body(), MAX_RECEIPT_BYTES)
-        .await
-        .map_err(|error| endpoint.foreign(error.to_string()))?;
+    outcome
+}
+
+/// Publishes to one channel, on one connection as long as it lasts.
+struct Publisher {
+    endpoint: Endpoint,
+    connection: Option<Connection>,
+    target: String,
+    content_type: Option<HeaderValue>,
+    key: Option<HeaderValue>,
+    retries: u32,
+}
+
+impl Publisher {
+    fn new(arguments: &Pub) -> Result<Self, Failure> {
+        let value = |option: &str, value: &Option<String>| match value {
+            None => Ok(None),
+            Some(value) => HeaderValue::from_str(value)
+                .map(Some)
+                .map_err(|_| Failure::Arguments(format!("`{option}` holds what no header can"))),
+        };
+        Ok(Publisher {
+            endpoint: Endpoint::new(&arguments.server)?,
+            connection: None,
+            target: target(arguments),
+            content_type: value("--content-type", &arguments.content_type)?,
+            key: value("--key", &arguments.key)?,
+            retries: arguments.retry,
+        })
+    }
+
+    /// Publishes one message and prints its receipt.
+    async fn publish(&mut self, payload: Bytes) -> Result<(), Failure> {
+        let mut key = self.key.clone();
+        if key.is_none() && self.retries > 0 {
+            // An answer may get lost after the message was taken. With a key it is still published once.
+            key = HeaderValue::from_str(&format!("{:032x}", fastrand::u128(..))).ok();
+        }
+        let mut pace = Pace::default();
+        for left in (0..=self.retries).rev() {
+            let failure = match self.attempt(payload.clone(), key.clone()).await {
+                Ok(receipt) => return print(&receipt),
+                Err(failure) => failure,
+            };
+            match &failure {
+                Failure::Unreachable { .. } if left > 0 => {}
+                Failure::Refused { status, retry_after, .. } if left > 0 && is_passing(*status) => {
+                    if let Some(retry) = retry_after {
+                        pace.server_asks(*retry);
+                    }
+                }
+                _ => return Err(failure),
+            }
+            let wait = pace.wait(None, Instant::now(), fastrand::f64());
+            tell(format_args!("{failure}; trying again in {:.1} s", wait.as_secs_f64()));
+            tokio::time::sleep(wait).await;
+        }
+        Ok(())
+    }
+
+    async fn attempt(&mut self, payload: Bytes, key: Option<HeaderValue>) -> Result<Bytes, Failure> {
+        let mut request = self.endpoint.request(Method::POST, &self.target);
+        if let Some(headers) = request.headers_mut() {
+            let names = [header::CONTENT_TYPE, HeaderName::from_static("idempotency-key")];
+            let values = [self.content_type.clone(), key];
+            headers.extend(names.into_iter().zip(values).filter_map(|(name, value)| Some((name, value?))));
+        }
+        let request =
+            request.body(Full::new(payload)).map_err(|error| Failure::Arguments(error.to_string()))?;
+        let mut kept = self.connection.take();
+        if let Some(connection) = &mut kept
+            && connection.ready().await.is_err()
+        {
+            kept = None;
+        }
+        let mut connection = match kept {
+            Some(connection) => connection,
+            None => self.endpoint.open().await?,
+        };
+        let response = self.endpoint.exchange(&mut connection, request).await?;
+        let receipt = http_edge::read_body(response.into_body(), MAX_RECEIPT_BYTES)
+            .await
+            .map_err(|error| self.endpoint.foreign(error.to_string()))?;
+        self.connection = Some(connection);
+        Ok(receipt)
+    }
+}
+
+fn print(receipt: &[u8]) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     out.write_all(receipt.trim_ascii_end())?;
     out.write_all(b"\n")?;
     Ok(out.flush()?)
-}
-
-async fn payload(data: &str) -> Result<Bytes, Failure> {
-    if data != "-" {
-        return Ok(Bytes::copy_from_slice(data.as_bytes()));
-    }
-    let mut payload = Vec::new();
-    tokio::io::stdin().read_to_end(&mut payload).await?;
-    Ok(payload.into())
 }
 
 fn target(arguments: &Pub) -> String {

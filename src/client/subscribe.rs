@@ -54,7 +54,7 @@ pub(crate) async fn run(arguments: Sub) -> Result<(), Failure> {
 fn is_final(failure: &Failure) -> bool {
     match failure {
         Failure::Refused { status, .. } => !is_passing(*status),
-        Failure::Arguments(_) | Failure::Local(_) => true,
+        Failure::Arguments(_) | Failure::Local(_) | Failure::LeftOut => true,
         // Something between here and the server may speak for it while it is away.
         Failure::Unreachable { .. } | Failure::Foreign { .. } => false,
     }

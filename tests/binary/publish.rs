@@ -110,3 +110,91 @@ async fn nobody_there_and_somebody_else_there_are_told_apart() {
     assert_eq!(nobody.code, Some(3));
     assert!(nobody.err.starts_with(&format!("fanwire: cannot reach http://{address}: ")), "{}", nobody.err);
 }
+
+#[tokio::test]
+async fn each_line_is_a_message_and_one_that_is_too_long_harms_only_itself() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "[broker]\nmax_message_bytes = 10").expect("written");
+    let server = Process::start(&["--config", file.path().to_str().expect("UTF-8")]).await;
+    let input = b"1\n\r\n{\"n\":2}\r\nlonger than ten bytes\n\xff";
+    let done = publish(&server, &["a", "--lines"], input).await;
+    assert_eq!(done.code, Some(1), "{}", done.err);
+    let told: Vec<_> = done.err.lines().collect();
+    assert!(told[0].starts_with("fanwire: line 4 is left out: 413 "), "{told:?}");
+    assert_eq!(told[1..], ["fanwire: not all lines were published"]);
+    assert_eq!(done.out.lines().filter(|line| line.starts_with(r#"{"channel":"a","id":""#)).count(), 4);
+    let history = get(server.http, "/v1/history/a").await.json();
+    let messages = history["messages"].as_array().expect("a list");
+    let payloads: Vec<_> = messages
+        .iter()
+        .map(|message| [&message["data"], &message["text"], &message["base64"]].map(ToString::to_string))
+        .collect();
+    let payloads: Vec<_> =
+        payloads.iter().map(|forms| forms.iter().find(|form| *form != "null").expect("one")).collect();
+    assert_eq!(payloads, ["1", r#""""#, r#"{"n":2}"#, r#""/w==""#]);
+}
+
+#[tokio::test]
+async fn lines_that_cannot_be_published_end_it_with_their_number() {
+    let server = Process::start(&[]).await;
+    let done = publish(&server, &["a/*/b", "--lines"], b"x\ny\n").await;
+    assert_eq!((done.code, done.out.as_str()), (Some(1), ""));
+    let told: Vec<_> = done.err.lines().collect();
+    assert_eq!(told[0], "fanwire: stopped at line 1");
+    assert!(told.len() == 2 && told[1].starts_with("fanwire: 400 invalid_channel: "), "{told:?}");
+    for wrong in [&["a", "x", "--lines"][..], &["a", "--lines", "--key", "k"], &["a"]] {
+        assert_eq!(publish(&server, wrong, b"").await.code, Some(2), "{wrong:?}");
+    }
+}
+
+/// Reads a request, passes over its body, and answers or hangs up.
+async fn answer(listener: &TcpListener, answer: &str) -> String {
+    let (mut stream, _) = listener.accept().await.expect("it connects");
+    let mut request = vec![0; 1024];
+    let read = stream.read(&mut request).await.expect("a request");
+    request.truncate(read);
+    stream.write_all(answer.as_bytes()).await.expect("written");
+    String::from_utf8(request).expect("UTF-8")
+}
+
+#[tokio::test]
+async fn a_message_is_tried_again_with_one_key_until_it_is_taken_or_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = listener.local_addr().expect("an address").to_string();
+    let busy = "HTTP/1.1 429 Busy\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";
+    let taken = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+    let arguments = ["pub", "a", "x", "--retry", "2", "--url", &url];
+    let asking = run_with_input(&arguments, &[], b"");
+    let answering = async {
+        let mut asked = vec![answer(&listener, busy).await];
+        asked.push(answer(&listener, "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n").await);
+        asked.push(answer(&listener, taken).await);
+        asked
+    };
+    let (done, asked) = tokio::join!(asking, answering);
+    assert_eq!((done.code, done.out.as_str()), (Some(0), "{}\n"), "{}", done.err);
+    assert!(done.err.contains("429 too_many_requests: ; trying again in 1.0 s"), "{}", done.err);
+    let key = |request: &String| {
+        let line = request.lines().find_map(|line| line.strip_prefix("idempotency-key: "));
+        line.expect("a key").to_owned()
+    };
+    assert!(
+        key(&asked[0]).len() == 32 && asked.iter().all(|request| key(request) == key(&asked[0])),
+        "{asked:?}"
+    );
+
+    for (last, code, tries) in [(busy, 6, 2), ("HTTP/1.1 400 No\r\nContent-Length: 0\r\n\r\n", 1, 1)] {
+        let arguments = ["pub", "a", "x", "--retry", "1", "--key", "mine", "--url", &url];
+        let asking = run_with_input(&arguments, &[], b"");
+        let answering = async {
+            for _ in 0..tries {
+                assert_eq!(key(&answer(&listener, last).await), "mine");
+            }
+        };
+        let (done, ()) = tokio::join!(asking, answering);
+        assert_eq!(done.code, Some(code), "{}", done.err);
+    }
+    drop(listener);
+    let done = run_with_input(&arguments, &[], b"").await;
+    assert_eq!((done.code, done.err.lines().count()), (Some(3), 3), "{}", done.err);
+}
