@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use broker_core::{Authenticator, Broker, Publish, PublishError};
+use broker_core::{Action, Authenticator, Broker, Publish, PublishError};
 use dashmap::DashMap;
 use http_edge::{BoxError, Response};
 use link::Socket;
@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use crate::auth::Mechanism;
 use crate::codec::{Framing, Reason};
 use crate::config::Config;
-use crate::protocol::{Detached, Encodings, End, Remains, Shared, Target};
+use crate::protocol::{Detached, Encodings, End, Remains, Shared, Target, Will};
 use crate::transport::{self, Aftermath, Arrival, Due, Groups, Hosted, Sessions, Timers, What};
 
 /// MQTT on a broker. Clones are handles to the same front.
@@ -383,10 +383,17 @@ impl Inner {
         }
     }
 
-    fn publish_wills(&self, wills: impl IntoIterator<Item = Publish>) {
-        for will in wills {
-            if let Err(PublishError::Busy { .. }) = self.broker.publish(will.clone()) {
-                self.publish_later(will);
+    /// Publishes those that their clients may publish now: CONNECT was long ago, and a client whose rights were taken is to leave no last word
+    /// where it may not say any.
+    fn publish_wills(&self, wills: impl IntoIterator<Item = Will>) {
+        for Will { publish, principal } in wills {
+            let now = self.authenticator.renewed(&principal);
+            if !now.is_some_and(|principal| principal.allows(Action::Publish, publish.channel())) {
+                self.shared.refused.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            if let Err(PublishError::Busy { .. }) = self.broker.publish(publish.clone()) {
+                self.publish_later(publish);
             }
         }
     }

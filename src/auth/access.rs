@@ -102,9 +102,13 @@ impl Answers {
                 return Err(wrong("users", index, "name", "empty, or the name of another user"));
             }
             check_hash(&user.password_hash).map_err(|why| wrong("users", index, "password_hash", why))?;
-            let version = fingerprint(&(&user.password_hash, &user.rights));
-            let principal =
-                answers.principal(SourceKind::Password, &user.name, version, &user.rights, user.rate, before);
+            let source = Source {
+                kind: SourceKind::Password,
+                name: Arc::clone(&user.name),
+                trust: fingerprint(&user.password_hash),
+                version: fingerprint(&(&user.password_hash, &user.rights)),
+            };
+            let principal = answers.principal(source, &user.rights, user.rate, before);
             answers.users.insert(user.name, Account { password_hash: user.password_hash, principal });
         }
         if !answers.users.is_empty() {
@@ -123,25 +127,27 @@ impl Answers {
     }
 
     fn key(&mut self, key: &Key, before: Option<&Self>) -> Arc<KnownKey> {
-        let version = fingerprint(&(key.hash, &key.rights, &key.origins));
-        let principal = self.principal(SourceKind::Key, &key.id, version, &key.rights, key.rate, before);
+        let source = Source {
+            kind: SourceKind::Key,
+            name: Arc::clone(&key.id),
+            trust: fingerprint(&key.hash),
+            version: fingerprint(&(key.hash, &key.rights, &key.origins)),
+        };
+        let principal = self.principal(source, &key.rights, key.rate, before);
         Arc::new(KnownKey { hash: key.hash, principal, origins: key.origins.clone() })
     }
 
     fn principal(
         &mut self,
-        kind: SourceKind,
-        name: &Arc<str>,
-        version: u64,
+        source: Source,
         rights: &RightsTemplate,
         rate: Option<Rate>,
         before: Option<&Self>,
     ) -> Principal {
-        let source = Source { kind, name: Arc::clone(name), version };
-        let rights = Arc::new(rights.for_user(Some(name)));
-        let principal = Principal::new(Some(name), rights).from_source(source);
+        let at = (source.kind, Arc::clone(&source.name));
+        let rights = Arc::new(rights.for_user(Some(&source.name)));
+        let principal = Principal::new(Some(&at.1), rights).from_source(source);
         let Some(rate) = rate else { return principal };
-        let at = (kind, Arc::clone(name));
         let own = before.and_then(|before| before.rates.get(&at).cloned());
         let own = own.unwrap_or_else(|| Arc::new(OwnRate::new(rate)));
         own.set(rate);
@@ -229,18 +235,36 @@ impl Answers {
     /// Whether the same credentials would make the same principal now.
     pub(super) fn still_holds(&self, principal: &Principal) -> bool {
         let source = principal.source();
-        let same = |known: Option<&Principal>| known.is_some_and(|known| known.source() == source);
         match source.kind {
-            SourceKind::Anonymous => same(self.anonymous.as_ref()),
-            SourceKind::Key => same(self.keys_by_id.get(&source.name).map(|key| &key.principal)),
-            SourceKind::Password => same(self.users.get(&source.name).map(|account| &account.principal)),
-            SourceKind::Token => {
-                let iss = (!source.name.is_empty()).then_some(&*source.name);
-                self.issuer(iss).is_some_and(|issuer| issuer.stands_for(source))
-            }
+            SourceKind::Token => self.issuer_of(source).is_some_and(|issuer| issuer.stands_for(source)),
             // Not one of ours.
             SourceKind::Other => true,
+            _ => self.known(source).is_some_and(|known| known.source() == source),
         }
+    }
+
+    /// What the same credentials would make now.
+    pub(super) fn renewed(&self, principal: &Principal) -> Option<Principal> {
+        let source = principal.source();
+        match source.kind {
+            _ if self.open => self.anonymous.clone(),
+            SourceKind::Token => self.issuer_of(source)?.renewed(principal),
+            SourceKind::Other => Some(principal.clone()),
+            _ => self.known(source).filter(|known| known.source().trust == source.trust).cloned(),
+        }
+    }
+
+    fn known(&self, source: &Source) -> Option<&Principal> {
+        match source.kind {
+            SourceKind::Anonymous => self.anonymous.as_ref(),
+            SourceKind::Key => self.keys_by_id.get(&source.name).map(|key| &key.principal),
+            SourceKind::Password => self.users.get(&source.name).map(|account| &account.principal),
+            SourceKind::Token | SourceKind::Other => None,
+        }
+    }
+
+    fn issuer_of(&self, source: &Source) -> Option<&Verifier> {
+        self.issuer((!source.name.is_empty()).then_some(&*source.name))
     }
 }
 

@@ -57,4 +57,8 @@ impl Authenticator for BuiltIn {
     fn still_holds(&self, principal: &Principal) -> bool {
         self.answers().still_holds(principal)
     }
+
+    fn renewed(&self, principal: &Principal) -> Option<Principal> {
+        self.answers().renewed(principal)
+    }
 }

@@ -249,6 +249,23 @@ impl Verifier {
         source.version == self.trust || source.version == self.trust_with_rights
     }
 
+    /// What a token that was accepted before would make now: another principal if its rights were the issuer's, and those have changed.
+    pub(super) fn renewed(&self, principal: &Principal) -> Option<Principal> {
+        let source = principal.source();
+        if source.trust != self.trust {
+            return None;
+        }
+        // The token's own rights are as they were.
+        if source.version == self.trust {
+            return Some(principal.clone());
+        }
+        Some(Principal::new(principal.user(), self.default_rights_of(principal.user())))
+    }
+
+    fn default_rights_of(&self, user: Option<&str>) -> Arc<Rights> {
+        self.default_rights.clone().unwrap_or_else(|| Arc::new(self.issuer.rights.for_user(user)))
+    }
+
     /// Who a token speaks for.
     pub(super) async fn verify(&self, token: &str, unverified: &Unverified) -> Result<Principal, AuthError> {
         let algorithm = unverified.algorithm;
@@ -294,13 +311,7 @@ impl Verifier {
         let user = user.as_deref();
         let (rights, version) = match claims.get("rights").filter(|rights| !rights.is_null()) {
             Some(rights) => (Arc::new(claimed(rights)?.for_user(user)), self.trust),
-            None => {
-                let rights = self.default_rights.clone();
-                (
-                    rights.unwrap_or_else(|| Arc::new(self.issuer.rights.for_user(user))),
-                    self.trust_with_rights,
-                )
-            }
+            None => (self.default_rights_of(user), self.trust_with_rights),
         };
         // Present, or the signature would not have been looked at. Times may have fractions.
         let exp = claims.get("exp").and_then(Value::as_f64).unwrap_or_default();
@@ -309,7 +320,7 @@ impl Verifier {
             return Err(refused("the token has expired"));
         }
         let name = self.issuer.iss.as_deref().unwrap_or_default().into();
-        let source = Source { kind: SourceKind::Token, name, version };
+        let source = Source { kind: SourceKind::Token, name, trust: self.trust, version };
         let mut principal = Principal::new(user, rights).from_source(source).expiring_at(until);
         if let Some(rates) = &self.rates {
             let user = user.unwrap_or_default().into();

@@ -14,3 +14,4 @@ mod passwords;
 mod reload;
 mod sets;
 mod tokens;
+mod wills;

@@ -65,6 +65,14 @@ pub trait Authenticator: Send + Sync + 'static {
         let _ = principal;
         true
     }
+
+    /// What the credentials of `principal` would make now, their expiry aside; `None` if they are worth nothing any more. Asked
+    /// before something is done in the name of a client that cannot be asked for its credentials again: its will.
+    ///
+    /// As provided: the same, or nothing, as [`still_holds`](Authenticator::still_holds) says.
+    fn renewed(&self, principal: &Principal) -> Option<Principal> {
+        self.still_holds(principal).then(|| principal.clone())
+    }
 }
 
 /// Gives everybody all rights: what a broker on loopback without configuration does.

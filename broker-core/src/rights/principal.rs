@@ -28,6 +28,9 @@ pub struct Source {
     pub kind: SourceKind,
     /// Which of that kind: the key's id, the issuer, the user's name. Empty for anonymous.
     pub name: Arc<str>,
+    /// A fingerprint of what the credentials were checked with (secret, hash, issuer's keys): with another one they would have to
+    /// be shown again.
+    pub trust: u64,
     /// A fingerprint of all that the answer was made from (secret, rights, origins): another one is another answer.
     pub version: u64,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker_core::Publish;
+use broker_core::{Principal, Publish};
 
 use super::outbound::Outgoing;
 use super::session::{Session, Shared, State};
@@ -27,6 +27,14 @@ pub(crate) struct PendingWill {
     pub(crate) delay_secs: u32,
 }
 
+/// A will whose time has come.
+#[derive(Clone, Debug)]
+pub(crate) struct Will {
+    pub(crate) publish: Publish,
+    /// In whose name; its rights may be others by now.
+    pub(crate) principal: Principal,
+}
+
 /// What is left to do after a connection.
 #[derive(Debug)]
 pub(crate) enum Detached {
@@ -35,7 +43,7 @@ pub(crate) enum Detached {
     /// The session stays.
     Stays {
         /// To be published now.
-        will: Option<Publish>,
+        will: Option<Will>,
         /// When the delayed will is due.
         will_after: Option<Duration>,
         /// When the session ends; `None` is never.
@@ -47,7 +55,7 @@ pub(crate) enum Detached {
 #[derive(Debug, Default)]
 pub(crate) struct Remains {
     /// To be published now.
-    pub(crate) will: Option<Publish>,
+    pub(crate) will: Option<Will>,
     /// Messages of shared subscriptions the client has not taken responsibility for, with the subscription's
     /// filter: they go to another member.
     pub(crate) orphans: Vec<(Box<str>, Outgoing)>,
@@ -63,9 +71,9 @@ impl Session {
     }
 
     /// The delayed will's time has come, unless the client was back first.
-    pub(crate) fn take_due_will(&self) -> Option<Publish> {
+    pub(crate) fn take_due_will(&self) -> Option<Will> {
         let mut state = self.lock();
-        if state.online.is_some() { None } else { state.will.take().map(|will| will.publish) }
+        if state.online.is_some() { None } else { state.take_will() }
     }
 
     /// The session's time is over, unless the client was back first.
@@ -94,7 +102,7 @@ impl State {
         let (mut will, mut will_after) = (None, None);
         match delay {
             None => {}
-            Some(0) => will = self.will.take().map(|will| will.publish),
+            Some(0) => will = self.take_will(),
             Some(delay) => {
                 let delay = Duration::from_secs(u64::from(delay));
                 will_after = Some(session.map_or(delay, |session| delay.min(session)));
@@ -103,13 +111,19 @@ impl State {
         Detached::Stays { will, will_after, ends_after: session }
     }
 
+    /// The will, in the name of the last connection.
+    fn take_will(&mut self) -> Option<Will> {
+        let publish = self.will.take()?.publish;
+        self.principal.clone().map(|principal| Will { publish, principal })
+    }
+
     /// The session is over: nothing is kept.
     pub(crate) fn handle_ended(&mut self) -> Remains {
         self.ended = true;
         self.online = None;
         self.taken = None;
         let mut remains = Remains {
-            will: self.will.take().map(|will| will.publish),
+            will: self.take_will(),
             orphans: Vec::new(),
             shared: self
                 .subscriptions

@@ -28,7 +28,7 @@ mod wire;
 pub(crate) use connecting::{Caller, Negotiated, negotiate};
 pub(crate) use connection::{Authenticating, Connection, Output, Publishing, Verdict};
 pub(crate) use delivering::Backlog;
-pub(crate) use end::{Detached, End, PendingWill, Remains};
+pub(crate) use end::{Detached, End, PendingWill, Remains, Will};
 pub(crate) use session::{Encodings, Incoming, Session, Shared, State, TimerKey};
 pub(crate) use subscribing::{Subscribing, Target, forced_name, target_of};
 #[cfg(any(test, fuzzing))]

@@ -9,7 +9,9 @@ use dashmap::mapref::entry::Entry;
 
 use super::goodbye::goodbye;
 use crate::codec::Reason;
-use crate::protocol::{Caller, Detached, End, Negotiated, PendingWill, Remains, Session, Target, TimerKey};
+use crate::protocol::{
+    Caller, Detached, End, Negotiated, PendingWill, Remains, Session, Target, TimerKey, Will,
+};
 
 /// A session with its place in the broker.
 pub(crate) struct Hosted {
@@ -60,7 +62,7 @@ pub(crate) struct Entered {
 #[derive(Default)]
 pub(crate) struct Aftermath {
     pub(crate) ended: Vec<(Arc<Hosted>, Remains)>,
-    pub(crate) wills: Vec<broker_core::Publish>,
+    pub(crate) wills: Vec<Will>,
     pub(crate) timers: Vec<TimerKey>,
     /// Subscriptions that the new principal may not have.
     pub(crate) revoked: Vec<(Target, Box<str>, u32)>,
