@@ -13,6 +13,8 @@ pub struct Config {
     pub origins: OriginPolicy,
     /// Where a token is read beside the headers. Default nowhere.
     pub token_sources: TokenSources,
+    /// Who may read `/metrics`. Default everybody.
+    pub metrics: MetricsAccess,
     /// Longest request body in bytes, batches included. Default 16 MiB; longer ones are 413. One payload is bounded by the broker's
     /// `max_message_bytes`.
     pub max_request_bytes: usize,
@@ -32,12 +34,26 @@ pub struct Config {
     pub max_idempotency_bytes: usize,
 }
 
+/// Who may read `/metrics`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum MetricsAccess {
+    /// Everybody; credentials are not looked at.
+    #[default]
+    Open,
+    /// Who may manage every channel, or [`METRICS_CHANNEL`] alone: a scraper needs no right to anything else.
+    Manage,
+}
+
+/// What stands for the numbers of the whole broker where rights are asked for. Nothing is published there.
+pub const METRICS_CHANNEL: &str = "$SYS/metrics";
+
 impl Default for Config {
     fn default() -> Self {
         Config {
             path: "/v1".to_owned(),
             origins: OriginPolicy::Any,
             token_sources: TokenSources::default(),
+            metrics: MetricsAccess::Open,
             max_request_bytes: 16 << 20,
             max_batch: 1_000,
             max_page: 1_000,

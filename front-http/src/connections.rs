@@ -28,7 +28,7 @@ const MAX_REASON_BYTES: usize = 120;
 const TURN: usize = 1_000;
 
 /// Who may look at and close connections whatever they are subscribed to: who may manage every channel.
-fn may_manage_all(principal: &Principal) -> Result<(), Error> {
+pub(crate) fn may_manage_all(principal: &Principal) -> Result<(), Error> {
     let all = name::filter("**")?;
     if principal.allows_filter(Action::Manage, &all) {
         return Ok(());

@@ -23,7 +23,9 @@ use crate::metrics::{self, MetricSource};
 use crate::publish::{Published, key_of, no_parameters, publish_items, publish_lines, publish_raw};
 use crate::route::Resource;
 use crate::stats::Counters;
-use crate::{Config, Stats, channels, connections, health, history, openapi, presence, retained};
+use crate::{
+    Config, MetricsAccess, Stats, channels, connections, health, history, openapi, presence, retained,
+};
 
 /// The HTTP API over one broker. Clones are handles to the same front.
 #[derive(Clone)]
@@ -154,7 +156,9 @@ impl Shared {
         match resource {
             Resource::Health => return Ok(health::live()),
             Resource::Ready => return Ok(health::ready(self.ready.load(Relaxed))),
-            Resource::Metrics => return Ok(metrics::answer(self)),
+            Resource::Metrics if self.config.metrics == MetricsAccess::Open => {
+                return Ok(metrics::answer(self));
+            }
             Resource::OpenApi => {
                 no_parameters(parts.uri.query())?;
                 return Ok(openapi::answer(&self.config.path));
@@ -219,9 +223,8 @@ impl Shared {
             }
             Resource::Channels(None) => channels::list(self, &principal, parts.uri.query()).map(json),
             Resource::Channels(Some(channel)) => channels::one(self, &principal, &channel).map(json),
-            Resource::Health | Resource::Ready | Resource::Metrics | Resource::OpenApi => {
-                Err(Error::NotFound)
-            }
+            Resource::Metrics => metrics::answer_to(self, &principal),
+            Resource::Health | Resource::Ready | Resource::OpenApi => Err(Error::NotFound),
         }
     }
 

@@ -46,7 +46,7 @@ mod route;
 mod stats;
 mod text;
 
-pub use config::Config;
+pub use config::{Config, METRICS_CHANNEL, MetricsAccess};
 pub use front::Front;
 pub use metrics::{Metric, MetricSource, Value};
 pub use stats::Stats;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use broker_core::Broker;
+use broker_core::{Action, Broker, Channel, Principal};
 use http::{HeaderValue, StatusCode, header};
 use http_edge::{Body, Response};
 use prometheus_client::collector::Collector;
@@ -13,6 +13,9 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use crate::config::METRICS_CHANNEL;
+use crate::connections::may_manage_all;
+use crate::error::Error;
 use crate::front::Shared;
 
 /// One number to show.
@@ -45,6 +48,15 @@ impl<F: Fn(&mut Vec<Metric>) + Send + Sync + 'static> MetricSource for F {
     fn collect(&self, out: &mut Vec<Metric>) {
         self(out);
     }
+}
+
+/// The answer to a scrape by somebody who needs the right to it.
+pub(crate) fn answer_to(shared: &Shared, principal: &Principal) -> Result<Response, Error> {
+    let alone = Channel::parse(METRICS_CHANNEL).is_ok_and(|own| principal.allows(Action::Manage, &own));
+    if !alone && may_manage_all(principal).is_err() {
+        return Err(Error::Forbidden { action: "manage", name: METRICS_CHANNEL.to_owned() });
+    }
+    Ok(answer(shared))
 }
 
 /// The answer to a scrape: the broker, this API, and every source that was added.

@@ -253,8 +253,14 @@ fn finish(mut settings: Settings, arguments: Arguments) -> Result<Loaded, Config
     let authenticator = BuiltIn::with(access.clone()).map_err(wrong)?;
     let (origins, address_rate) = (settings.origins(), settings.address_rate());
     let live = Live { authenticator: authenticator.clone(), origins: LiveOrigins::new(origins.clone()) };
-    let config =
-        Config { http, mqtt, authenticator: Arc::new(authenticator), ..settings.into_config(&live.origins) };
+    #[cfg(feature = "http")]
+    let metrics = settings.http.metrics_access(http);
+    let mut config = settings.into_config(&live.origins);
+    (config.http, config.mqtt, config.authenticator) = (http, mqtt, Arc::new(authenticator));
+    #[cfg(feature = "http")]
+    {
+        config.api.metrics = metrics;
+    }
     let rights = Rights { access, origins, address_rate, live };
     Ok(Loaded { config, logging, worker_threads, has_rights, rights, reload_interval })
 }
@@ -432,6 +438,29 @@ mod tests {
         assert_eq!(loaded.rights.origins, http_edge::OriginPolicy::SameOrigin);
         load_with(None, &[], &["--http", "0.0.0.0:0", "--allow-anonymous"]).unwrap();
         load_with(None, &[("FANWIRE_SERVER_ALLOW_ANONYMOUS", "true")], &["--http", "[::]:0"]).unwrap();
+    }
+
+    #[test]
+    fn metrics_are_open_where_only_this_machine_can_ask() {
+        use front_http::MetricsAccess::{Manage, Open};
+        let rights = "[[anonymous.allow]]\nactions = [\"subscribe\"]\nchannels = [\"public/**\"]\n";
+        let access = |set: &str, address: &str| {
+            let text = format!("{rights}[http]\n{set}");
+            load_with(Some(&text), &[], &["--http", address]).unwrap().config.api.metrics
+        };
+        for (set, address, expected) in [
+            ("", "127.0.0.1:0", Open),
+            ("", "[::1]:0", Open),
+            ("", "0.0.0.0:0", Manage),
+            ("", "[::]:0", Manage),
+            ("metrics = \"open\"", "0.0.0.0:0", Open),
+            ("metrics = \"manage\"", "127.0.0.1:0", Manage),
+        ] {
+            assert_eq!(access(set, address), expected, "{set} {address}");
+        }
+        assert_eq!(load_with(None, &[], &[]).unwrap().config.api.metrics, Open);
+        let wrong = load_with(Some("[http]\nmetrics = \"closed\""), &[], &[]).unwrap_err();
+        assert_eq!(wrong, "FILE: `http.metrics`: \"closed\" is none of \"open\", \"manage\"");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod documentation;
 mod expiry;
 mod leaks;
 mod limits;
+mod metrics;
 mod origins;
 mod passwords;
 mod reload;

@@ -11,6 +11,8 @@ mod section;
 #[cfg(feature = "sse")]
 mod sse;
 
+#[cfg(feature = "http")]
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
@@ -191,8 +193,31 @@ section!(
         max_stalled_bytes: Size,
     } beside {
         address: String = Config::default().http.map_or_else(String::new, |address| address.to_string()),
+        metrics: Option<MetricsReaders> = None,
     }
 );
+
+/// Who may read `/metrics`.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum MetricsReaders {
+    Open,
+    Manage,
+}
+
+impl Http {
+    /// Who may read `/metrics` at `address`. Unless it is said, everybody as long as nobody else's machine can: where everybody may do everything,
+    /// everybody may manage, too.
+    #[cfg(feature = "http")]
+    pub(super) fn metrics_access(&self, address: Option<SocketAddr>) -> front_http::MetricsAccess {
+        let is_local = address.is_none_or(|address| address.ip().is_loopback());
+        match self.metrics {
+            Some(MetricsReaders::Manage) => front_http::MetricsAccess::Manage,
+            None if !is_local => front_http::MetricsAccess::Manage,
+            Some(MetricsReaders::Open) | None => front_http::MetricsAccess::Open,
+        }
+    }
+}
 
 /// `[logging]`: how the process tells what it does, on its standard error.
 #[derive(Clone, Debug, Deserialize, Serialize)]
