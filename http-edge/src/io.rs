@@ -91,6 +91,21 @@ impl WatchedIo {
         grace.as_mut().poll(cx)
     }
 
+    /// Whether the client of the request under way has hung up. Asked here, because hyper can ask only by reading, into
+    /// a buffer of 8 KiB that each connection would hold for as long as its request is held.
+    fn is_abandoned(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.watch.busy.load(Relaxed) == 0 {
+            return false;
+        }
+        let mut byte = [0; 1];
+        match self.io.inner().poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
+            Poll::Ready(Ok(0)) => !self.is_patient() || self.poll_grace(cx).is_ready(),
+            // Pipelined requests wait where they are.
+            Poll::Ready(Ok(_)) | Poll::Pending => false,
+            Poll::Ready(Err(_)) => true,
+        }
+    }
+
     /// Whether a request is under way whose client need not be there any more, or its answer not yet written.
     fn is_patient(&self) -> bool {
         let Watch { patient, busy, handed_over, flushes, .. } = &*self.watch;
@@ -148,6 +163,10 @@ impl Write for WatchedIo {
         let outcome = Pin::new(&mut self.io).poll_flush(cx);
         if outcome.is_ready() {
             self.watch.flushes.fetch_add(1, Relaxed);
+        }
+        // hyper flushes whenever it has nothing to write, so also each time that it is polled while a request is held.
+        if self.is_abandoned(cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         outcome
     }

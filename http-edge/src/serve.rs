@@ -142,6 +142,8 @@ async fn serve_http1<S, F>(
     let mut connection = http1::Builder::new()
         .max_header_size(config.max_header_bytes as usize)
         .max_buf_size(64 * 1024)
+        // Whether a client is gone is found by `WatchedIo`.
+        .half_close(true)
         // The timeouts are the watchdog's: hyper's also ends idle connections and costs a timer per request.
         .header_read_timeout(None)
         .serve_connection(io, handler)

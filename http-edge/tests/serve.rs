@@ -321,3 +321,62 @@ async fn too_many_streams_that_are_not_read_close_their_http2_connection_and_few
         }
     }
 }
+
+/// Says that it is dropped.
+struct Given(Option<tokio::sync::oneshot::Sender<()>>);
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        let _ = self.0.take().map(|told| told.send(()));
+    }
+}
+
+#[tokio::test]
+async fn while_a_request_is_held_nothing_is_read_and_a_client_that_leaves_is_noticed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    for leaves in [false, true] {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let stream = listener.accept().await.unwrap().0.into_std().unwrap();
+        let witness = TcpStream::from_std(stream.try_clone().unwrap()).unwrap();
+        let release = Arc::new(tokio::sync::Notify::new());
+        let (given_up, hears) = tokio::sync::oneshot::channel();
+        let given = Arc::new(parking_lot::Mutex::new(Some(Given(Some(given_up)))));
+        let (began, begins) = tokio::sync::oneshot::channel();
+        let began = Arc::new(parking_lot::Mutex::new(Some(began)));
+        let held = Arc::clone(&release);
+        let service = move |request: Request<Incoming>| {
+            let (held, given, began) = (Arc::clone(&held), Arc::clone(&given), Arc::clone(&began));
+            async move {
+                if request.uri().path() == "/held" {
+                    let _given = given.lock().take();
+                    drop(read_body(request.into_body(), 10).await);
+                    let _ = began.lock().take().map(|began| began.send(()));
+                    held.notified().await;
+                }
+                http::Response::new(Body::full("done"))
+            }
+        };
+        let (_stop, stopped) = watch::channel(false);
+        let stream = TcpStream::from_std(stream).unwrap();
+        tokio::spawn(serve(stream, address, service, ServeConfig::default(), stopped));
+        client.write_all(b"POST /held HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}").await.unwrap();
+        timeout(Duration::from_secs(5), begins).await.expect("it is answered").unwrap();
+        if leaves {
+            drop(client);
+            timeout(Duration::from_secs(5), hears).await.expect("it is noticed").unwrap();
+            continue;
+        }
+        let next = b"GET /next HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        client.write_all(next).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut waiting = [0; 100];
+        let read = timeout(Duration::from_secs(5), witness.peek(&mut waiting)).await;
+        assert_eq!(&waiting[..read.expect("it waits in the socket").unwrap()], next);
+        drop(witness);
+        release.notify_one();
+        let mut answers = String::new();
+        timeout(Duration::from_secs(5), client.read_to_string(&mut answers)).await.expect("both").unwrap();
+        assert_eq!(answers.matches("\r\n\r\ndone").count(), 2, "{answers}");
+    }
+}
