@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_edge::{Body, BoxError, Cookies, Response, read_body};
 
 use crate::codec::message::{Bounds, parse_batch};
@@ -18,6 +18,8 @@ mod long_polling;
 mod polling;
 mod websocket;
 
+use self::polling::Hold;
+
 const METHODS: &str = "GET, POST, OPTIONS";
 
 /// One request, whatever it is.
@@ -30,24 +32,35 @@ where
     if parts.method == Method::OPTIONS {
         return shared.config().origins.preflight(&parts.headers, Cookies::Include, METHODS);
     }
-    let answer = if !shared.config().origins.allows(&parts.headers) {
+    let step = if !shared.config().origins.allows(&parts.headers) {
         Err(RequestFault::OriginDenied)
     } else if parts.method == Method::GET && ::websocket::handshake::is_upgrade(&parts.headers) {
-        Ok(websocket::upgrade(&shared, &mut parts))
+        Ok(Step::Answer(websocket::upgrade(&shared, &mut parts)))
     } else {
-        poll(&shared, &parts, body).await
+        // Boxed, so that a connect that is held has no room for it any more.
+        Box::pin(poll(&shared, &parts, body)).await
+    };
+    let is_head = parts.method == Method::HEAD;
+    let (answer, headers) = match step {
+        Ok(Step::Answer(response)) => (Ok(response), parts.headers),
+        Ok(Step::Hold(hold)) => {
+            let headers = kept_headers(&parts.headers);
+            drop(parts);
+            (Ok(hold.run(&shared).await), headers)
+        }
+        Err(fault) => (Err(fault), parts.headers),
     };
     let mut response = answer.unwrap_or_else(|fault| {
         shared.counters().malformed();
         fault.problem().response()
     });
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        shared.config().origins.cors_headers(&parts.headers, Cookies::Include, response.headers_mut());
+        shared.config().origins.cors_headers(&headers, Cookies::Include, response.headers_mut());
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, const { HeaderValue::from_static("no-store") });
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, const { HeaderValue::from_static("nosniff") });
     }
-    if parts.method == Method::HEAD {
+    if is_head {
         *response.body_mut() = Body::empty();
     }
     response
@@ -58,8 +71,23 @@ fn user_agent(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::USER_AGENT)?.to_str().ok()
 }
 
+/// Of a request's headers those that its answer depends on, copied: each is a piece of the connection's read buffer, and
+/// would keep all of that as long as the connect is held.
+fn kept_headers(headers: &HeaderMap) -> HeaderMap {
+    let Some(origin) = headers.get(header::ORIGIN) else { return HeaderMap::new() };
+    let kept = [(header::ORIGIN, Some(origin)), (header::HOST, headers.get(header::HOST))];
+    let copy = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
+    kept.into_iter().filter_map(|(name, value)| Some((name, copy(value?)?))).collect()
+}
+
+/// What a polling request comes to at first.
+enum Step {
+    Answer(Response),
+    Hold(Hold),
+}
+
 /// A request of one of the two polling transports.
-async fn poll<B>(shared: &Arc<Shared>, parts: &Parts, body: B) -> Result<Response, RequestFault>
+async fn poll<B>(shared: &Arc<Shared>, parts: &Parts, body: B) -> Result<Step, RequestFault>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -85,12 +113,8 @@ where
         Err(several) => join(&several, bounds)?,
     };
     let messages = parse_batch(&source, bounds).map_err(RequestFault::Parse)?;
-    let poll = polling::Poll { parts, transport, http2: parts.version == Version::HTTP_2 };
-    let answer = polling::run(shared, &source, &messages, &poll).await?;
-    Ok(match callback {
-        None => answer.json(),
-        Some(callback) => callback_polling::wrap(answer, &callback),
-    })
+    let poll = polling::Poll { parts, transport, callback };
+    polling::run(shared, &source, &messages, poll).await
 }
 
 /// Several `message` parameters, each an object or an array, as one array.

@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, Version, header};
 use http_edge::{Body, Peer, Response, credentials};
 
-use super::{cookie, user_agent};
+use super::callback_polling::{self, Callback};
+use super::{Step, cookie, user_agent};
 use crate::codec::id::ClientId;
 use crate::codec::message::Message;
 use crate::codec::reply::{array_bytes, put_array};
@@ -25,7 +26,8 @@ use crate::stats::Gauge;
 pub(super) struct Poll<'a> {
     pub(super) parts: &'a Parts,
     pub(super) transport: Transport,
-    pub(super) http2: bool,
+    /// The function that callback-polling calls with the answer.
+    pub(super) callback: Option<Callback>,
 }
 
 /// The response's head, and its JSON text for the transport to wrap.
@@ -35,8 +37,19 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    fn new(body: Vec<u8>) -> Self {
+        Answer { head: http::Response::new(Body::empty()), body }
+    }
+
+    fn into_response(self, callback: Option<&Callback>) -> Response {
+        match callback {
+            None => self.json(),
+            Some(callback) => callback_polling::wrap(self, callback),
+        }
+    }
+
     /// The answer of long-polling.
-    pub(super) fn json(self) -> Response {
+    fn json(self) -> Response {
         let mut response = self.head;
         if response.status().is_success() {
             let kind = const { HeaderValue::from_static("application/json;charset=UTF-8") };
@@ -47,13 +60,13 @@ impl Answer {
     }
 }
 
-/// Handles a request's messages and waits as long as its connect is held.
+/// Handles a request's messages.
 pub(super) async fn run(
     shared: &Arc<Shared>,
     source: &Bytes,
     messages: &[Message<'_>],
-    poll: &Poll<'_>,
-) -> Result<Answer, RequestFault> {
+    poll: Poll<'_>,
+) -> Result<Step, RequestFault> {
     let known = cookie::read(&poll.parts.headers, &shared.config().cookie);
     // Made before it is known whether it will be needed, because a new session must know its browser.
     let browser = match known {
@@ -70,46 +83,76 @@ pub(super) async fn run(
         socket: None,
     };
     let mut outcome = Box::pin(shared.handle_batch(source, messages, &mut caller)).await;
-    if let Some(held) = outcome.held.take() {
-        match hold(shared, held, known, poll.http2).await {
-            Some(answer) => outcome.answer_connect(&answer, shared),
-            None => return Ok(superseded(shared)),
-        }
+    if let Some(connect) = outcome.held.take() {
+        let limit = limit(shared, known, poll.parts.version);
+        // A handshake, which alone needs a cookie, is alone in its request.
+        return Ok(Step::Hold(Hold { connect, outcome, limit, callback: poll.callback }));
     }
     let shook_hands = outcome.shook_hands;
-    let mut answer = Answer { head: http::Response::new(Body::empty()), body: outcome.into_json() };
+    let mut answer = Answer::new(outcome.into_json());
     if known.is_none()
         && shook_hands
         && let Some(line) = cookie::set(&browser, &shared.config().cookie)
     {
         answer.head.headers_mut().insert(header::SET_COOKIE, line);
     }
-    Ok(answer)
+    Ok(Step::Answer(answer.into_response(poll.callback.as_ref())))
+}
+
+/// How many connects of one browser may be held.
+struct Limit {
+    browser: String,
+    max: usize,
+}
+
+/// Without a cookie each session counts as a browser of its own.
+fn limit(shared: &Shared, browser: Option<&str>, version: Version) -> Option<Limit> {
+    let config = shared.config();
+    let max = match version {
+        Version::HTTP_2 => config.http2_max_sessions_per_browser,
+        _ => config.max_sessions_per_browser,
+    };
+    // A negative one is none.
+    Some(Limit { browser: browser?.to_owned(), max: usize::try_from(max).ok()? })
+}
+
+/// A request whose connect is held. It owns all that its answer needs, so that the request itself can go.
+pub(super) struct Hold {
+    connect: HeldConnect,
+    /// What the request's other messages came to.
+    outcome: Outcome,
+    limit: Option<Limit>,
+    callback: Option<Callback>,
+}
+
+impl Hold {
+    /// Waits until there is something to say, and says it.
+    pub(super) async fn run(mut self, shared: &Shared) -> Response {
+        let answer = match hold(shared, &self.connect, self.limit.as_ref()).await {
+            Some(answer) => {
+                self.outcome.answer_connect(&answer, shared);
+                Answer::new(self.outcome.into_json())
+            }
+            None => superseded(shared),
+        };
+        answer.into_response(self.callback.as_ref())
+    }
 }
 
 /// Holds a connect; `None` if a newer one took its place.
-async fn hold(
-    shared: &Shared,
-    held: HeldConnect,
-    browser: Option<&str>,
-    http2: bool,
-) -> Option<Box<ConnectAnswer>> {
-    let config = shared.config();
-    let max = if http2 { config.http2_max_sessions_per_browser } else { config.max_sessions_per_browser };
+async fn hold(shared: &Shared, held: &HeldConnect, limit: Option<&Limit>) -> Option<Box<ConnectAnswer>> {
     let mailbox = Arc::clone(&held.member.mailbox);
-    // Without a cookie each session counts as a browser of its own.
-    let limited = browser.filter(|_| max >= 0).zip(usize::try_from(max).ok());
-    if let Some((browser, max)) = limited
-        && !shared.registry.hold(browser, held.member.id, held.token, max)
+    if let Some(Limit { browser, max }) = limit
+        && !shared.registry.hold(browser, held.member.id, held.token, *max)
     {
-        let wait = config.multi_session_interval;
+        let wait = shared.config().multi_session_interval;
         let wait = (!wait.is_zero()).then_some(wait);
         let refused = mailbox.with(|state| state.session.refuse_hold(Instant::now(), held.token, wait));
         return refused.map(Box::new);
     }
     let _gauge = Gauge::new(&shared.counters().held_polls);
-    let mut guard =
-        HoldGuard { shared, held: &held, browser: limited.map(|(browser, _)| browser), answered: false };
+    let browser = limit.map(|limit| &*limit.browser);
+    let mut guard = HoldGuard { shared, held, browser, answered: false };
     loop {
         let woken = mailbox.woken().notified();
         tokio::pin!(woken);

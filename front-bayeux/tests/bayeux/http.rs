@@ -142,6 +142,31 @@ async fn origins_are_reflected_or_refused() {
 }
 
 #[tokio::test]
+async fn the_answer_of_a_held_connect_is_for_its_page_and_its_callback() {
+    let good = "http://good.example";
+    // `Http` asks host x.
+    for (origins, origin) in
+        [(OriginPolicy::List(vec![good.into()]), good), (OriginPolicy::SameOrigin, "http://x")]
+    {
+        let server = Server::start(Config { origins, ..quick() }).await;
+        let mut poller = server.poller().await;
+        poller.subscribe("/a").await;
+        let message = json!({"channel": "/meta/connect", "clientId": poller.id}).to_string();
+        let line = format!("GET /cometd?jsonp=back&message={}", form_urlencode(&message));
+        let headers = format!("Origin: {origin}\r\n");
+        let publish = async {
+            while server.front.stats().held_polls == 0 {
+                tokio::time::sleep(ms(5)).await;
+            }
+            server.publish("a", "7");
+        };
+        let (answer, ()) = tokio::join!(poller.browser.exchange(&line, &headers, ""), publish);
+        assert_eq!(answer.header("access-control-allow-origin"), Some(origin));
+        assert!(answer.body.starts_with("/**/back([{\"channel\":\"/a\",\"data\":7}"), "{}", answer.body);
+    }
+}
+
+#[tokio::test]
 async fn pipelined_and_kept_alive_requests_are_answered_in_order() {
     let server = Server::start(quick()).await;
     let poller = server.poller().await;
