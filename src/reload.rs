@@ -17,7 +17,7 @@ const AT_ONCE: usize = 256;
 const LOOKS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(15)];
 
 /// Reads a configuration again and lets the running server go on with its rights: keys, users, issuers, anonymous,
-/// origins, rates. Everything else takes effect at the next start.
+/// origins, rates, and where tokens and passwords are looked for (`[auth]`). Everything else takes effect at the next start.
 #[derive(Debug)]
 pub struct Reload {
     arguments: Arguments,
@@ -103,6 +103,7 @@ impl Reload {
         let rights = crate::config::load(self.arguments.clone(), std::env::vars_os())?.rights;
         self.live.authenticator.replace(rights.access.clone())?;
         self.live.origins.set(rights.origins.clone());
+        self.live.token_sources.set(rights.token_places.clone());
         self.limits.set_rate(rights.address_rate);
         Ok(rights)
     }

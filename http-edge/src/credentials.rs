@@ -2,12 +2,15 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use broker_core::Credentials;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, header};
+use parking_lot::RwLock;
 
 use crate::Peer;
 use crate::origin::cross_origin;
@@ -57,11 +60,44 @@ impl std::fmt::Debug for HttpCredentials<'_> {
 /// Places beside the headers where a token is accepted, for clients that cannot set headers: browsers' WebSocket
 /// and EventSource. Both are off by default: a cookie is sent by any page, and addresses end in logs.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct TokenSources {
+pub struct TokenPlaces {
     /// Name of the cookie that holds the token.
     pub cookie: Option<String>,
     /// Whether `?access_token=` is read.
     pub query: bool,
+}
+
+/// The [`TokenPlaces`] of a front, which can be changed while it uses them. Clones are handles to the same.
+#[derive(Clone, Debug, Default)]
+pub struct TokenSources(Arc<Sources>);
+
+#[derive(Debug, Default)]
+struct Sources {
+    /// Whether there are any: where there are none, no request waits for a lock.
+    any: AtomicBool,
+    places: RwLock<TokenPlaces>,
+}
+
+impl TokenSources {
+    /// Replaces the places, for the requests from now on.
+    pub fn set(&self, places: TokenPlaces) {
+        let mut current = self.0.places.write();
+        self.0.any.store(places.cookie.is_some() || places.query, Relaxed);
+        *current = places;
+    }
+
+    /// Whether a token is read from a cookie.
+    pub fn reads_cookie(&self) -> bool {
+        self.0.any.load(Relaxed) && self.0.places.read().cookie.is_some()
+    }
+}
+
+impl From<TokenPlaces> for TokenSources {
+    fn from(places: TokenPlaces) -> Self {
+        let sources = TokenSources::default();
+        sources.set(places);
+        sources
+    }
 }
 
 static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -84,13 +120,14 @@ pub fn credentials(parts: &Parts) -> HttpCredentials<'_> {
 /// What [`credentials`] finds, else what the other allowed `sources` hold: the cookie, then the query parameter.
 pub fn credentials_from<'a>(parts: &'a Parts, sources: &TokenSources) -> HttpCredentials<'a> {
     let mut found = credentials(parts);
-    if found.token.is_some() || found.user.is_some() {
+    if found.token.is_some() || found.user.is_some() || !sources.0.any.load(Relaxed) {
         return found;
     }
-    if let Some(name) = &sources.cookie {
+    let places = sources.0.places.read();
+    if let Some(name) = &places.cookie {
         found.token = cookie(&parts.headers, name).map(Cow::Borrowed);
     }
-    if found.token.is_none() && sources.query {
+    if found.token.is_none() && places.query {
         let query = parts.uri.query().unwrap_or_default().as_bytes();
         found.token =
             form_urlencoded::parse(query).find(|(key, _)| key == "access_token").map(|(_, value)| value);
@@ -148,7 +185,7 @@ mod tests {
 
     #[test]
     fn headers_come_first_and_unreadable_ones_are_not_nobody() {
-        let sources = TokenSources { cookie: Some("fw".into()), query: true };
+        let sources = TokenSources::from(TokenPlaces { cookie: Some("fw".into()), query: true });
         let all = [("cookie", "a=b; fw=\"C\""), ("x-api-key", "K"), ("authorization", "bearer  T ")];
         let cases = [
             ("/", &all[..], Some("T")),
@@ -168,9 +205,19 @@ mod tests {
     }
 
     #[test]
-    fn cookie_and_query_are_off_by_default() {
+    fn cookie_and_query_are_off_until_they_are_set() {
         let parts = parts("/?access_token=Q", &[("cookie", "fw=C")]);
-        assert_eq!(credentials_from(&parts, &TokenSources::default()), HttpCredentials::default());
+        let sources = TokenSources::default();
+        let handle = sources.clone();
+        assert_eq!(credentials_from(&parts, &sources), HttpCredentials::default());
+        handle.set(TokenPlaces { cookie: None, query: true });
+        assert_eq!(credentials_from(&parts, &sources).token.as_deref(), Some("Q"));
+        assert!(!sources.reads_cookie());
+        handle.set(TokenPlaces { cookie: Some("fw".into()), query: false });
+        assert_eq!(credentials_from(&parts, &sources).token.as_deref(), Some("C"));
+        assert!(sources.reads_cookie());
+        handle.set(TokenPlaces::default());
+        assert_eq!(credentials_from(&parts, &sources), HttpCredentials::default());
     }
 
     #[test]

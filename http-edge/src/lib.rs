@@ -29,7 +29,7 @@ mod upgrade;
 
 pub use body::{Body, BodyError, DEFAULT_BODY_STALL, read_body};
 pub use connection_id::{connection_id, parse_connection_id};
-pub use credentials::{HttpCredentials, TokenSources, credentials, credentials_from};
+pub use credentials::{HttpCredentials, TokenPlaces, TokenSources, credentials, credentials_from};
 pub use origin::{Cookies, LiveOrigins, OriginPolicy};
 pub use pipe::{PipeIo, pipe};
 pub use problem::Problem;

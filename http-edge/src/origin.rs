@@ -94,7 +94,7 @@ impl OriginPolicy {
     /// Whether pages may send cookies to a front that reads tokens from `sources`: only where one is read from a cookie,
     /// and other origins are listed one by one.
     pub fn cookies(&self, sources: &TokenSources) -> Cookies {
-        if sources.cookie.is_some() && self.lists_origins() { Cookies::Include } else { Cookies::Omit }
+        if sources.reads_cookie() && self.lists_origins() { Cookies::Include } else { Cookies::Omit }
     }
 
     /// The policy as it is now.

@@ -10,7 +10,7 @@ use figment::Figment;
 use figment::error::Kind;
 use figment::providers::{Format, Serialized, Toml};
 use figment::value::{Dict, Empty, Value};
-use http_edge::{LiveOrigins, OriginPolicy};
+use http_edge::{LiveOrigins, OriginPolicy, TokenPlaces, TokenSources};
 
 use super::arguments::Arguments;
 use super::settings::Settings;
@@ -47,6 +47,8 @@ pub struct Rights {
     pub access: Access,
     /// Web pages that may come.
     pub origins: OriginPolicy,
+    /// Where a token is read beside the headers.
+    pub token_places: TokenPlaces,
     /// Requests that one address may send.
     pub address_rate: Option<Rate>,
     /// The handles through which `config` sees all this.
@@ -60,6 +62,8 @@ pub struct Live {
     pub authenticator: BuiltIn,
     /// Web pages that may come.
     pub origins: LiveOrigins,
+    /// Where a token is read beside the headers.
+    pub token_sources: TokenSources,
 }
 
 /// One thing that can be set.
@@ -252,16 +256,21 @@ fn finish(mut settings: Settings, arguments: Arguments) -> Result<Loaded, Config
     let access = settings.access(folder).map_err(wrong)?;
     let authenticator = BuiltIn::with(access.clone()).map_err(wrong)?;
     let (origins, address_rate) = (settings.origins(), settings.address_rate());
-    let live = Live { authenticator: authenticator.clone(), origins: LiveOrigins::new(origins.clone()) };
+    let token_places = settings.token_places();
+    let live = Live {
+        authenticator: authenticator.clone(),
+        origins: LiveOrigins::new(origins.clone()),
+        token_sources: token_places.clone().into(),
+    };
     #[cfg(feature = "http")]
     let metrics = settings.http.metrics_access(http);
-    let mut config = settings.into_config(&live.origins);
+    let mut config = settings.into_config(&live.origins, &live.token_sources);
     (config.http, config.mqtt, config.authenticator) = (http, mqtt, Arc::new(authenticator));
     #[cfg(feature = "http")]
     {
         config.api.metrics = metrics;
     }
-    let rights = Rights { access, origins, address_rate, live };
+    let rights = Rights { access, origins, token_places, address_rate, live };
     Ok(Loaded { config, logging, worker_threads, has_rights, rights, reload_interval })
 }
 

@@ -215,8 +215,8 @@ impl Default for Auth {
 }
 
 impl Auth {
-    pub(super) fn token_sources(&self) -> http_edge::TokenSources {
-        http_edge::TokenSources { cookie: self.cookie.clone(), query: self.access_token }
+    pub(super) fn token_places(&self) -> http_edge::TokenPlaces {
+        http_edge::TokenPlaces { cookie: self.cookie.clone(), query: self.access_token }
     }
 
     fn limits(&self) -> PasswordLimits {

@@ -144,6 +144,42 @@ async fn a_changed_file_is_noticed_and_a_wrong_one_is_not_taken() {
 }
 
 #[tokio::test]
+async fn where_tokens_are_looked_for_changes_too() {
+    let (server, file) = start(&before(), "").await;
+    let secret = KEPT.replace(' ', "%20");
+    let query = format!("/v1/history/b?access_token={secret}");
+    let cookie = format!("theirs=1; fanwire={KEPT}");
+    let now = async || {
+        let by_query = request(server.http, "GET", &query, &[], "").await.status;
+        let by_cookie = request(server.http, "GET", "/v1/history/b", &[("cookie", &cookie)], "").await.status;
+        // Streams and devices of browsers look where the API does.
+        let mut heads = Vec::new();
+        for (target, line) in [
+            (format!("/sse/b?access_token={secret}"), String::new()),
+            ("/sse/b".to_owned(), format!("cookie: {cookie}\r\n")),
+        ] {
+            heads.push(EventStream::open_with(server.http, &target, &line).await.status);
+        }
+        assert_eq!(heads, [by_query, by_cookie]);
+        (by_query, by_cookie)
+    };
+    assert_eq!(now().await, (401, 401));
+    for (auth, expected) in [
+        ("access_token = true", (200, 401)),
+        ("cookie = \"fanwire\"", (401, 200)),
+        ("cookie = \"fanwire\"\naccess_token = true", (200, 200)),
+        ("cookie = \"other\"", (401, 401)),
+    ] {
+        let probe = auth.replace('\n', " ");
+        write(file.path(), &format!("[auth]\n{auth}\n{}{}", key("probe", &probe, "#"), before()));
+        server.signal(Signal::HUP);
+        // What is new in the same file tells when it has been taken over.
+        until(&server, &probe, 200).await;
+        assert_eq!(now().await, expected, "{auth}");
+    }
+}
+
+#[tokio::test]
 async fn rates_and_origins_change_too() {
     let (server, file) = start(&before(), "").await;
     let page = [("authorization", "Bearer the kept key"), ("origin", "https://app.example")];

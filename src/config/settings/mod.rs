@@ -17,7 +17,7 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
-use http_edge::{LiveOrigins, OriginPolicy};
+use http_edge::{LiveOrigins, OriginPolicy, TokenPlaces, TokenSources};
 use serde::{Deserialize, Serialize};
 
 use self::section::section;
@@ -54,9 +54,8 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Fills a [`Config`], its addresses and its authenticator aside: those need more than what is written.
-    pub(super) fn into_config(self, origins: &LiveOrigins) -> Config {
+    pub(super) fn into_config(self, origins: &LiveOrigins, tokens: &TokenSources) -> Config {
         let origins = OriginPolicy::Live(origins.clone());
-        let tokens = self.auth.token_sources();
         let mut config = Config {
             max_connections_per_address: self.limits.max_connections_per_address,
             address_rate: self.address_rate(),
@@ -96,7 +95,7 @@ impl Settings {
             config.bayeux.origins = origins.clone();
             config.bayeux.token_sources = tokens.clone();
         }
-        drop((origins, tokens));
+        let _ = (origins, tokens);
         config
     }
 
@@ -117,6 +116,11 @@ impl Settings {
             None if self.has_rights() => OriginPolicy::SameOrigin,
             None => OriginPolicy::Any,
         }
+    }
+
+    /// Where a token is read beside the headers.
+    pub(super) fn token_places(&self) -> TokenPlaces {
+        self.auth.token_places()
     }
 
     /// Requests that one address may send.
