@@ -14,5 +14,6 @@ mod origins;
 mod passwords;
 mod reload;
 mod sets;
+mod sources;
 mod tokens;
 mod wills;

@@ -39,6 +39,13 @@ impl Process {
         Self::started(command).await
     }
 
+    /// The same, with its log in a file.
+    pub async fn start_logging(arguments: &[&str], log: std::fs::File) -> Self {
+        let mut command = command();
+        command.args(["--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"]).args(arguments);
+        Self::started_with(command, log.into()).await
+    }
+
     /// Where another one listened before.
     pub async fn start_at(http: SocketAddr) -> Self {
         let mut command = command();
@@ -54,8 +61,12 @@ impl Process {
         Self::started(command).await
     }
 
-    async fn started(mut command: Command) -> Self {
-        let mut child = command.stderr(Stdio::inherit()).spawn().expect("the binary runs");
+    async fn started(command: Command) -> Self {
+        Self::started_with(command, Stdio::inherit()).await
+    }
+
+    async fn started_with(mut command: Command, stderr: Stdio) -> Self {
+        let mut child = command.stderr(stderr).spawn().expect("the binary runs");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("piped");
         within(BufReader::new(stdout).read_line(&mut line)).await.expect("a line");
