@@ -215,7 +215,14 @@ impl Verifier {
         // Somebody else's crate may have switched another backend on; ours stays the one that is used.
         let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
         let keys = match before {
-            Some(before) if before.keeps_keys_of(&issuer) => Arc::clone(&before.keys),
+            Some(before) if before.keeps_keys_of(&issuer) => match &issuer.keys {
+                KeySource::JwksUrl { ca_file, .. } if !before.keys.trusts(ca_file.as_deref()) => {
+                    let keys = KeySet::open(&issuer)?;
+                    keys.adopt(&before.keys);
+                    Arc::new(keys)
+                }
+                _ => Arc::clone(&before.keys),
+            },
             _ => Arc::new(KeySet::open(&issuer)?),
         };
         let default_rights = (!issuer.rights.has_user()).then(|| Arc::new(issuer.rights.for_user(None)));

@@ -59,7 +59,7 @@ struct Origin {
 #[derive(Clone, Debug)]
 enum Place {
     File(PathBuf),
-    Url { url: String, agent: ureq::Agent },
+    Url { url: String, agent: ureq::Agent, authorities: u64 },
 }
 
 impl KeySet {
@@ -100,17 +100,33 @@ impl KeySet {
                 if symmetric {
                     return Err(("jwks_url", "a secret is not published under an address".to_owned()));
                 }
-                let agent = agent(url, ca_file.as_deref())?;
-                let place = Place::Url { url: url.clone(), agent };
+                let pem = ca_file.as_deref().map(read_authorities).transpose()?;
+                let agent = agent(url, pem.as_deref())?;
+                let place = Place::Url { url: url.clone(), agent, authorities: hash_of(&pem) };
                 Ok(Self { origin: Some(Origin::new(place, issuer, None)), ..Self::fixed(Vec::new(), &[]) })
             }
         }
     }
 
     fn fixed(keys: Vec<Known>, material: &[u8]) -> Self {
-        let mut hasher = DefaultHasher::new();
-        material.hash(&mut hasher);
-        Self { keys: Mutex::new(keys.into()), origin: None, fingerprint: hasher.finish() }
+        Self { keys: Mutex::new(keys.into()), origin: None, fingerprint: hash_of(&material) }
+    }
+
+    /// Whether the authorities that vouch for its address are those in this file now: a renewed file has the same name.
+    pub(super) fn trusts(&self, ca_file: Option<&Path>) -> bool {
+        let known = match self.origin.as_ref().map(|origin| &origin.place) {
+            Some(Place::Url { authorities, .. }) => *authorities,
+            _ => return true,
+        };
+        ca_file.map(read_authorities).transpose().is_ok_and(|pem| hash_of(&pem) == known)
+    }
+
+    /// Goes on with what another one has fetched from the same address, until a newer set is had.
+    pub(super) fn adopt(&self, before: &Self) {
+        if let (Some(origin), Some(other)) = (&self.origin, &before.origin) {
+            *self.keys.lock() = Arc::clone(&before.keys.lock());
+            *origin.had.lock() = *other.had.lock();
+        }
     }
 
     /// Changes with the keys, where those are fixed: keys of a set come and go without a change of trust.
@@ -224,7 +240,7 @@ impl Place {
     fn keys(&self, algorithms: &[Algorithm]) -> Result<Vec<Known>, String> {
         match self {
             Place::File(path) => jwk_keys(&read(path)?, algorithms, Trust::File),
-            Place::Url { url, agent } => {
+            Place::Url { url, agent, .. } => {
                 let answer = agent.get(url).header("accept", "application/json").call();
                 let mut answer = answer.map_err(|error| error.to_string())?;
                 if answer.status() != 200 {
@@ -254,28 +270,41 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(problem)
 }
 
-fn agent(url: &str, ca_file: Option<&Path>) -> Result<ureq::Agent, (&'static str, String)> {
+fn hash_of(what: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The text of a `ca_file` that has at least one certificate.
+fn read_authorities(path: &Path) -> Result<Vec<u8>, (&'static str, String)> {
+    let wrong = |why: String| ("jwks_ca_file", why);
+    let pem = read(path).map_err(wrong)?;
+    match certificates(&pem).map_err(|error| wrong(format!("{}: {error}", path.display())))?[..] {
+        [] => Err(wrong(format!("{}: no certificate", path.display()))),
+        _ => Ok(pem),
+    }
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, ureq::Error> {
+    let items = ureq::tls::parse_pem(pem).filter_map(|item| match item {
+        Ok(ureq::tls::PemItem::Certificate(certificate)) => Some(Ok(certificate)),
+        Ok(_) => None,
+        Err(error) => Some(Err(error)),
+    });
+    items.collect()
+}
+
+fn agent(url: &str, authorities: Option<&[u8]>) -> Result<ureq::Agent, (&'static str, String)> {
     let wrong = || ("jwks_url", format!("{url:?} is not an http or https address"));
     let uri: http::Uri = url.parse().map_err(|_| wrong())?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
         return Err(wrong());
     }
-    let roots = match ca_file {
+    let roots = match authorities {
         None => RootCerts::WebPki,
-        Some(path) => {
-            let pem = read(path).map_err(|error| ("jwks_ca_file", error))?;
-            let certificates: Result<Vec<_>, _> = ureq::tls::parse_pem(&pem)
-                .filter_map(|item| match item {
-                    Ok(ureq::tls::PemItem::Certificate(certificate)) => Some(Ok(certificate)),
-                    Ok(_) => None,
-                    Err(error) => Some(Err(error)),
-                })
-                .collect();
-            let certificates: Vec<Certificate<'static>> =
-                certificates.map_err(|error| ("jwks_ca_file", format!("{}: {error}", path.display())))?;
-            if certificates.is_empty() {
-                return Err(("jwks_ca_file", format!("{}: no certificate", path.display())));
-            }
+        Some(pem) => {
+            let certificates = certificates(pem).map_err(|error| ("jwks_ca_file", error.to_string()))?;
             RootCerts::new_with_certs(&certificates)
         }
     };

@@ -7,6 +7,7 @@ mod attempts;
 mod command_line;
 mod documentation;
 mod expiry;
+mod key_sets;
 mod leaks;
 mod limits;
 mod metrics;
