@@ -45,6 +45,7 @@ mod front;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod leaving;
 mod listener;
 mod mailbox;
 mod overlap;

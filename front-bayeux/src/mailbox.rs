@@ -1,8 +1,8 @@
 //! A session where the broker's lanes can reach it: its state behind a small mutex, the socket it may
 //! have, and the wake-up of a held poll.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use broker_core::{
@@ -18,6 +18,7 @@ use crate::codec::event::{self, Replay};
 use crate::codec::id::ClientId;
 use crate::codec::reply;
 use crate::config::{Config, Lazy, QueueFull};
+use crate::leaving::{self, Leaving};
 use crate::listener::Listener;
 use crate::overlap::Overlap;
 use crate::protocol::{Delivered, End, Held, Options, Push, Session};
@@ -160,20 +161,29 @@ impl State {
 
 /// See the module.
 pub(crate) struct Mailbox {
+    myself: Weak<Mailbox>,
     state: Mutex<State>,
     woken: Notify,
     /// When the sweep must look at the session, in milliseconds since the front's start; read without
     /// the mutex.
     wake_at_ms: AtomicU64,
+    /// The last connect whose reply left. That happens wherever the socket is written, perhaps under the mutex.
+    left: AtomicU64,
     common: Arc<Common>,
 }
 
 impl Mailbox {
-    pub(crate) fn new(common: Arc<Common>, session: Session) -> Self {
+    pub(crate) fn new(common: Arc<Common>, session: Session) -> Arc<Self> {
         let state =
             State { id: None, session, socket: None, guard: None, replay_in_ext: false, overlap: None };
-        let mailbox =
-            Self { state: Mutex::new(state), woken: Notify::new(), wake_at_ms: AtomicU64::new(0), common };
+        let mailbox = Arc::new_cyclic(|myself| Self {
+            myself: Weak::clone(myself),
+            state: Mutex::new(state),
+            woken: Notify::new(),
+            wake_at_ms: AtomicU64::new(0),
+            left: AtomicU64::new(0),
+            common,
+        });
         mailbox.with(|_| ());
         mailbox
     }
@@ -197,14 +207,46 @@ impl Mailbox {
     /// Runs `change` on the state and notes when the session next needs a look.
     pub(crate) fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock();
+        self.note_left(&mut state);
         let result = change(&mut state);
-        self.note_timeout(&state);
+        self.note_timeout(&mut state);
         result
     }
 
-    fn note_timeout(&self, state: &State) {
-        let wake_at = state.session.poll_timeout().map_or(u64::MAX, |at| self.common.millis_since_start(at));
-        self.wake_at_ms.store(wake_at, Ordering::Relaxed);
+    fn note_timeout(&self, state: &mut State) {
+        loop {
+            let timeout = state.session.poll_timeout();
+            let wake_at = timeout.map_or(u64::MAX, |at| self.common.millis_since_start(at));
+            if !state.session.is_replying() {
+                return self.wake_at_ms.store(wake_at, Ordering::Relaxed);
+            }
+            // In one order with `reply_left`: either its reply is seen here, or its zero comes after this.
+            self.wake_at_ms.store(wake_at, Ordering::SeqCst);
+            self.note_left(state);
+            if state.session.is_replying() {
+                return;
+            }
+        }
+    }
+
+    /// Passes on to the session that its reply left.
+    fn note_left(&self, state: &mut State) {
+        if state.session.is_replying() {
+            state.session.reply_left(Instant::now(), self.left.load(Ordering::SeqCst));
+        }
+    }
+
+    /// The answer to a connect was just given; whoever writes it drops what is returned when it is written.
+    pub(crate) fn reply_begins(&self, state: &mut State) -> Leaving {
+        state.session.begin_reply();
+        Leaving::new(Weak::clone(&self.myself), state.session.token())
+    }
+
+    /// The reply to the connect `token` left. Takes no lock; time counts from the next look at the session, at the
+    /// latest the sweep's.
+    pub(crate) fn reply_left(&self, token: u64) {
+        self.left.fetch_max(token, Ordering::SeqCst);
+        self.wake_at_ms.store(0, Ordering::SeqCst);
     }
 
     /// Whether the sweep has something to do here.
@@ -388,7 +430,8 @@ impl Mailbox {
         if let Some(Held::Answer(answer)) = held {
             let last = replies::connect(&answer, &self.common.config);
             let objects = answer.events.iter().map(|event| &event[..]).chain([&last[..]]);
-            send(reply::text_frame(objects), Class::Control);
+            let frame = reply::text_frame(objects);
+            send(leaving::carry(frame, vec![self.reply_begins(state)]), Class::Control);
         }
         let events = state.session.poll_push(now);
         let per_frame = match self.common.config.websocket.messages_per_frame {

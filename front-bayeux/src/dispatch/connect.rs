@@ -61,6 +61,9 @@ impl Shared {
         }
         let (step, acknowledged) = member.mailbox.with(|state| {
             let step = state.session.handle_connect(now, request);
+            if matches!(step, ConnectStep::Answer(_)) {
+                outcome.leaving.push(member.mailbox.reply_begins(state));
+            }
             (step, state.session.take_acknowledged())
         });
         if acknowledged > 0 {

@@ -98,7 +98,7 @@ impl Shared {
             }
             None => {
                 let unborn = unborn_session(&self.common, now);
-                let mailbox = Arc::new(Mailbox::new(Arc::clone(&self.common), unborn));
+                let mailbox = Mailbox::new(Arc::clone(&self.common), unborn);
                 // The core watches over its rights.
                 mailbox.begin(id, session, None, negotiated.replay);
                 let subscriber =

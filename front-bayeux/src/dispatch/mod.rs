@@ -17,6 +17,7 @@ use crate::codec::reply::{Advice, Common, Reconnect, put_reply};
 use crate::config::Transport;
 use crate::error::{Denial, Fault};
 use crate::front::Shared;
+use crate::leaving::Leaving;
 use crate::listener::Incoming;
 use crate::mailbox::{Mailbox, Socket};
 use crate::protocol::End;
@@ -72,6 +73,8 @@ pub(crate) struct Outcome {
     pub(crate) late_events: Vec<Bytes>,
     /// A connect that is to be held.
     pub(crate) held: Option<HeldConnect>,
+    /// The replies to connects among it.
+    pub(crate) leaving: Vec<Leaving>,
     /// A session was made, so the browser needs its cookie.
     pub(crate) shook_hands: bool,
 }

@@ -146,7 +146,13 @@ pub(crate) enum Push {
 #[derive(Debug)]
 enum Connect {
     Idle,
-    Held { token: u64, until: Instant, reply: ReplySeed },
+    Held {
+        token: u64,
+        until: Instant,
+        reply: ReplySeed,
+    },
+    /// Its reply is on its way to the client.
+    Replying,
 }
 
 /// What a held connect's reply will need of its request.
@@ -424,7 +430,7 @@ impl Session {
     pub(crate) fn held(&self) -> Option<u64> {
         match &self.connect {
             Connect::Held { token, .. } => Some(*token),
-            Connect::Idle => None,
+            Connect::Idle | Connect::Replying => None,
         }
     }
 
@@ -432,7 +438,33 @@ impl Session {
     pub(crate) fn held_until(&self) -> Option<Instant> {
         match &self.connect {
             Connect::Held { until, .. } => Some(self.wait_until(*until)),
-            Connect::Idle => None,
+            Connect::Idle | Connect::Replying => None,
+        }
+    }
+
+    /// The number of the last connect.
+    pub(crate) fn token(&self) -> u64 {
+        self.token
+    }
+
+    /// The answer that was just given is now written, and [`reply_left`](Self::reply_left) will hear when it is: until
+    /// then the session does not expire, however slowly its client reads.
+    pub(crate) fn begin_reply(&mut self) {
+        if self.end.is_none() && self.held().is_none() {
+            self.connect = Connect::Replying;
+            self.expires = None;
+        }
+    }
+
+    pub(crate) fn is_replying(&self) -> bool {
+        matches!(self.connect, Connect::Replying)
+    }
+
+    /// The reply to the connect `token` was written, or its connection is gone.
+    pub(crate) fn reply_left(&mut self, at: Instant, token: u64) {
+        if self.is_replying() && token == self.token {
+            self.connect = Connect::Idle;
+            self.start_expiry(at);
         }
     }
 

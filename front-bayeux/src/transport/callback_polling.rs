@@ -7,6 +7,7 @@ use http_edge::{Body, Response};
 
 use super::polling::Answer;
 use crate::error::RequestFault;
+use crate::leaving::carry;
 
 /// A function name that is safe to write into a script.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,7 +56,7 @@ pub(super) fn wrap(answer: Answer, Callback(callback): &Callback) -> Response {
     script.extend_from_slice(rest);
     script.extend_from_slice(b");");
     let mut response = answer.head;
-    *response.body_mut() = Body::full(script);
+    *response.body_mut() = Body::full(carry(script, answer.leaving));
     if !json.is_empty() || response.status().is_success() {
         let kind = HeaderValue::from_static("text/javascript; charset=utf-8");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -101,8 +102,7 @@ mod tests {
 
     #[test]
     fn line_separators_are_escaped() {
-        let answer =
-            Answer { head: http::Response::new(Body::empty()), body: "[\"a\u{2028}b\u{2029}\"]".into() };
+        let answer = Answer::new("[\"a\u{2028}b\u{2029}\"]".into(), Vec::new());
         let response = wrap(answer, &Callback("f".into()));
         assert_eq!(format!("{:?}", response.body()), "Body(26 bytes)");
     }

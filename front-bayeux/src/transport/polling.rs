@@ -18,6 +18,7 @@ use crate::config::Transport;
 use crate::dispatch::{Caller, HeldConnect, Outcome};
 use crate::error::RequestFault;
 use crate::front::Shared;
+use crate::leaving::{Leaving, carry};
 use crate::protocol::{ConnectAnswer, Held};
 use crate::replies;
 use crate::stats::Gauge;
@@ -34,11 +35,13 @@ pub(super) struct Poll<'a> {
 pub(super) struct Answer {
     pub(super) head: Response,
     pub(super) body: Vec<u8>,
+    /// The replies to connects that it contains.
+    pub(super) leaving: Vec<Leaving>,
 }
 
 impl Answer {
-    fn new(body: Vec<u8>) -> Self {
-        Answer { head: http::Response::new(Body::empty()), body }
+    pub(super) fn new(body: Vec<u8>, leaving: Vec<Leaving>) -> Self {
+        Answer { head: http::Response::new(Body::empty()), body, leaving }
     }
 
     fn into_response(self, callback: Option<&Callback>) -> Response {
@@ -54,7 +57,7 @@ impl Answer {
         if response.status().is_success() {
             let kind = const { HeaderValue::from_static("application/json;charset=UTF-8") };
             response.headers_mut().insert(header::CONTENT_TYPE, kind);
-            *response.body_mut() = Body::full(self.body);
+            *response.body_mut() = Body::full(carry(self.body, self.leaving));
         }
         response
     }
@@ -89,7 +92,7 @@ pub(super) async fn run(
         return Ok(Step::Hold(Hold { connect, outcome, limit, callback: poll.callback }));
     }
     let shook_hands = outcome.shook_hands;
-    let mut answer = Answer::new(outcome.into_json());
+    let mut answer = outcome.into_answer();
     if known.is_none()
         && shook_hands
         && let Some(line) = cookie::set(&browser, &shared.config().cookie)
@@ -129,9 +132,10 @@ impl Hold {
     /// Waits until there is something to say, and says it.
     pub(super) async fn run(mut self, shared: &Shared) -> Response {
         let answer = match hold(shared, &self.connect, self.limit.as_ref()).await {
-            Some(answer) => {
+            Some((answer, leaving)) => {
                 self.outcome.answer_connect(&answer, shared);
-                Answer::new(self.outcome.into_json())
+                self.outcome.leaving.push(leaving);
+                self.outcome.into_answer()
             }
             None => superseded(shared),
         };
@@ -140,15 +144,21 @@ impl Hold {
 }
 
 /// Holds a connect; `None` if a newer one took its place.
-async fn hold(shared: &Shared, held: &HeldConnect, limit: Option<&Limit>) -> Option<Box<ConnectAnswer>> {
+async fn hold(
+    shared: &Shared,
+    held: &HeldConnect,
+    limit: Option<&Limit>,
+) -> Option<(Box<ConnectAnswer>, Leaving)> {
     let mailbox = Arc::clone(&held.member.mailbox);
     if let Some(Limit { browser, max }) = limit
         && !shared.registry.hold(browser, held.member.id, held.token, *max)
     {
         let wait = shared.config().multi_session_interval;
         let wait = (!wait.is_zero()).then_some(wait);
-        let refused = mailbox.with(|state| state.session.refuse_hold(Instant::now(), held.token, wait));
-        return refused.map(Box::new);
+        return mailbox.with(|state| {
+            let refused = state.session.refuse_hold(Instant::now(), held.token, wait)?;
+            Some((Box::new(refused), mailbox.reply_begins(state)))
+        });
     }
     let _gauge = Gauge::new(&shared.counters().held_polls);
     let browser = limit.map(|limit| &*limit.browser);
@@ -158,13 +168,17 @@ async fn hold(shared: &Shared, held: &HeldConnect, limit: Option<&Limit>) -> Opt
         tokio::pin!(woken);
         // Listening before looking: what comes in between is not missed.
         woken.as_mut().enable();
-        let until = match mailbox.with(|state| state.session.poll_connect(Instant::now(), held.token)) {
-            Held::Wait { until } => until,
-            Held::Answer(answer) => {
-                guard.answered = true;
-                return Some(answer);
+        let polled = mailbox.with(|state| match state.session.poll_connect(Instant::now(), held.token) {
+            Held::Wait { until } => Err(until),
+            Held::Answer(answer) => Ok(Some((answer, mailbox.reply_begins(state)))),
+            Held::Superseded => Ok(None),
+        });
+        let until = match polled {
+            Err(until) => until,
+            Ok(answer) => {
+                guard.answered = answer.is_some();
+                return answer;
             }
-            Held::Superseded => return None,
         };
         let _ = tokio::time::timeout_at(until.into(), woken).await;
     }
@@ -197,7 +211,7 @@ fn superseded(shared: &Shared) -> Answer {
     let status = StatusCode::from_u16(status).ok().filter(|status| status.as_u16() >= 400);
     let mut head = http::Response::new(Body::empty());
     *head.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    Answer { head, body: Vec::new() }
+    Answer { head, ..Answer::new(Vec::new(), Vec::new()) }
 }
 
 impl Outcome {
@@ -210,9 +224,9 @@ impl Outcome {
     }
 
     /// Events first, then replies; but a handshake's reply comes before its events.
-    fn into_json(self) -> Vec<u8> {
+    fn into_answer(self) -> Answer {
         let mut out = Vec::with_capacity(array_bytes(self.objects()));
         put_array(&mut out, self.objects());
-        out
+        Answer::new(out, self.leaving)
     }
 }

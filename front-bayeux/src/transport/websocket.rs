@@ -20,6 +20,7 @@ use crate::codec::reply;
 use crate::config::Transport;
 use crate::dispatch::{Caller, SocketCaller, outbox_config, unborn_session};
 use crate::front::Shared;
+use crate::leaving::carry;
 use crate::mailbox::{Lost, Mailbox, Socket};
 use crate::stats::Gauge;
 
@@ -134,7 +135,7 @@ impl Connection {
     ) -> Self {
         let config = shared.config();
         let now = Instant::now();
-        let mailbox = Arc::new(Mailbox::new(Arc::clone(&shared.common), unborn_session(&shared.common, now)));
+        let mailbox = Mailbox::new(Arc::clone(&shared.common), unborn_session(&shared.common, now));
         let subscriber = Arc::new(shared.broker.attach(Arc::clone(&mailbox) as _, outbox_config(config)));
         let outbox = subscriber.outbox();
         let max = config.websocket.max_message_bytes;
@@ -261,7 +262,7 @@ impl Connection {
         };
         let outcome = self.shared.handle_batch(&text, &messages, &mut caller).await;
         if outcome.count > 0 || !outcome.events.is_empty() {
-            let frame = reply::text_frame(outcome.objects());
+            let frame = carry(reply::text_frame(outcome.objects()), outcome.leaving);
             self.caller.socket.outbox.send(frame, Class::Control);
         }
         Ok(())
@@ -340,6 +341,6 @@ mod tests {
     #[test]
     fn an_idle_socket_is_small() {
         assert!(future_bytes(Connection::run) <= 640, "{}", future_bytes(Connection::run));
-        assert!(size_of::<Mailbox>() <= 384, "{}", size_of::<Mailbox>());
+        assert!(size_of::<Mailbox>() <= 400, "{}", size_of::<Mailbox>());
     }
 }

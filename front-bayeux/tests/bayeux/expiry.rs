@@ -1,6 +1,6 @@
 use serde_json::json;
 
-use crate::support::{Server, last, ms, quick};
+use crate::support::{Http, Server, data, last, ms, quick};
 
 #[tokio::test]
 async fn a_session_without_connects_expires_and_is_told_to_shake_hands() {
@@ -42,6 +42,105 @@ async fn other_messages_keep_the_session() {
         let reply = poller.send(json!({"channel": "/a", "data": 1})).await;
         assert_eq!(last(&reply)["successful"], true);
     }
+}
+
+/// More than the kernel takes for a client that does not read.
+const EVENTS: usize = 4;
+const EVENT_BYTES: usize = 3_500_000;
+
+/// A server whose sessions have room for that, and what publishes it to channel `a`.
+async fn roomy() -> (Server, impl AsyncFn(&Server)) {
+    let mut config = quick();
+    config.max_queue_bytes = 64 << 20;
+    let publish = async |server: &Server| {
+        for _ in 0..EVENTS {
+            server.publish("a", &format!("\"{}\"", "x".repeat(EVENT_BYTES)));
+        }
+        server.broker.drained().await;
+    };
+    (Server::start(config).await, publish)
+}
+
+#[tokio::test]
+async fn a_reply_that_waits_for_its_reader_does_not_use_up_the_sessions_time() {
+    let (server, publish) = roomy().await;
+    let mut poller = server.poller().await;
+    poller.subscribe("/a").await;
+    for is_held in [false, true] {
+        let mut http = Http::open(server.address).await;
+        let message = json!({"channel": "/meta/connect", "clientId": poller.id}).to_string();
+        if !is_held {
+            publish(&server).await;
+        }
+        http.write(poller.browser.request("POST /cometd", "", &message).as_bytes()).await;
+        if is_held {
+            tokio::time::sleep(ms(50)).await;
+            publish(&server).await;
+        }
+        tokio::time::sleep(ms(1800)).await;
+        assert_eq!(server.front.stats().sessions, 1, "held: {is_held}");
+        let answer = http.read().await.messages();
+        assert!(answer.len() > 1 && last(&answer)["successful"] == true);
+        // The rest of the events.
+        while poller.connect().await.len() > 1 {}
+    }
+    let connect = json!({"channel": "/meta/connect", "advice": {"timeout": 0}});
+    assert_eq!(last(&poller.send(connect).await)["successful"], true);
+    tokio::time::sleep(ms(1300)).await;
+    assert_eq!(server.front.stats().sessions, 0, "now its time is over");
+}
+
+#[tokio::test]
+async fn a_reply_that_is_never_read_holds_the_session_no_longer_than_its_connection() {
+    let (server, publish) = roomy().await;
+    let mut poller = server.poller().await;
+    poller.subscribe("/a").await;
+    publish(&server).await;
+    let mut http = Http::open(server.address).await;
+    let message = json!({"channel": "/meta/connect", "clientId": poller.id}).to_string();
+    http.write(poller.browser.request("POST /cometd", "", &message).as_bytes()).await;
+    tokio::time::sleep(ms(1300)).await;
+    assert_eq!(server.front.stats().sessions, 1);
+    drop(http);
+    tokio::time::sleep(ms(1500)).await;
+    assert_eq!((server.front.stats().sessions, server.front.stats().expired), (0, 1));
+}
+
+#[tokio::test]
+async fn a_reply_that_waits_on_its_socket_does_not_use_up_the_sessions_time() {
+    let (server, publish) = roomy().await;
+    // With acks events come in replies to connects only.
+    let mut socket = server.socket_session(json!({"ack": true})).await;
+    socket.subscribe("/a").await;
+    let mut ack = json!(0);
+    for is_held in [false, true] {
+        let connect = json!([{"channel": "/meta/connect", "clientId": socket.id, "ext": {"ack": ack}}]);
+        if !is_held {
+            publish(&server).await;
+        }
+        socket.send(connect).await;
+        if is_held {
+            tokio::time::sleep(ms(50)).await;
+            publish(&server).await;
+        }
+        tokio::time::sleep(ms(1800)).await;
+        assert_eq!(server.front.stats().sessions, 1, "held: {is_held}");
+        let mut events = 0;
+        while events < EVENTS {
+            let answer = socket.receive().await;
+            events += data(&answer).len();
+            ack = last(&answer)["ext"]["ack"].clone();
+            assert_eq!(last(&answer)["successful"], true);
+            if events < EVENTS {
+                let next = json!([{"channel": "/meta/connect", "clientId": socket.id, "ext": {"ack": ack}}]);
+                socket.send(next).await;
+            }
+        }
+        let now = json!({"channel": "/meta/connect", "ext": {"ack": ack}, "advice": {"timeout": 0}});
+        ack = socket.call(now).await["ext"]["ack"].clone();
+    }
+    tokio::time::sleep(ms(1300)).await;
+    assert_eq!(server.front.stats().sessions, 0, "now its time is over");
 }
 
 #[tokio::test]

@@ -84,6 +84,32 @@ fn a_session_lives_interval_and_max_interval_after_an_answer() {
 }
 
 #[test]
+fn while_its_reply_is_written_a_session_does_not_expire() {
+    let now = Instant::now();
+    let mut session = connected(now);
+    session.begin_reply();
+    assert_eq!(session.poll_timeout(), None);
+    assert!(!session.handle_timeout(now + 60 * SECOND));
+    let token = session.token();
+    session.reply_left(now + 60 * SECOND, token);
+    session.reply_left(now + 65 * SECOND, token);
+    assert_eq!(session.poll_timeout(), Some(now + 70 * SECOND));
+    // Of the replies to two connects the later one counts.
+    answer(session.handle_connect(now, ConnectRequest { timeout: Some(Duration::ZERO), ..connect() }));
+    session.begin_reply();
+    session.reply_left(now + 61 * SECOND, token);
+    assert_eq!(session.poll_timeout(), None);
+    let (held, _) = hold(session.handle_connect(now + 62 * SECOND, connect()));
+    session.reply_left(now + 63 * SECOND, held - 1);
+    assert_eq!(session.poll_timeout(), None, "a connect is held");
+    session.drop_connect(now + 64 * SECOND, held);
+    assert_eq!(session.poll_timeout(), Some(now + 74 * SECOND));
+    session.finish(now, End::Disconnected);
+    session.begin_reply();
+    assert_eq!(session.poll_timeout(), Some(now), "what is over stays over");
+}
+
+#[test]
 fn another_message_moves_the_end() {
     let now = Instant::now();
     let mut session = connected(now);
