@@ -41,14 +41,17 @@ impl ContentType {
     /// `application/octet-stream`
     pub const BYTES: Self = Self(Media::Fixed("application/octet-stream"));
 
-    /// Takes a media type as the publisher wrote it; nothing is checked. The three constants cost no allocation.
+    /// Takes a media type as the publisher wrote it; nothing is checked. Those of [`well_known`](Self::well_known) cost no
+    /// allocation.
     pub fn new(text: &str) -> Self {
-        for known in [Self::JSON, Self::TEXT, Self::BYTES] {
-            if known.as_str() == text {
-                return known;
-            }
-        }
-        Self(Media::Other(Arc::from(text)))
+        Self::well_known(text.as_bytes()).unwrap_or_else(|| Self(Media::Other(Arc::from(text))))
+    }
+
+    /// The type if it is one of the constants, or `text/plain`, written exactly so.
+    pub fn well_known(text: &[u8]) -> Option<Self> {
+        const PLAIN: ContentType = ContentType(Media::Fixed("text/plain"));
+        let known = [Self::JSON, PLAIN, Self::TEXT, Self::BYTES];
+        known.into_iter().find(|known| known.as_str().as_bytes() == text)
     }
 
     /// The type as text, parameters included.
@@ -128,39 +131,38 @@ pub struct MessageIdError;
 
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.with_text(|text| f.write_str(text))
+        self.with_text(|text| f.write_str(std::str::from_utf8(text).unwrap_or_default()))
     }
 }
 
 impl MessageId {
-    /// Thirteen digits of base36, a dash, twenty decimal ones, and a place before them.
-    const MAX_TEXT_BYTES: usize = 35;
+    /// Thirteen digits of base36, a dash, twenty decimal ones.
+    const MAX_TEXT_BYTES: usize = 34;
 
     /// Appends the text, for hot paths: [`ToString`] costs an allocation and several times the work.
     pub fn write_to(&self, out: &mut Vec<u8>) {
-        self.with_text(|text| out.extend_from_slice(text.as_bytes()));
+        self.with_text(|text| out.extend_from_slice(text));
     }
 
-    fn with_text<T>(&self, then: impl FnOnce(&str) -> T) -> T {
+    fn with_text<T>(&self, then: impl FnOnce(&[u8]) -> T) -> T {
         const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-        let mut text = [b'-'; Self::MAX_TEXT_BYTES];
-        let mut at = text.len();
-        let mut write = |mut rest: u64, base: u64| {
+        /// Writes `rest` in front of `at`; where it begins. The base is a constant, as dividing by a variable takes several
+        /// times as long.
+        fn write<const BASE: u64>(mut rest: u64, text: &mut [u8], mut at: usize) -> usize {
             loop {
                 at -= 1;
-                text[at] = DIGITS[(rest % base) as usize];
-                rest /= base;
+                text[at] = DIGITS[(rest % BASE) as usize];
+                rest /= BASE;
                 if rest == 0 {
-                    break;
+                    return at;
                 }
             }
-            // The dash between the two is there already.
-            at -= 1;
-        };
-        write(self.offset, 10);
-        write(self.epoch, 36);
-        // The last step went to the place before the text.
-        then(std::str::from_utf8(&text[at + 1..]).unwrap_or_default())
+        }
+        let mut text = [b'-'; Self::MAX_TEXT_BYTES];
+        let offset = write::<10>(self.offset, &mut text, Self::MAX_TEXT_BYTES);
+        // The dash between the two is there already.
+        let epoch = write::<36>(self.epoch, &mut text, offset - 1);
+        then(&text[epoch..])
     }
 }
 
