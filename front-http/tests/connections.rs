@@ -16,7 +16,7 @@ struct Tokens;
 
 impl Authenticator for Tokens {
     fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> Authenticated<'a> {
-        Box::pin(async move {
+        Authenticated::later(async move {
             let rule = |actions: &[Action], text: &str| {
                 Rule::new(actions.iter().copied(), Filter::parse(text).unwrap())
             };

@@ -217,7 +217,7 @@ struct Slow;
 
 impl broker_core::Authenticator for Slow {
     fn authenticate<'a>(&'a self, _: broker_core::Credentials<'a>) -> broker_core::Authenticated<'a> {
-        Box::pin(async {
+        broker_core::Authenticated::later(async {
             tokio::time::sleep(Duration::from_millis(100)).await;
             Ok(Principal::anonymous(Rights::all()))
         })

@@ -159,23 +159,31 @@ impl Answers {
         self.issuers.iter().find(|issuer| issuer.iss() == iss)
     }
 
-    /// Who is this?
+    /// Who is this, where that takes no time: nobody in particular, or a key.
+    pub(super) fn at_once(&self, credentials: &Credentials<'_>) -> Option<Result<Principal, AuthError>> {
+        let secret = credentials.password.or(credentials.token.map(str::as_bytes));
+        let principal = match secret {
+            _ if self.open => return Some(self.anonymous.clone().ok_or(AuthError::Required)),
+            // A bare user name claims nothing that a secret would back, so it stays anonymous.
+            None => self.anonymous.as_ref(),
+            Some(secret) => Some(&self.find_key(secret)?.principal),
+        };
+        let Some(principal) = principal else { return Some(Err(AuthError::Required)) };
+        Some(self.check_origin(principal, credentials.cross_origin).map(|()| principal.clone()))
+    }
+
+    /// Who is this, where [`at_once`](Self::at_once) could not say?
     pub(super) async fn authenticate(&self, credentials: Credentials<'_>) -> Result<Principal, AuthError> {
         let principal = match (credentials.password, credentials.token) {
-            _ if self.open => return self.anonymous.clone().ok_or(AuthError::Required),
-            // A bare user name claims nothing that a secret would back, so it stays anonymous.
-            (None, None) => self.anonymous.clone().ok_or(AuthError::Required)?,
-            (None, Some(token)) => self.by_token(token).await?,
             (Some(password), _) => self.by_password(credentials.user, password).await?,
+            (None, Some(token)) => self.by_token(token).await?,
+            (None, None) => return Err(AuthError::Required),
         };
         self.check_origin(&principal, credentials.cross_origin)?;
         Ok(principal)
     }
 
     async fn by_token(&self, token: &str) -> Result<Principal, AuthError> {
-        if let Some(key) = self.find_key(token.as_bytes()) {
-            return Ok(key.principal.clone());
-        }
         if !self.issuers.is_empty() && looks_like_token(token) {
             return self.by_issuer(token).await;
         }
@@ -193,9 +201,6 @@ impl Answers {
 
     /// A password may be a key or a token: MQTT has no other place for one.
     async fn by_password(&self, user: Option<&str>, password: &[u8]) -> Result<Principal, AuthError> {
-        if let Some(key) = self.find_key(password) {
-            return Ok(key.principal.clone());
-        }
         let account = user.and_then(|user| self.users.get(user));
         if account.is_none()
             && !self.issuers.is_empty()

@@ -50,8 +50,12 @@ impl BuiltIn {
 impl Authenticator for BuiltIn {
     /// Credentials that nothing here can check are refused: who presents some must not be served as nobody.
     fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> Authenticated<'a> {
-        let answers = self.answers();
-        Box::pin(async move { answers.authenticate(credentials).await })
+        let answers = self.0.read();
+        if let Some(answer) = answers.at_once(&credentials) {
+            return Authenticated::now(answer);
+        }
+        let answers = Arc::clone(&answers);
+        Authenticated::later(async move { answers.authenticate(credentials).await })
     }
 
     fn still_holds(&self, principal: &Principal) -> bool {

@@ -1,9 +1,11 @@
 //! From credentials to a principal.
 
+use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::LazyLock;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::{Principal, Rights};
@@ -51,8 +53,47 @@ pub enum AuthError {
     },
 }
 
-/// What an [`Authenticator`] answers with.
-pub type Authenticated<'a> = Pin<Box<dyn Future<Output = Result<Principal, AuthError>> + Send + 'a>>;
+/// What an [`Authenticator`] answers with: a future that may have its answer already.
+pub struct Authenticated<'a>(Answer<'a>);
+
+enum Answer<'a> {
+    Now(Option<Result<Principal, AuthError>>),
+    Later(Pin<Box<dyn Future<Output = Result<Principal, AuthError>> + Send + 'a>>),
+}
+
+impl<'a> Authenticated<'a> {
+    /// The answer is known. It costs no allocation, which every request would pay.
+    pub fn now(answer: Result<Principal, AuthError>) -> Self {
+        Self(Answer::Now(Some(answer)))
+    }
+
+    /// The answer takes time: a password is hashed, a service asked.
+    pub fn later(answer: impl Future<Output = Result<Principal, AuthError>> + Send + 'a) -> Self {
+        Self(Answer::Later(Box::pin(answer)))
+    }
+}
+
+impl Future for Authenticated<'_> {
+    type Output = Result<Principal, AuthError>;
+
+    /// # Panics
+    /// If it is polled again after it was ready.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            Answer::Now(answer) => Poll::Ready(answer.take().expect("not polled after it was ready")),
+            Answer::Later(answer) => answer.as_mut().poll(cx),
+        }
+    }
+}
+
+impl fmt::Debug for Authenticated<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Answer::Now(_) => "Authenticated(now)",
+            Answer::Later(_) => "Authenticated(later)",
+        })
+    }
+}
 
 /// Turns credentials into a [`Principal`]; asked once per connection, session or request.
 pub trait Authenticator: Send + Sync + 'static {
@@ -82,7 +123,7 @@ pub struct AllowAll;
 impl Authenticator for AllowAll {
     fn authenticate<'a>(&'a self, _: Credentials<'a>) -> Authenticated<'a> {
         static EVERYBODY: LazyLock<Principal> = LazyLock::new(|| Principal::anonymous(Rights::all()));
-        Box::pin(async { Ok(EVERYBODY.clone()) })
+        Authenticated::now(Ok(EVERYBODY.clone()))
     }
 }
 
@@ -92,7 +133,6 @@ pub struct Anonymous(pub Principal);
 
 impl Authenticator for Anonymous {
     fn authenticate<'a>(&'a self, _: Credentials<'a>) -> Authenticated<'a> {
-        let principal = self.0.clone();
-        Box::pin(async { Ok(principal) })
+        Authenticated::now(Ok(self.0.clone()))
     }
 }

@@ -1,6 +1,6 @@
-use std::pin::Pin;
-
-use broker_core::{Action, AuthError, Authenticator, Credentials, Filter, Principal, Rights, Rule};
+use broker_core::{
+    Action, AuthError, Authenticated, Authenticator, Credentials, Filter, Principal, Rights, Rule,
+};
 use serde_json::json;
 
 use crate::support::{Server, data, last, quick};
@@ -9,10 +9,7 @@ use crate::support::{Server, data, last, quick};
 struct Token;
 
 impl Authenticator for Token {
-    fn authenticate<'a>(
-        &'a self,
-        credentials: Credentials<'a>,
-    ) -> Pin<Box<dyn Future<Output = Result<Principal, AuthError>> + Send + 'a>> {
+    fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> Authenticated<'a> {
         let filter = |text: &str| Filter::parse(text).unwrap();
         let known = credentials.token == Some("letmein")
             || (credentials.user == Some("u") && credentials.password == Some(b"p"));
@@ -21,7 +18,7 @@ impl Authenticator for Token {
             .allow(Rule::new([Action::Publish], filter("open/**")))
             .deny(Rule::new([Action::Subscribe], filter("secret/**")));
         let result = if known { Ok(Principal::user_with("u", rights)) } else { Err(AuthError::Required) };
-        Box::pin(std::future::ready(result))
+        Authenticated::now(result)
     }
 }
 

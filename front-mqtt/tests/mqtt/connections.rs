@@ -159,7 +159,7 @@ impl Authenticator for Changing {
         if self.0.load(Ordering::Relaxed) {
             rights = rights.deny(Rule::new([Action::Subscribe], filter("secret/#")));
         }
-        Box::pin(async { Ok(Principal::anonymous(rights)) })
+        Authenticated::now(Ok(Principal::anonymous(rights)))
     }
 }
 
