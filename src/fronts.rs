@@ -5,7 +5,7 @@ use std::time::Duration;
 use broker_core::Broker;
 use bytes::Bytes;
 use http::Request;
-use http_edge::{BoxError, Problem, Response, X_REQUEST_ID, request_id};
+use http_edge::{BoxError, Peer, Problem, Response, X_REQUEST_ID, request_id};
 
 use crate::{Config, page};
 
@@ -66,23 +66,47 @@ impl Fronts {
         fronts
     }
 
-    /// Answers one request of any HTTP server that can hand over hyper's upgrades (for WebSocket).
+    /// Answers one request of any HTTP server that can hand over hyper's upgrades (for WebSocket). A [`Peer`] extension says
+    /// where it comes from.
     pub async fn handle<B>(&self, request: Request<B>) -> Response
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        let peer = request.extensions().get().copied();
+        self.handle_from(peer, request).await
+    }
+
+    /// As [`handle`](Self::handle), for a request that comes from `peer`, whether or not it says so itself.
+    pub async fn handle_from<B>(&self, peer: Option<Peer>, mut request: Request<B>) -> Response
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let path = request.uri().path();
+        let first = path.get(1..).unwrap_or_default().split('/').next().unwrap_or_default();
+        #[cfg(feature = "http")]
+        if matches!(first, "v1" | "healthz" | "readyz" | "metrics") {
+            return self.api.handle_from(peer, request).await;
+        }
+        #[cfg(feature = "bayeux")]
+        let is_bayeux = self.bayeux.serves(path);
+        #[cfg(feature = "mqtt")]
+        let is_mqtt = first == "mqtt";
+        #[cfg(feature = "sse")]
+        let is_sse = first == "sse";
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
         // Boxed, so that a connection holds the future of the front it talks to and not of the largest.
-        match request.uri().path().split('/').nth(1).unwrap_or_default() {
-            #[cfg(feature = "http")]
-            "v1" | "healthz" | "readyz" | "metrics" => self.api.handle(request).await,
+        match () {
             #[cfg(feature = "bayeux")]
-            _ if self.bayeux.serves(request.uri().path()) => Box::pin(self.bayeux.handle(request)).await,
+            () if is_bayeux => Box::pin(self.bayeux.handle(request)).await,
             #[cfg(feature = "mqtt")]
-            "mqtt" => Box::pin(self.mqtt.handle(request)).await,
+            () if is_mqtt => Box::pin(self.mqtt.handle(request)).await,
             #[cfg(feature = "sse")]
-            "sse" => Box::pin(self.sse.handle(request)).await,
-            _ => answer_elsewhere(&request),
+            () if is_sse => Box::pin(self.sse.handle(request)).await,
+            () => answer_elsewhere(&request),
         }
     }
 

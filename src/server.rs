@@ -198,13 +198,13 @@ async fn serve_http(
             let served = Arc::clone(&served);
             async move {
                 match admitted {
-                    Ok(()) => served.fronts().handle(request).await,
+                    Ok(()) => served.fronts().handle_from(Some(http_edge::Peer(peer)), request).await,
                     // Boxed, so that connections do not have room for what is rare.
                     Err(why) => Box::pin(served.refuse(why, request.into_parts().0)).await,
                 }
             }
         };
-        tokio::spawn(http_edge::serve(stream, peer, handle, connection, closed.clone()));
+        tokio::spawn(http_edge::serve_unnamed(stream, handle, connection, closed.clone()));
     })
     .await;
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use envelope::{timestamp, write_string};
 use http::StatusCode;
 use http::request::Parts;
-use http_edge::{Body, Response, connection_id, parse_connection_id};
+use http_edge::{Body, Fields, Response, connection_id, parse_connection_id};
 
 use crate::error::Error;
 use crate::front::Shared;
@@ -181,7 +181,7 @@ pub(crate) async fn send(
     parts: &Parts,
     body: Bytes,
 ) -> Result<Vec<u8>, Error> {
-    let (options, channel) = Options::read_with_channel(parts.uri.query(), &parts.headers)?;
+    let (options, channel) = Options::read_with_channel(parts.uri.query(), &Fields::from(&parts.headers))?;
     for (name, is_given) in [
         ("retain", options.retain),
         ("exclude", options.exclude.is_some()),
@@ -197,7 +197,7 @@ pub(crate) async fn send(
     }
     let key = parse_connection_id(id).ok_or(Error::Gone)?;
     let mut publish = Publish::new(channel, body);
-    if let Some(content_type) = content_type(&parts.headers)? {
+    if let Some(content_type) = content_type(&Fields::from(&parts.headers))? {
         publish = publish.content_type(content_type);
     }
     if let Some(event) = &options.event {

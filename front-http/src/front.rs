@@ -8,9 +8,10 @@ use std::time::Duration;
 use broker_core::{Authenticator, Broker, Principal};
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_edge::{
-    Body, BoxError, Cookies, Problem, Response, X_REQUEST_ID, credentials_from, read_body, request_id,
+    Body, BoxError, Cookies, Fields, Peer, Problem, Response, X_REQUEST_ID, credentials_among, read_body,
+    request_id,
 };
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -63,24 +64,36 @@ impl Front {
         }))
     }
 
-    /// Answers one request. Every answer carries `X-Request-Id`: the request's own, or a new one.
+    /// Answers one request. Every answer carries `X-Request-Id`: the request's own, or a new one. A [`Peer`] extension says
+    /// where it comes from.
     pub async fn handle<B>(&self, request: Request<B>) -> Response
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let peer = request.extensions().get().copied();
+        self.handle_from(peer, request).await
+    }
+
+    /// As [`handle`](Self::handle), for a request that comes from `peer`, whether or not it says so itself.
+    pub async fn handle_from<B>(&self, peer: Option<Peer>, request: Request<B>) -> Response
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let (parts, body) = request.into_parts();
         let shared = &self.0;
-        let mut response = match shared.answer(&parts, body).await {
+        let fields = Fields::from(&parts.headers);
+        let mut response = match shared.answer(peer, &parts, &fields, body).await {
             Ok(response) => response,
             Err(error) => Problem::from(error).response(),
         };
         shared.counters.answered(response.status().as_u16());
         let headers = response.headers_mut();
         if parts.method != Method::OPTIONS {
-            shared.config.origins.cors_headers(&parts.headers, shared.cookies(), headers);
+            shared.config.origins.cors_headers(fields, shared.cookies(), headers);
         }
-        headers.insert(X_REQUEST_ID, request_id(&parts.headers));
+        headers.insert(X_REQUEST_ID, request_id(fields));
         response
     }
 
@@ -124,7 +137,13 @@ impl Shared {
         self.config.origins.cookies(&self.config.token_sources)
     }
 
-    async fn answer<B>(self: &Arc<Self>, parts: &Parts, body: B) -> Result<Response, Error>
+    async fn answer<B>(
+        self: &Arc<Self>,
+        peer: Option<Peer>,
+        parts: &Parts,
+        fields: &Fields<'_>,
+        body: B,
+    ) -> Result<Response, Error>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -143,10 +162,10 @@ impl Shared {
             return Err(Error::Method(resource.methods()));
         }
         // A page can send some POSTs without asking first, so refusing it the answer is not enough.
-        if !self.config.origins.allows(&parts.headers) {
+        if !self.config.origins.allows(fields) {
             return Err(Error::Origin);
         }
-        if let Some(encoding) = parts.headers.get(header::CONTENT_ENCODING)
+        if let Some(encoding) = fields.content_encoding
             && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
         {
             // Kept as it is, a compressed payload would reach its readers without anything saying so.
@@ -165,7 +184,8 @@ impl Shared {
             }
             _ => {}
         }
-        let credentials = credentials_from(parts, &self.config.token_sources);
+        let remote = peer.map(|peer| peer.0);
+        let credentials = credentials_among(fields, parts, remote, &self.config.token_sources);
         let principal = self.authenticator.authenticate(credentials.for_protocol("http")).await?;
         // A publish is counted message by message, below.
         let is_publish = matches!(resource, Resource::Publish(_) | Resource::Events)
@@ -185,9 +205,10 @@ impl Shared {
             }
             Resource::Publish(Some(channel)) => {
                 let body = read_body(body, self.broker.config().max_message_bytes).await?;
-                publish_raw(self, &principal, &channel, parts, &body, false).map(|done| published(&done))
+                publish_raw(self, &principal, &channel, parts.uri.query(), fields, &body, false)
+                    .map(|done| published(&done))
             }
-            Resource::Publish(None) => Box::pin(self.publish_many(parts, &principal, body)).await,
+            Resource::Publish(None) => Box::pin(self.publish_many(parts, fields, &principal, body)).await,
             Resource::Events => {
                 let body = read_body(body, self.config.max_request_bytes).await?;
                 publish_events(self, &principal, parts, &body).map(json)
@@ -197,7 +218,8 @@ impl Shared {
             }
             Resource::Retained(channel) if method == Method::PUT => {
                 let body = read_body(body, self.broker.config().max_message_bytes).await?;
-                publish_raw(self, &principal, &channel, parts, &body, true).map(|done| published(&done))
+                publish_raw(self, &principal, &channel, parts.uri.query(), fields, &body, true)
+                    .map(|done| published(&done))
             }
             Resource::Retained(channel) if method == Method::DELETE => {
                 retained::clear(self, &principal, &channel)
@@ -231,6 +253,7 @@ impl Shared {
     async fn publish_many<B>(
         self: &Arc<Self>,
         parts: &Parts,
+        fields: &Fields<'_>,
         principal: &Principal,
         body: B,
     ) -> Result<Response, Error>
@@ -239,8 +262,8 @@ impl Shared {
         B::Error: Into<BoxError>,
     {
         no_parameters(parts.uri.query())?;
-        let key = key_of(&parts.headers)?;
-        match media_type(&parts.headers)? {
+        let key = key_of(fields)?;
+        match media_type(fields)? {
             Media::Json => {
                 let body = read_body(body, self.config.max_request_bytes).await?;
                 publish_items(self, principal, key.as_deref(), &body).map(|results| json(results.json))
@@ -263,8 +286,8 @@ enum Media {
 }
 
 /// What a body of items is sent as. None, and curl's default, count as JSON.
-fn media_type(headers: &HeaderMap) -> Result<Media, Error> {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(Media::Json) };
+fn media_type(fields: &Fields<'_>) -> Result<Media, Error> {
+    let Some(value) = fields.content_type else { return Ok(Media::Json) };
     let text = String::from_utf8_lossy(value.as_bytes());
     let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match &*essence {
@@ -275,24 +298,30 @@ fn media_type(headers: &HeaderMap) -> Result<Media, Error> {
 }
 
 fn published(done: &Published) -> Response {
-    let mut out = Vec::with_capacity(128);
+    let mut out = Vec::with_capacity(160);
     done.write_to(&mut out);
-    json(out)
+    json_document(out)
 }
 
-/// 200 with a JSON document.
+/// 200 with a JSON document that no cache keeps.
 pub(crate) fn json(document: Vec<u8>) -> Response {
+    let mut response = json_document(document);
+    response.headers_mut().insert(header::CACHE_CONTROL, const { HeaderValue::from_static("no-store") });
+    response
+}
+
+/// 200 with a JSON document. An answer to a POST or PUT is not kept by caches anyway (RFC 9110 §9.3.3).
+fn json_document(document: Vec<u8>) -> Response {
     let mut response = http::Response::new(Body::full(document));
     let headers = response.headers_mut();
-    // These two, the request's id, and hyper's own date and length.
-    headers.reserve(5);
+    // This one, the request's id, and what pages need.
+    headers.reserve(4);
     headers.insert(header::CONTENT_TYPE, const { HeaderValue::from_static("application/json") });
-    headers.insert(header::CACHE_CONTROL, const { HeaderValue::from_static("no-store") });
     response
 }
 
 /// `HEAD` where only `POST` does something: what may be done, and nothing else.
-fn nothing(resource: &Resource) -> Response {
+fn nothing(resource: &Resource<'_>) -> Response {
     let mut response = http::Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(resource.methods()));

@@ -1,14 +1,19 @@
 //! Channels and filters in the text form, as they stand in addresses and JSON.
 
+use std::borrow::Cow;
+
 use broker_core::{Channel, Filter};
 use percent_encoding::percent_decode_str;
 
 use crate::error::Error;
 
 /// The text of a path segment's rest, percent-decoded once: `%2F` is the same as `/`.
-pub(crate) fn decode(encoded: &str) -> Result<String, Error> {
+pub(crate) fn decode(encoded: &str) -> Result<Cow<'_, str>, Error> {
+    if !encoded.contains('%') {
+        return Ok(Cow::Borrowed(encoded));
+    }
     match percent_decode_str(encoded).decode_utf8() {
-        Ok(text) => Ok(text.into_owned()),
+        Ok(text) => Ok(text),
         Err(_) => Err(Error::Inexpressible {
             name: encoded.to_owned(),
             why: "is not UTF-8 once it is percent-decoded",
@@ -20,6 +25,13 @@ pub(crate) fn decode(encoded: &str) -> Result<String, Error> {
 /// subscribed to by its name here, and control characters break logs and listings.
 pub(crate) fn channel(text: &str) -> Result<Channel, Error> {
     let channel = Channel::parse(text)?;
+    // Nearly all names are of these alone, and need no look at their segments.
+    if text
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.' | b':'))
+    {
+        return Ok(channel);
+    }
     let inexpressible = |why| Err(Error::Inexpressible { name: text.to_owned(), why });
     if channel.segments().any(|segment| matches!(segment, "*" | "**" | "#")) {
         return inexpressible("has a segment that stands for a wildcard");

@@ -130,20 +130,7 @@ where
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     loop {
-        let mut next = pin!(next_data(body.as_mut()));
-        // Most bodies are there already: the timer is made only for one that is not.
-        let ready = poll_fn(|cx| match next.as_mut().poll(cx) {
-            Poll::Ready(data) => Poll::Ready(Some(data)),
-            Poll::Pending => Poll::Ready(None),
-        })
-        .await;
-        let data = match ready {
-            Some(data) => data,
-            None => match tokio::time::timeout(DEFAULT_BODY_STALL, next).await {
-                Ok(data) => data,
-                Err(_) => return Err(BodyError::Stalled(DEFAULT_BODY_STALL)),
-            },
-        };
+        let data = prompt_data(body.as_mut()).await?;
         let data = match data {
             None => break,
             Some(Err(error)) => return Err(BodyError::Io(error.into())),
@@ -154,6 +141,9 @@ where
         }
         if first.is_empty() && rest.is_empty() {
             first = data;
+            if body.is_end_stream() {
+                break;
+            }
             continue;
         }
         if rest.is_empty() {
@@ -165,6 +155,26 @@ where
         rest.extend_from_slice(&data);
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// The next data frame, which must come within [`DEFAULT_BODY_STALL`].
+async fn prompt_data<B>(body: Pin<&mut B>) -> Result<Option<Result<Bytes, B::Error>>, BodyError>
+where
+    B: HttpBody<Data = Bytes>,
+{
+    let mut next = pin!(next_data(body));
+    // Most bodies are there already: the timer is made only for one that is not.
+    let ready = poll_fn(|cx| match next.as_mut().poll(cx) {
+        Poll::Ready(data) => Poll::Ready(Some(data)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await;
+    match ready {
+        Some(data) => Ok(data),
+        None => tokio::time::timeout(DEFAULT_BODY_STALL, next)
+            .await
+            .map_err(|_| BodyError::Stalled(DEFAULT_BODY_STALL)),
+    }
 }
 
 /// The next data frame; trailers are skipped.

@@ -9,11 +9,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use broker_core::Credentials;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderValue, header};
 use parking_lot::RwLock;
 
-use crate::Peer;
 use crate::origin::cross_origin;
+use crate::{Fields, Peer};
 
 /// What a request presents. At most one of `token` and `user` with `password` is set.
 #[derive(Clone, Default, Eq, PartialEq)]
@@ -100,26 +100,30 @@ impl From<TokenPlaces> for TokenSources {
     }
 }
 
-static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-
 /// What the headers present: `Authorization` (Bearer or Basic), else `X-API-Key`.
 ///
 /// An `Authorization` that cannot be read is handed on whole as the token. No authenticator will know it, so the
 /// client hears that its credentials are wrong instead of being served as nobody.
 pub fn credentials(parts: &Parts) -> HttpCredentials<'_> {
     let remote = parts.extensions.get::<Peer>().map(|peer| peer.0);
-    let cross_origin = cross_origin(&parts.headers);
-    if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
-        let value = String::from_utf8_lossy(value.as_bytes());
-        return HttpCredentials { remote, cross_origin, ..authorization(value) };
-    }
-    let key = parts.headers.get(&X_API_KEY).map(|key| String::from_utf8_lossy(key.as_bytes()));
-    HttpCredentials { remote, cross_origin, token: key, ..HttpCredentials::default() }
+    HttpCredentials { remote, ..presented(&Fields::from(&parts.headers)) }
 }
 
 /// What [`credentials`] finds, else what the other allowed `sources` hold: the cookie, then the query parameter.
 pub fn credentials_from<'a>(parts: &'a Parts, sources: &TokenSources) -> HttpCredentials<'a> {
-    let mut found = credentials(parts);
+    let remote = parts.extensions.get::<Peer>().map(|peer| peer.0);
+    credentials_among(&Fields::from(&parts.headers), parts, remote, sources)
+}
+
+/// As [`credentials_from`], where the request's `fields` are found already, and `remote` known.
+pub fn credentials_among<'a>(
+    fields: &Fields<'a>,
+    parts: &'a Parts,
+    remote: Option<SocketAddr>,
+    sources: &TokenSources,
+) -> HttpCredentials<'a> {
+    let mut found = presented(fields);
+    found.remote = remote;
     if found.token.is_some() || found.user.is_some() || !sources.0.any.load(Relaxed) {
         return found;
     }
@@ -133,6 +137,15 @@ pub fn credentials_from<'a>(parts: &'a Parts, sources: &TokenSources) -> HttpCre
             form_urlencoded::parse(query).find(|(key, _)| key == "access_token").map(|(_, value)| value);
     }
     found
+}
+
+fn presented<'a>(fields: &Fields<'a>) -> HttpCredentials<'a> {
+    let text = |value: &'a HeaderValue| String::from_utf8_lossy(value.as_bytes());
+    let found = match fields.authorization {
+        Some(value) => authorization(text(value)),
+        None => HttpCredentials { token: fields.x_api_key.map(text), ..HttpCredentials::default() },
+    };
+    HttpCredentials { cross_origin: cross_origin(fields), ..found }
 }
 
 fn authorization(value: Cow<'_, str>) -> HttpCredentials<'_> {

@@ -17,24 +17,29 @@
 mod body;
 mod connection_id;
 mod credentials;
+mod fields;
 mod held;
 mod io;
 mod origin;
 mod pipe;
 mod problem;
 mod request_id;
+mod seldom;
 mod serve;
 mod takeover;
 mod upgrade;
 
 pub use body::{Body, BodyError, DEFAULT_BODY_STALL, read_body};
 pub use connection_id::{connection_id, parse_connection_id};
-pub use credentials::{HttpCredentials, TokenPlaces, TokenSources, credentials, credentials_from};
+pub use credentials::{
+    HttpCredentials, TokenPlaces, TokenSources, credentials, credentials_among, credentials_from,
+};
+pub use fields::Fields;
 pub use origin::{Cookies, LiveOrigins, OriginPolicy};
 pub use pipe::{PipeIo, pipe};
 pub use problem::Problem;
 pub use request_id::{X_REQUEST_ID, request_id};
-pub use serve::{ServeConfig, serve};
+pub use serve::{ServeConfig, serve, serve_unnamed};
 pub use takeover::{Takeover, response_head};
 pub use upgrade::upgraded;
 

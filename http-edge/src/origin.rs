@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use crate::{Body, Response, TokenSources};
+use crate::{Body, Fields, Response, TokenSources};
 
 /// The origins that are answered. A request without `Origin` does not come from a page and is always allowed.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -69,13 +69,14 @@ impl OriginPolicy {
     /// Whether the request may go on. WebSocket handshakes ask this too, as browsers do not preflight them.
     ///
     /// Same origin is judged by `Host`, which [`serve`](crate::serve) fills in from `:authority` for HTTP/2.
-    pub fn allows(&self, request: &HeaderMap) -> bool {
-        let Some(origin) = request.get(header::ORIGIN) else { return true };
+    pub fn allows<'a>(&self, request: impl Into<Fields<'a>>) -> bool {
+        let request = request.into();
+        let Some(origin) = request.origin else { return true };
         match self {
             OriginPolicy::Any => true,
-            OriginPolicy::SameOrigin => is_same_origin(origin, request),
+            OriginPolicy::SameOrigin => is_same_origin(origin, &request),
             OriginPolicy::List(allowed) => {
-                is_same_origin(origin, request)
+                is_same_origin(origin, &request)
                     || allowed.iter().any(|one| one.as_bytes().eq_ignore_ascii_case(origin.as_bytes()))
             }
             OriginPolicy::Live(live) => live.0.read().allows(request),
@@ -107,9 +108,15 @@ impl OriginPolicy {
 
     /// Adds to `response` what the browser needs to show it to the page: the reflected origin, never `*`.
     /// `Vary: Origin` goes on every answer, so that no cache gives one origin's answer to another.
-    pub fn cors_headers(&self, request: &HeaderMap, cookies: Cookies, response: &mut HeaderMap) {
+    pub fn cors_headers<'a>(
+        &self,
+        request: impl Into<Fields<'a>>,
+        cookies: Cookies,
+        response: &mut HeaderMap,
+    ) {
+        let request = request.into();
         response.append(header::VARY, HeaderValue::from_static("Origin"));
-        let Some(origin) = request.get(header::ORIGIN) else { return };
+        let Some(origin) = request.origin else { return };
         if !self.allows(request) {
             return;
         }
@@ -144,15 +151,14 @@ impl OriginPolicy {
 }
 
 /// The `Origin` of a page that does not come from this server; one that is not text counts as `null`.
-pub(crate) fn cross_origin(request: &HeaderMap) -> Option<&str> {
-    let origin = request.get(header::ORIGIN)?;
+pub(crate) fn cross_origin<'a>(request: &Fields<'a>) -> Option<&'a str> {
+    let origin = request.origin?;
     (!is_same_origin(origin, request)).then(|| origin.to_str().unwrap_or("null"))
 }
 
 /// Compares host and port only: a proxy in front may have ended TLS, so the scheme here says nothing.
-fn is_same_origin(origin: &HeaderValue, request: &HeaderMap) -> bool {
-    let (Ok(origin), Some(Ok(host))) = (origin.to_str(), request.get(header::HOST).map(HeaderValue::to_str))
-    else {
+fn is_same_origin(origin: &HeaderValue, request: &Fields<'_>) -> bool {
+    let (Ok(origin), Some(Ok(host))) = (origin.to_str(), request.host.map(HeaderValue::to_str)) else {
         return false;
     };
     let Some((scheme, authority)) = origin.split_once("://") else { return false };

@@ -1,32 +1,31 @@
 //! What a request and its answer are called in logs.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
+
+use crate::Fields;
 
 /// The header that carries it.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// For `X-Request-Id` on an answer: the client's own id if it is short and printable, so that its logs and ours meet; else 64 random bits.
-pub fn request_id(headers: &HeaderMap) -> HeaderValue {
+pub fn request_id<'a>(request: impl Into<Fields<'a>>) -> HeaderValue {
     const MAX_BYTES: usize = 128;
-    if let Some(id) = headers.get(X_REQUEST_ID)
+    if let Some(id) = request.into().x_request_id
         && (1..=MAX_BYTES).contains(&id.len())
         && id.as_bytes().iter().all(u8::is_ascii_graphic)
     {
         return id.clone();
     }
-    let mut id = [0; 16];
-    let mut random = fastrand::u64(..);
-    for digit in &mut id {
-        let nibble = (random & 15) as u8;
-        *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
-        random >>= 4;
-    }
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let random = fastrand::u64(..);
+    let id: [u8; 16] = std::array::from_fn(|place| DIGITS[(random >> (4 * place)) as usize & 15]);
     HeaderValue::from_bytes(&id).unwrap_or(HeaderValue::from_static("0"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderMap;
 
     #[test]
     fn a_clients_id_is_kept_if_it_can_stand_in_a_log() {

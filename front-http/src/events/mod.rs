@@ -13,7 +13,7 @@ use bytes::Bytes;
 use envelope::{MAX_DEPTH, is_valid_json};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use http_edge::{Body, Response};
+use http_edge::{Body, Fields, Response};
 
 use self::attributes::Attributes;
 use crate::error::Error;
@@ -36,7 +36,7 @@ pub(crate) fn publish_events(
     parts: &Parts,
     body: &Bytes,
 ) -> Result<Vec<u8>, Error> {
-    let (options, channel) = Options::read_with_channel(parts.uri.query(), &parts.headers)?;
+    let (options, channel) = Options::read_with_channel(parts.uri.query(), &Fields::from(&parts.headers))?;
     let publish = |event: &[u8], buffer: &Bytes| {
         let attributes = Attributes::parse(event)?;
         if !is_valid_json(event, MAX_DEPTH) {

@@ -6,7 +6,6 @@ mod options;
 mod raw;
 
 use std::borrow::Cow;
-use std::io::Write;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -114,7 +113,7 @@ impl Published {
         write_string(self.channel.as_str(), out);
         out.extend_from_slice(b",\"id\":");
         match self.receipt.id {
-            // Neither an id nor a time has anything to escape; writing into a Vec cannot fail.
+            // Neither an id nor a time has anything to escape.
             Some(id) => {
                 out.push(b'"');
                 id.write_to(out);
@@ -124,7 +123,8 @@ impl Published {
         }
         out.extend_from_slice(b",\"time\":\"");
         write_timestamp(self.receipt.time_ms, out);
-        _ = write!(out, "\",\"receivers\":{}", self.receipt.receivers);
+        out.extend_from_slice(b"\",\"receivers\":");
+        out.extend_from_slice(itoa::Buffer::new().format(self.receipt.receivers).as_bytes());
         out.extend_from_slice(if self.duplicate {
             b",\"duplicate\":true}"
         } else {

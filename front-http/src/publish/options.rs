@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use broker_core::SubscriberKey;
-use http::{HeaderMap, HeaderName};
+use http::HeaderValue;
+use http_edge::Fields;
 
 use crate::error::Error;
 
@@ -30,8 +31,8 @@ const MAX_TTL_SECS: f64 = 100.0 * 365.0 * 24.0 * 3600.0;
 impl<'a> Options<'a> {
     /// Reads both; a parameter wins over its header. An unknown parameter is refused: `retian=true` would otherwise
     /// lose what it asks for.
-    pub(crate) fn read(query: Option<&'a str>, headers: &'a HeaderMap) -> Result<Self, Error> {
-        match Self::read_with_channel(query, headers)? {
+    pub(crate) fn read(query: Option<&'a str>, fields: &Fields<'a>) -> Result<Self, Error> {
+        match Self::read_with_channel(query, fields)? {
             (options, None) => Ok(options),
             (_, Some(_)) => Err(invalid("channel", "the channel stands in the path")),
         }
@@ -40,15 +41,16 @@ impl<'a> Options<'a> {
     /// As [`Options::read`], where `?channel=` names the channel.
     pub(crate) fn read_with_channel(
         query: Option<&'a str>,
-        headers: &'a HeaderMap,
+        fields: &Fields<'a>,
     ) -> Result<(Self, Option<Cow<'a, str>>), Error> {
         let mut channel = None;
         let mut options = Options::default();
-        if let Some(name) = text_header(headers, &X_EVENTSOURCE_EVENT)? {
+        if let Some(name) = text("X-EventSource-Event", fields.x_eventsource_event)? {
             options.event = Some(event(name.into())?);
         }
-        options.key = key_of(headers)?;
-        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        options.key = key_of(fields)?;
+        let Some(query) = query else { return Ok((options, channel)) };
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 "ttl" => {
                     let secs = value.parse().map_err(|_| invalid("ttl", "not a number of seconds"))?;
@@ -67,8 +69,8 @@ impl<'a> Options<'a> {
 }
 
 /// The request's idempotency key.
-pub(crate) fn key_of(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Error> {
-    text_header(headers, &IDEMPOTENCY_KEY)?.map(|key| idempotency_key(key.into())).transpose()
+pub(crate) fn key_of<'a>(fields: &Fields<'a>) -> Result<Option<Cow<'a, str>>, Error> {
+    text("Idempotency-Key", fields.idempotency_key)?.map(|key| idempotency_key(key.into())).transpose()
 }
 
 /// Refuses parameters where there are none to give.
@@ -85,17 +87,9 @@ pub(crate) fn invalid(name: &str, why: impl Into<String>) -> Error {
     Error::Parameter { name: name.to_owned(), why: why.into() }
 }
 
-static X_EVENTSOURCE_EVENT: HeaderName = HeaderName::from_static("x-eventsource-event");
-static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-
-fn text_header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Error> {
-    match headers.get(name) {
-        None => Ok(None),
-        Some(value) => match std::str::from_utf8(value.as_bytes()) {
-            Ok(text) => Ok(Some(text)),
-            Err(_) => Err(invalid(name.as_str(), "not UTF-8")),
-        },
-    }
+fn text<'a>(name: &str, value: Option<&'a HeaderValue>) -> Result<Option<&'a str>, Error> {
+    let text = value.map(|value| std::str::from_utf8(value.as_bytes())).transpose();
+    text.map_err(|_| invalid(name, "not UTF-8"))
 }
 
 /// A time to live in seconds, fractions allowed.
@@ -142,11 +136,10 @@ pub(crate) fn exclude(id: &str) -> Result<SubscriberKey, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
+    use http::HeaderMap;
 
     fn read(query: &str) -> Result<Options<'_>, String> {
-        let headers: &'static HeaderMap = Box::leak(Box::default());
-        Options::read(Some(query), headers).map_err(|error| error.to_string())
+        Options::read(Some(query), &Fields::default()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -178,13 +171,13 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("x-eventsource-event", HeaderValue::from_static("from header"));
         headers.insert("idempotency-key", HeaderValue::from_static("k 1"));
-        let options = Options::read(None, &headers).unwrap();
+        let options = Options::read(None, &Fields::from(&headers)).unwrap();
         assert_eq!((options.event.as_deref(), options.key.as_deref()), (Some("from header"), Some("k 1")));
-        let options = Options::read(Some("event=q"), &headers).unwrap();
+        let options = Options::read(Some("event=q"), &Fields::from(&headers)).unwrap();
         assert_eq!(options.event.as_deref(), Some("q"));
         for wrong in ["", "é", &"k".repeat(129)] {
             headers.insert("idempotency-key", HeaderValue::from_bytes(wrong.as_bytes()).unwrap());
-            assert!(Options::read(None, &headers).is_err(), "{wrong}");
+            assert!(Options::read(None, &Fields::from(&headers)).is_err(), "{wrong}");
         }
     }
 }

@@ -2,8 +2,7 @@
 
 use broker_core::{ContentType, Principal};
 use bytes::Bytes;
-use http::request::Parts;
-use http::{HeaderMap, header};
+use http_edge::Fields;
 
 use super::{Options, Publication, own};
 use crate::error::Error;
@@ -19,15 +18,16 @@ pub(crate) fn publish_raw(
     shared: &Shared,
     principal: &Principal,
     channel: &str,
-    parts: &Parts,
+    query: Option<&str>,
+    fields: &Fields<'_>,
     body: &Bytes,
     retain: bool,
 ) -> Result<Published, Error> {
-    let options = Options::read(parts.uri.query(), &parts.headers)?;
+    let options = Options::read(query, fields)?;
     let item = Publication {
         channel: name::target(channel)?,
         payload: own(body, body, body.len().max(READ_BUFFER_BYTES)),
-        content_type: content_type(&parts.headers)?,
+        content_type: content_type(fields)?,
         event: options.event,
         ttl: options.ttl,
         retain: retain || options.retain,
@@ -42,8 +42,11 @@ const MAX_CONTENT_TYPE_BYTES: usize = 256;
 
 /// The payload's type. `application/x-www-form-urlencoded` counts as none: it is what curl says of anything given to
 /// `-d`, and a message that really were a form would lose nothing by it.
-pub(crate) fn content_type(headers: &HeaderMap) -> Result<Option<ContentType>, Error> {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(None) };
+pub(crate) fn content_type(fields: &Fields<'_>) -> Result<Option<ContentType>, Error> {
+    let Some(value) = fields.content_type else { return Ok(None) };
+    if let Some(known) = ContentType::well_known(value.as_bytes()) {
+        return Ok(Some(known));
+    }
     let unusable = |why: &str| Error::Parameter { name: "Content-Type".to_owned(), why: why.to_owned() };
     let text = value.to_str().map_err(|_| unusable("not ASCII"))?;
     if text.len() > MAX_CONTENT_TYPE_BYTES {
