@@ -1,0 +1,124 @@
+//! Lanes: the tasks that deliver.
+//!
+//! Every subscriber belongs to one lane. A publish pushes one job per lane that it hits; the lane goes through its
+//! subscribers and writes to their sockets itself, so that nobody is woken per delivery. What a lane knows about its
+//! subscribers is its own: other threads only push commands into its inbox.
+//!
+//! ```text
+//! publisher ─▶ Lane (inbox, wake) ─▶ Worker ─┬ deliver: a job to its subscribers ─▶ Outbox
+//!             commands                       └ pending: subscriptions that replay, or wait for retained messages
+//! ```
+
+mod command;
+mod deliver;
+mod pending;
+mod worker;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+
+use crossbeam_queue::SegQueue;
+use crossbeam_utils::CachePadded;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+pub(crate) use self::command::{Command, Direct, Feed, Job, Then};
+pub(crate) use self::worker::Worker;
+use crate::connections::Table;
+use crate::subscriber::SubscriberKey;
+
+/// The part of a lane that everybody sees.
+pub(crate) struct Lane {
+    index: u16,
+    inbox: CachePadded<SegQueue<Command>>,
+    sleeping: CachePadded<AtomicBool>,
+    wake: Notify,
+    ended: AtomicBool,
+    slots: Mutex<Slots>,
+    pub(crate) connections: Table,
+    pub(crate) waiting_deliveries: CachePadded<AtomicUsize>,
+    pub(crate) waiting_bytes: AtomicUsize,
+    pub(crate) delivered: CachePadded<AtomicU64>,
+    pub(crate) dropped: AtomicU64,
+}
+
+#[derive(Default)]
+struct Slots {
+    free: Vec<u32>,
+    generations: Vec<u32>,
+}
+
+impl Lane {
+    pub(crate) fn new(index: u16) -> Self {
+        Self {
+            index,
+            inbox: CachePadded::default(),
+            sleeping: CachePadded::default(),
+            wake: Notify::new(),
+            ended: AtomicBool::new(false),
+            slots: Mutex::default(),
+            connections: Table::default(),
+            waiting_deliveries: CachePadded::default(),
+            waiting_bytes: AtomicUsize::new(0),
+            delivered: CachePadded::default(),
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    /// Queues a command without waking the lane, for callers that hold a lock. False if the lane has ended.
+    pub(crate) fn push(&self, command: Command) -> bool {
+        if self.ended.load(Ordering::Acquire) {
+            return false;
+        }
+        if let Command::Job(job) = &command {
+            self.waiting_deliveries.fetch_add(job.deliveries(), Ordering::Relaxed);
+            self.waiting_bytes.fetch_add(job.delivery.message().payload().len(), Ordering::Relaxed);
+        }
+        self.inbox.push(command);
+        true
+    }
+
+    /// Wakes the lane if it sleeps.
+    pub(crate) fn wake(&self) {
+        // Pairs with the fence in `next_batch`: either the lane sees the command or we see that it sleeps.
+        fence(Ordering::SeqCst);
+        if self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::Relaxed) {
+            self.wake.notify_one();
+        }
+    }
+
+    pub(crate) fn send(&self, command: Command) -> bool {
+        let taken = self.push(command);
+        self.wake();
+        taken
+    }
+
+    pub(crate) fn allocate(&self) -> SubscriberKey {
+        let mut slots = self.slots.lock();
+        let slot = slots.free.pop().unwrap_or_else(|| {
+            slots.generations.push(0);
+            u32::try_from(slots.generations.len() - 1).unwrap_or(u32::MAX)
+        });
+        let generation = slots.generations.get(slot as usize).copied().unwrap_or(0);
+        SubscriberKey { lane: self.index, slot, generation }
+    }
+
+    fn release(&self, key: SubscriberKey) {
+        let mut slots = self.slots.lock();
+        if let Some(generation) = slots.generations.get_mut(key.slot as usize) {
+            *generation = generation.wrapping_add(1);
+            slots.free.push(key.slot);
+        }
+    }
+
+    /// Subscribers that hold a slot.
+    pub(crate) fn subscribers(&self) -> usize {
+        let slots = self.slots.lock();
+        slots.generations.len() - slots.free.len()
+    }
+
+    /// Ends the lane once its inbox is empty.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+}
