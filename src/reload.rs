@@ -1,13 +1,13 @@
 //! Taking over a changed configuration of rights while serving.
 
-use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use broker_core::{Authenticator as _, Broker, Close};
 use tokio::signal::unix::Signal;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use crate::config::{Arguments, ConfigError, Live, LoadedRights};
+use crate::config::{Arguments, ConfigError, Live, LoadedRights, Stamp, stamp};
 use crate::{AddressLimits, Loaded, Server};
 
 /// Connections looked at before other tasks get their turn.
@@ -25,6 +25,12 @@ pub struct Reload {
     limits: AddressLimits,
     broker: Broker,
     interval: Duration,
+    /// The configuration file before it was read for the start.
+    read: Option<Stamp>,
+    /// Whether what the server answers by now says who may do what.
+    has_rights: bool,
+    /// Where the server really listens, which a changed file does not change.
+    bound: [(&'static str, Option<SocketAddr>); 2],
 }
 
 /// Why a changed configuration was not taken over.
@@ -36,6 +42,11 @@ pub(crate) enum ReloadError {
     /// A key, user or issuer in it is wrong.
     #[error(transparent)]
     Access(#[from] crate::auth::AccessError),
+    /// It says nothing about rights any more. A file that is just being written looks like that, too.
+    #[error(
+        "no rights are configured any more, so everybody could do everything; if that is meant, restart the server"
+    )]
+    RightsGone,
 }
 
 impl Reload {
@@ -47,15 +58,19 @@ impl Reload {
             limits: server.address_limits().clone(),
             broker: server.broker().clone(),
             interval: loaded.reload_interval,
+            read: loaded.file,
+            has_rights: loaded.has_rights,
+            bound: [("http.address", server.http_address()), ("mqtt.address", server.mqtt_address())],
         }
     }
 
-    /// Reloads at each `signal` and when the file has changed, for ever.
-    pub async fn run(self, mut signal: Signal) {
-        let watched = self.arguments.config.as_deref().filter(|_| !self.interval.is_zero());
+    /// Reloads at each `signal` and when the file has changed and then stayed as it is for one interval, for ever.
+    pub async fn run(mut self, mut signal: Signal) {
+        let watched = self.arguments.config.clone().filter(|_| !self.interval.is_zero());
+        let watched = watched.as_deref();
         let mut ticks = interval(self.interval.max(Duration::from_millis(100)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut seen = watched.map(stamp);
+        let mut changes = Changes::since(self.read);
         let mut looks: Vec<Instant> = Vec::new();
         loop {
             let next_look = looks.last().copied();
@@ -66,13 +81,11 @@ impl Reload {
                 }
             };
             tokio::select! {
-                _ = signal.recv() => seen = watched.map(stamp),
+                _ = signal.recv() => changes = Changes::since(watched.and_then(stamp)),
                 _ = ticks.tick(), if watched.is_some() => {
-                    let now = watched.map(stamp);
-                    if now == seen {
+                    if !changes.settled(watched.and_then(stamp)) {
                         continue;
                     }
-                    seen = now;
                 }
                 () = look => {
                     looks.pop();
@@ -99,12 +112,24 @@ impl Reload {
         }
     }
 
-    fn reload(&self) -> Result<LoadedRights, ReloadError> {
-        let rights = crate::config::load(self.arguments.clone(), std::env::vars_os())?.rights;
+    fn reload(&mut self) -> Result<LoadedRights, ReloadError> {
+        let Loaded { rights, has_rights, may_be_open, .. } =
+            crate::config::load(self.arguments.clone(), std::env::vars_os())?;
+        if self.has_rights && !has_rights {
+            return Err(ReloadError::RightsGone);
+        }
+        let beyond_loopback = self
+            .bound
+            .into_iter()
+            .find_map(|(key, address)| Some((key, address.filter(|a| !a.ip().is_loopback())?)));
+        if let Some((key, address)) = beyond_loopback.filter(|_| !may_be_open) {
+            return Err(ConfigError::Open { key, address }.into());
+        }
         self.live.authenticator.replace(rights.access.clone())?;
         self.live.origins.set(rights.origins.clone());
         self.live.token_sources.set(rights.token_places.clone());
         self.limits.set_rate(rights.address_rate);
+        self.has_rights = has_rights;
         Ok(rights)
     }
 
@@ -132,8 +157,56 @@ impl Reload {
     }
 }
 
-/// What changes when a file does: its time and its length. An editor that replaces the file changes both.
-fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
+/// Tells when a file has changed and been left alone since: many programs empty a file before they write it, and a part
+/// of a configuration can look like a whole one.
+#[derive(Debug)]
+struct Changes {
+    /// As it was when it was read.
+    read: Option<Stamp>,
+    /// As it was at the last look.
+    last: Option<Stamp>,
+}
+
+impl Changes {
+    /// Starts from a file that was read as `read`.
+    fn since(read: Option<Stamp>) -> Self {
+        Changes { read, last: read }
+    }
+
+    /// Whether the file, which is `now`, is to be read: it counts as read then.
+    fn settled(&mut self, now: Option<Stamp>) -> bool {
+        let is_still = std::mem::replace(&mut self.last, now) == now;
+        is_still && std::mem::replace(&mut self.read, now) != now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_once_it_has_been_left_alone() {
+        let at = |seconds, length| Some((SystemTime::UNIX_EPOCH + Duration::from_secs(seconds), length));
+        let mut changes = Changes::since(at(0, 100));
+        for (now, expected) in [
+            (at(0, 100), false),
+            // Emptied, then written in two parts.
+            (at(1, 0), false),
+            (at(2, 50), false),
+            (at(2, 120), false),
+            (at(2, 120), true),
+            (at(2, 120), false),
+            // Gone for a moment.
+            (None, false),
+            (at(2, 120), false),
+            (at(2, 120), false),
+            (None, false),
+            (None, true),
+            (None, false),
+        ] {
+            assert_eq!(changes.settled(now), expected, "{now:?} {changes:?}");
+        }
+    }
 }

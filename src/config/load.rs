@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use figment::Figment;
 use figment::error::Kind;
@@ -34,10 +34,23 @@ pub struct Loaded {
     pub worker_threads: Option<usize>,
     /// Whether the configuration says who may do what. If not, everybody may do everything.
     pub has_rights: bool,
+    /// Whether addresses that other machines reach may be listened on: there are rights, or it was allowed without.
+    pub may_be_open: bool,
     /// Who may do what: what the authenticator in `config` answers by.
     pub rights: Rights,
     /// How often the configuration file is looked at for changes; zero: only when asked.
     pub reload_interval: Duration,
+    /// The configuration file before it was read.
+    pub(crate) file: Option<Stamp>,
+}
+
+/// What changes when a file does: its time and its length. An editor that replaces the file changes both.
+pub(crate) type Stamp = (SystemTime, u64);
+
+/// `None` if there is no file now.
+pub(crate) fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
 }
 
 /// The part of a configuration that can change while the server runs.
@@ -85,6 +98,8 @@ pub fn load(
     arguments: Arguments,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Loaded, ConfigError> {
+    // Before it is read: what is written to it meanwhile is a change.
+    let stamp = arguments.config.as_deref().and_then(stamp);
     let mut figment = Figment::from(Serialized::defaults(Settings::default()));
     if let Some(path) = &arguments.config {
         figment = figment.merge(file(path)?);
@@ -99,7 +114,7 @@ pub fn load(
     }
     let settings: Settings =
         figment.extract().map_err(|error| invalid(error, &known, arguments.config.as_deref(), &set))?;
-    finish(settings, arguments)
+    Ok(Loaded { file: stamp, ..finish(settings, arguments)? })
 }
 
 /// Every key, sorted by name. Those of a list's elements are not among them.
@@ -271,7 +286,16 @@ fn finish(mut settings: Settings, arguments: Arguments) -> Result<Loaded, Config
         config.api.metrics = metrics;
     }
     let rights = Rights { access, origins, token_places, address_rate, live };
-    Ok(Loaded { config, logging, worker_threads, has_rights, rights, reload_interval })
+    Ok(Loaded {
+        config,
+        logging,
+        worker_threads,
+        has_rights,
+        may_be_open,
+        rights,
+        reload_interval,
+        file: None,
+    })
 }
 
 /// An address to listen on, or none for `off`. A name is resolved, its first IPv4 address preferred.

@@ -22,6 +22,8 @@ use std::time::Duration;
 use broker_core::{AllowAll, Authenticator};
 
 #[cfg(feature = "cli")]
+pub(crate) use self::load::{Stamp, stamp};
+#[cfg(feature = "cli")]
 pub use self::{
     arguments::Arguments,
     error::ConfigError,

@@ -127,12 +127,8 @@ async fn a_changed_file_is_noticed_and_a_wrong_one_is_not_taken() {
     let (server, file) = start(&before(), "[server]\nreload_interval = \"100ms\"").await;
     let head = "[server]\nreload_interval = \"100ms\"\n";
     for wrong in
-        ["[[keys]]\nid = \"x\"", "no toml", "[[issuers]]\nalgorithms = [\"HS256\"]\nsecret = \"short\"", ""]
+        ["[[keys]]\nid = \"x\"", "no toml", "[[issuers]]\nalgorithms = [\"HS256\"]\nsecret = \"short\""]
     {
-        // The last one would let everybody in, and nothing is wrong with it on loopback.
-        if wrong.is_empty() {
-            continue;
-        }
         write(file.path(), wrong);
         tokio::time::sleep(Duration::from_millis(400)).await;
         assert_eq!(status(&server, KEPT).await, 200, "{wrong}");
@@ -141,6 +137,37 @@ async fn a_changed_file_is_noticed_and_a_wrong_one_is_not_taken() {
     write(file.path(), &(head.to_owned() + &after()));
     until(&server, REMOVED, 401).await;
     until(&server, "the added key", 200).await;
+}
+
+#[tokio::test]
+async fn a_file_without_rights_does_not_open_a_running_server() {
+    let head = "[server]\nreload_interval = \"100ms\"\n";
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    write(file.path(), &(head.to_owned() + &before()));
+    let path = file.path().to_str().expect("a path").to_owned();
+    // The file's own address is loopback in both cases, which is no reason to open what listens everywhere.
+    for listen in ["127.0.0.1:0", "0.0.0.0:0"] {
+        let log = tempfile::NamedTempFile::new().expect("a file");
+        let said = log.reopen().expect("the same file");
+        let mut server = Process::start_logging_on(listen, &["--config", &path], said).await;
+        server.http.set_ip([127, 0, 0, 1].into());
+        let refused =
+            || std::fs::read_to_string(log.path()).expect("UTF-8").matches("is not taken over").count();
+        let nobody = async || request(server.http, "POST", "/v1/publish/b", &[], "x").await.status;
+        for (told, text) in ["", "# later\n", head, "[server]\n"].into_iter().enumerate() {
+            write(file.path(), text);
+            if text == "[server]\n" {
+                server.signal(Signal::HUP);
+            }
+            crate::support::eventually(|| refused() > told).await;
+            assert_eq!([nobody().await, status(&server, KEPT).await], [401, 200], "{text:?}");
+        }
+        // And what comes after is taken over.
+        write(file.path(), &(head.to_owned() + &after()));
+        until(&server, "the added key", 200).await;
+        assert_eq!([nobody().await, status(&server, REMOVED).await], [401, 401]);
+        write(file.path(), &(head.to_owned() + &before()));
+    }
 }
 
 #[tokio::test]

@@ -41,8 +41,13 @@ impl Process {
 
     /// The same, with its log in a file.
     pub async fn start_logging(arguments: &[&str], log: std::fs::File) -> Self {
+        Self::start_logging_on("127.0.0.1:0", arguments, log).await
+    }
+
+    /// The same, listening for HTTP on an address of the test's choice.
+    pub async fn start_logging_on(http: &str, arguments: &[&str], log: std::fs::File) -> Self {
         let mut command = command();
-        command.args(["--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"]).args(arguments);
+        command.args(["--http", http, "--mqtt", "127.0.0.1:0"]).args(arguments);
         Self::started_with(command, log.into()).await
     }
 
