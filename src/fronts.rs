@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use broker_core::Broker;
 use bytes::Bytes;
-use http::Request;
-use http_edge::{BoxError, Peer, Problem, Response, X_REQUEST_ID, request_id};
+use http::{HeaderValue, Method, Request, StatusCode, header};
+use http_edge::{Body, BoxError, Peer, Problem, Response, X_REQUEST_ID, request_id};
 
 use crate::{Config, page};
 
@@ -174,10 +174,20 @@ impl Fronts {
 fn answer_elsewhere<B>(request: &Request<B>) -> Response {
     let path = request.uri().path();
     let mut response = match path.split('/').nth(1).unwrap_or_default() {
+        "" if path == "*" && request.method() == Method::OPTIONS => any_of_them(),
         "" | "page" => page::answer(request.method(), path),
         _ => Problem::not_found("nothing is here; `/` shows what there is").response(),
     };
     response.headers_mut().insert(X_REQUEST_ID, request_id(request.headers()));
+    response
+}
+
+/// `OPTIONS *` asks about the server as a whole (RFC 9110 §9.3.7): every method that is answered somewhere.
+fn any_of_them() -> Response {
+    let mut response = http::Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS");
+    response.headers_mut().insert(header::ALLOW, methods);
     response
 }
 

@@ -39,3 +39,33 @@ async fn without_rights_every_page_may_come_and_credentials_go_to_cometd_alone()
         assert_eq!(answer.header("vary"), Some("Origin"), "{path}");
     }
 }
+
+/// RFC 9110 §9.3.7: the server as a whole. No other method has such a target.
+#[tokio::test]
+async fn options_asterisk_is_about_the_whole_server() {
+    let server = TestServer::start().await;
+    let allowed = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
+    let answer = request(server.http, "OPTIONS", "*", &[], "").await;
+    assert_eq!((answer.status, answer.header("allow")), (204, Some(allowed)), "{answer:?}");
+    assert!(answer.header("x-request-id").is_some() && answer.body.is_empty(), "{answer:?}");
+    for method in ["GET", "POST", "DELETE"] {
+        assert_eq!(request(server.http, method, "*", &[], "").await.status, 404, "{method}");
+    }
+
+    let socket = tokio::net::TcpStream::connect(server.http).await.expect("the server listens");
+    let io = hyper_util::rt::TokioIo::new(socket);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(executor, io).await.expect("prior knowledge");
+    tokio::spawn(connection);
+    let uri = http::Uri::builder()
+        .scheme("http")
+        .authority(server.http.to_string())
+        .path_and_query("*")
+        .build()
+        .expect("legal");
+    let ask = http::Request::options(uri).body(http_body_util::Empty::<bytes::Bytes>::new()).expect("legal");
+    let answer = crate::support::within(client.send_request(ask)).await.expect("an answer");
+    assert_eq!(answer.status(), 204);
+    assert_eq!(answer.headers()["allow"], allowed);
+}
