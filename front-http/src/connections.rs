@@ -27,10 +27,10 @@ const MAX_REASON_BYTES: usize = 120;
 /// Connections looked at before other tasks get their turn.
 const TURN: usize = 1_000;
 
-/// Who may look at and close connections whatever they are subscribed to: who may manage every channel.
+/// Who may look at and close connections whatever they are subscribed to: who may manage every channel, with none denied.
 pub(crate) fn may_manage_all(principal: &Principal) -> Result<(), Error> {
     let all = name::filter("**")?;
-    if principal.allows_filter(Action::Manage, &all) {
+    if principal.allows_all_of(Action::Manage, &all) {
         return Ok(());
     }
     Err(Error::Forbidden { action: "manage connections on", name: all.to_string() })
@@ -64,7 +64,11 @@ pub(crate) async fn list(
     }
     match &channel {
         Some(channel) if principal.allows(Action::Manage, channel) => {}
-        _ => may_manage_all(principal)?,
+        Some(channel) => {
+            let name = channel.as_str().to_owned();
+            return Err(Error::Forbidden { action: "manage connections on", name });
+        }
+        None => may_manage_all(principal)?,
     }
 
     let mut out = b"{\"connections\":[".to_vec();
@@ -87,7 +91,7 @@ pub(crate) async fn list(
             if shown > 0 {
                 out.push(b',');
             }
-            write(key, &peer, &*connection, &mut out);
+            write(key, &peer, &*connection, principal, &mut out);
             shown += 1;
             last = Some(key);
         }
@@ -136,12 +140,17 @@ pub(crate) fn one(shared: &Shared, principal: &Principal, id: &str) -> Result<Ve
     may_manage_all(principal)?;
     let (key, connection, peer) = find(shared, id)?;
     let mut out = Vec::with_capacity(512);
-    write(key, &peer, &*connection, &mut out);
+    write(key, &peer, &*connection, principal, &mut out);
     Ok(out)
 }
 
-fn write(key: SubscriberKey, peer: &Peer, connection: &dyn Connection, out: &mut Vec<u8>) {
-    let details = connection.details();
+/// Of its subscriptions only those are shown that the asker may manage: a list of one channel's clients is not to tell
+/// what else they hear.
+fn write(key: SubscriberKey, peer: &Peer, connection: &dyn Connection, asker: &Principal, out: &mut Vec<u8>) {
+    let mut details = connection.details();
+    if may_manage_all(asker).is_err() {
+        details.subscriptions.retain(|text| may_manage(asker, text));
+    }
     let queued = connection.queued();
     let strings: [(&str, Option<&str>); 6] = [
         ("{\"id\":", Some(&connection_id(key))),
@@ -170,6 +179,13 @@ fn write(key: SubscriberKey, peer: &Peer, connection: &dyn Connection, out: &mut
         queued.messages, queued.bytes, details.dropped
     );
     out.extend_from_slice(rest.as_bytes());
+}
+
+/// Whether a subscription, as [`Details`](broker_core::Details) write it, is one that `asker` may manage.
+fn may_manage(asker: &Principal, subscription: &str) -> bool {
+    let shared = subscription.strip_prefix("$share/").and_then(|rest| rest.split_once('/'));
+    let filter = Filter::parse(shared.map_or(subscription, |(_, filter)| filter));
+    filter.is_ok_and(|filter| asker.allows_filter(Action::Manage, &filter))
 }
 
 /// Sends `body` to one client, on the channel that `?channel=` names. Answered once it has its place in the client's
@@ -260,7 +276,7 @@ pub(crate) fn change_subscription(
     change: Forced,
 ) -> Result<Response, Error> {
     let filter: Filter = name::filter(filter)?;
-    if !principal.allows_filter(Action::Manage, &filter) {
+    if !principal.allows_all_of(Action::Manage, &filter) {
         return Err(Error::Forbidden { action: "manage subscriptions to", name: filter.to_string() });
     }
     let (_, connection, _) = find(shared, id)?;

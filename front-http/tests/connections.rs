@@ -28,6 +28,11 @@ impl Authenticator for Tokens {
                     let rights = Rights::none().allow(rule(&[Action::Manage, Action::Subscribe], "chat/**"));
                     Principal::user_with("chief", rights)
                 }
+                Some("deputy") => {
+                    let both = [Action::Manage, Action::Presence];
+                    let rights = Rights::none().allow(rule(&both, "#")).deny(rule(&both, "secret/#"));
+                    Principal::user_with("deputy", rights)
+                }
                 Some(user) => Principal::user_with(user, Rights::none().allow(rule(&all, "#"))),
             })
         })
@@ -323,6 +328,39 @@ async fn managing_needs_the_right_to() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_denied_is_denied_to_who_may_manage_the_rest() {
+    let server = start().await;
+    let (_client, id) = open(&server, "/sse?channel=chat/1&channel=secret/1", "ann").await;
+    let ask = async |line: &str| server.ask(line, "X-API-Key: deputy\r\n", b"x").await;
+    for (line, status) in [
+        ("GET /v1/connections?channel=secret/1", 403),
+        ("GET /v1/connections?channel=secret", 403),
+        // Nobody knows what these connections will be subscribed to, and some are to what is denied.
+        ("GET /v1/connections", 403),
+        ("GET /v1/connections?user=ann", 403),
+        ("GET /v1/connections/ID", 403),
+        ("DELETE /v1/connections/ID", 403),
+        ("POST /v1/connections/ID/messages?channel=secret/1", 403),
+        ("PUT /v1/connections/ID/subscriptions/secret/1", 403),
+        // These would bring, and take away, the denied channels among others.
+        ("PUT /v1/connections/ID/subscriptions/%23", 403),
+        ("PUT /v1/connections/ID/subscriptions/*/1", 403),
+        ("DELETE /v1/connections/ID/subscriptions/secret/1", 403),
+        ("GET /v1/connections?channel=chat/1", 200),
+        ("POST /v1/connections/ID/messages?channel=chat/1", 200),
+        ("PUT /v1/connections/ID/subscriptions/chat/%23", 204),
+        ("DELETE /v1/connections/ID/subscriptions/chat/%23", 204),
+    ] {
+        let answer = ask(&line.replace("ID", &id)).await;
+        assert_eq!(answer.status, status, "{line}: {}", answer.body);
+    }
+    let shown = ask("GET /v1/connections?channel=chat/1").await.json();
+    assert_eq!(shown["connections"][0]["subscriptions"], json!(["chat/1"]), "nothing of what is denied");
+    let shown = root(&server, "GET /v1/connections?channel=chat/1", b"").await.json();
+    assert_eq!(shown["connections"][0]["subscriptions"], json!(["chat/1", "secret/1"]));
 }
 
 #[tokio::test]

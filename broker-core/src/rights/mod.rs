@@ -125,6 +125,13 @@ impl Rights {
         (self.everything || self.allow.iter().any(covers)) && !self.deny.iter().any(covers)
     }
 
+    /// Whether `action` is allowed on all channels of `filter` without exception: no denying rule touches any of them. For
+    /// what cannot be done message by message.
+    pub fn allows_all_of(&self, action: Action, filter: &Filter) -> bool {
+        let denied = |rule: &Rule| rule.is_about(action) && rule.filter.overlaps(filter);
+        self.allows_filter(action, filter) && !self.deny.iter().any(denied)
+    }
+
     /// Whether some denying rule could touch a subscription at all.
     fn denies_some(&self, action: Action) -> bool {
         self.deny.iter().any(|rule| rule.is_about(action))
@@ -153,6 +160,15 @@ mod tests {
         {
             assert_eq!(rights.allows_filter(Action::Subscribe, &filter(text)), expected, "{text}");
         }
+        for (text, expected) in
+            [("a/#", false), ("a/*", false), ("a/*/x", false), ("a/b/#", true), ("a", true)]
+        {
+            assert_eq!(rights.allows_all_of(Action::Subscribe, &filter(text)), expected, "{text}");
+        }
         assert!(Rights::all().allows_filter(Action::Subscribe, &filter("$SYS/#")));
+        assert!(Rights::all().allows_all_of(Action::Manage, &filter("**")));
+        let but_one = Rights::all().deny(Rule::new([Action::Manage], filter("a/b")));
+        assert!(!but_one.allows_all_of(Action::Manage, &filter("**")));
+        assert!(but_one.allows_all_of(Action::Publish, &filter("**")), "another action");
     }
 }

@@ -134,6 +134,11 @@ impl Principal {
         self.0.rights.allows_filter(action, filter)
     }
 
+    /// See [`Rights::allows_all_of`].
+    pub fn allows_all_of(&self, action: Action, filter: &Filter) -> bool {
+        self.0.rights.allows_all_of(action, filter)
+    }
+
     /// Takes `count` actions out of its rate. Fronts ask once per message or request.
     ///
     /// # Errors
