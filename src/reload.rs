@@ -7,7 +7,7 @@ use broker_core::{Authenticator as _, Broker, Close};
 use tokio::signal::unix::Signal;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use crate::config::{Arguments, ConfigError, Live, LoadedRights, Stamp, stamp};
+use crate::config::{Arguments, ConfigError, Fixed, Live, LoadedRights, Stamp, stamp};
 use crate::{AddressLimits, Loaded, Server};
 
 /// Connections looked at before other tasks get their turn.
@@ -29,6 +29,8 @@ pub struct Reload {
     read: Option<Stamp>,
     /// Whether what the server answers by now says who may do what.
     has_rights: bool,
+    /// What was set when the server started and stays so.
+    fixed: Fixed,
     /// Where the server really listens, which a changed file does not change.
     bound: [(&'static str, Option<SocketAddr>); 2],
 }
@@ -60,6 +62,7 @@ impl Reload {
             interval: loaded.reload_interval,
             read: loaded.file,
             has_rights: loaded.has_rights,
+            fixed: loaded.fixed.clone(),
             bound: [("http.address", server.http_address()), ("mqtt.address", server.mqtt_address())],
         }
     }
@@ -100,7 +103,7 @@ impl Reload {
                         keys = access.keys.len(),
                         users = access.users.len(),
                         issuers = access.issuers.len(),
-                        "rights were reloaded; other settings take effect at the next start"
+                        "rights were reloaded"
                     );
                     let now = Instant::now();
                     looks = LOOKS.iter().rev().map(|after| now + *after).collect();
@@ -113,7 +116,7 @@ impl Reload {
     }
 
     fn reload(&mut self) -> Result<LoadedRights, ReloadError> {
-        let Loaded { rights, has_rights, may_be_open, .. } =
+        let Loaded { rights, has_rights, may_be_open, fixed, .. } =
             crate::config::load(self.arguments.clone(), std::env::vars_os())?;
         if self.has_rights && !has_rights {
             return Err(ReloadError::RightsGone);
@@ -130,6 +133,10 @@ impl Reload {
         self.live.token_sources.set(rights.token_places.clone());
         self.limits.set_rate(rights.address_rate);
         self.has_rights = has_rights;
+        let waiting: Vec<&str> = self.fixed.changed(&fixed).collect();
+        if !waiting.is_empty() {
+            tracing::warn!(settings = waiting.join(", "), "changed, and take effect at the next start only");
+        }
         Ok(rights)
     }
 

@@ -13,6 +13,7 @@ use figment::value::{Dict, Empty, Value};
 use http_edge::{LiveOrigins, OriginPolicy, TokenPlaces, TokenSources};
 
 use super::arguments::Arguments;
+use super::fixed::Fixed;
 use super::settings::Settings;
 use super::{Config, ConfigError, Logging};
 use crate::auth::{Access, AccessError, BuiltIn, Rate};
@@ -42,6 +43,8 @@ pub struct Loaded {
     pub reload_interval: Duration,
     /// The configuration file before it was read.
     pub(crate) file: Option<Stamp>,
+    /// What of it takes effect at the next start only.
+    pub(crate) fixed: Fixed,
 }
 
 /// What changes when a file does: its time and its length. An editor that replaces the file changes both.
@@ -114,7 +117,8 @@ pub fn load(
     }
     let settings: Settings =
         figment.extract().map_err(|error| invalid(error, &known, arguments.config.as_deref(), &set))?;
-    Ok(Loaded { file: stamp, ..finish(settings, arguments)? })
+    let fixed = Fixed::of(&settings);
+    Ok(Loaded { file: stamp, fixed, ..finish(settings, arguments)? })
 }
 
 /// Every key, sorted by name. Those of a list's elements are not among them.
@@ -295,6 +299,7 @@ fn finish(mut settings: Settings, arguments: Arguments) -> Result<Loaded, Config
         rights,
         reload_interval,
         file: None,
+        fixed: Fixed::default(),
     })
 }
 

@@ -6,6 +6,8 @@ mod arguments;
 #[cfg(feature = "cli")]
 mod error;
 #[cfg(feature = "cli")]
+mod fixed;
+#[cfg(feature = "cli")]
 mod load;
 #[cfg(feature = "cli")]
 mod rights;
@@ -22,13 +24,16 @@ use std::time::Duration;
 use broker_core::{AllowAll, Authenticator};
 
 #[cfg(feature = "cli")]
-pub(crate) use self::load::{Stamp, stamp};
-#[cfg(feature = "cli")]
 pub use self::{
     arguments::Arguments,
     error::ConfigError,
     load::{Key, Live, Loaded, Rights as LoadedRights, keys, load},
     settings::{LogFormat, Logging},
+};
+#[cfg(feature = "cli")]
+pub(crate) use self::{
+    fixed::Fixed,
+    load::{Stamp, stamp},
 };
 
 /// Everything a [`Server`](crate::Server) needs to know. The default listens on loopback only and lets everybody there do

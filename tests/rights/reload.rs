@@ -207,6 +207,40 @@ async fn where_tokens_are_looked_for_changes_too() {
 }
 
 #[tokio::test]
+async fn what_has_to_wait_for_a_restart_is_named() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let text = |settings: &str| format!("{settings}\n[server]\nreload_interval = \"0s\"\n{}", before());
+    write(file.path(), &text("[sse]\nkeep_alive = \"20s\""));
+    let arguments = ["--config", file.path().to_str().expect("a path")];
+    let server = Process::start_logging(&arguments, log.reopen().expect("the same file")).await;
+    let told = async |settings: &str, reloads: usize| {
+        write(file.path(), settings);
+        server.signal(Signal::HUP);
+        crate::support::within(async {
+            loop {
+                let log = std::fs::read_to_string(log.path()).expect("UTF-8");
+                if log.matches("rights were reloaded").count() == reloads {
+                    let line = log.lines().rfind(|line| line.contains("at the next start"));
+                    return line.unwrap_or_default().to_owned();
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+    };
+    // Rights alone, and what is written in other words.
+    let same = text(
+        "[sse]\nkeep_alive = \"20000ms\"\n[auth]\naccess_token = true\n[limits]\nrequests_per_address = 1000",
+    );
+    assert_eq!(told(&same, 1).await, "");
+    let other =
+        text("[sse]\nkeep_alive = \"10s\"\n[http]\nmetrics = \"manage\"\n[[namespaces]]\nname = \"a\"\n");
+    let line = told(&other, 2).await;
+    assert!(line.contains("WARN") && line.contains("\"http.metrics, namespaces, sse.keep_alive\""), "{line}");
+}
+
+#[tokio::test]
 async fn rates_and_origins_change_too() {
     let (server, file) = start(&before(), "").await;
     let page = [("authorization", "Bearer the kept key"), ("origin", "https://app.example")];
