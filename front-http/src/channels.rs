@@ -7,18 +7,18 @@ use crate::error::Error;
 use crate::front::Shared;
 use crate::history::limit;
 use crate::name;
-use crate::publish::invalid;
+use crate::query::{invalid, parameters};
 
 /// A page of channels in the order of their names. `cursor` is the last name of the page before, as `next` gave it.
 /// Channels that the principal may not look at are left out.
 pub(crate) fn list(shared: &Shared, principal: &Principal, query: Option<&str>) -> Result<Vec<u8>, Error> {
     let (mut prefix, mut cursor, mut count) = (String::new(), None, 100.min(shared.config.max_page));
-    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+    for parameter in parameters(query) {
+        let (name, value) = parameter?;
         match &*name {
             "prefix" => prefix = value.into_owned(),
             "cursor" => cursor = Some(value.into_owned()),
             "limit" => count = limit(&value, shared.config.max_page)?,
-            "access_token" => {}
             other => return Err(invalid(other, "unknown; known are prefix, cursor, limit")),
         }
     }

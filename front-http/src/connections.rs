@@ -15,7 +15,8 @@ use crate::history::limit;
 use crate::json::{write_optional, write_strings};
 use crate::name;
 use crate::presence::read_cursor;
-use crate::publish::{Options, content_type, invalid};
+use crate::publish::{Options, content_type};
+use crate::query::{invalid, parameters};
 use crate::stats::Counters;
 
 /// The channel of a direct message whose sender names none.
@@ -52,13 +53,13 @@ pub(crate) async fn list(
 ) -> Result<Vec<u8>, Error> {
     let (mut user, mut channel, mut cursor) = (None, None, None);
     let mut page = 100.min(shared.config.max_page);
-    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+    for parameter in parameters(query) {
+        let (name, value) = parameter?;
         match &*name {
             "user" => user = Some(value.into_owned()),
             "channel" => channel = Some(name::channel(&value)?),
             "cursor" => cursor = Some(read_cursor(&value)?),
             "limit" => page = limit(&value, shared.config.max_page)?,
-            "access_token" => {}
             other => return Err(invalid(other, "unknown; known are user, channel, cursor, limit")),
         }
     }
@@ -199,7 +200,7 @@ pub(crate) async fn send(
 ) -> Result<Vec<u8>, Error> {
     let (options, channel) = Options::read_with_channel(parts.uri.query(), &Fields::from(&parts.headers))?;
     for (name, is_given) in [
-        ("retain", options.retain),
+        ("retain", options.retain.is_some()),
         ("exclude", options.exclude.is_some()),
         ("Idempotency-Key", options.key.is_some()),
     ] {
@@ -235,7 +236,8 @@ pub(crate) fn close(
     query: Option<&str>,
 ) -> Result<Response, Error> {
     let mut reason = None;
-    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+    for parameter in parameters(query) {
+        let (name, value) = parameter?;
         match &*name {
             "reason" if value.chars().any(char::is_control) => {
                 return Err(invalid("reason", "holds a control character"));
@@ -243,7 +245,6 @@ pub(crate) fn close(
             "reason" => {
                 reason = Some(cut(&value, MAX_REASON_BYTES).to_owned()).filter(|reason| !reason.is_empty())
             }
-            "access_token" => {}
             other => return Err(invalid(other, "unknown; known is reason")),
         }
     }

@@ -21,7 +21,8 @@ use crate::error::Error;
 use crate::events::{publish_events, webhook_handshake};
 use crate::idempotency::Idempotency;
 use crate::metrics::{self, MetricSource};
-use crate::publish::{Published, key_of, no_parameters, publish_items, publish_lines, publish_raw};
+use crate::publish::{Published, Retain, key_of, publish_items, publish_lines, publish_raw};
+use crate::query::{invalid, no_parameters};
 use crate::route::Resource;
 use crate::stats::Counters;
 use crate::{
@@ -165,6 +166,9 @@ impl Shared {
         if !self.config.origins.allows(fields) {
             return Err(Error::Origin);
         }
+        if let Some(name) = fields.repeated {
+            return Err(invalid(name.as_str(), "given twice"));
+        }
         if let Some(encoding) = fields.content_encoding
             && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
         {
@@ -205,7 +209,7 @@ impl Shared {
             }
             Resource::Publish(Some(channel)) => {
                 let body = read_body(body, self.broker.config().max_message_bytes).await?;
-                publish_raw(self, &principal, &channel, parts.uri.query(), fields, &body, false)
+                publish_raw(self, &principal, &channel, parts.uri.query(), fields, &body, Retain::IfAsked)
                     .map(|done| published(&done))
             }
             Resource::Publish(None) => Box::pin(self.publish_many(parts, fields, &principal, body)).await,
@@ -218,10 +222,11 @@ impl Shared {
             }
             Resource::Retained(channel) if method == Method::PUT => {
                 let body = read_body(body, self.broker.config().max_message_bytes).await?;
-                publish_raw(self, &principal, &channel, parts.uri.query(), fields, &body, true)
+                publish_raw(self, &principal, &channel, parts.uri.query(), fields, &body, Retain::Always)
                     .map(|done| published(&done))
             }
             Resource::Retained(channel) if method == Method::DELETE => {
+                no_parameters(parts.uri.query())?;
                 retained::clear(self, &principal, &channel)
             }
             Resource::Retained(channel) => retained::show(self, &principal, &channel, parts.uri.query()),
@@ -234,17 +239,24 @@ impl Shared {
             Resource::Connection(id) if method == Method::DELETE => {
                 connections::close(self, &principal, &id, parts.uri.query())
             }
-            Resource::Connection(id) => connections::one(self, &principal, &id).map(json),
+            Resource::Connection(id) => {
+                no_parameters(parts.uri.query())?;
+                connections::one(self, &principal, &id).map(json)
+            }
             Resource::ConnectionMessages(id) => {
                 let body = read_body(body, self.broker.config().max_message_bytes).await?;
                 Box::pin(connections::send(self, &principal, &id, parts, body)).await.map(json)
             }
             Resource::ConnectionSubscription { id, filter } => {
+                no_parameters(parts.uri.query())?;
                 let change = if method == Method::PUT { Forced::Subscribe } else { Forced::Unsubscribe };
                 connections::change_subscription(self, &principal, &id, &filter, change)
             }
             Resource::Channels(None) => channels::list(self, &principal, parts.uri.query()).map(json),
-            Resource::Channels(Some(channel)) => channels::one(self, &principal, &channel).map(json),
+            Resource::Channels(Some(channel)) => {
+                no_parameters(parts.uri.query())?;
+                channels::one(self, &principal, &channel).map(json)
+            }
             Resource::Metrics => metrics::answer_to(self, &principal),
             Resource::Health | Resource::Ready | Resource::OpenApi => Err(Error::NotFound),
         }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::error::Error;
 use crate::front::Shared;
 use crate::name;
-use crate::publish::invalid;
+use crate::query::{invalid, parameters};
 
 /// The parameters of a request for history.
 #[derive(Debug, PartialEq)]
@@ -31,7 +31,8 @@ impl Query {
             order: Order::Oldest,
             wait: Duration::ZERO,
         };
-        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        for parameter in parameters(query) {
+            let (name, value) = parameter?;
             match &*name {
                 "after" => {
                     read.after = Some(value.parse().map_err(|_| invalid("after", "not a message id"))?)
@@ -51,7 +52,6 @@ impl Query {
                     }
                     read.wait = Duration::from_secs_f64(secs).min(max_wait);
                 }
-                "access_token" => {}
                 other => return Err(invalid(other, "unknown; known are after, limit, order, wait")),
             }
         }

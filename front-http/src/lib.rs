@@ -41,6 +41,7 @@ mod name;
 mod openapi;
 mod presence;
 mod publish;
+mod query;
 mod retained;
 mod route;
 mod stats;

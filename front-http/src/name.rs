@@ -2,23 +2,20 @@
 
 use std::borrow::Cow;
 
-use broker_core::{Channel, Filter};
-use percent_encoding::percent_decode_str;
+use broker_core::{Channel, ChannelError, Filter, FilterError};
+use http_edge::BadEncoding;
 
 use crate::error::Error;
 
 /// The text of a path segment's rest, percent-decoded once: `%2F` is the same as `/`.
 pub(crate) fn decode(encoded: &str) -> Result<Cow<'_, str>, Error> {
-    if !encoded.contains('%') {
-        return Ok(Cow::Borrowed(encoded));
-    }
-    match percent_decode_str(encoded).decode_utf8() {
-        Ok(text) => Ok(text),
-        Err(_) => Err(Error::Inexpressible {
-            name: encoded.to_owned(),
-            why: "is not UTF-8 once it is percent-decoded",
-        }),
-    }
+    http_edge::percent_decode(encoded).map_err(|error| Error::Inexpressible {
+        name: encoded.to_owned(),
+        why: match error {
+            BadEncoding::NotUtf8 => "is not UTF-8 once it is percent-decoded",
+            BadEncoding::Percent => "has a `%` without two hexadecimal digits behind it",
+        },
+    })
 }
 
 /// A channel that HTTP may name. The core takes more: a segment that the text form reads as a wildcard could never be
@@ -50,7 +47,11 @@ pub(crate) fn target(text: &str) -> Result<Channel, Error> {
 
 /// A filter in the text form.
 pub(crate) fn filter(text: &str) -> Result<Filter, Error> {
-    Filter::parse(text).map_err(|error| Error::Filter { text: text.to_owned(), error })
+    Filter::parse(text).map_err(|error| match error {
+        // No name at all is the same mistake wherever one belongs.
+        FilterError::Name(ChannelError::Empty) => Error::Channel(ChannelError::Empty),
+        error => Error::Filter { text: text.to_owned(), error },
+    })
 }
 
 #[cfg(test)]
@@ -72,6 +73,8 @@ mod tests {
     #[test]
     fn an_encoded_slash_is_a_slash() {
         assert_eq!(decode("chat%2Froom1/%E2%82%AC").unwrap(), "chat/room1/€");
-        assert!(decode("%ff").is_err());
+        for wrong in ["%ff", "%zz", "a%2"] {
+            assert!(matches!(decode(wrong), Err(Error::Inexpressible { .. })), "{wrong}");
+        }
     }
 }

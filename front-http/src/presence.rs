@@ -11,7 +11,8 @@ use crate::front::Shared;
 use crate::history::limit;
 use crate::json::write_optional;
 use crate::name;
-use crate::publish::{flag, invalid};
+use crate::publish::flag;
+use crate::query::{invalid, parameters};
 
 /// Subscribers looked at before other tasks get their turn.
 const TURN: usize = 1_000;
@@ -24,12 +25,12 @@ pub(crate) async fn answer(
     query: Option<&str>,
 ) -> Result<Vec<u8>, Error> {
     let (mut only_stats, mut cursor, mut page) = (false, None, shared.config.max_page);
-    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+    for parameter in parameters(query) {
+        let (name, value) = parameter?;
         match &*name {
             "stats" => only_stats = flag("stats", &value)?,
             "cursor" => cursor = Some(read_cursor(&value)?),
             "limit" => page = limit(&value, shared.config.max_page)?,
-            "access_token" => {}
             other => return Err(invalid(other, "unknown; known are stats, cursor, limit")),
         }
     }

@@ -8,7 +8,7 @@ use http_edge::{Body, Response};
 use crate::error::Error;
 use crate::front::{Shared, json};
 use crate::name;
-use crate::publish::invalid;
+use crate::query::{invalid, parameters};
 
 /// The message as its envelope, or with `?format=raw` as it was published.
 pub(crate) fn show(
@@ -18,12 +18,12 @@ pub(crate) fn show(
     query: Option<&str>,
 ) -> Result<Response, Error> {
     let mut raw = false;
-    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+    for parameter in parameters(query) {
+        let (name, value) = parameter?;
         match (&*name, &*value) {
             ("format", "raw") => raw = true,
             ("format", "json") => raw = false,
             ("format", _) => return Err(invalid("format", "not `raw` or `json`")),
-            ("access_token", _) => {}
             (other, _) => return Err(invalid(other, "unknown; known is format")),
         }
     }

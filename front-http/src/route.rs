@@ -40,15 +40,19 @@ impl<'a> Resource<'a> {
             .and_then(|path| path.strip_prefix('/'))
             .ok_or(Error::NotFound)?;
         // Far more is asked of this one than of all others.
-        if let Some(channel) = path.strip_prefix("publish/").filter(|channel| !channel.is_empty()) {
+        if let Some(channel) = path.strip_prefix("publish/") {
             return decode(channel).map(|channel| Resource::Publish(Some(channel)));
         }
-        let (name, rest) = path.split_once('/').unwrap_or((path, ""));
+        let (name, rest) = match path.split_once('/') {
+            // The empty name behind a slash is a name that is missing, e.g. of a variable that is not set, and refused as a
+            // channel: `/publish/` must not do what `/publish` does.
+            Some((name, rest)) => (name, Some(rest)),
+            None => (path, None),
+        };
         if name == "connections" {
-            return Self::find_connection(rest);
+            return Self::find_connection(rest.unwrap_or_default());
         }
-        let rest = if rest.is_empty() { None } else { Some(decode(rest)?) };
-        match (name, rest) {
+        match (name, rest.map(decode).transpose()?) {
             ("publish", rest) => Ok(Resource::Publish(rest)),
             ("events", None) => Ok(Resource::Events),
             ("history", Some(rest)) => Ok(Resource::History(rest)),
@@ -67,10 +71,10 @@ impl<'a> Resource<'a> {
         }
         let (id, rest) = rest.split_once('/').unwrap_or((rest, ""));
         let id = decode(id)?;
-        match rest.split_once('/').unwrap_or((rest, "")) {
-            ("", "") => Ok(Resource::Connection(id)),
-            ("messages", "") => Ok(Resource::ConnectionMessages(id)),
-            ("subscriptions", filter) if !filter.is_empty() => {
+        match rest.split_once('/').map_or((rest, None), |(name, rest)| (name, Some(rest))) {
+            ("", None) => Ok(Resource::Connection(id)),
+            ("messages", None | Some("")) => Ok(Resource::ConnectionMessages(id)),
+            ("subscriptions", Some(filter)) => {
                 Ok(Resource::ConnectionSubscription { id, filter: decode(filter)? })
             }
             _ => Err(Error::NotFound),
@@ -133,7 +137,7 @@ mod tests {
     fn the_rest_of_the_path_is_the_channel() {
         let cases = [
             ("/v1/publish", Some(Resource::Publish(None))),
-            ("/v1/publish/", Some(Resource::Publish(None))),
+            ("/v1/publish/", Some(Resource::Publish(Some("".into())))),
             ("/v1/publish/a/b", Some(Resource::Publish(Some("a/b".into())))),
             ("/v1/publish/a%2Fb", Some(Resource::Publish(Some("a/b".into())))),
             ("/v1/publish//a", Some(Resource::Publish(Some("/a".into())))),
@@ -141,6 +145,9 @@ mod tests {
             ("/v1/events/a", None),
             ("/v1/history/a", Some(Resource::History("a".into()))),
             ("/v1/history", None),
+            ("/v1/history/", Some(Resource::History("".into()))),
+            ("/v1/channels/", Some(Resource::Channels(Some("".into())))),
+            ("/v1/publish/%zz", None),
             ("/v1/retained/a", Some(Resource::Retained("a".into()))),
             ("/v1/channels", Some(Resource::Channels(None))),
             ("/v1/presence/a/b", Some(Resource::Presence("a/b".into()))),
@@ -151,6 +158,10 @@ mod tests {
             ("/v1/connections/1f/messages", Some(Resource::ConnectionMessages("1f".into()))),
             ("/v1/connections/1f/messages/a", None),
             ("/v1/connections/1f/subscriptions", None),
+            (
+                "/v1/connections/1f/subscriptions/",
+                Some(Resource::ConnectionSubscription { id: "1f".into(), filter: "".into() }),
+            ),
             (
                 "/v1/connections/1f/subscriptions/a%2F%23",
                 Some(Resource::ConnectionSubscription { id: "1f".into(), filter: "a/#".into() }),

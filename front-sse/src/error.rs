@@ -2,7 +2,7 @@
 
 use broker_core::{AuthError, FilterError};
 use http::StatusCode;
-use http_edge::Problem;
+use http_edge::{BadEncoding, BadParameter, Problem};
 
 /// The methods that the front answers.
 pub(crate) const METHODS: &str = "GET, HEAD, OPTIONS";
@@ -12,8 +12,10 @@ pub(crate) const METHODS: &str = "GET, HEAD, OPTIONS";
 pub(crate) enum Refusal {
     #[error("name a channel: /sse/{{filter}}, or /sse?channel=a&channel=b/*")]
     NoChannel,
-    #[error("the channel is not UTF-8 once it is percent-decoded")]
-    NotUtf8,
+    #[error("a channel cannot be read: {0}")]
+    Encoding(BadEncoding),
+    #[error(transparent)]
+    Parameter(BadParameter),
     #[error("filter {text:?}: {error}")]
     Filter { text: String, error: FilterError },
     #[error("{count} filters on one stream, {max} are allowed")]
@@ -43,11 +45,11 @@ impl From<Refusal> for Problem {
         let detail = refusal.to_string();
         let (status, code) = match refusal {
             Refusal::NoChannel => (StatusCode::BAD_REQUEST, "channel_required"),
-            Refusal::NotUtf8 | Refusal::Filter { .. } => (StatusCode::BAD_REQUEST, "invalid_filter"),
+            Refusal::Encoding(_) | Refusal::Filter { .. } => (StatusCode::BAD_REQUEST, "invalid_filter"),
             Refusal::TooManyFilters { .. } => (StatusCode::BAD_REQUEST, "too_many_filters"),
             Refusal::TooManyRetained { .. } => (StatusCode::BAD_REQUEST, "too_many_retained"),
             Refusal::Format(_) => (StatusCode::BAD_REQUEST, "invalid_format"),
-            Refusal::Flag { .. } => (StatusCode::BAD_REQUEST, "invalid_parameter"),
+            Refusal::Flag { .. } | Refusal::Parameter(_) => (StatusCode::BAD_REQUEST, "invalid_parameter"),
             Refusal::Path => (StatusCode::NOT_FOUND, "not_found"),
             Refusal::Method => return Problem::method_not_allowed(METHODS),
             Refusal::Origin => (StatusCode::FORBIDDEN, "origin_not_allowed"),

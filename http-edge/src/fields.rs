@@ -1,6 +1,6 @@
 //! The header fields that fronts look for, found in one walk.
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The first value of each field that fronts look for in every request. Programs send three to six fields, so one walk over
 /// them costs a quarter of a lookup for each of these.
@@ -24,6 +24,9 @@ pub struct Fields<'a> {
     pub x_eventsource_event: Option<&'a HeaderValue>,
     /// `X-Request-Id`
     pub x_request_id: Option<&'a HeaderValue>,
+    /// A field of these that stands there more than once, though it has one value: to take either would be a guess. Repeats of
+    /// `X-Request-Id`, which proxies add to, do not count.
+    pub repeated: Option<&'a HeaderName>,
 }
 
 impl<'a> From<&'a HeaderMap> for Fields<'a> {
@@ -42,8 +45,11 @@ impl<'a> From<&'a HeaderMap> for Fields<'a> {
                 "x-request-id" => &mut fields.x_request_id,
                 _ => continue,
             };
-            // What comes after the first one is another line of the same field.
-            field.get_or_insert(value);
+            if field.is_none() {
+                *field = Some(value);
+            } else if name.as_str() != "x-request-id" {
+                fields.repeated = Some(name);
+            }
         }
         fields
     }
@@ -79,9 +85,14 @@ mod tests {
         assert_eq!(found.origin, headers.get("origin"));
         assert_eq!(found.x_request_id, headers.get("x-request-id"));
         assert_eq!(found.host, headers.get("host"));
+        assert_eq!(found.repeated, Some(&http::header::AUTHORIZATION));
         let none =
             [found.content_encoding, found.content_type, found.idempotency_key, found.x_eventsource_event];
         assert_eq!(none, [None; 4]);
+        headers.remove("authorization");
+        headers.append("x-request-id", HeaderValue::from_static("8"));
+        headers.append("accept", HeaderValue::from_static("9"));
+        assert_eq!(Fields::from(&headers).repeated, None);
 
         let mut headers = HeaderMap::new();
         for name in ["content-encoding", "content-type", "idempotency-key", "x-eventsource-event"] {

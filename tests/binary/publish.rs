@@ -51,6 +51,14 @@ async fn standard_input_is_taken_byte_by_byte() {
 }
 
 #[tokio::test]
+async fn an_empty_name_publishes_nothing_anywhere() {
+    let server = Process::start(&[]).await;
+    let done = publish(&server, &["", r#"{"channel":"other","data":1}"#], b"").await;
+    assert!(done.code != Some(0) && done.err.contains("channel"), "{done:?}");
+    assert_eq!(get(server.http, "/v1/channels/other").await.status, 404);
+}
+
+#[tokio::test]
 async fn a_key_makes_a_repeat_a_repeat() {
     let server = Process::start(&[]).await;
     let first = publish(&server, &["a", "-1", "--key", "k"], b"").await.out;

@@ -52,10 +52,53 @@ async fn mistakes_have_a_code() {
         ("GET", "/v1/publish/a", "", 405, "method_not_allowed"),
         ("GET", "/v1/nothing", "", 404, "not_found"),
         ("GET", "/nothing", "", 404, "not_found"),
+        ("POST", "/v1/publish/%zz", "x", 400, "invalid_channel"),
+        ("POST", "/v1/publish/%ff", "x", 400, "invalid_channel"),
+        ("POST", "/v1/publish/a?ttl=1&ttl=2", "x", 400, "invalid_parameter"),
+        ("POST", "/v1/publish/a?event=%ff", "x", 400, "invalid_parameter"),
+        ("POST", "/v1/events?channel=a&channel=b", "{}", 400, "invalid_parameter"),
+        ("PUT", "/v1/retained/a?retain=false", "x", 400, "invalid_parameter"),
+        ("DELETE", "/v1/retained/a?x=1", "", 400, "invalid_parameter"),
+        ("GET", "/v1/channels/a?x=1", "", 400, "invalid_parameter"),
+        ("GET", "/v1/connections/1?x=1", "", 400, "invalid_parameter"),
+        ("PUT", "/v1/connections/1/subscriptions/a?x=1", "", 400, "invalid_parameter"),
+        ("GET", "/v1/history/a?limit=1&limit=2", "", 400, "invalid_parameter"),
     ];
     for (method, target, body, status, code) in cases {
         let answer = request(server.http, method, target, &[], body).await;
         assert_eq!((answer.status, answer.code().as_str()), (status, code), "{method} {target}: {answer:?}");
+    }
+}
+
+/// A script's variable that is not set leaves an empty name, which must not make a batch of the body.
+#[tokio::test]
+async fn an_empty_name_is_no_channel_and_never_a_batch() {
+    let server = TestServer::start().await;
+    let mut other = server.broker.subscribe(Filter::parse("other").unwrap()).unwrap();
+    let item = r#"{"channel":"other","data":1}"#;
+    for (method, target) in [
+        ("POST", "/v1/publish/"),
+        ("GET", "/v1/history/"),
+        ("GET", "/v1/retained/"),
+        ("PUT", "/v1/retained/"),
+        ("GET", "/v1/channels/"),
+        ("GET", "/v1/presence/"),
+        ("PUT", "/v1/connections/1/subscriptions/"),
+    ] {
+        let answer = request(server.http, method, target, &[], item).await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_channel"), "{method} {target}");
+    }
+    assert_eq!(post(server.http, "/v1/publish", item.replace('1', "2")).await.status, 200);
+    assert_eq!(within(other.message()).await.unwrap().payload(), "2", "and nothing before it");
+}
+
+#[tokio::test]
+async fn of_two_idempotency_keys_none_is_taken() {
+    let server = TestServer::start().await;
+    for target in ["/v1/publish/a", "/v1/publish"] {
+        let keys = [("idempotency-key", "one"), ("idempotency-key", "two")];
+        let answer = request(server.http, "POST", target, &keys, r#"{"channel":"a","data":1}"#).await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_parameter"), "{target}");
     }
 }
 

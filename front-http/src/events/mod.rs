@@ -48,7 +48,7 @@ pub(crate) fn publish_events(
             content_type: Some(ContentType::new("application/cloudevents+json")),
             event: options.event.clone(),
             ttl: options.ttl,
-            retain: options.retain,
+            retain: options.retain.unwrap_or(false),
             exclude: options.exclude,
             key: Some(Cow::Owned(attributes.key()?)),
         };

@@ -19,8 +19,8 @@ use crate::idempotency::Outcome;
 
 pub(crate) use items::{Answer, Batch, parse_array, publish_items};
 pub(crate) use lines::publish_lines;
-pub(crate) use options::{Options, flag, invalid, key_of, no_parameters};
-pub(crate) use raw::{content_type, publish_raw};
+pub(crate) use options::{Options, flag, key_of};
+pub(crate) use raw::{Retain, content_type, publish_raw};
 
 /// A message as a request describes it, ready to be published.
 #[derive(Debug)]

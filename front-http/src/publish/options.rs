@@ -8,12 +8,14 @@ use http::HeaderValue;
 use http_edge::Fields;
 
 use crate::error::Error;
+use crate::query::{invalid, parameters};
 
 /// The options of `?…` and of the headers.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Options<'a> {
     pub(crate) ttl: Option<Duration>,
-    pub(crate) retain: bool,
+    /// `None` where nothing is said.
+    pub(crate) retain: Option<bool>,
     pub(crate) event: Option<Cow<'a, str>>,
     pub(crate) exclude: Option<SubscriberKey>,
     pub(crate) key: Option<Cow<'a, str>>,
@@ -50,17 +52,17 @@ impl<'a> Options<'a> {
         }
         options.key = key_of(fields)?;
         let Some(query) = query else { return Ok((options, channel)) };
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        for parameter in parameters(Some(query)) {
+            let (name, value) = parameter?;
             match &*name {
                 "ttl" => {
                     let secs = value.parse().map_err(|_| invalid("ttl", "not a number of seconds"))?;
                     options.ttl = Some(ttl(secs)?);
                 }
-                "retain" => options.retain = flag("retain", &value)?,
+                "retain" => options.retain = Some(flag("retain", &value)?),
                 "event" => options.event = Some(event(value)?),
                 "exclude" => options.exclude = Some(exclude(&value)?),
                 "channel" => channel = Some(value),
-                "access_token" => {}
                 other => return Err(invalid(other, "unknown; known are ttl, retain, event, exclude")),
             }
         }
@@ -71,20 +73,6 @@ impl<'a> Options<'a> {
 /// The request's idempotency key.
 pub(crate) fn key_of<'a>(fields: &Fields<'a>) -> Result<Option<Cow<'a, str>>, Error> {
     text("Idempotency-Key", fields.idempotency_key)?.map(|key| idempotency_key(key.into())).transpose()
-}
-
-/// Refuses parameters where there are none to give.
-pub(crate) fn no_parameters(query: Option<&str>) -> Result<(), Error> {
-    match form_urlencoded::parse(query.unwrap_or_default().as_bytes())
-        .find(|(name, _)| name != "access_token")
-    {
-        Some((name, _)) => Err(invalid(&name, "unknown; this resource has no parameters")),
-        None => Ok(()),
-    }
-}
-
-pub(crate) fn invalid(name: &str, why: impl Into<String>) -> Error {
-    Error::Parameter { name: name.to_owned(), why: why.into() }
 }
 
 fn text<'a>(name: &str, value: Option<&'a HeaderValue>) -> Result<Option<&'a str>, Error> {
@@ -146,9 +134,10 @@ mod tests {
     fn parameters_are_read_and_unknown_ones_refused() {
         let all = read("ttl=1.5&retain&event=a%20b").unwrap();
         assert_eq!(all.ttl, Some(Duration::from_millis(1500)));
-        assert!(all.retain);
+        assert_eq!(all.retain, Some(true));
         assert_eq!(all.event.as_deref(), Some("a b"));
-        assert!(!read("retain=false").unwrap().retain);
+        assert_eq!(read("retain=false").unwrap().retain, Some(false));
+        assert_eq!(read("").unwrap().retain, None);
         for wrong in [
             "ttl=-1",
             "ttl=NaN",
@@ -161,6 +150,9 @@ mod tests {
             "event=a%0D",
             "event=%00",
             "exclude=!",
+            "ttl=1&ttl=2",
+            "event=%ff",
+            "event=%zz",
         ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }

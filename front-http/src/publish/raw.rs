@@ -9,9 +9,19 @@ use crate::error::Error;
 use crate::front::Shared;
 use crate::name;
 use crate::publish::Published;
+use crate::query::invalid;
 
 /// The largest buffer that hyper reads a body into; a body in one piece may be a slice of one.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Whether the message becomes its channel's retained message.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Retain {
+    /// `PUT /v1/retained/…`.
+    Always,
+    /// With `?retain=true`.
+    IfAsked,
+}
 
 /// Publishes `body` as it is.
 pub(crate) fn publish_raw(
@@ -21,16 +31,23 @@ pub(crate) fn publish_raw(
     query: Option<&str>,
     fields: &Fields<'_>,
     body: &Bytes,
-    retain: bool,
+    retain: Retain,
 ) -> Result<Published, Error> {
     let options = Options::read(query, fields)?;
+    let retain = match (retain, options.retain) {
+        (Retain::Always, Some(false)) => {
+            return Err(invalid("retain", "a PUT here retains, a POST need not"));
+        }
+        (Retain::Always, _) => true,
+        (Retain::IfAsked, asked) => asked.unwrap_or(false),
+    };
     let item = Publication {
         channel: name::target(channel)?,
         payload: own(body, body, body.len().max(READ_BUFFER_BYTES)),
         content_type: content_type(fields)?,
         event: options.event,
         ttl: options.ttl,
-        retain: retain || options.retain,
+        retain,
         exclude: options.exclude,
         key: options.key,
     };

@@ -2,7 +2,7 @@
 
 use broker_core::Filter;
 use http::HeaderMap;
-use percent_encoding::percent_decode_str;
+use http_edge::{parameters, percent_decode};
 
 use crate::Format;
 use crate::error::Refusal;
@@ -19,6 +19,9 @@ pub(crate) struct StreamRequest {
     pub(crate) retained: bool,
 }
 
+/// The parameters that mean something here, beside `channel`.
+const KNOWN: &[&str] = &["format", "retained", "last_event_id", "lastEventId", "Last-Event-ID"];
+
 /// Reads a stream request: `rest` is the path behind the mount point, percent-encoded.
 pub(crate) fn parse(
     rest: &str,
@@ -28,16 +31,23 @@ pub(crate) fn parse(
 ) -> Result<StreamRequest, Refusal> {
     let mut texts = Vec::new();
     if !rest.is_empty() {
-        texts.push(percent_decode_str(rest).decode_utf8().map_err(|_| Refusal::NotUtf8)?);
+        texts.push(percent_decode(rest).map_err(Refusal::Encoding)?);
     }
     let (mut format, mut id, mut retained) = (None, None, true);
-    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+    for parameter in parameters(query) {
+        let (name, value) = match parameter {
+            Ok(parameter) => parameter,
+            Err(bad) if bad.name == "channel" => return Err(Refusal::Encoding(bad.why)),
+            Err(bad) if KNOWN.contains(&&*bad.name) => return Err(Refusal::Parameter(bad)),
+            Err(_) => continue,
+        };
         match &*name {
             "channel" => texts.push(value),
             "format" => format = Some(parse_format(&value)?),
             "retained" => retained = parse_flag("retained", &value)?,
             "last_event_id" | "lastEventId" | "Last-Event-ID" => id = Some(value.into_owned()),
-            // Other parameters are somebody else's: tokens, cache busters.
+            // Other parameters are somebody else's: tokens, cache busters of proxies and polyfills, which a browser that is
+            // refused for them would never come back from.
             _ => {}
         }
     }
@@ -139,7 +149,11 @@ mod tests {
         assert!(matches!(read("?channel="), Err(Refusal::Filter { .. })));
         assert!(matches!(read("a/**/b"), Err(Refusal::Filter { .. })));
         assert!(matches!(read("a%00"), Err(Refusal::Filter { .. })));
-        assert!(matches!(read("%ff"), Err(Refusal::NotUtf8)));
+        for wrong in ["%ff", "%zz", "?channel=%ff", "?channel=a&channel=%"] {
+            assert!(matches!(read(wrong), Err(Refusal::Encoding(_))), "{wrong}");
+        }
+        assert!(matches!(read("a?last_event_id=%ff"), Err(Refusal::Parameter(_))));
+        assert!(read("a?cache=%ff&x&x").is_ok(), "somebody else's");
         assert!(matches!(read("a?format=xml"), Err(Refusal::Format(_))));
         assert!(matches!(read("a?retained=maybe"), Err(Refusal::Flag { .. })));
         assert!(matches!(read("a?channel=b&channel=c&channel=d"), Err(Refusal::TooManyFilters { .. })));
