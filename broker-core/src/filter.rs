@@ -122,6 +122,15 @@ impl Filter {
         }
     }
 
+    /// The same with `**` in place of a `#` at its end: what it matches but for the channel above. `None` without one.
+    pub(crate) fn below(&self) -> Option<Filter> {
+        let mut segments = self.pattern()?.to_vec();
+        let last = segments.last_mut().filter(|last| **last == Segment::RestZeroOrMore)?;
+        *last = Segment::RestOneOrMore;
+        // One byte longer, which only the longest of names cannot be.
+        Filter::new(segments).ok()
+    }
+
     /// The segments of a filter with wildcards; `None` for a literal one.
     pub(crate) fn pattern(&self) -> Option<&[Segment]> {
         match &self.0 {

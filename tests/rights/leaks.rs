@@ -169,6 +169,100 @@ async fn mqtt_shows_nothing_of_it() {
 }
 
 #[tokio::test]
+async fn mqtt_may_ask_for_all_below_and_does_not_get_what_is_above() {
+    let rights = may(&[Action::Subscribe], &["orders/{user}/**"]);
+    let keys = vec![key("ann", READER, rights), key("writer", "the writer's key", everything())];
+    let server = server(Access { keys, ..Access::default() }).await;
+    let publish = |retain: bool| {
+        for (channel, word) in [
+            ("orders/ann", "hidden"),
+            ("orders/bob/1", "hidden"),
+            ("orders", "hidden"),
+            ("orders/ann/1", "open"),
+        ] {
+            let channel = fanwire::Channel::parse(channel).expect("a channel");
+            let publish = Publish::new(channel, word).qos(fanwire::core::Qos::AtLeastOnce).retain(retain);
+            server.broker.publish(publish).expect("the broker takes it");
+        }
+    };
+    publish(true);
+    for level in [4, 5] {
+        // A session that stays, with what is published while its client is away.
+        let mut packet = connect_packet(level, Some(READER));
+        // The connect flags, less that for a clean start.
+        packet[9] &= !2;
+        if level == 5 {
+            // Session expiry interval: never. The properties' length is the byte after the keep alive.
+            packet.splice(12..13, [5, 0x11, 0xFF, 0xFF, 0xFF, 0xFF]);
+            packet[1] += 5;
+        }
+        let connect = async || {
+            let mut device = Bare::connect(server.mqtt).await;
+            device.send(&packet).await;
+            let head = device.receive(2).await;
+            assert_eq!(device.receive(usize::from(head[1])).await[1], 0);
+            device
+        };
+        let denied = if level == 4 { 0x80 } else { 0x87 };
+        let ask = async |device: &mut Bare, filter: &str| {
+            let properties: &[u8] = if level == 5 { &[0] } else { &[] };
+            let length = 5 + filter.len() + properties.len();
+            let mut packet = vec![0x82, u8::try_from(length).expect("short"), 0, 1];
+            packet.extend(properties);
+            packet.extend([0, u8::try_from(filter.len()).expect("short")]);
+            packet.extend(filter.as_bytes());
+            packet.push(1);
+            device.send(&packet).await;
+            loop {
+                let head = device.receive(2).await;
+                let body = device.receive(usize::from(head[1])).await;
+                assert!(!String::from_utf8_lossy(&body).contains("hidden"), "{filter}");
+                if head[0] == 0x90 {
+                    return *body.last().expect("a reason");
+                }
+            }
+        };
+        let mut device = connect().await;
+        for filter in ["orders/ann", "orders/#", "orders/+/#", "orders/bob/#", "#", "$share/g/orders/#"] {
+            assert_eq!(ask(&mut device, filter).await, denied, "{filter}");
+        }
+        let messages = async |device: &mut Bare, count: usize| {
+            let mut seen = 0;
+            while seen < count {
+                let head = device.receive(2).await;
+                let body = device.receive(usize::from(head[1])).await;
+                let text = String::from_utf8_lossy(&body).into_owned();
+                assert!(head[0] >> 4 == 3 && text.contains("open"), "{head:02x?} {text:?}");
+                seen += 1;
+                // PUBACK, so that nothing of it comes again.
+                let at = 2 + usize::from(body[1]);
+                device.send(&[0x40, 2, body[at], body[at + 1]]).await;
+            }
+        };
+        assert_eq!(ask(&mut device, "orders/ann/#").await, 1);
+        messages(&mut device, 1).await; // The retained one.
+        assert_eq!(ask(&mut device, "$share/g/orders/ann/#").await, 1);
+        publish(false);
+        messages(&mut device, 2).await;
+        drop(device);
+        publish(false);
+        let mut device = connect().await;
+        messages(&mut device, 2).await;
+        // It is still subscribed: coming back with the same rights ends nothing.
+        publish(false);
+        messages(&mut device, 2).await;
+        device.send(&[0xC0, 0]).await;
+        assert_eq!(device.receive(2).await, [0xD0, 0], "and nothing else");
+        device.send(&[0xE0, 0]).await;
+        device.rest().await;
+        // The next level starts anew.
+        let mut clean = Bare::connect(server.mqtt).await;
+        clean.send(&connect_packet(level, Some(READER))).await;
+        clean.receive(2).await;
+    }
+}
+
+#[tokio::test]
 async fn bayeux_shows_nothing_of_it() {
     let server = guarded().await;
     publish_all(&server, true);

@@ -125,6 +125,14 @@ impl Rights {
         (self.everything || self.allow.iter().any(covers)) && !self.deny.iter().any(covers)
     }
 
+    /// As [`allows_filter`](Self::allows_filter), for a protocol that has no other wildcard than `#` for all below a channel
+    /// (MQTT): `a/#` is allowed, too, where only `a/**` is. Who subscribes with it still has no right to the channel `a`, so
+    /// this is for who asks [`allows`](Self::allows) for each message.
+    pub fn allows_filter_or_below(&self, action: Action, filter: &Filter) -> bool {
+        self.allows_filter(action, filter)
+            || filter.below().is_some_and(|below| self.allows_filter(action, &below))
+    }
+
     /// Whether `action` is allowed on all channels of `filter` without exception: no denying rule touches any of them. For
     /// what cannot be done message by message.
     pub fn allows_all_of(&self, action: Action, filter: &Filter) -> bool {
@@ -144,6 +152,37 @@ mod tests {
 
     fn filter(text: &str) -> Filter {
         Filter::parse(text).unwrap()
+    }
+
+    #[test]
+    fn all_below_a_channel_may_be_asked_for_with_the_channel() {
+        let rights = Rights::none()
+            .allow(Rule::new([Action::Subscribe], filter("orders/ann/**")))
+            .allow(Rule::new([Action::Subscribe], filter("news/*")))
+            .deny(Rule::new([Action::Subscribe], filter("orders/ann/secret/#")))
+            .deny(Rule::new([Action::Subscribe], filter("orders/ann/box/**")));
+        for (text, expected) in [
+            ("orders/ann/#", true),
+            ("orders/ann/**", true),
+            ("orders/ann/open/#", true),
+            ("orders/ann/*/#", true),
+            ("orders/ann", false),
+            ("orders/#", false),
+            ("orders/*/#", false),
+            ("orders/bob/#", false),
+            ("orders/ann/secret/#", false),
+            // The box itself is allowed.
+            ("orders/ann/box/#", true),
+            ("news/#", false),
+            ("#", false),
+        ] {
+            assert_eq!(rights.allows_filter_or_below(Action::Subscribe, &filter(text)), expected, "{text}");
+            assert!(!rights.allows_filter_or_below(Action::Publish, &filter(text)), "{text}");
+        }
+        assert!(!rights.allows(Action::Subscribe, &Channel::parse("orders/ann").unwrap()));
+        let rights = Rights::none().allow(Rule::new([Action::Subscribe], filter("**")));
+        assert!(rights.allows_filter_or_below(Action::Subscribe, &filter("#")));
+        assert!(!rights.allows_filter_or_below(Action::Subscribe, &filter("$SYS/#")));
     }
 
     #[test]

@@ -134,6 +134,11 @@ impl Principal {
         self.0.rights.allows_filter(action, filter)
     }
 
+    /// See [`Rights::allows_filter_or_below`].
+    pub fn allows_filter_or_below(&self, action: Action, filter: &Filter) -> bool {
+        self.0.rights.allows_filter_or_below(action, filter)
+    }
+
     /// See [`Rights::allows_all_of`].
     pub fn allows_all_of(&self, action: Action, filter: &Filter) -> bool {
         self.0.rights.allows_all_of(action, filter)

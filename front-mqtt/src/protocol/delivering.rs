@@ -112,7 +112,7 @@ impl State {
         }
     }
 
-    /// Whether the client may have what its subscription matches: of a wildcard's topics some may be denied.
+    /// Whether the client may have what its subscription matches: of a wildcard's topics some may be denied, or above what is allowed.
     pub(super) fn may_see(&self, subscription: &Subscription, message: &Message) -> bool {
         !subscription.wildcard
             || self

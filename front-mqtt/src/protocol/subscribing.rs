@@ -115,7 +115,8 @@ impl Connection {
         if shared && options.no_local && self.dialect.version.is_v5() {
             return Err(DecodeError::protocol("no local on a shared subscription"));
         }
-        if !self.principal.allows_filter(Action::Subscribe, &target.filter) {
+        // What is denied of a wildcard's topics, the one above a `#` among them, is kept back message by message.
+        if !self.principal.allows_filter_or_below(Action::Subscribe, &target.filter) {
             self.session.count_refused();
             return Ok(Err(match self.session.config().denied_subscribe {
                 DeniedSubscribe::NotAuthorized => Reason::NotAuthorized,
@@ -200,7 +201,7 @@ impl State {
         let mut gone = Vec::new();
         for name in held {
             let Some(target) = target_of(&name) else { continue };
-            if principal.allows_filter(Action::Subscribe, &target.filter) {
+            if principal.allows_filter_or_below(Action::Subscribe, &target.filter) {
                 continue;
             }
             if let Some(subscription) = self.subscriptions.remove(&name) {

@@ -19,7 +19,7 @@ pub(crate) struct Subscription {
     pub(crate) no_local: bool,
     pub(crate) retain_as_published: bool,
     pub(crate) shared: bool,
-    /// Whether rights must be looked at message by message: some topics of the filter may be denied.
+    /// Whether rights must be looked at message by message: some topics of the filter may not be allowed.
     pub(crate) wildcard: bool,
 }
 
