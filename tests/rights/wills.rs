@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use fanwire::Action;
-use fanwire::auth::Access;
+use fanwire::auth::{Access, Algorithm as Accepted, Issuer, KeySource};
+use jsonwebtoken::Algorithm;
 use rustix::process::Signal;
+use serde_json::json;
 
-use crate::attempts::{key, may, server};
+use crate::attempts::{issuer, key, may, server};
+use crate::sets::{SECRET as SHARED, claims, encoding_key, header, now, sign};
 use crate::support::http::{get, request};
 use crate::support::mqtt::Bare;
 use crate::support::process::Process;
@@ -28,8 +31,12 @@ fn with_will(level: u8, id: &str, secret: &str, topic: &str, delay_secs: u8) -> 
     // User name, password, retained will of QoS 1, clean session.
     let head = [&*text(name), &[level, 0xC0 | 0x20 | 0x0C | 0x02, 0, 60], &properties, &text(id)].concat();
     let body = [head, will, text(topic), text("gone"), text("device"), text(secret)].concat();
-    [&[0x10, u8::try_from(body.len()).ok().filter(|length| *length < 128).expect("one byte")], &*body]
-        .concat()
+    let digit = |value: usize| u8::try_from(value).ok().filter(|digit| *digit < 128).expect("two digits");
+    let length = match body.len() {
+        short @ ..128 => vec![digit(short)],
+        long => vec![digit(long % 128) | 0x80, digit(long / 128)],
+    };
+    [&[0x10], &*length, &*body].concat()
 }
 
 /// The code of the CONNACK.
@@ -74,6 +81,35 @@ async fn a_will_where_the_client_may_not_publish_refuses_the_connection() {
         assert!(event.data.contains("\"wills/a\"") && event.data.contains("gone"), "{event:?}");
     }
     assert_eq!(server.broker.retained_matching(&fanwire::Filter::parse("#").expect("a filter")).len(), 1);
+}
+
+/// The token was good until then, and the device is as gone as any.
+#[tokio::test]
+async fn the_will_of_a_client_whose_token_ends_is_published() {
+    let trusted = Issuer {
+        leeway: Duration::ZERO,
+        ..issuer("https://short.example", Accepted::Hs256, KeySource::Secret(SHARED.into()))
+    };
+    let watcher = key("watcher", SECRET, may(&[Action::Subscribe], &["orders/#"]));
+    let access = Access { keys: vec![watcher], issuers: vec![trusted], ..Access::default() };
+    let server = server(access).await;
+    let line = format!("authorization: Bearer {SECRET}\r\n");
+    let mut stream = EventStream::open_with(server.http, "/sse/orders/%23", &line).await;
+    let mut claims = claims("https://short.example");
+    claims["exp"] = json!(now() + 3);
+    let token = sign(&header(Algorithm::HS256, None), &claims, &encoding_key(Algorithm::HS256));
+    for level in [4, 5] {
+        let packet = with_will(level, "device", &token, "orders/ann/gone", 0);
+        let (mut device, code) = connect(server.mqtt, &packet).await;
+        assert_eq!(code, 0);
+        if level == 5 {
+            device.rest().await;
+        } else {
+            drop(device);
+        }
+        let event = stream.next().await.expect("the will");
+        assert!(event.data.contains("\"orders/ann/gone\""), "{event:?}");
+    }
 }
 
 fn entry(id: &str, secret: &str, channel: &str) -> String {
