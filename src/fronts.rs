@@ -98,8 +98,9 @@ impl Fronts {
         if let Some(peer) = peer {
             request.extensions_mut().insert(peer);
         }
+        let id = request_id(request.headers());
         // Boxed, so that a connection holds the future of the front it talks to and not of the largest.
-        match () {
+        let mut response = match () {
             #[cfg(feature = "bayeux")]
             () if is_bayeux => Box::pin(self.bayeux.handle(request)).await,
             #[cfg(feature = "mqtt")]
@@ -107,7 +108,9 @@ impl Fronts {
             #[cfg(feature = "sse")]
             () if is_sse => Box::pin(self.sse.handle(request)).await,
             () => answer_elsewhere(&request),
-        }
+        };
+        response.headers_mut().entry(X_REQUEST_ID).or_insert(id);
+        response
     }
 
     /// MQTT over TCP, for connections that were accepted elsewhere.
@@ -173,13 +176,11 @@ impl Fronts {
 /// The page, and what no front answers.
 fn answer_elsewhere<B>(request: &Request<B>) -> Response {
     let path = request.uri().path();
-    let mut response = match path.split('/').nth(1).unwrap_or_default() {
+    match path.split('/').nth(1).unwrap_or_default() {
         "" if path == "*" && request.method() == Method::OPTIONS => any_of_them(),
         "" | "page" => page::answer(request.method(), path),
         _ => Problem::not_found("nothing is here; `/` shows what there is").response(),
-    };
-    response.headers_mut().insert(X_REQUEST_ID, request_id(request.headers()));
-    response
+    }
 }
 
 /// `OPTIONS *` asks about the server as a whole (RFC 9110 §9.3.7): every method that is answered somewhere.

@@ -80,13 +80,13 @@ impl Refusals {
     }
 
     /// Whether a request of this address is answered at all. `OPTIONS` is not counted: its answer costs as little as a refusal, and a page whose
-    /// preflight failed could not read why.
+    /// preflight failed could not read why. Neither are health and readiness: who restarts a server by them shares an address with its clients.
     pub(crate) fn admit<B>(
         addresses: &AddressLimits,
         address: IpAddr,
         request: &Request<B>,
     ) -> Result<(), Why> {
-        if request.method() == Method::OPTIONS {
+        if request.method() == Method::OPTIONS || matches!(request.uri().path(), "/healthz" | "/readyz") {
             return Ok(());
         }
         addresses.admit(address).map_err(Why::TooFast)

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use http_edge::{
-    Body, BoxError, Cookies, Problem, Response, Takeover, connection_id, credentials_from, pipe,
-    response_head,
+    Body, BoxError, Cookies, Problem, Response, Takeover, X_REQUEST_ID, connection_id, credentials_from,
+    pipe, request_id, response_head,
 };
 use link::{Link, Socket};
 use tokio::io::AsyncWriteExt;
@@ -100,6 +100,7 @@ impl Front {
                 });
                 let mut response = Problem::from(refusal).response();
                 let headers = response.headers_mut();
+                headers.insert(X_REQUEST_ID, request_id(&parts.headers));
                 front.config.origins.cors_headers(&parts.headers, front.cookies(), headers);
                 response
             }
@@ -214,6 +215,7 @@ impl Shared {
         head.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
         head.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        head.insert(X_REQUEST_ID, request_id(request));
         self.config.origins.cors_headers(request, self.cookies(), &mut head);
         head
     }

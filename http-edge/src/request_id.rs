@@ -14,7 +14,8 @@ pub fn request_id<'a>(request: impl Into<Fields<'a>>) -> HeaderValue {
         && (1..=MAX_BYTES).contains(&id.len())
         && id.as_bytes().iter().all(u8::is_ascii_graphic)
     {
-        return id.clone();
+        // Copied: as it is it would keep the connection's read buffer for as long as the answer is held.
+        return HeaderValue::from_bytes(id.as_bytes()).unwrap_or(HeaderValue::from_static("0"));
     }
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let random = fastrand::u64(..);

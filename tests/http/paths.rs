@@ -1,5 +1,6 @@
 use crate::support::TestServer;
 use crate::support::http::{get, request};
+use crate::support::sse::EventStream;
 
 #[tokio::test]
 async fn each_path_has_its_front() {
@@ -16,11 +17,45 @@ async fn each_path_has_its_front() {
     for (path, status, kind) in cases {
         let answer = get(server.http, path).await;
         assert_eq!((answer.status, answer.header("content-type")), (status, Some(kind)), "{path}");
-        assert!(answer.header("x-request-id").is_some() || path == "/sse", "{path}");
     }
     for path in ["/cometd", "/mqtt"] {
         let answer = get(server.http, path).await;
         assert!((400..500).contains(&answer.status) && answer.status != 404, "{path}: {answer:?}");
+    }
+}
+
+/// Whoever looks for a request in two logs finds it by this, whatever it was and however it went.
+#[tokio::test]
+async fn every_answer_names_its_request() {
+    let server = TestServer::start().await;
+    for method in ["GET", "HEAD", "POST", "OPTIONS", "DELETE"] {
+        for path in ["/", "/nothing", "/v1/publish/a", "/sse", "/cometd", "/mqtt", "/healthz"] {
+            let answer = request(server.http, method, path, &[("x-request-id", "mine-1")], "").await;
+            assert_eq!(answer.header("x-request-id"), Some("mine-1"), "{method} {path} {answer:?}");
+            let other = request(server.http, method, path, &[("x-request-id", "not printable")], "").await;
+            assert_eq!(other.header("x-request-id").map(str::len), Some(16), "{method} {path} {other:?}");
+        }
+    }
+    let stream = EventStream::open_with(server.http, "/sse/a", "x-request-id: mine-2\r\n").await;
+    assert!(stream.head.contains(&"x-request-id: mine-2".to_owned()), "{:?}", stream.head);
+}
+
+#[tokio::test]
+async fn where_mqtt_opens_its_websocket_other_methods_are_told_so() {
+    let server = TestServer::start().await;
+    let asks = [("upgrade", "websocket"), ("connection", "upgrade")];
+    for (method, lines, status) in [
+        ("OPTIONS", &[][..], 204),
+        ("HEAD", &[], 426),
+        ("HEAD", &asks, 426),
+        ("GET", &[], 426),
+        ("POST", &[], 405),
+    ] {
+        let answer = request(server.http, method, "/mqtt", lines, "").await;
+        assert_eq!(answer.status, status, "{method} {answer:?}");
+        let allow = (status != 426).then_some("GET, HEAD, OPTIONS");
+        assert_eq!(answer.header("allow"), allow, "{method}");
+        assert!(answer.body.is_empty() == (method == "HEAD" || method == "OPTIONS"), "{method} {answer:?}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_edge::{Body, Peer, Problem, Response};
 use hyper::upgrade::OnUpgrade;
 use websocket::handshake;
@@ -14,17 +14,31 @@ use crate::front::Inner;
 /// `mqttv3.1` is what clients offered before the name was registered.
 const PROTOCOLS: &[&str] = &["mqtt", "mqttv3.1"];
 
+const METHODS: &str = "GET, HEAD, OPTIONS";
+
 /// What is kept of a `User-Agent`, for operators, in bytes.
 const MAX_USER_AGENT_BYTES: usize = 256;
 
 /// Answers an opening handshake; the connection lives in a task of its own.
 pub(crate) fn upgrade<B>(inner: Arc<Inner>, request: Request<B>) -> Response {
     let (mut parts, _) = request.into_parts();
+    if parts.method == Method::OPTIONS {
+        // A WebSocket is opened without a preflight, and nothing else is here for pages.
+        let mut response = http::Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(METHODS));
+        return response;
+    }
     if !inner.shared.config.origins.allows(&parts.headers) {
         return Problem::forbidden("this origin may not open a WebSocket here").response();
     }
+    if parts.method == Method::HEAD {
+        // What a GET is told that does not ask for a WebSocket.
+        parts.method = Method::GET;
+        parts.headers.remove(header::UPGRADE);
+    }
     // A client that offers nothing is served without a subprotocol: some old ones do.
-    let offers = parts.headers.contains_key(http::header::SEC_WEBSOCKET_PROTOCOL);
+    let offers = parts.headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
     let options = handshake::Options { protocols: PROTOCOLS, protocol_required: offers, deflate: false };
     let accepted = match handshake::accept(&parts, &options) {
         Ok(accepted) => accepted,
@@ -35,7 +49,11 @@ pub(crate) fn upgrade<B>(inner: Arc<Inner>, request: Request<B>) -> Response {
                 _ => "invalid_handshake",
             };
             let mut response = Problem::new(refused.status, code, refused.reason).response();
-            response.headers_mut().extend(refused.response().into_parts().0.headers);
+            let headers = response.headers_mut();
+            headers.extend(refused.response().into_parts().0.headers);
+            if refused.status == StatusCode::METHOD_NOT_ALLOWED {
+                headers.insert(header::ALLOW, HeaderValue::from_static(METHODS));
+            }
             return response;
         }
     };
@@ -49,7 +67,7 @@ pub(crate) fn upgrade<B>(inner: Arc<Inner>, request: Request<B>) -> Response {
     };
     let remote = parts.extensions.get::<Peer>().map(|peer| peer.0);
     let presented = Presented::keep(http_edge::credentials_from(&parts, &inner.shared.config.token_sources));
-    let user_agent = parts.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
+    let user_agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
     let user_agent = user_agent
         .map(|text| text.get(..text.floor_char_boundary(MAX_USER_AGENT_BYTES)).unwrap_or_default().into());
     drop(parts);
