@@ -47,7 +47,7 @@ pub(crate) fn list(shared: &Shared, principal: &Principal, query: Option<&str>) 
 pub(crate) fn one(shared: &Shared, principal: &Principal, channel: &str) -> Result<Vec<u8>, Error> {
     let channel = name::channel(channel)?;
     if !principal.allows(Action::Presence, &channel) {
-        return Err(Error::Forbidden { action: "look at", name: channel.as_str().to_owned() });
+        return Err(Error::forbidden(principal, "look at", &channel));
     }
     let retained = shared.broker.retained(&channel).is_some();
     let info = match shared.broker.channel(&channel) {

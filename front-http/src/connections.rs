@@ -34,7 +34,7 @@ pub(crate) fn may_manage_all(principal: &Principal) -> Result<(), Error> {
     if principal.allows_all_of(Action::Manage, &all) {
         return Ok(());
     }
-    Err(Error::Forbidden { action: "manage connections on", name: all.to_string() })
+    Err(Error::forbidden(principal, "manage connections on", all))
 }
 
 /// An attached client. What is no id names nobody, like the id of a connection that is gone.
@@ -66,8 +66,7 @@ pub(crate) async fn list(
     match &channel {
         Some(channel) if principal.allows(Action::Manage, channel) => {}
         Some(channel) => {
-            let name = channel.as_str().to_owned();
-            return Err(Error::Forbidden { action: "manage connections on", name });
+            return Err(Error::forbidden(principal, "manage connections on", channel));
         }
         None => may_manage_all(principal)?,
     }
@@ -210,7 +209,7 @@ pub(crate) async fn send(
     }
     let channel = name::target(channel.as_deref().unwrap_or(DEFAULT_CHANNEL))?;
     if !principal.allows(Action::Manage, &channel) {
-        return Err(Error::Forbidden { action: "send to connections on", name: channel.as_str().to_owned() });
+        return Err(Error::forbidden(principal, "send to connections on", &channel));
     }
     let key = parse_connection_id(id).ok_or(Error::Gone)?;
     let mut publish = Publish::new(channel, body);
@@ -278,7 +277,7 @@ pub(crate) fn change_subscription(
 ) -> Result<Response, Error> {
     let filter: Filter = name::filter(filter)?;
     if !principal.allows_all_of(Action::Manage, &filter) {
-        return Err(Error::Forbidden { action: "manage subscriptions to", name: filter.to_string() });
+        return Err(Error::forbidden(principal, "manage subscriptions to", &filter));
     }
     let (_, connection, _) = find(shared, id)?;
     match change {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use broker_core::{
-    AuthError, Channel, ChannelError, FilterError, ForcedError, PublishError, SendError, SubscribeError,
+    AuthError, Channel, ChannelError, FilterError, ForcedError, Principal, PublishError, SendError,
+    SubscribeError,
 };
 use http::StatusCode;
 use http_edge::{BodyError, Problem};
@@ -21,6 +22,8 @@ pub(crate) enum Error {
     Auth(#[from] AuthError),
     #[error("no right to {action} {name:?}")]
     Forbidden { action: &'static str, name: String },
+    #[error("no right to {action} {name:?} without credentials")]
+    Unidentified { action: &'static str, name: String },
     #[error("the rate of these credentials is used up")]
     RateLimited(Duration),
     #[error("the credentials have expired while the request was held")]
@@ -76,6 +79,17 @@ pub(crate) enum Error {
 /// How long to wait where no better time is known.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+impl Error {
+    /// `principal` may not do `action` to what is named. Who has shown no credentials is asked for some.
+    pub(crate) fn forbidden(principal: &Principal, action: &'static str, name: impl ToString) -> Self {
+        let name = name.to_string();
+        if principal.is_unidentified() {
+            return Error::Unidentified { action, name };
+        }
+        Error::Forbidden { action, name }
+    }
+}
+
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         use StatusCode as S;
@@ -86,6 +100,7 @@ impl From<Error> for Problem {
             Error::Origin => (S::FORBIDDEN, "origin_not_allowed"),
             Error::Auth(error) => return error.into(),
             Error::Forbidden { .. } => (S::FORBIDDEN, "forbidden"),
+            Error::Unidentified { .. } => (S::UNAUTHORIZED, "credentials_required"),
             Error::RateLimited(wait) => return Problem::rate_limited(wait),
             Error::Expired => return Problem::credentials_expired(),
             Error::Body(error) => return error.into(),

@@ -80,7 +80,7 @@ pub(crate) async fn answer(
     let query = Query::read(query, shared.config.max_page, shared.config.max_wait)?;
     let filter = name::filter(filter)?;
     if !principal.allows_filter(Action::History, &filter) {
-        return Err(Error::Forbidden { action: "read the history of", name: filter.to_string() });
+        return Err(Error::forbidden(principal, "read the history of", &filter));
     }
     if query.wait.is_zero() {
         return Ok(page(shared, principal, &filter, &query).json);

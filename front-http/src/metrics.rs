@@ -54,7 +54,7 @@ impl<F: Fn(&mut Vec<Metric>) + Send + Sync + 'static> MetricSource for F {
 pub(crate) fn answer_to(shared: &Shared, principal: &Principal) -> Result<Response, Error> {
     let alone = Channel::parse(METRICS_CHANNEL).is_ok_and(|own| principal.allows(Action::Manage, &own));
     if !alone && may_manage_all(principal).is_err() {
-        return Err(Error::Forbidden { action: "manage", name: METRICS_CHANNEL.to_owned() });
+        return Err(Error::forbidden(principal, "manage", METRICS_CHANNEL));
     }
     Ok(answer(shared))
 }

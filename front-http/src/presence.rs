@@ -36,7 +36,7 @@ pub(crate) async fn answer(
     }
     let channel = name::channel(channel)?;
     if !principal.allows(Action::Presence, &channel) {
-        return Err(Error::Forbidden { action: "see who is on", name: channel.as_str().to_owned() });
+        return Err(Error::forbidden(principal, "see who is on", &channel));
     }
 
     let (mut connections, mut users) = (0_u64, HashSet::<String>::new());

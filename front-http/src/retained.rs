@@ -29,7 +29,7 @@ pub(crate) fn show(
     }
     let channel = name::channel(channel)?;
     if !principal.allows(Action::History, &channel) {
-        return Err(Error::Forbidden { action: "read", name: channel.as_str().to_owned() });
+        return Err(Error::forbidden(principal, "read", &channel));
     }
     let Some(message) = shared.broker.retained(&channel) else {
         return Err(Error::NotRetained(channel.as_str().to_owned()));
@@ -55,7 +55,7 @@ pub(crate) fn clear(shared: &Shared, principal: &Principal, channel: &str) -> Re
     let channel = name::target(channel)?;
     // Whoever may replace it with anything may also remove it.
     if !principal.allows(Action::Publish, &channel) && !principal.allows(Action::Manage, &channel) {
-        return Err(Error::Forbidden { action: "clear", name: channel.as_str().to_owned() });
+        return Err(Error::forbidden(principal, "clear", &channel));
     }
     if !shared.broker.clear_retained(&channel) {
         return Err(Error::NotRetained(channel.as_str().to_owned()));

@@ -36,6 +36,8 @@ pub(crate) enum Refusal {
     Origin,
     #[error("no right to subscribe to {0:?}")]
     Forbidden(String),
+    #[error("no right to subscribe to {0:?} without credentials")]
+    Unidentified(String),
     #[error(transparent)]
     Auth(#[from] AuthError),
 }
@@ -54,6 +56,7 @@ impl From<Refusal> for Problem {
             Refusal::Method => return Problem::method_not_allowed(METHODS),
             Refusal::Origin => (StatusCode::FORBIDDEN, "origin_not_allowed"),
             Refusal::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
+            Refusal::Unidentified(_) => (StatusCode::UNAUTHORIZED, "credentials_required"),
             Refusal::Auth(error) => return error.into(),
         };
         Problem::new(status, code, detail)

@@ -93,7 +93,7 @@ impl Front {
             Ok(response) => response,
             Err(refusal) => {
                 Counters::add(match refusal {
-                    Refusal::Auth(_) | Refusal::Forbidden(_) | Refusal::Origin => {
+                    Refusal::Auth(_) | Refusal::Forbidden(_) | Refusal::Unidentified(_) | Refusal::Origin => {
                         &front.counters.refused_rights
                     }
                     _ => &front.counters.refused,
@@ -159,7 +159,11 @@ impl Shared {
         if let Some(filter) =
             asked.filters.iter().find(|filter| !principal.allows_filter(Action::Subscribe, filter))
         {
-            return Err(Refusal::Forbidden(filter.to_string()));
+            let filter = filter.to_string();
+            return Err(match principal.is_unidentified() {
+                true => Refusal::Unidentified(filter),
+                false => Refusal::Forbidden(filter),
+            });
         }
         let head = self.head(&parts.headers);
         if parts.method == Method::HEAD {

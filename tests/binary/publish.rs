@@ -76,15 +76,18 @@ async fn a_key_makes_a_repeat_a_repeat() {
 async fn each_refusal_has_a_code_of_its_own_and_says_why() {
     let server = Process::start(&[]).await;
     let file = tempfile::NamedTempFile::new().expect("a file");
-    let rights = "[[anonymous.allow]]\nactions = [\"publish\"]\nchannels = [\"open\"]";
+    let anybody = "[[anonymous.allow]]\nactions = [\"publish\"]\nchannels = [\"open\"]";
+    let hash = fanwire::auth::KeyHash::of(b"known");
+    let rights = format!("{anybody}\n[[keys]]\nid = \"known\"\nhash = \"{hash}\"");
     std::fs::write(file.path(), rights).expect("written");
     let guarded = Process::start(&["--config", file.path().to_str().expect("UTF-8")]).await;
-    let cases: [(&Process, &[&str], i32, &str); 6] = [
+    let cases: [(&Process, &[&str], i32, &str); 7] = [
         (&server, &["a/*/b", "x"], 1, "fanwire: 400 invalid_channel: "),
         (&server, &["a", "x", "--event", "two\nlines"], 1, "fanwire: 400 "),
         (&server, &["a", "x", "--key", "two\nlines"], 2, "fanwire: `--key` holds what no header can"),
         (&server, &["a", "x", "--url", "ftp://127.0.0.1"], 2, "fanwire: `ftp://127.0.0.1` is no address: "),
-        (&guarded, &["closed", "x"], 5, "fanwire: 403 forbidden: "),
+        (&guarded, &["closed", "x"], 4, "fanwire: 401 credentials_required: "),
+        (&guarded, &["closed", "x", "--token", "known"], 5, "fanwire: 403 forbidden: "),
         (&guarded, &["open", "x", "--token", "who"], 4, "fanwire: 401 invalid_credentials: "),
     ];
     for (server, arguments, code, said) in cases {

@@ -220,13 +220,20 @@ async fn streams_that_stall_or_break_are_resumed_from_the_last_whole_event() {
 #[tokio::test]
 async fn what_cannot_begin_ends_at_once_with_a_code_of_its_own() {
     let file = tempfile::NamedTempFile::new().expect("a file");
-    let rights = "[[anonymous.allow]]\nactions = [\"subscribe\"]\nchannels = [\"open\"]";
+    let anybody = "[[anonymous.allow]]\nactions = [\"subscribe\"]\nchannels = [\"open\"]";
+    let hash = fanwire::auth::KeyHash::of(b"known");
+    let rights = format!("{anybody}\n[[keys]]\nid = \"known\"\nhash = \"{hash}\"");
     std::fs::write(file.path(), rights).expect("written");
     let server = Process::start(&["--config", file.path().to_str().expect("UTF-8")]).await;
     let url = server.http.to_string();
-    let cases: [(&[&str], i32, &str); 6] = [
+    let cases: [(&[&str], i32, &str); 7] = [
         (&["a/**/b"], 1, "fanwire: 400 invalid_filter: "),
-        (&["closed"], 5, "fanwire: 403 forbidden: no right to subscribe to \"closed\""),
+        (
+            &["closed"],
+            4,
+            "fanwire: 401 credentials_required: no right to subscribe to \"closed\" without credentials",
+        ),
+        (&["closed", "--token", "known"], 5, "fanwire: 403 forbidden: no right to subscribe to \"closed\""),
         (&["open", "--token", "who"], 4, "fanwire: 401 invalid_credentials: "),
         (&["open", "--user", "who"], 2, "fanwire: a user is given as NAME:PASSWORD"),
         (&["open", "--last-event-id", "two\nlines"], 2, "fanwire: `two\nlines` is no id"),

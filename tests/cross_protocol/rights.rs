@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::support::TestServer;
 use crate::support::bayeux::Socket;
-use crate::support::http::{get, post, request};
+use crate::support::http::{get, post, post_json, request};
 use crate::support::mqtt::Client;
 use crate::support::sse::EventStream;
 
@@ -28,14 +28,35 @@ async fn guarded() -> TestServer {
 }
 
 #[tokio::test]
-async fn http_and_sse_answer_403() {
+async fn http_and_sse_ask_for_credentials_where_none_were_shown() {
     let server = guarded().await;
     assert_eq!(post(server.http, "/v1/publish/inbox/a", "x").await.status, 200);
-    assert_eq!(post(server.http, "/v1/publish/public/a", "x").await.code(), "forbidden");
-    assert_eq!(get(server.http, "/v1/history/public/secret").await.status, 403);
-    assert_eq!(get(server.http, "/v1/history/inbox/a").await.status, 403);
-    for target in ["/sse/inbox/a", "/sse/public/secret", "/sse/%23"] {
-        assert_eq!(get(server.http, target).await.status, 403, "{target}");
+    for target in
+        ["/v1/history/public/secret", "/v1/history/inbox/a", "/v1/presence/public/a", "/v1/connections"]
+            .into_iter()
+            .chain(["/sse/inbox/a", "/sse/public/secret", "/sse/%23"])
+    {
+        let answer = get(server.http, target).await;
+        assert_eq!((answer.status, &*answer.code()), (401, "credentials_required"), "{target}");
+        assert_eq!(answer.header("www-authenticate"), Some("Bearer realm=\"fanwire\""), "{target}");
+    }
+    assert_eq!(post(server.http, "/v1/publish/public/a", "x").await.status, 401);
+    let items = r#"[{"channel":"inbox/a","data":1},{"channel":"public/a","data":1}]"#;
+    let results = post_json(server.http, "/v1/publish", items).await.json();
+    assert_eq!(results["results"][1]["error"]["status"], 401, "{results}");
+    assert_eq!(results["results"][1]["error"]["code"], "credentials_required", "{results}");
+}
+
+#[tokio::test]
+async fn http_and_sse_answer_403_where_credentials_would_change_nothing() {
+    let rights = Rights::none().allow(Rule::new([Action::Publish], Filter::parse("inbox/*").unwrap()));
+    let server = TestServer::with(move |config| {
+        config.authenticator = Arc::new(fanwire::Anonymous(fanwire::Principal::anonymous(rights)));
+    })
+    .await;
+    for target in ["/v1/history/inbox/a", "/sse/inbox/a"] {
+        let answer = get(server.http, target).await;
+        assert_eq!((answer.status, &*answer.code()), (403, "forbidden"), "{target}");
     }
 }
 

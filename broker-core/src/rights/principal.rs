@@ -38,7 +38,7 @@ pub struct Source {
 /// The kind of credentials that were checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum SourceKind {
-    /// None were presented.
+    /// None were presented, to an authenticator that would have looked at them.
     #[default]
     Anonymous,
     /// A key.
@@ -61,7 +61,8 @@ pub trait Throttle: Send + Sync + fmt::Debug {
 }
 
 impl Principal {
-    /// Nobody in particular.
+    /// Nobody in particular: whoever comes is served like this, and credentials would change nothing. Where they would,
+    /// the principal is [`from_source`](Self::from_source) of [`SourceKind::Anonymous`].
     pub fn anonymous(rights: Rights) -> Self {
         Self::new(None, Arc::new(rights))
     }
@@ -73,9 +74,8 @@ impl Principal {
 
     /// A user, or nobody in particular, with rights that others may share.
     pub fn new(user: Option<&str>, rights: Arc<Rights>) -> Self {
-        let kind = if user.is_some() { SourceKind::Other } else { SourceKind::Anonymous };
         Self(Arc::new(Inner {
-            source: Source { kind, ..Source::default() },
+            source: Source { kind: SourceKind::Other, ..Source::default() },
             user: user.map(Arc::from),
             rights,
             expires_at_ms: None,
@@ -107,6 +107,12 @@ impl Principal {
     /// What vouches for it.
     pub fn source(&self) -> &Source {
         &self.0.source
+    }
+
+    /// Whether no credentials were presented where they would have been looked at: what such a client has no right to it may
+    /// have with some, and HTTP says so by another status.
+    pub fn is_unidentified(&self) -> bool {
+        self.0.source.kind == SourceKind::Anonymous
     }
 
     /// The user's name; `None` for anonymous.

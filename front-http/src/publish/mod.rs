@@ -48,7 +48,7 @@ impl Shared {
     /// Publishes one message for `principal`, once per idempotency key.
     pub(crate) fn publish(&self, principal: &Principal, item: Publication<'_>) -> Result<Published, Error> {
         if !principal.allows(Action::Publish, &item.channel) {
-            return Err(Error::Forbidden { action: "publish to", name: item.channel.as_str().to_owned() });
+            return Err(Error::forbidden(principal, "publish to", &item.channel));
         }
         // A body of many lines may be sent for longer than its credentials last.
         if principal.expires_at_ms().is_some_and(|end| end <= unix_ms()) {
