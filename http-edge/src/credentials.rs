@@ -129,7 +129,7 @@ pub fn credentials_among<'a>(
     }
     let places = sources.0.places.read();
     if let Some(name) = &places.cookie {
-        found.token = cookie(&parts.headers, name).map(Cow::Borrowed);
+        found.token = cookie(&parts.headers, name);
     }
     if found.token.is_none() && places.query {
         let query = parts.uri.query().unwrap_or_default().as_bytes();
@@ -173,15 +173,18 @@ fn authorization(value: Cow<'_, str>) -> HttpCredentials<'_> {
     HttpCredentials { token: Some(value), ..HttpCredentials::default() }
 }
 
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers
-        .get_all(header::COOKIE)
-        .iter()
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .find(|(key, _)| *key == name)
-        .map(|(_, value)| value.trim_matches('"'))
+/// The value of the first cookie of that name. It is bytes: other cookies beside it may be in any encoding, and a value that
+/// is no text is handed on as what no authenticator knows, like an `Authorization` that cannot be read.
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
+    let cookies = headers.get_all(header::COOKIE).iter();
+    let (_, value) = cookies
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
+        .map(<[u8]>::trim_ascii)
+        .filter_map(|pair| pair.split_at_checked(pair.iter().position(|byte| *byte == b'=')?))
+        .find(|(key, _)| *key == name.as_bytes())?;
+    let value = value.strip_prefix(b"=").unwrap_or(value);
+    let value = value.strip_prefix(b"\"").unwrap_or(value);
+    Some(String::from_utf8_lossy(value.strip_suffix(b"\"").unwrap_or(value)))
 }
 
 #[cfg(test)]
@@ -215,6 +218,33 @@ mod tests {
             let parts = parts(uri, lines);
             assert_eq!(credentials_from(&parts, &sources).token.as_deref(), expected, "{uri} {lines:?}");
         }
+    }
+
+    #[test]
+    fn a_cookie_is_found_beside_any_others_and_one_that_is_no_text_is_not_nobody() {
+        let sources = TokenSources::from(TokenPlaces { cookie: Some("fw".into()), query: true });
+        for (line, expected) in [
+            (&b"name=J\xFCrgen; fw=KEY"[..], Some("KEY")),
+            ("name=Jürgen; fw=KEY".as_bytes(), Some("KEY")),
+            (b"fw=KEY; name=J\xFCrgen", Some("KEY")),
+            (b"alone; =; fw2=no; fw = no;fw=\"KEY\"", Some("KEY")),
+            (b"fw=K\xFC", Some("K\u{FFFD}")),
+            (b"fw=", Some("")),
+            (b"fw=a=b", Some("a=b")),
+            (b"FW=KEY; f\xFC=x; fw", None),
+        ] {
+            let mut parts = parts("/", &[("cookie", "first=1")]);
+            parts.headers.append(header::COOKIE, http::HeaderValue::from_bytes(line).unwrap());
+            assert_eq!(credentials_from(&parts, &sources).token.as_deref(), expected, "{line:?}");
+        }
+        let mut parts = parts("/?access_token=Q", &[]);
+        let unreadable = http::HeaderValue::from_bytes(b"fw=\xFC").unwrap();
+        parts.headers.append(header::COOKIE, unreadable);
+        assert_eq!(
+            credentials_from(&parts, &sources).token.as_deref(),
+            Some("\u{FFFD}"),
+            "not the next place"
+        );
     }
 
     #[test]
