@@ -29,6 +29,10 @@ struct Shared {
     #[cfg(feature = "auth")]
     has_rate: AtomicBool,
     refused_connections: AtomicU64,
+    #[cfg_attr(
+        not(any(feature = "auth", feature = "http")),
+        expect(dead_code, reason = "nothing counts or shows them")
+    )]
     refused_requests: AtomicU64,
 }
 

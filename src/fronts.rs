@@ -78,12 +78,17 @@ impl Fronts {
     }
 
     /// As [`handle`](Self::handle), for a request that comes from `peer`, whether or not it says so itself.
+    #[cfg_attr(
+        not(any(feature = "bayeux", feature = "http", feature = "mqtt", feature = "sse")),
+        expect(unused_variables, reason = "no front was built in")
+    )]
     pub async fn handle_from<B>(&self, peer: Option<Peer>, mut request: Request<B>) -> Response
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let path = request.uri().path();
+        #[cfg(any(feature = "http", feature = "mqtt", feature = "sse"))]
         let first = path.get(1..).unwrap_or_default().split('/').next().unwrap_or_default();
         #[cfg(feature = "http")]
         if matches!(first, "v1" | "healthz" | "readyz" | "metrics") {

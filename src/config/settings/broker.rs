@@ -1,9 +1,13 @@
 //! `[broker]`, `[log]`, `[[namespaces]]`, and the outboxes that every front has.
 
-use broker_core::{Config, LogConfig, NamespaceConfig, OutboxConfig, Policy};
+use broker_core::{Config, LogConfig, NamespaceConfig};
+#[cfg(any(feature = "mqtt", feature = "sse"))]
+use broker_core::{OutboxConfig, Policy};
 use serde::{Deserialize, Serialize};
 
-use super::section::{choice, section};
+#[cfg(any(feature = "mqtt", feature = "sse"))]
+use super::section::choice;
+use super::section::section;
 use crate::config::units::{Setting, Size, Span};
 
 section!(
@@ -43,11 +47,13 @@ impl Setting<NamespaceConfig> for Namespace {
     }
 }
 
+#[cfg(any(feature = "mqtt", feature = "sse"))]
 section!(
     /// `outbox` of a front.
     Outbox: OutboxConfig { max_messages: usize, max_bytes: Size, policy: Full }
 );
 
+#[cfg(any(feature = "mqtt", feature = "sse"))]
 choice!(
     /// What a full outbox does.
     Full: Policy {

@@ -46,6 +46,7 @@ macro_rules! section {
 }
 
 /// Makes the written form of an enum without fields.
+#[cfg(any(feature = "bayeux", feature = "mqtt", feature = "sse"))]
 macro_rules! choice {
     ($(#[$about:meta])* $name:ident: $config:ty { $($variant:ident = $written:literal),* $(,)? }) => {
         $(#[$about])*
@@ -63,4 +64,6 @@ macro_rules! choice {
     };
 }
 
-pub(super) use {choice, section};
+#[cfg(any(feature = "bayeux", feature = "mqtt", feature = "sse"))]
+pub(super) use choice;
+pub(super) use section;
