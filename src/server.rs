@@ -181,6 +181,7 @@ async fn serve_http(
     let served = Arc::new(refusals);
     // A poll or stream that is held for a client must hear at once when that is gone; the API answers at once.
     connection.answers_half_closed = |uri| uri.path().starts_with("/v1/");
+    connection.may_park = |uri| !uri.path().starts_with("/v1/");
     let refuse = |stream, why| {
         let (gate, refusals) = (Arc::clone(&gate), Arc::clone(&served));
         tokio::spawn(async move { gate.refuse(refusals.tell(stream, why)).await });

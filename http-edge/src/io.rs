@@ -16,6 +16,8 @@ use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::park::Answer;
+
 /// One HTTP/1 connection as seen from outside hyper. Everything happens on the connection's own task; the atomics
 /// are there because handlers must be `Send`.
 #[derive(Default)]
@@ -46,10 +48,16 @@ pub(crate) struct Watch {
 
 /// What a handler asked for instead of answering.
 pub(crate) struct Claim {
-    pub(crate) head: Bytes,
-    pub(crate) then: Box<dyn FnOnce(link::Socket) + Send>,
+    pub(crate) then: Then,
     /// `flushes` when it was made.
     pub(crate) flushes: u64,
+}
+
+pub(crate) enum Then {
+    /// This head is written, and somebody else has the socket.
+    TakeOver { head: Bytes, then: Box<dyn FnOnce(link::Socket) + Send> },
+    /// The connection waits for this, writes it, and goes on.
+    Answer(Answer),
 }
 
 /// A TcpStream under watch. A concrete type, so that an upgraded connection can be cast back to it.
@@ -57,6 +65,8 @@ pub(crate) struct WatchedIo {
     io: TokioIo<TcpStream>,
     watch: Arc<Watch>,
     hold: Hold,
+    /// What was read already.
+    prefix: Bytes,
     /// Runs from when the client was found to have ended its side.
     grace: Option<Pin<Box<Sleep>>>,
 }
@@ -81,11 +91,20 @@ const HALF_CLOSED_GRACE: Duration = Duration::from_secs(1);
 
 impl WatchedIo {
     pub(crate) fn new(stream: TcpStream, watch: Arc<Watch>, hold: Hold) -> Self {
-        WatchedIo { io: TokioIo::new(stream), watch, hold, grace: None }
+        WatchedIo { io: TokioIo::new(stream), watch, hold, prefix: Bytes::new(), grace: None }
     }
 
     pub(crate) fn into_parts(self) -> (TcpStream, Hold) {
         (self.io.into_inner(), self.hold)
+    }
+
+    pub(crate) fn stream(&mut self) -> &mut TcpStream {
+        self.io.inner_mut()
+    }
+
+    /// Has `bytes` read before what the socket has.
+    pub(crate) fn put_back(&mut self, bytes: Bytes) {
+        self.prefix = bytes;
     }
 
     /// Ready when hyper may read. To hyper a client that has ended its side is gone, and its request given up; but it may
@@ -143,8 +162,14 @@ impl Read for WatchedIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
+        mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.prefix.is_empty() {
+            let length = self.prefix.len().min(buf.remaining());
+            buf.put_slice(&self.prefix.split_to(length));
+            self.watch.head_begun.store(true, Relaxed);
+            return Poll::Ready(Ok(()));
+        }
         if self.is_patient() {
             ready!(self.poll_grace(cx));
         }

@@ -2,12 +2,13 @@
 //!
 //! A front built on this crate has one entry point, `handle(Request<B>) -> Response`, and runs unchanged in three
 //! places: behind [`serve`] (the broker's own listener), inside an embedding service's router, and over HTTP/2.
-//! What differs between them travels with the request as an extension: [`Peer`], and [`Takeover`] where the
-//! connection can be had back from hyper.
+//! What differs between them travels with the request as an extension: [`Peer`], and [`Takeover`] and [`Park`] where the
+//! connection can be had back from hyper, for good or until there is an answer.
 //!
 //! ```text
 //! TcpStream ─▶ serve ─┬─ HTTP/1 ─▶ handler ─┬─ Response
 //!                     │                     ├─ Takeover::claim ─▶ link::Socket   (SSE)
+//!                     │                     ├─ Park::wait ─▶ Response ─▶ HTTP/1  (long-polling)
 //!                     │                     └─ 101 ─▶ upgraded() ─▶ link::Socket (WebSocket)
 //!                     └─ h2c ────▶ handler ─── Response, body from pipe()
 //! ```
@@ -21,6 +22,7 @@ mod fields;
 mod held;
 mod io;
 mod origin;
+mod park;
 mod pipe;
 mod problem;
 mod query;
@@ -37,6 +39,7 @@ pub use credentials::{
 };
 pub use fields::Fields;
 pub use origin::{Cookies, LiveOrigins, OriginPolicy};
+pub use park::Park;
 pub use pipe::{PipeIo, pipe};
 pub use problem::Problem;
 pub use query::{BadEncoding, BadParameter, parameters, percent_decode};

@@ -23,7 +23,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 use crate::held::{Held, HeldBody};
-use crate::io::{Claim, Watch, WatchedIo};
+use crate::io::{Claim, Then, Watch, WatchedIo};
+use crate::park::{self, Park, may_park};
 use crate::seldom::Seldom;
 use crate::{Body, BoxError, Peer, Response, Takeover};
 
@@ -43,6 +44,8 @@ pub struct ServeConfig {
     /// Which requests are answered even if an HTTP/1 client has ended its side before, as a shell's `nc -N` does. For requests
     /// that are answered at once: it takes a second longer to find that a client is gone. Default none.
     pub answers_half_closed: fn(&Uri) -> bool,
+    /// Which requests may be held for long: they get a [`Park`] extension, which costs three allocations. Default none.
+    pub may_park: fn(&Uri) -> bool,
     /// Bytes that wait per HTTP/2 stream for the client's window. Default 64 KiB; then the stream's own queue grows.
     pub max_send_bytes: usize,
     /// Bytes that wait on one HTTP/2 connection for streams whose client took nothing for a `header_read_timeout`. Only
@@ -64,6 +67,7 @@ impl Default for ServeConfig {
             max_stalled_bytes: 64 << 20,
             hold: link::Hold::default(),
             answers_half_closed: |_| false,
+            may_park: |_| false,
         }
     }
 }
@@ -167,33 +171,38 @@ async fn serve_http1<S, F>(
     F: Future<Output = Response> + Send + 'static,
 {
     let watch = Arc::new(Watch::default());
-    let io = WatchedIo::new(stream, Arc::clone(&watch), config.hold.clone());
+    let mut io = WatchedIo::new(stream, Arc::clone(&watch), config.hold.clone());
     let seen = Arc::clone(&watch);
-    let answers_half_closed = config.answers_half_closed;
-    let handler = service_fn(move |mut request: Request<Incoming>| {
+    let (answers_half_closed, is_held) = (config.answers_half_closed, config.may_park);
+    let mut handler = service_fn(move |mut request: Request<Incoming>| {
         seen.head_begun.store(false, Relaxed);
         let number = seen.requests.fetch_add(1, Relaxed) + 1;
         seen.patient.store(answers_half_closed(request.uri()), Relaxed);
+        if is_held(request.uri()) && may_park(&request) {
+            request.extensions_mut().insert(Park::new(Arc::clone(&seen), number));
+        }
         let busy = Busy::new(&seen);
         if may_take_over(&request) {
             request.extensions_mut().insert(Takeover::new(Arc::clone(&seen), number));
         }
         Answering { answer: service(request), busy: Some(busy) }
     });
-    let mut connection = http1::Builder::new()
-        .max_header_size(config.max_header_bytes as usize)
-        .max_buf_size(64 * 1024)
-        // Whether a client is gone is found by `WatchedIo`.
-        .half_close(true)
-        // The timeouts are the watchdog's: hyper's also ends idle connections and costs a timer per request.
-        .header_read_timeout(None)
-        .serve_connection(io, handler)
-        .with_upgrades();
-
-    let outcome = {
+    let mut events = pin!(events(shutdown.clone(), config.header_read_timeout));
+    loop {
+        let mut connection = http1::Builder::new()
+            .max_header_size(config.max_header_bytes as usize)
+            .max_buf_size(64 * 1024)
+            // Whether a client is gone is found by `WatchedIo`.
+            .half_close(true)
+            // The timeouts are the watchdog's: hyper's also ends idle connections and costs a timer per request.
+            .header_read_timeout(None)
+            .serve_connection(io, handler)
+            .with_upgrades();
+        if *shutdown.borrow() {
+            Pin::new(&mut connection).graceful_shutdown();
+        }
         let mut watchdog = Watchdog::new(&watch, &config);
-        let mut events = pin!(events(shutdown.clone(), config.header_read_timeout));
-        poll_fn(|cx| {
+        let outcome = poll_fn(|cx| {
             let mut period_over = false;
             while let Poll::Ready(event) = events.as_mut().poll(cx) {
                 match event {
@@ -221,26 +230,40 @@ async fn serve_http1<S, F>(
             }
             Poll::Pending
         })
-        .await
-    };
-    match outcome {
-        // An upgraded connection ends here too: its stream went to whoever awaits the upgrade.
-        Outcome::Ended => {
-            if watch.shut.load(Relaxed)
-                && !*shutdown.borrow()
-                && let Some(parts) = connection.into_parts()
-            {
-                let (stream, _hold) = parts.io.into_parts();
-                drop((parts.read_buf, parts.service));
-                let _ = timeout(MAX_LINGER, linger(&stream)).await;
+        .await;
+        let Some(parts) = connection.into_parts() else { return };
+        let claim = match outcome {
+            // An upgraded connection ends here too: its stream went to whoever awaits the upgrade.
+            Outcome::Ended => {
+                if watch.shut.load(Relaxed) && !*shutdown.borrow() {
+                    let (stream, _hold) = parts.io.into_parts();
+                    drop((parts.read_buf, parts.service));
+                    let _ = timeout(MAX_LINGER, linger(&stream)).await;
+                }
+                return;
             }
-        }
-        Outcome::Claimed(claim) => {
-            let Some(parts) = connection.into_parts() else { return };
-            let (stream, hold) = parts.io.into_parts();
-            // hyper's read buffer and the handler's future end here; only the socket goes on.
-            drop((parts.read_buf, parts.service));
-            hand_over(stream, claim, hold, config.header_read_timeout).await;
+            Outcome::Claimed(claim) => claim,
+        };
+        match claim.then {
+            Then::TakeOver { head, then } => {
+                let (stream, hold) = parts.io.into_parts();
+                // hyper's read buffer and the handler's future end here; only the socket goes on.
+                drop((parts.read_buf, parts.service));
+                return hand_over(stream, head, then, hold, config.header_read_timeout).await;
+            }
+            Then::Answer(answer) => {
+                // A copy, as any piece of hyper's read buffer keeps all of it.
+                let read = Bytes::copy_from_slice(&parts.read_buf);
+                (io, handler) = (parts.io, parts.service);
+                drop(parts.read_buf);
+                watch.claimed.store(false, Relaxed);
+                let Some(response) = park::wait(io.stream(), answer).await else { return };
+                let closes = *shutdown.borrow();
+                if !park::write(io.stream(), response, closes, config.header_read_timeout).await || closes {
+                    return;
+                }
+                io.put_back(read);
+            }
         }
     }
 }
@@ -272,9 +295,15 @@ fn may_take_over(request: &Request<Incoming>) -> bool {
         && request.body().is_end_stream()
 }
 
-async fn hand_over(mut stream: TcpStream, claim: Claim, hold: link::Hold, limit: Duration) {
-    if let Ok(Ok(())) = timeout(limit, stream.write_all(&claim.head)).await {
-        (claim.then)(link::Socket::tcp(stream, Vec::new()).holding(hold));
+async fn hand_over(
+    mut stream: TcpStream,
+    head: Bytes,
+    then: Box<dyn FnOnce(link::Socket) + Send>,
+    hold: link::Hold,
+    limit: Duration,
+) {
+    if let Ok(Ok(())) = timeout(limit, stream.write_all(&head)).await {
+        then(link::Socket::tcp(stream, Vec::new()).holding(hold));
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use bytes::{Bytes, BytesMut};
 use http::response::Parts;
 
-use crate::io::{Claim, Watch};
+use crate::io::{Claim, Then, Watch};
 
 /// The right to the connection's TcpStream, as a request extension.
 ///
@@ -41,7 +41,7 @@ impl Takeover {
         let flushes = self.watch.flushes.load(Relaxed);
         let mut slot = self.watch.claim.lock();
         if slot.is_none() {
-            *slot = Some(Claim { head, then: Box::new(then), flushes });
+            *slot = Some(Claim { then: Then::TakeOver { head, then: Box::new(then) }, flushes });
             self.watch.claimed.store(true, Relaxed);
         }
     }

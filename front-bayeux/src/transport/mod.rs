@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use http_edge::{Body, BoxError, Cookies, Response, read_body};
+use http_edge::{Body, BoxError, Cookies, Park, Response, read_body};
 
 use crate::codec::message::{Bounds, parse_batch};
 use crate::config::Transport;
@@ -41,29 +41,43 @@ where
         Box::pin(poll(&shared, &parts, body)).await
     };
     let is_head = parts.method == Method::HEAD;
-    let (answer, headers) = match step {
-        Ok(Step::Answer(response)) => (Ok(response), parts.headers),
+    let answer = match step {
+        Ok(Step::Answer(response)) => Ok(response),
         Ok(Step::Hold(hold)) => {
             let headers = kept_headers(&parts.headers);
+            let park = parts.extensions.remove::<Park>();
             drop(parts);
-            (Ok(hold.run(&shared).await), headers)
+            let answer = async move {
+                let mut response = hold.run(&shared).await;
+                finish(&shared, &headers, &mut response);
+                response
+            };
+            return match park {
+                Some(park) => park.wait(answer).await,
+                None => answer.await,
+            };
         }
-        Err(fault) => (Err(fault), parts.headers),
+        Err(fault) => Err(fault),
     };
     let mut response = answer.unwrap_or_else(|fault| {
         shared.counters().malformed();
         fault.problem().response()
     });
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        shared.config().origins.cors_headers(&headers, Cookies::Include, response.headers_mut());
-        let headers = response.headers_mut();
-        headers.insert(header::CACHE_CONTROL, const { HeaderValue::from_static("no-store") });
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, const { HeaderValue::from_static("nosniff") });
+        finish(&shared, &parts.headers, &mut response);
     }
     if is_head {
         *response.body_mut() = Body::empty();
     }
     response
+}
+
+/// Adds the headers that every answer has.
+fn finish(shared: &Shared, request: &HeaderMap, response: &mut Response) {
+    let headers = response.headers_mut();
+    shared.config().origins.cors_headers(request, Cookies::Include, headers);
+    headers.insert(header::CACHE_CONTROL, const { HeaderValue::from_static("no-store") });
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, const { HeaderValue::from_static("nosniff") });
 }
 
 /// The client's name for itself, if it is text.

@@ -62,7 +62,8 @@ impl Server {
                     let front = front.clone();
                     async move { front.handle(request).await }
                 };
-                tokio::spawn(serve(stream, peer, service, ServeConfig::default(), stopped.clone()));
+                let config = ServeConfig { may_park: |_| true, ..ServeConfig::default() };
+                tokio::spawn(serve(stream, peer, service, config, stopped.clone()));
             }
         });
         Self { address, broker, front, _stop: stop }
