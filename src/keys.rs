@@ -107,11 +107,25 @@ fn grant(text: &str) -> Result<String, String> {
     Ok(format!("  {{ actions = [{actions}], channels = [{channels}] }},\n"))
 }
 
-fn append(file: &Path, entry: &str) -> io::Result<()> {
-    let mut file = std::fs::OpenOptions::new().append(true).create(true).open(file)?;
+/// Adds `entry` if the file loads with it, and leaves the file alone if not.
+fn append(file: &Path, entry: &str) -> Result<(), Box<dyn Error>> {
+    let mut text = match std::fs::read_to_string(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        read => read.map_err(|error| format!("{}: {error}", file.display()))?,
+    };
+    let entry = format!("\n{entry}");
+    text.push_str(&entry);
+    let arguments = fanwire::Arguments { config: Some(file.to_owned()), ..fanwire::Arguments::default() };
+    fanwire::check(arguments, &text, std::env::vars_os())
+        .map_err(|error| format!("not added, as the file would not load then: {error}"))?;
+    let mut file = std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(file)
+        .map_err(|error| format!("{}: {error}", file.display()))?;
     // One write: a server that looks now sees all of it or nothing.
-    file.write_all(format!("\n{entry}").as_bytes())?;
-    file.sync_all()
+    file.write_all(entry.as_bytes())?;
+    Ok(file.sync_all()?)
 }
 
 fn hash() -> Result<(), Box<dyn Error>> {

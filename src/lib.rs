@@ -66,7 +66,9 @@ pub use broker_core::{
 };
 pub use config::Config;
 #[cfg(feature = "cli")]
-pub use config::{Arguments, ConfigError, Key, Live, Loaded, LoadedRights, LogFormat, Logging, keys, load};
+pub use config::{
+    Arguments, ConfigError, Key, Live, Loaded, LoadedRights, LogFormat, Logging, check, keys, load,
+};
 pub use descriptors::raise_limit as raise_descriptor_limit;
 pub use fronts::Fronts;
 #[cfg(feature = "cli")]

@@ -45,6 +45,7 @@ fn exit_code(outcome: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
 
 fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let loaded = fanwire::load(arguments.clone(), std::env::vars_os())?;
+    check_serves(&loaded.config)?;
     fanwire::logging::start(&loaded.logging)?;
     let descriptors = fanwire::raise_descriptor_limit();
     let mut runtime = match loaded.worker_threads {
@@ -73,10 +74,19 @@ fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     })
 }
 
+/// An embedding service may listen by itself; the binary that does not listen at all would run for nobody.
+fn check_serves(config: &fanwire::Config) -> Result<(), &'static str> {
+    match (config.http, config.mqtt) {
+        (None, None) => Err("`http.address` and `mqtt.address` are both \"off\": nothing would be served"),
+        _ => Ok(()),
+    }
+}
+
 /// One line about what would be served.
 fn check_config(file: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
     let arguments = Arguments { config: file, ..Arguments::default() };
     let Loaded { config, has_rights, rights, .. } = fanwire::load(arguments, std::env::vars_os())?;
+    check_serves(&config)?;
     let show =
         |address: Option<SocketAddr>| address.map_or_else(|| "off".to_owned(), |address| address.to_string());
     let access = &rights.access;

@@ -103,9 +103,30 @@ pub fn load(
 ) -> Result<Loaded, ConfigError> {
     // Before it is read: what is written to it meanwhile is a change.
     let stamp = arguments.config.as_deref().and_then(stamp);
+    let text = arguments.config.as_deref().map(read).transpose()?;
+    Ok(Loaded { file: stamp, ..load_text(arguments, text.as_deref(), environment)? })
+}
+
+/// As [`load`], as if the file that the arguments name held `text`. The file is not read, and need not exist.
+///
+/// # Errors
+/// Anything that would be wrong with it.
+pub fn check(
+    arguments: Arguments,
+    text: &str,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Loaded, ConfigError> {
+    load_text(arguments, Some(text), environment)
+}
+
+fn load_text(
+    arguments: Arguments,
+    text: Option<&str>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Loaded, ConfigError> {
     let mut figment = Figment::from(Serialized::defaults(Settings::default()));
-    if let Some(path) = &arguments.config {
-        figment = figment.merge(file(path)?);
+    if let (Some(path), Some(text)) = (&arguments.config, text) {
+        figment = figment.merge(parse(path, text)?);
     }
     let known = keys();
     let mut set = Vec::new();
@@ -118,7 +139,7 @@ pub fn load(
     let settings: Settings =
         figment.extract().map_err(|error| invalid(error, &known, arguments.config.as_deref(), &set))?;
     let fixed = Fixed::of(&settings);
-    Ok(Loaded { file: stamp, fixed, ..finish(settings, arguments)? })
+    Ok(Loaded { fixed, ..finish(settings, arguments)? })
 }
 
 /// Every key, sorted by name. Those of a list's elements are not among them.
@@ -159,10 +180,12 @@ fn written(value: &Value) -> Option<String> {
     })
 }
 
-fn file(path: &Path) -> Result<impl figment::Provider + use<>, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-    let dict: Dict = Toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })
+}
+
+fn parse(path: &Path, text: &str) -> Result<impl figment::Provider + use<>, ConfigError> {
+    let dict: Dict = Toml::from_str(text).map_err(|error| ConfigError::Syntax {
         origin: path.display().to_string(),
         message: one_line(&error.to_string()),
     })?;
@@ -176,7 +199,9 @@ fn variable(known: &[Key], name: &OsStr, value: &OsStr) -> Result<Option<(String
         return Ok(None);
     }
     let Some(key) = known.iter().find(|key| key.variable == name) else {
-        let nearest = nearest(name, known.iter().map(|key| key.variable.as_str()).chain(ARGUMENT_VARIABLES));
+        let variables = known.iter().map(|key| key.variable.as_str()).chain(ARGUMENT_VARIABLES);
+        let bare = |name: &str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
+        let nearest = nearest(&bare(name), variables.map(|name| (bare(name), name.to_owned())));
         return Err(ConfigError::Unknown { origin: "environment".into(), key: name.into(), nearest });
     };
     let value = value.to_str().ok_or_else(|| ConfigError::Value {
@@ -205,6 +230,7 @@ fn parse_value(text: &str) -> Value {
 /// Names the key, and for an unknown one the known one most like it.
 fn invalid(error: figment::Error, known: &[Key], file: Option<&Path>, set: &[String]) -> ConfigError {
     let path = error.path.join(".");
+    let written = written_path(&error.path);
     let from_environment = set.iter().find(|key| path == **key || path.starts_with(&format!("{key}.")));
     let origin = match (from_environment, file) {
         (None, Some(file)) => file.display().to_string(),
@@ -212,40 +238,60 @@ fn invalid(error: figment::Error, known: &[Key], file: Option<&Path>, set: &[Str
     };
     let message = match error.kind {
         Kind::UnknownField(field, siblings) => {
-            let section = path.strip_suffix(field.as_str()).unwrap_or(&path);
-            let siblings: Vec<String> = siblings.iter().map(|name| format!("{section}{name}")).collect();
+            let section = written.strip_suffix(field.as_str()).unwrap_or(&written);
+            let siblings = siblings.iter().map(|name| ((*name).to_owned(), format!("{section}{name}")));
             // What is only in the wrong section is found by its last part.
             let elsewhere = known
                 .iter()
                 .filter(|key| key.name.rsplit('.').next() == Some(field.as_str()))
                 .min_by_key(|key| key.name.split('.').count());
             let elsewhere = elsewhere.map(|key| key.name.clone());
-            let nearest = nearest(&path, siblings.iter().map(String::as_str))
-                .or(elsewhere)
-                .or_else(|| nearest_key(&path, known));
-            return ConfigError::Unknown { origin, key: path, nearest };
+            let nearest = nearest(&field, siblings).or(elsewhere).or_else(|| nearest_key(&path, known));
+            return ConfigError::Unknown { origin, key: written, nearest };
         }
         Kind::UnknownVariant(found, possible) => {
             let possible: Vec<String> = possible.iter().map(|name| format!("\"{name}\"")).collect();
             format!("\"{found}\" is none of {}", possible.join(", "))
         }
-        kind => one_line(&kind.to_string()),
+        // How serde says it names a type of Rust.
+        kind => one_line(&kind.to_string())
+            .replace("a nonzero u32", ONE_OR_MORE)
+            .replace("a nonzero usize", ONE_OR_MORE),
     };
-    ConfigError::Value { origin, key: path, message }
+    ConfigError::Value { origin, key: written, message }
+}
+
+const ONE_OR_MORE: &str = "a whole number of 1 or more";
+
+/// A place as it is told everywhere: `keys[0].rights[1].channels`.
+fn written_path(path: &[String]) -> String {
+    let mut written = String::new();
+    for part in path {
+        if part.bytes().all(|byte| byte.is_ascii_digit()) {
+            written.push_str(&format!("[{part}]"));
+            continue;
+        }
+        if !written.is_empty() {
+            written.push('.');
+        }
+        written.push_str(part);
+    }
+    written
 }
 
 fn nearest_key(key: &str, known: &[Key]) -> Option<String> {
-    nearest(key, known.iter().map(|key| key.name.as_str()))
+    nearest(key, known.iter().map(|key| (key.name.clone(), key.name.clone())))
 }
 
-/// The name most like `wanted`, unless none is like it at all.
-fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
+/// The name most like `wanted`, unless none is like it at all. Names come with what is told of them: what all have in front
+/// makes none more like another.
+fn nearest(wanted: &str, names: impl Iterator<Item = (String, String)>) -> Option<String> {
     const MIN_LIKENESS: f64 = 0.6;
     names
-        .map(|name| (strsim::normalized_damerau_levenshtein(wanted, name), name))
+        .map(|(name, told)| (strsim::normalized_damerau_levenshtein(wanted, &name), told))
         .filter(|(likeness, _)| *likeness >= MIN_LIKENESS)
         .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, name)| name.to_owned())
+        .map(|(_, told)| told)
 }
 
 fn finish(mut settings: Settings, arguments: Arguments) -> Result<Loaded, ConfigError> {
@@ -272,6 +318,10 @@ fn finish(mut settings: Settings, arguments: Arguments) -> Result<Loaded, Config
         key: error.key,
         message: error.message,
     };
+    if settings.server.shutdown_window.0 > Config::MAX_SHUTDOWN_WINDOW {
+        let message = format!("at most {}", humantime::format_duration(Config::MAX_SHUTDOWN_WINDOW));
+        return Err(wrong(AccessError { key: "server.shutdown_window".to_owned(), message }));
+    }
     let access = settings.access(folder).map_err(wrong)?;
     let authenticator = BuiltIn::with(access.clone()).map_err(wrong)?;
     let (origins, address_rate) = (settings.origins(), settings.address_rate());
@@ -408,7 +458,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_with_its_place() {
         let file = |text: &'static str| (Some(text), [].as_slice(), [].as_slice());
-        let cases: [(_, &str); 15] = [
+        let cases: [(_, &str); 26] = [
             (
                 file("[server]\nmax_conections = 3"),
                 "FILE: unknown key `server.max_conections`, did you mean `server.max_connections`?",
@@ -421,7 +471,7 @@ mod tests {
             (file("[zzzzzzzzzz]"), "FILE: unknown key `zzzzzzzzzz`"),
             (
                 file("[[namespaces]]\nname = \"a\"\nlog = { max_byte = 1 }"),
-                "FILE: unknown key `namespaces.0.log.max_byte`, did you mean `namespaces.0.log.max_bytes`?",
+                "FILE: unknown key `namespaces[0].log.max_byte`, did you mean `namespaces[0].log.max_bytes`?",
             ),
             (file("[sse]\nkeep_alive = 3"), "FILE: `sse.keep_alive`: `3` needs a unit, such as \"3s\""),
             (
@@ -430,7 +480,7 @@ mod tests {
             ),
             (
                 file("[[anonymous.deny]]\nactions = [\"publsh\"]\nchannels = []"),
-                "FILE: `anonymous.deny.0.actions.0`: \"publsh\" is none of \"publish\", \"subscribe\", \"history\", \
+                "FILE: `anonymous.deny[0].actions[0]`: \"publsh\" is none of \"publish\", \"subscribe\", \"history\", \
                  \"presence\", \"manage\"",
             ),
             (
@@ -457,6 +507,41 @@ mod tests {
             (
                 (None, &[("FANWIRE_CONFIG", "/nowhere")], &["--config", "/nonexistent/file"]),
                 "cannot read configuration file /nonexistent/file: No such file or directory (os error 2)",
+            ),
+            (file("[[keys]]\nid = \"a\"\nsecret = \"x\""), "FILE: unknown key `keys[0].secret`"),
+            (
+                file("[[keys]]\nid = \"a\"\nhash = \"sha256:x\""),
+                "FILE: `keys[0].hash`: not `sha256:` and 64 hexadecimal digits; `fanwire key new` makes one",
+            ),
+            (
+                file("[limits]\nrequests_per_address = 0"),
+                "FILE: `limits.requests_per_address`: invalid value signed int `0`, expected a whole number of 1 or more",
+            ),
+            ((None, &[("FANWIRE_BOGUS", "1")], &[]), "environment: unknown key `FANWIRE_BOGUS`"),
+            (
+                file("[server]\nallowed_origins = [\"*\"]"),
+                "FILE: `server.allowed_origins[0]`: `*` is not an origin such as \"https://example.org\" or \"http://localhost:3000\"",
+            ),
+            (
+                file("[server]\nallowed_origins = [\"https://a.example\", \"example.org\"]"),
+                "FILE: `server.allowed_origins[1]`: `example.org` is not an origin such as \"https://example.org\" or \"http://localhost:3000\"",
+            ),
+            (
+                file("[[keys]]\norigins = [\"https://a.b/path\"]"),
+                "FILE: `keys[0].origins[0]`: `https://a.b/path` is not an origin such as \"https://example.org\" or \"http://localhost:3000\"",
+            ),
+            (file("[server]\nshutdown_window = \"60s\""), "FILE: `server.shutdown_window`: at most 15s"),
+            (
+                file("[auth]\ncookie = \"a b\""),
+                "FILE: `auth.cookie`: `a b` is not the name of a cookie: letters, digits and `- _ .`",
+            ),
+            (
+                file("[auth]\ncookie = \"\""),
+                "FILE: `auth.cookie`: `` is not the name of a cookie: letters, digits and `- _ .`",
+            ),
+            (
+                file("[[keys]]\nid = \"a\"\nrate = -1"),
+                "FILE: `keys[0].rate`: invalid value signed int `-1`, expected a whole number of 1 or more",
             ),
             (
                 file("[server"),
@@ -499,6 +584,14 @@ mod tests {
         assert_eq!(load_with(None, &[], &[]).unwrap().config.api.metrics, Open);
         let wrong = load_with(Some("[http]\nmetrics = \"closed\""), &[], &[]).unwrap_err();
         assert_eq!(wrong, "FILE: `http.metrics`: \"closed\" is none of \"open\", \"manage\"");
+    }
+
+    #[test]
+    fn origins_are_taken_as_browsers_send_them() {
+        let text = "[server]\nallowed_origins = [\"https://a.example/\", \"http://b.example:80\"]";
+        let rights = load_with(Some(text), &[], &[]).unwrap().rights;
+        let expected = ["https://a.example", "http://b.example"].map(str::to_owned).to_vec();
+        assert_eq!(rights.origins, http_edge::OriginPolicy::List(expected));
     }
 
     #[test]

@@ -27,7 +27,7 @@ use broker_core::{AllowAll, Authenticator};
 pub use self::{
     arguments::Arguments,
     error::ConfigError,
-    load::{Key, Live, Loaded, Rights as LoadedRights, keys, load},
+    load::{Key, Live, Loaded, Rights as LoadedRights, check, keys, load},
     settings::{LogFormat, Logging},
 };
 #[cfg(feature = "cli")]

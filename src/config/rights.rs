@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use broker_core::{Action, Pattern, Rights, RightsTemplate};
 use serde::{Deserialize, Serialize};
 
-use super::units::{Span, Text};
+use super::units::{CookieName, Origin, Span, Text};
 use crate::auth::{
     Access, AccessError, Algorithm, Issuer, Key, KeyHash, KeySource, PasswordLimits, Rate, User,
 };
@@ -91,7 +91,7 @@ pub(super) struct KeyEntry {
     #[serde(default)]
     deny: Vec<Grant>,
     #[serde(default)]
-    origins: Option<Vec<String>>,
+    origins: Option<Vec<Text<Origin>>>,
     #[serde(default)]
     rate: Option<NonZeroU32>,
     #[serde(default)]
@@ -192,7 +192,7 @@ impl From<AlgorithmName> for Algorithm {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Auth {
-    cookie: Option<String>,
+    cookie: Option<Text<CookieName>>,
     access_token: bool,
     max_password_checks: Option<NonZeroUsize>,
     max_waiting_passwords: usize,
@@ -216,7 +216,10 @@ impl Default for Auth {
 
 impl Auth {
     pub(super) fn token_places(&self) -> http_edge::TokenPlaces {
-        http_edge::TokenPlaces { cookie: self.cookie.clone(), query: self.access_token }
+        http_edge::TokenPlaces {
+            cookie: self.cookie.as_ref().map(|name| name.0.0.clone()),
+            query: self.access_token,
+        }
     }
 
     fn limits(&self) -> PasswordLimits {
@@ -237,7 +240,7 @@ pub(super) struct Written<'a> {
     pub(super) users: &'a [UserEntry],
     pub(super) issuers: &'a [IssuerEntry],
     pub(super) auth: &'a Auth,
-    pub(super) allowed_origins: Option<&'a [String]>,
+    pub(super) allowed_origins: Option<&'a [Text<Origin>]>,
 }
 
 impl Written<'_> {
@@ -250,8 +253,7 @@ impl Written<'_> {
     /// The origins of pages that may come at all: those of keys with a list of their own are among them.
     pub(super) fn origins(&self) -> Option<Vec<String>> {
         let of_keys = self.keys.iter().filter_map(|key| key.origins.as_ref()).flatten();
-        let origins: Vec<String> =
-            self.allowed_origins.unwrap_or_default().iter().chain(of_keys).cloned().collect();
+        let origins = texts(self.allowed_origins.unwrap_or_default().iter().chain(of_keys));
         (self.allowed_origins.is_some() || !origins.is_empty()).then_some(origins)
     }
 
@@ -285,11 +287,15 @@ impl Written<'_> {
             keys: self.keys.iter().map(KeyEntry::key).collect(),
             users: self.users.iter().map(UserEntry::user).collect(),
             issuers: self.issuers.iter().enumerate().map(issuer).collect::<Result<_, _>>()?,
-            allowed_origins: Some(self.allowed_origins.unwrap_or_default().to_vec()),
+            allowed_origins: Some(texts(self.allowed_origins.unwrap_or_default())),
             passwords: self.auth.limits(),
             ..Access::default()
         })
     }
+}
+
+fn texts<'a>(origins: impl IntoIterator<Item = &'a Text<Origin>>) -> Vec<String> {
+    origins.into_iter().map(|origin| origin.0.0.clone()).collect()
 }
 
 /// As many at once as in a second, unless it is said.
@@ -303,7 +309,7 @@ impl KeyEntry {
             id: self.id.as_str().into(),
             hash: self.hash.0,
             rights: template(&self.rights, &self.deny),
-            origins: self.origins.clone(),
+            origins: self.origins.as_ref().map(texts),
             rate: rate(self.rate, self.burst),
         }
     }

@@ -7,7 +7,7 @@ type Case<'a> = (&'a [&'a str], Option<&'a str>, &'a [(&'a str, &'a str)], &'a s
 
 #[tokio::test]
 async fn a_mistake_is_told_in_one_line_and_ends_with_2() {
-    let cases: [Case<'_>; 7] = [
+    let cases: [Case<'_>; 8] = [
         (
             &["--http", "localhost"],
             None,
@@ -19,6 +19,12 @@ async fn a_mistake_is_told_in_one_line_and_ends_with_2() {
             None,
             &[],
             "`mqtt.address`: `127.0.0.1:99999` is not an address such as 127.0.0.1:8080",
+        ),
+        (
+            &["--http", "off", "--mqtt", "off"],
+            None,
+            &[],
+            "`http.address` and `mqtt.address` are both \"off\": nothing would be served",
         ),
         (
             &["--config", "/nonexistent"],

@@ -54,6 +54,34 @@ async fn a_new_key_is_a_configuration_and_works() {
 }
 
 #[tokio::test]
+async fn a_key_is_not_added_to_what_would_not_load_with_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("fanwire.toml");
+    let path = file.to_str().expect("a path");
+    let hash = fanwire::auth::KeyHash::of(b"x");
+    let taken = format!("[[keys]]\nid = \"new\"\nhash = \"{hash}\"\n");
+    for (text, why) in [
+        (taken.as_str(), "`keys[1].id`: empty, or the id of another key"),
+        ("keys = []\n", "TOML parse error"),
+        ("garbage", "TOML parse error"),
+        ("[server]\nno_such_key = 1\n", "unknown key `server.no_such_key`"),
+    ] {
+        std::fs::write(&file, text).expect("written");
+        let said = run(&["key", "new", "--id", "new", "--append-to", path]).await;
+        assert_eq!((said.code, &*said.out), (Some(2), ""), "no secret of a key that is not there: {said:?}");
+        assert!(said.err.starts_with("fanwire: not added, ") && said.err.contains(why), "{said:?}");
+        assert_eq!(std::fs::read_to_string(&file).expect("it is there"), text);
+    }
+    // Without a line break at its end, and with other things in it.
+    std::fs::write(&file, "[server]\nreload_interval = \"1s\"").expect("written");
+    assert_eq!(run(&["key", "new", "--append-to", path]).await.code, Some(0));
+    assert_eq!(run(&["check-config", path]).await.code, Some(0));
+    let nowhere = folder.path().join("no/such/folder.toml");
+    let said = run(&["key", "new", "--append-to", nowhere.to_str().expect("a path")]).await;
+    assert_eq!((said.code, &*said.out), (Some(2), ""), "{said:?}");
+}
+
+#[tokio::test]
 async fn a_password_is_hashed_from_standard_input() {
     let hashed = run_with_input(&["key", "hash-password"], &[], b"correct horse\n").await;
     assert!(hashed.code == Some(0) && hashed.out.starts_with("$argon2id$"), "{hashed:?}");
@@ -73,14 +101,14 @@ async fn what_is_wrong_with_rights_is_said_with_its_place() {
     let key = |rest: &str| format!("[[keys]]\nid = \"a\"\nhash = \"{hash}\"\n{rest}\n");
     let issuer = |rest: &str| format!("[[issuers]]\niss = \"x\"\n{rest}\n");
     let cases = [
-        (key("rigths = []"), "unknown key `keys.0.rigths`, did you mean `keys.0.rights`?"),
+        (key("rigths = []"), "unknown key `keys[0].rigths`, did you mean `keys[0].rights`?"),
         (
             key("rights = [{ actions = [\"publish\"], channel = [\"a\"] }]"),
-            "did you mean `keys.0.rights.0.channels`?",
+            "did you mean `keys[0].rights[0].channels`?",
         ),
         (key("rights = [{ actions = [\"fly\"], channels = [\"a\"] }]"), "\"fly\" is none of \"publish\""),
         (key("rights = [{ actions = [\"publish\"], channels = [\"#/a\"] }]"), "`#` must be the last segment"),
-        (key("rate = 0"), "keys.0.rate"),
+        (key("rate = 0"), "keys[0].rate"),
         (key("") + &key(""), "`keys[1].id`: empty, or the id of another key"),
         ("[[keys]]\nid = \"a\"\nhash = \"secret\"".into(), "64 hexadecimal digits"),
         (

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use self::section::section;
 use super::Config;
 use super::rights::{Anonymous, Auth, IssuerEntry, KeyEntry, UserEntry, Written, rate};
-use super::units::{Setting, Size, Span};
+use super::units::{Origin, Setting, Size, Span, Text};
 use crate::auth::{Access, AccessError, Rate};
 
 /// The whole configuration. Names of sections and fields are the keys.
@@ -155,9 +155,9 @@ fn follow(limit: &mut usize, default: usize, max_message_bytes: usize) {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Server {
     pub(super) allow_anonymous: bool,
-    allowed_origins: Option<Vec<String>>,
+    allowed_origins: Option<Vec<Text<Origin>>>,
     max_connections: Option<usize>,
-    shutdown_window: Span,
+    pub(super) shutdown_window: Span,
     pub(super) worker_threads: Option<usize>,
     pub(super) reload_interval: Span,
 }
