@@ -18,6 +18,9 @@ pub struct Config {
     /// Longest request body in bytes, batches included. Default 16 MiB; longer ones are 413. One payload is bounded by the broker's
     /// `max_message_bytes`.
     pub max_request_bytes: usize,
+    /// Results of NDJSON that wait while the client still sends, in bytes. Default 16 MiB, for about 130,000 lines; then no more
+    /// of the body is read until the client has read some.
+    pub max_result_bytes: usize,
     /// Messages in one array, and channels in one item. Default 1,000; more are 400.
     pub max_batch: usize,
     /// Messages in one page of history or channels. Default 1,000; a larger `limit` is 400.
@@ -55,6 +58,7 @@ impl Default for Config {
             token_sources: TokenSources::default(),
             metrics: MetricsAccess::Open,
             max_request_bytes: 16 << 20,
+            max_result_bytes: 16 << 20,
             max_batch: 1_000,
             max_page: 1_000,
             max_page_bytes: 8 << 20,

@@ -1,7 +1,12 @@
+use std::net::SocketAddr;
+
 use fanwire::{ContentType, Filter};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+use tokio::time::timeout;
 
 use crate::support::http::{post, post_json, request};
-use crate::support::{TestServer, within};
+use crate::support::{PATIENCE, TestServer, within};
 
 #[tokio::test]
 async fn one_request_reaches_a_subscriber_and_is_answered_with_its_id() {
@@ -41,6 +46,41 @@ async fn a_bad_item_harms_no_other() {
     for expected in ["1", "3"] {
         assert_eq!(within(all.message()).await.unwrap().payload(), expected);
     }
+}
+
+/// Python's `requests`, among others, reads nothing before it has sent everything.
+#[tokio::test]
+async fn lines_are_taken_from_a_client_that_reads_only_after_it_has_sent_all() {
+    const LINES: usize = 50_000;
+    let server = TestServer::start().await;
+    let body: String = (0..LINES).map(|n| format!("{{\"channel\":\"nd\",\"data\":{n}}}\n")).collect();
+    let answer = timeout(PATIENCE * 6, write_then_read(server.http, &body)).await.expect("no stall");
+    assert_eq!(answer.matches("\"duplicate\":false").count(), LINES, "{}", &answer[..answer.len().min(500)]);
+}
+
+#[tokio::test]
+async fn results_beyond_their_bound_wait_for_a_client_that_reads() {
+    let server = TestServer::with(|config| config.api.max_result_bytes = 100).await;
+    let body = "{\"channel\":\"nd\",\"data\":1}\n".repeat(2_000);
+    let lines = [("content-type", "application/x-ndjson")];
+    let answer = request(server.http, "POST", "/v1/publish", &lines, body).await;
+    assert_eq!(answer.text().lines().count(), 2_000);
+}
+
+/// Sends a whole request before it reads a byte, with little room in the kernel for what it leaves unread.
+async fn write_then_read(address: SocketAddr, body: &str) -> String {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(16 << 10).expect("a buffer");
+    let mut stream = socket.connect(address).await.expect("the server listens");
+    let head = format!(
+        "POST /v1/publish HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/x-ndjson\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.expect("written");
+    stream.write_all(body.as_bytes()).await.expect("written");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("read");
+    answer
 }
 
 #[tokio::test]

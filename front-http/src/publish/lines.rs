@@ -1,22 +1,26 @@
 //! `POST /v1/publish` with NDJSON: one item per line, answered as they are taken.
 
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use broker_core::Principal;
 use bytes::{Bytes, BytesMut};
-use http_body::{Body as HttpBody, Frame};
-use http_edge::{Body, BodyError, BoxError, DEFAULT_BODY_STALL, Problem};
-use tokio::time::{Instant, Sleep, sleep};
+use http_body::Body as HttpBody;
+use http_edge::{Body, BodyError, BoxError, DEFAULT_BODY_STALL, Problem, pipe};
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
 
 use super::items::{key_at, publish_line};
 use crate::error::Error;
 use crate::front::Shared;
 
-/// The results of a body that is still being sent: one line for each line. The request body is read no faster than the
-/// results are; a line longer than `max_request_bytes`, or a silent client, ends the answer with an error line.
-/// `key` is the request's own idempotency key; with a line's number it stands for that of an item without one.
+/// The results of a body that is still being sent: one line for each line. A line longer than `max_request_bytes`, or a silent
+/// client, ends the answer with an error line. `key` is the request's own idempotency key; with a line's number it stands for
+/// that of an item without one.
+///
+/// The body is read in a task of its own, also while nobody reads the results: most clients send a whole request before they
+/// look at its answer. Up to `max_result_bytes` of results wait; then the body waits too, as nothing else bounds them.
 pub(crate) fn publish_lines<B>(
     shared: Arc<Shared>,
     principal: Principal,
@@ -27,43 +31,67 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    Body::stream(Lines {
-        shared,
-        principal,
-        key,
-        number: 0,
-        body: Some(Box::pin(body)),
-        line: BytesMut::new(),
-        scanned: 0,
-        stall: Box::pin(sleep(DEFAULT_BODY_STALL)),
-        progressed: false,
-    })
+    let (results, answer) = pipe(shared.config.max_result_bytes);
+    let lines = Lines { shared, principal, key, number: 0, line: BytesMut::new(), scanned: 0 };
+    tokio::spawn(async move {
+        // It fails once the client is gone; there is nobody to tell.
+        let _ = lines.publish_all(body, results).await;
+    });
+    answer
 }
 
-struct Lines<B> {
+struct Lines {
     shared: Arc<Shared>,
     principal: Principal,
     key: Option<String>,
     /// Items so far.
     number: usize,
-    /// Until it ends or fails.
-    body: Option<Pin<Box<B>>>,
     /// What came and is not yet a whole line.
     line: BytesMut,
     /// How much of it is known to hold no line break.
     scanned: usize,
-    stall: Pin<Box<Sleep>>,
-    progressed: bool,
 }
 
 /// Lines published in one turn, so that one client's stream does not keep a worker to itself.
 const TURN: usize = 64;
 
-impl<B> Lines<B>
-where
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
+impl Lines {
+    /// Reads `body` to its end and writes the results as they come.
+    async fn publish_all<B>(mut self, body: B, mut results: impl AsyncWriteExt + Unpin) -> std::io::Result<()>
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let mut body = pin!(body);
+        loop {
+            let mut out = Vec::new();
+            if self.publish_waiting(&mut out) {
+                results.write_all(&out).await?;
+                tokio::task::yield_now().await;
+                continue;
+            }
+            results.write_all(&out).await?;
+            let next = poll_fn(|cx| body.as_mut().poll_frame(cx).map_err(Into::into));
+            let frame = match timeout(DEFAULT_BODY_STALL, next).await {
+                Ok(Some(Ok(frame))) => frame,
+                Ok(Some(Err(error))) => return end(BodyError::Io(error), results).await,
+                Err(_) => return end(BodyError::Stalled(DEFAULT_BODY_STALL), results).await,
+                Ok(None) => {
+                    let mut out = Vec::new();
+                    let line = std::mem::take(&mut self.line).freeze();
+                    self.publish(&line, &mut out);
+                    return results.write_all(&out).await;
+                }
+            };
+            let Ok(data) = frame.into_data() else { continue };
+            let max = self.shared.config.max_request_bytes;
+            if self.line.len() + data.len() > max && !data.contains(&b'\n') {
+                return end(BodyError::TooLarge { max }, results).await;
+            }
+            self.line.extend_from_slice(&data);
+        }
+    }
+
     /// Publishes whole lines that are there, up to a turn of them; false if none is left.
     fn publish_waiting(&mut self, out: &mut Vec<u8>) -> bool {
         for _ in 0..TURN {
@@ -93,69 +121,10 @@ where
         ));
         out.push(b'\n');
     }
-
-    fn fail(&mut self, error: BodyError, out: &mut Vec<u8>) {
-        self.body = None;
-        self.line = BytesMut::new();
-        let problem = Problem::from(Error::Body(error));
-        out.extend_from_slice(format!("{{\"error\":{}}}\n", problem.to_json()).as_bytes());
-    }
 }
 
-impl<B> HttpBody for Lines<B>
-where
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = &mut *self;
-        let mut out = Vec::new();
-        loop {
-            let more = this.publish_waiting(&mut out);
-            if !out.is_empty() {
-                return Poll::Ready(Some(Ok(Frame::data(out.into()))));
-            }
-            if more {
-                continue;
-            }
-            let Some(body) = this.body.as_mut() else { return Poll::Ready(None) };
-            match body.as_mut().poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    this.progressed = true;
-                    let Ok(data) = frame.into_data() else { continue };
-                    let max = this.shared.config.max_request_bytes;
-                    if this.line.len() + data.len() > max && !data.contains(&b'\n') {
-                        this.fail(BodyError::TooLarge { max }, &mut out);
-                    } else {
-                        this.line.extend_from_slice(&data);
-                    }
-                }
-                Poll::Ready(Some(Err(error))) => this.fail(BodyError::Io(error.into()), &mut out),
-                Poll::Ready(None) => {
-                    this.body = None;
-                    let line = std::mem::take(&mut this.line).freeze();
-                    this.scanned = 0;
-                    this.publish(&line, &mut out);
-                }
-                Poll::Pending => {
-                    if std::mem::take(&mut this.progressed) {
-                        this.stall.as_mut().reset(Instant::now() + DEFAULT_BODY_STALL);
-                    }
-                    match this.stall.as_mut().poll(cx) {
-                        Poll::Ready(()) => this.fail(BodyError::Stalled(DEFAULT_BODY_STALL), &mut out),
-                        Poll::Pending => return Poll::Pending,
-                    }
-                }
-            }
-            if !out.is_empty() {
-                return Poll::Ready(Some(Ok(Frame::data(out.into()))));
-            }
-        }
-    }
+/// The last line: why no more will be taken.
+async fn end(error: BodyError, mut results: impl AsyncWriteExt + Unpin) -> std::io::Result<()> {
+    let problem = Problem::from(Error::Body(error));
+    results.write_all(format!("{{\"error\":{}}}\n", problem.to_json()).as_bytes()).await
 }

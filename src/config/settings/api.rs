@@ -7,6 +7,7 @@ section!(
     /// `[api]`
     Api: front_http::Config {
         max_request_bytes: Size,
+        max_result_bytes: Size,
         max_batch: usize,
         max_page: usize,
         max_page_bytes: Size,
