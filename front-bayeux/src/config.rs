@@ -136,7 +136,7 @@ pub struct WebSocketConfig {
     /// As [`Config::meta_connect_deliver_only`] (`ws.metaConnectDeliverOnly`); default as there.
     pub meta_connect_deliver_only: Option<bool>,
     /// How often a ping goes to a client from which nothing was read, for proxies that cut silent
-    /// connections (faye's `ping`); default never.
+    /// connections (faye's `ping`); default never, as zero is.
     pub ping_interval: Option<Duration>,
     /// Closes a socket on which nothing was read for so long (`ws.idleTimeout`); default 300 s, zero
     /// means never.

@@ -15,7 +15,7 @@ pub struct Config {
     /// Where a token is read beside the headers. Default nowhere.
     pub token_sources: TokenSources,
     /// Time between keep-alive comments; the first comes after half to all of it, so that streams opened together do not
-    /// write together. Default 15 s, below what proxies and balancers take for idleness.
+    /// write together. Default 15 s, below what proxies and balancers take for idleness; 0 is never.
     pub keep_alive: Duration,
     /// What may wait for one slow reader before its stream is closed. Default 1 MiB and 10,000 events, closing.
     pub outbox: OutboxConfig,

@@ -35,7 +35,7 @@ pub struct ServeConfig {
     /// stay full, both measured in whole periods, so that they end after one to two of them. Default 10 s.
     pub header_read_timeout: Duration,
     /// How long a kept-alive connection may wait between requests. Default 75 s, above the 60 s of common proxies, so
-    /// that it is the proxy that closes.
+    /// that it is the proxy that closes; 0 is for ever.
     pub idle_timeout: Duration,
     /// Longest request head (HTTP/2: header list), in bytes. Default 16 KiB; longer ones are answered 431.
     pub max_header_bytes: u32,
@@ -147,9 +147,13 @@ enum Event {
     PeriodOver,
 }
 
+/// A timer without a period would never let go of its thread.
+const MIN_PERIOD: Duration = Duration::from_millis(1);
+
 /// What a connection hears beside its socket: once that it is to stop, and every `period`.
 fn events(mut shutdown: watch::Receiver<bool>, period: Duration) -> impl Future<Output = Event> {
     let mut stop = Some(Box::pin(async move { _ = shutdown.wait_for(|stop| *stop).await }));
+    let period = period.max(MIN_PERIOD);
     let mut timer = interval_at(Instant::now() + period, period);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     Seldom::new(poll_fn(move |cx| {
@@ -392,8 +396,10 @@ impl<'a> Watchdog<'a> {
         Watchdog {
             watch,
             idle_periods: 0,
-            max_idle_periods: u32::try_from(config.idle_timeout.as_millis().div_ceil(period))
-                .unwrap_or(u32::MAX),
+            max_idle_periods: match u32::try_from(config.idle_timeout.as_millis().div_ceil(period)) {
+                Ok(0) | Err(_) => u32::MAX,
+                Ok(periods) => periods,
+            },
             requests: 0,
             progress: 0,
             blocked: false,
@@ -414,7 +420,7 @@ impl<'a> Watchdog<'a> {
         self.idle_periods = if busy || requests != self.requests || progress != self.progress {
             0
         } else {
-            self.idle_periods + 1
+            self.idle_periods.saturating_add(1)
         };
         let idle = self.idle_periods >= self.max_idle_periods;
 

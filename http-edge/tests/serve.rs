@@ -252,6 +252,29 @@ async fn silent_clients_and_slow_heads_are_closed() {
 }
 
 #[tokio::test]
+async fn without_a_bound_on_idleness_a_connection_is_kept() {
+    let config = ServeConfig {
+        header_read_timeout: Duration::from_millis(50),
+        idle_timeout: Duration::ZERO,
+        ..ServeConfig::default()
+    };
+    let server = start(config).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    for _ in 0..2 {
+        stream.write_all(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut answer = [0; 1024];
+        let read =
+            timeout(Duration::from_secs(5), stream.read(&mut answer)).await.expect("an answer").unwrap();
+        assert!(
+            answer[..read].starts_with(b"HTTP/1.1 200"),
+            "{:?}",
+            String::from_utf8_lossy(&answer[..read])
+        );
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+#[tokio::test]
 async fn garbage_and_long_heads_are_refused() {
     let server = start(ServeConfig::default()).await;
     let long = format!("GET / HTTP/1.1\r\nHost: x\r\nA: {}\r\n\r\n", "a".repeat(20_000));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use broker_core::{Action, Pattern, Rights, RightsTemplate};
 use serde::{Deserialize, Serialize};
 
-use super::units::{CookieName, Origin, Span, Text};
+use super::units::{CookieName, Origin, Period, Span, Text};
 use crate::auth::{
     Access, AccessError, Algorithm, Issuer, Key, KeyHash, KeySource, PasswordLimits, Rate, User,
 };
@@ -136,7 +136,7 @@ pub(super) struct IssuerEntry {
     #[serde(default)]
     jwks_ca_file: Option<PathBuf>,
     #[serde(default)]
-    jwks_refresh: Option<Span>,
+    jwks_refresh: Option<Period>,
     #[serde(default)]
     jwks_cooldown: Option<Span>,
     #[serde(default)]
@@ -329,7 +329,6 @@ impl UserEntry {
 impl IssuerEntry {
     fn issuer(&self, folder: &Path) -> Result<Issuer, (&'static str, String)> {
         let default = Issuer::default();
-        let span = |span: Option<Span>, default| span.map_or(default, |span| span.0);
         Ok(Issuer {
             iss: self.iss.clone(),
             aud: match &self.aud {
@@ -340,9 +339,9 @@ impl IssuerEntry {
             keys: self.keys(folder)?,
             rights: template(&self.rights, &self.deny),
             rate: rate(self.rate, self.burst),
-            leeway: span(self.leeway, default.leeway),
-            jwks_refresh: span(self.jwks_refresh, default.jwks_refresh),
-            jwks_cooldown: span(self.jwks_cooldown, default.jwks_cooldown),
+            leeway: self.leeway.map_or(default.leeway, |span| span.0),
+            jwks_refresh: self.jwks_refresh.map_or(default.jwks_refresh, |period| period.0),
+            jwks_cooldown: self.jwks_cooldown.map_or(default.jwks_cooldown, |span| span.0),
         })
     }
 

@@ -42,6 +42,9 @@ impl<T, S: Setting<T>> Setting<Vec<T>> for Vec<S> {
     }
 }
 
+/// What is longer can be no point in time that a clock knows.
+const MAX_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// A duration: `"10s"`, `"1m 30s"`, `"250ms"`; 0 needs no unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span(pub(super) Duration);
@@ -70,9 +73,13 @@ impl<'de> Deserialize<'de> for Span {
                 f.write_str("a duration such as \"10s\" or \"5m\"")
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<Span, E> {
-                humantime::parse_duration(text).map(Span).map_err(|_| {
+                let duration = humantime::parse_duration(text).map_err(|_| {
                     E::custom(format_args!("`{text}` is not a duration such as \"10s\" or \"5m\""))
-                })
+                })?;
+                if duration > MAX_DURATION {
+                    return Err(E::custom(format_args!("`{text}` is longer than a hundred years")));
+                }
+                Ok(Span(duration))
             }
             fn visit_u64<E: Error>(self, number: u64) -> Result<Span, E> {
                 if number == 0 {
@@ -88,6 +95,34 @@ impl<'de> Deserialize<'de> for Span {
             }
         }
         deserializer.deserialize_any(Text)
+    }
+}
+
+/// A duration where none at all would mean that something happens all the time, or can never succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Period(pub(super) Duration);
+
+impl Setting<Duration> for Period {
+    fn from_value(value: Duration) -> Self {
+        Period(value)
+    }
+    fn into_value(self) -> Duration {
+        self.0
+    }
+}
+
+impl Serialize for Period {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Span(self.0).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Period {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Span::deserialize(deserializer)? {
+            Span(Duration::ZERO) => Err(D::Error::custom("0 is too short here, say how long")),
+            Span(duration) => Ok(Period(duration)),
+        }
     }
 }
 

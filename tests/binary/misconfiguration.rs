@@ -7,7 +7,7 @@ type Case<'a> = (&'a [&'a str], Option<&'a str>, &'a [(&'a str, &'a str)], &'a s
 
 #[tokio::test]
 async fn a_mistake_is_told_in_one_line_and_ends_with_2() {
-    let cases: [Case<'_>; 8] = [
+    let cases: [Case<'_>; 11] = [
         (
             &["--http", "localhost"],
             None,
@@ -49,6 +49,19 @@ async fn a_mistake_is_told_in_one_line_and_ends_with_2() {
             None,
             &[("FANWIRE_HTTP_ADRESS", "x")],
             "environment: unknown key `FANWIRE_HTTP_ADRESS`, did you mean `FANWIRE_HTTP_ADDRESS`?",
+        ),
+        (
+            &[],
+            Some("[http]\nheader_read_timeout = \"0s\"\n"),
+            &[],
+            "FILE: `http.header_read_timeout`: 0 is too short here, say how long",
+        ),
+        (&[], Some("[log]\nmax_age = 0\n"), &[], "FILE: `log.max_age`: 0 is too short here, say how long"),
+        (
+            &[],
+            Some("[bayeux.timing]\ntimeout = \"500000000000years\"\n"),
+            &[],
+            "FILE: `bayeux.timing.timeout`: `500000000000years` is longer than a hundred years",
         ),
         (
             &["--http", "127.0.0.1:0", "--mqtt", "off"],

@@ -21,7 +21,7 @@ pub(crate) struct Stream {
 impl Stream {
     /// A stream opened at `now`. `phase` (0 to 1) moves its keep-alives against those of other streams.
     pub(crate) fn new(now: Instant, keep_alive: Duration, phase: f64, expires_at: Option<Instant>) -> Self {
-        Stream { keep_alive_at: now + keep_alive.mul_f64(0.5 + phase / 2.0), expires_at }
+        Stream { keep_alive_at: now + period(keep_alive).mul_f64(0.5 + phase / 2.0), expires_at }
     }
 
     /// When to call [`Stream::handle_timeout`].
@@ -35,11 +35,19 @@ impl Stream {
             return Some(Output::Expired);
         }
         if self.keep_alive_at <= now {
-            self.keep_alive_at = now + keep_alive;
+            self.keep_alive_at = now + period(keep_alive);
             return Some(Output::KeepAlive);
         }
         None
     }
+}
+
+/// A year: a clock is not to be set further ahead, and no stream is older.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The time between two keep-alives; where none are wanted, one that no stream lives to see.
+fn period(keep_alive: Duration) -> Duration {
+    if keep_alive.is_zero() { NEVER } else { keep_alive.min(NEVER) }
 }
 
 #[cfg(test)]
@@ -57,6 +65,16 @@ mod tests {
         assert_eq!(stream.handle_timeout(start + PERIOD, PERIOD), Some(Output::KeepAlive));
         assert_eq!(stream.poll_timeout(), start + 2 * PERIOD);
         assert_eq!(Stream::new(start, PERIOD, 0.0, None).poll_timeout(), start + PERIOD / 2);
+    }
+
+    #[test]
+    fn no_time_between_them_means_that_none_come() {
+        let start = Instant::now();
+        let mut stream = Stream::new(start, Duration::ZERO, 0.0, None);
+        let day = start + Duration::from_secs(24 * 3600);
+        assert!(stream.poll_timeout() > day);
+        assert_eq!(stream.handle_timeout(day, Duration::ZERO), None);
+        assert!(Stream::new(start, Duration::MAX, 1.0, None).poll_timeout() > day, "no overflow");
     }
 
     #[test]

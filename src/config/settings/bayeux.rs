@@ -8,7 +8,7 @@ use front_bayeux::{
 use serde::{Deserialize, Serialize};
 
 use super::section::{choice, section};
-use crate::config::units::{Setting, Size, Span, Text};
+use crate::config::units::{Period, Setting, Size, Span, Text};
 
 section!(
     /// `[bayeux]`
@@ -17,11 +17,11 @@ section!(
         timing: Times,
         long_polling: Narrowed,
         callback_polling: Narrowed,
-        max_client_timeout: Span,
-        max_processing: Option<Span>,
+        max_client_timeout: Period,
+        max_processing: Option<Period>,
         max_lazy_timeout: Span,
         lazy: Vec<LazyChannels>,
-        sweep_period: Span,
+        sweep_period: Period,
         transports: Vec<TransportName>,
         meta_connect_deliver_only: bool,
         broadcast_to_publisher: bool,
@@ -49,7 +49,7 @@ section!(
         max_sessions_per_address: usize,
         #[serde(rename = "service_unhandled")]
         refuse_unhandled_services: Unhandled,
-        service_timeout: Span,
+        service_timeout: Period,
         max_service_calls: usize,
         max_service_calls_per_session: usize,
         websocket: WebSocket,
@@ -60,7 +60,7 @@ section!(
 
 section!(
     /// `timing`
-    Times: Timing { timeout: Span, interval: Span, max_interval: Span }
+    Times: Timing { timeout: Span, interval: Span, max_interval: Period }
 );
 
 section!(
@@ -68,8 +68,8 @@ section!(
     Narrowed: TransportOptions {
         timeout: Option<Span>,
         interval: Option<Span>,
-        max_interval: Option<Span>,
-        max_processing: Option<Span>,
+        max_interval: Option<Period>,
+        max_processing: Option<Period>,
         max_lazy_timeout: Option<Span>,
         meta_connect_deliver_only: Option<bool>,
     }
@@ -94,8 +94,8 @@ section!(
     WebSocket: WebSocketConfig {
         timeout: Option<Span>,
         interval: Option<Span>,
-        max_interval: Option<Span>,
-        max_processing: Option<Span>,
+        max_interval: Option<Period>,
+        max_processing: Option<Period>,
         max_lazy_timeout: Option<Span>,
         meta_connect_deliver_only: Option<bool>,
         ping_interval: Option<Span>,
@@ -170,7 +170,7 @@ impl Setting<bool> for Unhandled {
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Idleness {
     of: ActivityOf,
-    max_interval: Span,
+    max_interval: Period,
 }
 
 impl Setting<(Activity, std::time::Duration)> for Idleness {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(any(feature = "mqtt", feature = "sse"))]
 use super::section::choice;
 use super::section::section;
-use crate::config::units::{Setting, Size, Span};
+use crate::config::units::{Period, Setting, Size};
 
 section!(
     /// `[broker]`
@@ -26,7 +26,7 @@ section!(
 
 section!(
     /// `[log]`, and `log` of a namespace.
-    Log: LogConfig { enabled: bool, max_bytes: Size, max_age: Span }
+    Log: LogConfig { enabled: bool, max_bytes: Size, max_age: Period }
 );
 
 /// One `[[namespaces]]`.

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use self::section::section;
 use super::Config;
 use super::rights::{Anonymous, Auth, IssuerEntry, KeyEntry, UserEntry, Written, rate};
-use super::units::{Origin, Setting, Size, Span, Text};
+use super::units::{Origin, Period, Setting, Size, Span, Text};
 use crate::auth::{Access, AccessError, Rate};
 
 /// The whole configuration. Names of sections and fields are the keys.
@@ -189,7 +189,7 @@ struct Limits {
 section!(
     /// `[http]`: the listener and its connections.
     Http: http_edge::ServeConfig {
-        header_read_timeout: Span,
+        header_read_timeout: Period,
         idle_timeout: Span,
         max_header_bytes: Size,
         max_concurrent_streams: u32,

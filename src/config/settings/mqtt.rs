@@ -7,12 +7,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::broker::Outbox;
 use super::section::{choice, section};
-use crate::config::units::{Setting, Size, Span};
+use crate::config::units::{Period, Setting, Size, Span};
 
 section!(
     /// `[mqtt]`
     Mqtt: Config {
-        handshake_timeout: Span,
+        handshake_timeout: Period,
         max_connections: usize,
         max_connections_per_address: Option<usize>,
         max_sessions: usize,
