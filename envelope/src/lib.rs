@@ -30,6 +30,12 @@ pub use message::{envelope, json_value, timestamp, write_timestamp};
 pub use validate::is_valid_json;
 pub use value::{JsonValue, classify, write_string};
 
+/// Whether an event name is one that an event stream says something by itself with: `gap`, that messages are missing, and
+/// `binary`, that the data is an envelope. A message with such a name would be taken for that.
+pub fn is_reserved_event(name: &str) -> bool {
+    matches!(name, "gap" | "binary")
+}
+
 /// The deepest JSON that is passed on as JSON: 512 arrays and objects inside one another. Receivers parse it
 /// recursively; deeper text is still delivered, as a string.
 pub const MAX_DEPTH: usize = 512;

@@ -28,6 +28,8 @@ pub(crate) enum Error {
     RateLimited(Duration),
     #[error("the credentials have expired while the request was held")]
     Expired,
+    #[error("the rights of these credentials have changed while the request was held")]
+    RightsChanged,
     #[error(transparent)]
     Body(#[from] BodyError),
     #[error("{0:?} is not accepted here, send {1}")]
@@ -103,6 +105,7 @@ impl From<Error> for Problem {
             Error::Unidentified { .. } => (S::UNAUTHORIZED, "credentials_required"),
             Error::RateLimited(wait) => return Problem::rate_limited(wait),
             Error::Expired => return Problem::credentials_expired(),
+            Error::RightsChanged => return Problem::rights_changed(),
             Error::Body(error) => return error.into(),
             Error::MediaType(..) => (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Error::Channel(_) | Error::Inexpressible { .. } => (S::BAD_REQUEST, "invalid_channel"),

@@ -94,7 +94,7 @@ pub(crate) async fn answer(
     loop {
         // While the request was held the configuration may have changed.
         if !shared.still_holds(principal) {
-            return Err(Error::Expired);
+            return Err(Error::RightsChanged);
         }
         let page = page(shared, principal, &filter, &query);
         if !page.is_empty || *closing.borrow_and_update() {
@@ -114,7 +114,7 @@ pub(crate) async fn answer(
             }
         };
         match timeout_at(deadline, next).await {
-            Ok(true) | Err(_) if !shared.still_holds(principal) => return Err(Error::Expired),
+            Ok(true) | Err(_) if !shared.still_holds(principal) => return Err(Error::RightsChanged),
             Ok(true) => {}
             Err(_) if expires.is_some() => return Err(Error::Expired),
             Ok(false) | Err(_) => return Ok(page.json),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use broker_core::{
-    Action, After, Authenticator, Broker, Class, Deliver, MessageId, Principal, Start, Subscriber, unix_ms,
+    Action, After, AuthError, Authenticator, Broker, Class, Deliver, MessageId, Principal, Start, Subscriber,
+    unix_ms,
 };
 use bytes::Bytes;
 use http::request::Parts;
@@ -155,7 +156,26 @@ impl Shared {
             return Err(Refusal::Origin);
         }
         let credentials = credentials_from(parts, &self.config.token_sources);
-        let principal = self.authenticator.authenticate(credentials.for_protocol("sse")).await?;
+        let principal = match self.authenticator.authenticate(credentials.for_protocol("sse")).await {
+            Ok(principal) => principal,
+            Err(error) => {
+                let (AuthError::Busy { .. } | AuthError::Unavailable(_)) = &error else {
+                    return Err(error.into());
+                };
+                if parts.method == Method::HEAD {
+                    return Err(error.into());
+                }
+                // Nobody knows yet whether these credentials are right, and soon somebody will: see below.
+                let wait = match &error {
+                    AuthError::Busy { retry_after } => *retry_after,
+                    _ => Duration::ZERO,
+                };
+                Counters::add(&self.counters.refused);
+                let (head, transport) = (self.head(&parts.headers), transport_of(parts.version));
+                let why = "the credentials cannot be checked now";
+                return Ok(send_away(head, transport, why, retry_after(wait)).await);
+            }
+        };
         if let Some(filter) =
             asked.filters.iter().find(|filter| !principal.allows_filter(Action::Subscribe, filter))
         {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use broker_core::{
-    Action, AllowAll, Anonymous, Channel, ContentType, Filter, LogConfig, OutboxConfig, Policy, Principal,
-    Publish, Rights, Rule, unix_ms,
+    Action, AllowAll, Anonymous, AuthError, Channel, ContentType, Filter, LogConfig, OutboxConfig, Policy,
+    Principal, Publish, Rights, Rule, unix_ms,
 };
 use bytes::Bytes;
 use front_sse::Config;
@@ -472,6 +472,32 @@ async fn too_many_streams_are_sent_away_gently() {
     let old = server.ask("GET /sse/a HTTP/1.0\r\n\r\n").await;
     assert!(old.contains("\r\n\r\n: no room now\nretry: ") && old.ends_with("\n\n"), "{old}");
     assert_eq!(server.front.stats().refused, 2);
+}
+
+/// Knows nobody for now.
+struct Occupied(AuthError);
+
+impl broker_core::Authenticator for Occupied {
+    fn authenticate<'a>(&'a self, _: broker_core::Credentials<'a>) -> broker_core::Authenticated<'a> {
+        broker_core::Authenticated::now(Err(self.0.clone()))
+    }
+}
+
+/// A browser never comes back from an error status, and these pass.
+#[tokio::test]
+async fn while_credentials_cannot_be_checked_clients_are_sent_away_gently() {
+    for (error, status) in [
+        (AuthError::Busy { retry_after: Duration::from_secs(3) }, "429"),
+        (AuthError::Unavailable("no key set".into()), "503"),
+    ] {
+        let occupied = Arc::new(Occupied(error));
+        let server = Server::with(broker_core::Config::default(), Config::default(), occupied).await;
+        let answer = server.ask("GET /sse/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\nretry: "), "{answer}");
+        assert!(answer.contains("content-type: text/event-stream\r\n"), "{answer}");
+        let head = server.ask("HEAD /sse/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+    }
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ pub enum Cookies {
 
 const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static(
     "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, X-API-Key, X-EventSource-Event, \
-     X-Request-Id, X-Requested-With, ce-dataschema, ce-id, ce-source, ce-specversion, ce-subject, ce-time, ce-type",
+     X-Request-Id, X-Requested-With, ce-channel, ce-dataschema, ce-id, ce-source, ce-specversion, ce-subject, ce-time, ce-type",
 );
 const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static("Retry-After, X-Connection-Id, X-Request-Id");
 /// How long a browser may remember a preflight, in seconds.
@@ -137,7 +137,7 @@ impl OriginPolicy {
         self.cors_headers(request, cookies, headers);
         if headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
             headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
-            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS);
+            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed_headers(request));
             headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE_SECS);
             // A page on the public web that reaches a broker in a private network asks for this first.
             let private = HeaderName::from_static("access-control-request-private-network");
@@ -148,6 +148,24 @@ impl OriginPolicy {
         }
         response
     }
+}
+
+/// [`ALLOWED_HEADERS`], and the extension attributes of events that the page asks for: they have names of their own.
+fn allowed_headers(request: &HeaderMap) -> HeaderValue {
+    let asked = request.get(header::ACCESS_CONTROL_REQUEST_HEADERS).and_then(|names| names.to_str().ok());
+    let is_attribute = |name: &&str| {
+        name.strip_prefix("ce-").is_some_and(|attribute| {
+            !attribute.is_empty()
+                && attribute.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        })
+    };
+    let mut names = ALLOWED_HEADERS.to_str().unwrap_or_default().to_owned();
+    // Only what can be an attribute's name comes back, so nothing else that a page makes up stands in the answer.
+    for name in asked.unwrap_or_default().split(',').map(str::trim).filter(is_attribute) {
+        names.push_str(", ");
+        names.push_str(name);
+    }
+    HeaderValue::try_from(names).unwrap_or(ALLOWED_HEADERS)
 }
 
 /// The `Origin` of a page that does not come from this server; one that is not text counts as `null`.
@@ -238,6 +256,16 @@ mod tests {
         for name in ["Last-Event-ID", "Authorization", "Cache-Control", "Idempotency-Key", "X-API-Key"] {
             assert!(headers["access-control-allow-headers"].to_str().unwrap().contains(name), "{name}");
         }
+        let asked = request(&[
+            ("origin", "https://a.example"),
+            ("access-control-request-headers", "ce-id,ce-partitionkey, x-evil,ce-,ce-a_b,ce-x1"),
+        ]);
+        let answer = OriginPolicy::Any.preflight(&asked, Cookies::Omit, "POST");
+        let names = answer.headers()["access-control-allow-headers"].to_str().unwrap();
+        assert!(
+            names.contains("ce-channel") && names.contains("ce-partitionkey") && names.ends_with("ce-x1")
+        );
+        assert!(!names.contains("evil") && !names.contains("a_b"), "{names}");
         let refused = OriginPolicy::SameOrigin.preflight(&asked, Cookies::Include, "GET");
         assert!(!refused.headers().contains_key("access-control-allow-origin"));
     }

@@ -92,6 +92,12 @@ impl Problem {
         Problem::new(StatusCode::UNAUTHORIZED, "credentials_expired", detail)
     }
 
+    /// 401: what the caller was let in with holds no longer, or says something else now; the same request will be judged anew.
+    pub fn rights_changed() -> Self {
+        let detail = "the rights of these credentials have changed meanwhile, come again";
+        Problem::new(StatusCode::UNAUTHORIZED, "rights_changed", detail)
+    }
+
     /// 404 for a path that nothing answers.
     pub fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
         Problem::new(StatusCode::NOT_FOUND, "not_found", detail)

@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use base64::Engine;
 use serde::Deserializer as _;
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 
 use crate::error::Error;
+use crate::publish::BASE64;
 use crate::text::Text;
 
 /// What Fanwire needs of an event in its JSON format; the rest is only checked for its form.
@@ -20,7 +22,7 @@ pub(super) struct Attributes<'a> {
     channel: Option<Cow<'a, str>>,
     time: Option<Cow<'a, str>>,
     data: Option<IgnoredAny>,
-    data_base64: Option<IgnoredAny>,
+    data_base64: Option<Cow<'a, str>>,
 }
 
 /// Longest source and id together, in bytes: they are kept as an idempotency key.
@@ -65,6 +67,9 @@ impl<'a> Attributes<'a> {
         if self.data.is_some() && self.data_base64.is_some() {
             return invalid("`data` and `data_base64` exclude one another");
         }
+        if self.data_base64.as_deref().is_some_and(|data| BASE64.decode(data).is_err()) {
+            return invalid("`data_base64` is not base64 (RFC 4648 §4)");
+        }
         Ok(())
     }
 
@@ -104,10 +109,10 @@ impl<'de> Visitor<'de> for Members {
                 "subject" => &mut read.subject,
                 "channel" => &mut read.channel,
                 "time" => &mut read.time,
-                "data" | "data_base64" => {
-                    let slot = if name.0 == "data" { &mut read.data } else { &mut read.data_base64 };
-                    if slot.replace(members.next_value()?).is_some() {
-                        return Err(A::Error::custom(format_args!("`{}` is given twice", name.0)));
+                "data_base64" => &mut read.data_base64,
+                "data" => {
+                    if read.data.replace(members.next_value()?).is_some() {
+                        return Err(A::Error::custom("`data` is given twice"));
                     }
                     continue;
                 }
@@ -141,7 +146,7 @@ enum Scalar {
     Null(()),
 }
 
-/// `date "T" time offset` of RFC 3339 §5.6, digits and ranges checked, the length of months not.
+/// `date "T" time offset` of RFC 3339 §5.6.
 fn is_timestamp(text: &str) -> bool {
     let bytes = text.as_bytes();
     let number = |from: usize, to: usize| {
@@ -156,7 +161,7 @@ fn is_timestamp(text: &str) -> bool {
         && at(4, b"-")
         && within(5, 7, 1..=12)
         && at(7, b"-")
-        && within(8, 10, 1..=31)
+        && within(8, 10, 1..=days_of(number(0, 4).unwrap_or_default(), number(5, 7).unwrap_or_default()))
         && at(10, b"Tt ")
         && within(11, 13, 0..=23)
         && at(13, b":")
@@ -176,6 +181,16 @@ fn is_timestamp(text: &str) -> bool {
         within(start + 1, start + 3, 0..=23) && at(start + 3, b":") && within(start + 4, start + 6, 0..=59)
     };
     head && (rest.eq_ignore_ascii_case("z") || offset)
+}
+
+/// How many days a month has (RFC 3339 §5.7).
+fn days_of(year: u32, month: u32) -> u32 {
+    match month {
+        4 | 6 | 9 | 11 => 30,
+        2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => 29,
+        2 => 28,
+        _ => 31,
+    }
 }
 
 #[cfg(test)]
@@ -221,6 +236,9 @@ mod tests {
             (format!(r#"{{{REQUIRED},"id":"2"}}"#), true),
             (format!(r#"{{{REQUIRED},"data":1,"data":2}}"#), true),
             (format!(r#"{{{REQUIRED},"data":1,"data_base64":"AA=="}}"#), true),
+            (format!(r#"{{{REQUIRED},"data_base64":"***"}}"#), true),
+            (format!(r#"{{{REQUIRED},"data_base64":"a"}}"#), true),
+            (format!(r#"{{{REQUIRED},"data_base64":5}}"#), true),
             (format!(r#"{{{REQUIRED},"ext":{{}}}}"#), true),
             (format!(r#"{{{REQUIRED},"Ext":1}}"#), true),
             (format!(r#"{{{REQUIRED},"time":"yesterday"}}"#), true),
@@ -240,7 +258,12 @@ mod tests {
 
     #[test]
     fn times_have_an_offset() {
-        for time in ["2026-11-20T20:16:00Z", "2026-11-20t20:16:60.123456789z", "2026-02-31T00:00:00-23:59"] {
+        for time in [
+            "2026-11-20T20:16:00Z",
+            "2026-11-20t20:16:60.123456789z",
+            "2024-02-29T00:00:00-23:59",
+            "2000-02-29T00:00:00Z",
+        ] {
             assert!(is_timestamp(time), "{time}");
         }
         for time in [
@@ -248,6 +271,10 @@ mod tests {
             "2026-11-20",
             "2026-11-20T20:16:00",
             "2026-13-20T20:16:00Z",
+            "2026-02-30T20:16:00Z",
+            "2026-02-29T20:16:00Z",
+            "1900-02-29T20:16:00Z",
+            "2026-04-31T20:16:00Z",
             "2026-11-20T24:16:00Z",
             "2026-11-20T20:16:00.Z",
             "2026-11-20T20:16:00+1:00",

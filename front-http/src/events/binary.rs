@@ -1,5 +1,7 @@
 //! The binary mode: attributes in headers, data in the body (CloudEvents HTTP Protocol Binding 1.0 §3.1).
 
+use std::borrow::Cow;
+
 use broker_core::ContentType;
 use bytes::Bytes;
 use envelope::{JsonValue, classify, write_string};
@@ -16,7 +18,8 @@ pub(super) fn to_structured(headers: &HeaderMap, body: &Bytes) -> Result<Vec<u8>
         if matches!(attribute, "data" | "data_base64" | "datacontenttype") {
             return Err(Error::Event(format!("`{name}` is not an attribute of the binary mode")));
         }
-        let Ok(text) = percent_decode(value.as_bytes()).decode_utf8() else {
+        let value = unquoted(value.as_bytes());
+        let Ok(text) = percent_decode(&value).decode_utf8() else {
             return Err(Error::Event(format!("`{name}` is not UTF-8 once it is percent-decoded")));
         };
         if out.len() > 1 {
@@ -45,6 +48,23 @@ pub(super) fn to_structured(headers: &HeaderMap, body: &Bytes) -> Result<Vec<u8>
     Ok(out)
 }
 
+/// A value in double quotes is what stands between them, without the backslash before an escaped character. That comes before
+/// percent-decoding (§3.1.3.2).
+fn unquoted(value: &[u8]) -> Cow<'_, [u8]> {
+    let Some(inner) = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")) else {
+        return Cow::Borrowed(value);
+    };
+    let mut plain = Vec::with_capacity(inner.len());
+    let mut bytes = inner.iter();
+    while let Some(byte) = bytes.next() {
+        plain.push(match byte {
+            b'\\' => *bytes.next().unwrap_or(byte),
+            other => *other,
+        });
+    }
+    Cow::Owned(plain)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +87,23 @@ mod tests {
         assert_eq!(json, r#"{"id":"a b\"","datacontenttype":"application/json","data":{"n": 1e400}}"#);
         assert!(structured(Some("text/plain"), b"1").ends_with(r#""data":"1"}"#));
         assert!(structured(Some("image/png"), b"\xff").ends_with(r#""data_base64":"/w=="}"#));
+    }
+
+    #[test]
+    fn a_quoted_value_is_unquoted_before_it_is_decoded() {
+        for (sent, read) in [
+            (r#""quo ted""#, "quo ted"),
+            (r#""a\"b\\c%22""#, r#"a"b\c%22"#),
+            (r#""""#, ""),
+            (r#"a"b""#, r#"a"b""#),
+            (r#"""#, r#"""#),
+        ] {
+            assert_eq!(unquoted(sent.as_bytes()), read.as_bytes(), "{sent}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("ce-subject", HeaderValue::from_static(r#""a%20\"b\"""#));
+        let event = to_structured(&headers, &Bytes::new()).unwrap();
+        assert_eq!(event, br#"{"subject":"a \"b\""}"#);
     }
 
     #[test]

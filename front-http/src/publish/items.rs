@@ -97,7 +97,7 @@ pub(crate) fn publish_line(
     // A stream of lines may outlive the configuration that let it in.
     let published = match shared.still_holds(principal) {
         true => publish_item(shared, principal, line, line, key),
-        false => Err(Error::Expired),
+        false => Err(Error::RightsChanged),
     };
     match published {
         Ok(Answer::One(json)) => json,
@@ -264,7 +264,7 @@ fn payload(item: &Item<'_>, body: &Bytes) -> Result<Bytes, Error> {
 }
 
 /// Takes what encoders differ in: padding or none, and loose bits at the end.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
+pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
         .with_decode_allow_trailing_bits(true)

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::front::Shared;
 use crate::idempotency::Outcome;
 
-pub(crate) use items::{Answer, Batch, parse_array, publish_items};
+pub(crate) use items::{Answer, BASE64, Batch, parse_array, publish_items};
 pub(crate) use lines::publish_lines;
 pub(crate) use options::{Options, flag, key_of};
 pub(crate) use raw::{Retain, content_type, publish_raw};

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use broker_core::SubscriberKey;
+use envelope::is_reserved_event;
 use http::HeaderValue;
 use http_edge::Fields;
 
@@ -105,6 +106,9 @@ pub(crate) fn event(name: Cow<'_, str>) -> Result<Cow<'_, str>, Error> {
     if name.contains(['\r', '\n', '\0']) {
         return Err(invalid("event", "holds a line break or NUL"));
     }
+    if is_reserved_event(&name) {
+        return Err(invalid("event", "`gap` and `binary` are what event streams themselves say"));
+    }
     Ok(name)
 }
 
@@ -149,6 +153,8 @@ mod tests {
             "event=a%0Ab",
             "event=a%0D",
             "event=%00",
+            "event=gap",
+            "event=binary",
             "exclude=!",
             "ttl=1&ttl=2",
             "event=%ff",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use broker_core::{Filter, Gap, Kind, Message, MessageId};
 use bytes::Bytes;
-use envelope::{envelope, write_string};
+use envelope::{envelope, is_reserved_event, write_string};
 
 use crate::Format;
 
@@ -21,10 +21,12 @@ pub(crate) fn message(message: &Message, kind: Kind, format: Format) -> Option<B
     // A retained message is older than where the stream begins. Its id would make a resume repeat what lies between.
     let id = if kind == Kind::Retained { None } else { message.id() };
     let payload = message.payload();
+    // The HTTP API refuses such names; programs in the broker's process have others' to pass on.
+    let name = message.event().filter(|name| !is_reserved_event(name));
     Some(match format {
-        Format::Raw if std::str::from_utf8(payload).is_ok() => event(id, message.event(), payload),
+        Format::Raw if std::str::from_utf8(payload).is_ok() => event(id, name, payload),
         Format::Raw => event(id, Some("binary"), &envelope(message)),
-        Format::Json => event(id, message.event(), &envelope(message)),
+        Format::Json => event(id, name, &envelope(message)),
     })
 }
 
@@ -102,6 +104,7 @@ fn event(id: Option<MessageId>, name: Option<&str>, data: &[u8]) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use broker_core::{Broker, Channel, Publish};
     use proptest::prelude::*;
 
     const ID: MessageId = MessageId { epoch: 723, offset: 18 };
@@ -178,6 +181,20 @@ mod tests {
         assert_eq!(opening(None), ":\n\n");
         assert_eq!(opening(Some(ID)), ":\nid: k3-18\n\n");
         assert_eq!(read(":\nid: k3-18\n\n"), []);
+    }
+
+    #[tokio::test]
+    async fn a_message_named_like_a_gap_is_none() {
+        for reserved in ["gap", "binary"] {
+            let named = Publish::new(Channel::parse("a").unwrap(), "x").event(reserved);
+            let broker = Broker::new(broker_core::Config::default());
+            broker.publish(named.retain(true)).unwrap();
+            let kept = broker.retained(&Channel::parse("a").unwrap()).unwrap();
+            let raw = message(&kept, Kind::Retained, Format::Raw).unwrap();
+            assert_eq!(raw, "data: x\n\n", "{reserved}");
+            let json = message(&kept, Kind::Retained, Format::Json).unwrap();
+            assert!(json.starts_with(b"data: {\"channel\":\"a\","), "{json:?}");
+        }
     }
 
     #[test]
