@@ -46,6 +46,9 @@ impl Connection for Member {
         if let Some(front) = self.front.upgrade()
             && self.mailbox.end().is_none()
         {
+            if let Close::Administrative(Some(reason)) = why {
+                self.explain(reason);
+            }
             front.end(self, end);
         }
     }

@@ -242,7 +242,7 @@ impl Shared {
     /// Ends a session and takes it out of the broker; one that the server ended is remembered for a
     /// while, so that its next connect is told.
     pub(crate) fn end(&self, member: &Member, end: End) {
-        member.mailbox.finish(Instant::now(), end);
+        member.mailbox.finish(Instant::now(), end, member.reason());
         if end == End::Kicked {
             member.detach();
         } else {

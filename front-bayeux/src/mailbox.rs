@@ -267,14 +267,17 @@ impl Mailbox {
         end.map(|end| Swept { end, forget })
     }
 
-    /// Ends the session and answers what is held.
-    pub(crate) fn finish(&self, now: Instant, end: End) {
+    /// Ends the session, for a reason that the client is told if there is one, and answers what is held.
+    pub(crate) fn finish(&self, now: Instant, end: End, reason: Option<&str>) {
         self.with(|state| {
             if end == End::Kicked
                 && state.session.end().is_none()
                 && let Some(socket) = &state.socket
             {
-                socket.outbox.send(reply::text_frame([replies::GOODBYE]), Class::Control);
+                let goodbye = replies::goodbye(reason);
+                socket.outbox.send(reply::text_frame([&goodbye[..]]), Class::Control);
+                // The connection has to know, too: it closes the socket once its client had time to.
+                socket.outbox.notify();
             }
             state.session.finish(now, end);
         });

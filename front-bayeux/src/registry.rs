@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use broker_core::{Filter, Principal, Subscriber, unix_ms};
@@ -41,6 +41,8 @@ pub(crate) struct Member {
     /// Calls to services that wait for their handlers.
     pub(crate) service_calls: AtomicUsize,
     detached: AtomicBool,
+    /// Why an operator ended it.
+    reason: OnceLock<Box<str>>,
 }
 
 /// Who shook hands, and from where.
@@ -57,6 +59,16 @@ pub(crate) struct Origin<'a> {
 const MAX_USER_AGENT: usize = 128;
 
 impl Member {
+    /// Notes what the client is to be told when the session ends; the first reason counts.
+    pub(crate) fn explain(&self, reason: &str) {
+        _ = self.reason.set(reason.into());
+    }
+
+    /// Why it ended, if somebody said so.
+    pub(crate) fn reason(&self) -> Option<&str> {
+        self.reason.get().map(|reason| &**reason)
+    }
+
     pub(crate) fn new(
         front: Weak<Shared>,
         id: ClientId,
@@ -84,6 +96,7 @@ impl Member {
             new_channels: Bucket::default(),
             service_calls: AtomicUsize::new(0),
             detached: AtomicBool::new(false),
+            reason: OnceLock::new(),
         }
     }
 

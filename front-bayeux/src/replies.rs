@@ -6,8 +6,17 @@ use crate::config::Config;
 use crate::error::Fault;
 use crate::protocol::{ConnectAnswer, End};
 
-/// What a session that the server ends is told (CometD, "disconnect").
-pub(crate) const GOODBYE: &[u8] = br#"{"channel":"/meta/disconnect","successful":true}"#;
+/// What a session that the server ends is told (CometD, "disconnect"), and why, if whoever ended it said so.
+pub(crate) fn goodbye(reason: Option<&str>) -> Vec<u8> {
+    let mut out = br#"{"channel":"/meta/disconnect","successful":true"#.to_vec();
+    if let Some(reason) = reason {
+        // `code:arguments:text`, as every error (Bayeux 1.0, "error").
+        out.extend_from_slice(b",\"error\":");
+        envelope::write_string(&format!("403::{reason}"), &mut out);
+    }
+    out.push(b'}');
+    out
+}
 
 /// The current time for a message, if messages carry one.
 pub(crate) fn timestamp(config: &Config) -> Option<String> {

@@ -60,7 +60,7 @@ pub(crate) async fn shutdown(shared: Arc<Shared>, window: Duration) {
             tokio::task::yield_now().await;
         }
         let end = End::Shutdown { return_after_ms: 1000 + (count % 1000) as u32 };
-        member.mailbox.finish(now, end);
+        member.mailbox.finish(now, end, None);
         shared.forget(&member, end);
     }
     // Sockets without a session too.

@@ -74,7 +74,7 @@ impl Shared {
         match step {
             ConnectStep::Answer(mut answer) => {
                 if answer.end == Some(End::Kicked) {
-                    outcome.raw_reply(replies::GOODBYE);
+                    outcome.raw_reply(&replies::goodbye(member.reason()));
                 }
                 outcome.events.append(&mut answer.events);
                 outcome.raw_reply(&replies::connect(&answer, config));

@@ -133,7 +133,7 @@ impl Hold {
     pub(super) async fn run(mut self, shared: &Shared) -> Response {
         let answer = match hold(shared, &self.connect, self.limit.as_ref()).await {
             Some((answer, leaving)) => {
-                self.outcome.answer_connect(&answer, shared);
+                self.outcome.answer_connect(&answer, &self.connect, shared);
                 self.outcome.leaving.push(leaving);
                 self.outcome.into_answer()
             }
@@ -215,9 +215,9 @@ fn superseded(shared: &Shared) -> Answer {
 }
 
 impl Outcome {
-    fn answer_connect(&mut self, answer: &ConnectAnswer, shared: &Shared) {
+    fn answer_connect(&mut self, answer: &ConnectAnswer, held: &HeldConnect, shared: &Shared) {
         if answer.end == Some(crate::protocol::End::Kicked) {
-            self.raw_reply(replies::GOODBYE);
+            self.raw_reply(&replies::goodbye(held.member.reason()));
         }
         self.events.extend(answer.events.iter().cloned());
         self.raw_reply(&replies::connect(answer, shared.config()));

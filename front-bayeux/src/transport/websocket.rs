@@ -22,10 +22,14 @@ use crate::dispatch::{Caller, SocketCaller, outbox_config, unborn_session};
 use crate::front::Shared;
 use crate::leaving::carry;
 use crate::mailbox::{Lost, Mailbox, Socket};
+use crate::protocol::End;
 use crate::stats::Gauge;
 
 /// How long a goodbye may take to be written and answered.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// How long a client whose session was ended here may take to close its socket itself.
+const TIME_TO_LEAVE: Duration = Duration::from_secs(1);
 
 /// A shorter interval between pings would only make load.
 const MIN_PING_INTERVAL: Duration = Duration::from_millis(100);
@@ -114,6 +118,8 @@ struct Connection {
     last_read: Instant,
     /// When the last ping went out.
     last_ping: Instant,
+    /// When the socket of a session that was ended here is closed.
+    leaves_at: Option<Instant>,
 }
 
 /// Why the loop ended.
@@ -156,6 +162,7 @@ impl Connection {
             },
             last_read: now,
             last_ping: now,
+            leaves_at: None,
             shared,
         }
     }
@@ -202,6 +209,10 @@ impl Connection {
                     }
                 }
                 Some(Event::Woken) => self.write(),
+                None if self.is_to_leave() => {
+                    let reason = self.caller.member.as_ref().and_then(|member| member.reason());
+                    return self.close(CloseCode::Normal, reason.unwrap_or("session ended by the server"));
+                }
                 None if self.is_idle() => return self.close(CloseCode::Normal, "idle timeout"),
                 None => {
                     self.ping();
@@ -271,6 +282,9 @@ impl Connection {
     /// Writes what the session has to say now, and forgets a connect that was answered or went to
     /// another connection.
     fn write(&mut self) {
+        if self.leaves_at.is_none() && self.is_over() {
+            self.leaves_at = Some(Instant::now() + TIME_TO_LEAVE);
+        }
         self.caller.held_until = self.caller.member.as_ref().and_then(|member| {
             let now = Instant::now();
             member.mailbox.write(now);
@@ -287,12 +301,25 @@ impl Connection {
 
     fn deadline(&self) -> Option<Instant> {
         let idle = self.idle_timeout().map(|timeout| self.last_read + timeout);
-        [self.caller.held_until, idle, self.next_ping()].into_iter().flatten().min()
+        [self.caller.held_until, idle, self.next_ping(), self.leaves_at].into_iter().flatten().min()
+    }
+
+    /// Whether the server ended the session long enough ago. Meanwhile the client may have begun another.
+    fn is_to_leave(&mut self) -> bool {
+        let over = self.is_over();
+        if !over {
+            self.leaves_at = None;
+        }
+        self.leaves_at.is_some_and(|at| at <= Instant::now())
+    }
+
+    fn is_over(&self) -> bool {
+        self.caller.member.as_ref().is_some_and(|member| member.mailbox.end() == Some(End::Kicked))
     }
 
     /// When a client from which nothing came is to be asked whether it is there.
     fn next_ping(&self) -> Option<Instant> {
-        let interval = self.shared.config().websocket.ping_interval?;
+        let interval = self.shared.config().websocket.ping_interval.filter(|interval| !interval.is_zero())?;
         Some(self.last_read.max(self.last_ping) + interval.max(MIN_PING_INTERVAL))
     }
 

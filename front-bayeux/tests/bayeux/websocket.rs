@@ -127,6 +127,34 @@ async fn the_server_can_end_a_session_over_its_socket() {
     server.front.disconnect(&front_bayeux::ClientId::parse(&socket.id).unwrap());
     assert_eq!(socket.receive().await, [json!({"channel": "/meta/disconnect", "successful": true})]);
     assert_eq!(socket.receive().await[0]["advice"]["reconnect"], "none");
+    assert!(
+        matches!(socket.frame().await, tokio_tungstenite::tungstenite::Message::Close(Some(_))),
+        "and the socket with it"
+    );
+}
+
+#[tokio::test]
+async fn a_client_is_told_why_an_operator_ends_its_session() {
+    let server = Server::start(Config { timing: Default::default(), ..quick() }).await;
+    let mut socket = server.socket_session(json!({})).await;
+    socket.send(json!([{"channel": "/meta/connect", "clientId": socket.id}])).await;
+    let poller = server.poller().await;
+    let held = poller.hold();
+    tokio::time::sleep(ms(50)).await;
+    for (_, connection) in server.broker.connections(None, 10) {
+        connection.close(&broker_core::Close::Administrative(Some("moved: \"b\"".to_owned())));
+    }
+    let goodbye = json!({"channel": "/meta/disconnect", "successful": true, "error": "403::moved: \"b\""});
+    assert_eq!(socket.receive().await, [goodbye.clone()]);
+    assert_eq!(socket.receive().await[0]["advice"]["reconnect"], "none");
+    match socket.frame().await {
+        tokio_tungstenite::tungstenite::Message::Close(Some(close)) => {
+            assert_eq!(close.reason.as_str(), "moved: \"b\"");
+        }
+        other => panic!("{other:?}"),
+    }
+    let told = held.await.unwrap();
+    assert_eq!((&told[0], &told[1]["advice"]["reconnect"]), (&goodbye, &json!("none")));
 }
 
 #[tokio::test]
