@@ -6,6 +6,7 @@ mod keys;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -43,20 +44,24 @@ fn exit_code(outcome: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
     }
 }
 
+/// The cores that this process may use; one if nobody knows.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
 fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let loaded = fanwire::load(arguments.clone(), std::env::vars_os())?;
     check_serves(&loaded.config)?;
     fanwire::logging::start(&loaded.logging)?;
     let descriptors = fanwire::raise_descriptor_limit();
-    let mut runtime = match loaded.worker_threads {
-        // Serves connections in the order in which they have something to say.
-        Some(0 | 1) => tokio::runtime::Builder::new_current_thread(),
+    let threads = loaded.worker_threads.unwrap_or_else(cores);
+    let mut runtime = match threads {
+        // Serves connections in the order in which they have something to say. With no other thread in the process the
+        // kernel also looks up each socket for less.
+        0 | 1 => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
-    if let Some(threads @ 2..) = loaded.worker_threads {
-        runtime.worker_threads(threads);
-    }
-    let runtime = runtime.enable_all().build()?;
+    let runtime = runtime.worker_threads(threads.max(1)).enable_all().build()?;
     runtime.block_on(async {
         // Before anybody knows the port: a signal from then on is a request to stop, not to die.
         let signals = Signals {

@@ -35,3 +35,15 @@ async fn without_rights_the_startup_says_so_and_gives_something_to_try() {
     assert_eq!(said, format!("fanwire: cannot listen on {} for HTTP: the port is in use\n", server.http));
     assert_eq!(get(server.http, "/healthz").await.status, 200);
 }
+
+#[tokio::test]
+async fn on_one_core_there_is_one_thread() {
+    let threads = |id: u32| std::fs::read_dir(format!("/proc/{id}/task")).map(Iterator::count).unwrap_or(0);
+    let server = Process::start_on_one_core().await;
+    assert_eq!(threads(server.id()), 1);
+    let answer = get(server.http, "/healthz").await;
+    assert_eq!(answer.status, 200);
+    let server = Process::start(&[]).await;
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    assert!(cores == 1 || threads(server.id()) >= cores, "{} threads", threads(server.id()));
+}

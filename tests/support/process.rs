@@ -51,6 +51,14 @@ impl Process {
         Self::started_with(command, log.into()).await
     }
 
+    /// Where it may use one core alone.
+    pub async fn start_on_one_core() -> Self {
+        let mut command = Command::new("taskset");
+        command.args(["--cpu-list", "0", env!("CARGO_BIN_EXE_fanwire")]);
+        command.args(["--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"]);
+        Self::started(clean(command)).await
+    }
+
     /// Where another one listened before.
     pub async fn start_at(http: SocketAddr) -> Self {
         let mut command = command();
