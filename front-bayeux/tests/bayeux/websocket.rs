@@ -145,7 +145,7 @@ async fn a_client_is_told_why_an_operator_ends_its_session() {
         connection.close(&broker_core::Close::Administrative(Some("moved: \"b\"".to_owned())));
     }
     let goodbye = json!({"channel": "/meta/disconnect", "successful": true, "error": "403::moved: \"b\""});
-    assert_eq!(socket.receive().await, [goodbye.clone()]);
+    assert_eq!(socket.receive().await, std::slice::from_ref(&goodbye));
     assert_eq!(socket.receive().await[0]["advice"]["reconnect"], "none");
     match socket.frame().await {
         tokio_tungstenite::tungstenite::Message::Close(Some(close)) => {
