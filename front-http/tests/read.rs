@@ -205,3 +205,29 @@ async fn metrics_show_the_broker_and_what_was_added() {
         assert!(answer.body.lines().any(|one| one == line), "{line} in\n{}", answer.body);
     }
 }
+
+/// Lets everybody in, until the configuration is another.
+struct Reloaded(std::sync::atomic::AtomicBool);
+
+impl broker_core::Authenticator for Reloaded {
+    fn authenticate<'a>(&'a self, _: broker_core::Credentials<'a>) -> broker_core::Authenticated<'a> {
+        broker_core::Authenticated::now(Ok(Principal::anonymous(Rights::all())))
+    }
+
+    fn still_holds(&self, _: &Principal) -> bool {
+        !self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+#[tokio::test]
+async fn a_held_request_whose_rights_change_is_told_so() {
+    let authenticator = Arc::new(Reloaded(false.into()));
+    let known = Arc::clone(&authenticator);
+    let server = Server::with(broker_core::Config::default(), Config::default(), known).await;
+    let change = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        authenticator.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    };
+    let (answer, ()) = tokio::join!(server.get("/v1/history/a?wait=30"), change);
+    assert_eq!((answer.status, answer.code().as_str()), (401, "rights_changed"));
+}

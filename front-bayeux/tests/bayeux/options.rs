@@ -182,6 +182,15 @@ async fn a_silent_socket_may_be_pinged() {
 }
 
 #[tokio::test]
+async fn no_time_between_pings_means_that_none_come() {
+    let mut config = quick();
+    config.websocket.ping_interval = Some(ms(0));
+    let server = Server::start(config).await;
+    let mut socket = server.socket().await;
+    assert!(tokio::time::timeout(ms(400), socket.frame()).await.is_err());
+}
+
+#[tokio::test]
 async fn more_paths_may_lead_here() {
     let config = Config { mount: vec!["/cometd".into(), "faye".into()], ..quick() };
     let server = Server::start(config).await;
