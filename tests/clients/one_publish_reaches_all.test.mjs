@@ -105,7 +105,7 @@ test("JSON arrives byte for byte over every protocol, whoever published it", { t
     await server.publish(channel, EXACT);
     await mqtt.publishAsync(channel, EXACT, { qos: 1 });
     await socket.publish(`/${channel}`, EXACT);
-    await server.publish("", `{"channel":"${channel}","data":${EXACT}}`);
+    await server.publish(null, `{"channel":"${channel}","data":${EXACT}}`);
 
     await until(() => `${events.length} ${enveloped.length} ${payloads.length}`, () =>
         events.length === 4 && enveloped.length === 4 && payloads.length === 4);

@@ -49,9 +49,10 @@ class Server {
         return this;
     }
 
-    /** Publishes over HTTP and returns the parsed receipt. */
+    /** Publishes over HTTP and returns the parsed receipt. Without a channel the payload is an item that names its own. */
     async publish(channel, payload, { query = "", type = "application/json" } = {}) {
-        const response = await fetch(`${this.http}/v1/publish/${channel}${query}`, {
+        const target = channel === null ? "/v1/publish" : `/v1/publish/${channel}`;
+        const response = await fetch(`${this.http}${target}${query}`, {
             method: "POST",
             headers: type ? { "Content-Type": type } : {},
             body: payload,
