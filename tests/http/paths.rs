@@ -1,5 +1,5 @@
 use crate::support::TestServer;
-use crate::support::http::{get, request};
+use crate::support::http::{get, http2, request};
 use crate::support::sse::EventStream;
 
 #[tokio::test]
@@ -87,12 +87,7 @@ async fn options_asterisk_is_about_the_whole_server() {
         assert_eq!(request(server.http, method, "*", &[], "").await.status, 404, "{method}");
     }
 
-    let socket = tokio::net::TcpStream::connect(server.http).await.expect("the server listens");
-    let io = hyper_util::rt::TokioIo::new(socket);
-    let executor = hyper_util::rt::TokioExecutor::new();
-    let (mut client, connection) =
-        hyper::client::conn::http2::handshake(executor, io).await.expect("prior knowledge");
-    tokio::spawn(connection);
+    let mut client = http2(server.http).await;
     let uri = http::Uri::builder()
         .scheme("http")
         .authority(server.http.to_string())

@@ -119,12 +119,7 @@ async fn a_held_history_request_is_answered_401() {
 async fn a_stream_over_http_2_is_told_too() {
     use http_body_util::BodyExt as _;
     let (server, began) = (short_lived().await, Instant::now());
-    let socket = tokio::net::TcpStream::connect(server.http).await.expect("the server listens");
-    let io = hyper_util::rt::TokioIo::new(socket);
-    let executor = hyper_util::rt::TokioExecutor::new();
-    let (mut client, connection) =
-        hyper::client::conn::http2::handshake(executor, io).await.expect("prior knowledge");
-    tokio::spawn(connection);
+    let mut client = crate::support::http::http2(server.http).await;
     let ask = http::Request::get(format!("http://{}/sse/a", server.http))
         .header("authorization", format!("Bearer {}", token()))
         .body(http_body_util::Empty::<bytes::Bytes>::new())
