@@ -12,7 +12,7 @@
 #   storm            5   connect storms and mass disconnects, SSE and MQTT
 #   idle             5   memory per idle connection of every front
 #   slow             4   1 % of 10,000 subscribers never read
-#   publish          2   HTTP publish against a bare hyper handler
+#   publish          3   HTTP publish against a bare hyper handler and nchan; `ring` keeps as much as nchan is set to
 #   latency          3   open loop
 #   core             3   criterion: publish, matching, subscribe
 #   callgrind        2   user instructions per delivery (any load of the machine)
@@ -132,6 +132,7 @@ for row in $rows; do
         ;;
     publish)
         run publish $load publish --rounds ${ROUNDS:-7} --target 'bare-hyper:sse=target/release/bare-hyper {address}' \
+            --target 'ring:sse=env FANWIRE_LOG_MAX_BYTES=262144 target/release/fanwire --http {address} --mqtt off' \
             $(targets fanwire nchan)
         ;;
     latency)
