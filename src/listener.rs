@@ -13,14 +13,12 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::descriptors;
+use crate::{Config, descriptors};
 
 /// Connections that the kernel holds until they are accepted; the system's own limit (`somaxconn`) may be lower.
 const BACKLOG: u32 = 4096;
 /// How long accepting pauses when the process or the system is out of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Descriptors kept free for files, resolvers and refusals; of a small limit, a quarter.
-const RESERVED: usize = 64;
 /// How long the count of open descriptors is believed once the limit was reached.
 const RECOUNT: Duration = Duration::from_millis(200);
 /// Refusals that may be told at a time; a peer beyond them is closed without a word.
@@ -71,7 +69,7 @@ impl Gate {
     pub(crate) fn new(max_connections: Option<usize>) -> Self {
         let open = descriptors::open().unwrap_or(0);
         let limit = descriptors::soft_limit();
-        let possible = limit - RESERVED.min(limit / 4);
+        let possible = limit - Config::RESERVED_DESCRIPTORS.min(limit / 4);
         let wanted = max_connections.map_or(usize::MAX, |max| max.saturating_add(open));
         Gate {
             max_descriptors: possible.min(wanted),

@@ -80,6 +80,9 @@ pub struct Config {
 impl Config {
     /// The longest [`shutdown_window`](Config::shutdown_window) that is granted.
     pub const MAX_SHUTDOWN_WINDOW: Duration = Duration::from_secs(15);
+
+    /// Descriptors that connections never take: for files, resolvers and refusals. Of a small limit, a quarter is kept.
+    pub const RESERVED_DESCRIPTORS: usize = 64;
 }
 
 impl Default for Config {
