@@ -137,7 +137,8 @@ fn figures(page: &str) -> Vec<Range<usize>> {
         let has_digit = |text: &str| text.bytes().any(|byte| byte.is_ascii_digit());
         let Some(row) = line.strip_prefix('|') else {
             column = None;
-            let says = line.to_lowercase().split(|c: char| !c.is_alphanumeric()).any(|word| word == "default");
+            let says =
+                line.to_lowercase().split(|c: char| !c.is_alphanumeric()).any(|word| word == "default");
             if says && has_digit(&line.replace("default-features", "")) {
                 lines.push(range);
             }
