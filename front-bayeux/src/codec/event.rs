@@ -6,7 +6,7 @@ use envelope::JsonValue;
 
 use super::channel::is_expressible;
 use super::object::{Object, put_text};
-use super::z85;
+use super::{replay_id, z85};
 use crate::config::EventOptions;
 
 /// One event object, `{"channel":…,"data":…}`; empty if Bayeux cannot express the channel.
@@ -22,19 +22,19 @@ pub(crate) fn object(message: &Message, options: &EventOptions, replay: Replay) 
     out.extend_from_slice(b"{\"channel\":");
     put_channel(&mut out, message.channel().as_str());
     out.extend_from_slice(b",\"data\":");
-    let replay_in_data =
-        message.offset() != 0 && options.replay_in_data.iter().any(|f| f.matches(message.channel()));
-    match &value {
-        JsonValue::Raw(text) if replay_in_data => put_with_replay_id(&mut out, text, message.offset()),
-        JsonValue::Raw(text) => out.extend_from_slice(text),
-        JsonValue::Text(text) => put_text(&mut out, &String::from_utf8_lossy(text)),
-        JsonValue::Base64(bytes) => {
+    let in_data = || options.replay_in_data.iter().any(|filter| filter.matches(message.channel()));
+    let id_in_data = message.id().filter(|_| in_data());
+    match (&value, id_in_data) {
+        (JsonValue::Raw(text), Some(id)) => put_with_replay_id(&mut out, text, replay_id::integer(id)),
+        (JsonValue::Raw(text), None) => out.extend_from_slice(text),
+        (JsonValue::Text(text), _) => put_text(&mut out, &String::from_utf8_lossy(text)),
+        (JsonValue::Base64(bytes), _) => {
             out.extend_from_slice(b"{\"data\":\"");
             z85::encode(bytes, &mut out);
             out.extend_from_slice(b"\",\"last\":true,\"meta\":{}}");
         }
     }
-    let replay_id = message.id().filter(|_| replay == Replay::InExt && !replay_in_data);
+    let replay_id = message.id().filter(|_| replay == Replay::InExt && id_in_data.is_none());
     put_ext(&mut out, message, matches!(value, JsonValue::Base64(_)), replay_id.map(|id| id.to_string()));
     if options.timestamp {
         out.extend_from_slice(b",\"timestamp\":");
@@ -92,13 +92,13 @@ fn inner_fields(ext: &[u8]) -> Option<&str> {
 
 /// Salesforce's form: `data.event.replayId` as an integer. Only objects can carry it; the publisher's
 /// text is kept around it.
-pub(crate) fn put_with_replay_id(out: &mut Vec<u8>, text: &[u8], offset: u64) {
+pub(crate) fn put_with_replay_id(out: &mut Vec<u8>, text: &[u8], replay_id: u64) {
     let leading = text.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
     let Some([b'{', rest @ ..]) = text.get(leading..) else {
         out.extend_from_slice(text);
         return;
     };
-    out.extend_from_slice(format!("{{\"event\":{{\"replayId\":{offset}}}").as_bytes());
+    out.extend_from_slice(format!("{{\"event\":{{\"replayId\":{replay_id}}}").as_bytes());
     if rest.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'}') {
         out.push(b',');
     }

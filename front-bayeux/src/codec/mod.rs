@@ -5,5 +5,6 @@ pub(crate) mod event;
 pub(crate) mod id;
 pub(crate) mod message;
 pub(crate) mod object;
+pub(crate) mod replay_id;
 pub(crate) mod reply;
 pub(crate) mod z85;

@@ -88,10 +88,48 @@ async fn a_position_that_is_not_there_is_an_error() {
     let server = Server::start(quick()).await;
     server.publish("a", "1");
     let mut poller = server.poller_with(json!({"replay": true})).await;
-    for from in [json!(999_999), json!(-3), json!("zz-5"), json!("x"), json!({})] {
+    for from in [json!(0), json!(1), json!(999_999), json!(-3), json!("zz-5"), json!("x"), json!({})] {
         let reply = subscribe(&mut poller, "/a", from.clone()).await;
         let error = reply["error"].as_str().unwrap_or_default();
         assert!(error.starts_with("400::The replayId {"), "{from}: {reply}");
+    }
+}
+
+#[tokio::test]
+async fn a_position_of_an_earlier_life_is_refused_and_all_can_be_had() {
+    let config = || {
+        let mut config = quick();
+        config.events.replay_in_data = vec![Filter::parse("event/*").unwrap()];
+        config
+    };
+    let integer = |event: &Value| event["data"]["event"]["replayId"].as_u64().unwrap();
+    let text = |event: &Value| event["ext"]["replay"].as_str().unwrap().to_owned();
+    let mut earlier: Vec<Value> = Vec::new();
+    let mut largest = 0;
+    for _ in 0..3 {
+        // Each life gives as many offsets as the one before, so that a bare offset would be believed.
+        let server = Server::start(config()).await;
+        let mut poller = server.poller_with(json!({"replay": true})).await;
+        for number in 0..5 {
+            server.publish("event/x", &format!("{{\"n\":{number}}}"));
+            server.publish("a", &number.to_string());
+        }
+        for from in &earlier {
+            for channel in ["/event/x", "/a"] {
+                let reply = subscribe(&mut poller, channel, from.clone()).await;
+                let shown = from.as_str().map_or_else(|| from.to_string(), str::to_owned);
+                let error = format!("400::The replayId {{{shown}}} you provided was invalid.  Please provide a valid ID, -2 to replay all events, or -1 to replay only new events.");
+                assert_eq!((&reply["successful"], &reply["error"]), (&json!(false), &json!(error)));
+            }
+        }
+        subscribe(&mut poller, "/event/x", json!(-2)).await;
+        let events = collect(&mut poller, 5).await;
+        let integers: Vec<u64> = events.iter().map(integer).collect();
+        assert!(integers.is_sorted() && integers[0] > largest && integers[4] < 1 << 53, "{integers:?}");
+        largest = integers[4];
+        subscribe(&mut poller, "/a", json!(-2)).await;
+        earlier.extend(integers.into_iter().map(|integer| json!(integer)));
+        earlier.extend(collect(&mut poller, 5).await.iter().map(|event| json!(text(event))));
     }
 }
 
