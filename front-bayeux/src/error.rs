@@ -37,6 +37,8 @@ pub(crate) enum Fault {
     ChannelMissing,
     ChannelInvalid,
     MessageIdInvalid,
+    /// This field came twice.
+    FieldRepeated(&'static str),
     DataMissing,
     SessionUnknown,
     /// As unknown, but the server knows why it is gone.
@@ -89,6 +91,7 @@ impl Fault {
             Fault::ChannelMissing => "400::channel_missing",
             Fault::ChannelInvalid => "405::channel_invalid",
             Fault::MessageIdInvalid => "405::message_id_invalid",
+            Fault::FieldRepeated(name) => return format!("400:{name}:field_repeated").into(),
             Fault::DataMissing => "400::data_missing",
             Fault::SessionUnknown => "402::session_unknown",
             Fault::SessionLost(why) => return format!("402:{why}:session_unknown").into(),

@@ -23,7 +23,7 @@ use crate::protocol::{End, SessionTiming};
 use crate::registry::{Member, Registry};
 use crate::service::{ServiceReply, ServiceRequest, Services};
 use crate::stats::{Counters, Stats};
-use crate::{sweep, transport};
+use crate::{replies, sweep, transport};
 
 /// Bayeux for one broker. Cheap to clone; hand it every request below its path.
 #[derive(Clone)]
@@ -143,6 +143,7 @@ impl Front {
         let mut object = Object::new(&mut out);
         object.text("channel", channel);
         put_data(&mut object, data);
+        replies::put_timestamp(&mut object, self.shared().config());
         object.finish();
         member.mailbox.deliver_direct(Instant::now(), out.into());
         true

@@ -157,6 +157,7 @@ impl Life {
                     ack: (self.acks || detail & 8 == 0).then_some(self.acked),
                     timesync: None,
                     alone: detail & 0x40 == 0,
+                    stamped: false,
                 };
                 match self.session.handle_connect(self.now, request) {
                     ConnectStep::Answer(answer) => self.take(*answer, arrives),

@@ -274,7 +274,7 @@ impl Mailbox {
                 && state.session.end().is_none()
                 && let Some(socket) = &state.socket
             {
-                let goodbye = replies::goodbye(reason);
+                let goodbye = replies::goodbye(reason, &self.common.config);
                 socket.outbox.send(reply::text_frame([&goodbye[..]]), Class::Control);
                 // The connection has to know, too: it closes the socket once its client had time to.
                 socket.outbox.notify();

@@ -41,7 +41,9 @@ impl Shared {
         let id = match (text.parse::<i64>(), text.parse::<MessageId>()) {
             (Ok(-1), _) => return Ok(None),
             (Ok(-2), _) => return Ok(Some(After::Earliest)),
-            (Ok(integer), _) => u64::try_from(integer).ok().and_then(|integer| replay_id::parse(integer, head)),
+            (Ok(integer), _) => {
+                u64::try_from(integer).ok().and_then(|integer| replay_id::parse(integer, head))
+            }
             (Err(_), id) => id.ok(),
         };
         let id = id.ok_or_else(invalid)?;

@@ -7,20 +7,44 @@ use crate::error::Fault;
 use crate::protocol::{ConnectAnswer, End};
 
 /// What a session that the server ends is told (CometD, "disconnect"), and why, if whoever ended it said so.
-pub(crate) fn goodbye(reason: Option<&str>) -> Vec<u8> {
+pub(crate) fn goodbye(reason: Option<&str>, config: &Config) -> Vec<u8> {
     let mut out = br#"{"channel":"/meta/disconnect","successful":true"#.to_vec();
     if let Some(reason) = reason {
         // `code:arguments:text`, as every error (Bayeux 1.0, "error").
         out.extend_from_slice(b",\"error\":");
         envelope::write_string(&format!("403::{reason}"), &mut out);
     }
+    if let Some(timestamp) = timestamp(config, Asked::No) {
+        out.extend_from_slice(b",\"timestamp\":");
+        envelope::write_string(&timestamp, &mut out);
+    }
     out.push(b'}');
     out
 }
 
-/// The current time for a message, if messages carry one.
-pub(crate) fn timestamp(config: &Config) -> Option<String> {
-    config.events.timestamp.then(|| envelope::timestamp(broker_core::unix_ms()))
+/// Whether a request carried a `timestamp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Yes,
+    No,
+}
+
+impl From<bool> for Asked {
+    fn from(stamped: bool) -> Self {
+        if stamped { Self::Yes } else { Self::No }
+    }
+}
+
+/// The current time for a message: if all carry one, or if it answers one that did (CometD, "Timestamp Extension").
+pub(crate) fn timestamp(config: &Config, asked: Asked) -> Option<String> {
+    (config.events.timestamp || asked == Asked::Yes).then(|| envelope::timestamp(broker_core::unix_ms()))
+}
+
+/// Adds the time to a message of the server's own, if all carry it.
+pub(crate) fn put_timestamp(object: &mut Object<'_>, config: &Config) {
+    if let Some(timestamp) = timestamp(config, Asked::No) {
+        object.text("timestamp", &timestamp);
+    }
 }
 
 /// The reply to a connect, without its events.
@@ -37,7 +61,7 @@ pub(crate) fn connect(answer: &ConnectAnswer, config: &Config) -> Vec<u8> {
     });
     let fault = if refused { Some(Fault::MultipleClients) } else { fault };
     let error = fault.map(|fault| fault.wire());
-    let timestamp = timestamp(config);
+    let timestamp = timestamp(config, answer.stamped.into());
     let common = Common {
         channel: Some("\"/meta/connect\""),
         id: answer.id.as_deref(),

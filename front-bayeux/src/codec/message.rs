@@ -23,6 +23,11 @@ pub(crate) struct Message<'a> {
     pub(crate) connection_type: Option<&'a RawValue>,
     pub(crate) version: Option<&'a RawValue>,
     pub(crate) connection_types: Option<&'a RawValue>,
+    /// It carries a `timestamp`, so that its reply shall, too.
+    pub(crate) stamped: bool,
+    /// A field that came twice and decides who the client is or what the message is for. Who else reads the message may
+    /// have believed the other one.
+    pub(crate) repeated: Option<&'static str>,
 }
 
 /// Why a body is no batch.
@@ -213,22 +218,27 @@ impl<'de> Visitor<'de> for MessageSeed {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut message = Message::default();
         while let Some(Key(key)) = map.next_key()? {
-            let field = match &*key {
-                "channel" => &mut message.channel,
-                "clientId" => &mut message.client_id,
-                "id" => &mut message.id,
-                "data" => &mut message.data,
-                "ext" => &mut message.ext,
-                "advice" => &mut message.advice,
-                "subscription" => &mut message.subscription,
-                "connectionType" => &mut message.connection_type,
-                "version" => &mut message.version,
-                "supportedConnectionTypes" => &mut message.connection_types,
-                _ => {
+            let (field, deciding) = match &*key {
+                "channel" => (&mut message.channel, Some("channel")),
+                "clientId" => (&mut message.client_id, Some("clientId")),
+                "subscription" => (&mut message.subscription, Some("subscription")),
+                // Holds credentials.
+                "ext" => (&mut message.ext, Some("ext")),
+                "id" => (&mut message.id, None),
+                "data" => (&mut message.data, None),
+                "advice" => (&mut message.advice, None),
+                "connectionType" => (&mut message.connection_type, None),
+                "version" => (&mut message.version, None),
+                "supportedConnectionTypes" => (&mut message.connection_types, None),
+                other => {
+                    message.stamped |= other == "timestamp";
                     map.next_value::<IgnoredAny>()?;
                     continue;
                 }
             };
+            if field.is_some() {
+                message.repeated = message.repeated.or(deciding);
+            }
             // `Option<&RawValue>` would read `null` as absent, and `"data":null` is data.
             *field = Some(map.next_value()?);
         }
@@ -351,6 +361,22 @@ mod tests {
         let messages =
             parse("{\"ch\\u0061nnel\":\"\\/a\\u002fb\",\"__proto__\":{},\"constructor\":1}").unwrap();
         assert_eq!(string(messages[0].channel.unwrap()).unwrap(), "/a/b");
+    }
+
+    #[test]
+    fn fields_that_decide_are_noticed_when_they_come_twice() {
+        let cases = [
+            (r#"{"channel":"/a","channel":"/a"}"#, Some("channel")),
+            (r#"{"channel":"/a","ch\u0061nnel":"/b"}"#, Some("channel")),
+            (r#"{"clientId":"a","clientId":null}"#, Some("clientId")),
+            (r#"{"subscription":"/a","subscription":[]}"#, Some("subscription")),
+            (r#"{"ext":{},"ext":{}}"#, Some("ext")),
+            (r#"{"id":1,"id":2,"data":1,"data":2,"x":1,"x":2}"#, None),
+            (r#"{"channel":"/a","data":{"channel":"/a","channel":"/b"}}"#, None),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(parse(body).unwrap()[0].repeated, expected, "{body}");
+        }
     }
 
     #[test]

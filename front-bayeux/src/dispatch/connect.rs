@@ -47,6 +47,7 @@ impl Shared {
                 .filter(|_| config.extensions.timesync)
                 .and_then(|ext| Timesync::read(ext, now, unix_ms())),
             alone,
+            stamped: message.stamped,
         };
         match &caller.socket {
             Some(socket) => {
@@ -74,7 +75,7 @@ impl Shared {
         match step {
             ConnectStep::Answer(mut answer) => {
                 if answer.end == Some(End::Kicked) {
-                    outcome.raw_reply(&replies::goodbye(member.reason()));
+                    outcome.raw_reply(&replies::goodbye(member.reason(), config));
                 }
                 outcome.events.append(&mut answer.events);
                 outcome.raw_reply(&replies::connect(&answer, config));

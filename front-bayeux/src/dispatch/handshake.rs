@@ -128,7 +128,7 @@ impl Shared {
         };
         let batch = batch.and_then(|batch| i64::try_from(batch).ok());
         let advice = Advice::retry(timing, config.handshake_reconnect);
-        let timestamp = replies::timestamp(config);
+        let timestamp = replies::timestamp(config, message.stamped.into());
         let common = Common {
             channel: message.channel.map(RawValue::get),
             id: message.id.map(RawValue::get),

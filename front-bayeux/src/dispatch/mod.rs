@@ -174,6 +174,9 @@ impl Shared {
 
     /// Where a message goes, once its common fields are checked.
     fn address(&self, message: &Message<'_>) -> Result<Target, Fault> {
+        if let Some(name) = message.repeated {
+            return Err(Fault::FieldRepeated(name));
+        }
         let name = message.channel.ok_or(Fault::ChannelMissing)?;
         let name = message::string(name).ok_or(Fault::ChannelInvalid)?;
         let target = channel::parse(&name, self.config().grammar).map_err(|_| Fault::ChannelInvalid)?;
@@ -296,7 +299,7 @@ impl Shared {
     }
 
     fn succeed(&self, message: &Message<'_>, outcome: &mut Outcome, fill: impl FnOnce(&mut Object<'_>)) {
-        let timestamp = replies::timestamp(self.config());
+        let timestamp = replies::timestamp(self.config(), message.stamped.into());
         outcome.reply(&Common { timestamp: timestamp.as_deref(), ..common(message) }, fill);
     }
 
@@ -333,7 +336,7 @@ impl Shared {
         if matches!(fault, Fault::RateLimited { .. }) {
             self.counters().limited();
         }
-        let (error, timestamp) = (fault.wire(), replies::timestamp(self.config()));
+        let (error, timestamp) = (fault.wire(), replies::timestamp(self.config(), message.stamped.into()));
         let common =
             Common { error: Some(&error), advice, timestamp: timestamp.as_deref(), ..common(message) };
         outcome.reply(&common, |object| {
@@ -349,20 +352,31 @@ fn common<'a>(message: &Message<'a>) -> Common<'a> {
     let is_text = |raw: &&RawValue| raw.get().starts_with('"');
     let echoes = |id: &&RawValue| id.get().len() <= MAX_ID_BYTES && !id.get().starts_with(['{', '[', 'n']);
     Common {
-        channel: message.channel.filter(is_text).map(RawValue::get),
+        channel: message
+            .channel
+            .filter(is_text)
+            .filter(|_| !is_repeated(message, "channel"))
+            .map(RawValue::get),
         id: message.id.filter(echoes).map(RawValue::get),
         ..Common::default()
     }
+}
+
+/// Of a field that came twice neither is echoed.
+fn is_repeated(message: &Message<'_>, field: &str) -> bool {
+    message.repeated == Some(field)
 }
 
 fn names_subscription(message: &Message<'_>) -> bool {
     message
         .channel
         .is_some_and(|channel| matches!(channel.get(), "\"/meta/subscribe\"" | "\"/meta/unsubscribe\""))
+        && !is_repeated(message, "subscription")
 }
 
 fn is_handshake(message: &Message<'_>) -> bool {
-    message.channel.and_then(message::string).is_some_and(|name| name == "/meta/handshake")
+    message.repeated.is_none()
+        && message.channel.and_then(message::string).is_some_and(|name| name == "/meta/handshake")
 }
 
 /// Letters and digits, as CometD Java wants them, or a number; `null` counts as absent.

@@ -17,6 +17,7 @@ use crate::front::Shared;
 use crate::listener::Listener;
 use crate::mailbox::Common;
 use crate::registry::Member;
+use crate::replies;
 use crate::service::{ServiceReply, ServiceRequest};
 
 /// Payloads below this are copied out of the request, so that a small message does not keep a large
@@ -120,7 +121,7 @@ impl Shared {
         let id = message.id.map(|id| Box::<str>::from(id.get()));
         match ready {
             Poll::Ready(ServiceReply::Refused(error)) => return Err(Fault::Refused(error)),
-            Poll::Ready(reply) => deliver_service_reply(member, &name, id.as_deref(), &reply),
+            Poll::Ready(reply) => deliver_service_reply(&self.common, member, &name, id.as_deref(), &reply),
             // A handler that takes its time answers on its own; the batch goes on.
             Poll::Pending => {
                 let (name, timeout) = (name.into_owned(), self.config().service_timeout);
@@ -129,7 +130,7 @@ impl Shared {
                         call.common.counters.late_service();
                         ServiceReply::Failed(Bytes::from_static(b"\"timeout\""))
                     });
-                    deliver_service_reply(&call.member, &name, id.as_deref(), &reply);
+                    deliver_service_reply(&call.common, &call.member, &name, id.as_deref(), &reply);
                 });
             }
         }
@@ -184,7 +185,13 @@ impl Drop for Call {
     }
 }
 
-fn deliver_service_reply(member: &Member, channel: &str, id: Option<&str>, reply: &ServiceReply) {
+fn deliver_service_reply(
+    common: &Common,
+    member: &Member,
+    channel: &str,
+    id: Option<&str>,
+    reply: &ServiceReply,
+) {
     let mut out = Vec::with_capacity(64 + channel.len());
     let mut object = Object::new(&mut out);
     object.text("channel", channel);
@@ -198,6 +205,7 @@ fn deliver_service_reply(member: &Member, channel: &str, id: Option<&str>, reply
         ServiceReply::Refused(error) => _ = object.text("data", error).text("error", error),
     }
     object.flag("successful", matches!(reply, ServiceReply::Data(_)));
+    replies::put_timestamp(&mut object, &common.config);
     object.finish();
     member.mailbox.deliver_direct(Instant::now(), out.into());
 }

@@ -71,6 +71,8 @@ pub(crate) struct ConnectRequest {
     pub(crate) timesync: Option<Timesync>,
     /// Nothing else came with it.
     pub(crate) alone: bool,
+    /// It carried a timestamp.
+    pub(crate) stamped: bool,
 }
 
 /// What becomes of a connect.
@@ -104,6 +106,8 @@ pub(crate) struct ConnectAnswer {
     pub(crate) ack: Option<u64>,
     pub(crate) timesync: Option<[(&'static str, i64); 4]>,
     pub(crate) events: Vec<Bytes>,
+    /// Its request carried a timestamp.
+    pub(crate) stamped: bool,
 }
 
 /// Why a session is over.
@@ -176,9 +180,10 @@ pub(crate) struct Session {
     connect: Connect,
     token: u64,
     connected: bool,
+    /// The last connect carried a timestamp.
+    stamped: bool,
     transport: Transport,
     interval: Duration,
-    max_interval: Duration,
     push: Push,
     requests: u32,
     /// Events that the last connect acknowledged, for who wants to hear of it.
@@ -203,9 +208,9 @@ impl Session {
             connect: Connect::Idle,
             token: 0,
             connected: false,
+            stamped: false,
             transport,
             interval: timing.interval,
-            max_interval: timing.max_interval,
             push: Push::Off,
             requests: 0,
             acknowledged: 0,
@@ -232,7 +237,6 @@ impl Session {
     /// Gives the session times of its own. They hold from its next connect on; `max_interval` at once.
     pub(crate) fn set_timing(&mut self, now: Instant, timing: SessionTiming) {
         self.own_timing = (timing != SessionTiming::default()).then(|| Box::new(timing));
-        self.max_interval = self.timing().max_interval;
         if self.expires.is_some() {
             self.start_expiry(now);
         }
@@ -371,9 +375,10 @@ impl Session {
     pub(crate) fn begin_request(&mut self, now: Instant) {
         self.requests += 1;
         self.active = now;
+        let max_interval = self.timing().max_interval;
         // #650: who publishes between two connects is alive.
         if let Some(expires) = &mut self.expires {
-            *expires = (*expires).max(now + self.max_interval);
+            *expires = (*expires).max(now + max_interval);
         }
     }
 
@@ -388,13 +393,14 @@ impl Session {
         self.transport = request.transport;
         let timing = self.timing();
         let advice = advise.then(|| Box::new(Advice::retry(timing, self.options.tells_max_interval)));
-        let reply = ReplySeed { id: request.id, timesync: request.timesync.map(Box::new), advice };
+        let timesync = request.timesync.map(Box::new);
+        let reply = ReplySeed { id: request.id, timesync, advice };
+        self.stamped = request.stamped;
         if self.end.is_some() {
             return ConnectStep::Answer(Box::new(self.answer(now, reply)));
         }
         let first = !std::mem::replace(&mut self.connected, true);
         self.interval = request.interval.unwrap_or_default().min(MAX_CLIENT_INTERVAL).max(timing.interval);
-        self.max_interval = timing.max_interval;
         if let Some(ack) = request.ack {
             self.acknowledged = u32::try_from(self.queue.acknowledge(ack)).unwrap_or(u32::MAX);
         }
@@ -549,7 +555,7 @@ impl Session {
             self.queue.clear();
             // Who did not end it itself is told why for as long as it may come back.
             let remembered = match end {
-                End::QueueFull | End::Kicked => self.interval + self.max_interval,
+                End::QueueFull | End::Kicked => self.interval + self.timing().max_interval,
                 End::Disconnected | End::Expired | End::Shutdown { .. } => Duration::ZERO,
             };
             self.expires = Some(now + remembered);
@@ -597,7 +603,7 @@ impl Session {
 
     fn start_expiry(&mut self, now: Instant) {
         if self.end.is_none() {
-            self.expires = Some(now + self.interval + self.max_interval);
+            self.expires = Some(now + self.interval + self.timing().max_interval);
         }
     }
 
@@ -616,7 +622,7 @@ impl Session {
         }
         self.start_expiry(now);
         let timesync = reply.timesync.and_then(|timesync| timesync.answer(now));
-        ConnectAnswer { id: reply.id, end: self.end, advice, ack, timesync, events }
+        ConnectAnswer { id: reply.id, end: self.end, advice, ack, timesync, events, stamped: self.stamped }
     }
 }
 

@@ -217,7 +217,7 @@ fn superseded(shared: &Shared) -> Answer {
 impl Outcome {
     fn answer_connect(&mut self, answer: &ConnectAnswer, held: &HeldConnect, shared: &Shared) {
         if answer.end == Some(crate::protocol::End::Kicked) {
-            self.raw_reply(&replies::goodbye(held.member.reason()));
+            self.raw_reply(&replies::goodbye(held.member.reason(), shared.config()));
         }
         self.events.extend(answer.events.iter().cloned());
         self.raw_reply(&replies::connect(answer, shared.config()));

@@ -223,11 +223,65 @@ async fn timestamps_are_an_option() {
     let mut config = quick();
     config.events.timestamp = true;
     let server = Server::start(config).await;
+    server.front.on_service("/service/x", |_| async {
+        front_bayeux::ServiceReply::Data(bytes::Bytes::from_static(b"1"))
+    });
     let mut poller = server.poller().await;
     poller.subscribe("/a").await;
     server.publish("a", "1");
     server.broker.drained().await;
-    for message in poller.connect().await {
+    let mut messages = poller.send(json!({"channel": "/service/x", "data": 1})).await;
+    messages.extend(poller.send(json!({"channel": "/meta/subscribe"})).await);
+    let client = front_bayeux::ClientId::parse(&poller.id).unwrap();
+    server.front.deliver(&client, "/b", &bytes::Bytes::from_static(b"1"));
+    messages.extend(poller.connect().await);
+    server.front.disconnect(&client);
+    messages.extend(poller.connect().await);
+    assert_eq!(messages.len(), 8, "{messages:?}");
+    for message in messages {
         assert!(message["timestamp"].as_str().unwrap().ends_with('Z'), "{message}");
     }
+}
+
+#[tokio::test]
+async fn replies_to_messages_with_a_timestamp_have_one() {
+    let server = Server::start(quick()).await;
+    let mut poller = server.poller().await;
+    for stamped in [true, false] {
+        for mut message in [
+            json!({"channel": "/meta/handshake", "version": "1.0", "supportedConnectionTypes": ["long-polling"]}),
+            json!({"channel": "/meta/connect"}),
+            json!({"channel": "/meta/subscribe", "subscription": "/a"}),
+            json!({"channel": "/a"}),
+            json!({"channel": "/b", "data": 1}),
+        ] {
+            if stamped {
+                message["timestamp"] = json!("2026-01-01T00:00:00.00");
+            }
+            let reply = poller.send(message.clone()).await;
+            assert_eq!(last(&reply)["timestamp"].is_string(), stamped, "{message} {reply:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_field_that_decides_and_comes_twice_is_refused() {
+    let server = Server::start(quick()).await;
+    let mut poller = server.poller().await;
+    let id = poller.id.clone();
+    let cases = [
+        (format!(r#"{{"channel":"/a","channel":"/b","clientId":"{id}","data":1,"id":"7"}}"#), "channel"),
+        (format!(r#"{{"channel":"/a","clientId":"{id}","clientId":"{id}","data":1,"id":"7"}}"#), "clientId"),
+        (
+            format!(r#"{{"channel":"/meta/subscribe","clientId":"{id}","subscription":"/a","subscription":"/b","id":"7"}}"#),
+            "subscription",
+        ),
+        (r#"{"channel":"/meta/handshake","supportedConnectionTypes":["long-polling"],"ext":{},"ext":{},"id":"7"}"#.into(), "ext"),
+    ];
+    for (body, field) in cases {
+        let reply = poller.browser.post(&body).await.messages();
+        assert_eq!(reply[0]["error"], format!("400:{field}:field_repeated"), "{body}");
+        assert_eq!((&reply[0]["id"], reply[0].get(field)), (&json!("7"), None), "neither is echoed");
+    }
+    assert!(poller.connect().await.len() == 1, "nothing was done");
 }

@@ -118,7 +118,9 @@ async fn a_position_of_an_earlier_life_is_refused_and_all_can_be_had() {
             for channel in ["/event/x", "/a"] {
                 let reply = subscribe(&mut poller, channel, from.clone()).await;
                 let shown = from.as_str().map_or_else(|| from.to_string(), str::to_owned);
-                let error = format!("400::The replayId {{{shown}}} you provided was invalid.  Please provide a valid ID, -2 to replay all events, or -1 to replay only new events.");
+                let error = format!(
+                    "400::The replayId {{{shown}}} you provided was invalid.  Please provide a valid ID, -2 to replay all events, or -1 to replay only new events."
+                );
                 assert_eq!((&reply["successful"], &reply["error"]), (&json!(false), &json!(error)));
             }
         }

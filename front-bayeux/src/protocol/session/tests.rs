@@ -40,6 +40,7 @@ fn connect() -> ConnectRequest {
         ack: None,
         timesync: None,
         alone: true,
+        stamped: false,
     }
 }
 
