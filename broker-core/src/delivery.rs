@@ -89,7 +89,7 @@ pub trait Deliver: Send + Sync + 'static {
     /// subscriptions that match. Must not block and must not call the broker.
     fn deliver(&self, delivery: &Delivery, tags: &[u32], sink: &mut Sink<'_>);
 
-    /// Whether the session has room for another page of retained messages, beyond what its outbox says. True by default;
+    /// Whether the session has room for another page of retained or replayed messages, beyond what its outbox says. True by default;
     /// a session that queues by itself says when it is half full.
     fn has_room(&self) -> bool {
         true

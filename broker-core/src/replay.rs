@@ -1,7 +1,6 @@
 //! Reading the log: history, and a subscriber that catches up without loss or repeat.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -16,7 +15,7 @@ use crate::log::{Log, Snapshot};
 use crate::message::{Message, MessageId, unix_ms};
 use crate::outbox::Outbox;
 use crate::registry::Registry;
-use crate::subscriber::SubscriberKey;
+use crate::subscriber::{NO_ROOM_PAUSE, SubscriberKey};
 
 /// Where a replay starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -349,7 +348,7 @@ impl Replay {
             first_page = false;
             position = Position { after: page.through, foreign: false, checked: true };
             if !page.messages.is_empty() {
-                poll_fn(|cx| self.outbox.poll_room(page.bytes, cx)).await;
+                let _turn = self.outbox.turn(page.bytes).await;
                 self.feed(page.messages).await;
             }
             if page.complete && self.go_live(&reader, position.after, max_messages, max_bytes).await {
@@ -371,19 +370,27 @@ impl Replay {
         }
     }
 
+    /// Hands a page over, and waits until the session has room for another.
     async fn feed(&self, messages: Vec<Arc<Message>>) {
+        let mut has_room = self.feed_one(messages).await;
+        while !has_room && self.outbox.closed().is_none() {
+            tokio::time::sleep(NO_ROOM_PAUSE).await;
+            has_room = self.feed_one(Vec::new()).await;
+        }
+    }
+
+    async fn feed_one(&self, messages: Vec<Arc<Message>>) -> bool {
         let (done, fed) = oneshot::channel();
         let feed = self.page(messages, Then::More, Some(done));
-        if self.shared.lane(self.key).send(feed) {
-            _ = fed.await;
-        }
+        !self.shared.lane(self.key).send(feed) || fed.await.unwrap_or(true)
     }
 
     /// Takes what came since the last page and switches to live delivery, all under the log's lock; false if too much
     /// came.
     async fn go_live(&self, reader: &Reader, after: u64, max_messages: usize, max_bytes: usize) -> bool {
-        poll_fn(|cx| self.outbox.poll_room(0, cx)).await;
+        let _turn = self.outbox.turn(0).await;
         let lane = self.shared.lane(self.key);
+        let (done, fed) = oneshot::channel();
         {
             let log = self.shared.log.lock();
             let now_ms = unix_ms();
@@ -396,9 +403,11 @@ impl Replay {
                 return false;
             }
             let tags = self.filters.iter().map(|(_, tag)| *tag).collect();
-            lane.push(self.page(messages, Then::GoLive(tags), None));
+            lane.push(self.page(messages, Then::GoLive(tags), Some(done)));
         }
         lane.wake();
+        // Another replay of the same subscriber finds room only for what this one has left.
+        _ = fed.await;
         true
     }
 

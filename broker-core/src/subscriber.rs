@@ -1,7 +1,6 @@
 //! A subscriber: where the core delivers; one per session or stream.
 
 use std::fmt;
-use std::future::poll_fn;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -354,7 +353,7 @@ fn retained_page(
 }
 
 /// How long a session without room is left alone.
-const NO_ROOM_PAUSE: Duration = Duration::from_millis(10);
+pub(crate) const NO_ROOM_PAUSE: Duration = Duration::from_millis(10);
 
 async fn page_retained(
     shared: Arc<Shared>,
@@ -378,7 +377,7 @@ async fn page_retained(
                 page.push(message);
             }
         }
-        poll_fn(|cx| outbox.poll_room(bytes, cx)).await;
+        let _turn = outbox.turn(bytes).await;
         let mut has_room =
             feed_page(lane, |done| retained_page(key, tag, page, Then::More, Some(done))).await;
         while !has_room && outbox.closed().is_none() {
@@ -388,8 +387,8 @@ async fn page_retained(
         }
     }
     // What is parked follows in one go: it needs room too.
-    poll_fn(|cx| outbox.poll_room(0, cx)).await;
-    lane.send(retained_page(key, tag, Vec::new(), Then::Unpark(tag), None));
+    let _turn = outbox.turn(0).await;
+    feed_page(lane, |done| retained_page(key, tag, Vec::new(), Then::Unpark(tag), Some(done))).await;
 }
 
 /// Sends one page and waits until it is in the outbox; whether the session has room for another.

@@ -190,6 +190,7 @@ impl Front {
         for hosted in inner.sessions.all() {
             hosted.kick(Reason::ServerShuttingDown, None);
         }
+        // Should two wait, the notice wakes one of them; the other finds out by looking.
         let all_gone = async {
             while inner.connections.load(Ordering::SeqCst) > 0 {
                 _ = tokio::time::timeout(Duration::from_millis(50), inner.gone.notified()).await;

@@ -5,6 +5,7 @@
 //! its lane nothing but an append.
 
 mod state;
+mod turns;
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -249,17 +250,9 @@ impl Outbox {
         frames
     }
 
-    /// Ready when at most half of either bound waits (or nothing, for a page heavier than the bounds), or it is closed:
-    /// time for the next page of a replay.
-    pub(crate) fn poll_room(&self, bytes: usize, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.state.lock();
-        let room =
-            if bytes > self.page_bytes() { state.queue.is_empty() } else { self.is_half_empty(&state) };
-        if state.closed.is_some() || room {
-            return Poll::Ready(());
-        }
-        state.drained = Some(cx.waker().clone());
-        Poll::Pending
+    /// Whether a page of a replay fits: at most half of either bound waits, or nothing before a page heavier than that.
+    fn has_room_for_page(&self, state: &State, bytes: usize) -> bool {
+        if bytes > self.page_bytes() { state.queue.is_empty() } else { self.is_half_empty(state) }
     }
 
     /// What a page of a replay may weigh, so that it fits when half of the outbox is free.

@@ -8,6 +8,7 @@ use std::task::Waker;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::turns::Turns;
 use super::{Class, CloseReason, Flush, Queued, Sent, Wire};
 use crate::channel::Channel;
 use crate::config::Policy;
@@ -30,7 +31,8 @@ pub(super) struct State {
     pub(super) finishing: bool,
     pub(super) closed: Option<CloseReason>,
     pub(super) task: Option<Waker>,
-    pub(super) drained: Option<Waker>,
+    /// Made while there are pages to come.
+    pub(super) turns: Option<Box<Turns>>,
     pub(super) dropped: u64,
 }
 
@@ -287,19 +289,11 @@ impl State {
             }
         }
         self.wake();
-        if let Some(waker) = self.drained.take() {
-            waker.wake();
-        }
+        self.end_turns();
     }
 
     pub(super) fn wake(&mut self) {
         if let Some(waker) = self.task.take() {
-            waker.wake();
-        }
-    }
-
-    pub(super) fn tell_drained(&mut self) {
-        if let Some(waker) = self.drained.take() {
             waker.wake();
         }
     }
