@@ -48,6 +48,86 @@ def source(number):
     return f"127.0.1.{1 + number // 1000}"
 
 
+# Memory that is announced and never used. First, so that nothing an earlier probe left free hides what it takes
+
+
+@probe(32)
+def announce_bodies_and_send_two_bytes(server):
+    def make(number):
+        stream = connect(server.http, source(number))
+        path, length = (("/v1/publish", 16_777_216), ("/cometd", 16_777_216), ("/v1/publish/b", 4_194_304))[number % 3]
+        stream.sendall(head("POST", path, [JSON, ("Content-Length", str(length))]) + b"[{")
+        return stream
+
+    with opened(1500, make):
+        settle(server)
+
+
+@probe(32)
+def announce_packets_and_send_half_a_connect(server):
+    def make(number):
+        stream = connect(server.mqtt, source(number))
+        whole = connect_packet("x" * 200)
+        # It announces half a megabyte, the most before CONNACK.
+        stream.sendall(b"\x10\xff\xff\x1f" + whole[2:60])
+        return stream
+
+    with opened(500, make):
+        settle(server)
+
+
+@probe(32)
+def announce_frames_and_send_two_bytes(server):
+    def make(number):
+        stream, answer = open_websocket(server.http, "/cometd", source=source(number))
+        assert is_refusal(answer, 101), answer
+        stream.sendall(client_frame(1, b"[{", 4_000_000))
+        return stream
+
+    with opened(300, make):
+        settle(server)
+
+
+@probe(600)
+def unfinished_bodies_are_held_within_the_budget(server):
+    """300 bodies of 4 MB, each but its last byte: 1.2 GB are offered."""
+    chunk = b"x" * 65536
+
+    def make(number):
+        stream = connect(server.http, source(number), patience=2)
+        try:
+            stream.sendall(head("POST", "/v1/publish/b", [("Content-Length", "4000001")]))
+            for _ in range(61):
+                stream.sendall(chunk)
+        except OSError:
+            pass
+        return stream
+
+    with opened(300, make):
+        settle(server)
+
+
+@probe(64)
+def inflate_a_gibibyte(server):
+    bomb = gzip.compress(gzip.compress(b"\0" * (256 * MIB), 9), 9)
+    plain = gzip.compress(b"\0" * (256 * MIB), 9)
+    for body in (plain, bomb):
+        answer = ask(server.http, "POST", "/v1/publish/z", [("Content-Encoding", "gzip")], body=body)
+        assert answer is not None and answer.status in (200, 400, 413, 415), answer
+        if body is plain:
+            assert answer.status in (413, 415), answer
+    stream, answer = open_websocket(server.http, "/cometd", extensions="permessage-deflate")
+    assert is_refusal(answer, 101), answer
+    with stream:
+        import zlib
+
+        deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+        data = deflate.compress(b" " * (64 * MIB)) + deflate.flush(zlib.Z_SYNC_FLUSH)
+        stream.sendall(client_frame(1, data[:-4], first=0xC0))
+        said = read_until_closed(stream)
+        assert said and said[0] & 0x0F == 8, f"no close frame: {said[:20]!r}"
+
+
 # Depth
 
 
@@ -123,85 +203,6 @@ def ten_thousand_filters_of_a_hundred_levels_beside_one_publish(server):
         assert spent < 1.0, f"20 publishes cost {spent:.2f} s of CPU"
 
 
-# Memory that is announced and never used
-
-
-@probe(32)
-def announce_bodies_and_send_two_bytes(server):
-    def make(number):
-        stream = connect(server.http, source(number))
-        stream.sendall(head("POST", "/v1/publish/b", [("Content-Length", "16777216")]) + b"xy")
-        return stream
-
-    with opened(1000, make):
-        settle(server)
-
-
-@probe(32)
-def announce_packets_and_send_half_a_connect(server):
-    def make(number):
-        stream = connect(server.mqtt, source(number))
-        whole = connect_packet("x" * 200)
-        # It announces half a megabyte, the most before CONNACK.
-        stream.sendall(b"\x10\xff\xff\x1f" + whole[2:60])
-        return stream
-
-    with opened(500, make):
-        settle(server)
-
-
-@probe(32)
-def announce_frames_and_send_two_bytes(server):
-    def make(number):
-        stream, answer = open_websocket(server.http, "/cometd", source=source(number))
-        assert is_refusal(answer, 101), answer
-        stream.sendall(client_frame(1, b"[{", 4_000_000))
-        return stream
-
-    with opened(300, make):
-        settle(server)
-
-
-@probe(600)
-def unfinished_bodies_are_held_within_the_budget(server):
-    """300 bodies of 4 MB, each but its last byte: 1.2 GB are offered."""
-    chunk = b"x" * 65536
-
-    def make(number):
-        stream = connect(server.http, source(number), patience=2)
-        try:
-            stream.sendall(head("POST", "/v1/publish/b", [("Content-Length", "4000001")]))
-            for _ in range(61):
-                stream.sendall(chunk)
-        except OSError:
-            pass
-        return stream
-
-    with opened(300, make):
-        settle(server)
-
-
-@probe(64)
-def inflate_a_gibibyte(server):
-    bomb = gzip.compress(gzip.compress(b"\0" * (256 * MIB), 9), 9)
-    plain = gzip.compress(b"\0" * (256 * MIB), 9)
-    for body in (plain, bomb):
-        answer = ask(server.http, "POST", "/v1/publish/z", [("Content-Encoding", "gzip")], body=body)
-        assert answer is not None and answer.status in (200, 400, 413, 415), answer
-        if body is plain:
-            assert answer.status in (413, 415), answer
-    stream, answer = open_websocket(server.http, "/cometd", extensions="permessage-deflate")
-    assert is_refusal(answer, 101), answer
-    with stream:
-        import zlib
-
-        deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
-        data = deflate.compress(b" " * (64 * MIB)) + deflate.flush(zlib.Z_SYNC_FLUSH)
-        stream.sendall(client_frame(1, data[:-4], first=0xC0))
-        said = read_until_closed(stream)
-        assert said and said[0] & 0x0F == 8, f"no close frame: {said[:20]!r}"
-
-
 # Work that is ordered for the price of a packet
 
 
@@ -214,15 +215,15 @@ def subscribe_four_times_to_twenty_thousand_retained_messages(server):
                 for number in range(at, at + 500)
             ))
         assert keeper.is_alive()
-    filters = [f"kept/+/{'+' if number % 2 else '#'}" if number < 2 else f"kept/{number % 40}/#" for number in range(2000)]
+    filters = ["#"] * 7000
     clients = [Mqtt(server.mqtt, f"greedy{number}", 4, patience=30) for number in range(4)]
     before = server.cpu_seconds()
     for client in clients:
-        client.stream.sendall(subscribe_packet(filters[:2000]))
-    time.sleep(2)
+        client.stream.sendall(subscribe_packet(filters))
+    time.sleep(5)
     for client in clients:
         client.stream.close()
-    time.sleep(0.5)
+    settle(server)
     at_rest = server.cpu_seconds()
     time.sleep(1)
     assert server.cpu_seconds() - at_rest < 0.5, "the work goes on for clients that are gone"
@@ -237,14 +238,14 @@ def subscribe_four_times_to_twenty_thousand_retained_messages(server):
 
 @probe(160)
 def silent_streams_from_the_beginning_of_the_log(server):
-    lines = b"".join(b'{"channel":"long/%d","data":"%s"}\n' % (number % 7, b"x" * 60) for number in range(10_000))
-    for _ in range(5):
+    lines = b'{"channel":"long","data":1}\n' * 20_000
+    for _ in range(10):
         answer = ask(server.http, "POST", "/v1/publish", [("Content-Type", "application/x-ndjson")], body=lines, patience=60)
         assert answer is not None and answer.status == 200, answer
 
     def make(number):
         stream = connect(server.http, source(number))
-        stream.sendall(head("GET", "/sse/long/**?last_event_id=earliest"))
+        stream.sendall(head("GET", "/sse/long?last_event_id=earliest"))
         return stream
 
     with opened(500, make):
@@ -304,11 +305,9 @@ def two_thousand_half_prefaces_cost_nothing(server):
 
 @probe(96)
 def streams_without_window(server):
-    stream = connect(server.http, patience=30)
-    with stream:
+    with connect(server.http, patience=30) as stream:
         stream.sendall(PREFACE + frame(4, 0, 0, struct.pack(">HI", 4, 0)))
-        for number in range(400):
-            stream.sendall(get(1 + 2 * number, "/sse/h2"))
+        stream.sendall(b"".join(get(1 + 2 * number, "/sse/h2") for number in range(4000)))
         time.sleep(0.5)
         payload = b"x" * 65536
         for _ in range(30):
@@ -410,7 +409,7 @@ def a_hundred_thousand_idempotency_keys(server):
         with connect(server.http, "127.0.2.1", patience=60) as stream:
             for at in range(0, 35_000, 500):
                 lines = b"".join(
-                    b'{"channel":"i","data":1,"idempotency_key":"k%d-%d"}\n' % (part, number)
+                    b'{"channel":"i","data":1,"key":"k%d-%d"}\n' % (part, number)
                     for number in range(at, at + 500)
                 )
                 stream.sendall(head("POST", "/v1/publish", [("Content-Type", "application/x-ndjson")], body=lines))
