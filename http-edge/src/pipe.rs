@@ -15,7 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{Body, BoxError};
 
-/// The writing end. Reading from it never yields a byte: it waits, and ends when the client is gone.
+/// The writing end. Shutting it down ends the body; dropping it before cuts the body off, so that its reader does not take
+/// what it has for all. Reading from it never yields a byte: it waits, and ends when the client is gone.
 #[derive(Debug)]
 pub struct PipeIo(Arc<Shared>);
 
@@ -30,7 +31,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     waiting: BytesMut,
-    writer_gone: bool,
+    writer: Writer,
     reader_gone: bool,
     /// The body's task, waiting for bytes.
     on_data: Option<Waker>,
@@ -38,6 +39,16 @@ struct State {
     on_room: Option<Waker>,
     /// The writer's task, waiting for the client to go.
     on_gone: Option<Waker>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+enum Writer {
+    #[default]
+    Writing,
+    /// It has said that this is all.
+    Ended,
+    /// It went away without.
+    Cut,
 }
 
 /// A pipe that holds at most `capacity_bytes` not yet taken by the client.
@@ -62,7 +73,7 @@ fn wake(slot: Option<Waker>) {
 impl AsyncWrite for PipeIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut state = self.0.state.lock();
-        if state.reader_gone || state.writer_gone {
+        if state.reader_gone || state.writer != Writer::Writing {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         let room = self.0.capacity.saturating_sub(state.waiting.len());
@@ -83,7 +94,7 @@ impl AsyncWrite for PipeIo {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.end();
+        self.0.end(Writer::Ended);
         Poll::Ready(Ok(()))
     }
 }
@@ -100,9 +111,11 @@ impl AsyncRead for PipeIo {
 }
 
 impl Shared {
-    fn end(&self) {
+    fn end(&self, how: Writer) {
         let mut state = self.state.lock();
-        state.writer_gone = true;
+        if state.writer == Writer::Writing {
+            state.writer = how;
+        }
         let reader = state.on_data.take();
         drop(state);
         wake(reader);
@@ -111,7 +124,7 @@ impl Shared {
 
 impl Drop for PipeIo {
     fn drop(&mut self) {
-        self.0.end();
+        self.0.end(Writer::Cut);
     }
 }
 
@@ -125,8 +138,13 @@ impl HttpBody for PipeBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut state = self.0.state.lock();
         if state.waiting.is_empty() {
-            if state.writer_gone {
-                return Poll::Ready(None);
+            match state.writer {
+                Writer::Writing => {}
+                Writer::Ended => return Poll::Ready(None),
+                Writer::Cut => {
+                    state.writer = Writer::Ended;
+                    return Poll::Ready(Some(Err("the body was cut off".into())));
+                }
             }
             register(&mut state.on_data, cx);
             return Poll::Pending;
@@ -167,6 +185,7 @@ mod tests {
         let (mut io, mut body) = pipe(4);
         let writer = tokio::spawn(async move {
             io.write_all(b"abcdefghij").await.unwrap();
+            io.shutdown().await.unwrap();
         });
         let mut all = Vec::new();
         while let Some(piece) = next(&mut body).await {
@@ -175,6 +194,22 @@ mod tests {
         }
         assert_eq!(all, b"abcdefghij");
         writer.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_body_whose_writer_vanishes_does_not_look_whole() {
+        for is_ended in [true, false] {
+            let (mut io, mut body) = pipe(4);
+            io.write_all(b"ab").await.unwrap();
+            if is_ended {
+                io.shutdown().await.unwrap();
+            }
+            drop(io);
+            assert_eq!(next(&mut body).await.as_deref(), Some(&b"ab"[..]));
+            let end = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
+            assert_eq!(end.is_none(), is_ended);
+            assert!(end.is_none_or(|cut| cut.is_err()));
+        }
     }
 
     #[tokio::test]

@@ -80,7 +80,8 @@ impl Lines {
                     let mut out = Vec::new();
                     let line = std::mem::take(&mut self.line).freeze();
                     self.publish(&line, &mut out);
-                    return results.write_all(&out).await;
+                    results.write_all(&out).await?;
+                    return results.shutdown().await;
                 }
             };
             let Ok(data) = frame.into_data() else { continue };
@@ -126,5 +127,6 @@ impl Lines {
 /// The last line: why no more will be taken.
 async fn end(error: BodyError, mut results: impl AsyncWriteExt + Unpin) -> std::io::Result<()> {
     let problem = Problem::from(Error::Body(error));
-    results.write_all(format!("{{\"error\":{}}}\n", problem.to_json()).as_bytes()).await
+    results.write_all(format!("{{\"error\":{}}}\n", problem.to_json()).as_bytes()).await?;
+    results.shutdown().await
 }
