@@ -27,8 +27,8 @@ pub struct Config {
     /// Bytes that wait in a response body where the socket cannot be taken back, per stream, before they wait
     /// in the outbox. Default 16 KiB.
     pub max_pipe_bytes: usize,
-    /// Whether a new stream begins with the log's position as an `id:` without data, so that a client whose connection
-    /// breaks before the first event misses nothing either. Default true.
+    /// Whether a new stream begins with the log's position as an `id:` line, which is part of its first event's block: a client that
+    /// takes ids as they come misses nothing either when its connection breaks before that event. Default true.
     pub announce_position: bool,
 }
 

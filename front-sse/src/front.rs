@@ -18,6 +18,7 @@ use http_edge::{
 use link::{Link, Socket};
 use tokio::io::AsyncWriteExt;
 
+use crate::codec::chunk::{Chunk, Unframed};
 use crate::codec::event;
 use crate::codec::request::{self, StreamRequest};
 use crate::error::{METHODS, Refusal};
@@ -197,14 +198,13 @@ impl Shared {
                 send_away(head, transport_of(parts.version), "too many requests", retry_after(wait)).await
             );
         }
-        let takeover = parts.extensions.get::<Takeover>();
         let origin = Origin {
             principal,
             transport: transport_of(parts.version),
             remote: credentials.remote.map(|remote| remote.ip()),
             user_agent: user_agent(&parts.headers),
         };
-        Ok(self.stream(asked, origin, head, takeover).await)
+        Ok(self.stream(asked, origin, head, parts).await)
     }
 
     /// Retained messages are sent in one go. More than an outbox takes would end the stream at once, each time anew.
@@ -249,14 +249,15 @@ impl Shared {
         asked: StreamRequest,
         origin: Origin,
         mut head: HeaderMap,
-        takeover: Option<&Takeover>,
+        parts: &Parts,
     ) -> Response {
+        let takeover = parts.extensions.get::<Takeover>();
         // Noted before the subscription: what is published between them comes again rather than never.
         let begins = self.config.announce_position && asked.last_event_id.is_none();
         let first = event::opening(begins.then(|| self.broker.head()));
         let subscriber = self.attach(&asked, &origin.principal);
         if takeover.is_none() {
-            subscriber.outbox().send(first.clone(), Class::Control);
+            subscriber.outbox().send(Chunk::of(first.as_bytes()), Class::Control);
         }
         let room = if self.streams.is_closing() { 0 } else { self.config.max_streams };
         let open = self.streams.enter(subscriber.outbox(), room);
@@ -274,7 +275,6 @@ impl Shared {
             .expires_at_ms()
             .map(|end| Instant::now() + Duration::from_millis(end.saturating_sub(unix_ms())).min(MAX_EXPIRY));
         let stream = Stream::new(Instant::now(), self.config.keep_alive, fastrand::f64(), expires_at);
-        let is_http_1 = origin.transport == HTTP_1;
         let attached = Arc::new(Attached::new(subscriber, Arc::clone(self), origin));
         attached.subscriber.register_connection(&attached);
         let opened = Opened { attached, stream, _open: open };
@@ -283,25 +283,30 @@ impl Shared {
             catch_up(replay, &opened, asked.filters, asked.last_event_id.unwrap_or_default())
         });
         let outbox = opened.attached.subscriber.outbox();
-        match takeover {
-            Some(takeover) => {
-                head.insert(header::CONNECTION, HeaderValue::from_static("close"));
-                let (parts, ()) = with_head(head, ()).into_parts();
-                takeover.claim(response_head(&parts, &first), move |socket| {
-                    tokio::spawn(keep(Link::new(socket, outbox), opened, replay));
-                });
-                pending().await
-            }
-            None => {
-                if is_http_1 {
-                    // Behind a stream without end no other request will be answered.
-                    head.insert(header::CONNECTION, HeaderValue::from_static("close"));
-                }
-                let (io, body) = pipe(self.config.max_pipe_bytes);
-                tokio::spawn(keep(Link::new(Socket::other(io, Vec::new()), outbox), opened, replay));
-                answer(head, body)
-            }
+        if parts.version == Version::HTTP_10 {
+            // Not on HTTP/1.1: of a response that says so, Node's `fetch` takes whatever has come by the end of the connection for all.
+            head.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
+        let Some(takeover) = takeover else {
+            let (io, body) = pipe(self.config.max_pipe_bytes);
+            let socket = Socket::other(Unframed::new(io), Vec::new());
+            tokio::spawn(keep(Link::new(socket, outbox), opened, replay));
+            return answer(head, body);
+        };
+        // A reader of HTTP/1.0 knows no chunks; all others can tell by them an end from a cut.
+        let is_framed = parts.version == Version::HTTP_11;
+        let first = if is_framed {
+            head.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            Chunk::of(first.as_bytes())
+        } else {
+            first.into()
+        };
+        let (head, ()) = with_head(head, ()).into_parts();
+        takeover.claim(response_head(&head, &first), move |socket| {
+            let socket = if is_framed { socket } else { socket.through(Unframed::new) };
+            tokio::spawn(keep(Link::new(socket, outbox), opened, replay));
+        });
+        pending().await
     }
 
     fn attach(&self, asked: &StreamRequest, principal: &Principal) -> Subscriber {
@@ -368,7 +373,8 @@ async fn send_away(mut head: HeaderMap, transport: &str, why: &str, retry: Durat
     let text = event::goodbye(why, retry);
     let (mut io, body) = pipe(text.len());
     // It fits, and the other end is here.
-    let _ = io.write_all(&text).await;
+    let _ = io.write_all(text.as_bytes()).await;
+    let _ = io.shutdown().await;
     answer(head, body)
 }
 

@@ -67,6 +67,7 @@ async fn a_stream_that_does_not_read_is_full_and_stays_open() {
     let config = Config { outbox, ..Config::default() };
     let server = Server::with(broker_core::Config::default(), config, Arc::new(AllowAll)).await;
     let mut client = open(&server).await;
+    client.until("\n").await;
     let (key, stream) = only(&server);
     let big = "x".repeat(100_000);
     let mut accepted = 0;

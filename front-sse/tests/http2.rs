@@ -87,7 +87,11 @@ async fn a_stream_that_resumes_is_told_of_a_gap_and_ends_with_the_front() {
     let mut sender = connect(&server).await;
     let mut stream = open(&mut sender, "/sse/a?last_event_id=elsewhere-1").await;
     let text = until(&mut stream, "}\n\n").await;
-    assert!(text.contains("event: gap\ndata: {\"channel\":\"a\",\"requested\":\"elsewhere-1\","), "{text}");
+    assert!(
+        text.starts_with(":\nid: ")
+            && text.contains("\nevent: gap\ndata: {\"channel\":\"a\",\"requested\":\"elsewhere-1\","),
+        "{text}"
+    );
     let front = server.front.clone();
     let ending = tokio::spawn(async move { front.shutdown(std::time::Duration::from_millis(200)).await });
     let rest = stream.collect().await.unwrap().to_bytes();
@@ -111,7 +115,7 @@ async fn a_stream_that_is_not_read_holds_up_no_other() {
     let mut sender = connect(&server).await;
     let stopped = open(&mut sender, "/sse/a").await;
     let mut read = open(&mut sender, "/sse/a").await;
-    until(&mut read, "\n\n").await;
+    until(&mut read, "\n").await;
     let payload = "x".repeat(8 << 10);
     for _ in 0..200 {
         server.publish("a", &payload);
@@ -119,5 +123,6 @@ async fn a_stream_that_is_not_read_holds_up_no_other() {
     }
     eventually(|| server.front.stats().closed_slow == 1).await;
     assert_eq!(server.front.stats().streams, 1);
-    drop(stopped);
+    let cut = tokio::time::timeout(std::time::Duration::from_secs(10), stopped.collect()).await.unwrap();
+    assert!(cut.is_err(), "a stream that was cut does not look like one that ended");
 }

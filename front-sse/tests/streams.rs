@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use broker_core::{
-    Action, AllowAll, Anonymous, AuthError, Channel, ContentType, Filter, LogConfig, OutboxConfig, Policy,
-    Principal, Publish, Rights, Rule, unix_ms,
+    Action, AllowAll, Anonymous, AuthError, Channel, ContentType, Filter, LogConfig, NamespaceConfig,
+    OutboxConfig, Policy, Principal, Publish, Rights, Rule, unix_ms,
 };
 use bytes::Bytes;
 use front_sse::Config;
-use support::{Server, eventually};
+use support::{Framing, Server, eventually};
 
 fn channel(name: &str) -> Channel {
     Channel::parse(name).unwrap()
@@ -27,14 +27,14 @@ async fn a_message_reaches_a_stream_taken_back_from_hyper() {
         "content-type: text/event-stream",
         "cache-control: no-store, no-transform",
         "x-accel-buffering: no",
-        "connection: close",
+        "transfer-encoding: chunked",
         "vary: origin",
     ] {
         assert!(head.contains(line), "{line} in {head}");
     }
-    assert!(!head.contains("content-length") && !head.contains("transfer-encoding"), "{head}");
-    let opening = client.until("\n\n").await;
-    assert_eq!(opening, format!(":\nid: {}\n\n", server.broker.head()), "a comment comes at once");
+    assert!(!head.contains("content-length") && !head.contains("connection:"), "{head}");
+    let opening = client.until("\n").await;
+    assert_eq!(opening, format!("id: {}\n", server.broker.head()), "a line comes at once");
     let receipt = server.publish("chat/room1", "hello");
     assert_eq!(receipt.receivers, 1);
     let id = receipt.id.unwrap();
@@ -120,8 +120,8 @@ async fn a_stream_begins_with_a_position_that_can_be_resumed_from() {
     let server = Server::start().await;
     server.publish("a", "before");
     let mut client = server.open("/sse/a").await;
-    let opening = client.until("\n\n").await;
-    let id = opening.strip_prefix(":\nid: ").unwrap().trim();
+    let opening = client.until("\n").await;
+    let id = opening.strip_prefix("id: ").unwrap().trim();
     drop(client);
     server.publish("a", "missed");
     let mut client = server.open_with("/sse/a", &format!("Last-Event-ID: {id}\r\n")).await;
@@ -140,9 +140,11 @@ async fn a_position_that_is_gone_is_told() {
     let last = server.publish("a", "last").id.unwrap();
     let mut client = server.open_with("/sse/a", &format!("Last-Event-ID: {old}\r\n")).await;
     let gap = client.event().await;
-    assert!(gap.starts_with("event: gap\ndata: {\"channel\":\"a\",\"requested\":\""), "{gap}");
-    assert!(gap.contains(&format!("\"requested\":\"{old}\"")), "{gap}");
-    assert!(!gap.contains("\nid:"), "{gap}");
+    let (id, rest) = gap.split_once('\n').unwrap();
+    assert!(rest.starts_with("event: gap\ndata: {\"channel\":\"a\",\"requested\":\""), "{gap}");
+    assert!(rest.contains(&format!("\"requested\":\"{old}\"")), "{gap}");
+    let first = id.strip_prefix("id: ").unwrap();
+    assert!(rest.contains(&format!("\"first\":\"{first}\"")), "the oldest that can be resumed from: {gap}");
     while !client.event().await.contains(&last.to_string()) {}
     for unknown in ["nonsense", "zz9-5", "\"\\x"] {
         let mut client = server.open_with("/sse/a", &format!("Last-Event-ID: {unknown}\r\n")).await;
@@ -155,12 +157,57 @@ async fn a_position_that_is_gone_is_told() {
 }
 
 #[tokio::test]
+async fn a_gap_with_nothing_after_it_is_told_once() {
+    for target in ["/sse/a", "/sse?channel=a&channel=b/*"] {
+        let server = Server::start().await;
+        let mut client = server.open_with(target, "Last-Event-ID: elsewhere-7\r\n").await;
+        let told = if target == "/sse/a" { 1 } else { 2 };
+        let mut ids = Vec::new();
+        for _ in 0..told {
+            let gap = client.event().await;
+            assert!(gap.contains("event: gap\n") && gap.contains("\"next\":null"), "{gap}");
+            ids.extend(gap.strip_prefix("id: ").and_then(|rest| rest.lines().next()).map(str::to_owned));
+        }
+        assert_eq!(ids.len(), 1, "the last one, so that whoever is cut between them is told of all again");
+        drop(client);
+        let header = format!("Last-Event-ID: {}\r\n", ids[0]);
+        let mut client = server
+            .open_with(&format!("{target}{}", if told == 1 { "?format=json" } else { "" }), &header)
+            .await;
+        server.publish("a", "live");
+        let event = client.event().await;
+        assert!(event.contains("\"text\":\"live\""), "not told again: {event}");
+    }
+}
+
+#[tokio::test]
+async fn a_gap_moves_no_position_past_what_is_kept() {
+    let log = LogConfig { max_bytes: 64 << 10, ..LogConfig::default() };
+    let namespaces = vec![NamespaceConfig { name: "small".to_owned(), log }];
+    let core = broker_core::Config { namespaces, ..broker_core::Config::default() };
+    let server = Server::with(core, Config::default(), Arc::new(AllowAll)).await;
+    let old = server.publish("small/a", "first").id.unwrap();
+    server.publish("kept", "still here");
+    for _ in 0..100 {
+        server.publish("small/a", &"x".repeat(4 << 10));
+    }
+    let mut client =
+        server.open_with("/sse?channel=small/**&channel=kept", &format!("Last-Event-ID: {old}\r\n")).await;
+    for _ in 0..2 {
+        let gap = client.event().await;
+        assert!(gap.starts_with("event: gap\n"), "after it the other ring's message would be lost: {gap}");
+    }
+    assert!(client.event().await.contains("still here"));
+}
+
+#[tokio::test]
 async fn retained_messages_come_first_and_leave_the_position_alone() {
     let server = Server::start().await;
     server.broker.publish(Publish::new(channel("a"), "kept").retain(true)).unwrap();
     server.publish("a", "later");
     let mut client = server.open("/sse/a").await;
-    assert_eq!(client.event().await, "data: kept\n\n");
+    let position = server.broker.head();
+    assert_eq!(client.event().await, format!("id: {position}\ndata: kept\n\n"), "where the stream began");
     let mut client = server.open("/sse/a?retained=false").await;
     server.publish("a", "live");
     assert!(client.event().await.ends_with("data: live\n\n"));
@@ -231,7 +278,7 @@ async fn a_stream_is_taken_back_after_a_slow_authenticator_too() {
     gone.send("GET /sse/a HTTP/1.1\r\nHost: x\r\n\r\n").await;
     drop(gone);
     let mut client = server.open("/sse/a").await;
-    assert!(client.head.contains("connection: close"));
+    assert!(client.head.contains("transfer-encoding: chunked"));
     assert_eq!(server.publish("a", "1").receivers, 1, "who left while being asked for is forgotten");
     assert!(client.event().await.ends_with("data: 1\n\n"));
 }
@@ -250,7 +297,7 @@ async fn an_embedding_server_gets_a_streaming_body() {
         let frame = body.frame().await.unwrap().unwrap();
         text.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
     }
-    assert!(text.starts_with(":\nid: "), "{text}");
+    assert!(text.starts_with("id: "), "no frame of ours: {text}");
     drop(body);
     eventually(|| server.front.stats().streams == 0).await;
 }
@@ -303,6 +350,12 @@ async fn http_1_0_is_closed_by_its_end_and_never_chunked() {
         server.publish("a", "1");
         let event = client.event().await;
         assert!(event.starts_with("id: ") && event.ends_with("data: 1\n\n"), "{event}");
+        let (_, stream) = server.broker.connections(None, 10).remove(0);
+        stream.close(&broker_core::Close::RightsChanged);
+        let rest = client.rest().await;
+        assert!(rest.starts_with(": rights changed") && rest.ends_with('\n'), "no frame: {rest:?}");
+        drop(stream);
+        eventually(|| server.front.stats().streams == 0).await;
     }
 }
 
@@ -369,6 +422,34 @@ async fn expired_credentials_end_a_stream() {
     let rest = client.rest().await;
     assert!(rest.contains(": credentials expired"), "{rest}");
     assert!(rest.contains("\nretry: "), "{rest}");
+    assert_eq!(client.framing, Framing::Ended);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_cut_does_not_look_whole() {
+    let outbox = OutboxConfig { max_messages: 10_000, max_bytes: 64 << 10, policy: Policy::Disconnect };
+    let config = Config { outbox, ..Config::default() };
+    let server = Server::with(broker_core::Config::default(), config, Arc::new(AllowAll)).await;
+    let mut taken_back = server.open("/sse/a").await;
+    let mut piped = server.connect().await;
+    piped.send("GET /sse/a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab").await;
+    piped.until("\r\n\r\n").await;
+    let payload = "x".repeat(16 << 10);
+    for _ in 0..2_000 {
+        server.publish("a", &payload);
+        if server.front.stats().closed_slow == 2 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    eventually(|| server.front.stats().streams == 0).await;
+    for client in [&mut taken_back, &mut piped] {
+        // Also a reset tells a cut.
+        let mut bytes = Vec::new();
+        let read = tokio::io::AsyncReadExt::read_to_end(&mut client.stream, &mut bytes).await;
+        assert!(read.is_err() || !bytes.ends_with(b"\r\n0\r\n\r\n"), "{:?}", client.framing);
+        assert_eq!(client.framing, Framing::Chunked);
+    }
 }
 
 #[tokio::test]
@@ -377,7 +458,7 @@ async fn a_reader_that_stops_is_closed_and_resumes() {
     let config = Config { outbox, ..Config::default() };
     let server = Server::with(broker_core::Config::default(), config, Arc::new(AllowAll)).await;
     let mut stopped = server.open("/sse/a").await;
-    stopped.until("\n\n").await;
+    stopped.until("\n").await;
     let mut reader = server.open("/sse/a").await;
     let payload = "x".repeat(16 << 10);
     let mut last = String::new();
@@ -411,10 +492,12 @@ async fn keep_alive_comments_come_while_nothing_else_does() {
     let config = Config { keep_alive: Duration::from_millis(200), ..Config::default() };
     let server = Server::with(broker_core::Config::default(), config, Arc::new(AllowAll)).await;
     let mut client = server.open("/sse/a").await;
-    client.until("\n\n").await;
+    client.until("\n").await;
     for _ in 0..3 {
-        assert_eq!(client.until("\n\n").await, ":\n\n");
+        assert_eq!(client.until("\n").await, ":\n", "a comment, and no blank line");
     }
+    server.publish("a", "1");
+    assert!(client.event().await.ends_with("data: 1\n\n"));
 }
 
 #[tokio::test]
@@ -431,6 +514,7 @@ async fn shutdown_writes_what_was_accepted_and_says_when_to_come_back() {
     for client in &mut clients {
         let rest = client.rest().await;
         assert!(rest.contains("data: accepted\n\n"), "{rest}");
+        assert_eq!(client.framing, Framing::Ended);
         let (_, retry) = rest.rsplit_once("\nretry: ").unwrap();
         let retry: u64 = retry.trim().parse().unwrap();
         assert!((500..=1_000).contains(&retry), "{retry}");
@@ -470,7 +554,8 @@ async fn too_many_streams_are_sent_away_gently() {
     assert!(second.contains("content-type: text/event-stream\r\n"), "{second}");
     assert!(!second.contains("content-length"), "{second}");
     let old = server.ask("GET /sse/a HTTP/1.0\r\n\r\n").await;
-    assert!(old.contains("\r\n\r\n: no room now\nretry: ") && old.ends_with("\n\n"), "{old}");
+    assert!(old.contains("\r\n\r\n: no room now\nretry: ") && old.ends_with("\n"), "{old}");
+    assert!(!old.ends_with("\n\n"), "no block that is no event: {old}");
     assert_eq!(server.front.stats().refused, 2);
 }
 

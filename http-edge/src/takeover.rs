@@ -26,8 +26,7 @@ impl Takeover {
     }
 
     /// Asks for the stream. As soon as every earlier response is written, hyper is dismissed, `head` is written
-    /// and `then` gets the socket; requests pipelined after this one are discarded, so the head should say
-    /// `Connection: close`.
+    /// and `then` gets the socket; requests pipelined after this one are discarded.
     ///
     /// Call it from the handler's own future, which then must never resolve (`std::future::pending().await`):
     /// the connection looks for a claim after each poll of the handler. `then` should spawn a task of its own, as

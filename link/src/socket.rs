@@ -8,6 +8,8 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use crate::tcp;
+
 /// A connection whose handshake is over.
 pub struct Socket {
     pub(crate) io: Io,
@@ -58,6 +60,18 @@ impl Socket {
     #[must_use]
     pub fn holding(self, hold: Hold) -> Self {
         Self { hold, ..self }
+    }
+
+    /// The same connection with something between it and the outbox, for bytes that must not go out as they lie there. Its own
+    /// task writes it then. A stream that is not a TCP connection of ours stays as it is.
+    #[must_use]
+    pub fn through<S>(self, layer: impl FnOnce(TcpStream) -> S) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let Io::Tcp(stream) = self.io else { return self };
+        tcp::bound(&stream);
+        Self { io: Io::Other(Box::pin(layer(stream))), ..self }
     }
 
     /// Whether lanes will write to it directly.

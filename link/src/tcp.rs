@@ -50,6 +50,17 @@ fn set_options(socket: &SockRef<'_>) {
     _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
 }
 
+/// Bounds what the kernel holds for a reader that stopped.
+pub(crate) fn bound(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
+    // A listener that was prepared passes them on: one call instead of three for each connection.
+    if !socket.tcp_notsent_lowat().is_ok_and(|bytes| bytes == NOTSENT_LOWAT) {
+        set_options(&socket);
+    }
+    // Not on the listener: it would bound what connections of plain HTTP have under way, too.
+    _ = socket.set_send_buffer_size(SEND_BUFFER);
+}
+
 impl Wire for TcpWire {
     fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match slices {
@@ -67,13 +78,7 @@ pub(crate) enum Flushed {
 
 impl Tcp {
     pub(crate) fn new(stream: TcpStream, outbox: &Outbox) -> Self {
-        let socket = SockRef::from(&stream);
-        // A listener that was prepared passes them on: one call instead of three for each connection.
-        if !socket.tcp_notsent_lowat().is_ok_and(|bytes| bytes == NOTSENT_LOWAT) {
-            set_options(&socket);
-        }
-        // Not on the listener: it would bound what connections of plain HTTP have under way, too.
-        _ = socket.set_send_buffer_size(SEND_BUFFER);
+        bound(&stream);
         let wire = Arc::new(TcpWire(stream));
         outbox.attach_wire(Arc::<TcpWire>::clone(&wire));
         Self { wire, stall: None }

@@ -2,6 +2,17 @@
 
 use std::time::Duration;
 
+/// What a stream says, as far as it counts by itself.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) enum Piece {
+    /// The stream's first line is an id: where it begins, which counts before any event has come.
+    Begins(String),
+    /// When to come back. It counts at the end of its line.
+    Retry(Duration),
+    /// What stood before one blank line.
+    Block(Block),
+}
+
 /// What stood before one blank line.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub(crate) struct Block {
@@ -9,7 +20,6 @@ pub(crate) struct Block {
     pub(crate) data: Option<Vec<u8>>,
     pub(crate) name: Vec<u8>,
     pub(crate) id: Option<String>,
-    pub(crate) retry: Option<Duration>,
 }
 
 /// Largest event that is put together: above what a server with default limits can send, base64 and all.
@@ -25,6 +35,8 @@ pub(crate) struct Parser {
     /// The last byte ended a line with CR; an LF right behind it belongs to it.
     after_cr: bool,
     block: Block,
+    /// A whole line has come.
+    has_begun: bool,
 }
 
 /// An event that does not end.
@@ -33,8 +45,8 @@ pub(crate) struct Parser {
 pub(crate) struct TooLarge;
 
 impl Parser {
-    /// Takes bytes up to the end of a block, and returns it and how many bytes that took. `None` took them all.
-    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<Option<(Block, usize)>, TooLarge> {
+    /// Takes bytes up to the end of a piece, and returns it and how many bytes that took. `None` took them all.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<Option<(Piece, usize)>, TooLarge> {
         let mut taken = 0;
         while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
             if std::mem::take(&mut self.after_cr) && rest.starts_with(b"\n") {
@@ -51,9 +63,11 @@ impl Parser {
             taken += end + 1;
             let line = std::mem::take(&mut self.line);
             if line.is_empty() {
-                return Ok(Some((std::mem::take(&mut self.block), taken)));
+                return Ok(Some((Piece::Block(std::mem::take(&mut self.block)), taken)));
             }
-            self.field(&line);
+            if let Some(piece) = self.field(&line) {
+                return Ok(Some((piece, taken)));
+            }
         }
         Ok(None)
     }
@@ -67,7 +81,8 @@ impl Parser {
         Ok(())
     }
 
-    fn field(&mut self, line: &[u8]) {
+    fn field(&mut self, line: &[u8]) -> Option<Piece> {
+        let is_first = !std::mem::replace(&mut self.has_begun, true);
         let colon = line.iter().position(|byte| *byte == b':');
         let (field, value) = line.split_at(colon.unwrap_or(line.len()));
         let value = value.strip_prefix(b":").unwrap_or(value);
@@ -82,14 +97,17 @@ impl Parser {
             },
             b"event" => self.block.name = value.to_vec(),
             b"id" if !value.contains(&0) => {
-                self.block.id = Some(String::from_utf8_lossy(value).into_owned());
+                let id = String::from_utf8_lossy(value).into_owned();
+                self.block.id = Some(id.clone());
+                return is_first.then_some(Piece::Begins(id));
             }
             b"retry" if value.iter().all(u8::is_ascii_digit) => {
                 let millis = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
-                self.block.retry = millis.map(|millis| Duration::from_millis(millis).min(MAX_RETRY));
+                return millis.map(|millis| Piece::Retry(Duration::from_millis(millis).min(MAX_RETRY)));
             }
             _ => {}
         }
+        None
     }
 }
 
@@ -97,28 +115,28 @@ impl Parser {
 mod tests {
     use super::*;
 
-    fn read(pieces: &[&str]) -> Vec<Block> {
+    fn read(pieces: &[&str]) -> Vec<Piece> {
         let mut parser = Parser::default();
-        let mut blocks = Vec::new();
+        let mut read = Vec::new();
         for piece in pieces {
             let mut rest = piece.as_bytes();
-            while let Some((block, taken)) = parser.feed(rest).unwrap() {
-                blocks.push(block);
+            while let Some((piece, taken)) = parser.feed(rest).unwrap() {
+                read.push(piece);
                 rest = &rest[taken..];
             }
         }
-        blocks
+        read
     }
 
-    fn event(data: &str, name: &str, id: Option<&str>) -> Block {
+    fn event(data: &str, name: &str, id: Option<&str>) -> Piece {
         let (data, name, id) = (Some(data.into()), name.into(), id.map(Into::into));
-        Block { data, name, id, retry: None }
+        Piece::Block(Block { data, name, id })
     }
 
     #[test]
     fn every_line_end_is_one_and_blocks_end_at_blank_lines() {
         for end in ["\n", "\r", "\r\n"] {
-            let stream = "id: 1\nevent: e\ndata: a\ndata:  b\ndata\n\ndata:x\n\n".replace('\n', end);
+            let stream = "event: e\nid: 1\ndata: a\ndata:  b\ndata\n\ndata:x\n\n".replace('\n', end);
             let expected = [event("a\n b\n", "e", Some("1")), event("x", "", None)];
             assert_eq!(read(&[&stream]), expected, "{end:?}");
             let bytes: Vec<String> = stream.chars().map(String::from).collect();
@@ -132,17 +150,30 @@ mod tests {
 
     #[test]
     fn what_is_no_event_is_none() {
-        assert_eq!(read(&[":\n\n"]), [Block::default()]);
-        assert_eq!(read(&["id: k3-18\n\n"]), [Block { id: Some("k3-18".into()), ..Block::default() }]);
-        let goodbye = Block { retry: Some(Duration::from_millis(700)), ..Block::default() };
-        assert_eq!(read(&[": bye\nretry: 700\n\n"]), [goodbye]);
-        assert_eq!(read(&["retry: 7x\nretry: -1\nid: a\0b\nunknown: 1\n\n"]), [Block::default()]);
+        let nothing = || Piece::Block(Block::default());
+        assert_eq!(read(&[":\n\n"]), [nothing()]);
+        let bare = Piece::Block(Block { id: Some("k3-18".into()), ..Block::default() });
+        assert_eq!(read(&[":\nid: k3-18\n\n"]), [bare]);
+        assert_eq!(read(&["retry: 7x\nretry: -1\nid: a\0b\nunknown: 1\n\n"]), [nothing()]);
         assert_eq!(read(&["data: cut"]), []);
     }
 
     #[test]
+    fn a_first_id_and_a_time_to_come_back_count_without_a_blank_line() {
+        let begins = || Piece::Begins("k3-18".into());
+        assert_eq!(read(&["id: k3-18\n"]), [begins()]);
+        assert_eq!(
+            read(&["id: k3-18\n:\nid: k3-19\ndata: x\n\n"]),
+            [begins(), event("x", "", Some("k3-19"))]
+        );
+        assert_eq!(read(&["id: k3-18\ndata: x\n\n"]), [begins(), event("x", "", Some("k3-18"))]);
+        assert_eq!(read(&[":\nid: k3-19\ndata: cut"]), [], "an event's own id does not count before its end");
+        assert_eq!(read(&[": bye\nretry: 700\n"]), [Piece::Retry(Duration::from_millis(700))]);
+    }
+
+    #[test]
     fn a_server_cannot_send_a_client_away_for_ever() {
-        assert_eq!(read(&["retry: 99999999\n\n"])[0].retry, Some(MAX_RETRY));
+        assert_eq!(read(&["retry: 99999999\n"]), [Piece::Retry(MAX_RETRY)]);
     }
 
     #[test]

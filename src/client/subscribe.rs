@@ -12,7 +12,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::endpoint::Endpoint;
-use super::events::{Block, Parser};
+use super::events::{Block, Parser, Piece};
 use super::failure::{Failure, is_passing};
 use super::output::{Format, Printer};
 use super::pace::Pace;
@@ -135,15 +135,22 @@ impl Follower {
             };
             let Ok(mut bytes) = frame.into_data() else { continue };
             loop {
-                let (block, taken) = match parser.feed(&bytes) {
+                let (piece, taken) = match parser.feed(&bytes) {
                     Ok(Some(read)) => read,
                     Ok(None) => break,
                     Err(error) => return Ok(End::Broken(error.to_string())),
                 };
                 let _ = bytes.split_to(taken);
-                if let Some(end) = self.take(block)? {
-                    self.printer.flush()?;
-                    return Ok(end);
+                match piece {
+                    Piece::Retry(retry) => self.pace.server_asks(retry),
+                    // A stream that resumes says none: what comes first there is an event, and cut off it must come again.
+                    Piece::Begins(id) => self.last_id = self.last_id.take().or(Some(id)),
+                    Piece::Block(block) => {
+                        if let Some(end) = self.take(block)? {
+                            self.printer.flush()?;
+                            return Ok(end);
+                        }
+                    }
                 }
             }
             self.printer.flush()?;
@@ -151,13 +158,9 @@ impl Follower {
     }
 
     fn take(&mut self, block: Block) -> Result<Option<End>, Failure> {
-        if let Some(retry) = block.retry {
-            self.pace.server_asks(retry);
-        }
-        if let Some(data) = block.data {
-            if block.name == b"gap" && block.id.is_none() && tell_gap(&data) {
-                return Ok(None);
-            }
+        if let Some(data) = block.data
+            && !(block.name == b"gap" && tell_gap(&data))
+        {
             match self.printer.print(&data) {
                 Ok(()) => {}
                 // Not ours, or not whole: from the last good one it may come right.

@@ -218,6 +218,27 @@ async fn streams_that_stall_or_break_are_resumed_from_the_last_whole_event() {
 }
 
 #[tokio::test]
+async fn a_stream_cut_before_its_first_event_is_resumed_from_where_it_began() {
+    let mut server = Process::start(&[]).await;
+    post_json(server.http, "/v1/publish/other", "1").await;
+    let mut sub = Sub::start(server.http, &["a"]);
+    within(async {
+        while !crate::support::http::get(server.http, "/metrics")
+            .await
+            .text()
+            .contains("fanwire_sse_streams 1")
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    server.signal(Signal::KILL);
+    server.exit().await;
+    let told = sub.told("resuming from ").await;
+    assert!(told.contains("connection lost "), "a server that is killed did not end its stream: {told}");
+}
+
+#[tokio::test]
 async fn what_cannot_begin_ends_at_once_with_a_code_of_its_own() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let anybody = "[[anonymous.allow]]\nactions = [\"subscribe\"]\nchannels = [\"open\"]";

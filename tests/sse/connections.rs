@@ -55,19 +55,23 @@ async fn a_stream_may_follow_other_requests_sent_in_the_same_breath() {
     );
     assert!(raw.until("b/*\"}").await.starts_with("HTTP/1.1 400 Bad Request\r\n"), "a HEAD has no body");
     let head = raw.until("\r\n\r\n").await;
-    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("connection: close\r\n"), "{head}");
-    assert!(raw.until("\n\n").await.starts_with(':'));
+    assert!(
+        head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("transfer-encoding: chunked\r\n"),
+        "{head}"
+    );
+    assert!(raw.until("\n\r\n").await.contains("\r\nid: "), "a chunk with where it begins");
     // What is pipelined behind a stream is discarded: `b` has no subscriber.
     assert_eq!(server.publish("b", "nobody").receivers, 0);
     let id = server.publish("a", "one").id.expect("recorded");
-    assert_eq!(raw.until("\n\n").await, format!("id: {id}\ndata: one\n\n"));
+    let event = format!("id: {id}\ndata: one\n\n");
+    assert_eq!(raw.until("\n\n\r\n").await, format!("{:x}\r\n{event}\r\n", event.len()));
 }
 
 #[tokio::test]
 async fn the_head_is_the_same_however_the_stream_is_carried() {
     let server = TestServer::start().await;
     let carried = [
-        ("GET /sse/a HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1", false),
+        ("GET /sse/a HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1", true),
         ("GET /sse/a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab", "HTTP/1.1", true),
         (
             "GET /sse/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
@@ -89,18 +93,16 @@ async fn the_head_is_the_same_however_the_stream_is_carried() {
             "content-type: text/event-stream",
             "cache-control: no-store, no-transform",
             "x-accel-buffering: no",
-            "connection: close",
         ] {
             assert_eq!(fields.iter().filter(|line| **line == field).count(), 1, "{field} in {head}");
         }
         assert!(!head.contains("content-length"), "{head}");
         assert_eq!(head.contains("transfer-encoding: chunked"), chunked, "{head}");
-        let start = raw.until("\n\n").await;
-        assert_eq!(
-            start.trim_start_matches(|c: char| c.is_ascii_hexdigit()).starts_with("\r\n:"),
-            chunked,
-            "{start:?}"
-        );
+        // Node's `fetch` takes the end of a connection that was to close for the end of the body, chunks or not.
+        assert_eq!(head.contains("connection: close"), !chunked, "{head}");
+        let start = raw.until("\n").await;
+        let start = if chunked { raw.until("\n").await } else { start };
+        assert!(start.starts_with("id: "), "{start:?}");
         server.publish("a", "one");
         let event = raw.until("data: one\n\n").await;
         assert!(event.contains("id: "), "{event}");

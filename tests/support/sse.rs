@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 use super::within;
@@ -18,9 +18,14 @@ pub struct Event {
 /// An open stream.
 pub struct EventStream {
     input: BufReader<TcpStream>,
+    is_chunked: bool,
+    /// Of the body, what has come and was not read yet.
+    body: Vec<u8>,
     pub status: u16,
     pub head: Vec<String>,
     last_id: String,
+    /// Whether the body came to its own end; a cut leaves it false.
+    pub is_whole: bool,
     /// The reconnection time that the server asked for.
     pub retry: Option<u64>,
 }
@@ -50,7 +55,17 @@ impl EventStream {
             }
             let status =
                 head[0].split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line");
-            EventStream { input, status, head, last_id: String::new(), retry: None }
+            let is_chunked = head.iter().any(|line| line == "transfer-encoding: chunked");
+            EventStream {
+                input,
+                is_chunked,
+                body: Vec::new(),
+                status,
+                head,
+                last_id: String::new(),
+                is_whole: false,
+                retry: None,
+            }
         })
         .await
     }
@@ -61,11 +76,8 @@ impl EventStream {
             let mut event = Event::default();
             let mut data: Option<String> = None;
             loop {
-                let mut line = String::new();
-                if self.input.read_line(&mut line).await.unwrap_or(0) == 0 {
-                    return None;
-                }
-                let line = line.strip_suffix('\n').unwrap_or(&line);
+                let line = self.line().await?;
+                let line = line.as_str();
                 let (field, value) = line.split_once(':').unwrap_or((line, ""));
                 let value = value.strip_prefix(' ').unwrap_or(value);
                 match field {
@@ -87,6 +99,35 @@ impl EventStream {
             }
         })
         .await
+    }
+
+    /// The next line of the body, out of its chunks.
+    async fn line(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.body.iter().position(|byte| *byte == b'\n') {
+                let rest = self.body.split_off(end + 1);
+                let mut line = std::mem::replace(&mut self.body, rest);
+                line.pop();
+                return Some(String::from_utf8(line).expect("UTF-8"));
+            }
+            if !self.is_chunked {
+                let mut line = Vec::new();
+                self.input.read_until(b'\n', &mut line).await.ok().filter(|_| line.ends_with(b"\n"))?;
+                self.body.extend_from_slice(&line);
+                continue;
+            }
+            let mut size = String::new();
+            self.input.read_line(&mut size).await.ok().filter(|_| size.ends_with("\r\n"))?;
+            let size = usize::from_str_radix(size.trim_end(), 16).expect("a chunk's size");
+            let mut chunk = vec![0; size + 2];
+            self.input.read_exact(&mut chunk).await.ok()?;
+            assert!(chunk.ends_with(b"\r\n"), "a chunk is as long as it says");
+            if size == 0 {
+                self.is_whole = true;
+                return None;
+            }
+            self.body.extend_from_slice(&chunk[..size]);
+        }
     }
 
     /// What a reconnect would send as `Last-Event-ID`.

@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use broker_core::{Filter, Gap, Kind, Message, MessageId};
 use bytes::Bytes;
+
+use super::chunk::Chunk;
 use envelope::{envelope, is_reserved_event, write_string};
 
 use crate::Format;
 
-/// A comment; keeps proxies and balancers from closing an idle stream, and makes them pass the head on.
-pub(crate) const COMMENT: &[u8] = b":\n\n";
+/// A comment, as a chunk; keeps proxies and balancers from closing an idle stream. No blank line follows it: some readers take
+/// any blank line for the end of an event, and one that ends nothing is an event without data to them.
+pub(crate) const COMMENT: &[u8] = b"2\r\n:\n\r\n";
 
 /// One message as an event, or `None` if an event stream cannot express it: its event name has a line break, or its
 /// channel a segment that means a wildcard here.
@@ -35,9 +38,9 @@ pub(crate) fn is_event_name(name: &str) -> bool {
     !name.contains(['\r', '\n'])
 }
 
-/// Tells that messages after the position asked for are, or may be, gone. It has no `id:`, so that the client keeps its
-/// own until the next message.
-pub(crate) fn gap(filter: &Filter, requested: &str, gap: &Gap) -> Bytes {
+/// Tells that messages after the position asked for are, or may be, gone. `position` becomes the reader's own, so that it is
+/// not told again of the same ones.
+pub(crate) fn gap(filter: &Filter, requested: &str, gap: &Gap, position: Option<MessageId>) -> Bytes {
     let mut data = b"{\"channel\":".to_vec();
     write_string(&filter.to_string(), &mut data);
     data.extend_from_slice(b",\"requested\":");
@@ -50,55 +53,57 @@ pub(crate) fn gap(filter: &Filter, requested: &str, gap: &Gap) -> Bytes {
         None => data.extend_from_slice(b"null"),
     }
     data.push(b'}');
-    event(None, Some("gap"), &data)
+    event(position, Some("gap"), &data)
 }
 
-/// What a stream begins with: a comment, at once, and perhaps where it begins. An `id:` without data dispatches nothing
-/// but is remembered. Both stand in one block, as readers that take blocks apart by hand skip one that begins with a colon.
-pub(crate) fn opening(position: Option<MessageId>) -> Bytes {
-    match position {
-        Some(id) => format!(":\nid: {id}\n\n").into(),
-        None => Bytes::from_static(COMMENT),
-    }
+/// What a stream begins with, at once, so that proxies pass the head on: where it begins, or a comment. There is no blank line:
+/// the line belongs to the block of the first event, whose own id stands behind it and counts.
+pub(crate) fn opening(position: Option<MessageId>) -> String {
+    position.map_or_else(|| ":\n".to_owned(), |id| format!("id: {id}\n"))
 }
 
-/// Goodbye: a comment for people and the time after which the client may come back.
-pub(crate) fn goodbye(why: &str, retry: Duration) -> Bytes {
-    format!(": {why}\nretry: {}\n\n", retry.as_millis()).into()
+/// Goodbye: a comment for people and the time after which the client may come back. Both count without a blank line.
+pub(crate) fn goodbye(why: &str, retry: Duration) -> String {
+    format!(": {why}\nretry: {}\n", retry.as_millis())
+}
+
+/// A goodbye and the end of the body.
+pub(crate) fn last(why: &str, retry: Duration) -> Bytes {
+    Chunk::last(goodbye(why, retry).as_bytes())
 }
 
 /// `data` is split at CR, LF and CRLF alike, as a reader does: otherwise a bare CR in a payload could forge a field.
 fn event(id: Option<MessageId>, name: Option<&str>, data: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(64 + data.len() + name.map_or(0, str::len));
+    let mut out = Chunk::with_capacity(64 + data.len() + name.map_or(0, str::len));
     if let Some(id) = id {
-        out.extend_from_slice(b"id: ");
-        out.extend_from_slice(id.to_string().as_bytes());
-        out.push(b'\n');
+        out.push(b"id: ");
+        out.push(id.to_string().as_bytes());
+        out.push(b"\n");
     }
     if let Some(name) = name {
-        out.extend_from_slice(b"event: ");
-        out.extend_from_slice(name.as_bytes());
-        out.push(b'\n');
+        out.push(b"event: ");
+        out.push(name.as_bytes());
+        out.push(b"\n");
     }
     if data.is_empty() {
-        out.extend_from_slice(b"data:\n\n");
-        return out.into();
+        out.push(b"data:\n\n");
+        return out.finish();
     }
     let mut rest = data;
     loop {
         // One space always: the reader takes one away, and a payload's own leading space must survive.
-        out.extend_from_slice(b"data: ");
+        out.push(b"data: ");
         let Some(end) = memchr::memchr2(b'\r', b'\n', rest) else {
-            out.extend_from_slice(rest);
+            out.push(rest);
             break;
         };
         let (line, tail) = rest.split_at(end);
-        out.extend_from_slice(line);
-        out.push(b'\n');
+        out.push(line);
+        out.push(b"\n");
         rest = tail.strip_prefix(b"\r\n").or_else(|| tail.get(1..)).unwrap_or_default();
     }
-    out.extend_from_slice(b"\n\n");
-    out.into()
+    out.push(b"\n\n");
+    out.finish()
 }
 
 #[cfg(test)]
@@ -108,6 +113,14 @@ mod tests {
     use proptest::prelude::*;
 
     const ID: MessageId = MessageId { epoch: 723, offset: 18 };
+
+    /// What a chunk holds.
+    fn text(chunk: &Bytes) -> &str {
+        let (size, rest) = std::str::from_utf8(chunk).unwrap().split_once("\r\n").unwrap();
+        let (data, end) = rest.split_at(usize::from_str_radix(size, 16).unwrap());
+        assert_eq!(end, "\r\n", "one chunk, and all of it");
+        data
+    }
 
     #[test]
     fn data_is_split_at_every_line_end_a_reader_knows() {
@@ -124,7 +137,7 @@ mod tests {
             ("x\rid: forged\r\rdata: y", "data: x\ndata: id: forged\ndata: \ndata: data: y\n\n"),
         ];
         for (data, expected) in cases {
-            assert_eq!(event(None, None, data.as_bytes()), expected, "{data:?}");
+            assert_eq!(text(&event(None, None, data.as_bytes())), expected, "{data:?}");
         }
     }
 
@@ -163,7 +176,7 @@ mod tests {
             name in proptest::option::of("[a-z: ]{1,5}"),
         ) {
             let sent = event(Some(ID), name.as_deref(), data.as_bytes());
-            let seen = read(std::str::from_utf8(&sent).unwrap());
+            let seen = read(text(&sent));
             // A reader knows one line end only.
             let data = data.replace("\r\n", "\n").replace('\r', "\n");
             let expected = (Some(ID.to_string()), name.unwrap_or_default(), data);
@@ -173,14 +186,25 @@ mod tests {
 
     #[test]
     fn id_and_name_come_before_the_data() {
-        assert_eq!(event(Some(ID), Some("tick"), b"1"), "id: k3-18\nevent: tick\ndata: 1\n\n");
+        assert_eq!(text(&event(Some(ID), Some("tick"), b"1")), "id: k3-18\nevent: tick\ndata: 1\n\n");
     }
 
     #[test]
-    fn a_stream_begins_with_a_comment_and_no_event() {
-        assert_eq!(opening(None), ":\n\n");
-        assert_eq!(opening(Some(ID)), ":\nid: k3-18\n\n");
-        assert_eq!(read(":\nid: k3-18\n\n"), []);
+    fn no_blank_line_stands_where_no_event_ends() {
+        assert_eq!(opening(None), ":\n");
+        assert_eq!(opening(Some(ID)), "id: k3-18\n");
+        assert_eq!(text(&Bytes::from_static(COMMENT)), ":\n");
+        assert_eq!(goodbye("bye", Duration::from_millis(1500)), ": bye\nretry: 1500\n");
+    }
+
+    #[test]
+    fn the_opening_position_is_that_of_a_first_event_without_its_own() {
+        let own = text(&event(Some(MessageId { epoch: 723, offset: 19 }), None, b"1")).to_owned();
+        let none = text(&event(None, None, b"1")).to_owned();
+        for (first, id) in [(own, "k3-19"), (none, "k3-18")] {
+            let seen = read(&format!("{}{first}", opening(Some(ID))));
+            assert_eq!(seen, [(Some(id.to_owned()), String::new(), "1".to_owned())]);
+        }
     }
 
     #[tokio::test]
@@ -191,9 +215,9 @@ mod tests {
             broker.publish(named.retain(true)).unwrap();
             let kept = broker.retained(&Channel::parse("a").unwrap()).unwrap();
             let raw = message(&kept, Kind::Retained, Format::Raw).unwrap();
-            assert_eq!(raw, "data: x\n\n", "{reserved}");
+            assert_eq!(text(&raw), "data: x\n\n", "{reserved}");
             let json = message(&kept, Kind::Retained, Format::Json).unwrap();
-            assert!(json.starts_with(b"data: {\"channel\":\"a\","), "{json:?}");
+            assert!(text(&json).starts_with("data: {\"channel\":\"a\","), "{json:?}");
         }
     }
 
@@ -202,13 +226,8 @@ mod tests {
         let filter = Filter::parse("a/*").unwrap();
         let told = Gap { requested: ID, first: MessageId { epoch: 723, offset: 30 }, next: None };
         assert_eq!(
-            gap(&filter, "k2-\"", &told),
-            "event: gap\ndata: {\"channel\":\"a/*\",\"requested\":\"k2-\\\"\",\"first\":\"k3-30\",\"next\":null}\n\n"
+            text(&gap(&filter, "k2-\"", &told, Some(told.first))),
+            "id: k3-30\nevent: gap\ndata: {\"channel\":\"a/*\",\"requested\":\"k2-\\\"\",\"first\":\"k3-30\",\"next\":null}\n\n"
         );
-    }
-
-    #[test]
-    fn a_goodbye_has_digits_only_in_retry() {
-        assert_eq!(goodbye("bye", Duration::from_millis(1500)), ": bye\nretry: 1500\n\n");
     }
 }

@@ -1,4 +1,5 @@
 //! Bytes and values: requests in, events out. Pure.
 
+pub(crate) mod chunk;
 pub(crate) mod event;
 pub(crate) mod request;

@@ -85,7 +85,7 @@ impl Connection for Attached {
     }
 
     fn close(&self, why: &Close) {
-        self.subscriber.outbox().send_last(event::goodbye(why.text(), retry_within(RECONNECT_SOON)));
+        self.subscriber.outbox().send_last(event::last(why.text(), retry_within(RECONNECT_SOON)));
     }
 
     fn subscribe(&self, filter: &Filter) -> Result<Subscribed, ForcedError> {

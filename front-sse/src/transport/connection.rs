@@ -101,8 +101,12 @@ pub(crate) fn catch_up(
         // The first gap is told in the client's own words, which may be no id of ours.
         let later = asked.is_some_and(|asked| asked != gap.requested).then(|| gap.requested.to_string());
         let requested = later.as_deref().unwrap_or(&requested);
-        for filter in &filters {
-            outbox.send(event::gap(filter, requested, gap), Class::Control);
+        // Only the last one has an id: whoever is cut before it is told all of them again. None has where messages that are
+        // kept, of another namespace, lie before it: their own ids follow.
+        let position = gap.next.is_none_or(|next| next.offset > gap.first.offset).then_some(gap.first);
+        for (at, filter) in filters.iter().enumerate() {
+            let position = position.filter(|_| at + 1 == filters.len());
+            outbox.send(event::gap(filter, requested, gap, position), Class::Control);
         }
     }))
 }

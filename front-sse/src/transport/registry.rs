@@ -61,7 +61,7 @@ impl Registry {
             if due > Instant::now() + STEP {
                 sleep_until(due).await;
             }
-            outbox.send_last(event::goodbye("shutting down", retry_within(window)));
+            outbox.send_last(event::last("shutting down", retry_within(window)));
         }
         drop(outboxes);
         let deadline = started + window + GRACE;

@@ -68,7 +68,7 @@ impl Server {
 
     pub async fn connect(&self) -> Client {
         let stream = TcpStream::connect(self.address).await.unwrap();
-        Client { stream, received: Vec::new(), head: String::new() }
+        Client { stream, received: Vec::new(), body: Vec::new(), head: String::new(), framing: Framing::Head }
     }
 
     /// One request on a connection of its own, answered until the server closes.
@@ -81,8 +81,22 @@ impl Server {
 
 pub struct Client {
     pub stream: TcpStream,
-    pub received: Vec<u8>,
+    /// Bytes as they came.
+    received: Vec<u8>,
+    /// Bytes of the body, out of their chunks.
+    body: Vec<u8>,
     pub head: String,
+    pub framing: Framing,
+}
+
+/// How far a response was read, and how its body is framed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Framing {
+    Head,
+    UntilClose,
+    Chunked,
+    /// The last chunk has come.
+    Ended,
 }
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -92,45 +106,86 @@ impl Client {
         self.stream.write_all(text.as_bytes()).await.unwrap();
     }
 
-    /// Takes everything up to and with `end`.
+    /// Takes everything up to and with `end`: of the head first, then of the body.
     pub async fn until(&mut self, end: &str) -> String {
         timeout(PATIENCE, async {
             loop {
-                if let Some(at) = find(&self.received, end.as_bytes()) {
-                    let rest = self.received.split_off(at + end.len());
-                    let taken = std::mem::replace(&mut self.received, rest);
+                if let Some(at) = find(&self.body, end.as_bytes()) {
+                    let rest = self.body.split_off(at + end.len());
+                    let taken = std::mem::replace(&mut self.body, rest);
                     return String::from_utf8(taken).unwrap();
+                }
+                if self.framing == Framing::Head
+                    && let Some(at) = find(&self.received, b"\r\n\r\n")
+                {
+                    let rest = self.received.split_off(at + 4);
+                    let head = String::from_utf8(std::mem::replace(&mut self.received, rest)).unwrap();
+                    let chunked = head.contains("transfer-encoding: chunked\r\n");
+                    self.framing = if chunked { Framing::Chunked } else { Framing::UntilClose };
+                    self.take_body();
+                    assert_eq!(end, "\r\n\r\n", "the head comes first");
+                    return head;
                 }
                 let mut piece = [0; 4096];
                 let read = self.stream.read(&mut piece).await.unwrap();
-                assert!(read > 0, "closed after {:?}", String::from_utf8_lossy(&self.received));
+                assert!(read > 0, "closed after {:?}", String::from_utf8_lossy(&self.body));
                 self.received.extend_from_slice(&piece[..read]);
+                self.take_body();
             }
         })
         .await
         .unwrap_or_else(|_| panic!("no {end:?} came"))
     }
 
-    /// The next event, without comments and bare positions.
-    pub async fn event(&mut self) -> String {
-        loop {
-            let block = self.until("\n\n").await;
-            if block.lines().any(|line| line.starts_with("data:")) {
-                return block;
+    /// Moves what has come of the body out of its chunks.
+    fn take_body(&mut self) {
+        if self.framing == Framing::UntilClose {
+            self.body.append(&mut self.received);
+        }
+        while self.framing == Framing::Chunked
+            && let Some(at) = find(&self.received, b"\r\n")
+        {
+            let size = std::str::from_utf8(&self.received[..at]).unwrap();
+            let size = usize::from_str_radix(size, 16).unwrap();
+            let end = at + 2 + size;
+            if self.received.len() < end + 2 {
+                return;
+            }
+            assert_eq!(&self.received[end..end + 2], b"\r\n", "a chunk is as long as it says");
+            self.body.extend_from_slice(&self.received[at + 2..end]);
+            self.received.drain(..end + 2);
+            if size == 0 {
+                self.framing = Framing::Ended;
             }
         }
     }
 
-    /// Everything that still comes until the server closes.
+    /// The next event.
+    pub async fn event(&mut self) -> String {
+        let block = self.until("\n\n").await;
+        let is_data = block.lines().any(|line| line.starts_with("data:"));
+        assert!(is_data, "a blank line ends an event and nothing else: {block:?}");
+        // The first one may have comments and the stream's position before it.
+        let lines: Vec<_> = block.lines().filter(|line| !line.starts_with(':')).collect();
+        let is_twice =
+            lines.get(1).is_some_and(|line| line.starts_with("id: ")) && lines[0].starts_with("id: ");
+        lines[usize::from(is_twice)..].join("\n") + "\n"
+    }
+
+    /// Everything that still comes until the server closes, of the head or of the body.
     pub async fn rest(&mut self) -> String {
         timeout(PATIENCE, self.stream.read_to_end(&mut self.received)).await.expect("closes").unwrap();
-        String::from_utf8(std::mem::take(&mut self.received)).unwrap()
+        self.take_body();
+        let mut rest = std::mem::take(&mut self.body);
+        rest.append(&mut self.received);
+        String::from_utf8(rest).unwrap()
     }
 
     /// Whether nothing comes for a moment.
     pub async fn is_silent(&mut self) -> bool {
         let mut piece = [0; 1];
         self.received.is_empty()
+            && self.body.is_empty()
             && timeout(Duration::from_millis(150), self.stream.read(&mut piece)).await.is_err()
     }
 }

@@ -1,4 +1,4 @@
-"""The stock Python clients against the real server: paho-mqtt, aiocometd, requests with sseclient."""
+"""The stock Python clients against the real server: paho-mqtt, aiocometd, requests with sseclient, httpx-sse."""
 
 import asyncio
 import json
@@ -9,9 +9,13 @@ import queue
 import re
 import subprocess
 import threading
+import time
 import unittest
+from http import client as http_client
 
 import aiocometd_noloop as aiocometd
+import httpx
+import httpx_sse
 import paho.mqtt.client as paho
 import requests
 import sseclient
@@ -24,18 +28,23 @@ PATIENCE = 10
 logging.disable(logging.CRITICAL)
 
 
+def start(*arguments):
+    """A server, and where its HTTP and its MQTT listen."""
+    server = subprocess.Popen(
+        [BINARY, "--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    line = server.stdout.readline()
+    http, host, port = re.fullmatch(r"listening http=(\S+) mqtt=(\S+):(\d+)\n", line).groups()
+    return server, f"http://{http}", (host, int(port))
+
+
 class Clients(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.server = subprocess.Popen(
-            [BINARY, "--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        line = cls.server.stdout.readline()
-        http, host, port = re.fullmatch(r"listening http=(\S+) mqtt=(\S+):(\d+)\n", line).groups()
-        cls.http, cls.mqtt = f"http://{http}", (host, int(port))
+        cls.server, cls.http, cls.mqtt = start("--config", ROOT / "tests/clients/fetch_events.toml")
 
     @classmethod
     def tearDownClass(cls):
@@ -80,12 +89,51 @@ class Clients(unittest.TestCase):
 
     def test_paho_publishes_at_every_qos_to_an_event_stream(self):
         with requests.get(f"{self.http}/sse/python/qos", stream=True, timeout=PATIENCE) as answer:
-            # Larger pieces would wait until they are full: the stream has no length and no chunks.
-            events = sseclient.SSEClient(answer.iter_content(chunk_size=1)).events()
+            events = sseclient.SSEClient(answer).events()
             client, _ = self.paho(paho.MQTTv5)
             for qos in (0, 1, 2):
                 client.publish("python/qos", f"qos {qos}", qos).wait_for_publish(PATIENCE)
                 self.assertEqual(next(events).data, f"qos {qos}")
+
+    def test_every_way_of_reading_delivers_an_event_as_it_comes(self):
+        ways = {
+            "requests, pieces": lambda answer: answer.iter_content(chunk_size=None),
+            "requests, lines": lambda answer: (line + b"\n" for line in answer.iter_lines()),
+            "urllib3": lambda answer: answer.raw.stream(4096),
+        }
+        for way, read in ways.items():
+            with self.subTest(way=way), requests.get(f"{self.http}/sse/python/ways", stream=True, timeout=PATIENCE) as answer:
+                events = sseclient.SSEClient(read(answer)).events()
+                for n in range(3):
+                    sent = self.publish("python/ways", n)
+                    event = next(events)
+                    self.assertEqual((event.data, event.id), (str(n), sent["id"]))
+
+    def test_httpx_sse_sees_messages_and_nothing_else(self):
+        self.publish("python/httpx", "before")
+        with httpx.Client(timeout=PATIENCE) as client, httpx_sse.connect_sse(client, "GET", f"{self.http}/sse/python/httpx") as source:
+            # Longer than some keep-alives.
+            time.sleep(1)
+            sent = [self.publish("python/httpx", n) for n in range(2)]
+            events = source.iter_sse()
+            got = [next(events)]
+            time.sleep(1)
+            got.append(next(events))
+            self.assertEqual([(event.id, event.data) for event in got], [(one["id"], str(n)) for n, one in enumerate(sent)])
+
+    def test_a_stream_of_a_server_that_is_killed_is_not_whole(self):
+        server, http, _ = start()
+        try:
+            connection = http_client.HTTPConnection(http.removeprefix("http://"), timeout=PATIENCE)
+            connection.request("GET", "/sse/python/killed")
+            answer = connection.getresponse()
+            self.assertTrue(answer.readline().startswith(b"id: "))
+        finally:
+            server.kill()
+            server.wait()
+            server.stdout.close()
+        with self.assertRaises(http_client.IncompleteRead):
+            answer.read()
 
     def test_paho_hears_a_megabyte_of_itself_in_every_version_and_quality(self):
         payload = os.urandom(1 << 20)
