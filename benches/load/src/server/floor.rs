@@ -25,7 +25,7 @@ const MAX_PENDING_BYTES: usize = 8 * 1_024 * 1_024;
 
 const STREAM_HEAD: &[u8] =
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n\
-    Connection: close\r\n\r\n: floor\n\n";
+    Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n: floor\n\r\n";
 const NOT_FOUND: &[u8] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 enum Role {
@@ -172,10 +172,11 @@ impl Floor {
     fn fan_out(&mut self, control: &ControlFrame<'_>) {
         self.messages += 1;
         self.frame.clear();
-        // Writing into memory cannot fail.
-        let _ = write!(self.frame, "id: floor0-{}\ndata: ", self.messages);
+        let id = format!("id: floor0-{}\ndata: ", self.messages);
+        // The bytes that Fanwire writes: one chunk. Writing into memory cannot fail.
+        let _ = write!(self.frame, "{:x}\r\n{id}", id.len() + control.payload.len() + 2);
         self.frame.extend_from_slice(control.payload);
-        self.frame.extend_from_slice(b"\n\n");
+        self.frame.extend_from_slice(b"\n\n\r\n");
         let Some(subscribers) = self.channels.get(control.channel) else { return };
         let mut failed = Vec::new();
         for number in subscribers {
