@@ -25,9 +25,12 @@ pub struct Config {
     /// for topic and properties around the broker's largest payload. Decided from the fixed header; over
     /// it: DISCONNECT 0x95. Announced to version 5 clients unless it is 268,435,455 or more.
     pub max_packet_bytes: usize,
-    /// Unfinished QoS 2 publishes taken from a version 5 client. Default 100, announced. Over it:
-    /// DISCONNECT 0x93.
+    /// Unfinished QoS 2 publishes that a version 5 client is told it may have. Default 100, announced.
     pub receive_maximum: u16,
+    /// Unfinished QoS 2 publishes that are borne from a version 5 client all the same. Default 65,535, as many as there are
+    /// identifiers, because some clients, MQTT.js among them, do not look at the maximum, and because all of them cost
+    /// 8 KiB. Over it: DISCONNECT 0x93. Never less than `receive_maximum`.
+    pub max_unreleased_publishes: u16,
     /// Topic aliases a client may set. Default 10, announced; 0 takes none. Over it: DISCONNECT 0x94.
     pub topic_alias_maximum: u16,
     /// Topic aliases the front sets toward one client, at most; the client's own maximum counts too.
@@ -135,6 +138,7 @@ impl Default for Config {
             max_session_expiry_secs: None,
             max_inflight: 500,
             max_inflight_bytes: 512 << 10,
+            max_unreleased_publishes: u16::MAX,
             max_queued_messages: 1_000,
             max_waiting_retained: 100_000,
             max_queued_bytes: 1 << 20,

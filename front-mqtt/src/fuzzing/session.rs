@@ -138,6 +138,7 @@ impl Run {
             receive_maximum: 3,
             topic_alias_maximum: 3,
             max_outgoing_topic_aliases: 3,
+            max_unreleased_publishes: 4,
             max_packet_bytes: 5_000,
             queue_qos0_offline: bits & 1 != 0,
             queue_policy: if bits & 8 != 0 { QueuePolicy::DropOldest } else { QueuePolicy::DropNewest },

@@ -24,6 +24,7 @@ mod session;
 mod subscribing;
 mod subscriptions;
 mod wire;
+mod taken;
 
 pub(crate) use connecting::{Caller, Negotiated, negotiate};
 pub(crate) use connection::{Authenticating, Connection, Output, Publishing, Verdict};

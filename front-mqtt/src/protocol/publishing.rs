@@ -77,26 +77,22 @@ impl Connection {
         let session = self.session.clone();
         let Some(mut state) = session.lock_as(self.number) else { return Ok(false) };
         let taken = state.taken.get_or_insert_default();
-        match taken.binary_search(&packet_id) {
-            Ok(_) => {
-                drop(state);
-                self.reply(AckKind::PubRec, packet_id, Reason::Success, None);
-                Ok(false)
-            }
-            Err(_)
-                if self.dialect.version.is_v5()
-                    && taken.len() >= usize::from(session.config().receive_maximum) =>
-            {
-                Err(DecodeError::new(
-                    Reason::ReceiveMaximumExceeded,
-                    "more unfinished publishes than the receive maximum",
-                ))
-            }
-            Err(place) => {
-                taken.insert(place, packet_id);
-                Ok(true)
-            }
+        if taken.contains(packet_id) {
+            drop(state);
+            self.reply(AckKind::PubRec, packet_id, Reason::Success, None);
+            return Ok(false);
         }
+        let config = session.config();
+        // The maximum that was announced is a promise of the client's; there are clients that send on all the same.
+        let max = config.receive_maximum.max(config.max_unreleased_publishes);
+        if self.dialect.version.is_v5() && taken.len() >= usize::from(max) {
+            return Err(DecodeError::new(
+                Reason::ReceiveMaximumExceeded,
+                "too many more unfinished publishes than the receive maximum",
+            ));
+        }
+        taken.insert(packet_id);
+        Ok(true)
     }
 
     fn topic(&mut self, packet: &Publish<'_>, alias_maximum: u16) -> Result<Channel, DecodeError> {
@@ -120,8 +116,7 @@ impl Connection {
         result: &Result<Receipt, PublishError>,
     ) {
         match result {
-            // Only PUBACK says it: some clients take any code but 0 in a PUBREC for a failure.
-            Ok(Receipt { receivers: 0, .. }) if qos == Qos::AtLeastOnce => {
+            Ok(Receipt { receivers: 0, .. }) => {
                 self.answer(packet_id, qos, Reason::NoMatchingSubscribers, None);
             }
             Ok(_) => self.answer(packet_id, qos, Reason::Success, None),
@@ -152,12 +147,11 @@ impl Connection {
     fn release(&mut self, packet_id: u16) -> bool {
         let Some(mut state) = self.session.lock_as(self.number) else { return false };
         let Some(taken) = &mut state.taken else { return false };
-        let Ok(place) = taken.binary_search(&packet_id) else { return false };
-        taken.remove(place);
+        let was_taken = taken.remove(packet_id);
         if taken.is_empty() {
             state.taken = None;
         }
-        true
+        was_taken
     }
 
     /// PUBREL: the identifier is free again.

@@ -18,6 +18,7 @@ use super::delivering::{encode_plain, one_id};
 use super::end::PendingWill;
 use super::outbound::{Outbound, Outgoing, Stage};
 use super::subscriptions::Subscriptions;
+use super::taken::Taken;
 use super::wire::{Nowhere, Wire};
 use crate::codec::{self, AckKind, Dialect, Framing, Reason, Version};
 use crate::config::Config;
@@ -119,9 +120,8 @@ pub(crate) struct State {
     pub(crate) online: Option<Online>,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) outbound: Option<Box<Outbound>>,
-    /// Identifiers of QoS 2 publishes that were taken and not yet released, sorted.
-    #[expect(clippy::box_collection, reason = "few sessions have one, and all have the place for it")]
-    pub(crate) taken: Option<Box<Vec<u16>>>,
+    /// Identifiers of QoS 2 publishes that were taken and not yet released.
+    pub(crate) taken: Option<Box<Taken>>,
     /// Deliveries that wait for a SUBACK to be sent before them.
     #[expect(clippy::box_collection, reason = "few sessions have one, and all have the place for it")]
     parked: Option<Box<Vec<Parked>>>,

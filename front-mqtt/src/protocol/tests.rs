@@ -286,13 +286,15 @@ async fn a_publish_is_asked_of_the_broker_and_acknowledged_after_it() {
         panic!("no publish")
     };
     assert_eq!((publishing.packet_id, publishing.qos), (5, Qos::ExactlyOnce));
-    assert_eq!(client.session.lock().taken.as_deref(), Some(&vec![5]), "a repeat must not overtake it");
+    let is_taken =
+        |client: &Client| client.session.lock().taken.as_ref().is_some_and(|taken| taken.contains(5));
+    assert!(is_taken(&client), "a repeat must not overtake it");
     let receipt = Receipt { id: None, time_ms: 0, receivers: 1 };
     client.connection.handle_published(5, Qos::ExactlyOnce, &Ok(receipt));
     assert!(
         matches!(client.connection.poll_output(), Some(Output::Reply(pubrec)) if pubrec[..] == [0x50, 2, 0, 5])
     );
-    assert_eq!(client.session.lock().taken.as_deref(), Some(&vec![5]));
+    assert!(is_taken(&client));
     let repeated = client.packet(b"\x3c\x06\x00\x01t\x00\x05x");
     assert!(matches!(&repeated[..], [Output::Reply(pubrec)] if pubrec[..] == [0x50, 2, 0, 5]));
 }

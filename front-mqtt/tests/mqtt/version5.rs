@@ -237,8 +237,9 @@ async fn outgoing_aliases_are_by_topic_and_within_the_clients_maximum() {
 }
 
 #[tokio::test]
-async fn more_unfinished_publishes_than_announced_end_the_connection() {
-    let server = Server::with(Config { receive_maximum: 3, ..Config::default() }).await;
+async fn more_unfinished_publishes_than_are_borne_end_the_connection() {
+    let config = Config { receive_maximum: 2, max_unreleased_publishes: 3, ..Config::default() };
+    let server = Server::with(config).await;
     let mut client = Client::connected(server.address, 5, "c").await;
     for id in 1..4 {
         client.send(&publish(5, 4, "t", id, b"x")).await;
@@ -252,6 +253,34 @@ async fn more_unfinished_publishes_than_announced_end_the_connection() {
     client.send(&publish(5, 4, "t", 5, b"x")).await;
     assert_eq!(client.read().await.body[0], 0x93);
     client.expect_closed().await;
+}
+
+/// MQTT.js sends as many as its page wants, whatever the maximum.
+#[tokio::test]
+async fn many_times_the_receive_maximum_is_borne() {
+    let server = Server::start().await;
+    let mut witness = Client::connected(server.address, 4, "w").await;
+    witness.subscribe(4, &[("t", 0)]).await;
+    let (mut client, _) =
+        Client::connected_with(server.address, &connect(5, "c", false, 0, &[0x11, 0, 0, 0, 60])).await;
+    const COUNT: u16 = 5_000;
+    let all: Vec<u8> = (1..=COUNT).flat_map(|id| publish(5, 4, "t", id, &id.to_be_bytes())).collect();
+    let again = all.clone();
+    client.send(&all).await;
+    for id in 1..=COUNT {
+        client.expect(&ack(0x50, id)).await;
+        assert_eq!(witness.read_publish().await.3, id.to_be_bytes());
+    }
+    // All of them are still known as taken: none is published again.
+    client.send(&again).await;
+    for id in 1..=COUNT {
+        client.expect(&ack(0x50, id)).await;
+    }
+    for id in 1..=COUNT {
+        client.send(&ack(0x62, id)).await;
+        client.expect(&ack(0x70, id)).await;
+    }
+    witness.expect_quiet().await;
 }
 
 #[tokio::test]
@@ -378,7 +407,7 @@ async fn a_publish_nobody_hears_is_acknowledged_with_that() {
     client.send(&publish(5, 2, "nobody", 3, b"x")).await;
     client.expect(&[0x40, 3, 0, 3, 0x10]).await;
     client.send(&publish(5, 4, "nobody", 4, b"x")).await;
-    client.expect(&ack(0x50, 4)).await;
+    client.expect(&[0x50, 3, 0, 4, 0x10]).await;
     client.send(&ack(0x62, 4)).await;
     client.expect(&ack(0x70, 4)).await;
     client.send(&ack(0x62, 4)).await;

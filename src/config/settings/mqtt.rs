@@ -18,6 +18,7 @@ section!(
         max_sessions: usize,
         max_packet_bytes: Size,
         receive_maximum: u16,
+        max_unreleased_publishes: u16,
         topic_alias_maximum: u16,
         max_outgoing_topic_aliases: u16,
         maximum_qos: QosNumber,
