@@ -85,6 +85,11 @@ pub(crate) fn of_mqtt(front: &front_mqtt::Front) -> Arc<dyn MetricSource> {
                 "Messages kept from MQTT clients by a limit",
                 stats.messages_dropped,
             ),
+            counter(
+                "mqtt_closed_slow",
+                "MQTT connections closed because too much waited for their clients",
+                stats.closed_slow,
+            ),
         ]);
     })
 }

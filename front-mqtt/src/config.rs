@@ -54,13 +54,21 @@ pub struct Config {
     /// Bytes of those publishes. Default 512 KiB; one larger message is sent alone. Kept below the
     /// outbox's bound so that a slow reader fills its queue instead of losing its connection.
     pub max_inflight_bytes: usize,
-    /// Messages that wait in one session, connected or not. Default 1,000; then [`Config::queue_policy`] says
-    /// what is dropped.
+    /// Messages at QoS 1 and 2 that wait for one client that is connected. Default 100,000, so that a burst finds room
+    /// until the client has read it. Then nothing is dropped in silence: the connection is closed, in version 5 with
+    /// DISCONNECT 0x97, and the session goes on as an absent client's, with what waits in it.
+    pub max_live_queued_messages: usize,
+    /// Bytes of those messages, overhead included. Default 16 MiB, some 60,000 small ones; one larger message always has
+    /// a place. Then as [`Config::max_live_queued_messages`] says.
+    pub max_live_queued_bytes: usize,
+    /// Messages that wait in one session while its client is away; what waited before counts, and stays. Default 1,000;
+    /// then [`Config::queue_policy`] says what is dropped.
     pub max_queued_messages: usize,
     /// Bytes of those messages, overhead included. Default 1 MiB; then [`Config::queue_policy`] says what is
     /// dropped.
     pub max_queued_bytes: usize,
-    /// Which message a full session loses; it is counted. Default [`QueuePolicy::DropNewest`].
+    /// Which message a full session loses while its client is away; it is counted. Messages whose time is over go first.
+    /// Default [`QueuePolicy::DropNewest`].
     pub queue_policy: QueuePolicy,
     /// Retained messages that wait for one client after it has subscribed, besides those: they are in the
     /// retained store anyway, and what waits is only a reference. Default 100,000; then the newest is dropped
@@ -130,6 +138,7 @@ impl Default for Config {
             max_sessions: 1_000_000,
             max_packet_bytes: 5 << 20,
             receive_maximum: 100,
+            max_unreleased_publishes: u16::MAX,
             topic_alias_maximum: 10,
             max_outgoing_topic_aliases: 16,
             maximum_qos: Qos::ExactlyOnce,
@@ -138,7 +147,8 @@ impl Default for Config {
             max_session_expiry_secs: None,
             max_inflight: 500,
             max_inflight_bytes: 512 << 10,
-            max_unreleased_publishes: u16::MAX,
+            max_live_queued_messages: 100_000,
+            max_live_queued_bytes: 16 << 20,
             max_queued_messages: 1_000,
             max_waiting_retained: 100_000,
             max_queued_bytes: 1 << 20,

@@ -85,6 +85,8 @@ pub struct Stats {
     pub messages_sent: u64,
     /// Messages a session's limits, or its client's, kept from it.
     pub messages_dropped: u64,
+    /// Connections closed because more waited for their clients than may.
+    pub closed_slow: u64,
 }
 
 /// Counters and gauges of one client, over all connections of its session.
@@ -416,6 +418,7 @@ impl Inner {
             messages_received: self.counters.received.value(),
             messages_sent: self.counters.sent.value(),
             messages_dropped: self.counters.dropped.value(),
+            closed_slow: self.shared.overrun.load(Ordering::Relaxed),
         };
         for hosted in self.sessions.all() {
             let state = hosted.session.lock();

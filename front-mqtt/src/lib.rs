@@ -28,9 +28,10 @@
 //! ```
 //!
 //! # A slow or vanished client
-//! QoS 0 waits in the connection's outbox and its oldest is dropped there. QoS 1 and 2 wait in the session,
-//! connected or not, up to [`Config::max_queued_messages`]; then the newest is dropped and counted. A client
-//! that sends without reading its acknowledgements is not read either.
+//! QoS 0 waits in the connection's outbox and its oldest is dropped there. QoS 1 and 2 wait in the session: up to
+//! [`Config::max_live_queued_messages`] while the client is connected, then it is disconnected; up to
+//! [`Config::max_queued_messages`] while it is away, then the newest is dropped and counted. A client that sends
+//! without reading its acknowledgements is not read either.
 
 mod auth;
 pub mod codec;

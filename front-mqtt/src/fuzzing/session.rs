@@ -15,7 +15,7 @@ use super::watcher::{Terms, Watcher};
 use crate::codec::{self, Framing, Packet, Version};
 use crate::config::{Config, QueuePolicy};
 use crate::protocol::{
-    Caller, Connection, End, Negotiated, Online, Output, Session, Shared, Verdict, Wire, negotiate,
+    Backlog, Caller, Connection, End, Negotiated, Online, Output, Session, Shared, Verdict, Wire, negotiate,
 };
 
 const TOPICS: [&str; 4] = ["a", "a/b", "é/c", "$x/y"];
@@ -131,14 +131,16 @@ impl Run {
         let config = Config {
             max_inflight: 4,
             max_inflight_bytes: 8_192,
+            max_live_queued_messages: 9,
+            max_live_queued_bytes: 20_000,
             max_queued_messages: 6,
             max_queued_bytes: 16_384,
             max_waiting_retained: 5,
             max_subscriptions: 5,
             receive_maximum: 3,
+            max_unreleased_publishes: 4,
             topic_alias_maximum: 3,
             max_outgoing_topic_aliases: 3,
-            max_unreleased_publishes: 4,
             max_packet_bytes: 5_000,
             queue_qos0_offline: bits & 1 != 0,
             queue_policy: if bits & 8 != 0 { QueuePolicy::DropOldest } else { QueuePolicy::DropNewest },
@@ -244,10 +246,14 @@ impl Run {
             12 => self.connect(world, choices),
             13 => {
                 let (now_ms, wire) = (self.now_ms, &mut self.wire);
-                if let Some(connection) = &mut self.connection {
-                    _ = connection.handle_backlog(now_ms, wire);
-                }
+                let left = self.connection.as_mut().map(|connection| connection.handle_backlog(now_ms, wire));
                 self.look();
+                if left == Some(Backlog::Overrun)
+                    && let Some(connection) = &mut self.connection
+                {
+                    connection.handle_overrun(self.now);
+                    self.perform();
+                }
             }
             14 => {
                 if let Some(online) = &mut self.session.lock().online {
@@ -378,8 +384,8 @@ impl Run {
         let newest = self.tags;
         let tags: Vec<u32> =
             (0..3).filter(|bit| bits & (4 << bit) != 0).map(|back| newest.saturating_sub(back)).collect();
-        let incoming =
-            crate::protocol::Incoming { message, kind, publisher, lane: None, now_ms: self.now_ms };
+        let now_ms = self.now_ms;
+        let incoming = crate::protocol::Incoming { message, kind, publisher, lane: None, clock: &|| now_ms };
         for _ in 0..=bits >> 6 {
             self.session.handle_delivery(&incoming, &tags, &mut self.wire);
         }
@@ -487,7 +493,7 @@ impl Run {
         assert!(state.backlog.as_ref().is_none_or(|backlog| backlog.len() <= config.max_waiting_retained));
         if let Some(outbound) = &state.outbound {
             let queue = outbound.queued().messages;
-            assert!(queue <= config.max_queued_messages + config.max_waiting_retained, "{queue} wait");
+            assert!(queue <= config.max_live_queued_messages + config.max_waiting_retained, "{queue} wait");
         }
     }
 }

@@ -120,6 +120,7 @@ impl Negotiated {
     pub(crate) fn online(&self, config: &Config, outbox: Arc<Outbox>, caller: &Caller) -> Online {
         Online {
             outbox,
+            is_overrun: false,
             is_awaited: false,
             caller: Box::new(caller.clone()),
             dialect: self.dialect,

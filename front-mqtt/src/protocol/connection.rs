@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker_core::{Principal, Publish, Qos};
+use broker_core::{Principal, Publish, Qos, Queued};
 use bytes::Bytes;
 
 use super::alias::IncomingAliases;
@@ -120,6 +120,15 @@ impl Connection {
     /// The session's backlog has a turn.
     pub(crate) fn handle_backlog(&mut self, now_ms: u64, wire: &mut impl Wire) -> Backlog {
         self.session.handle_backlog(self.number, now_ms, wire)
+    }
+
+    /// More waits for the client than may: it is told, and the connection ends. What waits, if it is to be logged.
+    pub(crate) fn handle_overrun(&mut self, now: Instant) -> Option<Queued> {
+        if self.closing {
+            return None;
+        }
+        self.close(Reason::QuotaExceeded, Some("more messages wait than may for a client that is connected"));
+        self.session.note_overrun(self.number, now)
     }
 
     pub(crate) fn number(&self) -> u32 {

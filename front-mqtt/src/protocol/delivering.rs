@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::alias::AliasUse;
 use super::convert::message_properties;
 use super::outbound::{Outgoing, Stage};
+use super::queue::{Clock, Queue, time_for};
 use super::session::{Incoming, Online, Session, Shared, State};
 use super::subscriptions::Subscription;
 use super::wire::Wire;
@@ -47,13 +48,16 @@ impl Session {
         if retain || !copies.ids.is_empty() || granted.min(incoming.message.qos()) != Qos::AtMostOnce {
             return None;
         }
-        let frame = state.common_frame(self.shared(), delivery, incoming.now_ms)?;
+        let frame = state.common_frame(self.shared(), delivery, incoming.clock)?;
         state.takes(frame).then_some(frame)
     }
 
     /// The connection's task has a turn: retained messages that waited for room are sent as far as there is.
     pub(crate) fn handle_backlog(&self, connection: u32, now_ms: u64, wire: &mut impl Wire) -> Backlog {
         let Some(mut state) = self.lock_as(connection) else { return Backlog::Empty };
+        if state.online.as_ref().is_some_and(|online| online.is_overrun) {
+            return Backlog::Overrun;
+        }
         state.send_backlog(self.config(), now_ms, wire)
     }
 }
@@ -67,6 +71,10 @@ pub(crate) enum Backlog {
     More,
     /// Something, once the client has read what it was sent.
     NoRoom,
+    /// More waits at QoS 1 and 2 than may for a connected client: [`Connection::handle_overrun`] is to be called.
+    ///
+    /// [`Connection::handle_overrun`]: super::Connection::handle_overrun
+    Overrun,
 }
 
 /// Messages of a backlog sent before the host's other tasks get a turn.
@@ -87,7 +95,7 @@ impl State {
             let common = incoming
                 .lane
                 .filter(|_| qos == Qos::AtMostOnce && !retain && ids.is_empty() && self.backlog.is_none())
-                .and_then(|delivery| self.common_frame(shared, delivery, incoming.now_ms));
+                .and_then(|delivery| self.common_frame(shared, delivery, incoming.clock));
             match common {
                 Some(frame) if self.takes(frame) => {
                     self.sent += 1;
@@ -103,12 +111,12 @@ impl State {
                         shared: None,
                         from_store: incoming.kind == Kind::Retained,
                     };
-                    self.emit(&shared.config, outgoing, incoming.now_ms, wire);
+                    self.emit(&shared.config, outgoing, incoming.clock, wire);
                 }
             }
         }
         for outgoing in by_group {
-            self.emit(&shared.config, outgoing, incoming.now_ms, wire);
+            self.emit(&shared.config, outgoing, incoming.clock, wire);
         }
     }
 
@@ -160,11 +168,16 @@ impl State {
     }
 
     /// The PUBLISH that all plain QoS 0 subscribers share; `None` if this connection needs its own.
-    fn common_frame<'d>(&self, shared: &Shared, delivery: &'d Delivery, now_ms: u64) -> Option<&'d Bytes> {
+    fn common_frame<'d>(
+        &self,
+        shared: &Shared,
+        delivery: &'d Delivery,
+        clock: Clock<'_>,
+    ) -> Option<&'d Bytes> {
         let online = self.online.as_ref().filter(|online| online.aliases.is_none())?;
         let dialect = online.dialect;
         let slot = shared.encodings.as_ref()?.of(dialect);
-        Some(delivery.encoded(slot, |message| encode_plain(dialect, message, now_ms)))
+        Some(delivery.encoded(slot, |message| encode_plain(dialect, message, time_for(message, clock))))
     }
 
     /// Whether the client takes a packet of that size. An empty frame is one that MQTT cannot say.
@@ -175,9 +188,15 @@ impl State {
         })
     }
 
-    pub(super) fn emit(&mut self, config: &Config, outgoing: Outgoing, now_ms: u64, wire: &mut impl Wire) {
+    pub(super) fn emit(
+        &mut self,
+        config: &Config,
+        outgoing: Outgoing,
+        clock: Clock<'_>,
+        wire: &mut impl Wire,
+    ) {
         if outgoing.qos == Qos::AtMostOnce && self.online.is_some() {
-            return self.send_in_turn(config, outgoing, now_ms, wire);
+            return self.send_in_turn(config, outgoing, clock, wire);
         }
         if outgoing.qos == Qos::AtMostOnce && !config.queue_qos0_offline {
             return;
@@ -188,24 +207,53 @@ impl State {
                 && outbound.has_room_for(outgoing.weight(), online.max_inflight, config.max_inflight_bytes)
         });
         if starts {
+            let now_ms = time_for(&outgoing.message, clock);
             self.start(outgoing, now_ms, wire);
         } else {
-            self.dropped += outbound.enqueue(outgoing, config);
+            self.enqueue(config, outgoing, clock);
         }
+    }
+
+    /// A message waits in the session. If its client is connected and there is no place for it, the client is so slow
+    /// that it is better off being told: its connection is to end, and from here on the session is an absent client's.
+    fn enqueue(&mut self, config: &Config, outgoing: Outgoing, clock: Clock<'_>) {
+        let outbound = self.outbound.get_or_insert_default();
+        if outgoing.from_store {
+            let is_taken = outbound.enqueue_retained(outgoing, config, clock);
+            self.dropped += u64::from(!is_taken);
+            return;
+        }
+        let outgoing = match &mut self.online {
+            Some(online) if !online.is_overrun => match outbound.enqueue(outgoing, config, clock) {
+                Ok(()) => return,
+                Err(outgoing) => {
+                    online.is_overrun = true;
+                    online.outbox.notify();
+                    outgoing
+                }
+            },
+            _ => outgoing,
+        };
+        self.dropped += outbound.enqueue_absent(outgoing, config, clock);
     }
 
     /// QoS 0 goes at once, unless it is one of many retained messages that the outbox has no room for: then it
     /// waits, and what comes after it too, or an old retained message would come behind its successor.
-    fn send_in_turn(&mut self, config: &Config, outgoing: Outgoing, now_ms: u64, wire: &mut impl Wire) {
+    fn send_in_turn(&mut self, config: &Config, outgoing: Outgoing, clock: Clock<'_>, wire: &mut impl Wire) {
         let waits = match &self.backlog {
             Some(_) => true,
             None => outgoing.from_store && !self.has_room(config),
         };
         if !waits {
+            let now_ms = time_for(&outgoing.message, clock);
             return self.send_once(&outgoing, now_ms, wire);
         }
         let backlog = self.backlog.get_or_insert_default();
-        if backlog.len() >= config.max_waiting_retained {
+        let is_full = |backlog: &Queue| backlog.len() >= config.max_waiting_retained;
+        if is_full(backlog) {
+            backlog.expire(clock);
+        }
+        if is_full(backlog) {
             self.dropped += 1;
             return;
         }
@@ -230,14 +278,12 @@ impl State {
             if !self.has_room(config) {
                 return if self.backlog.is_some() { Backlog::NoRoom } else { Backlog::Empty };
             }
-            let next = self.backlog.as_mut().and_then(|backlog| backlog.pop_front());
+            let next = self.backlog.as_mut().and_then(|backlog| backlog.pop(now_ms));
             let Some(next) = next else {
                 self.backlog = None;
                 return Backlog::Empty;
             };
-            if !next.message.is_expired(now_ms) {
-                self.send_once(&next, now_ms, wire);
-            }
+            self.send_once(&next, now_ms, wire);
         }
         Backlog::More
     }

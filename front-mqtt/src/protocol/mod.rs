@@ -20,11 +20,12 @@ mod delivering;
 mod end;
 mod outbound;
 mod publishing;
+mod queue;
 mod session;
 mod subscribing;
 mod subscriptions;
-mod wire;
 mod taken;
+mod wire;
 
 pub(crate) use connecting::{Caller, Negotiated, negotiate};
 pub(crate) use connection::{Authenticating, Connection, Output, Publishing, Verdict};

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use broker_core::{Message, Qos, Queued};
 
+use super::queue::{Bounds, Clock, Queue, give_back};
+use super::session::Tenths;
 use crate::config::{Config, QueuePolicy};
 
 /// A message on its way to one client.
@@ -22,7 +24,8 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    /// What it counts in the session's budgets, in bytes.
+    /// What it counts in a session's budgets, in bytes: all that it may keep alive. Most messages are shared with other
+    /// sessions and the log, but nobody knows who lets go of one last.
     pub(crate) fn weight(&self) -> usize {
         self.message.weight() + 64
     }
@@ -58,17 +61,19 @@ impl Inflight {
 /// Created with a session's first QoS 1 or 2 message.
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {
-    queue: VecDeque<Outgoing>,
-    /// Those of `queue` that do not come from the store, and their bytes.
-    queued: usize,
-    queued_bytes: usize,
+    queue: Queue,
     /// In the order they were started, which is the order they are repeated in.
     inflight: VecDeque<Inflight>,
     inflight_bytes: usize,
     /// Those of `inflight` that were sent on the present connection.
     outstanding: usize,
     last_id: u16,
+    /// When it was last logged that too much waits here.
+    overrun_logged: Option<Tenths>,
 }
+
+/// How often that is logged, in tenths of a second.
+const LOG_EVERY: u32 = 600;
 
 impl Outbound {
     pub(crate) fn is_queue_empty(&self) -> bool {
@@ -77,7 +82,17 @@ impl Outbound {
 
     /// Messages that wait for a place, those from the store included, and the bytes they count.
     pub(crate) fn queued(&self) -> Queued {
-        Queued { messages: self.queue.len(), bytes: self.queued_bytes }
+        Queued { messages: self.queue.len(), bytes: self.queue.counted_bytes() }
+    }
+
+    /// Too much waits: what that is, if it is to be logged.
+    pub(crate) fn note_overrun(&mut self, now: Tenths) -> Option<Queued> {
+        let is_quiet = self.overrun_logged.is_some_and(|last| now.0.saturating_sub(last.0) < LOG_EVERY);
+        if is_quiet {
+            return None;
+        }
+        self.overrun_logged = Some(now);
+        Some(self.queued())
     }
 
     /// Exchanges that are not finished.
@@ -85,65 +100,67 @@ impl Outbound {
         self.inflight.len()
     }
 
-    /// Appends to the queue; how many messages were dropped because it is full, this one perhaps among them.
-    pub(crate) fn enqueue(&mut self, outgoing: Outgoing, config: &Config) -> u64 {
-        if outgoing.from_store {
-            if self.queue.len() - self.queued >= config.max_waiting_retained {
-                return 1;
-            }
-            self.queue.push_back(outgoing);
-            return 0;
+    /// Appends to a connected client's queue.
+    ///
+    /// # Errors
+    /// There is no place for it: here it is again.
+    pub(crate) fn enqueue(
+        &mut self,
+        outgoing: Outgoing,
+        config: &Config,
+        clock: Clock<'_>,
+    ) -> Result<(), Outgoing> {
+        let bounds =
+            Bounds { messages: config.max_live_queued_messages, bytes: config.max_live_queued_bytes };
+        if !self.queue.has_place(outgoing.weight(), bounds, clock) {
+            return Err(outgoing);
         }
-        let weight = outgoing.weight();
-        let mut dropped = 0;
-        while !self.has_place_for(weight, config) {
-            dropped += 1;
-            if config.queue_policy == QueuePolicy::DropNewest || !self.drop_oldest() {
-                return dropped;
-            }
-        }
-        self.queued += 1;
-        self.queued_bytes += weight;
         self.queue.push_back(outgoing);
-        dropped
+        Ok(())
     }
 
-    /// One message always has a place, however large.
-    fn has_place_for(&self, weight: usize, config: &Config) -> bool {
-        let fits = self.queued == 0 || self.queued_bytes + weight <= config.max_queued_bytes;
-        fits && self.queued < config.max_queued_messages
-    }
-
-    /// False if there is none: what comes from the store is bounded by itself.
-    fn drop_oldest(&mut self) -> bool {
-        let Some(oldest) = self.queue.iter().position(|waiting| !waiting.from_store) else { return false };
-        let Some(gone) = self.queue.remove(oldest) else { return false };
-        self.count_out(&gone);
+    /// Appends a retained message for a new subscription; false if too many of them wait.
+    pub(crate) fn enqueue_retained(&mut self, outgoing: Outgoing, config: &Config, clock: Clock<'_>) -> bool {
+        let is_full = |queue: &Queue| queue.len() - queue.counted() >= config.max_waiting_retained;
+        if is_full(&self.queue) {
+            self.queue.expire(clock);
+        }
+        if is_full(&self.queue) {
+            return false;
+        }
+        self.queue.push_back(outgoing);
         true
     }
 
-    fn count_out(&mut self, gone: &Outgoing) {
-        if !gone.from_store {
-            self.queued = self.queued.saturating_sub(1);
-            self.queued_bytes = self.queued_bytes.saturating_sub(gone.weight());
+    /// Appends to the queue of a session whose client is away; how many messages were dropped because it is full, this
+    /// one perhaps among them. What waited already when the client went may be more than the bounds: it stays, and for
+    /// each newer message at least as much of it goes, if it is the oldest that go.
+    pub(crate) fn enqueue_absent(&mut self, outgoing: Outgoing, config: &Config, clock: Clock<'_>) -> u64 {
+        let bounds = Bounds { messages: config.max_queued_messages, bytes: config.max_queued_bytes };
+        let weight = outgoing.weight();
+        let (mut dropped, mut freed) = (0, 0);
+        while !self.queue.has_place(weight, bounds, clock) {
+            if config.queue_policy == QueuePolicy::DropNewest || bounds.messages == 0 {
+                return dropped + 1;
+            }
+            match self.queue.drop_oldest() {
+                Some(bytes) => freed += bytes,
+                None => return dropped + 1,
+            }
+            dropped += 1;
+            if freed >= weight {
+                break;
+            }
         }
+        self.queue.push_back(outgoing);
+        dropped
     }
 
     /// Takes back what the client may not see any more and was not sent on this connection; how many
     /// messages that was. A QoS 2 exchange that an earlier connection began is only ended: the client may
     /// have the message, and its identifier must not stand for another one before it has let go of it.
     pub(crate) fn withdraw(&mut self, is_allowed: impl Fn(&Message) -> bool) -> u64 {
-        let before = self.queue.len();
-        let mut kept = std::mem::take(&mut self.queue);
-        kept.retain(|waiting| {
-            let stays = is_allowed(&waiting.message);
-            if !stays {
-                self.count_out(waiting);
-            }
-            stays
-        });
-        self.queue = kept;
-        let mut withdrawn = (before - self.queue.len()) as u64;
+        let mut withdrawn = self.queue.retain(&is_allowed);
         let mut bytes = 0;
         self.inflight.retain_mut(|inflight| {
             let Stage::Publish(outgoing) = &inflight.stage else { return true };
@@ -164,14 +181,7 @@ impl Outbound {
 
     /// The next to be started, whose time is not over; expired ones before it are thrown away.
     pub(crate) fn dequeue(&mut self, now_ms: u64) -> Option<Outgoing> {
-        loop {
-            let next = self.queue.pop_front()?;
-            self.count_out(&next);
-            give_back(&mut self.queue);
-            if !next.message.is_expired(now_ms) {
-                return Some(next);
-            }
-        }
+        self.queue.pop(now_ms)
     }
 
     /// Whether the queue's head would fit beside what is in flight.
@@ -265,13 +275,6 @@ impl Outbound {
             Stage::Publish(outgoing) => Some(outgoing),
             Stage::Release => None,
         });
-        started.chain(self.queue)
-    }
-}
-
-/// An empty queue that once was long does not keep its memory.
-pub(super) fn give_back<T>(queue: &mut VecDeque<T>) {
-    if queue.is_empty() && queue.capacity() > 8 {
-        *queue = VecDeque::new();
+        started.chain(self.queue.into_messages())
     }
 }

@@ -1,13 +1,12 @@
 //! What may outlive a connection: subscriptions, queue, exchanges in flight.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use broker_core::{
-    Broker, Class, Delivery, Encoding, Kind, Message, Outbox, Principal, Qos, SendError, SubscriberKey,
-    unix_ms,
+    Broker, Class, Delivery, Encoding, Kind, Message, Outbox, Principal, Qos, Queued, SendError,
+    SubscriberKey, unix_ms,
 };
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
@@ -17,6 +16,7 @@ use super::connecting::Caller;
 use super::delivering::{encode_plain, one_id};
 use super::end::PendingWill;
 use super::outbound::{Outbound, Outgoing, Stage};
+use super::queue::{Clock, Queue};
 use super::subscriptions::Subscriptions;
 use super::taken::Taken;
 use super::wire::{Nowhere, Wire};
@@ -60,8 +60,7 @@ pub(crate) struct Incoming<'a> {
     pub(crate) publisher: Option<SubscriberKey>,
     /// Where the shared encodings are, if it comes from a lane.
     pub(crate) lane: Option<&'a Delivery>,
-    /// Milliseconds since 1970; only looked at if the message expires.
-    pub(crate) now_ms: u64,
+    pub(crate) clock: Clock<'a>,
 }
 
 /// One client's session.
@@ -83,6 +82,8 @@ pub(crate) struct Shared {
     pub(crate) refused: AtomicU64,
     /// Publishes beyond their sender's rate.
     pub(crate) limited: AtomicU64,
+    /// Connections that ended because too much waited for their clients.
+    pub(crate) overrun: AtomicU64,
     began: Instant,
     began_ms: u64,
 }
@@ -99,6 +100,7 @@ impl Shared {
             encodings,
             refused: AtomicU64::new(0),
             limited: AtomicU64::new(0),
+            overrun: AtomicU64::new(0),
             began: Instant::now(),
             began_ms: unix_ms(),
         }
@@ -126,8 +128,7 @@ pub(crate) struct State {
     #[expect(clippy::box_collection, reason = "few sessions have one, and all have the place for it")]
     parked: Option<Box<Vec<Parked>>>,
     /// QoS 0 messages that wait for room in the outbox, retained ones first.
-    #[expect(clippy::box_collection, reason = "few sessions have one, and all have the place for it")]
-    pub(crate) backlog: Option<Box<VecDeque<Outgoing>>>,
+    pub(crate) backlog: Option<Box<Queue>>,
     pub(crate) will: Option<Box<PendingWill>>,
     /// Seconds the session outlives its connection; `u32::MAX` is for ever.
     pub(crate) expiry_secs: u32,
@@ -156,6 +157,8 @@ pub(crate) struct Online {
     pub(crate) max_packet_bytes: u32,
     pub(crate) aliases: Option<Box<OutgoingAliases>>,
     pub(crate) caller: Box<Caller>,
+    /// More waits than may for a connected client: the connection is to end, and the session queues as an absent one.
+    pub(crate) is_overrun: bool,
     /// Somebody wants to take the session over and waits until all that has come from the client is handled.
     pub(crate) is_awaited: bool,
 }
@@ -277,6 +280,14 @@ impl Session {
         self.state.lock()
     }
 
+    /// The connection ends because too much waits for its client. What waits, if it is to be logged: that is done once a
+    /// minute at most.
+    pub(crate) fn note_overrun(&self, connection: u32, now: Instant) -> Option<Queued> {
+        self.shared.overrun.fetch_add(1, Ordering::Relaxed);
+        let now = self.shared.tenths(now);
+        self.lock_as(connection)?.outbound.as_mut()?.note_overrun(now)
+    }
+
     /// As [`Session::lock`], for a connection: `None` once another one has the session, so that what the
     /// older one still had in its buffers changes nothing.
     pub(crate) fn lock_as(&self, connection: u32) -> Option<MutexGuard<'_, State>> {
@@ -376,7 +387,7 @@ impl Session {
         wire.send(suback, Class::Control);
         for parked in state.parked.take().map(|parked| *parked).into_iter().flatten() {
             let Parked { message, kind, publisher, tags } = parked;
-            let incoming = Incoming { message: &message, kind, publisher, lane: None, now_ms };
+            let incoming = Incoming { message: &message, kind, publisher, lane: None, clock: &|| now_ms };
             state.deliver(&self.shared, &incoming, &tags, wire);
         }
     }
@@ -397,8 +408,8 @@ impl Session {
             ..orphan
         };
         match state.online.as_ref().map(|online| online.outbox.clone()) {
-            Some(outbox) => state.emit(self.config(), outgoing, now_ms, &mut &outbox),
-            None => state.emit(self.config(), outgoing, now_ms, &mut Nowhere),
+            Some(outbox) => state.emit(self.config(), outgoing, &|| now_ms, &mut &outbox),
+            None => state.emit(self.config(), outgoing, &|| now_ms, &mut Nowhere),
         }
         Ok(())
     }
@@ -438,7 +449,7 @@ impl State {
     pub(crate) fn unpark_offline(&mut self, shared: &Shared) {
         let parked = self.parked.take().map(|parked| *parked);
         for Parked { message, kind, publisher, tags } in parked.into_iter().flatten() {
-            let incoming = Incoming { message: &message, kind, publisher, lane: None, now_ms: 0 };
+            let incoming = Incoming { message: &message, kind, publisher, lane: None, clock: &unix_ms };
             self.deliver(shared, &incoming, &tags, &mut Nowhere);
         }
     }

@@ -213,9 +213,7 @@ impl State {
             self.dropped += outbound.withdraw(is_allowed);
         }
         if let Some(backlog) = &mut self.backlog {
-            let before = backlog.len();
-            backlog.retain(|waiting| is_allowed(&waiting.message));
-            self.dropped += (before - backlog.len()) as u64;
+            self.dropped += backlog.retain(is_allowed);
         }
         gone
     }

@@ -8,9 +8,11 @@ use broker_core::{
 };
 use bytes::Bytes;
 
+use super::outbound::Outgoing;
+use super::queue::Queue;
 use super::*;
 use crate::codec::{self, Framing, Packet, Version};
-use crate::config::Config;
+use crate::config::{Config, QueuePolicy};
 
 /// Keeps what is sent.
 #[derive(Default)]
@@ -132,7 +134,7 @@ impl Client {
     }
 
     fn deliver(&mut self, message: &Arc<Message>, tags: &[u32]) {
-        let incoming = Incoming { message, kind: Kind::Live, publisher: None, lane: None, now_ms: 0 };
+        let incoming = Incoming { message, kind: Kind::Live, publisher: None, lane: None, clock: &|| 0 };
         self.session.handle_delivery(&incoming, tags, &mut self.wire);
     }
 }
@@ -341,4 +343,183 @@ async fn a_qos_2_exchange_goes_on_after_its_message_has_expired() {
     client.connection.handle_packet(after, parse(&[0x70, 2, 0, 1]), None, &mut client.wire);
     assert!(client.connection.poll_output().is_none());
     assert_eq!(client.session.lock().outbound.as_ref().map(|outbound| outbound.inflight()), Some(0));
+}
+
+fn expiring(world: &World, payload: u16) -> Arc<Message> {
+    let channel = Channel::parse("t").unwrap();
+    let payload = payload.to_be_bytes().to_vec();
+    world.message(Publish::new(channel, payload).qos(Qos::AtLeastOnce).ttl(Duration::from_secs(60)))
+}
+
+impl Client {
+    fn deliver_at(&mut self, now_ms: u64, message: &Arc<Message>, tag: u32) {
+        let incoming = Incoming { message, kind: Kind::Live, publisher: None, lane: None, clock: &|| now_ms };
+        self.session.handle_delivery(&incoming, &[tag], &mut self.wire);
+    }
+
+    fn queued(&self) -> usize {
+        self.session.lock().outbound.as_ref().map_or(0, |outbound| outbound.queued().messages)
+    }
+
+    fn leave(self) -> Arc<Session> {
+        _ = self.session.handle_disconnected(self.connection.number(), End::Lost);
+        self.session
+    }
+}
+
+#[tokio::test]
+async fn what_has_expired_gives_its_place_to_what_is_fresh() {
+    for queue_policy in [QueuePolicy::DropNewest, QueuePolicy::DropOldest] {
+        let world = World::new(Config { queue_policy, ..Config::default() });
+        let mut client = Client::new(&world, Instant::now());
+        let tag = client.subscribe("t", 1);
+        client = Client { session: client.leave(), ..Client::new(&world, Instant::now()) };
+        let mut after = 0;
+        for n in 0..1_000 {
+            let message = expiring(&world, n);
+            after = message.expires_at_ms().unwrap();
+            client.deliver_at(0, &message, tag);
+        }
+        let lasting: Vec<_> =
+            (0..500u16).map(|n| world.plain("t", Qos::AtLeastOnce, &n.to_be_bytes())).collect();
+        for message in &lasting {
+            client.deliver_at(after, message, tag);
+        }
+        let dropped = client.session.lock().dropped;
+        assert_eq!((client.queued(), dropped), (500, 0), "{queue_policy:?}");
+        let client = Client::on(&world, client.session, Instant::now(), |_| {});
+        let sent = &client.wire.0[1..];
+        assert_eq!(sent.len(), 500);
+        for (frame, message) in sent.iter().zip(&lasting) {
+            assert!(frame.ends_with(message.payload()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connected_client_for_whom_too_much_waits_is_told_and_keeps_its_session() {
+    let world = World::new(Config {
+        max_inflight: 1,
+        max_live_queued_messages: 5,
+        max_queued_messages: 2,
+        ..Config::default()
+    });
+    let start = Instant::now();
+    let mut client = Client::new(&world, start);
+    let tag = client.subscribe("t", 1);
+    let message = world.plain("t", Qos::AtLeastOnce, b"x");
+    let logged = |client: &mut Client, secs| {
+        let left = client.connection.handle_backlog(0, &mut client.wire);
+        assert_eq!(left, Backlog::Overrun);
+        client.connection.handle_overrun(start + Duration::from_secs(secs)).map(|queued| queued.messages)
+    };
+    for _ in 0..6 {
+        client.deliver(&message, &[tag]);
+    }
+    assert_eq!(client.connection.handle_backlog(0, &mut client.wire), Backlog::Empty);
+    assert_eq!(client.session.lock().dropped, 0);
+    client.deliver(&message, &[tag]);
+    assert_eq!(logged(&mut client, 0), Some(5));
+    assert!(matches!(
+        client.connection.poll_output(),
+        Some(Output::Close(_, End::Closed(codec::Reason::QuotaExceeded)))
+    ));
+    // Until it is back the session takes nothing more, and keeps what it has.
+    client.deliver(&message, &[tag]);
+    let session = client.leave();
+    assert_eq!(session.lock().dropped, 2);
+    let mut client = Client::on(&world, session, start, |_| {});
+    assert_eq!(client.queued(), 5);
+    for id in 1..=6 {
+        client.ack(0x40, id);
+    }
+    assert_eq!(client.wire.taken().len(), 7, "CONNACK, the repeat, and five that waited");
+
+    // Soon again, and a minute later.
+    for (secs, is_logged) in [(59, false), (60, true)] {
+        for _ in 0..7 {
+            client.deliver(&message, &[tag]);
+        }
+        assert_eq!(logged(&mut client, secs).is_some(), is_logged);
+        client = Client::on(&world, client.leave(), start, |_| {});
+        while client.queued() > 0 {
+            let id = client.wire.taken().last().unwrap().1;
+            client.ack(0x40, id);
+        }
+        let id = client.wire.taken().last().unwrap().1;
+        client.ack(0x40, id);
+    }
+    assert_eq!(world.shared.overrun.load(std::sync::atomic::Ordering::Relaxed), 3);
+}
+
+/// Whatever leaves from the middle, order and counts stay right, and gaps do not pile up.
+#[tokio::test]
+async fn a_queue_agrees_with_a_simple_list() {
+    let world = World::new(Config::default());
+    let make = |ttl: Option<u64>| {
+        let publish = Publish::new(Channel::parse("t").unwrap(), "x").qos(Qos::AtLeastOnce);
+        world.message(match ttl {
+            Some(secs) => publish.ttl(Duration::from_secs(secs)),
+            None => publish,
+        })
+    };
+    let kinds: Vec<_> = [None, Some(10), Some(20), Some(40), Some(80)].into_iter().map(make).collect();
+    let start = kinds[1].expires_at_ms().unwrap() - 10_000;
+    let (mut queue, mut list) = (Queue::default(), std::collections::VecDeque::new());
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    for round in 0..20_000u32 {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let now = start + u64::from(round % 1_000) * 100;
+        let kind = kinds[(random >> 8) as usize % kinds.len()].clone();
+        let outgoing = Outgoing {
+            message: kind,
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            ids: Box::new([round]),
+            shared: None,
+            from_store: random & 0x80 != 0,
+        };
+        match random % 8 {
+            0..=2 => {
+                queue.push_back(outgoing.clone());
+                list.push_back(outgoing);
+            }
+            3 => {
+                queue.push_front(outgoing.clone());
+                list.push_front(outgoing);
+            }
+            4 => {
+                while list.front().is_some_and(|first| first.message.is_expired(now)) {
+                    list.pop_front();
+                }
+                let (got, expected) = (queue.pop(now), list.pop_front());
+                assert_eq!(got.map(|got| got.ids), expected.map(|expected| expected.ids));
+            }
+            5 => {
+                queue.expire(&|| now);
+                list.retain(|waiting| !waiting.message.is_expired(now));
+            }
+            6 => {
+                let oldest = list.iter().position(|waiting| !waiting.from_store);
+                assert_eq!(queue.drop_oldest().is_some(), oldest.is_some());
+                oldest.map(|oldest| list.remove(oldest));
+            }
+            _ if round % 50 == 0 => {
+                let goes = kinds[round as usize / 50 % kinds.len()].offset();
+                queue.retain(|message| message.offset() != goes);
+                list.retain(|waiting| waiting.message.offset() != goes);
+            }
+            _ => {}
+        }
+        let counted: Vec<_> = list.iter().filter(|waiting| !waiting.from_store).collect();
+        assert_eq!((queue.len(), queue.is_empty()), (list.len(), list.is_empty()));
+        assert_eq!(queue.counted(), counted.len());
+        assert_eq!(queue.counted_bytes(), counted.iter().map(|waiting| waiting.weight()).sum::<usize>());
+        assert_eq!(queue.front().map(|first| &first.ids), list.front().map(|first| &first.ids));
+        assert!(queue.places() <= 2 * list.len() + 16);
+    }
+    let left: Vec<_> = queue.into_messages().map(|waiting| waiting.ids).collect();
+    assert_eq!(left, list.into_iter().map(|waiting| waiting.ids).collect::<Vec<_>>());
 }

@@ -131,6 +131,11 @@ impl Driver {
             };
             self.send_replies();
             let backlog = if self.has_backlog { self.send_backlog() } else { Backlog::Empty };
+            let progress = match progress {
+                Progress::Ended(end) => Progress::Ended(end),
+                _ if backlog == Backlog::Overrun => self.overrun(),
+                other => other,
+            };
             let blocked = match progress {
                 Progress::Ended(end) => return Poll::Ready(end),
                 _ if self.is_stepping() => continue,
@@ -242,6 +247,19 @@ impl Driver {
         let left = self.connection.handle_backlog(unix_ms(), &mut &self.outbox);
         self.has_backlog = left != Backlog::Empty;
         left
+    }
+
+    /// The client reads so slowly that it is told to come back.
+    fn overrun(&mut self) -> Progress {
+        if let Some(queued) = self.connection.handle_overrun(Instant::now()) {
+            tracing::warn!(
+                client = self.hosted.session.client_id(),
+                messages = queued.messages,
+                bytes = queued.bytes,
+                "an MQTT client reads too slowly and is disconnected; more waits for it than mqtt.max_live_queued_messages or _bytes",
+            );
+        }
+        self.perform().map_or(Progress::Starved, Progress::Ended)
     }
 
     fn is_stepping(&self) -> bool {

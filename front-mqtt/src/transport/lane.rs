@@ -32,12 +32,11 @@ impl Deliver for Session {
 }
 
 fn incoming(delivery: &Delivery) -> Incoming<'_> {
-    let message = delivery.message();
     Incoming {
-        message,
+        message: delivery.message(),
         kind: delivery.kind(),
         publisher: delivery.publisher(),
         lane: Some(delivery),
-        now_ms: if message.expires_at_ms().is_some() { unix_ms() } else { 0 },
+        clock: &unix_ms,
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_core::{AllowAll, Broker, Channel, Publish};
+use broker_core::{AllowAll, Broker, Channel, Publish, Qos};
 use front_mqtt::Config;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -73,6 +73,92 @@ async fn a_stopped_reader_at_qos_1_loses_nothing_within_its_queue() {
         let (_, _, id, payload) = reader.read_publish().await;
         assert_eq!(payload[..2], n.to_be_bytes());
         reader.send(&ack(0x40, id)).await;
+    }
+}
+
+impl Client {
+    /// The next PUBLISH of version 3 at QoS 1 or 2, past PUBRELs: flags, identifier, payload.
+    async fn next_publish(&mut self) -> (u8, u16, Vec<u8>) {
+        loop {
+            let raw = self.read().await;
+            if raw.first != 0x62 {
+                assert_eq!(raw.first >> 4, 3, "{raw:x?}");
+                let topic = 2 + usize::from(u16::from_be_bytes([raw.body[0], raw.body[1]]));
+                let id = u16::from_be_bytes([raw.body[topic], raw.body[topic + 1]]);
+                return (raw.first & 0xF, id, raw.body[topic + 2..].to_vec());
+            }
+        }
+    }
+}
+
+/// A burst of any usual size waits until a connected client has read it.
+#[tokio::test]
+async fn a_connected_client_gets_all_of_a_burst_at_qos_1_and_2() {
+    let server = Server::start().await;
+    let mut reader = Client::connected(server.address, 4, "r").await;
+    reader.subscribe(4, &[("t", 2)]).await;
+    let channel = Channel::parse("t").unwrap();
+    const COUNT: u16 = 20_000;
+    for n in 0..COUNT {
+        let qos = if n % 2 == 0 { Qos::AtLeastOnce } else { Qos::ExactlyOnce };
+        let publish = Publish::new(channel.clone(), n.to_be_bytes().to_vec()).qos(qos);
+        server.broker.publish_wait(publish).await.unwrap();
+    }
+    server.broker.drained().await;
+    for n in 0..COUNT {
+        let (flags, id, payload) = reader.next_publish().await;
+        assert_eq!((flags, payload), (if n % 2 == 0 { 2 } else { 4 }, n.to_be_bytes().to_vec()));
+        if n % 2 == 0 {
+            reader.send(&ack(0x40, id)).await;
+        } else {
+            // PUBREL comes behind what is in flight; its PUBCOMP may go out ahead.
+            reader.send(&[ack(0x50, id), ack(0x70, id)].concat()).await;
+        }
+    }
+    assert_eq!(server.front.stats().messages_dropped, 0);
+}
+
+/// Past its budget a connected client is disconnected, in words; its session keeps what waited.
+#[tokio::test]
+async fn a_reader_far_behind_is_disconnected_and_keeps_its_session() {
+    let config = Config { max_live_queued_messages: 2_000, max_inflight: 100, ..Config::default() };
+    let server = Server::with(config).await;
+    for (version, topic) in [(4, "a"), (5, "b")] {
+        let channel = Channel::parse(topic).unwrap();
+        let session: &[u8] = if version == 5 { &[0x11, 0, 0, 0, 60] } else { &[] };
+        let connect = connect(version, &format!("r{version}"), false, 0, session);
+        let (mut reader, _) = Client::connected_with(server.address, &connect).await;
+        reader.subscribe(version, &[(topic, 1)]).await;
+        let mut other = Client::connected(server.address, 4, "other").await;
+        other.subscribe(4, &[(topic, 1)]).await;
+        let before = server.front.stats();
+        for n in 0..2_200u16 {
+            let publish = Publish::new(channel.clone(), n.to_be_bytes().to_vec()).qos(Qos::AtLeastOnce);
+            server.broker.publish_wait(publish).await.unwrap();
+            let (_, _, id, payload) = other.read_publish().await;
+            assert_eq!(payload, n.to_be_bytes());
+            other.send(&ack(0x40, id)).await;
+        }
+        let mut last = None;
+        while let Some(raw) = reader.try_read(SOON).await {
+            last = Some(raw);
+        }
+        let last = last.expect("what was sent before");
+        match version {
+            4 => assert_eq!(last.first, 0x32, "version 3 has no word for it"),
+            _ => assert_eq!((last.first, last.body[0]), (0xE0, 0x97), "{last:x?}"),
+        }
+        let (mut reader, present) = Client::connected_with(server.address, &connect).await;
+        assert!(present);
+        for n in 0..2_100u16 {
+            let raw = reader.read().await;
+            let payload = &raw.body[raw.body.len() - 2..];
+            assert_eq!((raw.first & 0xF2, payload), (0x32, &n.to_be_bytes()[..]), "{version}");
+            reader.send(&ack(0x40, u16::from_be_bytes([raw.body[3], raw.body[4]]))).await;
+        }
+        let after = server.front.stats();
+        assert_eq!(after.closed_slow, before.closed_slow + 1);
+        assert_eq!(after.messages_dropped, before.messages_dropped + 100);
     }
 }
 

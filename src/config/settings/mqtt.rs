@@ -27,6 +27,8 @@ section!(
         max_session_expiry_secs: Option<u32>,
         max_inflight: u16,
         max_inflight_bytes: Size,
+        max_live_queued_messages: usize,
+        max_live_queued_bytes: Size,
         max_queued_messages: usize,
         max_queued_bytes: Size,
         queue_policy: Queue,
