@@ -121,8 +121,12 @@ impl Server {
     }
 
     /// Serves until `stop` is ready, then stops: readiness fails and publishing ends; what was accepted before is written
-    /// to its readers; clients are told in their protocols and leave within [`Config::shutdown_window`]. Resolves at most
-    /// 5 s after the window.
+    /// to its readers; clients are told in their protocols and leave within [`Config::shutdown_window`]; then the broker is
+    /// closed, so that every [`Subscription`](crate::Subscription) of yours ends. Resolves at most 5 s after the window.
+    ///
+    /// # Cancel safety
+    /// Dropped before it resolves, it only stops listening: nobody is told, and the broker and the connections that are
+    /// there go on. [`Broker::close`] ends them.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Server { broker, fronts, refusals, http, mqtt, gate, addresses, connection, shutdown_window } =
             self;
@@ -137,7 +141,7 @@ impl Server {
         stop.await;
 
         fronts.set_ready(false);
-        broker.close();
+        broker.wind_down();
         if let [_, Some(mqtt)] = &listeners.0 {
             mqtt.abort();
         }
@@ -148,6 +152,8 @@ impl Server {
         if timeout(shutdown_window + FRONTS_GRACE, fronts.shutdown(shutdown_window)).await.is_err() {
             tracing::warn!("some clients did not leave in time");
         }
+        // Whoever subscribed in process hears it now, whatever handles to the broker there are.
+        broker.close();
         drop(listeners);
         closing.send_replace(true);
         let _ = timeout(LAST_ANSWERS, closing.closed()).await;

@@ -32,8 +32,17 @@ use crate::subscriber::{Start, Subscriber, SubscriberKey};
 use crate::subscription::{From, SubscribeOptions, Subscription};
 use crate::wildcards::Wildcards;
 
-/// One channel space. Clones are handles to the same broker; when the last one is dropped, or after
-/// [`Broker::close`], its lanes end and its subscribers' outboxes close.
+/// One channel space. Clones are handles to the same broker.
+///
+/// # How it ends
+/// By [`Broker::close`], whatever clones are left, or when the last clone is dropped: the lanes deliver what was taken and
+/// end, and all outboxes close, so that every [`Subscription`] ends once it is read to its end. Subscribers, replays and
+/// subscriptions do not keep a broker. Who waits is let go: [`Broker::publish_wait`] with `Closed`, [`Broker::drained`],
+/// [`Broker::send_to`] with `Gone`, [`Replay::run`](crate::Replay::run).
+///
+/// The same happens when its runtime is shut down, or one of its lanes dies by a bug of this crate: what is not delivered
+/// by then is lost, and nothing is accepted any more ([`Broker::is_closed`]). A panic in a front's [`Deliver`] is not such
+/// a case: it ends its own subscriber with [`CloseReason::Broken`](crate::CloseReason::Broken) and is counted.
 #[derive(Clone)]
 pub struct Broker(Arc<Owner>);
 
@@ -41,11 +50,7 @@ struct Owner(Arc<Shared>);
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.0.closed.store(true, Ordering::Relaxed);
-        for lane in &self.0.lanes {
-            lane.end();
-        }
-        self.0.janitor.wake.notify_one();
+        self.0.close();
     }
 }
 
@@ -119,9 +124,6 @@ impl Broker {
         let lanes = config.lanes.unwrap_or_else(|| runtime.metrics().num_workers()).clamp(1, 1_024);
         let encodings = Arc::new(AtomicUsize::new(0));
         let lanes: Vec<_> = (0..lanes).map(|index| Arc::new(Lane::new(index as u16))).collect();
-        for lane in &lanes {
-            runtime.spawn(Worker::new(Arc::clone(lane), Arc::clone(&encodings)).run());
-        }
         let shared = Arc::new(Shared {
             registry: Registry::new(config.max_channels),
             wildcards: Wildcards::default(),
@@ -139,6 +141,10 @@ impl Broker {
         });
         // Made here, so that a runtime without a clock is told of now and not by a dead task.
         let ticks = tokio::time::interval(JANITOR_PERIOD);
+        for lane in &shared.lanes {
+            let (lane, encodings) = (Arc::clone(lane), Arc::clone(&shared.encodings));
+            runtime.spawn(Worker::new(lane, Arc::downgrade(&shared), encodings).run());
+        }
         runtime.spawn(clean_up(Arc::clone(&shared), ticks));
         Self(Arc::new(Owner(shared)))
     }
@@ -172,7 +178,7 @@ impl Broker {
     /// As [`Broker::publish`], but waits while the broker is busy.
     ///
     /// # Errors
-    /// See [`PublishError`], without `Busy`.
+    /// See [`PublishError`], without `Busy`; `Closed` as soon as the broker is closed, also while this waits.
     ///
     /// # Cancel safety
     /// Cancelled, it has published nothing.
@@ -247,9 +253,7 @@ impl Broker {
         let key = lane.allocate();
         let outbox = Arc::new(Outbox::new(config));
         let attach = Command::Attach { key, deliver, outbox: Arc::clone(&outbox), guard };
-        if !lane.send(attach) {
-            outbox.close(crate::CloseReason::Shutdown);
-        }
+        lane.send(attach);
         Subscriber::new(key, outbox, Arc::clone(shared))
     }
 
@@ -300,7 +304,7 @@ impl Broker {
     /// as the client's lane has seen it and never waits for the client.
     ///
     /// # Errors
-    /// See [`SendError`]. `retain` is ignored.
+    /// See [`SendError`]. `retain` is ignored. Still possible between [`Broker::wind_down`] and [`Broker::close`].
     ///
     /// # Cancel safety
     /// Cancelled, the message may or may not be sent.
@@ -372,7 +376,11 @@ impl Broker {
         log.id(log.head())
     }
 
-    /// Waits until the lanes have handed over everything that was published before the call.
+    /// Waits until the lanes have handed over everything that was published before the call, or are gone. What a subscriber
+    /// catches up with, or waits for behind its retained messages, is not waited for.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
     pub async fn drained(&self) {
         for lane in &self.shared().lanes {
             let (done, drained) = oneshot::channel();
@@ -382,9 +390,25 @@ impl Broker {
         }
     }
 
-    /// Refuses publishes and subscriptions from now on; what was taken is still delivered.
+    /// Refuses publishes and subscriptions from now on. What was taken is still delivered, and subscribers stay, so that
+    /// fronts can take leave of their clients. [`Broker::close`] is to follow.
+    pub fn wind_down(&self) {
+        self.shared().refuse();
+    }
+
+    /// Ends the broker, whatever handles to it are left; see [`Broker`]. Returns at once: [`Broker::drained`] waits until what
+    /// was taken is handed over. What is left of a replay, or of retained messages for a slow reader, is not delivered.
+    ///
+    /// A service with fronts first tells their clients: [`Broker::wind_down`], `drained`, the fronts' `shutdown`, then this.
     pub fn close(&self) {
-        self.shared().closed.store(true, Ordering::Relaxed);
+        self.shared().close();
+    }
+
+    /// Whether it takes nothing more: [`Broker::wind_down`] or [`Broker::close`] was called, its runtime is gone, or a lane
+    /// has died.
+    pub fn is_closed(&self) -> bool {
+        let shared = self.shared();
+        shared.closed.load(Ordering::Relaxed) || shared.lanes.iter().any(|lane| lane.is_gone())
     }
 
     /// Counters and gauges.
@@ -402,6 +426,7 @@ impl Broker {
             refused: load(&counters.refused),
             delivered: shared.lanes.iter().map(|lane| load(&lane.delivered)).sum(),
             dropped: shared.lanes.iter().map(|lane| load(&lane.dropped)).sum(),
+            panicked: shared.lanes.iter().map(|lane| load(&lane.panicked)).sum(),
             channels: shared.registry.len(),
             wildcard_filters: shared.wildcards.filters(),
             subscribers: lanes.iter().map(|lane| lane.subscribers).sum(),
@@ -449,6 +474,24 @@ impl Shared {
             .map_or(u64::MAX, |ring| self.log.snapshot([ring], u64::MAX).reaches_back_to())
     }
 
+    /// Takes nothing more. When this returns, every message that was taken has its place in the lanes' inboxes.
+    fn refuse(&self) {
+        {
+            let _log = self.log.lock();
+            self.closed.store(true, Ordering::Relaxed);
+        }
+        // Publishers look at the flag under their channel's guard, and a recorded message reaches the inboxes under it too.
+        self.registry.wait_for_guards();
+        self.janitor.wake.notify_one();
+    }
+
+    pub(crate) fn close(&self) {
+        self.refuse();
+        for lane in &self.lanes {
+            lane.end();
+        }
+    }
+
     fn free(&self, evicted: Evicted) {
         if evicted.is_empty() {
             return;
@@ -484,5 +527,28 @@ async fn clean_up(shared: Arc<Shared>, mut ticks: tokio::time::Interval) {
         let evicted = shared.log.evict_old(now_ms);
         shared.forget(&evicted);
         shared.retained.sweep(now_ms);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lane_that_dies_closes_the_broker_at_once() {
+        let broker = Broker::new(Config { lanes: Some(2), ..Config::default() });
+        let filter = Filter::parse("a").unwrap();
+        let mut streams = [broker.subscribe(filter.clone()).unwrap(), broker.subscribe(filter).unwrap()];
+        let shared = broker.shared();
+        // Dropped as a task that panicked drops it.
+        let lane = Arc::clone(&shared.lanes[0]);
+        drop(Worker::new(lane, Arc::downgrade(shared), Arc::clone(&shared.encodings)));
+        assert!(broker.is_closed());
+        let publish = || Publish::new(Channel::parse("a").unwrap(), "x");
+        assert_eq!(broker.publish(publish()), Err(PublishError::Closed));
+        assert!(broker.attach(Subscription::deliver(), OutboxConfig::default()).outbox().closed().is_some());
+        tokio::time::timeout(Duration::from_secs(10), broker.drained()).await.unwrap();
+        let other = &mut streams[1];
+        assert!(tokio::time::timeout(Duration::from_secs(10), other.next()).await.unwrap().is_none());
     }
 }

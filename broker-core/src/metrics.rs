@@ -15,6 +15,8 @@ pub struct Stats {
     pub delivered: u64,
     /// Frames thrown away by an outbox's policy.
     pub dropped: u64,
+    /// Subscribers that were ended because delivering to them panicked.
+    pub panicked: u64,
     /// Channels with a subscriber or something in the log.
     pub channels: usize,
     /// Distinct filters with wildcards.

@@ -19,7 +19,7 @@ use crate::filter::Filter;
 use crate::lane::{Command, Feed, Lane, Then};
 use crate::lists::{Entry, Lists};
 use crate::message::{Message, unix_ms};
-use crate::outbox::{CloseReason, Outbox};
+use crate::outbox::Outbox;
 use crate::registry::{ChannelEntry, Place};
 use crate::replay::{After, Replay};
 
@@ -107,10 +107,7 @@ impl Subscriber {
     pub fn renew_outbox(&self, config: OutboxConfig) -> Arc<Outbox> {
         let outbox = Arc::new(Outbox::new(config));
         *self.outbox.lock() = Arc::clone(&outbox);
-        let renew = Command::Renew { key: self.key, outbox: Arc::clone(&outbox) };
-        if !self.shared.lane(self.key).send(renew) {
-            outbox.close(CloseReason::Shutdown);
-        }
+        self.shared.lane(self.key).send(Command::Renew { key: self.key, outbox: Arc::clone(&outbox) });
         outbox
     }
 
@@ -208,6 +205,9 @@ impl Subscriber {
     /// # Errors
     /// As [`Subscriber::subscribe`].
     pub fn join_group(&self, group: &str, filter: &Filter, tag: u32) -> Result<Subscribed, SubscribeError> {
+        if self.shared.closed.load(Ordering::Relaxed) {
+            return Err(SubscribeError::Closed);
+        }
         let mut groups = self.groups.lock();
         let new = match filter.as_literal() {
             Some(channel) => self.shared.occupy(channel)?.lists.group(group).join(self.key, tag),
@@ -264,12 +264,23 @@ impl Subscriber {
         for (_, tag) in filters {
             lane.push(Command::CatchUp { key: self.key, tag: *tag });
         }
+        let mut new = Vec::new();
         for (filter, tag) in filters {
-            if let Err(error) = self.subscribe(filter, *tag, Start::Live) {
-                for (filter, tag) in filters {
-                    self.unsubscribe(filter, *tag);
+            match self.subscribe(filter, *tag, Start::Live) {
+                Ok(subscribed) if subscribed.new => new.push((filter, *tag)),
+                Ok(_) => {}
+                Err(error) => {
+                    for (filter, tag) in new {
+                        self.unsubscribe(filter, tag);
+                    }
+                    // Nothing will catch up, and what was subscribed before goes on.
+                    let tags = filters.iter().map(|(_, tag)| *tag).collect();
+                    let then = Then::GoLive(tags);
+                    let feed =
+                        Feed { key: self.key, kind: Kind::Replayed, messages: Vec::new(), then, done: None };
+                    lane.send(Command::Feed(Box::new(feed)));
+                    return Err(error);
                 }
-                return Err(error);
             }
         }
         Ok(Replay::new(Arc::clone(&self.shared), self.key, self.outbox(), filters, after))

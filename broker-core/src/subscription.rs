@@ -51,7 +51,8 @@ pub struct SubscribeOptions {
 ///
 /// # Slow readers
 /// What is not polled waits within the bounds of [`SubscribeOptions::outbox`]. With
-/// [`Policy::Disconnect`](crate::Policy::Disconnect) the stream ends at the bound. It also ends when the broker goes.
+/// [`Policy::Disconnect`](crate::Policy::Disconnect) the stream ends at the bound. It also ends when the broker
+/// is closed or goes, once what it holds is read.
 pub struct Subscription {
     subscriber: Subscriber,
     replay: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,

@@ -103,7 +103,8 @@ impl Front {
         self.0.sources.write().push(source);
     }
 
-    /// What `/readyz` says: 200 or 503. Set to false when the service is about to stop, before it does.
+    /// What `/readyz` says: 200 or 503. Set to false when the service is about to stop, before it does. A broker that takes
+    /// nothing more ([`Broker::is_closed`]) is not ready, whatever is said here.
     pub fn set_ready(&self, ready: bool) {
         self.0.ready.store(ready, Relaxed);
     }
@@ -178,7 +179,14 @@ impl Shared {
         }
         match resource {
             Resource::Health => return Ok(health::live()),
-            Resource::Ready => return Ok(health::ready(self.ready.load(Relaxed))),
+            Resource::Ready => {
+                let state = match self.ready.load(Relaxed) {
+                    true if self.broker.is_closed() => health::State::Closed,
+                    true => health::State::Ready,
+                    false => health::State::Leaving,
+                };
+                return Ok(health::ready(state));
+            }
             Resource::Metrics if self.config.metrics == MetricsAccess::Open => {
                 return Ok(metrics::answer(self));
             }

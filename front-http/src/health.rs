@@ -9,14 +9,24 @@ pub(crate) fn live() -> Response {
 }
 
 /// Whether new clients should be sent here.
-pub(crate) fn ready(ready: bool) -> Response {
-    if ready {
-        plain(StatusCode::OK, "ready\n")
-    } else {
-        let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        response
-    }
+pub(crate) enum State {
+    Ready,
+    /// The service is about to stop.
+    Leaving,
+    /// The broker takes nothing more, though nobody has said that the service stops.
+    Closed,
+}
+
+/// The answer to whoever balances.
+pub(crate) fn ready(state: State) -> Response {
+    let why = match state {
+        State::Ready => return plain(StatusCode::OK, "ready\n"),
+        State::Leaving => "shutting down\n",
+        State::Closed => "the broker is closed\n",
+    };
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, why);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response {

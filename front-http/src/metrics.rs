@@ -123,6 +123,11 @@ fn of_broker(broker: &Broker, out: &mut Vec<Metric>) {
         counter("refused_messages", "Messages refused for any other reason", stats.refused),
         counter("delivered_messages", "Deliveries handed to subscribers", stats.delivered),
         counter("dropped_messages", "Frames thrown away for slow readers", stats.dropped),
+        counter(
+            "panicked_deliveries",
+            "Subscribers ended because delivering to them panicked, which is a bug",
+            stats.panicked,
+        ),
         gauge("channels", "Channels with a subscriber or a recorded message", stats.channels),
         gauge("wildcard_filters", "Distinct filters with wildcards", stats.wildcard_filters),
         gauge("subscribers", "Sessions, streams and in-process subscriptions", stats.subscribers),

@@ -99,6 +99,15 @@ async fn shutdown_answers_what_is_held_and_fails_readiness() {
 }
 
 #[tokio::test]
+async fn a_broker_that_takes_nothing_more_is_not_ready() {
+    let server = Server::start().await;
+    assert_eq!(server.get("/readyz").await.status, 200);
+    // As it does by itself when one of its lanes dies.
+    server.broker.close();
+    assert_eq!(server.get("/readyz").await.status, 503);
+}
+
+#[tokio::test]
 async fn a_page_of_history_is_bounded_in_bytes() {
     let config = Config { max_page_bytes: 2_500, ..Config::default() };
     let server = Server::with(broker_core::Config::default(), config, Arc::new(AllowAll)).await;

@@ -7,7 +7,7 @@ use tokio::process::Command;
 
 use crate::support::http::{get, post, post_json};
 use crate::support::sse::EventStream;
-use crate::support::within;
+use crate::support::{TestServer, within};
 
 /// Cargo builds examples together with tests, beside them.
 fn example(name: &str) -> PathBuf {
@@ -52,4 +52,26 @@ async fn the_embedding_example_serves_its_own_routes_and_the_fronts() {
     let mut request = format!("ws://{address}/devices").into_client_request().expect("a request");
     request.headers_mut().insert("sec-websocket-protocol", "mqtt".parse().expect("a header"));
     within(tokio_tungstenite::connect_async(request)).await.expect("MQTT upgrades");
+}
+
+#[tokio::test]
+async fn a_stream_in_process_ends_with_its_server_whoever_holds_the_broker() {
+    let server = TestServer::start().await;
+    let broker = server.broker.clone();
+    let filter = fanwire::Filter::parse("orders/*").expect("a filter");
+    let mut stream = broker.subscribe(filter).expect("it is open");
+    let reading = tokio::spawn(async move {
+        let mut messages = 0;
+        while stream.message().await.is_some() {
+            messages += 1;
+        }
+        messages
+    });
+    let mut events = EventStream::open(server.http, "/sse/orders/1").await;
+    server.publish("orders/1", "tea");
+    server.stop().await;
+    assert_eq!(within(reading).await.expect("it does not panic"), 1);
+    assert_eq!(events.data().await, "tea", "what was accepted is written");
+    within(broker.drained()).await;
+    assert!(broker.is_closed());
 }

@@ -52,9 +52,6 @@ type Targets = SmallVec<[(u16, SmallVec<[LaneList; 2]>); 4]>;
 impl Shared {
     /// See [`Broker::publish`](super::Broker::publish).
     pub(super) fn publish(&self, publish: Publish) -> Result<Receipt, PublishError> {
-        if self.closed.load(Ordering::Relaxed) {
-            return Err(PublishError::Closed);
-        }
         self.check(&publish)?;
         let (publisher, echo) = (publish.publisher, publish.echo);
         let mut message = Arc::new(publish.into_message(self.log.epoch(), unix_ms()));
@@ -74,6 +71,10 @@ impl Shared {
         {
             let channel = message.channel().clone();
             let place = self.registry.place(&channel);
+            // Under the guard: whoever closes waits for it, so that what is taken is in the lanes' inboxes by then.
+            if self.closed.load(Ordering::Relaxed) {
+                return Err(PublishError::Closed);
+            }
             let exact_hits = hits.len();
             let mut exact = 0;
             if let Place::Occupied(place) = &place {

@@ -9,7 +9,7 @@ use crate::connections::SendError;
 use crate::delivery::{Deliver, Delivery, Kind};
 use crate::lists::LaneList;
 use crate::message::Message;
-use crate::outbox::Outbox;
+use crate::outbox::{CloseReason, Outbox};
 use crate::rights::Principal;
 use crate::subscriber::SubscriberKey;
 
@@ -79,6 +79,15 @@ pub(crate) enum Command {
     Direct(Box<Direct>),
     /// Everything before it has been delivered.
     Barrier(oneshot::Sender<()>),
+}
+
+impl Command {
+    /// Drops a command that no lane will do. Who waits for an answer gets none and knows by that.
+    pub(super) fn refuse(self) {
+        if let Self::Attach { outbox, .. } | Self::Renew { outbox, .. } = self {
+            outbox.close(CloseReason::Shutdown);
+        }
+    }
 }
 
 impl Job {

@@ -1,5 +1,6 @@
 //! From a job to the outboxes of those that it hits.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -39,14 +40,36 @@ impl Worker {
     async fn deliver_list(&mut self, run: &[Job], flush: Flush) -> u64 {
         let Some(list) = run.first().and_then(|job| job.lists.first()) else { return 0 };
         let cost = if flush == Flush::Now { WRITE } else { APPEND } + run.len() as u32 - 1;
-        let mut delivered = 0;
         let mut frames = Frames::new();
-        let mut rest = list.as_slice();
-        // In steps that fit the budget, so that nothing awaits between two deliveries.
+        self.in_steps(list, cost, |worker, entry| worker.deliver_run_to(run, entry, flush, &mut frames)).await
+    }
+
+    /// Goes through a list in steps that fit the budget, so that nothing awaits between two deliveries, and a step is
+    /// guarded as a whole: guarding each delivery would cost each.
+    async fn in_steps(
+        &mut self,
+        list: &[Entry],
+        cost: u32,
+        mut deliver: impl FnMut(&mut Self, Entry) -> u64,
+    ) -> u64 {
+        let mut delivered = 0;
+        let mut rest = list;
         while !rest.is_empty() {
             let (step, later) = rest.split_at(rest.len().min((self.budget / cost).max(1) as usize));
-            for entry in step {
-                delivered += self.deliver_run_to(run, *entry, flush, &mut frames);
+            let mut at = 0;
+            while at < step.len() {
+                let caught = catch_unwind(AssertUnwindSafe(|| {
+                    while let Some(entry) = step.get(at) {
+                        delivered += deliver(self, *entry);
+                        at += 1;
+                    }
+                }));
+                if caught.is_err()
+                    && let Some(entry) = step.get(at)
+                {
+                    self.end_broken(entry.slot);
+                    at += 1;
+                }
             }
             rest = later;
             self.spend(cost * step.len() as u32).await;
@@ -110,10 +133,8 @@ impl Worker {
         let cost = if flush == Flush::Now { WRITE } else { APPEND };
         let mut delivered = 0;
         for list in &job.lists {
-            for entry in list.iter() {
-                delivered += self.deliver_once(job, *entry, flush);
-                self.spend(cost).await;
-            }
+            delivered +=
+                self.in_steps(list, cost, |worker, entry| worker.deliver_once(job, entry, flush)).await;
         }
         self.job += 1;
         delivered

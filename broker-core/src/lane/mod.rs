@@ -6,11 +6,13 @@
 //!
 //! ```text
 //! publisher ─▶ Lane (inbox, wake) ─▶ Worker ─┬ deliver: a job to its subscribers ─▶ Outbox
-//!             commands                       └ pending: subscriptions that replay, or wait for retained messages
+//!             commands                       ├ pending: subscriptions that replay, or wait for retained messages
+//!                                            └ guard: a panic in a front's code ends its subscriber, not the lane
 //! ```
 
 mod command;
 mod deliver;
+mod guard;
 mod pending;
 mod worker;
 
@@ -32,13 +34,18 @@ pub(crate) struct Lane {
     inbox: CachePadded<SegQueue<Command>>,
     sleeping: CachePadded<AtomicBool>,
     wake: Notify,
+    /// It is to end once its inbox is empty.
     ended: AtomicBool,
+    /// Its task is no more, whatever ended it.
+    gone: AtomicBool,
     slots: Mutex<Slots>,
     pub(crate) connections: Table,
     pub(crate) waiting_deliveries: CachePadded<AtomicUsize>,
     pub(crate) waiting_bytes: AtomicUsize,
     pub(crate) delivered: CachePadded<AtomicU64>,
     pub(crate) dropped: AtomicU64,
+    /// Subscribers that were ended because delivering to them panicked.
+    pub(crate) panicked: AtomicU64,
 }
 
 #[derive(Default)]
@@ -55,18 +62,22 @@ impl Lane {
             sleeping: CachePadded::default(),
             wake: Notify::new(),
             ended: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
             slots: Mutex::default(),
             connections: Table::default(),
             waiting_deliveries: CachePadded::default(),
             waiting_bytes: AtomicUsize::new(0),
             delivered: CachePadded::default(),
             dropped: AtomicU64::new(0),
+            panicked: AtomicU64::new(0),
         }
     }
 
-    /// Queues a command without waking the lane, for callers that hold a lock. False if the lane has ended.
+    /// Queues a command without waking the lane, for callers that hold a lock. False if the lane is gone; whoever waits for
+    /// the command is told.
     pub(crate) fn push(&self, command: Command) -> bool {
-        if self.ended.load(Ordering::Acquire) {
+        if self.gone.load(Ordering::Acquire) {
+            command.refuse();
             return false;
         }
         if let Command::Job(job) = &command {
@@ -79,10 +90,15 @@ impl Lane {
 
     /// Wakes the lane if it sleeps.
     pub(crate) fn wake(&self) {
-        // Pairs with the fence in `next_batch`: either the lane sees the command or we see that it sleeps.
+        // Pairs with the fences in `next_batch` and `refuse_waiting`: either the lane sees the command or we see that it
+        // sleeps.
         fence(Ordering::SeqCst);
-        if self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::Relaxed) {
-            self.wake.notify_one();
+        if self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::Acquire) {
+            if self.gone.load(Ordering::Acquire) {
+                self.refuse_waiting();
+            } else {
+                self.wake.notify_one();
+            }
         }
     }
 
@@ -120,5 +136,25 @@ impl Lane {
     pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Release);
         self.wake.notify_one();
+    }
+
+    /// Whether its task is no more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    /// The task says that it is no more. Nothing is taken from now on, and nobody waits for what was.
+    fn leave(&self) {
+        self.gone.store(true, Ordering::Release);
+        self.refuse_waiting();
+    }
+
+    /// What came while the task went. A lane that is gone sleeps for ever, so that whoever pushed behind it looks here too.
+    fn refuse_waiting(&self) {
+        self.sleeping.store(true, Ordering::Release);
+        fence(Ordering::SeqCst);
+        while let Some(command) = self.inbox.pop() {
+            command.refuse();
+        }
     }
 }

@@ -68,7 +68,8 @@ impl Worker {
         let mut delivered = 0;
         for (message, tags) in messages {
             let delivery = Arc::new(Delivery::new(message, feed.kind, None, encodings));
-            delivered += self.deliver_to(feed.key, &delivery, &tags, flush);
+            let to = |worker: &mut Self| worker.deliver_to(feed.key, &delivery, &tags, flush);
+            delivered += self.guarded(feed.key.slot, to).unwrap_or(0);
             self.spend(APPEND).await;
         }
         match feed.then {
@@ -84,13 +85,17 @@ impl Worker {
             Then::Unpark(tag) => {
                 let parked = self.occupant(feed.key).map(|occupant| occupant.unpark(tag)).unwrap_or_default();
                 for (delivery, tags) in parked {
-                    delivered += self.deliver_to(feed.key, &delivery, &tags, flush);
+                    let to = |worker: &mut Self| worker.deliver_to(feed.key, &delivery, &tags, flush);
+                    delivered += self.guarded(feed.key.slot, to).unwrap_or(0);
                 }
             }
         }
         self.lane.delivered.fetch_add(delivered, Ordering::Relaxed);
         if let Some(done) = feed.done {
-            _ = done.send(self.occupant(feed.key).is_none_or(|occupant| occupant.deliver.has_room()));
+            let has_room = |worker: &mut Self| {
+                worker.occupant(feed.key).is_none_or(|occupant| occupant.deliver.has_room())
+            };
+            _ = done.send(self.guarded(feed.key.slot, has_room).unwrap_or(true));
         }
     }
 }

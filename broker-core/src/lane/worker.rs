@@ -1,14 +1,17 @@
 //! The task of a lane: takes what waits in the inbox, does it, and lets the host's other tasks run in between.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Weak};
 
+use ahash::AHashMap;
 use smallvec::SmallVec;
 
 use super::Lane;
 use super::command::{Command, Direct, Job, continues, same_list};
 use super::pending::{Occupant, Slot};
-use crate::outbox::Flush;
+use crate::broker::Shared;
+use crate::outbox::{CloseReason, Flush};
 use crate::subscriber::SubscriberKey;
 
 /// Commands taken in one go. More only delays the first one's flush.
@@ -19,10 +22,15 @@ const YIELD_AFTER: u32 = 64 * WRITE;
 pub(super) const WRITE: u32 = 8;
 pub(super) const APPEND: u32 = 1;
 
-/// The task's own state.
+/// The task's own state. However the task ends, by [`Lane::end`], by a panic or with its runtime, dropping this closes its
+/// subscribers' outboxes and lets go of everybody who waits for it.
 pub(crate) struct Worker {
     pub(super) lane: Arc<Lane>,
+    /// The broker it belongs to, to be told if it dies.
+    broker: Weak<Shared>,
     pub(super) slots: Vec<Slot>,
+    /// Subscribers whose delivering panicked, until their session has a new connection.
+    pub(super) broken: AHashMap<u32, Occupant>,
     /// Slots with frames that wait for the end of the batch.
     pub(super) dirty: Vec<u32>,
     /// Tags beyond the first, of subscribers that a job hits more than once.
@@ -33,11 +41,44 @@ pub(crate) struct Worker {
     pub(super) encodings: Arc<AtomicUsize>,
 }
 
+/// Commands on their way; those that are not come to when the task ends are refused.
+#[derive(Default)]
+struct Batch(VecDeque<Command>);
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(Command::refuse);
+    }
+}
+
+impl Batch {
+    /// Runs of jobs on one list.
+    fn runs(&self) -> usize {
+        let is_job = |command: &Command| matches!(command, Command::Job(_));
+        let pairs = self.0.iter().zip(self.0.iter().skip(1));
+        let later = pairs.filter(|(before, next)| is_job(next) && !same_list(before, next)).count();
+        usize::from(self.0.front().is_some_and(is_job)) + later
+    }
+
+    /// The next job, if it goes to the same list as a run.
+    fn next_of(&mut self, run: &[Job]) -> Option<Job> {
+        if !self.0.front().is_some_and(|next| continues(run, next)) {
+            return None;
+        }
+        match self.0.pop_front() {
+            Some(Command::Job(job)) => Some(job),
+            _ => None,
+        }
+    }
+}
+
 impl Worker {
-    pub(crate) fn new(lane: Arc<Lane>, encodings: Arc<AtomicUsize>) -> Self {
+    pub(crate) fn new(lane: Arc<Lane>, broker: Weak<Shared>, encodings: Arc<AtomicUsize>) -> Self {
         Self {
             lane,
+            broker,
             slots: Vec::new(),
+            broken: AHashMap::new(),
             dirty: Vec::new(),
             overlaps: Vec::new(),
             tags: Vec::new(),
@@ -48,41 +89,37 @@ impl Worker {
     }
 
     pub(crate) async fn run(mut self) {
-        let mut batch = Vec::new();
-        while self.next_batch(&mut batch).await {
-            let runs =
-                batch.chunk_by(same_list).filter(|run| matches!(run.first(), Some(Command::Job(_)))).count();
-            let flush = if runs == 1 { Flush::Now } else { Flush::Later };
-            let mut waiting = batch.drain(..).peekable();
-            while let Some(command) = waiting.next() {
+        let mut batch = Batch::default();
+        while self.next_batch(&mut batch.0).await {
+            let flush = if batch.runs() == 1 { Flush::Now } else { Flush::Later };
+            while let Some(command) = batch.0.pop_front() {
                 let Command::Job(job) = command else {
                     self.handle(command, flush).await;
                     continue;
                 };
                 // A burst on one channel goes to each subscriber in one piece.
                 let mut run = SmallVec::<[Job; 1]>::from_buf([job]);
-                while let Some(Command::Job(next)) = waiting.next_if(|next| continues(&run, next)) {
+                while let Some(next) = batch.next_of(&run) {
                     run.push(next);
                 }
                 self.deliver_run(&run, flush).await;
             }
-            drop(waiting);
             self.flush_dirty().await;
         }
-        for slot in &mut self.slots {
-            if let Some(occupant) = slot.subscriber.take() {
-                occupant.outbox.close(crate::CloseReason::Shutdown);
-            }
+        // What waits for retained messages was published and taken like the rest.
+        for slot in 0..self.slots.len() as u32 {
+            let delivered = self.guarded(slot, |worker| worker.unpark_all(slot, Flush::Now));
+            self.lane.delivered.fetch_add(delivered.unwrap_or(0), Ordering::Relaxed);
         }
     }
 
     /// Takes what waits, or sleeps; false once the lane has ended.
-    async fn next_batch(&mut self, batch: &mut Vec<Command>) -> bool {
+    async fn next_batch(&mut self, batch: &mut VecDeque<Command>) -> bool {
         loop {
             while batch.len() < MAX_BATCH
                 && let Some(command) = self.lane.inbox.pop()
             {
-                batch.push(command);
+                batch.push_back(command);
             }
             if !batch.is_empty() {
                 return true;
@@ -109,20 +146,18 @@ impl Worker {
                 let subscriber = Some(Occupant { deliver, outbox, guard, pending: None });
                 self.slots[at] = Slot { generation: key.generation, job: 0, subscriber };
             }
-            Command::Detach(key) => {
-                if let Some(slot) = self.slots.get_mut(key.slot as usize)
-                    && slot.generation == key.generation
-                {
-                    slot.generation = slot.generation.wrapping_add(1);
-                    slot.subscriber = None;
-                    self.lane.release(key);
-                }
-            }
+            Command::Detach(key) => self.detach(key),
             Command::Renew { key, outbox } => {
-                // What the batch has left in the old one is still for its reader.
-                self.flush_dirty().await;
+                if self.holds(key)
+                    && let Some(occupant) = self.broken.remove(&key.slot)
+                {
+                    // Its session has another connection, and with it another try.
+                    self.slots[key.slot as usize].subscriber = Some(occupant);
+                }
                 if let Some(occupant) = self.occupant(key) {
-                    occupant.outbox = outbox;
+                    let old = std::mem::replace(&mut occupant.outbox, outbox);
+                    // What the batch has left in the old one is still for its reader.
+                    self.guarded(key.slot, |_| old.flush_batch());
                 }
             }
             Command::Job(job) => self.deliver_run(&[job], flush).await,
@@ -139,13 +174,31 @@ impl Worker {
             Command::Feed(feed) => self.feed(*feed, flush).await,
             Command::Direct(direct) => {
                 let Direct { key, delivery, done } = *direct;
-                _ = done.send(self.deliver_directly(key, &delivery));
+                let sent = self.guarded(key.slot, |worker| worker.deliver_directly(key, &delivery));
+                _ = done.send(sent.unwrap_or(Err(crate::SendError::Gone)));
             }
             Command::Barrier(done) => {
                 self.flush_dirty().await;
                 _ = done.send(());
             }
         }
+    }
+
+    fn detach(&mut self, key: SubscriberKey) {
+        if !self.holds(key) {
+            return;
+        }
+        let Some(slot) = self.slots.get_mut(key.slot as usize) else { return };
+        slot.generation = slot.generation.wrapping_add(1);
+        let gone = (slot.subscriber.take(), self.broken.remove(&key.slot));
+        self.lane.release(key);
+        // What the front held for its subscriber may go with it, and is the front's own code.
+        self.guarded(key.slot, |_| drop(gone));
+    }
+
+    /// Whether the slot is still this subscriber's.
+    fn holds(&self, key: SubscriberKey) -> bool {
+        self.slots.get(key.slot as usize).is_some_and(|slot| slot.generation == key.generation)
     }
 
     pub(super) fn occupant(&mut self, key: SubscriberKey) -> Option<&mut Occupant> {
@@ -156,9 +209,13 @@ impl Worker {
     async fn flush_dirty(&mut self) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for at in dirty.drain(..) {
-            if let Some(occupant) = self.slots.get(at as usize).and_then(|slot| slot.subscriber.as_ref()) {
-                occupant.outbox.flush_batch();
-            }
+            self.guarded(at, |worker| {
+                if let Some(occupant) =
+                    worker.slots.get(at as usize).and_then(|slot| slot.subscriber.as_ref())
+                {
+                    occupant.outbox.flush_batch();
+                }
+            });
             self.spend(WRITE).await;
         }
         self.dirty = dirty;
@@ -171,5 +228,26 @@ impl Worker {
         }
         self.budget = YIELD_AFTER;
         tokio::task::yield_now().await;
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.lane.leave();
+        for slot in 0..self.slots.len() as u32 {
+            self.guarded(slot, |worker| {
+                if let Some(occupant) =
+                    worker.slots.get_mut(slot as usize).and_then(|slot| slot.subscriber.take())
+                {
+                    occupant.outbox.close(CloseReason::Shutdown);
+                }
+            });
+        }
+        if !self.lane.ended.load(Ordering::Acquire)
+            && let Some(broker) = self.broker.upgrade()
+        {
+            tracing::error!(lane = self.lane.index, "a lane has died, the broker takes nothing more");
+            broker.close();
+        }
     }
 }

@@ -53,6 +53,8 @@ pub enum CloseReason {
     Kicked,
     /// The socket failed.
     Failed,
+    /// Delivering to it panicked, which is a bug of the front or of what it calls.
+    Broken,
 }
 
 /// What waits in an outbox.

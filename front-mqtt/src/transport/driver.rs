@@ -391,6 +391,7 @@ fn end_of(reason: CloseReason) -> End {
         CloseReason::Overflow => End::Closed(Reason::QuotaExceeded),
         CloseReason::Kicked => End::Closed(Reason::AdministrativeAction),
         CloseReason::TakenOver => End::Closed(Reason::SessionTakenOver),
+        CloseReason::Broken => End::Closed(Reason::ImplementationSpecific),
         CloseReason::Finished | CloseReason::Failed => End::Lost,
     }
 }
