@@ -91,6 +91,10 @@ pub struct Config {
     pub linger: Duration,
     /// Response information for version 5 clients that ask for it. Default `None`.
     pub response_information: Option<String>,
+    /// Whether a version 5 client is told in words why something was refused, besides the code. Default true: in CONNACK
+    /// and DISCONNECT always, in acknowledgements if its CONNECT asks for problem information. False for clients that
+    /// fail over a reason string anywhere.
+    pub reason_strings: bool,
     /// Pages that may open a WebSocket. Default any.
     pub origins: OriginPolicy,
     /// Where a WebSocket's request may carry a token besides its headers, because pages cannot set those.
@@ -161,6 +165,7 @@ impl Default for Config {
             sys_interval: Duration::from_secs(10),
             linger: Duration::from_secs(1),
             response_information: None,
+            reason_strings: true,
             origins: OriginPolicy::Any,
             token_sources: TokenSources::default(),
         }

@@ -158,7 +158,7 @@ proptest! {
         prop_assert_eq!(ours.maximum_packet_size, properties.max_packet_size);
         prop_assert_eq!(ours.topic_alias_maximum, properties.topic_alias_max.unwrap_or(0));
         prop_assert_eq!(ours.request_response_info, properties.request_response_info == Some(1));
-        prop_assert_eq!(ours.request_problem_info, properties.request_problem_info != Some(0));
+        prop_assert_eq!(ours.request_problem_info, properties.request_problem_info.map(|wanted| wanted == 1));
         prop_assert_eq!(ours.auth_method, properties.authentication_method.as_deref());
         prop_assert_eq!(ours.auth_data, properties.authentication_data.as_deref());
         prop_assert_eq!(user(&ours.properties), properties.user_properties);

@@ -1,5 +1,7 @@
 //! The tests of `mqtt`, over WebSocket.
 
+#[path = "mqtt/bridge.rs"]
+mod bridge;
 #[path = "mqtt/client.rs"]
 mod client;
 #[path = "mqtt/connect.rs"]

@@ -4,6 +4,7 @@
 mod support;
 
 mod bayeux;
+mod bridge;
 mod mqtt;
 mod mqtt_client;
 mod proxy;

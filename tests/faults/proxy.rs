@@ -52,7 +52,8 @@ impl Proxy {
         let task = tokio::spawn(async move {
             loop {
                 let Ok((client, _)) = listener.accept().await else { return };
-                let server = TcpStream::connect(target).await.expect("the server listens");
+                // Nobody is there while the server restarts.
+                let Ok(server) = TcpStream::connect(target).await else { continue };
                 let mut left = [u64::MAX; 2];
                 if counted.load(Ordering::Relaxed) < cuts {
                     let direction = usize::from(random.below(one_up_in) != 0);

@@ -65,6 +65,19 @@ impl Client {
         String::from_utf8(self.message().await.payload.to_vec()).expect("UTF-8")
     }
 
+    /// As [`Client::payload`], for what may take longer than anything else here.
+    pub async fn payload_within(&mut self, patience: std::time::Duration) -> String {
+        let message = async {
+            loop {
+                if let Incoming::Publish(publish) = self.events.recv().await.expect("the connection lives") {
+                    return publish.payload.to_vec();
+                }
+            }
+        };
+        let payload = tokio::time::timeout(patience, message).await.expect("in time");
+        String::from_utf8(payload).expect("UTF-8")
+    }
+
     /// Passes over packets until one that is wanted.
     pub async fn wait_for(&mut self, wanted: impl Fn(&Incoming) -> bool) -> Incoming {
         within(async {

@@ -12,6 +12,9 @@ use super::{DecodeError, Properties, Property, PublishProperties, Reason, Versio
 pub struct Connect<'a> {
     /// From the protocol name and level.
     pub version: Version,
+    /// The client is another broker's bridge and says so by bit 0x80 of the protocol level: mosquitto's convention. It
+    /// wants nothing back that it has published, and RETAIN as it was published.
+    pub is_bridge: bool,
     /// "Clean Session" in version 3: the old session is thrown away.
     pub clean_start: bool,
     /// Longest silence the client promises, in seconds; 0 means no limit.
@@ -34,8 +37,8 @@ pub struct Connect<'a> {
     pub topic_alias_maximum: u16,
     /// Whether the client wants response information.
     pub request_response_info: bool,
-    /// Whether reason strings may be sent anywhere.
-    pub request_problem_info: bool,
+    /// Whether reason strings may be sent on any packet. If the client does not say, they may (MQTT 5.0 §3.1.2.11.7).
+    pub request_problem_info: Option<bool>,
     /// Enhanced authentication: the mechanism's name.
     pub auth_method: Option<&'a str>,
     /// Enhanced authentication: the client's first data.
@@ -59,11 +62,34 @@ pub struct LastWill<'a> {
     pub properties: PublishProperties<'a>,
 }
 
-/// The protocol level of a CONNECT body, if it has got that far: an answer to a bad CONNECT needs its shape.
-pub fn protocol_level(body: &[u8]) -> Option<u8> {
+/// The bit of the protocol level by which a bridge says what it is.
+const BRIDGE: u8 = 0x80;
+
+/// The version that a protocol name and level stand for, and whether a bridge speaks it.
+fn spoken(name: &[u8], level: u8) -> Option<(Version, bool)> {
+    let version = match (name, level & !BRIDGE) {
+        (b"MQIsdp", 3) => Version::V31,
+        (b"MQTT", 4) => Version::V311,
+        (b"MQTT", 5) => Version::V5,
+        _ => return None,
+    };
+    Some((version, level & BRIDGE != 0))
+}
+
+/// In which version's shape a CONNECT is answered that cannot be accepted, if its body says so much. A level that nobody
+/// speaks is answered as version 3 is, because that is what clients read that are older than version 5; only a level
+/// above 5 whose body is one of version 5 gets the shape of that (MQTT 3.1.1 §3.1.2.2, MQTT 5.0 §3.1.2.2).
+pub fn shape_of_answer(body: &[u8]) -> Option<Version> {
     let mut reader = Reader::new(body);
-    reader.binary().ok().filter(|name| *name == b"MQTT" || *name == b"MQIsdp")?;
-    reader.u8().ok()
+    let name = reader.binary().ok().filter(|name| *name == b"MQTT" || *name == b"MQIsdp")?;
+    let level = reader.u8().ok()?;
+    if let Some((version, _)) = spoken(name, level) {
+        return Some(version);
+    }
+    let is_later = name == b"MQTT" && level > 5 && level & BRIDGE == 0;
+    let like_5 = is_later
+        && Connect::parse_as(Version::V5, false, &mut reader).is_ok_and(|_| reader.finish().is_ok());
+    Some(if like_5 { Version::V5 } else { Version::V311 })
 }
 
 impl<'a> Connect<'a> {
@@ -72,20 +98,21 @@ impl<'a> Connect<'a> {
         if name != b"MQTT" && name != b"MQIsdp" {
             return Err(DecodeError::new(Reason::UnsupportedProtocolVersion, "protocol name is not MQTT"));
         }
-        let version = match (name, reader.u8()?) {
-            (b"MQIsdp", 3) => Version::V31,
-            (b"MQTT", 4) => Version::V311,
-            (b"MQTT", 5) => Version::V5,
-            _ => {
-                return Err(DecodeError::new(
-                    Reason::UnsupportedProtocolVersion,
-                    "protocol level is not one of 3, 4 and 5",
-                ));
-            }
+        let Some((version, is_bridge)) = spoken(name, reader.u8()?) else {
+            return Err(DecodeError::new(
+                Reason::UnsupportedProtocolVersion,
+                "protocol level is not one of 3, 4 and 5",
+            ));
         };
+        Self::parse_as(version, is_bridge, reader)
+    }
+
+    /// What follows the protocol level.
+    fn parse_as(version: Version, is_bridge: bool, reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let flags = Flags::parse(reader.u8()?, version)?;
         let mut connect = Self {
             version,
+            is_bridge,
             clean_start: flags.clean_start,
             keep_alive_secs: reader.u16()?,
             client_id: "",
@@ -97,7 +124,7 @@ impl<'a> Connect<'a> {
             maximum_packet_size: None,
             topic_alias_maximum: 0,
             request_response_info: false,
-            request_problem_info: true,
+            request_problem_info: None,
             auth_method: None,
             auth_data: None,
             properties: Properties::default(),
@@ -139,7 +166,7 @@ impl<'a> Connect<'a> {
                 Property::MaximumPacketSize(bytes) => self.maximum_packet_size = Some(bytes),
                 Property::TopicAliasMaximum(maximum) => self.topic_alias_maximum = maximum,
                 Property::RequestResponseInfo(wanted) => self.request_response_info = wanted,
-                Property::RequestProblemInfo(wanted) => self.request_problem_info = wanted,
+                Property::RequestProblemInfo(wanted) => self.request_problem_info = Some(wanted),
                 Property::AuthMethod(method) => self.auth_method = Some(method),
                 Property::AuthData(data) => self.auth_data = Some(data),
                 _ => {}

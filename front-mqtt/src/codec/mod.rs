@@ -21,7 +21,7 @@ mod subscribe;
 mod topic;
 
 pub use ack::{Ack, Auth, Disconnect};
-pub use connect::{Connect, LastWill, protocol_level};
+pub use connect::{Connect, LastWill, shape_of_answer};
 pub use encode::{
     AckKind, ConnAck, EncodedPublish, MAX_STRING_BYTES, PublishHeader, Sharing, ack, auth, connack,
     disconnect, pingresp, publish, suback, unsuback,

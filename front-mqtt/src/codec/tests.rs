@@ -110,7 +110,7 @@ fn good_connects_are_read_whole() {
     assert_eq!((connect.client_id, connect.user, connect.password), ("id", Some("u"), Some(&[0, 0xFF][..])));
     assert_eq!((connect.session_expiry_secs, connect.receive_maximum), (10, 20));
     assert_eq!((connect.maximum_packet_size, connect.topic_alias_maximum), (Some(4095), 5));
-    assert_eq!((connect.request_response_info, connect.request_problem_info), (true, false));
+    assert_eq!((connect.request_response_info, connect.request_problem_info), (true, Some(false)));
     assert_eq!(connect.properties.user().collect::<Vec<_>>(), [("a", "b")]);
     let will = connect.will.as_ref().unwrap();
     assert_eq!((will.topic, will.payload, will.qos, will.retain), ("w", &b"hi"[..], Qos::AtLeastOnce, true));

@@ -73,7 +73,7 @@ fn read(framing: Framing, version: Option<Version>, stream: &[u8], cuts: u8) -> 
             input.done(&whole);
         }
     }
-    _ = input.announced_level();
+    _ = input.announced_version();
     got
 }
 

@@ -25,7 +25,9 @@ pub(crate) struct Negotiated {
     pub(crate) max_silence_ms: u32,
     pub(crate) session_expiry_secs: u32,
     pub(crate) will: Option<Box<PendingWill>>,
-    /// Whether reason strings may go on acknowledgements.
+    /// Whether the client is another broker's bridge.
+    pub(crate) is_bridge: bool,
+    /// Whether reason strings go on acknowledgements.
     pub(crate) problem_info: bool,
     server_keep_alive_secs: Option<u16>,
     expiry_was_cut: bool,
@@ -81,7 +83,10 @@ pub(crate) fn negotiate(
         max_silence_ms: u32::from(keep_alive_secs) * 1500,
         session_expiry_secs,
         will: will(connect, config)?,
-        problem_info: connect.request_problem_info,
+        is_bridge: connect.is_bridge,
+        // The standard lets them be sent to a client that does not say; but there are clients that read only the short
+        // form of an acknowledgement, and those never ask.
+        problem_info: config.reason_strings && connect.request_problem_info == Some(true),
         server_keep_alive_secs,
         expiry_was_cut: session_expiry_secs != connect.session_expiry_secs,
         receive_maximum: connect.receive_maximum,
@@ -92,7 +97,10 @@ pub(crate) fn negotiate(
 }
 
 fn will(connect: &Connect<'_>, config: &Config) -> Result<Option<Box<PendingWill>>, DecodeError> {
-    let Some(will) = &connect.will else { return Ok(None) };
+    // A bridge leaves word of its end on a topic that is the broker's: the word is dropped, the bridge is let in.
+    let Some(will) = connect.will.as_ref().filter(|will| !super::publishing::is_bridge_state(will.topic)) else {
+        return Ok(None);
+    };
     if will.qos > config.maximum_qos {
         return Err(DecodeError::new(Reason::QosNotSupported, "will QoS is above the maximum"));
     }

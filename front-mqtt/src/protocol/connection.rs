@@ -69,6 +69,7 @@ pub(crate) struct Connection {
     pub(super) principal: Principal,
     pub(super) outputs: VecDeque<Output>,
     last_heard: Instant,
+    pub(super) is_bridge: bool,
     problem_info: bool,
     /// Largest packet the client takes, in bytes.
     max_packet_bytes: u32,
@@ -108,6 +109,7 @@ impl Connection {
             principal,
             outputs: VecDeque::new(),
             last_heard: now,
+            is_bridge: terms.is_bridge,
             problem_info: terms.problem_info,
             max_packet_bytes: terms.max_packet_bytes,
             expiry_was_zero: terms.session_expiry_secs == 0,
@@ -343,7 +345,8 @@ impl Connection {
         if let Some(why) = why {
             self.rare_mut().why = Some(why.into());
         }
-        let last = self.within_maximum(why, |why| codec::disconnect(self.dialect, reason, why));
+        let said = why.filter(|_| self.session.config().reason_strings);
+        let last = self.within_maximum(said, |why| codec::disconnect(self.dialect, reason, why));
         self.outputs.push_back(Output::Close(last, End::Closed(reason)));
     }
 }

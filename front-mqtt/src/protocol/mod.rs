@@ -31,10 +31,10 @@ pub(crate) use connecting::{Caller, Negotiated, negotiate};
 pub(crate) use connection::{Authenticating, Connection, Output, Publishing, Verdict};
 pub(crate) use delivering::Backlog;
 pub(crate) use end::{Detached, End, PendingWill, Remains, Will};
-pub(crate) use session::{Encodings, Incoming, Session, Shared, State, TimerKey};
+pub(crate) use session::{Encodings, Incoming, Online, Session, Shared, State, TimerKey};
 pub(crate) use subscribing::{Subscribing, Target, forced_name, target_of};
 #[cfg(any(test, fuzzing))]
-pub(crate) use {session::Online, wire::Wire};
+pub(crate) use wire::Wire;
 
 #[cfg(test)]
 mod tests;

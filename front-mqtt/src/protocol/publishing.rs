@@ -15,6 +15,13 @@ pub(crate) fn is_for_the_broker_alone(channel: &Channel) -> bool {
     channel.namespace() == "$SYS"
 }
 
+/// `$SYS/broker/connection/NAME/state`: where a bridge of mosquitto says whether it is connected, as it does to any
+/// broker. To refuse it would keep the bridge out, so it is answered as if taken, and dropped.
+pub(crate) fn is_bridge_state(topic: &str) -> bool {
+    let name = topic.strip_prefix("$SYS/broker/connection/").and_then(|rest| rest.strip_suffix("/state"));
+    name.is_some_and(|name| !name.is_empty() && !name.contains('/'))
+}
+
 impl Connection {
     pub(super) fn handle_publish(
         &mut self,
@@ -32,6 +39,10 @@ impl Connection {
         }
         let channel = self.topic(packet, config.topic_alias_maximum)?;
         if packet.qos == Qos::ExactlyOnce && !self.take(packet.packet_id)? {
+            return Ok(());
+        }
+        if is_bridge_state(channel.as_str()) {
+            self.answer(packet.packet_id, packet.qos, Reason::Success, None);
             return Ok(());
         }
         if is_for_the_broker_alone(&channel) || !self.principal.allows(Action::Publish, &channel) {

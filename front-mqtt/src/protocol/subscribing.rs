@@ -115,6 +115,11 @@ impl Connection {
         if shared && options.no_local && self.dialect.version.is_v5() {
             return Err(DecodeError::protocol("no local on a shared subscription"));
         }
+        if self.is_bridge {
+            // What the level's bit means: version 3 has no options of its own to say it with.
+            options.no_local |= !shared;
+            options.retain_as_published = true;
+        }
         // What is denied of a wildcard's topics, the one above a `#` among them, is kept back message by message.
         if !self.principal.allows_filter_or_below(Action::Subscribe, &target.filter) {
             self.session.count_refused();

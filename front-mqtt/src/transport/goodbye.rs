@@ -3,13 +3,16 @@
 use bytes::{Bytes, BytesMut};
 use websocket::CloseCode;
 
-use crate::codec::{self, Dialect, Framing, Reason};
+use crate::codec::{self, Framing, Reason};
+use crate::config::Config;
+use crate::protocol::Online;
 
 /// DISCONNECT, where the version has it and the client takes one of that size, and a close frame, where there
 /// are frames.
-pub(crate) fn goodbye(dialect: Dialect, reason: Reason, why: Option<&str>, max_packet_bytes: usize) -> Bytes {
+pub(crate) fn goodbye(config: &Config, online: &Online, reason: Reason, why: Option<&str>) -> Bytes {
+    let (dialect, max_packet_bytes) = (online.dialect, online.max_packet_bytes as usize);
     // In a frame it is two bytes longer, which costs a client with such a bound the text.
-    let full = codec::disconnect(dialect, reason, why);
+    let full = codec::disconnect(dialect, reason, why.filter(|_| config.reason_strings));
     let last = if full.len() > max_packet_bytes { codec::disconnect(dialect, reason, None) } else { full };
     with_close_frame(dialect.framing, last, reason, why)
 }

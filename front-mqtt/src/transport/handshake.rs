@@ -106,7 +106,7 @@ pub(crate) async fn accept(inner: Arc<Inner>, arrival: Arrival) {
         Ok(Err(Refused::Gone)) | Err(_) => inner.counters.handshakes_failed.add(1),
         Ok(Err(Refused::Told(error, version))) => {
             inner.counters.handshakes_failed.add(1);
-            let version = version.or_else(|| handshake.version_by_level());
+            let version = version.or_else(|| handshake.input.announced_version());
             handshake.refuse(&error, version).await;
         }
     }
@@ -136,7 +136,7 @@ impl Handshake {
         let connect = match codec::parse(frame, body, Version::V5) {
             Ok(Packet::Connect(connect)) => connect,
             Ok(_) => return Err(DecodeError::protocol("the first packet must be CONNECT").into()),
-            Err(error) => return Err(Refused::Told(error, version_of_level(codec::protocol_level(body)))),
+            Err(error) => return Err(Refused::Told(error, codec::shape_of_answer(body))),
         };
         let version = connect.version;
         self.max_reply_bytes = connect.maximum_packet_size.unwrap_or(u32::MAX);
@@ -316,17 +316,13 @@ impl Handshake {
         }
     }
 
-    /// The version a CONNECT that could not be read as a whole announced.
-    fn version_by_level(&self) -> Option<Version> {
-        version_of_level(self.input.announced_level())
-    }
-
     /// CONNACK with the reason, where the version has a code for it, then the close.
     async fn refuse(self, error: &DecodeError, version: Option<Version>) {
         let Self { link, framing, candidate, outbox, inner, max_reply_bytes, .. } = self;
         let last = version.map_or_else(bytes::Bytes::new, |version| {
             let dialect = Dialect { version, framing };
-            let connack = ConnAck { reason_string: Some(error.detail), ..ConnAck::only(error.reason) };
+            let reason_string = inner.shared.config.reason_strings.then_some(error.detail);
+            let connack = ConnAck { reason_string, ..ConnAck::only(error.reason) };
             let full = codec::connack(dialect, &connack);
             if full.len() > max_reply_bytes as usize {
                 return codec::connack(dialect, &ConnAck::only(error.reason));
@@ -354,11 +350,6 @@ async fn let_go_first(hosted: &Hosted) {
 
 /// A connection that has not handled its input by then is taken over as it is.
 const MAX_TAKEOVER_WAITS: usize = 50;
-
-/// The shape of the answer to a CONNECT of that level, also of levels nobody speaks.
-fn version_of_level(level: Option<u8>) -> Option<Version> {
-    level.map(|level| if level < 5 { Version::V311 } else { Version::V5 })
-}
 
 /// An identifier for a client that gave none, hard to guess because it is all that is needed to take the
 /// session over.

@@ -121,11 +121,11 @@ impl Input {
         }
     }
 
-    /// The protocol level of a CONNECT that has not come as a whole, or cannot be accepted.
-    pub(crate) fn announced_level(&self) -> Option<u8> {
+    /// In which version's shape a CONNECT is answered that has not come as a whole, or cannot be accepted.
+    pub(crate) fn announced_version(&self) -> Option<Version> {
         let is_connect = self.packets.first().is_some_and(|first| first >> 4 == 1);
         let length = self.packets.iter().skip(1).take(4).position(|byte| byte & 0x80 == 0)?;
-        codec::protocol_level(self.packets.get(length + 2..)?).filter(|_| is_connect)
+        codec::shape_of_answer(self.packets.get(length + 2..)?).filter(|_| is_connect)
     }
 
     /// The packet was handled.

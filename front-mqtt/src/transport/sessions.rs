@@ -27,8 +27,7 @@ impl Hosted {
             state.will = None;
         }
         if let Some(online) = &state.online {
-            let max = online.max_packet_bytes as usize;
-            online.outbox.send_last(goodbye(online.dialect, reason, why, max));
+            online.outbox.send_last(goodbye(self.session.config(), online, reason, why));
         }
     }
 }
@@ -126,12 +125,7 @@ impl Sessions {
                 aftermath.timers.extend(state.timer.take().map(|key| *key));
                 let mut remains = None;
                 if let Some(online) = &state.online {
-                    online.outbox.send_last(goodbye(
-                        online.dialect,
-                        Reason::SessionTakenOver,
-                        None,
-                        online.max_packet_bytes as usize,
-                    ));
+                    online.outbox.send_last(goodbye(config, online, Reason::SessionTakenOver, None));
                     match state
                         .handle_disconnected(hosted.session.shared(), End::Closed(Reason::SessionTakenOver))
                     {

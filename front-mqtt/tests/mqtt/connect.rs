@@ -45,14 +45,37 @@ async fn bad_first_packets_are_answered_in_their_own_shape() {
     for (sent, expected) in cases {
         let mut client = Client::open(server.address).await;
         client.send(&sent).await;
-        if sent[..].get(8) == Some(&9) {
-            // Levels above 5 are answered in the shape of version 5.
-            let connack = client.read().await;
-            assert_eq!((connack.first, connack.body[1]), (0x20, 0x84), "{connack:x?}");
-        } else if !expected.is_empty() {
+        if !expected.is_empty() {
             client.expect(&expected).await;
         }
         client.expect_closed().await;
+    }
+}
+
+#[tokio::test]
+async fn a_level_nobody_speaks_is_answered_as_version_3_is_unless_its_body_is_version_5s() {
+    let server = Server::start().await;
+    let of_3 = string("a");
+    let of_5 = [&[0][..], &string("a")].concat();
+    for name in ["MQTT", "MQIsdp"] {
+        for level in (0..=0xFF).filter(|level| ![3, 4, 5].contains(&(level & 0x7F))) {
+            let mut client = Client::open(server.address).await;
+            client.send(&packet(0x10, &[&string(name), &[level, 2, 0, 0], &of_3])).await;
+            client.expect(&[0x20, 2, 0, 1]).await;
+            client.expect_closed().await;
+        }
+    }
+    for level in [6, 0x7F] {
+        let mut client = Client::open(server.address).await;
+        client.send(&packet(0x10, &[&string("MQTT"), &[level, 2, 0, 0], &of_5])).await;
+        let connack = client.read().await;
+        assert_eq!((connack.first, connack.body[1]), (0x20, 0x84), "{connack:x?}");
+        client.expect_closed().await;
+    }
+    for (name, level) in [("MQTT", 2), ("MQTT", 0x86), ("MQIsdp", 6)] {
+        let mut client = Client::open(server.address).await;
+        client.send(&packet(0x10, &[&string(name), &[level, 2, 0, 0], &of_5])).await;
+        client.expect(&[0x20, 2, 0, 1]).await;
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! `mqtt_websocket` runs the same modules once more, with every packet inside WebSocket frames.
 
+mod bridge;
 mod client;
 mod connect;
 mod connections;

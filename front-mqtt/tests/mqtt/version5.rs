@@ -417,16 +417,41 @@ async fn a_publish_nobody_hears_is_acknowledged_with_that() {
 }
 
 #[tokio::test]
-async fn reason_strings_are_left_out_if_not_wanted() {
+async fn reason_strings_go_on_acknowledgements_if_the_client_asks_for_them() {
     use broker_core::{Action, Anonymous, Rule};
     let rights = Rights::all().deny(Rule::new([Action::Publish], Filter::parse("no").unwrap()));
     let rights = Arc::new(Anonymous(Principal::anonymous(rights)));
     let server = Server::with_rights(Config::default(), rights).await;
-    for (wanted, body) in [(1, true), (0, false)] {
+    for (asks, told) in [(&[0x17, 1][..], true), (&[0x17, 0], false), (&[], false)] {
         let (mut client, _) =
-            Client::connected_with(server.address, &connect(5, "c", true, 0, &[0x17, wanted])).await;
+            Client::connected_with(server.address, &connect(5, "c", true, 0, asks)).await;
         client.send(&publish(5, 2, "no", 3, b"x")).await;
-        assert_eq!(client.read().await.body.len() > 3, body);
+        let puback = client.read().await;
+        assert_eq!((puback.body[2], puback.body.len() > 3), (0x87, told), "{puback:x?}");
+    }
+}
+
+#[tokio::test]
+async fn connack_and_disconnect_say_why_whatever_the_client_asks_unless_nothing_may() {
+    for (reason_strings, asks) in [(true, 1), (true, 0), (false, 1)] {
+        let server = Server::with(Config { reason_strings, ..Config::default() }).await;
+        let mut client = Client::open(server.address).await;
+        client.send(&connect(5, "c", true, 0, &[0x17, asks, 0x15, 0, 1, b'x'])).await;
+        let connack = client.read().await;
+        assert_eq!((connack.body[1], connack.body.len() > 3), (0x8C, reason_strings), "{connack:x?}");
+        let asking = connect(5, "c", true, 0, &[0x17, asks]);
+        let (mut client, _) = Client::connected_with(server.address, &asking).await;
+        client.send(&publish(5, 2, "$SYS/x", 3, b"x")).await;
+        let puback = client.read().await;
+        assert_eq!((puback.body[2], puback.body.len() > 3), (0x87, reason_strings && asks == 1));
+        client.send(&[0xF0, 1, 0x19]).await;
+        let disconnect = client.read().await;
+        assert_eq!((disconnect.body[0], disconnect.body.len() > 1), (0x82, reason_strings), "{disconnect:x?}");
+        let (mut client, _) = Client::connected_with(server.address, &asking).await;
+        let (key, connection) = server.broker.connections(None, 1).pop().unwrap();
+        connection.close(&broker_core::Close::Administrative(None));
+        let disconnect = client.read().await;
+        assert_eq!((disconnect.body[0], disconnect.body.len() > 1), (0x98, reason_strings), "{key:?}");
     }
 }
 

@@ -41,6 +41,7 @@ section!(
         sys_interval: Span,
         linger: Span,
         response_information: Option<String>,
+        reason_strings: bool,
     } beside {
         address: String = crate::Config::default().mqtt.map_or_else(String::new, |address| address.to_string()),
     }
