@@ -316,6 +316,9 @@ impl Broker {
         }
         let connection = self.connection(key).ok_or(SendError::Gone)?;
         connection.peer().ok_or(SendError::Gone)?;
+        if shared.config.channel_characters.refused_in(publish.channel().as_str()).is_some() {
+            return Err(SendError::Inexpressible);
+        }
         let message = Arc::new(publish.retain(false).into_message(self.epoch(), unix_ms()));
         let encodings = shared.encodings.load(Ordering::Relaxed);
         let delivery = Arc::new(Delivery::new(message, Kind::Direct, None, encodings));

@@ -32,6 +32,35 @@ pub enum ChannelError {
     },
 }
 
+/// Which characters the names may hold that messages are published to, by whatever protocol.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ChannelCharacters {
+    /// No control characters (U+0000 to U+001F, U+007F to U+009F) and no non-characters (U+FDD0 to U+FDEF, and the last
+    /// two of each plane): MQTT advises against them (MQTT 5.0 §1.5.4), and a client that takes the advice, as
+    /// libmosquitto does, closes its connection whenever one comes.
+    #[default]
+    Strict,
+    /// Whatever [`Channel::parse`] takes.
+    Any,
+}
+
+impl ChannelCharacters {
+    /// The first character of `text` that is not let through, and where.
+    pub fn refused_in(self, text: &str) -> Option<(usize, char)> {
+        if self == Self::Any {
+            return None;
+        }
+        // Without a branch in the loop, which is on the way of every publish.
+        let is_plain = text.bytes().fold(true, |plain, byte| plain & (byte.wrapping_sub(0x20) < 0x5F));
+        if is_plain { None } else { text.char_indices().find(|(_, character)| is_unwise(*character)) }
+    }
+}
+
+fn is_unwise(character: char) -> bool {
+    let code = u32::from(character);
+    character.is_control() || matches!(code, 0xFDD0..=0xFDEF) || code & 0xFFFE == 0xFFFE
+}
+
 impl Channel {
     /// The longest name in bytes: what MQTT's two-byte string length can carry (MQTT 5.0 §1.5.4).
     pub const MAX_BYTES: usize = 65_535;
@@ -105,6 +134,23 @@ impl AsRef<str> for Channel {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn strict_names_have_no_control_characters_and_no_non_characters() {
+        let strict = ChannelCharacters::Strict;
+        let refused = (0..=0x10_FFFF).filter_map(char::from_u32).filter(|character| {
+            let name = format!("a/é{character}");
+            let found = strict.refused_in(&name);
+            assert_eq!(ChannelCharacters::Any.refused_in(&name), None);
+            assert!(found.is_none_or(|found| found == (4, *character)));
+            found.is_some()
+        });
+        // 32 and 33 control characters, 32 non-characters in a row and two of each of the 17 planes.
+        assert_eq!(refused.count(), 32 + 33 + 32 + 2 * 17);
+        for name in ["a", "chat/room 1", "~", "é/\u{1F4A1}", "\u{FFFD}", "\u{A0}", "\u{FEFF}", "\u{FDCF}\u{FDF0}"] {
+            assert_eq!(strict.refused_in(name), None, "{name:?}");
+        }
+    }
 
     #[test]
     fn a_name_is_any_text_without_nul_up_to_the_bound() {

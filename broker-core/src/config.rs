@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::channel::ChannelCharacters;
+
 /// How a [`Broker`](crate::Broker) is built. Every bound has a default that suits one machine with tens of thousands of
 /// connections.
 #[derive(Debug, Clone)]
@@ -12,6 +14,9 @@ pub struct Config {
     pub max_message_bytes: usize,
     /// Longest channel name in bytes. Default and most 65,535.
     pub max_channel_bytes: usize,
+    /// Which characters a name may hold that is published to, by any front. Default [`ChannelCharacters::Strict`]. Others:
+    /// [`PublishError::ChannelCharacter`](crate::PublishError::ChannelCharacter).
+    pub channel_characters: ChannelCharacters,
     /// Channels with a subscriber or a recorded message. Default 2 million. Over it:
     /// [`PublishError::TooManyChannels`](crate::PublishError::TooManyChannels) and its twin on subscribing.
     pub max_channels: usize,
@@ -35,6 +40,7 @@ impl Default for Config {
             lanes: None,
             max_message_bytes: 4 << 20,
             max_channel_bytes: crate::Channel::MAX_BYTES,
+            channel_characters: ChannelCharacters::default(),
             max_channels: 2_000_000,
             max_retained_messages: 1_000_000,
             max_retained_bytes: 256 << 20,

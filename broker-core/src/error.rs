@@ -23,6 +23,15 @@ pub enum PublishError {
         /// The bound.
         max: usize,
     },
+    /// The channel name holds a character that [`Config::channel_characters`](crate::Config::channel_characters) does
+    /// not let through.
+    #[error("the channel name holds U+{:04X} at byte {at}, a control character or none at all", u32::from(*.character))]
+    ChannelCharacter {
+        /// The character.
+        character: char,
+        /// Byte position of the first one.
+        at: usize,
+    },
     /// A lane that would deliver it has too much waiting.
     #[error("the broker is busy, try again in {} ms", retry_after.as_millis())]
     Busy {

@@ -50,7 +50,7 @@ mod subscription;
 mod wildcards;
 
 pub use broker::{Broker, ChannelInfo, ChannelPage};
-pub use channel::{Channel, ChannelError};
+pub use channel::{Channel, ChannelCharacters, ChannelError};
 pub use config::{Config, LogConfig, NamespaceConfig, OutboxConfig, Policy};
 pub use connections::{Close, Connection, Details, ForcedError, Peer, SendError};
 pub use delivery::{Deliver, Delivery, Encoding, Kind, Sink};

@@ -36,6 +36,8 @@ pub(crate) enum Fault {
     HandshakeDenied,
     ChannelMissing,
     ChannelInvalid,
+    /// The name holds a character that may not be published to.
+    ChannelCharacter(char),
     MessageIdInvalid,
     /// This field came twice.
     FieldRepeated(&'static str),
@@ -90,6 +92,9 @@ impl Fault {
             Fault::HandshakeDenied => "403::handshake_denied",
             Fault::ChannelMissing => "400::channel_missing",
             Fault::ChannelInvalid => "405::channel_invalid",
+            Fault::ChannelCharacter(character) => {
+                return format!("400:U+{:04X}:channel_invalid", u32::from(*character)).into();
+            }
             Fault::MessageIdInvalid => "405::message_id_invalid",
             Fault::FieldRepeated(name) => return format!("400:{name}:field_repeated").into(),
             Fault::DataMissing => "400::data_missing",

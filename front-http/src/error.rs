@@ -146,7 +146,7 @@ fn refused(error: &PublishError, detail: String) -> Problem {
         PublishError::TooLarge { .. } => {
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "message_too_large", detail)
         }
-        PublishError::ChannelTooLong { .. } => {
+        PublishError::ChannelTooLong { .. } | PublishError::ChannelCharacter { .. } => {
             Problem::new(StatusCode::BAD_REQUEST, "invalid_channel", detail)
         }
         PublishError::Busy { retry_after } => {

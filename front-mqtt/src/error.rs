@@ -16,7 +16,9 @@ pub(crate) enum Answer {
 pub(crate) fn publish_answer(error: &PublishError) -> Answer {
     match error {
         PublishError::TooLarge { .. } => Answer::Disconnect(Reason::PacketTooLarge),
-        PublishError::ChannelTooLong { .. } => Answer::Acknowledge(Reason::TopicNameInvalid),
+        PublishError::ChannelTooLong { .. } | PublishError::ChannelCharacter { .. } => {
+            Answer::Acknowledge(Reason::TopicNameInvalid)
+        }
         PublishError::TooManyChannels { .. }
         | PublishError::RetainedFull { .. }
         | PublishError::Busy { .. } => Answer::Acknowledge(Reason::QuotaExceeded),

@@ -66,6 +66,27 @@ for (const version of ["mqttv31", "mqttv311", "mqttv5"]) {
             assert.equal(stdout, "waiting\n");
         });
 
+        test("nothing comes over which the client would close its connection", async () => {
+            const child = spawn("mosquitto_sub", [...at(version), "-t", `${topic("wise")}/#`, "-d", "-q", "1"]);
+            const lines = [];
+            child.stdout.setEncoding("utf8").on("data", (text) => lines.push(...text.split("\n").filter(Boolean)));
+            await until("the subscription", () => lines.some((line) => line.includes("received SUBACK")));
+            const publisher = await connectMqtt(server, "tcp", { protocolVersion: 5 });
+            for (const character of ["\u0001", "\n", "\u0085", "\ufdd0", "\uffff"]) {
+                const refused = publisher.publishAsync(`${topic("wise")}/${character}`, "unwise", { qos: 1, retain: true });
+                await assert.rejects(refused, ({ code }) => code === 0x90);
+                const unwise = { contentType: character, userProperties: { [character]: "a", b: character } };
+                await publisher.publishAsync(topic("wise"), "wise", { qos: 1, properties: unwise });
+            }
+            await publisher.publishAsync(topic("wise"), "last", { qos: 1 });
+            await until("the last message", () => lines.includes("last"));
+            assert.equal(lines.filter((line) => line === "wise").length, 5);
+            // It would have connected again.
+            assert.equal(lines.filter((line) => line.includes("sending CONNECT")).length, 1, lines.join("\n"));
+            await publisher.endAsync();
+            child.kill();
+        });
+
         test("the will of a client that is killed", async () => {
             const watcher = await connectMqtt(server, "tcp");
             const wills = [];

@@ -48,3 +48,42 @@ async fn wildcards_do_not_match_the_brokers_own_channels() {
     assert_eq!(device.payload().await, "seen");
     assert!(stream.data().await.contains("seen"));
 }
+
+#[tokio::test]
+async fn unwise_characters_are_refused_from_publishers_of_every_protocol() {
+    use crate::support::http::{post_json, request};
+
+    let server = TestServer::start().await;
+    let mut all = server.broker.subscribe(fanwire::Filter::parse("#").unwrap()).unwrap();
+    let mut page = Socket::handshake(server.http).await;
+    for (character, encoded) in [
+        ("\u{1}", "%01"),
+        ("\n", "%0A"),
+        ("\u{7f}", "%7F"),
+        ("\u{fdd0}", "%EF%B7%90"),
+        ("\u{fffe}", "%EF%BF%BE"),
+    ] {
+        let channel = format!("a{character}b");
+        let raw = post_json(server.http, &format!("/v1/publish/a{encoded}b"), "1").await;
+        assert_eq!(
+            (raw.status, raw.json()["code"].as_str()),
+            (400, Some("invalid_channel")),
+            "{encoded}: {raw:?}"
+        );
+        let object =
+            post_json(server.http, "/v1/publish", json!({ "channel": channel, "data": 1 }).to_string()).await;
+        assert_eq!(object.status, 400, "{encoded}: {object:?}");
+        let event = json!({ "specversion": "1.0", "id": "1", "source": "/s", "type": "t", "subject": channel, "data": 1 });
+        let headers = [("content-type", "application/cloudevents+json")];
+        let answer =
+            request(server.http, "POST", &format!("/v1/publish/a{encoded}b"), &headers, event.to_string())
+                .await;
+        assert_eq!(answer.status, 400, "{encoded}: {answer:?}");
+        let reply = page.publish(&format!("/a{character}b"), &json!(1)).await;
+        assert_eq!(reply["successful"], false);
+        let error = reply["error"].as_str().unwrap_or_default();
+        assert!(error.starts_with("40"), "{encoded}: {reply}");
+    }
+    server.publish("good", "1");
+    assert_eq!(all.message().await.unwrap().channel().as_str(), "good");
+}

@@ -136,6 +136,9 @@ impl Shared {
         if name > max {
             return Err(PublishError::ChannelTooLong { bytes: name, max });
         }
+        if let Some((at, character)) = self.config.channel_characters.refused_in(publish.channel.as_str()) {
+            return Err(PublishError::ChannelCharacter { character, at });
+        }
         if publish.retain && !publish.payload.is_empty() {
             self.retained
                 .admits(&publish.channel, bytes + name)

@@ -65,6 +65,7 @@ impl Shared {
                 Ok(())
             }
             Err(PublishError::TooLarge { max, .. }) => Err(Fault::MessageTooLarge { max }),
+            Err(PublishError::ChannelCharacter { character, .. }) => Err(Fault::ChannelCharacter(character)),
             Err(PublishError::Busy { .. }) => Err(Fault::Busy),
             Err(PublishError::Closed) => Err(Fault::Closed),
             Err(_) => Err(Fault::ChannelCreateDenied(Denial::Policy)),

@@ -159,6 +159,11 @@ impl Handshake {
                 DecodeError::new(Reason::PacketTooLarge, "the will is larger than a message may be").into()
             );
         }
+        let characters = inner.broker.config().channel_characters;
+        if terms.will.as_ref().is_some_and(|will| characters.refused_in(will.publish.channel().as_str()).is_some()) {
+            let why = "the will's topic holds a control character or a non-character";
+            return Err(DecodeError::new(Reason::TopicNameInvalid, why).into());
+        }
         let (principal, last_word) = self.authenticate(connect, &terms).await?;
         if !terms.will_is_allowed(&principal) {
             return Err(DecodeError::new(Reason::NotAuthorized, "no right to publish the will").into());

@@ -81,6 +81,7 @@ impl Settings {
         }
         #[cfg(feature = "mqtt")]
         {
+            config.broker.channel_characters = self.mqtt.topics.into_value();
             self.mqtt.apply(&mut config.mqtt_front);
             let room = front_mqtt::Config::default().max_packet_bytes;
             follow(&mut config.mqtt_front.max_packet_bytes, room, config.broker.max_message_bytes);

@@ -1,6 +1,6 @@
 //! `[mqtt]`
 
-use broker_core::Qos;
+use broker_core::{ChannelCharacters, Qos};
 use front_mqtt::{Config, Denied, DeniedSubscribe, QueuePolicy};
 use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -44,7 +44,13 @@ section!(
         reason_strings: bool,
     } beside {
         address: String = crate::Config::default().mqtt.map_or_else(String::new, |address| address.to_string()),
+        topics: Topics = Topics::from_value(ChannelCharacters::default()),
     }
+);
+
+choice!(
+    /// What may be published to, by any protocol: a topic is a channel's name.
+    Topics: ChannelCharacters { Strict = "strict", Any = "any" }
 );
 
 choice!(
