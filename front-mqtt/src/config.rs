@@ -21,6 +21,15 @@ pub struct Config {
     /// Sessions, connected and detached together. Default 1,000,000. At the bound only clients whose
     /// session exists can connect; others get CONNACK 0x97.
     pub max_sessions: usize,
+    /// Sessions of one user whose clients are away. Default 10,000, because the devices of a fleet may share one user. At
+    /// the bound a client that would begin one more session that outlives its connection gets CONNACK 0x97 (version 3:
+    /// 0x03); sessions that exist are resumed as ever.
+    pub max_absent_sessions_per_user: usize,
+    /// The same for clients without a user, by their address (IPv6: by /64). Default 10,000: clients that come through
+    /// a proxy share its address, but rarely as many are away and new ones coming at a time.
+    pub max_absent_sessions_per_address: usize,
+    /// Whose client identifiers are one name space. Default [`ClientIdScope::User`].
+    pub client_id_scope: ClientIdScope,
     /// Largest packet taken from a client, in bytes of the whole packet. Default 5 MiB, which leaves room
     /// for topic and properties around the broker's largest payload. Decided from the fixed header; over
     /// it: DISCONNECT 0x95. Announced to version 5 clients unless it is 268,435,455 or more.
@@ -102,6 +111,20 @@ pub struct Config {
     pub token_sources: TokenSources,
 }
 
+/// Whose client identifiers are one name space, so that a second connection with one takes the session of the first
+/// over. Clients without a user always share one.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum ClientIdScope {
+    /// Each user's: nobody can end the connection of another user by its name.
+    #[default]
+    User,
+    /// The server's, and whose session it is stays so: another user's CONNECT with its name gets CONNACK 0x85 (version 3:
+    /// 0x02).
+    Exclusive,
+    /// The server's, and whoever comes later takes the session over, whoever it is.
+    Shared,
+}
+
 /// What a session loses when as much waits in it as may.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum QueuePolicy {
@@ -140,6 +163,9 @@ impl Default for Config {
             max_connections: 1_000_000,
             max_connections_per_address: None,
             max_sessions: 1_000_000,
+            max_absent_sessions_per_user: 10_000,
+            max_absent_sessions_per_address: 10_000,
+            client_id_scope: ClientIdScope::default(),
             max_packet_bytes: 5 << 20,
             receive_maximum: 100,
             max_unreleased_publishes: u16::MAX,

@@ -47,7 +47,7 @@ mod scram;
 mod transport;
 
 pub use auth::{Exchange, Mechanism, Step, Stepping};
-pub use config::{Config, Denied, DeniedSubscribe, QueuePolicy};
+pub use config::{ClientIdScope, Config, Denied, DeniedSubscribe, QueuePolicy};
 pub use front::{ClientStats, Front, Stats};
 #[cfg(feature = "scram")]
 pub use scram::{ScramSha256, ScramUser, ScramUsers};

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use broker_core::{Action, Channel, Outbox, Principal, Qos};
+use broker_core::{Action, Channel, ChannelCharacters, Outbox, Principal, Qos};
 use bytes::Bytes;
 
 use super::alias::OutgoingAliases;
@@ -98,7 +98,8 @@ pub(crate) fn negotiate(
 
 fn will(connect: &Connect<'_>, config: &Config) -> Result<Option<Box<PendingWill>>, DecodeError> {
     // A bridge leaves word of its end on a topic that is the broker's: the word is dropped, the bridge is let in.
-    let Some(will) = connect.will.as_ref().filter(|will| !super::publishing::is_bridge_state(will.topic)) else {
+    let Some(will) = connect.will.as_ref().filter(|will| !super::publishing::is_bridge_state(will.topic))
+    else {
         return Ok(None);
     };
     if will.qos > config.maximum_qos {
@@ -132,6 +133,7 @@ impl Negotiated {
             is_awaited: false,
             caller: Box::new(caller.clone()),
             dialect: self.dialect,
+            characters: ChannelCharacters::default(),
             max_inflight: self.receive_maximum.min(config.max_inflight.max(1)),
             max_packet_bytes: self.max_packet_bytes,
             aliases: (self.topic_alias_maximum > 0)

@@ -11,10 +11,12 @@ use super::alias::IncomingAliases;
 use super::connecting::Negotiated;
 use super::delivering::Backlog;
 use super::end::End;
+use super::scope::owner;
 use super::session::Session;
 use super::subscribing::{Subscribing, Target, Unsubscribing};
 use super::wire::Wire;
 use crate::codec::{self, AckKind, DecodeError, Dialect, Disconnect, Packet, Reason};
+use crate::config::ClientIdScope;
 
 /// What the transport has to do. It does them in order.
 #[derive(Debug)]
@@ -300,6 +302,11 @@ impl Connection {
     pub(crate) fn handle_authenticated(&mut self, verdict: Verdict) -> Vec<(Target, Box<str>, u32)> {
         let (reason, data, gone) = match verdict {
             Verdict::Continue(data) => (Reason::ContinueAuthentication, data, Vec::new()),
+            Verdict::Done(principal, _) if self.becomes_another(&principal) => {
+                // The session, and what waits in it, are the first one's.
+                self.close(Reason::NotAuthorized, Some("authenticated again as another user"));
+                return Vec::new();
+            }
             Verdict::Done(principal, data) => {
                 let gone = self.session.lock_as(self.number).map_or_else(Vec::new, |mut state| {
                     state.principal = Some(principal.clone());
@@ -318,6 +325,12 @@ impl Connection {
         let reply = codec::auth(self.dialect.framing, reason, method, data);
         self.outputs.push_back(Output::Reply(reply));
         gone
+    }
+
+    /// Whether the session would go to another user than the one whose client identifier it has.
+    fn becomes_another(&self, principal: &Principal) -> bool {
+        self.session.config().client_id_scope != ClientIdScope::Shared
+            && owner(principal) != owner(&self.principal)
     }
 
     pub(super) fn reply(&mut self, kind: AckKind, packet_id: u16, reason: Reason, why: Option<&str>) {

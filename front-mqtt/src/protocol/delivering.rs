@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use broker_core::{Action, Class, Delivery, Kind, Message, Outbox, Qos};
+use broker_core::{Action, ChannelCharacters, Class, Delivery, Kind, Message, Outbox, Qos};
 use bytes::Bytes;
 
 use super::alias::AliasUse;
@@ -177,7 +177,12 @@ impl State {
         let online = self.online.as_ref().filter(|online| online.aliases.is_none())?;
         let dialect = online.dialect;
         let slot = shared.encodings.as_ref()?.of(dialect);
-        Some(delivery.encoded(slot, |message| encode_plain(dialect, message, time_for(message, clock))))
+        let characters = shared.characters;
+        Some(
+            delivery.encoded(slot, |message| {
+                encode_plain(dialect, message, characters, time_for(message, clock))
+            }),
+        )
     }
 
     /// Whether the client takes a packet of that size. An empty frame is one that MQTT cannot say.
@@ -396,8 +401,11 @@ fn encode(
         AliasUse::Introduce(alias) => (topic.as_str(), alias),
         AliasUse::Known(alias) => ("", alias),
     };
-    let properties =
-        if online.dialect.version.is_v5() { message_properties(message, now_ms) } else { Vec::new() };
+    let properties = if online.dialect.version.is_v5() {
+        message_properties(message, online.characters, now_ms)
+    } else {
+        Vec::new()
+    };
     let header = PublishHeader {
         qos: outgoing.qos,
         dup: repeat == Repeat::Again,
@@ -425,11 +433,17 @@ fn send(encoded: EncodedPublish, wire: &mut impl Wire) {
 
 /// The QoS 0 PUBLISH with nothing of any subscriber in it; empty if MQTT cannot say it: other protocols may
 /// publish to channels with `+` or `#` in their names.
-pub(super) fn encode_plain(dialect: Dialect, message: &Message, now_ms: u64) -> Bytes {
+pub(super) fn encode_plain(
+    dialect: Dialect,
+    message: &Message,
+    characters: ChannelCharacters,
+    now_ms: u64,
+) -> Bytes {
     if !topic_is_valid(message.channel().as_str()) {
         return Bytes::new();
     }
-    let properties = if dialect.version.is_v5() { message_properties(message, now_ms) } else { Vec::new() };
+    let properties =
+        if dialect.version.is_v5() { message_properties(message, characters, now_ms) } else { Vec::new() };
     let header = PublishHeader::plain(message.channel().as_str());
     codec::publish(dialect, &header, &properties, message.payload(), Sharing::OneBuffer)
         .map_or_else(Bytes::new, |encoded| encoded.head)

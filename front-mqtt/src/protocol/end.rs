@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use broker_core::{Principal, Publish};
 
+use super::absent::Holder;
 use super::outbound::Outgoing;
 use super::session::{Session, Shared, State};
 use crate::codec::Reason;
@@ -46,6 +47,8 @@ pub(crate) enum Detached {
         will: Option<Will>,
         /// When the delayed will is due.
         will_after: Option<Duration>,
+        /// Who left it behind.
+        holder: Option<Holder>,
         /// When the session ends; `None` is never.
         ends_after: Option<Duration>,
     },
@@ -86,7 +89,10 @@ impl Session {
 impl State {
     /// The present connection is over.
     pub(crate) fn handle_disconnected(&mut self, shared: &Shared, end: End) -> Detached {
-        self.online = None;
+        let online = self.online.take();
+        // What the lane sent without asking was counted where it went.
+        self.sent += online.as_ref().map_or(0, |online| online.outbox.passed().shared);
+        let remote = online.and_then(|online| online.caller.remote);
         self.backlog = None;
         self.unpark_offline(shared);
         // A server that shuts down may keep its wills for after its restart (MQTT 5.0 §3.1.2.5); this one
@@ -108,7 +114,8 @@ impl State {
                 will_after = Some(session.map_or(delay, |session| delay.min(session)));
             }
         }
-        Detached::Stays { will, will_after, ends_after: session }
+        let holder = self.principal.as_ref().and_then(|principal| Holder::of(principal, remote));
+        Detached::Stays { will, will_after, holder, ends_after: session }
     }
 
     /// The will, in the name of the last connection.
@@ -121,6 +128,7 @@ impl State {
     pub(crate) fn handle_ended(&mut self) -> Remains {
         self.ended = true;
         self.online = None;
+        self.away = None;
         self.taken = None;
         let mut remains = Remains {
             will: self.take_will(),

@@ -12,6 +12,7 @@
 //! Frames leave while that mutex is held, so that their order is the order of the state's changes; broker calls
 //! never do.
 
+mod absent;
 mod alias;
 mod connecting;
 mod connection;
@@ -21,16 +22,19 @@ mod end;
 mod outbound;
 mod publishing;
 mod queue;
+mod scope;
 mod session;
 mod subscribing;
 mod subscriptions;
 mod taken;
 mod wire;
 
+pub(crate) use absent::{Absent, Holder};
 pub(crate) use connecting::{Caller, Negotiated, negotiate};
 pub(crate) use connection::{Authenticating, Connection, Output, Publishing, Verdict};
 pub(crate) use delivering::Backlog;
 pub(crate) use end::{Detached, End, PendingWill, Remains, Will};
+pub(crate) use scope::{owner, session_key};
 pub(crate) use session::{Encodings, Incoming, Online, Session, Shared, State, TimerKey};
 pub(crate) use subscribing::{Subscribing, Target, forced_name, target_of};
 #[cfg(any(test, fuzzing))]

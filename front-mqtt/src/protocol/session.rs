@@ -5,18 +5,20 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use broker_core::{
-    Broker, Class, Delivery, Encoding, Kind, Message, Outbox, Principal, Qos, Queued, SendError,
-    SubscriberKey, unix_ms,
+    Broker, ChannelCharacters, Class, Delivery, Encoding, Kind, Message, Outbox, Principal, Qos, Queued,
+    SendError, SubscriberKey, unix_ms,
 };
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 
+use super::absent::Counted;
 use super::alias::OutgoingAliases;
 use super::connecting::Caller;
 use super::delivering::{encode_plain, one_id};
 use super::end::PendingWill;
 use super::outbound::{Outbound, Outgoing, Stage};
 use super::queue::{Clock, Queue};
+use super::scope::client_id_of;
 use super::subscriptions::Subscriptions;
 use super::taken::Taken;
 use super::wire::{Nowhere, Wire};
@@ -65,7 +67,8 @@ pub(crate) struct Incoming<'a> {
 
 /// One client's session.
 pub(crate) struct Session {
-    client_id: OnceLock<Arc<str>>,
+    /// What it is found by, the client identifier in it.
+    key: OnceLock<Arc<str>>,
     shared: Arc<Shared>,
     /// Publishes from the client.
     received: AtomicU64,
@@ -78,6 +81,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     /// `None` where no lane delivers: in tests of the protocol alone.
     pub(crate) encodings: Option<Encodings>,
+    /// Which characters the texts may hold that are sent.
+    pub(crate) characters: ChannelCharacters,
     /// Publishes and subscriptions refused for lack of rights.
     pub(crate) refused: AtomicU64,
     /// Publishes beyond their sender's rate.
@@ -98,6 +103,7 @@ impl Shared {
         Self {
             config,
             encodings,
+            characters: ChannelCharacters::default(),
             refused: AtomicU64::new(0),
             limited: AtomicU64::new(0),
             overrun: AtomicU64::new(0),
@@ -138,10 +144,19 @@ pub(crate) struct State {
     pub(crate) key: Option<SubscriberKey>,
     /// Whose rights count; the last connection's while there is none.
     pub(crate) principal: Option<Principal>,
-    /// Names the entry in the front's timers while the session is detached.
-    pub(crate) timer: Option<Box<TimerKey>>,
+    /// What is known while no client is connected.
+    pub(crate) away: Option<Box<Away>>,
     pub(crate) sent: u64,
     pub(crate) dropped: u64,
+}
+
+/// A session whose client is away.
+#[derive(Default)]
+pub(crate) struct Away {
+    /// Names its entry in the front's timers.
+    pub(crate) timer: Option<TimerKey>,
+    /// Its part in what its user or address has left waiting.
+    pub(crate) counted: Option<Counted>,
 }
 
 /// When something is due, and a number to tell entries of the same instant apart.
@@ -152,6 +167,7 @@ pub(crate) struct Online {
     /// Where its frames go.
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) dialect: Dialect,
+    pub(crate) characters: ChannelCharacters,
     pub(crate) max_inflight: u16,
     /// Largest packet the client takes, in bytes.
     pub(crate) max_packet_bytes: u32,
@@ -196,12 +212,12 @@ impl Session {
             ended: false,
             key: None,
             principal: None,
-            timer: None,
+            away: None,
             sent: 0,
             dropped: 0,
         };
         Self {
-            client_id: OnceLock::new(),
+            key: OnceLock::new(),
             shared,
             received: AtomicU64::new(0),
             last_heard: AtomicU32::new(0),
@@ -211,11 +227,16 @@ impl Session {
 
     /// Empty until CONNECT named it.
     pub(crate) fn client_id(&self) -> &str {
-        self.client_id.get().map_or("", |id| id)
+        client_id_of(self.key())
     }
 
-    pub(crate) fn name(&self, client_id: Arc<str>) {
-        _ = self.client_id.set(client_id);
+    /// What the session is found by; empty until CONNECT named it.
+    pub(crate) fn key(&self) -> &str {
+        self.key.get().map_or("", |key| key)
+    }
+
+    pub(crate) fn name(&self, key: Arc<str>) {
+        _ = self.key.set(key);
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -319,7 +340,7 @@ impl Session {
     ) -> Result<(Arc<Outbox>, Bytes), SendError> {
         let mut state = self.lock();
         let Some(online) = &state.online else { return Err(SendError::Gone) };
-        let frame = encode_plain(online.dialect, message, now_ms);
+        let frame = encode_plain(online.dialect, message, self.shared.characters, now_ms);
         if !state.takes(&frame) {
             return Err(SendError::Inexpressible);
         }

@@ -9,8 +9,10 @@ use dashmap::mapref::entry::Entry;
 
 use super::goodbye::goodbye;
 use crate::codec::Reason;
+use crate::config::ClientIdScope;
 use crate::protocol::{
-    Caller, Detached, End, Negotiated, PendingWill, Remains, Session, Target, TimerKey, Will,
+    Absent, Caller, Detached, End, Holder, Negotiated, PendingWill, Remains, Session, Target, TimerKey, Will,
+    owner,
 };
 
 /// A session with its place in the broker.
@@ -32,14 +34,19 @@ impl Hosted {
     }
 }
 
-/// Sessions by client identifier, whatever the transport and version.
+/// Sessions by [`session_key`](crate::protocol::session_key), whatever the transport and version.
 #[derive(Default)]
-pub(crate) struct Sessions(DashMap<Arc<str>, Arc<Hosted>>);
+pub(crate) struct Sessions {
+    by_key: DashMap<Arc<str>, Arc<Hosted>>,
+    absent: Absent,
+}
 
 /// A client that was let in.
 pub(crate) struct Arriving<'a> {
     /// Its session, if it has none yet.
     pub(crate) candidate: &'a Arc<Hosted>,
+    /// What its session is found by.
+    pub(crate) key: &'a Arc<str>,
     /// Where its frames go.
     pub(crate) outbox: &'a Arc<Outbox>,
     pub(crate) terms: &'a Negotiated,
@@ -69,48 +76,77 @@ pub(crate) struct Aftermath {
 
 impl Sessions {
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.by_key.len()
     }
 
-    pub(crate) fn get(&self, client_id: &str) -> Option<Arc<Hosted>> {
-        self.0.get(client_id).map(|entry| entry.value().clone())
+    pub(crate) fn get(&self, key: &str) -> Option<Arc<Hosted>> {
+        self.by_key.get(key).map(|entry| entry.value().clone())
+    }
+
+    /// A session by its client identifier alone: that of nobody in particular, or else one of a user. Goes over all.
+    pub(crate) fn find(&self, client_id: &str) -> Option<Arc<Hosted>> {
+        self.get(client_id).or_else(|| {
+            let named = self.by_key.iter().find(|entry| entry.value().session.client_id() == client_id)?;
+            Some(named.value().clone())
+        })
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Hosted>> {
-        self.0.iter().map(|entry| entry.value().clone()).collect()
+        self.by_key.iter().map(|entry| entry.value().clone()).collect()
     }
 
     /// Forgets an ended session, unless the client has another one already.
     pub(crate) fn remove(&self, hosted: &Arc<Hosted>) {
-        self.0.remove_if(hosted.session.client_id(), |_, known| Arc::ptr_eq(known, hosted));
+        self.by_key.remove_if(hosted.session.key(), |_, known| Arc::ptr_eq(known, hosted));
+    }
+
+    /// The session's client is away, unless it is back already.
+    pub(crate) fn note_absent(&self, hosted: &Hosted, connection: u32, holder: Holder) {
+        let mut state = hosted.session.lock();
+        if state.connection == connection && state.online.is_none() && !state.ended {
+            state.away.get_or_insert_default().counted = Some(self.absent.count(holder));
+        }
+    }
+
+    /// Whether one more session may be left behind by this client, should it go.
+    fn has_place_for(&self, arriving: &Arriving<'_>) -> bool {
+        let config = arriving.candidate.session.config();
+        let holder = Holder::of(arriving.principal, arriving.caller.remote);
+        self.by_key.len() < config.max_sessions
+            && (arriving.terms.session_expiry_secs == 0
+                || holder.is_none_or(|holder| self.absent.admits(&holder, config)))
     }
 
     /// Gives the client its session: the one it has, taken from another connection if need be, or
     /// `candidate`. CONNACK and what waited are sent through `outbox` before anything else can be.
     ///
     /// # Errors
-    /// There are `max_sessions`.
+    /// There is no place for another session, or another user has one of this name.
     pub(crate) fn enter(
         &self,
-        arriving: Arriving<'_>,
+        mut arriving: Arriving<'_>,
         connack: impl Fn(bool) -> Bytes,
     ) -> Result<Entered, Reason> {
-        let Arriving { candidate, outbox, terms, mut will, principal, caller, now_ms } = arriving;
-        let config = candidate.session.config();
         let mut aftermath = Aftermath::default();
+        let will = arriving.will.take();
+        let Arriving { candidate, key, outbox, terms, principal, caller, now_ms, .. } = arriving;
+        let config = candidate.session.config();
         loop {
-            let existing = self.0.get(&terms.client_id).map(|entry| entry.value().clone());
+            let existing = self.get(key);
             let is_new = existing.is_none();
             let hosted = match existing {
                 Some(hosted) => hosted,
-                None if self.0.len() >= config.max_sessions => return Err(Reason::QuotaExceeded),
+                // One that replaces its own old session takes no place.
+                None if aftermath.ended.is_empty() && !self.has_place_for(&arriving) => {
+                    return Err(Reason::QuotaExceeded);
+                }
                 None => candidate.clone(),
             };
             // Locked before others can find it, so that nobody takes it over half made.
             let mut state = hosted.session.lock();
             if is_new {
-                hosted.session.name(terms.client_id.clone());
-                match self.0.entry(terms.client_id.clone()) {
+                hosted.session.name(key.clone());
+                match self.by_key.entry(key.clone()) {
                     Entry::Occupied(_) => continue,
                     Entry::Vacant(place) => _ = place.insert(hosted.clone()),
                 }
@@ -122,7 +158,12 @@ impl Sessions {
                     self.remove(&hosted);
                     continue;
                 }
-                aftermath.timers.extend(state.timer.take().map(|key| *key));
+                let has_another_owner =
+                    state.principal.as_ref().is_some_and(|held| owner(held) != owner(principal));
+                if config.client_id_scope == ClientIdScope::Exclusive && has_another_owner {
+                    return Err(Reason::ClientIdentifierNotValid);
+                }
+                aftermath.timers.extend(state.away.take().and_then(|away| away.timer));
                 let mut remains = None;
                 if let Some(online) = &state.online {
                     online.outbox.send_last(goodbye(config, online, Reason::SessionTakenOver, None));
@@ -149,10 +190,11 @@ impl Sessions {
                 aftermath.revoked = state.revoke(principal);
             }
             // A delayed will that still waits here is cancelled by the resumption (MQTT 5.0 §3.1.3.2.2).
-            state.will = will.take();
+            state.will = will;
             state.expiry_secs = terms.session_expiry_secs;
             state.principal = Some(principal.clone());
-            let online = terms.online(config, outbox.clone(), caller);
+            let mut online = terms.online(config, outbox.clone(), caller);
+            online.characters = hosted.session.shared().characters;
             state.handle_connected(config, now_ms, online, &connack(!is_new), &mut { outbox });
             let connection = state.connection;
             drop(state);

@@ -1,7 +1,7 @@
 //! `[mqtt]`
 
 use broker_core::{ChannelCharacters, Qos};
-use front_mqtt::{Config, Denied, DeniedSubscribe, QueuePolicy};
+use front_mqtt::{ClientIdScope, Config, Denied, DeniedSubscribe, QueuePolicy};
 use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -16,6 +16,9 @@ section!(
         max_connections: usize,
         max_connections_per_address: Option<usize>,
         max_sessions: usize,
+        max_absent_sessions_per_user: usize,
+        max_absent_sessions_per_address: usize,
+        client_id_scope: Scope,
         max_packet_bytes: Size,
         receive_maximum: u16,
         max_unreleased_publishes: u16,
@@ -51,6 +54,11 @@ section!(
 choice!(
     /// What may be published to, by any protocol: a topic is a channel's name.
     Topics: ChannelCharacters { Strict = "strict", Any = "any" }
+);
+
+choice!(
+    /// Whose client identifiers are one name space.
+    Scope: ClientIdScope { User = "user", Exclusive = "exclusive", Shared = "shared" }
 );
 
 choice!(
