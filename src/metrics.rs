@@ -73,11 +73,19 @@ pub(crate) fn of_mqtt(front: &front_mqtt::Front) -> Arc<dyn MetricSource> {
             counter("mqtt_connects", "MQTT connections let in", stats.connects),
             counter("mqtt_handshakes_failed", "MQTT connections not let in", stats.handshakes_failed),
             counter(
+                "mqtt_sessions_refused",
+                "MQTT connections whose session had no place: too many, or another user's",
+                stats.sessions_refused,
+            ),
+            counter(
                 "mqtt_refused_rights",
                 "MQTT publishes and subscriptions refused for lack of rights",
                 stats.refused_rights,
             ),
             counter("mqtt_rate_limited", "MQTT publishes beyond their sender's rate", stats.rate_limited),
+            counter("mqtt_bytes_received", "Bytes from MQTT clients", stats.bytes_received),
+            counter("mqtt_bytes_sent", "Bytes to MQTT clients", stats.bytes_sent),
+            counter("mqtt_sessions_expired", "MQTT sessions that expired", stats.sessions_expired),
             counter("mqtt_messages_received", "Publishes from MQTT clients", stats.messages_received),
             counter("mqtt_messages_sent", "Publishes to MQTT clients", stats.messages_sent),
             counter(

@@ -147,7 +147,9 @@ mod tests {
         });
         // 32 and 33 control characters, 32 non-characters in a row and two of each of the 17 planes.
         assert_eq!(refused.count(), 32 + 33 + 32 + 2 * 17);
-        for name in ["a", "chat/room 1", "~", "é/\u{1F4A1}", "\u{FFFD}", "\u{A0}", "\u{FEFF}", "\u{FDCF}\u{FDF0}"] {
+        for name in
+            ["a", "chat/room 1", "~", "é/\u{1F4A1}", "\u{FFFD}", "\u{A0}", "\u{FEFF}", "\u{FDCF}\u{FDF0}"]
+        {
             assert_eq!(strict.refused_in(name), None, "{name:?}");
         }
     }

@@ -60,7 +60,7 @@ pub use message::{
     ContentType, Echo, Message, MessageId, MessageIdError, Properties, Publish, Qos, Receipt, unix_ms,
 };
 pub use metrics::{LaneStats, Stats};
-pub use outbox::{Class, CloseReason, Outbox, Queued, Signal, Wire};
+pub use outbox::{Class, CloseReason, Outbox, Passed, Queued, Signal, Wire};
 pub use replay::{After, Gap, History, HistoryQuery, Order, Replay};
 pub use rights::{
     Action, AllowAll, Anonymous, AuthError, Authenticated, Authenticator, Credentials, Pattern, Principal,

@@ -16,7 +16,7 @@ use crate::auth::Mechanism;
 use crate::codec::{Framing, Reason};
 use crate::config::Config;
 use crate::protocol::{Detached, Encodings, End, Remains, Shared, Target, Will};
-use crate::transport::{self, Aftermath, Arrival, Due, Groups, Hosted, Sessions, Timers, What};
+use crate::transport::{self, Aftermath, Arrival, Due, Groups, Hosted, Sessions, Timers, Traffic, What};
 
 /// MQTT on a broker. Clones are handles to the same front.
 #[derive(Clone)]
@@ -30,6 +30,7 @@ pub(crate) struct Inner {
     pub(crate) sessions: Sessions,
     pub(crate) groups: Groups,
     pub(crate) counters: Counters,
+    pub(crate) traffic: Traffic,
     mechanisms: Vec<Arc<dyn Mechanism>>,
     timers: Arc<Timers>,
     connections: AtomicUsize,
@@ -44,9 +45,25 @@ pub(crate) struct Inner {
 pub(crate) struct Counters {
     pub(crate) connects: Counter,
     pub(crate) handshakes_failed: Counter,
+    pub(crate) sessions_refused: Counter,
+    pub(crate) sockets: Counter,
+    pub(crate) bytes_sent: Counter,
+    expired: Counter,
     received: Counter,
     sent: Counter,
     dropped: Counter,
+    shown: Shown,
+}
+
+/// Sums as they were last told. What passes from a living session to the sums may be missed or seen twice while it does,
+/// and a counter must never go back.
+#[derive(Default)]
+struct Shown {
+    received: Counter,
+    sent: Counter,
+    dropped: Counter,
+    bytes_sent: Counter,
+    packets_sent: Counter,
 }
 
 /// A number that only grows.
@@ -58,8 +75,13 @@ impl Counter {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 
-    fn value(&self) -> u64 {
+    pub(crate) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// Raises it to `value`; where it is then.
+    fn raise(&self, value: u64) -> u64 {
+        self.0.fetch_max(value, Ordering::Relaxed).max(value)
     }
 }
 
@@ -70,18 +92,38 @@ pub struct Stats {
     pub connections: usize,
     /// Sessions now, connected or not.
     pub sessions: usize,
+    /// Messages that wait in sessions, whether their clients are connected or not.
+    pub messages_waiting: usize,
+    /// Bytes of those.
+    pub bytes_waiting: usize,
+    /// Publishes to clients at QoS 1 and 2 that are not finished.
+    pub messages_inflight: usize,
+    /// Connections that were accepted since the start, let in or not.
+    pub sockets: u64,
     /// Connections that were let in since the start.
     pub connects: u64,
     /// Connections that were not.
     pub handshakes_failed: u64,
+    /// Of those, the ones whose session had no place: there were too many, of its user or address or of all, or another
+    /// user had one of that name.
+    pub sessions_refused: u64,
+    /// Sessions whose time was over before their client came back.
+    pub sessions_expired: u64,
+    /// Packets of any kind from clients.
+    pub packets_received: u64,
+    /// Packets of any kind to clients.
+    pub packets_sent: u64,
+    /// Bytes from clients.
+    pub bytes_received: u64,
+    /// Bytes to clients.
+    pub bytes_sent: u64,
     /// Publishes and subscriptions refused for lack of rights.
     pub refused_rights: u64,
     /// Publishes refused because their sender's rate was used up.
     pub rate_limited: u64,
     /// Publishes from clients.
     pub messages_received: u64,
-    /// Publishes to clients, except QoS 0 frames that a lane has sent to many in one go: those are in the
-    /// broker's own count of deliveries.
+    /// Publishes to clients, those that an outbox threw away later among them.
     pub messages_sent: u64,
     /// Messages a session's limits, or its client's, kept from it.
     pub messages_dropped: u64,
@@ -98,7 +140,7 @@ pub struct ClientStats {
     pub subscriptions: usize,
     /// Publishes from it, refused ones included.
     pub received: u64,
-    /// Publishes to it, except QoS 0 frames that a lane has sent to many in one go.
+    /// Publishes to it, those that its outbox threw away later among them.
     pub sent: u64,
     /// Messages that limits or rights kept from it.
     pub dropped: u64,
@@ -113,7 +155,8 @@ pub struct ClientStats {
 impl Front {
     /// Puts MQTT on a broker.
     pub fn new(broker: Broker, authenticator: Arc<dyn Authenticator>, config: Config) -> Self {
-        let shared = Shared::new(config, Some(Encodings::register(&broker)));
+        let mut shared = Shared::new(config, Some(Encodings::register(&broker)));
+        shared.characters = broker.config().channel_characters;
         Self(Arc::new(Inner {
             broker,
             authenticator,
@@ -121,6 +164,7 @@ impl Front {
             sessions: Sessions::default(),
             groups: Groups::default(),
             counters: Counters::default(),
+            traffic: Traffic::default(),
             mechanisms: Vec::new(),
             timers: Arc::default(),
             connections: AtomicUsize::new(0),
@@ -206,16 +250,18 @@ impl Front {
         self.0.stats()
     }
 
-    /// One client's counters, whether it is connected or its session waits for it; `None` if it has none.
+    /// One client's counters, whether it is connected or its session waits for it; `None` if it has none. Several users
+    /// can have one of that name ([`Config::client_id_scope`]): then it is the one without a user, or any of them. Goes
+    /// over all sessions to find one of a user.
     pub fn client(&self, client_id: &str) -> Option<ClientStats> {
-        let hosted = self.0.sessions.get(client_id)?;
+        let hosted = self.0.sessions.find(client_id)?;
         let state = hosted.session.lock();
         let queued = hosted.queued_in(&state);
         Some(ClientStats {
             connected: state.online.is_some(),
             subscriptions: state.subscriptions.len(),
             received: hosted.session.received(),
-            sent: state.sent,
+            sent: hosted.sent_in(&state),
             dropped: hosted.dropped_in(&state),
             queued: queued.messages,
             queued_bytes: queued.bytes,
@@ -246,6 +292,13 @@ impl std::fmt::Debug for Front {
 pub(crate) struct Admission {
     inner: Arc<Inner>,
     address: Option<IpAddr>,
+}
+
+impl Admission {
+    /// The connection is over; so many bytes went to the client.
+    pub(crate) fn conclude(self, bytes_sent: u64) {
+        self.inner.counters.bytes_sent.add(bytes_sent);
+    }
 }
 
 impl Drop for Admission {
@@ -297,7 +350,10 @@ impl Inner {
         match hosted.session.handle_disconnected(number, end) {
             None => {}
             Some(Detached::Ended(remains)) => self.end(hosted, remains),
-            Some(Detached::Stays { will, will_after, ends_after }) => {
+            Some(Detached::Stays { will, will_after, holder, ends_after }) => {
+                if let Some(holder) = holder {
+                    self.sessions.note_absent(hosted, number, holder);
+                }
                 hosted.subscriber.set_online(false);
                 if hosted.session.is_online() {
                     // The client was back before the groups were told that it had gone.
@@ -321,7 +377,7 @@ impl Inner {
         let mut state = hosted.session.lock();
         if state.online.is_none() && !state.ended {
             let key = self.timers.set(at, Due { hosted: Arc::downgrade(hosted), what });
-            state.timer = Some(Box::new(key));
+            state.away.get_or_insert_default().timer = Some(key);
         }
     }
 
@@ -337,6 +393,7 @@ impl Inner {
             }
             What::End => {
                 if let Some(remains) = hosted.session.handle_expired() {
+                    self.counters.expired.add(1);
                     self.end(&hosted, remains);
                 }
             }
@@ -408,24 +465,46 @@ impl Inner {
     }
 
     pub(crate) fn stats(&self) -> Stats {
+        let traffic = &self.traffic;
         let mut stats = Stats {
+            sockets: self.counters.sockets.value(),
+            sessions_expired: self.counters.expired.value(),
+            packets_received: traffic.packets_received(),
+            bytes_received: traffic.bytes_received(),
+            bytes_sent: self.counters.bytes_sent.value(),
             connections: self.connections.load(Ordering::Relaxed),
             sessions: self.sessions.len(),
             connects: self.counters.connects.value(),
             handshakes_failed: self.counters.handshakes_failed.value(),
+            sessions_refused: self.counters.sessions_refused.value(),
             refused_rights: self.shared.refused.load(Ordering::Relaxed),
             rate_limited: self.shared.limited.load(Ordering::Relaxed),
             messages_received: self.counters.received.value(),
             messages_sent: self.counters.sent.value(),
             messages_dropped: self.counters.dropped.value(),
             closed_slow: self.shared.overrun.load(Ordering::Relaxed),
+            ..Stats::default()
         };
         for hosted in self.sessions.all() {
             let state = hosted.session.lock();
             stats.messages_received += hosted.session.received();
-            stats.messages_sent += state.sent;
+            stats.messages_sent += hosted.sent_in(&state);
             stats.messages_dropped += state.dropped;
+            if let Some(outbound) = &state.outbound {
+                let waiting = outbound.queued();
+                stats.messages_waiting += waiting.messages;
+                stats.bytes_waiting += waiting.bytes;
+                stats.messages_inflight += outbound.inflight();
+            }
+            stats.bytes_sent += state.online.as_ref().map_or(0, |online| online.outbox.passed().bytes);
         }
+        stats.packets_sent = stats.messages_sent + traffic.answers();
+        let shown = &self.counters.shown;
+        stats.messages_received = shown.received.raise(stats.messages_received);
+        stats.messages_sent = shown.sent.raise(stats.messages_sent);
+        stats.messages_dropped = shown.dropped.raise(stats.messages_dropped);
+        stats.bytes_sent = shown.bytes_sent.raise(stats.bytes_sent);
+        stats.packets_sent = shown.packets_sent.raise(stats.packets_sent);
         stats
     }
 }

@@ -14,14 +14,22 @@ mod pressure;
 mod publish;
 #[path = "mqtt/real_client.rs"]
 mod real_client;
+#[path = "mqtt/scopes.rs"]
+mod scopes;
 #[path = "mqtt/session.rs"]
 mod session;
 #[path = "mqtt/subscribe.rs"]
 mod subscribe;
 #[path = "mqtt/support.rs"]
 mod support;
+#[path = "mqtt/sys.rs"]
+mod sys;
+#[path = "mqtt/topics.rs"]
+mod topics;
 #[path = "mqtt/transport.rs"]
 mod transport;
+#[path = "mqtt/turns.rs"]
+mod turns;
 #[path = "mqtt/version5.rs"]
 mod version5;
 #[path = "mqtt/will.rs"]

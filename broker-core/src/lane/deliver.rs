@@ -15,7 +15,7 @@ use crate::connections::SendError;
 use crate::delivery::{Delivery, Sink};
 use crate::lists::Entry;
 use crate::message::Message;
-use crate::outbox::{Class, Flush, Sent};
+use crate::outbox::{Flush, Sent};
 use crate::rights::Action;
 use crate::subscriber::SubscriberKey;
 
@@ -97,10 +97,7 @@ impl Worker {
         }
         let sent = if let [job] = run {
             match shared_frame(occupant, job, entry) {
-                Some(frame) => {
-                    let message = job.delivery.message();
-                    occupant.outbox.put(frame, Class::Droppable, Some(message), flush)
-                }
+                Some(frame) => occupant.outbox.put_shared_one(frame, job.delivery.message(), flush),
                 None => return self.deliver_each(run, entry, flush),
             }
         } else {

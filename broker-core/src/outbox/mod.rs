@@ -66,6 +66,15 @@ pub struct Queued {
     pub bytes: usize,
 }
 
+/// What an outbox has passed on since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Passed {
+    /// Bytes written to the wire, or taken.
+    pub bytes: u64,
+    /// Frames of messages that its lane sent to it and to others, without asking the session for one of its own.
+    pub shared: u64,
+}
+
 /// What the connection's task has to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
@@ -192,6 +201,11 @@ impl Outbox {
         Queued { messages: state.queue.len(), bytes: state.bytes }
     }
 
+    /// What it has passed on so far.
+    pub fn passed(&self) -> Passed {
+        self.state.lock().passed
+    }
+
     /// Frames thrown away by the policy so far.
     pub fn dropped(&self) -> u64 {
         self.state.lock().dropped
@@ -247,6 +261,7 @@ impl Outbox {
             bytes += item.bytes.len();
             frames.push(item.bytes);
         }
+        state.passed.bytes += bytes as u64;
         state.dirty = false;
         state.tell_drained();
         frames
@@ -296,12 +311,21 @@ impl Outbox {
         self.put_locked(&mut state, frame, class, message.map(|message| message.channel()), label, flush)
     }
 
+    /// Sends a droppable frame that many subscribers share.
+    pub(crate) fn put_shared_one(&self, frame: &Bytes, message: &Arc<Message>, flush: Flush) -> Sent {
+        let mut state = self.state.lock();
+        let label = || Label::of(message, self.policy);
+        state.passed.shared += 1;
+        self.put_locked(&mut state, frame, Class::Droppable, Some(message.channel()), label, flush)
+    }
+
     /// Sends droppable frames that many subscribers share, in one write if nothing waits.
     pub(crate) fn put_shared(&self, frames: &[(&Bytes, &Arc<Message>)], flush: Flush) -> Sent {
         let mut state = self.state.lock();
         if state.closed.is_some() || state.finishing {
             return Sent::Refused;
         }
+        state.passed.shared += frames.len() as u64;
         let direct = flush == Flush::Now && state.queue.is_empty() && frames.len() <= MAX_SLICES;
         let rest = if direct { state.write_shared(frames) } else { frames };
         let (mut dirty, mut dropped) = (false, 0);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::turns::Turns;
-use super::{Class, CloseReason, Flush, Queued, Sent, Wire};
+use super::{Class, CloseReason, Flush, Passed, Queued, Sent, Wire};
 use crate::channel::Channel;
 use crate::config::Policy;
 use crate::message::{Message, unix_ms};
@@ -34,6 +34,7 @@ pub(super) struct State {
     /// Made while there are pages to come.
     pub(super) turns: Option<Box<Turns>>,
     pub(super) dropped: u64,
+    pub(super) passed: Passed,
 }
 
 pub(super) struct Item {
@@ -92,8 +93,12 @@ impl State {
     pub(super) fn write_direct(&mut self, frame: &Bytes, class: Class) -> bool {
         let Some(wire) = &self.wire else { return false };
         match wire.try_write_vectored(&[IoSlice::new(frame)]) {
-            Ok(written) if written == frame.len() => true,
+            Ok(written) if written == frame.len() => {
+                self.passed.bytes += written as u64;
+                true
+            }
             Ok(written) => {
+                self.passed.bytes += written as u64;
                 self.push(frame.clone(), class, Label::None);
                 self.written = written;
                 self.arm();
@@ -123,6 +128,7 @@ impl State {
         }
         match wire.try_write_vectored(&slices) {
             Ok(mut written) => {
+                self.passed.bytes += written as u64;
                 let mut rest = frames;
                 while let Some(((frame, _), later)) = rest.split_first() {
                     if written < frame.len() {
@@ -196,6 +202,7 @@ impl State {
 
     pub(super) fn advance(&mut self, written: usize) {
         self.written += written;
+        self.passed.bytes += written as u64;
         while let Some(head) = self.queue.front() {
             if self.written < head.bytes.len() {
                 return;

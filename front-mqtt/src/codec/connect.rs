@@ -87,8 +87,8 @@ pub fn shape_of_answer(body: &[u8]) -> Option<Version> {
         return Some(version);
     }
     let is_later = name == b"MQTT" && level > 5 && level & BRIDGE == 0;
-    let like_5 = is_later
-        && Connect::parse_as(Version::V5, false, &mut reader).is_ok_and(|_| reader.finish().is_ok());
+    let like_5 =
+        is_later && Connect::parse_as(Version::V5, false, &mut reader).is_ok_and(|_| reader.finish().is_ok());
     Some(if like_5 { Version::V5 } else { Version::V311 })
 }
 

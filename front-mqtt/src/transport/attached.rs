@@ -25,6 +25,11 @@ impl Hosted {
         Queued { messages: session.messages + backlog + outbox.messages, bytes: session.bytes + outbox.bytes }
     }
 
+    /// Publishes to the client, those that a lane sent by itself among them.
+    pub(crate) fn sent_in(&self, state: &State) -> u64 {
+        state.sent + state.online.as_ref().map_or(0, |online| online.outbox.passed().shared)
+    }
+
     /// What limits and rights have kept from the client.
     pub(crate) fn dropped_in(&self, state: &State) -> u64 {
         state.dropped + state.online.as_ref().map_or(0, |online| online.outbox.dropped())

@@ -29,6 +29,8 @@ pub(crate) struct Driver {
     input: Input,
     /// Replies that leave together at the end of a batch.
     replies: Vec<u8>,
+    /// How many those are, and SUBACKs that went before them.
+    answers: u32,
     /// A publish the broker was too busy for, and when to try again. Nothing is read meanwhile.
     refused: Option<Box<(Publishing, Instant)>>,
     /// A re-authentication under way.
@@ -56,7 +58,7 @@ enum Reauthentication {
 
 type Stepping = Pin<Box<dyn Future<Output = (Box<dyn Exchange>, Step)> + Send>>;
 
-/// Packets handled before the host's other tasks get a turn.
+/// Packets and control frames handled before the host's other tasks get a turn, however they arrive.
 const MAX_BATCH: usize = 64;
 
 /// How soon a connection whose replies the client does not read is looked at again.
@@ -81,6 +83,7 @@ impl Driver {
             link,
             input,
             replies: Vec::new(),
+            answers: 0,
             refused: None,
             reauthentication: None,
             has_backlog: false,
@@ -103,7 +106,7 @@ impl Driver {
     }
 
     fn finish(self, end: End) -> Pin<Box<impl Future<Output = ()> + Send>> {
-        let Self { inner, hosted, admission, connection, link, refused, .. } = self;
+        let Self { inner, hosted, admission, connection, link, outbox, refused, .. } = self;
         inner.conclude(&hosted, connection.number(), end);
         // A QoS 2 publish was taken when it came: its repeat would be answered and not published.
         if let Some((publishing, _)) = refused.map(|refused| *refused)
@@ -116,18 +119,19 @@ impl Driver {
         drop((hosted, connection, inner));
         Box::pin(async move {
             link.finish(linger).await;
-            drop(admission);
+            admission.conclude(outbox.passed().bytes);
         })
     }
 
     fn poll(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<End> {
+        let mut budget = MAX_BATCH;
         loop {
             if self.poll_step(cx).is_pending() {
                 return Poll::Pending;
             }
             let progress = match self.perform() {
                 Some(end) => Progress::Ended(end),
-                None => self.handle_input(),
+                None => self.handle_input(&mut budget),
             };
             self.send_replies();
             let backlog = if self.has_backlog { self.send_backlog() } else { Backlog::Empty };
@@ -154,7 +158,10 @@ impl Driver {
             self.link.pause_reading(blocked.is_some());
             if let Poll::Ready(event) = self.link.poll_next(self.input.buffer(), cx) {
                 match event {
-                    Event::Read(_) => self.connection.handle_sign_of_life(Instant::now()),
+                    Event::Read(bytes) => {
+                        self.inner.traffic.of(&self.hosted).bytes_received.add(bytes as u64);
+                        self.connection.handle_sign_of_life(Instant::now());
+                    }
                     Event::Woken => {
                         self.has_backlog = true;
                         self.is_woken = true;
@@ -190,33 +197,40 @@ impl Driver {
         }
     }
 
-    fn handle_input(&mut self) -> Progress {
+    /// Handles what has come, as far as the budget goes.
+    fn handle_input(&mut self, budget: &mut usize) -> Progress {
         if self.refused.is_some() {
             return Progress::Blocked;
         }
-        while let Some(control) = self.input.unframe() {
+        while *budget > 0
+            && let Some(control) = self.input.unframe()
+        {
+            *budget -= 1;
             match control {
                 Control::Reply(frame) => self.replies.extend_from_slice(&frame),
-                Control::Close(frame) => {
-                    // Packets that came before the close frame still count.
-                    let end = self.handle_packets(usize::MAX);
-                    self.send_replies();
-                    self.outbox.send_last(frame);
-                    return match end {
-                        Progress::Ended(end) => Progress::Ended(end),
-                        _ => Progress::Ended(End::Lost),
-                    };
-                }
+                Control::Close(frame) => self.input.end_with(&frame),
             }
         }
-        self.handle_packets(MAX_BATCH)
+        let before = *budget;
+        let progress = self.handle_packets(budget);
+        let handled = before - *budget;
+        if handled > 0 {
+            self.inner.traffic.of(&self.hosted).packets_received.add(handled as u64);
+        }
+        // Packets that came before the close frame still count.
+        if let (Progress::Starved, Some(last)) = (&progress, self.input.last()) {
+            self.send_replies();
+            self.outbox.send_last(last);
+            return Progress::Ended(End::Lost);
+        }
+        progress
     }
 
-    fn handle_packets(&mut self, max: usize) -> Progress {
+    fn handle_packets(&mut self, budget: &mut usize) -> Progress {
         let version = self.connection.dialect().version;
         let max_packet_bytes = self.inner.shared.config.max_packet_bytes;
         let mut now_ms = None;
-        for _ in 0..max {
+        while *budget > 0 {
             let whole = match self.input.next(Some(version), max_packet_bytes) {
                 Ok(Some(whole)) => whole,
                 Ok(None) => return Progress::Starved,
@@ -225,6 +239,7 @@ impl Driver {
                     return self.perform().map_or(Progress::Starved, Progress::Ended);
                 }
             };
+            *budget -= 1;
             match self.input.parse(&whole, version) {
                 Ok(packet) => {
                     let now_ms = *now_ms.get_or_insert_with(unix_ms);
@@ -312,15 +327,20 @@ impl Driver {
     fn perform(&mut self) -> Option<End> {
         while let Some(output) = self.connection.poll_output() {
             match output {
-                Output::Reply(packet) => self.replies.extend_from_slice(&packet),
+                Output::Reply(packet) => {
+                    self.answers += 1;
+                    self.replies.extend_from_slice(&packet);
+                }
                 Output::Publish(publishing) => self.publish(publishing),
                 Output::Subscribe(subscribing) => self.subscribe(subscribing),
                 Output::Unsubscribe(unsubscribing) => {
                     self.inner.forget(&self.hosted, &unsubscribing.gone);
+                    self.answers += 1;
                     self.replies.extend_from_slice(&unsubscribing.reply);
                 }
                 Output::Authenticate(authenticating) => self.begin_step(authenticating),
                 Output::Close(last, end) => {
+                    self.answers += u32::from(!last.is_empty());
                     self.send_replies();
                     let framing = self.connection.dialect().framing;
                     let reason = match end {
@@ -354,6 +374,7 @@ impl Driver {
 
     fn subscribe(&mut self, mut subscribing: Subscribing) {
         self.send_replies();
+        self.answers += 1;
         for accepted in &mut subscribing.accepted {
             let subscriber = &self.hosted.subscriber;
             let target = &accepted.target;
@@ -371,6 +392,10 @@ impl Driver {
     }
 
     fn send_replies(&mut self) {
+        if self.answers > 0 {
+            let answers = std::mem::take(&mut self.answers);
+            self.inner.traffic.of(&self.hosted).answers.add(u64::from(answers));
+        }
         if !self.replies.is_empty() {
             let replies = Bytes::from(std::mem::take(&mut self.replies));
             self.outbox.send(replies, Class::Control);

@@ -16,7 +16,7 @@ use crate::auth::{self, Step};
 use crate::codec::{self, ConnAck, Connect, DecodeError, Dialect, Framing, Packet, Reason, Version};
 use crate::error::auth_reason;
 use crate::front::{Admission, Inner};
-use crate::protocol::{Caller, Connection, Negotiated, Session, negotiate};
+use crate::protocol::{Caller, Connection, Negotiated, Session, negotiate, session_key};
 
 /// A connection that has said nothing yet.
 pub(crate) struct Arrival {
@@ -75,6 +75,7 @@ impl From<DecodeError> for Refused {
 
 /// Runs the handshake and leaves the connection to a task of its own, whose future is small.
 pub(crate) async fn accept(inner: Arc<Inner>, arrival: Arrival) {
+    inner.counters.sockets.add(1);
     let admission = match arrival.refusal {
         None => inner.admit(arrival.remote.map(|remote| remote.ip())),
         Some(reason) => Err(reason),
@@ -160,7 +161,11 @@ impl Handshake {
             );
         }
         let characters = inner.broker.config().channel_characters;
-        if terms.will.as_ref().is_some_and(|will| characters.refused_in(will.publish.channel().as_str()).is_some()) {
+        if terms
+            .will
+            .as_ref()
+            .is_some_and(|will| characters.refused_in(will.publish.channel().as_str()).is_some())
+        {
             let why = "the will's topic holds a control character or a non-character";
             return Err(DecodeError::new(Reason::TopicNameInvalid, why).into());
         }
@@ -180,8 +185,10 @@ impl Handshake {
             remote: self.remote.map(|remote| remote.ip().to_canonical()),
             user_agent: self.user_agent.take(),
         };
+        let key = session_key(config.client_id_scope, &principal, &terms.client_id);
         let arriving = Arriving {
             caller: &caller,
+            key: &key,
             candidate: &self.candidate,
             outbox: &self.outbox,
             terms: &terms,
@@ -189,13 +196,17 @@ impl Handshake {
             principal: &principal,
             now_ms: unix_ms(),
         };
-        if let Some(hosted) = inner.sessions.get(&terms.client_id) {
+        if let Some(hosted) = inner.sessions.get(&key) {
             let_go_first(&hosted).await;
         }
-        let entered = inner
-            .sessions
-            .enter(arriving, connack)
-            .map_err(|reason| DecodeError::new(reason, "no place for another session"))?;
+        let entered = inner.sessions.enter(arriving, connack).map_err(|reason| {
+            inner.counters.sessions_refused.add(1);
+            let why = match reason {
+                Reason::ClientIdentifierNotValid => "another user has this client identifier",
+                _ => "no place for another session",
+            };
+            DecodeError::new(reason, why)
+        })?;
         inner.settle(&entered.hosted, entered.aftermath);
         if !Arc::ptr_eq(&entered.hosted, &self.candidate) {
             entered.hosted.subscriber.set_online(true);
@@ -211,6 +222,9 @@ impl Handshake {
         );
         connection.expire(Instant::now(), unix_ms());
         inner.counters.connects.add(1);
+        let traffic = inner.traffic.of(&entered.hosted);
+        traffic.packets_received.add(1);
+        traffic.answers.add(1);
         Ok(Parts { connection, hosted: entered.hosted, outbox: self.outbox.clone(), admission })
     }
 
@@ -313,7 +327,10 @@ impl Handshake {
                 return Ok(whole);
             }
             match self.link.next(self.input.buffer()).await {
-                Event::Read(_) | Event::Woken => {}
+                Event::Read(bytes) => {
+                    self.inner.traffic.of(&self.candidate).bytes_received.add(bytes as u64);
+                }
+                Event::Woken => {}
                 Event::Eof | Event::Failed(_) | Event::Closed(_) | Event::Stalled => {
                     return Err(Refused::Gone);
                 }
@@ -335,9 +352,11 @@ impl Handshake {
             full
         });
         let last = with_close_frame(framing, last, error.reason, Some(error.detail));
+        inner.traffic.of(&candidate).answers.add(u64::from(!last.is_empty()));
         outbox.send_last(last);
         drop(candidate);
         link.finish(inner.shared.config.linger).await;
+        inner.counters.bytes_sent.add(outbox.passed().bytes);
     }
 }
 

@@ -14,6 +14,8 @@ pub(crate) struct Input {
 struct Frames {
     assembler: Assembler,
     bytes: BytesMut,
+    /// The connection ends with this frame once what came before is handled; nothing after it counts.
+    last: Option<Box<[u8]>>,
 }
 
 /// What the WebSocket layer wants done.
@@ -43,7 +45,11 @@ impl Input {
         let bound = max_packet_bytes.saturating_mul(4);
         let limits = Limits { max_frame_bytes: bound, max_message_bytes: bound };
         let websocket = (framing == Framing::WebSocket).then(|| {
-            Box::new(Frames { assembler: Assembler::binary_stream(limits, None), bytes: BytesMut::new() })
+            Box::new(Frames {
+                assembler: Assembler::binary_stream(limits, None),
+                bytes: BytesMut::new(),
+                last: None,
+            })
         });
         Self { packets: BytesMut::new(), websocket }
     }
@@ -58,7 +64,7 @@ impl Input {
 
     /// Takes WebSocket frames apart until one of them needs an answer or no whole one is left.
     pub(crate) fn unframe(&mut self) -> Option<Control> {
-        let frames = self.websocket.as_mut()?;
+        let frames = self.websocket.as_mut().filter(|frames| frames.last.is_none())?;
         loop {
             match frames.assembler.feed(&mut frames.bytes) {
                 Ok(None) => return None,
@@ -79,6 +85,18 @@ impl Input {
                 }
             }
         }
+    }
+
+    /// Takes nothing more out of frames: the connection is to end with this one.
+    pub(crate) fn end_with(&mut self, last: &[u8]) {
+        if let Some(frames) = &mut self.websocket {
+            frames.last = Some(last.into());
+        }
+    }
+
+    /// The frame to end with, if there is one.
+    pub(crate) fn last(&self) -> Option<Bytes> {
+        self.websocket.as_ref()?.last.as_deref().map(Bytes::copy_from_slice)
     }
 
     /// The next whole packet.

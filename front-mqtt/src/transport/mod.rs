@@ -12,9 +12,11 @@ mod groups;
 mod handshake;
 mod input;
 mod lane;
+mod load;
 mod sessions;
 mod sys;
 mod timers;
+mod traffic;
 mod websocket;
 
 pub(crate) use groups::Groups;
@@ -24,4 +26,5 @@ pub(crate) use input::{Control, Input};
 pub(crate) use sessions::{Aftermath, Hosted, Sessions};
 pub(crate) use sys::keep_reporting;
 pub(crate) use timers::{Due, Timers, What, keep_time};
+pub(crate) use traffic::Traffic;
 pub(crate) use websocket::upgrade;

@@ -423,8 +423,7 @@ async fn reason_strings_go_on_acknowledgements_if_the_client_asks_for_them() {
     let rights = Arc::new(Anonymous(Principal::anonymous(rights)));
     let server = Server::with_rights(Config::default(), rights).await;
     for (asks, told) in [(&[0x17, 1][..], true), (&[0x17, 0], false), (&[], false)] {
-        let (mut client, _) =
-            Client::connected_with(server.address, &connect(5, "c", true, 0, asks)).await;
+        let (mut client, _) = Client::connected_with(server.address, &connect(5, "c", true, 0, asks)).await;
         client.send(&publish(5, 2, "no", 3, b"x")).await;
         let puback = client.read().await;
         assert_eq!((puback.body[2], puback.body.len() > 3), (0x87, told), "{puback:x?}");
@@ -446,7 +445,11 @@ async fn connack_and_disconnect_say_why_whatever_the_client_asks_unless_nothing_
         assert_eq!((puback.body[2], puback.body.len() > 3), (0x87, reason_strings && asks == 1));
         client.send(&[0xF0, 1, 0x19]).await;
         let disconnect = client.read().await;
-        assert_eq!((disconnect.body[0], disconnect.body.len() > 1), (0x82, reason_strings), "{disconnect:x?}");
+        assert_eq!(
+            (disconnect.body[0], disconnect.body.len() > 1),
+            (0x82, reason_strings),
+            "{disconnect:x?}"
+        );
         let (mut client, _) = Client::connected_with(server.address, &asking).await;
         let (key, connection) = server.broker.connections(None, 1).pop().unwrap();
         connection.close(&broker_core::Close::Administrative(None));

@@ -361,3 +361,21 @@ async fn sessions_pass_from_tcp_to_websocket_and_back() {
     web.broker.publish(Publish::new(Channel::parse("t").unwrap(), vec![9])).unwrap();
     assert_eq!(client.read().await.body.last(), Some(&9));
 }
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_burst_before_the_close_frame_is_handled_in_turns_and_as_a_whole() {
+    const BURST: u64 = 20_000;
+    let web = web(Config::default()).await;
+    let mut socket = Socket::connected(web.address, 4, "a").await;
+    // QoS 0, which nobody has to read an answer to.
+    let packets = publish(4, 0, "t", 0, b"").repeat(BURST as usize);
+    let burst = [frame(BINARY, &packets), frame(0x88, &1000u16.to_be_bytes())].concat();
+    let writing = tokio::spawn(async move {
+        socket.raw(&burst).await;
+        socket
+    });
+    let longest = crate::turns::longest_turn(&web.front, BURST).await;
+    assert!(longest <= 64, "{longest} packets in one turn");
+    let (first, code) = writing.await.unwrap().frame().await;
+    assert_eq!((first, code), (0x88, 1000u16.to_be_bytes().to_vec()));
+}
