@@ -62,7 +62,7 @@ pub(crate) enum Error {
     Subscribe(#[from] SubscribeError),
     #[error("the idempotency key was used with another message on this channel")]
     IdempotencyMismatch,
-    #[error("too many idempotency keys are remembered")]
+    #[error("too many idempotency keys of yours are remembered")]
     IdempotencyFull,
     #[error("no message is retained on {0:?}")]
     NotRetained(String),

@@ -19,9 +19,9 @@ use tokio::sync::watch;
 use crate::connections::Forced;
 use crate::error::Error;
 use crate::events::{publish_events, webhook_handshake};
-use crate::idempotency::Idempotency;
+use crate::idempotency::{Bounds, Idempotency};
 use crate::metrics::{self, MetricSource};
-use crate::publish::{Published, Retain, key_of, publish_items, publish_lines, publish_raw};
+use crate::publish::{Published, Publisher, Retain, key_of, publish_items, publish_lines, publish_raw};
 use crate::query::{invalid, no_parameters};
 use crate::route::Resource;
 use crate::stats::Counters;
@@ -50,8 +50,12 @@ impl Front {
     pub fn new(broker: Broker, authenticator: Arc<dyn Authenticator>, config: Config) -> Self {
         let idempotency = Idempotency::new(
             config.idempotency_window,
-            config.max_idempotency_keys,
-            config.max_idempotency_bytes,
+            Bounds {
+                max_keys: config.max_idempotency_keys,
+                max_bytes: config.max_idempotency_bytes,
+                max_holder_keys: config.max_idempotency_keys_per_holder,
+                max_holder_bytes: config.max_idempotency_bytes_per_holder,
+            },
         );
         Front(Arc::new(Shared {
             broker,
@@ -199,6 +203,8 @@ impl Shared {
         let remote = peer.map(|peer| peer.0);
         let credentials = credentials_among(fields, parts, remote, &self.config.token_sources);
         let principal = self.authenticator.authenticate(credentials.for_protocol("http")).await?;
+        let publisher = Publisher { principal, address: remote.map(|remote| remote.ip()) };
+        let principal = &publisher.principal;
         // A publish is counted message by message, below.
         let is_publish = matches!(resource, Resource::Publish(_) | Resource::Events)
             || matches!(resource, Resource::Retained(_) if method == Method::PUT);
@@ -217,53 +223,53 @@ impl Shared {
             }
             Resource::Publish(Some(channel)) => {
                 let body = read_body(body, self.broker.config().max_message_bytes).await?;
-                publish_raw(self, &principal, &channel, parts.uri.query(), fields, &body, Retain::IfAsked)
+                publish_raw(self, &publisher, &channel, parts.uri.query(), fields, &body, Retain::IfAsked)
                     .map(|done| published(&done))
             }
-            Resource::Publish(None) => Box::pin(self.publish_many(parts, fields, &principal, body)).await,
+            Resource::Publish(None) => Box::pin(self.publish_many(parts, fields, &publisher, body)).await,
             Resource::Events => {
                 let body = read_body(body, self.config.max_request_bytes).await?;
-                publish_events(self, &principal, parts, &body).map(json)
+                Box::pin(publish_events(self, &publisher, parts, &body)).await.map(json)
             }
             Resource::History(filter) => {
-                Box::pin(history::answer(self, &principal, &filter, parts.uri.query())).await.map(json)
+                Box::pin(history::answer(self, principal, &filter, parts.uri.query())).await.map(json)
             }
             Resource::Retained(channel) if method == Method::PUT => {
                 let body = read_body(body, self.broker.config().max_message_bytes).await?;
-                publish_raw(self, &principal, &channel, parts.uri.query(), fields, &body, Retain::Always)
+                publish_raw(self, &publisher, &channel, parts.uri.query(), fields, &body, Retain::Always)
                     .map(|done| published(&done))
             }
             Resource::Retained(channel) if method == Method::DELETE => {
                 no_parameters(parts.uri.query())?;
-                retained::clear(self, &principal, &channel)
+                retained::clear(self, principal, &channel)
             }
-            Resource::Retained(channel) => retained::show(self, &principal, &channel, parts.uri.query()),
+            Resource::Retained(channel) => retained::show(self, principal, &channel, parts.uri.query()),
             Resource::Presence(channel) => {
-                Box::pin(presence::answer(self, &principal, &channel, parts.uri.query())).await.map(json)
+                Box::pin(presence::answer(self, principal, &channel, parts.uri.query())).await.map(json)
             }
             Resource::Connections => {
-                Box::pin(connections::list(self, &principal, parts.uri.query())).await.map(json)
+                Box::pin(connections::list(self, principal, parts.uri.query())).await.map(json)
             }
             Resource::Connection(id) if method == Method::DELETE => {
-                connections::close(self, &principal, &id, parts.uri.query())
+                connections::close(self, principal, &id, parts.uri.query())
             }
             Resource::Connection(id) => {
                 no_parameters(parts.uri.query())?;
-                connections::one(self, &principal, &id).map(json)
+                connections::one(self, principal, &id).map(json)
             }
             Resource::ConnectionMessages(id) => {
                 let body = read_body(body, self.broker.config().max_message_bytes).await?;
-                Box::pin(connections::send(self, &principal, &id, parts, body)).await.map(json)
+                Box::pin(connections::send(self, principal, &id, parts, body)).await.map(json)
             }
             Resource::ConnectionSubscription { id, filter } => {
                 no_parameters(parts.uri.query())?;
                 let change = if method == Method::PUT { Forced::Subscribe } else { Forced::Unsubscribe };
-                connections::change_subscription(self, &principal, &id, &filter, change)
+                connections::change_subscription(self, principal, &id, &filter, change)
             }
-            Resource::Channels(None) => channels::list(self, &principal, parts.uri.query()).map(json),
+            Resource::Channels(None) => channels::list(self, principal, parts.uri.query()).map(json),
             Resource::Channels(Some(channel)) => {
                 no_parameters(parts.uri.query())?;
-                channels::one(self, &principal, &channel).map(json)
+                channels::one(self, principal, &channel).map(json)
             }
             Resource::Metrics => metrics::answer_to(self, &principal),
             Resource::Health | Resource::Ready | Resource::OpenApi => Err(Error::NotFound),
@@ -274,7 +280,7 @@ impl Shared {
         self: &Arc<Self>,
         parts: &Parts,
         fields: &Fields<'_>,
-        principal: &Principal,
+        publisher: &Publisher,
         body: B,
     ) -> Result<Response, Error>
     where
@@ -286,11 +292,12 @@ impl Shared {
         match media_type(fields)? {
             Media::Json => {
                 let body = read_body(body, self.config.max_request_bytes).await?;
-                publish_items(self, principal, key.as_deref(), &body).map(|results| json(results.json))
+                let results = publish_items(self, publisher, key.as_deref(), &body).await;
+                results.map(|results| json(results.json))
             }
             Media::Lines => {
                 let key = key.map(Cow::into_owned);
-                let lines = publish_lines(Arc::clone(self), principal.clone(), key, body);
+                let lines = publish_lines(Arc::clone(self), publisher.clone(), key, body);
                 let mut response = http::Response::new(lines);
                 let ndjson = const { HeaderValue::from_static("application/x-ndjson") };
                 response.headers_mut().insert(header::CONTENT_TYPE, ndjson);

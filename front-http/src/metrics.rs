@@ -165,5 +165,10 @@ fn of_api(shared: &Shared, out: &mut Vec<Metric>) {
             help: "Idempotency keys remembered",
             value: Value::Gauge(shared.idempotency.len() as u64),
         },
+        counter(
+            "http_idempotency_forgotten_early",
+            "Idempotency keys forgotten before their time, of whoever held most",
+            shared.idempotency.forgotten_early(),
+        ),
     ]);
 }

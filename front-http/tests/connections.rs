@@ -46,7 +46,7 @@ async fn start() -> Server {
 async fn open(server: &Server, target: &str, token: &str) -> (Client, String) {
     let mut client = server.connect().await;
     let auth = if token.is_empty() { String::new() } else { format!("Authorization: Bearer {token}\r\n") };
-    let head = format!("GET {target} HTTP/1.1\r\nHost: x\r\nUser-Agent: test/1\r\n{auth}\r\n");
+    let head = format!("GET {target} HTTP/1.0\r\nHost: x\r\nUser-Agent: test/1\r\n{auth}\r\n");
     client.send(head.as_bytes()).await;
     client.head = client.until("\r\n\r\n").await;
     let head = client.head.to_lowercase();

@@ -319,7 +319,7 @@ async fn retries_at_the_same_instant_publish_once() {
 
 #[tokio::test]
 async fn a_full_memory_of_keys_refuses_new_ones() {
-    let config = front_http::Config { max_idempotency_keys: 1, ..front_http::Config::default() };
+    let config = front_http::Config { max_idempotency_keys_per_holder: 1, ..front_http::Config::default() };
     let server = Server::with(broker_core::Config::default(), config, Arc::new(broker_core::AllowAll)).await;
     assert_eq!(server.post("/v1/publish/a", "Idempotency-Key: 1\r\n", "x").await.status, 200);
     let full = server.post("/v1/publish/a", "Idempotency-Key: 2\r\n", "x").await;
@@ -327,6 +327,48 @@ async fn a_full_memory_of_keys_refuses_new_ones() {
     assert!(full.header("retry-after").is_some());
     assert_eq!(server.post("/v1/publish/a", "Idempotency-Key: 1\r\n", "x").await.json()["duplicate"], true);
     assert_eq!(server.post("/v1/publish/a", "", "x").await.status, 200);
+}
+
+/// One poll of a request's handler must not publish a million messages.
+#[tokio::test]
+async fn a_request_of_many_messages_lets_others_have_their_turn() {
+    let broker = broker_core::Broker::new(broker_core::Config::default());
+    let api = front_http::Front::new(
+        broker.clone(),
+        Arc::new(broker_core::AllowAll),
+        front_http::Config::default(),
+    );
+    let channels: Vec<_> = (0..1_000).map(|at| format!("\"c{at}\"")).collect();
+    let item = format!("{{\"channels\":[{}],\"data\":1}}", channels.join(","));
+    let event = r#"{"specversion":"1.0","id":"1","source":"s","type":"t"}"#;
+    let cases = [
+        ("/v1/publish", "application/json", item.clone()),
+        ("/v1/publish", "application/json", format!("[{0},{0}]", item)),
+        (
+            "/v1/publish",
+            "application/json",
+            format!("[{}]", vec![r#"{"channel":"a","data":1}"#; 1_000].join(",")),
+        ),
+        ("/v1/events", "application/cloudevents-batch+json", format!("[{}]", vec![event; 1_000].join(","))),
+    ];
+    for (target, kind, body) in cases {
+        let request = http::Request::post(target)
+            .header("content-type", kind)
+            .body(http_edge::Body::full(body))
+            .unwrap();
+        let mut answer = Box::pin(api.handle(request));
+        let (mut polls, mut most) = (0, 0);
+        let response = std::future::poll_fn(|cx| {
+            let before = api.stats().published + api.stats().duplicates;
+            let answered = answer.as_mut().poll(cx);
+            most = most.max(api.stats().published + api.stats().duplicates - before);
+            polls += 1;
+            answered
+        })
+        .await;
+        assert_eq!(response.status(), 200);
+        assert!(most <= 64 && polls >= 15, "{most} in one of {polls} polls of {target}");
+    }
 }
 
 #[tokio::test]

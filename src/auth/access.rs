@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use broker_core::{AuthError, Credentials, Principal, Rights, RightsTemplate, Source, SourceKind};
@@ -175,7 +176,10 @@ impl Answers {
     /// Who is this, where [`at_once`](Self::at_once) could not say?
     pub(super) async fn authenticate(&self, credentials: Credentials<'_>) -> Result<Principal, AuthError> {
         let principal = match (credentials.password, credentials.token) {
-            (Some(password), _) => self.by_password(credentials.user, password).await?,
+            (Some(password), _) => {
+                let from = credentials.remote.map(|remote| remote.ip());
+                self.by_password(credentials.user, password, from).await?
+            }
             (None, Some(token)) => self.by_token(token).await?,
             (None, None) => return Err(AuthError::Required),
         };
@@ -200,7 +204,12 @@ impl Answers {
     }
 
     /// A password may be a key or a token: MQTT has no other place for one.
-    async fn by_password(&self, user: Option<&str>, password: &[u8]) -> Result<Principal, AuthError> {
+    async fn by_password(
+        &self,
+        user: Option<&str>,
+        password: &[u8],
+        from: Option<IpAddr>,
+    ) -> Result<Principal, AuthError> {
         let account = user.and_then(|user| self.users.get(user));
         if account.is_none()
             && !self.issuers.is_empty()
@@ -210,7 +219,7 @@ impl Answers {
             return self.by_issuer(token).await;
         }
         match &self.checker {
-            Some(checker) => checker.check(user.unwrap_or_default(), password, account).await,
+            Some(checker) => checker.check(user.unwrap_or_default(), password, account, from).await,
             None => Err(AuthError::Invalid("wrong user name or password".to_owned())),
         }
     }

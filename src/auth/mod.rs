@@ -17,6 +17,7 @@ mod jwks;
 mod key;
 mod password;
 mod rate;
+mod turns;
 
 pub use access::{Access, AccessError};
 pub use built_in::BuiltIn;

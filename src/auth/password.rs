@@ -1,18 +1,18 @@
 //! Users with a password: argon2, which is slow by design, and what keeps that from stopping everybody else.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Rate;
+use super::turns::{TooMany, Turns};
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use broker_core::{AuthError, Principal, RightsTemplate};
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Semaphore;
-
-use super::Rate;
 
 /// A user as it is configured.
 #[derive(Clone, Debug)]
@@ -33,7 +33,8 @@ pub struct PasswordLimits {
     /// Checks at a time; each takes a core for tens of milliseconds and, with argon2's defaults, 19 MiB. Default: half
     /// the cores, at least one.
     pub max_concurrent: usize,
-    /// Checks that may wait for their turn; the client of one more is told to try again. Default 1,000.
+    /// Checks that may wait for their turn, in a queue for each address; with one more, the last of the address that has most of
+    /// them is told to try again. Default 1,000.
     pub max_waiting: usize,
     /// How long a password that was right is known to be so without another check. Only a keyed hash of it is kept, in
     /// memory. Default 5 min; 0 checks each time.
@@ -93,8 +94,7 @@ pub(super) fn check_hash(text: &str) -> Result<(), String> {
 #[derive(Debug)]
 pub(super) struct Checker {
     limits: PasswordLimits,
-    turns: Arc<Semaphore>,
-    waiting: Semaphore,
+    turns: Turns,
     remembered: Mutex<HashMap<[u8; 32], (Principal, Instant)>>,
     /// Makes the remembered hashes worthless outside this process.
     pepper: [u8; 32],
@@ -110,29 +110,27 @@ impl Checker {
         getrandom::fill(&mut pepper).map_err(|error| error.to_string())?;
         Ok(Self {
             limits,
-            turns: Arc::new(Semaphore::new(limits.max_concurrent.clamp(1, Semaphore::MAX_PERMITS))),
-            waiting: Semaphore::new(limits.max_waiting.clamp(1, Semaphore::MAX_PERMITS)),
+            turns: Turns::new(limits.max_concurrent, limits.max_waiting),
             remembered: Mutex::default(),
             pepper,
             nobody: hash_password(&pepper).map_err(|error| error.to_string())?,
         })
     }
 
-    /// The account's principal, if the password is its own.
+    /// The account's principal, if the password is its own. `from` is where it comes from: each address waits for itself.
     pub(super) async fn check(
         &self,
         name: &str,
         password: &[u8],
         account: Option<&Account>,
+        from: Option<IpAddr>,
     ) -> Result<Principal, AuthError> {
         let digest = self.digest(name, password);
         if let Some(known) = account.and_then(|_| self.recall(&digest)) {
             return Ok(known);
         }
-        let busy = AuthError::Busy { retry_after: Duration::from_secs(1) };
-        let _place = self.waiting.try_acquire().map_err(|_| busy)?;
-        let turns = Arc::clone(&self.turns);
-        let turn = turns.acquire_owned().await.map_err(|_| unavailable())?;
+        let busy = |TooMany| AuthError::Busy { retry_after: Duration::from_secs(1) };
+        let turn = self.turns.acquire(from).await.map_err(busy)?;
         // Of a thousand connections with one password the first is checked while the others wait.
         if let Some(known) = account.and_then(|_| self.recall(&digest)) {
             return Ok(known);
@@ -210,10 +208,13 @@ mod tests {
         let checker = Checker::new(PasswordLimits::default()).unwrap();
         let ann = account("secret");
         for _ in 0..2 {
-            assert_eq!(checker.check("ann", b"secret", Some(&ann)).await.unwrap().user(), Some("ann"));
-            assert!(checker.check("ann", b"Secret", Some(&ann)).await.is_err());
-            assert!(checker.check("anns", b"ecret", Some(&ann)).await.is_err(), "no confusion of the two");
-            assert!(checker.check("ann", b"secret", None).await.is_err(), "the account is gone");
+            assert_eq!(checker.check("ann", b"secret", Some(&ann), None).await.unwrap().user(), Some("ann"));
+            assert!(checker.check("ann", b"Secret", Some(&ann), None).await.is_err());
+            assert!(
+                checker.check("anns", b"ecret", Some(&ann), None).await.is_err(),
+                "no confusion of the two"
+            );
+            assert!(checker.check("ann", b"secret", None, None).await.is_err(), "the account is gone");
         }
         assert_eq!(checker.remembered.lock().len(), 1);
     }
@@ -223,15 +224,18 @@ mod tests {
         let limits = PasswordLimits { max_remembered: 2, max_waiting: 1, ..PasswordLimits::default() };
         let checker = Checker::new(limits).unwrap();
         for password in ["a", "b", "c", "d"] {
-            checker.check("ann", password.as_bytes(), Some(&account(password))).await.unwrap();
+            checker.check("ann", password.as_bytes(), Some(&account(password)), None).await.unwrap();
         }
         assert_eq!(checker.remembered.lock().len(), 2);
-        let _turns = checker.turns.acquire_many(limits.max_concurrent as u32).await.unwrap();
+        let mut turns = Vec::new();
+        for _ in 0..limits.max_concurrent {
+            turns.push(checker.turns.acquire(None).await.unwrap());
+        }
         let ann = account("x");
-        let first = checker.check("ann", b"x", Some(&ann));
+        let first = checker.check("ann", b"x", Some(&ann), None);
         tokio::pin!(first);
         assert!(tokio::time::timeout(Duration::from_millis(10), first.as_mut()).await.is_err(), "it waits");
-        let second = checker.check("ann", b"x", Some(&ann)).await;
+        let second = checker.check("ann", b"x", Some(&ann), None).await;
         assert!(matches!(second, Err(AuthError::Busy { .. })), "{second:?}");
     }
 

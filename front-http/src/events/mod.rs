@@ -8,7 +8,7 @@ mod binary;
 
 use std::borrow::Cow;
 
-use broker_core::{ContentType, Principal};
+use broker_core::ContentType;
 use bytes::Bytes;
 use envelope::{MAX_DEPTH, is_valid_json};
 use http::request::Parts;
@@ -19,7 +19,7 @@ use self::attributes::Attributes;
 use crate::error::Error;
 use crate::front::Shared;
 use crate::name;
-use crate::publish::{Answer, Batch, Options, Publication, own, parse_array};
+use crate::publish::{Answer, Batch, Options, Publication, Publisher, Turn, own, parse_array};
 
 /// How an event is sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -30,9 +30,9 @@ enum Mode {
 }
 
 /// Publishes what `body` and the headers hold: one event, answered with its result, or a batch.
-pub(crate) fn publish_events(
+pub(crate) async fn publish_events(
     shared: &Shared,
-    principal: &Principal,
+    publisher: &Publisher,
     parts: &Parts,
     body: &Bytes,
 ) -> Result<Vec<u8>, Error> {
@@ -53,7 +53,7 @@ pub(crate) fn publish_events(
             key: Some(Cow::Owned(attributes.key()?)),
         };
         let mut json = Vec::with_capacity(128);
-        shared.publish(principal, item)?.write_to(&mut json);
+        shared.publish(publisher, item)?.write_to(&mut json);
         Ok(json)
     };
     match mode(&parts.headers)? {
@@ -64,8 +64,10 @@ pub(crate) fn publish_events(
         }
         Mode::Batched => {
             let mut batch = Batch::default();
+            let mut turn = Turn::new();
             for event in parse_array(body, shared.config.max_batch)? {
-                batch.take(shared, || publish(event.get().as_bytes(), body).map(Answer::One));
+                turn.take().await;
+                batch.take(shared, publish(event.get().as_bytes(), body).map(Answer::One));
             }
             Ok(batch.finish())
         }

@@ -6,7 +6,7 @@ use std::fmt;
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use broker_core::{ContentType, Principal};
+use broker_core::ContentType;
 use bytes::Bytes;
 use envelope::{MAX_DEPTH, is_valid_json};
 use http_edge::Problem;
@@ -15,7 +15,7 @@ use serde::de::{self, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::options::{event, exclude, idempotency_key, ttl};
-use super::{Publication, own};
+use super::{Publication, Publisher, Turn, own};
 use crate::error::Error;
 use crate::front::Shared;
 use crate::name;
@@ -64,22 +64,24 @@ pub(crate) struct Results {
 ///
 /// `key` is the request's own idempotency key: it stands for that of a single item, and with its place for that of each
 /// item of an array, where the item has none.
-pub(crate) fn publish_items(
+pub(crate) async fn publish_items(
     shared: &Shared,
-    principal: &Principal,
+    publisher: &Publisher,
     key: Option<&str>,
     body: &Bytes,
 ) -> Result<Results, Error> {
     let is_array = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
     let max = shared.config.max_batch;
     let mut batch = Batch::default();
+    let mut turn = Turn::new();
     if is_array {
         for (place, item) in parse_array(body, max)?.into_iter().enumerate() {
             let key = key.map(|key| key_at(key, place));
-            batch.take(shared, || publish_item(shared, principal, item.get().as_bytes(), body, key));
+            let item = item.get().as_bytes();
+            batch.take(shared, publish_item(shared, publisher, item, body, key, &mut turn).await);
         }
     } else {
-        match publish_item(shared, principal, body, body, key.map(Cow::Borrowed))? {
+        match publish_item(shared, publisher, body, body, key.map(Cow::Borrowed), &mut turn).await? {
             Answer::One(json) => return Ok(Results { json }),
             Answer::Several(answers) => batch.add(shared, answers),
         }
@@ -88,15 +90,16 @@ pub(crate) fn publish_items(
 }
 
 /// Publishes one line of a stream; the answer is one line of JSON too.
-pub(crate) fn publish_line(
+pub(crate) async fn publish_line(
     shared: &Shared,
-    principal: &Principal,
+    publisher: &Publisher,
     key: Option<Cow<'_, str>>,
     line: &Bytes,
+    turn: &mut Turn,
 ) -> Vec<u8> {
     // A stream of lines may outlive the configuration that let it in.
-    let published = match shared.still_holds(principal) {
-        true => publish_item(shared, principal, line, line, key),
+    let published = match shared.still_holds(&publisher.principal) {
+        true => publish_item(shared, publisher, line, line, key, turn).await,
         false => Err(Error::RightsChanged),
     };
     match published {
@@ -134,8 +137,8 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    pub(crate) fn take(&mut self, shared: &Shared, publish: impl FnOnce() -> Result<Answer, Error>) {
-        match publish() {
+    pub(crate) fn take(&mut self, shared: &Shared, answer: Result<Answer, Error>) {
+        match answer {
             Ok(Answer::One(json)) => self.push(&json),
             Ok(Answer::Several(answers)) => {
                 let mut inner = Batch::default();
@@ -179,12 +182,13 @@ fn error_json(error: Error) -> Vec<u8> {
     format!("{{\"error\":{}}}", Problem::from(error).to_json()).into_bytes()
 }
 
-fn publish_item<'a>(
+async fn publish_item<'a>(
     shared: &Shared,
-    principal: &Principal,
+    publisher: &Publisher,
     text: &'a [u8],
     body: &Bytes,
     default_key: Option<Cow<'a, str>>,
+    turn: &mut Turn,
 ) -> Result<Answer, Error> {
     let item = parse_item(text)?;
     let payload = payload(&item, body)?;
@@ -216,17 +220,25 @@ fn publish_item<'a>(
             key: key.clone(),
         };
         let mut json = Vec::with_capacity(128);
-        shared.publish(principal, item)?.write_to(&mut json);
+        shared.publish(publisher, item)?.write_to(&mut json);
         Ok(json)
     };
     match (&item.channel, &item.channels) {
-        (Some(channel), None) => publish(channel).map(Answer::One),
+        (Some(channel), None) => {
+            turn.take().await;
+            publish(channel).map(Answer::One)
+        }
         (None, Some(channels)) => {
             let texts = parse_array(channels.get().as_bytes(), shared.config.max_batch)?;
             let names = texts.iter().map(|text| serde_json::from_str::<Text<'_>>(text.get()));
             let names: Result<Vec<_>, _> = names.collect();
             let names = names.map_err(|_| Error::Item("`channels` is an array of strings"))?;
-            Ok(Answer::Several(names.iter().map(|name| publish(name)).collect()))
+            let mut answers = Vec::with_capacity(names.len());
+            for name in &names {
+                turn.take().await;
+                answers.push(publish(name));
+            }
+            Ok(Answer::Several(answers))
         }
         (Some(_), Some(_)) => Err(Error::Item("`channel` and `channels` exclude one another")),
         (None, None) => Err(Error::Item("`channel` or `channels` is missing")),

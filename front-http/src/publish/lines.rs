@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 
-use broker_core::Principal;
 use bytes::{Bytes, BytesMut};
 use http_body::Body as HttpBody;
 use http_edge::{Body, BodyError, BoxError, DEFAULT_BODY_STALL, Problem, pipe};
@@ -12,6 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::items::{key_at, publish_line};
+use super::{Publisher, Turn};
 use crate::error::Error;
 use crate::front::Shared;
 
@@ -23,7 +23,7 @@ use crate::front::Shared;
 /// look at its answer. Up to `max_result_bytes` of results wait; then the body waits too, as nothing else bounds them.
 pub(crate) fn publish_lines<B>(
     shared: Arc<Shared>,
-    principal: Principal,
+    publisher: Publisher,
     key: Option<String>,
     body: B,
 ) -> Body
@@ -32,7 +32,8 @@ where
     B::Error: Into<BoxError>,
 {
     let (results, answer) = pipe(shared.config.max_result_bytes);
-    let lines = Lines { shared, principal, key, number: 0, line: BytesMut::new(), scanned: 0 };
+    let lines =
+        Lines { shared, publisher, key, number: 0, line: BytesMut::new(), scanned: 0, turn: Turn::new() };
     tokio::spawn(async move {
         // It fails once the client is gone; there is nobody to tell.
         let _ = lines.publish_all(body, results).await;
@@ -42,7 +43,7 @@ where
 
 struct Lines {
     shared: Arc<Shared>,
-    principal: Principal,
+    publisher: Publisher,
     key: Option<String>,
     /// Items so far.
     number: usize,
@@ -50,10 +51,12 @@ struct Lines {
     line: BytesMut,
     /// How much of it is known to hold no line break.
     scanned: usize,
+    turn: Turn,
 }
 
-/// Lines published in one turn, so that one client's stream does not keep a worker to itself.
-const TURN: usize = 64;
+/// Lines and bytes of results after which those results are written.
+const PAGE_LINES: usize = 64;
+const PAGE_BYTES: usize = 64 << 10;
 
 impl Lines {
     /// Reads `body` to its end and writes the results as they come.
@@ -65,7 +68,7 @@ impl Lines {
         let mut body = pin!(body);
         loop {
             let mut out = Vec::new();
-            if self.publish_waiting(&mut out) {
+            if self.publish_waiting(&mut out).await {
                 results.write_all(&out).await?;
                 tokio::task::yield_now().await;
                 continue;
@@ -79,7 +82,7 @@ impl Lines {
                 Ok(None) => {
                     let mut out = Vec::new();
                     let line = std::mem::take(&mut self.line).freeze();
-                    self.publish(&line, &mut out);
+                    self.publish(&line, &mut out).await;
                     results.write_all(&out).await?;
                     return results.shutdown().await;
                 }
@@ -93,33 +96,33 @@ impl Lines {
         }
     }
 
-    /// Publishes whole lines that are there, up to a turn of them; false if none is left.
-    fn publish_waiting(&mut self, out: &mut Vec<u8>) -> bool {
-        for _ in 0..TURN {
+    /// Publishes whole lines that are there, up to a page of results; false if none is left.
+    async fn publish_waiting(&mut self, out: &mut Vec<u8>) -> bool {
+        for _ in 0..PAGE_LINES {
+            if out.len() > PAGE_BYTES {
+                break;
+            }
             let Some(end) = memchr::memchr(b'\n', self.line.get(self.scanned..).unwrap_or_default()) else {
                 self.scanned = self.line.len();
                 return false;
             };
             let line = self.line.split_to(self.scanned + end + 1).freeze();
             self.scanned = 0;
-            self.publish(&line, out);
+            self.publish(&line, out).await;
         }
         true
     }
 
-    fn publish(&mut self, line: &Bytes, out: &mut Vec<u8>) {
+    async fn publish(&mut self, line: &Bytes, out: &mut Vec<u8>) {
         if line.iter().all(u8::is_ascii_whitespace) {
             return;
         }
         let key = self.key.as_deref().map(|key| key_at(key, self.number));
         self.number += 1;
         // The line is a slice of what is being read into, so its payload counts as part of something larger.
-        out.extend_from_slice(&publish_line(
-            &self.shared,
-            &self.principal,
-            key,
-            &Bytes::copy_from_slice(line),
-        ));
+        let line = Bytes::copy_from_slice(line);
+        let result = publish_line(&self.shared, &self.publisher, key, &line, &mut self.turn).await;
+        out.extend_from_slice(&result);
         out.push(b'\n');
     }
 }

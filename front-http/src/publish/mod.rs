@@ -6,6 +6,7 @@ mod options;
 mod raw;
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -15,12 +16,43 @@ use envelope::{write_string, write_timestamp};
 
 use crate::error::Error;
 use crate::front::Shared;
-use crate::idempotency::Outcome;
+use crate::idempotency::{Key, Outcome};
 
 pub(crate) use items::{Answer, BASE64, Batch, parse_array, publish_items};
 pub(crate) use lines::publish_lines;
 pub(crate) use options::{Options, flag, key_of};
 pub(crate) use raw::{Retain, content_type, publish_raw};
+
+/// Who publishes, and from where.
+#[derive(Clone, Debug)]
+pub(crate) struct Publisher {
+    pub(crate) principal: Principal,
+    pub(crate) address: Option<IpAddr>,
+}
+
+/// Lets others have a turn after so many messages of one request: one body may hold a million.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    left: u32,
+}
+
+/// Messages published in one turn.
+const TURN: u32 = 64;
+
+impl Turn {
+    pub(crate) fn new() -> Self {
+        Turn { left: TURN }
+    }
+
+    /// To be awaited before each message.
+    pub(crate) async fn take(&mut self) {
+        if self.left == 0 {
+            self.left = TURN;
+            tokio::task::yield_now().await;
+        }
+        self.left -= 1;
+    }
+}
 
 /// A message as a request describes it, ready to be published.
 #[derive(Debug)]
@@ -45,8 +77,9 @@ pub(crate) struct Published {
 }
 
 impl Shared {
-    /// Publishes one message for `principal`, once per idempotency key.
-    pub(crate) fn publish(&self, principal: &Principal, item: Publication<'_>) -> Result<Published, Error> {
+    /// Publishes one message, once per idempotency key.
+    pub(crate) fn publish(&self, publisher: &Publisher, item: Publication<'_>) -> Result<Published, Error> {
+        let principal = &publisher.principal;
         if !principal.allows(Action::Publish, &item.channel) {
             return Err(Error::forbidden(principal, "publish to", &item.channel));
         }
@@ -69,11 +102,15 @@ impl Shared {
             item.retain,
             item.exclude,
         ));
-        let user = principal.user().unwrap_or_default();
-        let name = [user, channel.as_str(), &key];
+        let key = Key {
+            user: principal.user().unwrap_or_default(),
+            address: publisher.address,
+            channel: channel.as_str(),
+            key: &key,
+        };
         let outcome = self
             .idempotency
-            .once(Instant::now(), &name, fingerprint, || Ok(self.broker.publish(item.into_publish())?))?;
+            .once(Instant::now(), &key, fingerprint, || Ok(self.broker.publish(item.into_publish())?))?;
         Ok(match outcome {
             Outcome::First(receipt) => {
                 self.counters.published.fetch_add(1, Relaxed);

@@ -1,10 +1,10 @@
 //! `POST /v1/publish/{channel…}`: the body is the payload.
 
-use broker_core::{ContentType, Principal};
+use broker_core::ContentType;
 use bytes::Bytes;
 use http_edge::Fields;
 
-use super::{Options, Publication, own};
+use super::{Options, Publication, Publisher, own};
 use crate::error::Error;
 use crate::front::Shared;
 use crate::name;
@@ -26,7 +26,7 @@ pub(crate) enum Retain {
 /// Publishes `body` as it is.
 pub(crate) fn publish_raw(
     shared: &Shared,
-    principal: &Principal,
+    publisher: &Publisher,
     channel: &str,
     query: Option<&str>,
     fields: &Fields<'_>,
@@ -51,7 +51,7 @@ pub(crate) fn publish_raw(
         exclude: options.exclude,
         key: options.key,
     };
-    shared.publish(principal, item)
+    shared.publish(publisher, item)
 }
 
 /// Longest content type in bytes.

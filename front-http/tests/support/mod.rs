@@ -61,7 +61,8 @@ impl Server {
     ) -> Server {
         let broker = Broker::new(core);
         let api = front_http::Front::new(broker.clone(), Arc::clone(&authenticator), config);
-        let sse = front_sse::Front::new(broker.clone(), authenticator, front_sse::Config::default());
+        let streams = front_sse::Config { announce_position: false, ..front_sse::Config::default() };
+        let sse = front_sse::Front::new(broker.clone(), authenticator, streams);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (running, stop) = watch::channel(false);
@@ -121,7 +122,8 @@ impl Server {
             stream: TcpStream::connect(self.address).await.unwrap(),
             received: Vec::new(),
         };
-        client.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await;
+        // Without chunks, so that what comes is the stream.
+        client.send(format!("GET {target} HTTP/1.0\r\nHost: x\r\n\r\n").as_bytes()).await;
         client.head = client.until("\r\n\r\n").await;
         client
     }
@@ -169,13 +171,10 @@ impl Client {
         .unwrap_or_else(|_| panic!("no {end:?} came, only {:?}", String::from_utf8_lossy(&self.received)))
     }
 
-    /// The next event, without comments and bare positions.
+    /// The next event, without comments.
     pub async fn event(&mut self) -> String {
-        loop {
-            let block = self.until("\n\n").await;
-            if block.lines().any(|line| line.starts_with("data:")) {
-                return block;
-            }
-        }
+        let block = self.until("\n\n").await;
+        let lines: Vec<_> = block.lines().filter(|line| !line.starts_with(':')).collect();
+        lines.join("\n") + "\n"
     }
 }

@@ -15,5 +15,7 @@ section!(
         idempotency_window: Span,
         max_idempotency_keys: usize,
         max_idempotency_bytes: Size,
+        max_idempotency_keys_per_holder: usize,
+        max_idempotency_bytes_per_holder: Size,
     }
 );
