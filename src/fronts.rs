@@ -192,7 +192,7 @@ fn answer_elsewhere<B>(request: &Request<B>) -> Response {
 fn any_of_them() -> Response {
     let mut response = http::Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
-    let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS");
+    let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, QUERY, OPTIONS");
     response.headers_mut().insert(header::ALLOW, methods);
     response
 }

@@ -289,7 +289,7 @@ mod tests {
             let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
             assert!(head.starts_with("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"), "{head}");
             assert!(!head.contains("content-length"), "{head}");
-            let retry = body.split("\nretry: ").nth(1).and_then(|rest| rest.strip_suffix("\n\n"));
+            let retry = body.split("\nretry: ").nth(1).and_then(|rest| rest.strip_suffix('\n'));
             let millis: u64 = retry.and_then(|retry| retry.parse().ok()).expect("a time");
             assert!((5_000..=10_000).contains(&millis), "{body}");
         }

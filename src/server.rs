@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::Broker;
+use http::Uri;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -175,6 +176,13 @@ fn open(what: &'static str, address: Option<SocketAddr>) -> Result<Option<Listen
     Ok(Some(Listening { listener, address }))
 }
 
+/// Whether a request may wait long for its answer: everything but the API, and there the history with `wait`.
+fn may_be_held(uri: &Uri) -> bool {
+    let is_poll = |query: &str| query.split('&').any(|part| part.starts_with("wait="));
+    !uri.path().starts_with("/v1/")
+        || uri.path().starts_with("/v1/history/") && uri.query().is_some_and(is_poll)
+}
+
 async fn serve_http(
     listener: TcpListener,
     refusals: Refusals,
@@ -185,9 +193,9 @@ async fn serve_http(
 ) {
     // One count per request instead of one for each front.
     let served = Arc::new(refusals);
-    // A poll or stream that is held for a client must hear at once when that is gone; the API answers at once.
-    connection.answers_half_closed = |uri| uri.path().starts_with("/v1/");
-    connection.may_park = |uri| !uri.path().starts_with("/v1/");
+    // A poll or stream that is held for a client must hear at once when that is gone; the API answers at once, but for polls.
+    connection.answers_half_closed = |uri| !may_be_held(uri);
+    connection.may_park = may_be_held;
     let refuse = |stream, why| {
         let (gate, refusals) = (Arc::clone(&gate), Arc::clone(&served));
         tokio::spawn(async move { gate.refuse(refusals.tell(stream, why)).await });

@@ -30,10 +30,11 @@ pub use message::{envelope, json_value, timestamp, write_timestamp};
 pub use validate::is_valid_json;
 pub use value::{JsonValue, classify, write_string};
 
-/// Whether an event name is one that an event stream says something by itself with: `gap`, that messages are missing, and
-/// `binary`, that the data is an envelope. A message with such a name would be taken for that.
+/// Whether an event name is one that means something by itself to the reader of an event stream: `gap`, that messages are missing,
+/// `binary`, that the data is an envelope, and `open` and `error`, which `EventSource` says of its connection. A message
+/// with such a name would be taken for that.
 pub fn is_reserved_event(name: &str) -> bool {
-    matches!(name, "gap" | "binary")
+    matches!(name, "gap" | "binary" | "open" | "error")
 }
 
 /// The deepest JSON that is passed on as JSON: 512 arrays and objects inside one another. Receivers parse it

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_edge::{
-    Body, BoxError, Cookies, Fields, Peer, Problem, Response, X_REQUEST_ID, credentials_among, read_body,
-    request_id,
+    Body, BoxError, Cookies, Fields, Park, Peer, Problem, Response, X_REQUEST_ID, credentials_among,
+    read_body, request_id,
 };
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -86,7 +86,23 @@ impl Front {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        // A request that may be held costs its connection no more than a socket meanwhile.
+        if let Some(park) = parts.extensions.remove::<Park>()
+            && body.is_end_stream()
+        {
+            drop(body);
+            let front = self.clone();
+            return Box::pin(park.wait(async move { front.respond(peer, parts, Body::empty()).await })).await;
+        }
+        self.respond(peer, parts, body).await
+    }
+
+    async fn respond<B>(&self, peer: Option<Peer>, parts: Parts, body: B) -> Response
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
         let shared = &self.0;
         let fields = Fields::from(&parts.headers);
         let mut response = match shared.answer(peer, &parts, &fields, body).await {

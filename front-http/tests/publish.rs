@@ -318,7 +318,7 @@ async fn retries_at_the_same_instant_publish_once() {
 }
 
 #[tokio::test]
-async fn a_full_memory_of_keys_refuses_new_ones() {
+async fn a_full_memory_of_keys_refuses_new_ones_of_its_holder_alone() {
     let config = front_http::Config { max_idempotency_keys_per_holder: 1, ..front_http::Config::default() };
     let server = Server::with(broker_core::Config::default(), config, Arc::new(broker_core::AllowAll)).await;
     assert_eq!(server.post("/v1/publish/a", "Idempotency-Key: 1\r\n", "x").await.status, 200);
@@ -327,6 +327,14 @@ async fn a_full_memory_of_keys_refuses_new_ones() {
     assert!(full.header("retry-after").is_some());
     assert_eq!(server.post("/v1/publish/a", "Idempotency-Key: 1\r\n", "x").await.json()["duplicate"], true);
     assert_eq!(server.post("/v1/publish/a", "", "x").await.status, 200);
+    for (key, status) in [("3", 200), ("4", 503)] {
+        let headers = format!("Idempotency-Key: {key}\r\n");
+        let elsewhere = server.ask_from("127.0.0.2", "POST /v1/publish/a", &headers, b"x").await;
+        assert_eq!(elsewhere.status, status, "{}", elsewhere.body);
+    }
+    // Whose a key is does not depend on where it comes from.
+    let again = server.ask_from("127.0.0.2", "POST /v1/publish/a", "Idempotency-Key: 1\r\n", b"x").await;
+    assert_eq!(again.json()["duplicate"], true);
 }
 
 /// One poll of a request's handler must not publish a million messages.

@@ -21,6 +21,8 @@ pub struct Config {
     pub outbox: OutboxConfig,
     /// Filters on one stream. Default 1,000; more are 400.
     pub max_filters: usize,
+    /// Longest body of a `POST` or `QUERY` that names filters, in bytes. Default 1 MiB, a thousand long filters; longer ones are 413.
+    pub max_request_bytes: usize,
     /// Streams at a time. Default 1 million, which is to say the process' descriptors. One too many is accepted, told
     /// when to come back, and closed: a browser would take an error status as final.
     pub max_streams: usize,
@@ -41,6 +43,7 @@ impl Default for Config {
             keep_alive: Duration::from_secs(15),
             outbox: OutboxConfig { max_messages: 10_000, max_bytes: 1 << 20, policy: Policy::Disconnect },
             max_filters: 1_000,
+            max_request_bytes: 1 << 20,
             max_streams: 1_000_000,
             max_pipe_bytes: 16 * 1024,
             announce_position: true,

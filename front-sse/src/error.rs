@@ -2,10 +2,10 @@
 
 use broker_core::{AuthError, FilterError};
 use http::StatusCode;
-use http_edge::{BadEncoding, BadParameter, Problem};
+use http_edge::{BadEncoding, BadParameter, BodyError, Problem};
 
 /// The methods that the front answers.
-pub(crate) const METHODS: &str = "GET, HEAD, OPTIONS";
+pub(crate) const METHODS: &str = "GET, HEAD, POST, QUERY, OPTIONS";
 
 /// A request that opens no stream.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,18 @@ pub(crate) enum Refusal {
     Format(String),
     #[error("`{name}` is `true` or `false`, not {value:?}")]
     Flag { name: &'static str, value: String },
+    #[error("parameter `{0}`: unknown; known are channel, format, retained, last_event_id")]
+    Unknown(String),
+    #[error("`{0}` is given twice")]
+    Twice(&'static str),
+    #[error("{0:?} is not accepted here, send application/json")]
+    MediaType(String),
+    #[error(
+        "the body is not an object with `channels` and perhaps `format`, `retained`, `last_event_id`: {0}"
+    )]
+    Json(String),
+    #[error(transparent)]
+    Body(#[from] BodyError),
     #[error("nothing is streamed at this path")]
     Path,
     #[error("only {METHODS} open a stream")]
@@ -51,7 +63,12 @@ impl From<Refusal> for Problem {
             Refusal::TooManyFilters { .. } => (StatusCode::BAD_REQUEST, "too_many_filters"),
             Refusal::TooManyRetained { .. } => (StatusCode::BAD_REQUEST, "too_many_retained"),
             Refusal::Format(_) => (StatusCode::BAD_REQUEST, "invalid_format"),
-            Refusal::Flag { .. } | Refusal::Parameter(_) => (StatusCode::BAD_REQUEST, "invalid_parameter"),
+            Refusal::Flag { .. } | Refusal::Parameter(_) | Refusal::Unknown(_) | Refusal::Twice(_) => {
+                (StatusCode::BAD_REQUEST, "invalid_parameter")
+            }
+            Refusal::MediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+            Refusal::Json(_) => (StatusCode::BAD_REQUEST, "invalid_json"),
+            Refusal::Body(error) => return error.into(),
             Refusal::Path => (StatusCode::NOT_FOUND, "not_found"),
             Refusal::Method => return Problem::method_not_allowed(METHODS),
             Refusal::Origin => (StatusCode::FORBIDDEN, "origin_not_allowed"),

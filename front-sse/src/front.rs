@@ -13,7 +13,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use http_edge::{
     Body, BoxError, Cookies, Problem, Response, Takeover, X_REQUEST_ID, connection_id, credentials_from,
-    pipe, request_id, response_head,
+    pipe, read_body, request_id, response_head,
 };
 use link::{Link, Socket};
 use tokio::io::AsyncWriteExt;
@@ -76,7 +76,7 @@ impl Front {
         }))
     }
 
-    /// Answers one request. A request body is never read.
+    /// Answers one request. A body is read where it names filters, and nowhere else.
     ///
     /// Where the request carries a [`Takeover`] and opens a stream, the future does not resolve: it is dropped with the
     /// hyper connection.
@@ -86,12 +86,20 @@ impl Front {
         B::Error: Into<BoxError>,
     {
         let (parts, body) = request.into_parts();
-        drop(body);
         let front = &self.0;
         if parts.method == Method::OPTIONS {
             return front.config.origins.preflight(&parts.headers, front.cookies(), METHODS);
         }
-        match front.open(&parts).await {
+        let opened = if takes_body(&parts.method) {
+            match Box::pin(front.read(&parts, body)).await {
+                Ok(body) => front.open(&parts, Some(&body)).await,
+                Err(refusal) => Err(refusal),
+            }
+        } else {
+            drop(body);
+            front.open(&parts, None).await
+        };
+        match opened {
             Ok(response) => response,
             Err(refusal) => {
                 Counters::add(match refusal {
@@ -147,12 +155,32 @@ impl Shared {
         self.config.origins.cookies(&self.config.token_sources)
     }
 
-    async fn open(self: &Arc<Self>, parts: &Parts) -> Result<Response, Refusal> {
+    /// The body of a request that names its filters there.
+    async fn read<B>(&self, parts: &Parts, body: B) -> Result<Bytes, Refusal>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        self.rest_of(parts.uri.path()).ok_or(Refusal::Path)?;
+        if !self.config.origins.allows(&parts.headers) {
+            return Err(Refusal::Origin);
+        }
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let kind = parts.headers.get(header::CONTENT_TYPE).map(text).unwrap_or_default();
+        let essence = kind.split(';').next().unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("application/json") {
+            return Err(Refusal::MediaType(kind));
+        }
+        Ok(read_body(body, self.config.max_request_bytes).await?)
+    }
+
+    async fn open(self: &Arc<Self>, parts: &Parts, body: Option<&Bytes>) -> Result<Response, Refusal> {
         let rest = self.rest_of(parts.uri.path()).ok_or(Refusal::Path)?;
-        if parts.method != Method::GET && parts.method != Method::HEAD {
+        if body.is_none() && parts.method != Method::GET && parts.method != Method::HEAD {
             return Err(Refusal::Method);
         }
-        let asked = request::parse(rest, parts.uri.query(), &parts.headers, self.config.max_filters)?;
+        let body = body.map(|body| &body[..]);
+        let asked = request::parse(rest, parts.uri.query(), &parts.headers, body, self.config.max_filters)?;
         if !self.config.origins.allows(&parts.headers) {
             return Err(Refusal::Origin);
         }
@@ -214,16 +242,17 @@ impl Shared {
         if is_one || !asked.retained || asked.last_event_id.is_some() {
             return Ok(());
         }
+        let bound = &self.config.outbox;
         let (mut messages, mut bytes) = (0, 0);
         for filter in &asked.filters {
             for message in self.broker.retained_matching(filter) {
                 messages += 1;
                 bytes += message.payload().len();
             }
-        }
-        let bound = &self.config.outbox;
-        if messages > 1 && (messages > bound.max_messages / 2 || bytes > bound.max_bytes / 2) {
-            return Err(Refusal::TooManyRetained { messages, bytes });
+            // Before the next filter is looked at: a thousand of them may match everything.
+            if messages > 1 && (messages > bound.max_messages / 2 || bytes > bound.max_bytes / 2) {
+                return Err(Refusal::TooManyRetained { messages, bytes });
+            }
         }
         Ok(())
     }
@@ -338,6 +367,11 @@ impl Shared {
         }
         Ok(None)
     }
+}
+
+/// Whether filters may stand in the body: `QUERY` is safe, `POST` is what every client can send.
+fn takes_body(method: &Method) -> bool {
+    method == Method::POST || method.as_str() == "QUERY"
 }
 
 /// What carries the stream.

@@ -103,6 +103,7 @@ async fn every_spelling_of_the_last_id_is_read_and_the_header_wins() {
     for (query, header) in [
         (format!("last_event_id={first}"), ""),
         (format!("lastEventId={first}"), ""),
+        (format!("lastEventID={first}"), ""),
         (format!("Last-Event-ID={first}"), ""),
         ("last_event_id=zz-9".to_owned(), header.as_str()),
     ] {
@@ -315,7 +316,10 @@ async fn refusals_are_problems_with_a_code() {
         ("GET /sse/%ff", "400", "invalid_filter"),
         ("GET /sse/a?format=xml", "400", "invalid_format"),
         ("GET /ssee", "404", "not_found"),
-        ("POST /sse/a", "405", "method_not_allowed"),
+        ("PUT /sse/a", "405", "method_not_allowed"),
+        ("POST /sse/a", "415", "unsupported_media_type"),
+        ("GET /sse/a?chanel=b", "400", "invalid_parameter"),
+        ("GET /sse/a?_=1", "400", "invalid_parameter"),
     ] {
         let answer = server.ask(&format!("{request} {close}")).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
@@ -323,7 +327,54 @@ async fn refusals_are_problems_with_a_code() {
         assert!(answer.contains(&format!("\"code\":\"{code}\"")), "{answer}");
     }
     let answer = server.ask(&format!("DELETE /sse/a {close}")).await;
-    assert!(answer.contains("allow: GET, HEAD, OPTIONS\r\n"), "{answer}");
+    assert!(answer.contains("allow: GET, HEAD, POST, QUERY, OPTIONS\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn filters_that_fit_no_address_come_in_a_body() {
+    let server = Server::start().await;
+    let first = server.publish("f/0", "missed").id.unwrap();
+    server.publish("f/999", "seen");
+    let channels: Vec<_> = (0..1_000).map(|at| format!("\"f/{at}\"")).collect();
+    let body = format!("{{\"channels\":[{}],\"last_event_id\":\"{first}\"}}", channels.join(","));
+    let kind = "Content-Type: application/json; charset=utf-8\r\n";
+    for (method, position) in [("POST", ""), ("QUERY", "Last-Event-ID: earliest\r\n")] {
+        let mut client = server.connect().await;
+        let head = format!(
+            "{method} /sse HTTP/1.1\r\nHost: x\r\n{kind}{position}Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        client.send(&(head + &body)).await;
+        let head = client.until("\r\n\r\n").await;
+        assert!(
+            head.starts_with("HTTP/1.1 200 ") && head.contains("content-type: text/event-stream\r\n"),
+            "{head}"
+        );
+        if method == "QUERY" {
+            assert!(client.event().await.contains("missed"), "the header wins");
+        }
+        assert!(client.event().await.contains("\"text\":\"seen\""));
+    }
+    for (kind, body, status, code) in [
+        (kind, "{\"channels\":[\"a\"],\"chanel\":1}", "400", "invalid_json"),
+        (kind, "{\"channels\":[\"a/**/b\"]}", "400", "invalid_filter"),
+        (
+            kind,
+            &format!("{{\"channels\":[{}\"one more\"]}}", "\"a\",".repeat(1_000)),
+            "400",
+            "too_many_filters",
+        ),
+        (kind, &"x".repeat((1 << 20) + 1), "413", "body_too_large"),
+        ("Content-Type: text/plain\r\n", "{\"channels\":[\"a\"]}", "415", "unsupported_media_type"),
+    ] {
+        let length = body.len();
+        let request = format!(
+            "POST /sse HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{kind}Content-Length: {length}\r\n\r\n{body}"
+        );
+        let answer = server.ask(&request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.contains(&format!("\"code\":\"{code}\"")), "{answer}");
+    }
 }
 
 #[tokio::test]

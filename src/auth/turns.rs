@@ -1,11 +1,13 @@
 //! Whose turn it is to have a password checked.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+
+use crate::addresses::network;
 
 /// A few turns at a time. Who waits, waits in a queue of its address, and the addresses have their turns one after the other:
 /// however many one of them has waiting, another's first waits for one check of each address before it.
@@ -65,6 +67,11 @@ impl Turns {
     #[cfg(test)]
     fn waiting(&self) -> usize {
         self.0.lock().waiting
+    }
+
+    #[cfg(test)]
+    fn free(&self) -> usize {
+        self.0.lock().free
     }
 }
 
@@ -142,14 +149,6 @@ impl Drop for Turn {
     }
 }
 
-/// An address as far as somebody is behind it: who has one of IPv6 has the 64 bits below, too.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        v4 => v4,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,7 +191,7 @@ mod tests {
         drop(second);
         assert!(poll(&mut often[1]).is_some_and(|turn| turn.is_ok()));
         drop(often);
-        assert_eq!(turns.0.lock().free, 1, "who left is passed over");
+        assert_eq!(turns.free(), 1, "who left is passed over");
         assert_eq!(turns.waiting(), 0);
     }
 
@@ -211,7 +210,8 @@ mod tests {
         assert!(poll(&mut often[0]).unwrap().is_ok());
         assert!(poll(&mut other).unwrap().is_ok());
         drop(third);
-        assert_eq!((turns.0.lock().free, turns.waiting()), (1, 0));
+        assert_eq!(turns.free(), 1);
+        assert_eq!(turns.waiting(), 0);
     }
 
     #[tokio::test]
@@ -223,6 +223,6 @@ mod tests {
         let mut next = wait(&turns, "10.0.0.2");
         drop(gone);
         assert!(poll(&mut next).unwrap().is_ok());
-        assert_eq!(turns.0.lock().free, 1);
+        assert_eq!(turns.free(), 1);
     }
 }

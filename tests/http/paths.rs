@@ -79,7 +79,7 @@ async fn without_rights_every_page_may_come_and_credentials_go_to_cometd_alone()
 #[tokio::test]
 async fn options_asterisk_is_about_the_whole_server() {
     let server = TestServer::start().await;
-    let allowed = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
+    let allowed = "GET, HEAD, POST, PUT, DELETE, QUERY, OPTIONS";
     let answer = request(server.http, "OPTIONS", "*", &[], "").await;
     assert_eq!((answer.status, answer.header("allow")), (204, Some(allowed)), "{answer:?}");
     assert!(answer.header("x-request-id").is_some() && answer.body.is_empty(), "{answer:?}");

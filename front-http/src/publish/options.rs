@@ -107,7 +107,10 @@ pub(crate) fn event(name: Cow<'_, str>) -> Result<Cow<'_, str>, Error> {
         return Err(invalid("event", "holds a line break or NUL"));
     }
     if is_reserved_event(&name) {
-        return Err(invalid("event", "`gap` and `binary` are what event streams themselves say"));
+        return Err(invalid(
+            "event",
+            "`gap` and `binary` are what event streams themselves say, `open` and `error` what EventSource does",
+        ));
     }
     Ok(name)
 }
@@ -155,6 +158,8 @@ mod tests {
             "event=%00",
             "event=gap",
             "event=binary",
+            "event=open",
+            "event=error",
             "exclude=!",
             "ttl=1&ttl=2",
             "event=%ff",

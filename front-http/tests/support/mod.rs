@@ -8,7 +8,7 @@ use std::time::Duration;
 use broker_core::{AllowAll, Authenticator, Broker};
 use http_edge::{ServeConfig, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -80,7 +80,8 @@ impl Server {
                         }
                     }
                 };
-                tokio::spawn(serve(stream, peer, service, ServeConfig::default(), stop.clone()));
+                let config = ServeConfig { may_park: |_| true, ..ServeConfig::default() };
+                tokio::spawn(serve(stream, peer, service, config, stop.clone()));
             }
         });
         Server { broker, api, sse, address, _running: running }
@@ -88,7 +89,14 @@ impl Server {
 
     /// One request on a connection of its own. `headers` are whole lines.
     pub async fn ask(&self, line: &str, headers: &str, body: &[u8]) -> Answer {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        self.ask_from("127.0.0.1", line, headers, body).await
+    }
+
+    /// As [`ask`](Self::ask), from this address.
+    pub async fn ask_from(&self, address: &str, line: &str, headers: &str, body: &[u8]) -> Answer {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(address.parse().unwrap(), 0)).unwrap();
+        let mut stream = socket.connect(self.address).await.unwrap();
         let length = if body.is_empty() && line.starts_with("GET") {
             String::new()
         } else {

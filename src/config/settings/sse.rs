@@ -10,6 +10,7 @@ section!(
         keep_alive: Span,
         outbox: Outbox,
         max_filters: usize,
+        max_request_bytes: Size,
         max_streams: usize,
         max_pipe_bytes: Size,
         announce_position: bool,
