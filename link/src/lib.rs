@@ -21,7 +21,10 @@
 //! link.finish(Duration::from_secs(1)).await;
 //! # }
 //! ```
+//!
+//! What a peer has begun to send and not finished is counted here too, whatever carries it: [`Intake`].
 
+mod intake;
 mod pull;
 mod socket;
 mod tcp;
@@ -36,11 +39,12 @@ use std::time::Duration;
 use broker_core::{CloseReason, Outbox, Signal};
 use bytes::BytesMut;
 
+pub use self::intake::{FREE_BYTES, Intake, IntakeConfig, IntakeStats, Unfinished};
 use self::pull::Pull;
 use self::socket::Io;
 pub use self::socket::{Hold, Socket};
 pub use self::tcp::prepare_listener;
-use self::tcp::{Flushed, Tcp};
+use self::tcp::{Flushed, ReadSize, Tcp};
 
 /// What happened on a connection.
 #[derive(Debug)]
@@ -62,12 +66,20 @@ pub enum Event {
 /// How long a full socket may take nothing before the connection counts as dead.
 pub const STALL_LIMIT: Duration = Duration::from_secs(10);
 
+/// What is left of the input is copied up to here: what one read brings.
+const MAX_COPIED: usize = 64 << 10;
+
 /// One connection; owned by its task.
 pub struct Link {
     outbox: Arc<Outbox>,
     io: Side,
     leftover: Vec<u8>,
     paused: bool,
+    read_size: ReadSize,
+    /// Whether something was taken out of the input since it was last copied.
+    consumed: bool,
+    /// Bytes in the input when it was last seen.
+    seen: u32,
     _hold: Hold,
 }
 
@@ -84,7 +96,16 @@ impl Link {
             Io::Tcp(stream) => Side::Tcp(Tcp::new(stream, &outbox)),
             Io::Other(stream) => Side::Pull(Box::new(Pull::new(stream))),
         };
-        Self { outbox, io, leftover, paused: false, _hold: hold }
+        Self {
+            outbox,
+            io,
+            leftover,
+            paused: false,
+            read_size: ReadSize::default(),
+            consumed: false,
+            seen: 0,
+            _hold: hold,
+        }
     }
 
     /// Waits for the next thing to happen, writing meanwhile what the outbox holds. Memory is added to `input` only when
@@ -98,6 +119,17 @@ impl Link {
 
     /// As [`Link::next`], for a caller that polls by hand.
     pub fn poll_next(&mut self, input: &mut BytesMut, cx: &mut Context<'_>) -> Poll<Event> {
+        self.consumed |= input.len() < self.seen as usize;
+        let event = self.poll_event(input, cx);
+        if event.is_pending() && std::mem::take(&mut self.consumed) && input.len() <= MAX_COPIED {
+            // The beginning of the next packet would keep all that was read with it, for as long as its peer pleases.
+            *input = BytesMut::from(&input[..]);
+        }
+        self.seen = u32::try_from(input.len()).unwrap_or(u32::MAX);
+        event
+    }
+
+    fn poll_event(&mut self, input: &mut BytesMut, cx: &mut Context<'_>) -> Poll<Event> {
         if !self.leftover.is_empty() && !self.paused {
             let leftover = std::mem::take(&mut self.leftover);
             input.extend_from_slice(&leftover);
@@ -110,7 +142,7 @@ impl Link {
             return Poll::Pending;
         }
         let read = match &mut self.io {
-            Side::Tcp(tcp) => ready!(tcp.poll_read(input, cx)),
+            Side::Tcp(tcp) => ready!(tcp.poll_read(input, &mut self.read_size, cx)),
             Side::Pull(pull) => ready!(pull.poll_read(input, cx)),
         };
         Poll::Ready(match read {

@@ -27,9 +27,33 @@ const SEND_BUFFER: usize = 64 << 10;
 /// retransmissions would take a quarter of an hour.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Read at once: little for the usual short packet, more once a long one has begun.
-const READ_FIRST: usize = 4 << 10;
-const READ_MORE: usize = 64 << 10;
+/// Read at once. After a read that left no room twice as much, up to [`MAX_READ`]: by what has come and never by what a peer
+/// announces, so that two bytes of a long packet are held in no more than those of a short one.
+const READ: usize = 4 << 10;
+const MAX_READ: usize = 64 << 10;
+
+/// A quiet connection's input grows only with less room than this.
+const MIN_ROOM: usize = 512;
+
+/// How much is read at once, as the number of times that it was doubled.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct ReadSize(u8);
+
+impl ReadSize {
+    fn make_room(self, input: &mut BytesMut) -> usize {
+        let wanted = READ << self.0;
+        let enough = if self.0 == 0 { MIN_ROOM } else { wanted };
+        if input.capacity() - input.len() < enough {
+            input.reserve(wanted);
+        }
+        input.capacity() - input.len()
+    }
+
+    fn note(&mut self, read: usize, room: usize) {
+        let can_double = READ << self.0 < MAX_READ;
+        self.0 = if read < room { 0 } else { self.0 + u8::from(can_double) };
+    }
+}
 
 pub(crate) struct Tcp {
     wire: Arc<TcpWire>,
@@ -104,6 +128,7 @@ impl Tcp {
     pub(crate) fn poll_read(
         &mut self,
         input: &mut BytesMut,
+        size: &mut ReadSize,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         loop {
@@ -112,14 +137,18 @@ impl Tcp {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return Poll::Pending,
             }
-            input.reserve(if input.is_empty() { READ_FIRST } else { READ_MORE });
+            let room = size.make_room(input);
             match self.wire.0.try_read_buf(input) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if input.is_empty() {
                         *input = BytesMut::new();
                     }
                 }
-                read => return Poll::Ready(read),
+                Ok(read) => {
+                    size.note(read, room);
+                    return Poll::Ready(Ok(read));
+                }
+                failed => return Poll::Ready(failed),
             }
         }
     }
@@ -150,5 +179,32 @@ impl Tcp {
     pub(crate) fn release(&self, outbox: &Outbox) {
         let mine: Arc<dyn Wire> = Arc::<TcpWire>::clone(&self.wire);
         outbox.detach_wire_if(&mine);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_grows_with_what_has_come() {
+        let (mut size, mut input) = (ReadSize::default(), BytesMut::new());
+        assert_eq!(size.make_room(&mut input), READ);
+        // A byte at a time takes no more.
+        for _ in 0..3000 {
+            let room = size.make_room(&mut input);
+            input.extend_from_slice(&[0]);
+            size.note(1, room);
+        }
+        assert_eq!(input.capacity(), READ);
+        for _ in 0..20 {
+            let room = size.make_room(&mut input);
+            assert!(input.capacity() <= 2 * input.len().max(READ) + MAX_READ, "{}", input.capacity());
+            input.resize(input.len() + room, 0);
+            size.note(room, room);
+        }
+        assert_eq!(READ << size.0, MAX_READ);
+        size.note(1, 2);
+        assert_eq!(size.0, 0);
     }
 }
