@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use broker_core::Filter;
-use http_edge::OriginPolicy;
+use http_edge::{Intake, OriginPolicy};
 
 use crate::codec::channel::Grammar;
 
@@ -312,6 +312,9 @@ pub struct Config {
     pub max_sessions_per_address: usize,
     /// Pages that may use the endpoint; default any.
     pub origins: OriginPolicy,
+    /// What counts the requests and messages that are not whole yet, and how slowly they may come. Default that of the
+    /// process.
+    pub intake: Intake,
     /// Where else than in headers an upgrade's token may be; default nowhere.
     pub token_sources: http_edge::TokenSources,
     /// Whether a message to `/service/...` without a handler fails (`service_unhandled = "error"`);
@@ -370,6 +373,7 @@ impl Default for Config {
             max_sessions: 1_000_000,
             max_sessions_per_address: 100_000,
             origins: OriginPolicy::Any,
+            intake: Intake::default(),
             token_sources: http_edge::TokenSources::default(),
             refuse_unhandled_services: false,
             service_timeout: Duration::from_secs(30),

@@ -156,7 +156,11 @@ impl RequestFault {
             RequestFault::Body(BodyError::Stalled(_)) => {
                 Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "the request body stalled")
             }
-            RequestFault::Body(_) => {
+            RequestFault::Body(error @ BodyError::TooSlow { .. }) => {
+                Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", error.to_string())
+            }
+            RequestFault::Body(BodyError::Shed) => BodyError::Shed.into(),
+            RequestFault::Body(BodyError::Io(_)) => {
                 Problem::new(StatusCode::BAD_REQUEST, "incomplete_request", "the request body ended early")
             }
             RequestFault::Parse(ParseError::TooMany { max }) => Problem::new(

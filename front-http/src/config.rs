@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http_edge::{OriginPolicy, TokenSources};
+use http_edge::{Intake, OriginPolicy, TokenSources};
 
 /// How the API is set up. Every default suits a broker that anybody on the machine may use.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub struct Config {
     pub token_sources: TokenSources,
     /// Who may read `/metrics`. Default everybody.
     pub metrics: MetricsAccess,
+    /// What counts the bodies that are not whole yet, and how slowly they may come. Default that of the process.
+    pub intake: Intake,
     /// Longest request body in bytes, batches included. Default 16 MiB; longer ones are 413. One payload is bounded by the broker's
     /// `max_message_bytes`.
     pub max_request_bytes: usize,
@@ -62,6 +64,7 @@ impl Default for Config {
             origins: OriginPolicy::Any,
             token_sources: TokenSources::default(),
             metrics: MetricsAccess::Open,
+            intake: Intake::default(),
             max_request_bytes: 16 << 20,
             max_result_bytes: 16 << 20,
             max_batch: 1_000,

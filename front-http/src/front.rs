@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_edge::{
     Body, BoxError, Cookies, Fields, Park, Peer, Problem, Response, X_REQUEST_ID, credentials_among,
-    read_body, request_id,
+    request_id, take_body,
 };
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -238,20 +238,22 @@ impl Shared {
                 Ok(nothing(&resource))
             }
             Resource::Publish(Some(channel)) => {
-                let body = read_body(body, self.broker.config().max_message_bytes).await?;
+                let body =
+                    take_body(body, self.broker.config().max_message_bytes, &self.config.intake).await?;
                 publish_raw(self, &publisher, &channel, parts.uri.query(), fields, &body, Retain::IfAsked)
                     .map(|done| published(&done))
             }
             Resource::Publish(None) => Box::pin(self.publish_many(parts, fields, &publisher, body)).await,
             Resource::Events => {
-                let body = read_body(body, self.config.max_request_bytes).await?;
+                let body = take_body(body, self.config.max_request_bytes, &self.config.intake).await?;
                 Box::pin(publish_events(self, &publisher, parts, &body)).await.map(json)
             }
             Resource::History(filter) => {
                 Box::pin(history::answer(self, principal, &filter, parts.uri.query())).await.map(json)
             }
             Resource::Retained(channel) if method == Method::PUT => {
-                let body = read_body(body, self.broker.config().max_message_bytes).await?;
+                let body =
+                    take_body(body, self.broker.config().max_message_bytes, &self.config.intake).await?;
                 publish_raw(self, &publisher, &channel, parts.uri.query(), fields, &body, Retain::Always)
                     .map(|done| published(&done))
             }
@@ -274,7 +276,8 @@ impl Shared {
                 connections::one(self, principal, &id).map(json)
             }
             Resource::ConnectionMessages(id) => {
-                let body = read_body(body, self.broker.config().max_message_bytes).await?;
+                let body =
+                    take_body(body, self.broker.config().max_message_bytes, &self.config.intake).await?;
                 Box::pin(connections::send(self, principal, &id, parts, body)).await.map(json)
             }
             Resource::ConnectionSubscription { id, filter } => {
@@ -307,7 +310,7 @@ impl Shared {
         let key = key_of(fields)?;
         match media_type(fields)? {
             Media::Json => {
-                let body = read_body(body, self.config.max_request_bytes).await?;
+                let body = take_body(body, self.config.max_request_bytes, &self.config.intake).await?;
                 let results = publish_items(self, publisher, key.as_deref(), &body).await;
                 results.map(|results| json(results.json))
             }

@@ -144,7 +144,9 @@ fn of_broker(broker: &Broker, out: &mut Vec<Metric>) {
 
 fn of_api(shared: &Shared, out: &mut Vec<Metric>) {
     let stats = shared.counters.snapshot();
+    let intake = shared.config.intake.stats();
     let counter = |name, help, value| Metric { name, help, value: Value::Counter(value) };
+    let gauge = |name, help, value| Metric { name, help, value: Value::Gauge(value) };
     out.extend([
         counter("http_requests", "Requests answered by the HTTP API", stats.requests),
         counter("http_published_messages", "Messages published over HTTP", stats.published),
@@ -160,6 +162,14 @@ fn of_api(shared: &Shared, out: &mut Vec<Metric>) {
             "Subscriptions of connections made or ended over HTTP",
             stats.forced_subscriptions,
         ),
+        gauge(
+            "unfinished_bytes",
+            "Bytes of bodies, packets and messages that are not whole yet",
+            intake.held_bytes as u64,
+        ),
+        gauge("unfinished", "Bodies, packets and messages that hold these", intake.unfinished as u64),
+        counter("unfinished_shed", "Of these, given up to make room for others", intake.shed),
+        counter("unfinished_slow", "Of these, given up because they came too slowly", intake.slow),
         Metric {
             name: "http_idempotency_keys",
             help: "Idempotency keys remembered",

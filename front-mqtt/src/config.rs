@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use broker_core::{OutboxConfig, Qos};
-use http_edge::{OriginPolicy, TokenSources};
+use http_edge::{Intake, OriginPolicy, TokenSources};
 
 /// What the front accepts and how much it holds for each client. The defaults suit browsers and backends
 /// that behave; everything a client can grow has a bound.
@@ -34,6 +34,9 @@ pub struct Config {
     /// for topic and properties around the broker's largest payload. Decided from the fixed header; over
     /// it: DISCONNECT 0x95. Announced to version 5 clients unless it is 268,435,455 or more.
     pub max_packet_bytes: usize,
+    /// What counts the packets that are not whole yet, and how slowly they may come. Default that of the process.
+    /// Over it: DISCONNECT 0x97 (CONNACK 0x97) for the one that makes the least progress, 0x8D for one that is too slow.
+    pub intake: Intake,
     /// Unfinished QoS 2 publishes that a version 5 client is told it may have. Default 100, announced.
     pub receive_maximum: u16,
     /// Unfinished QoS 2 publishes that are borne from a version 5 client all the same. Default 65,535, as many as there are
@@ -167,6 +170,7 @@ impl Default for Config {
             max_absent_sessions_per_address: 10_000,
             client_id_scope: ClientIdScope::default(),
             max_packet_bytes: 5 << 20,
+            intake: Intake::default(),
             receive_maximum: 100,
             max_unreleased_publishes: u16::MAX,
             topic_alias_maximum: 10,

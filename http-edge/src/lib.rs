@@ -32,12 +32,13 @@ mod serve;
 mod takeover;
 mod upgrade;
 
-pub use body::{Body, BodyError, DEFAULT_BODY_STALL, read_body};
+pub use body::{Body, BodyError, DEFAULT_BODY_STALL, read_body, take_body};
 pub use connection_id::{connection_id, parse_connection_id};
 pub use credentials::{
     HttpCredentials, TokenPlaces, TokenSources, credentials, credentials_among, credentials_from,
 };
 pub use fields::Fields;
+pub use link::{FREE_BYTES, Intake, IntakeConfig, IntakeStats, Unfinished};
 pub use origin::{Cookies, LiveOrigins, OriginPolicy};
 pub use park::Park;
 pub use pipe::{PipeIo, pipe};

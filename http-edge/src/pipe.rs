@@ -57,6 +57,18 @@ pub fn pipe(capacity_bytes: usize) -> (PipeIo, Body) {
     (PipeIo(Arc::clone(&shared)), Body::stream(PipeBody(shared)))
 }
 
+impl PipeIo {
+    /// Bytes that the client has not taken yet.
+    pub fn waiting_bytes(&self) -> usize {
+        self.0.state.lock().waiting.len()
+    }
+
+    /// Forgets them, before the pipe is dropped and so cut off.
+    pub fn discard(&self) {
+        self.0.state.lock().waiting = BytesMut::new();
+    }
+}
+
 fn register(slot: &mut Option<Waker>, cx: &Context<'_>) {
     match slot {
         Some(waker) => waker.clone_from(cx.waker()),

@@ -144,11 +144,19 @@ impl Problem {
     }
 }
 
+/// When a client whose body was given up to make room may come back.
+const SHED_RETRY: Duration = Duration::from_secs(5);
+
 impl From<BodyError> for Problem {
     fn from(error: BodyError) -> Self {
         let (status, code) = match &error {
             BodyError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             BodyError::Stalled(_) => (StatusCode::REQUEST_TIMEOUT, "body_stalled"),
+            BodyError::TooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
+            BodyError::Shed => {
+                return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no_room_for_body", error.to_string())
+                    .retry_after(SHED_RETRY);
+            }
             BodyError::Io(_) => (StatusCode::BAD_REQUEST, "body_incomplete"),
         };
         Problem::new(status, code, error.to_string())

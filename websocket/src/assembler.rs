@@ -134,13 +134,23 @@ impl Assembler {
     pub fn feed(&mut self, input: &mut BytesMut) -> Result<Option<Incoming>, Violation> {
         let result = self.advance(input);
         if matches!(result, Err(_) | Ok(Some(Incoming::Close { .. }))) {
-            self.finished = true;
-            self.message = BytesMut::new();
+            self.finish();
         }
         if self.finished || input.is_empty() {
             *input = BytesMut::new();
         }
         result
+    }
+
+    /// What came of the message that is not whole yet; `None` if none has begun.
+    pub fn unfinished_bytes(&self) -> Option<usize> {
+        (self.frame.is_some() || self.open.is_some()).then_some(self.message.len())
+    }
+
+    /// Gives up what is not whole and reads nothing more.
+    pub fn finish(&mut self) {
+        self.finished = true;
+        self.message = BytesMut::new();
     }
 
     /// Whether a close frame or a violation ended the reading side.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use http_edge::{Body, BoxError, Cookies, Park, Response, read_body};
+use http_edge::{Body, BoxError, Cookies, Park, Response, take_body};
 
 use crate::codec::message::{Bounds, parse_batch};
 use crate::config::Transport;
@@ -109,7 +109,8 @@ where
     let config = shared.config();
     let (transport, sources, callback) = match parts.method {
         Method::POST => {
-            let body = read_body(body, config.max_request_bytes).await.map_err(RequestFault::Body)?;
+            let body = take_body(body, config.max_request_bytes, &config.intake).await;
+            let body = body.map_err(RequestFault::Body)?;
             (Transport::LongPolling, long_polling::messages(parts, body)?, None)
         }
         Method::GET => {

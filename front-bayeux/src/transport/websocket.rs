@@ -1,5 +1,6 @@
 //! One WebSocket: frames in, replies and events out through the outbox of its session.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http_edge::{Body, Peer, Problem, Response, credentials_from, upgraded};
 use hyper::upgrade::OnUpgrade;
-use link::{Event, Link};
+use link::{Event, Link, Unfinished};
 
 use super::{cookie, user_agent};
 use crate::codec::message::{Bounds, ParseError, parse_batch};
@@ -114,6 +115,8 @@ struct Connection {
     link: Link,
     input: BytesMut,
     assembler: Assembler,
+    /// The message that is not whole yet.
+    unfinished: Unfinished,
     caller: SocketCaller,
     last_read: Instant,
     /// When the last ping went out.
@@ -154,6 +157,7 @@ impl Connection {
             link: Link::new(socket, outbox),
             input: BytesMut::new(),
             assembler: Assembler::new(limits, deflate),
+            unfinished: Unfinished::default(),
             caller: SocketCaller {
                 unborn: Some((mailbox, subscriber)),
                 socket: socket_of_session,
@@ -200,6 +204,9 @@ impl Connection {
             let event = tokio::select! {
                 event = self.link.next(&mut self.input) => Some(event),
                 () = wait(deadline) => None,
+                () = poll_fn(|cx| self.unfinished.poll_shed(cx)) => {
+                    return self.give_up(CloseCode::Again, "no room for unfinished messages");
+                }
             };
             match event {
                 Some(Event::Read(_)) => {
@@ -207,11 +214,20 @@ impl Connection {
                     if let Some(ending) = self.read().await {
                         return ending;
                     }
+                    match self.unfinished_bytes() {
+                        Some(bytes) => {
+                            self.unfinished.hold(&self.shared.config().intake, bytes, self.last_read);
+                        }
+                        None => self.unfinished.finish(),
+                    }
                 }
                 Some(Event::Woken) => self.write(),
                 None if self.is_to_leave() => {
                     let reason = self.caller.member.as_ref().and_then(|member| member.reason());
                     return self.close(CloseCode::Normal, reason.unwrap_or("session ended by the server"));
+                }
+                None if self.is_late() => {
+                    return self.give_up(CloseCode::Policy, "the message came too slowly");
                 }
                 None if self.is_idle() => return self.close(CloseCode::Normal, "idle timeout"),
                 None => {
@@ -235,6 +251,7 @@ impl Connection {
             match self.assembler.feed(&mut self.input) {
                 Ok(None) => return None,
                 Ok(Some(Incoming::Text(text))) => {
+                    self.unfinished.finish();
                     if let Err((code, reason)) = Box::pin(self.handle(text)).await {
                         self.shared.counters().malformed();
                         return Some(self.close(code, &reason));
@@ -299,9 +316,31 @@ impl Connection {
         Ending::Closing
     }
 
+    /// As [`Self::close`], for a client that has not finished a message; what came of it is let go of at once.
+    fn give_up(&mut self, code: CloseCode, reason: &str) -> Ending {
+        self.unfinished.finish();
+        self.assembler.finish();
+        self.input = BytesMut::new();
+        self.close(code, reason)
+    }
+
     fn deadline(&self) -> Option<Instant> {
         let idle = self.idle_timeout().map(|timeout| self.last_read + timeout);
-        [self.caller.held_until, idle, self.next_ping(), self.leaves_at].into_iter().flatten().min()
+        let late = self.unfinished_bytes();
+        let late = late.and_then(|bytes| self.unfinished.due(&self.shared.config().intake, bytes));
+        [self.caller.held_until, idle, self.next_ping(), self.leaves_at, late].into_iter().flatten().min()
+    }
+
+    /// What came of a message that is not whole yet.
+    fn unfinished_bytes(&self) -> Option<usize> {
+        let message = self.assembler.unfinished_bytes();
+        (message.is_some() || !self.input.is_empty()).then(|| message.unwrap_or(0) + self.input.len())
+    }
+
+    fn is_late(&self) -> bool {
+        let intake = &self.shared.config().intake;
+        let bytes = self.unfinished_bytes();
+        bytes.is_some_and(|bytes| self.unfinished.is_late(intake, bytes, Instant::now()))
     }
 
     /// Whether the server ended the session long enough ago. Meanwhile the client may have begun another.

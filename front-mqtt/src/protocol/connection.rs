@@ -205,6 +205,11 @@ impl Connection {
         }
     }
 
+    /// When bytes last arrived, or could have.
+    pub(crate) fn last_heard(&self) -> Instant {
+        self.last_heard
+    }
+
     /// Bytes arrived, whole packets or not.
     pub(crate) fn handle_sign_of_life(&mut self, now: Instant) {
         self.last_heard = now;

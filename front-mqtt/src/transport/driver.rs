@@ -174,7 +174,17 @@ impl Driver {
             if std::mem::take(&mut self.is_woken) {
                 self.hosted.session.note_drained(self.connection.number());
             }
-            let mut due = blocked.or_else(|| self.connection.poll_timeout());
+            let late = match blocked {
+                Some(_) => None,
+                None => match self.wait_for_rest(cx) {
+                    Ok(late) => late,
+                    Err(error) => {
+                        self.connection.handle_error(&error);
+                        continue;
+                    }
+                },
+            };
+            let mut due = blocked.or_else(|| self.connection.poll_timeout().into_iter().chain(late).min());
             if backlog == Backlog::NoRoom {
                 let soon = Instant::now() + CONGESTION_PAUSE;
                 due = Some(due.map_or(soon, |due| due.min(soon)));
@@ -190,11 +200,16 @@ impl Driver {
             if blocked.is_some() {
                 // Silence while nothing was read is not the client's.
                 self.connection.handle_sign_of_life(now);
+                self.input.was_paused(now);
                 self.try_again(now);
             } else {
                 self.connection.handle_timeout(now);
             }
         }
+    }
+
+    fn wait_for_rest(&mut self, cx: &mut Context<'_>) -> Result<Option<Instant>, DecodeError> {
+        self.input.wait_for_rest(&self.inner.shared.config.intake, self.connection.last_heard(), cx)
     }
 
     /// Handles what has come, as far as the budget goes.
@@ -433,7 +448,7 @@ mod tests {
     #[test]
     fn an_idle_connection_is_small() {
         let task = bytes_of(Driver::run);
-        assert!(task <= 456, "{task}");
+        assert!(task <= 464, "{task}");
         let session = size_of::<crate::protocol::Session>();
         assert!(session <= 240, "{session}");
     }

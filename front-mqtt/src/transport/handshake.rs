@@ -1,8 +1,10 @@
 //! From a socket to a connection: CONNECT, who is it, CONNACK.
 
+use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use broker_core::{Class, Credentials, Outbox, Principal, unix_ms};
@@ -326,7 +328,16 @@ impl Handshake {
             if let Some(whole) = self.input.next(version, max)? {
                 return Ok(whole);
             }
-            match self.link.next(self.input.buffer()).await {
+            let Self { link, input, inner, .. } = self;
+            // How long it may take is bounded by the handshake's own limit.
+            let event = poll_fn(|cx| match link.poll_next(input.buffer(), cx) {
+                Poll::Ready(event) => Poll::Ready(Ok(event)),
+                Poll::Pending => match input.wait_for_rest(&inner.shared.config.intake, Instant::now(), cx) {
+                    Ok(_) => Poll::Pending,
+                    Err(error) => Poll::Ready(Err(error)),
+                },
+            });
+            match event.await? {
                 Event::Read(bytes) => {
                     self.inner.traffic.of(&self.candidate).bytes_received.add(bytes as u64);
                 }
@@ -340,7 +351,8 @@ impl Handshake {
 
     /// CONNACK with the reason, where the version has a code for it, then the close.
     async fn refuse(self, error: &DecodeError, version: Option<Version>) {
-        let Self { link, framing, candidate, outbox, inner, max_reply_bytes, .. } = self;
+        let Self { link, input, framing, candidate, outbox, inner, max_reply_bytes, .. } = self;
+        drop(input);
         let last = version.map_or_else(bytes::Bytes::new, |version| {
             let dialect = Dialect { version, framing };
             let reason_string = inner.shared.config.reason_strings.then_some(error.detail);

@@ -1,14 +1,20 @@
 //! Bytes from the socket into packets, past the WebSocket frames if there are any.
 
+use std::task::Context;
+use std::time::Instant;
+
 use bytes::{Bytes, BytesMut};
+use link::{Intake, Unfinished};
 use websocket::{Assembler, CloseCode, Incoming, Limits};
 
-use crate::codec::{self, DecodeError, Frame, Framing, Packet, Version};
+use crate::codec::{self, DecodeError, Frame, Framing, Packet, Reason, Version};
 
 /// What was read and not yet handled. An idle connection holds no buffer.
 pub(crate) struct Input {
     packets: BytesMut,
     websocket: Option<Box<Frames>>,
+    /// The packet that is not whole yet.
+    unfinished: Unfinished,
 }
 
 struct Frames {
@@ -51,7 +57,7 @@ impl Input {
                 last: None,
             })
         });
-        Self { packets: BytesMut::new(), websocket }
+        Self { packets: BytesMut::new(), websocket, unfinished: Unfinished::default() }
     }
 
     /// Where the link reads into.
@@ -109,6 +115,7 @@ impl Input {
         if self.packets.len() < frame.total() {
             return Ok(None);
         }
+        self.unfinished.finish();
         if frame.total() < CUT_FROM_BYTES {
             return Ok(Some(Whole::InPlace(frame)));
         }
@@ -137,6 +144,36 @@ impl Input {
             }
             Whole::Cut(_, packet) => packet.clone(),
         }
+    }
+
+    /// Waits for the rest of a packet that has begun: says when it will be too late.
+    ///
+    /// # Errors
+    /// It is too late now, or all that is unfinished is too much and this makes the least progress.
+    pub(crate) fn wait_for_rest(
+        &mut self,
+        intake: &Intake,
+        last_read: Instant,
+        cx: &mut Context<'_>,
+    ) -> Result<Option<Instant>, DecodeError> {
+        let bytes = self.packets.len() + self.websocket.as_ref().map_or(0, |frames| frames.bytes.len());
+        if bytes == 0 {
+            self.unfinished.finish();
+            return Ok(None);
+        }
+        self.unfinished.hold(intake, bytes, last_read);
+        if self.unfinished.poll_shed(cx).is_ready() {
+            return Err(DecodeError::new(Reason::QuotaExceeded, "no room for unfinished packets"));
+        }
+        if self.unfinished.is_late(intake, bytes, Instant::now()) {
+            return Err(DecodeError::new(Reason::KeepAliveTimeout, "the packet came too slowly"));
+        }
+        Ok(self.unfinished.due(intake, bytes))
+    }
+
+    /// Nothing was read until now, which is not the client's fault.
+    pub(crate) fn was_paused(&mut self, now: Instant) {
+        self.unfinished.restart(now);
     }
 
     /// In which version's shape a CONNECT is answered that has not come as a whole, or cannot be accepted.
