@@ -33,6 +33,8 @@ pub struct Loaded {
     pub logging: Logging,
     /// Threads that serve; `None` means as many as the machine has cores.
     pub worker_threads: Option<usize>,
+    /// Whether the kernel may back memory with transparent huge pages.
+    pub huge_pages: bool,
     /// Whether the configuration says who may do what. If not, everybody may do everything.
     pub has_rights: bool,
     /// Whether addresses that other machines reach may be listened on: there are rights, or it was allowed without.
@@ -309,7 +311,7 @@ fn finish(mut settings: Settings, arguments: Arguments) -> Result<Loaded, Config
     #[cfg(not(feature = "mqtt"))]
     let mqtt = None;
     let logging = settings.logging.clone();
-    let worker_threads = settings.server.worker_threads;
+    let (worker_threads, huge_pages) = (settings.server.worker_threads, settings.server.huge_pages);
     let reload_interval = settings.server.reload_interval.0;
     let origin = arguments.config.as_deref();
     let folder = origin.and_then(Path::parent).unwrap_or(Path::new(""));
@@ -344,6 +346,7 @@ fn finish(mut settings: Settings, arguments: Arguments) -> Result<Loaded, Config
         config,
         logging,
         worker_threads,
+        huge_pages,
         has_rights,
         may_be_open,
         rights,

@@ -17,7 +17,7 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
-use http_edge::{LiveOrigins, OriginPolicy, TokenPlaces, TokenSources};
+use http_edge::{Intake, LiveOrigins, OriginPolicy, TokenPlaces, TokenSources};
 use serde::{Deserialize, Serialize};
 
 use self::section::section;
@@ -38,6 +38,7 @@ pub(super) struct Settings {
     issuers: Vec<IssuerEntry>,
     auth: Auth,
     limits: Limits,
+    unfinished: Unfinished,
     pub(super) http: Http,
     #[cfg(feature = "http")]
     api: api::Api,
@@ -56,6 +57,7 @@ impl Settings {
     /// Fills a [`Config`], its addresses and its authenticator aside: those need more than what is written.
     pub(super) fn into_config(self, origins: &LiveOrigins, tokens: &TokenSources) -> Config {
         let origins = OriginPolicy::Live(origins.clone());
+        let intake = Intake::new(self.unfinished.clone().into_value());
         let mut config = Config {
             max_connections_per_address: self.limits.max_connections_per_address,
             address_rate: self.address_rate(),
@@ -71,6 +73,7 @@ impl Settings {
         {
             self.api.apply(&mut config.api);
             config.api.origins = origins.clone();
+            config.api.intake = intake.clone();
             config.api.token_sources = tokens.clone();
         }
         #[cfg(feature = "sse")]
@@ -86,6 +89,7 @@ impl Settings {
             let room = front_mqtt::Config::default().max_packet_bytes;
             follow(&mut config.mqtt_front.max_packet_bytes, room, config.broker.max_message_bytes);
             config.mqtt_front.origins = origins.clone();
+            config.mqtt_front.intake = intake.clone();
             config.mqtt_front.token_sources = tokens.clone();
         }
         #[cfg(feature = "bayeux")]
@@ -94,9 +98,10 @@ impl Settings {
             let room = front_bayeux::WebSocketConfig::default().max_message_bytes;
             follow(&mut config.bayeux.websocket.max_message_bytes, room, config.broker.max_message_bytes);
             config.bayeux.origins = origins.clone();
+            config.bayeux.intake = intake.clone();
             config.bayeux.token_sources = tokens.clone();
         }
-        let _ = (origins, tokens);
+        let _ = (origins, tokens, intake);
         config
     }
 
@@ -160,6 +165,7 @@ pub(super) struct Server {
     max_connections: Option<usize>,
     pub(super) shutdown_window: Span,
     pub(super) worker_threads: Option<usize>,
+    pub(super) huge_pages: bool,
     pub(super) reload_interval: Span,
 }
 
@@ -172,6 +178,7 @@ impl Default for Server {
             max_connections: config.max_connections,
             shutdown_window: Span(config.shutdown_window),
             worker_threads: None,
+            huge_pages: false,
             reload_interval: Span(Duration::from_secs(2)),
         }
     }
@@ -186,6 +193,11 @@ struct Limits {
     requests_per_address: Option<NonZeroU32>,
     request_burst_per_address: Option<NonZeroU32>,
 }
+
+section!(
+    /// `[unfinished]`: bodies, packets and messages that are not whole yet, over all fronts.
+    Unfinished: http_edge::IntakeConfig { max_bytes: Size, grace: Period, min_bytes_per_second: u32 }
+);
 
 section!(
     /// `[http]`: the listener and its connections.
