@@ -9,3 +9,4 @@ mod host_metrics;
 mod one_publish;
 mod order;
 mod rights;
+mod unfinished;
