@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use broker_core::{OutboxConfig, Policy};
-use http_edge::{OriginPolicy, TokenSources};
+use http_edge::{Intake, OriginPolicy, TokenSources};
 
 /// How the front is set up. Every default suits a broker that anybody on the machine may use.
 #[derive(Clone, Debug)]
@@ -12,6 +12,8 @@ pub struct Config {
     pub path: String,
     /// Pages that may open streams. Default any.
     pub origins: OriginPolicy,
+    /// What counts the bodies of requests that are not whole yet, and how slowly they may come. Default that of the process.
+    pub intake: Intake,
     /// Where a token is read beside the headers. Default nowhere.
     pub token_sources: TokenSources,
     /// Time between keep-alive comments; the first comes after half to all of it, so that streams opened together do not
@@ -39,6 +41,7 @@ impl Default for Config {
         Config {
             path: "/sse".to_owned(),
             origins: OriginPolicy::Any,
+            intake: Intake::default(),
             token_sources: TokenSources::default(),
             keep_alive: Duration::from_secs(15),
             outbox: OutboxConfig { max_messages: 10_000, max_bytes: 1 << 20, policy: Policy::Disconnect },

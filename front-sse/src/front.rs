@@ -13,7 +13,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use http_edge::{
     Body, BoxError, Cookies, Problem, Response, Takeover, X_REQUEST_ID, connection_id, credentials_from,
-    pipe, read_body, request_id, response_head,
+    pipe, request_id, response_head, take_body,
 };
 use link::{Link, Socket};
 use tokio::io::AsyncWriteExt;
@@ -171,7 +171,7 @@ impl Shared {
         if !essence.eq_ignore_ascii_case("application/json") {
             return Err(Refusal::MediaType(kind));
         }
-        Ok(read_body(body, self.config.max_request_bytes).await?)
+        Ok(take_body(body, self.config.max_request_bytes, &self.config.intake).await?)
     }
 
     async fn open(self: &Arc<Self>, parts: &Parts, body: Option<&Bytes>) -> Result<Response, Refusal> {

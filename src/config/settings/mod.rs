@@ -80,6 +80,7 @@ impl Settings {
         {
             self.sse.apply(&mut config.sse);
             config.sse.origins = origins.clone();
+            config.sse.intake = intake.clone();
             config.sse.token_sources = tokens.clone();
         }
         #[cfg(feature = "mqtt")]
