@@ -42,6 +42,21 @@ pub(crate) fn of_bayeux(front: &front_bayeux::Front) -> Arc<dyn MetricSource> {
                 stats.overflowed,
             ),
             counter(
+                "bayeux_dropped",
+                "Bayeux events dropped because a session's queue was full (bayeux.queue_full)",
+                stats.dropped,
+            ),
+            counter(
+                "bayeux_replays_lost",
+                "Bayeux sessions ended because the log lost what they were to be replayed",
+                stats.replays_lost,
+            ),
+            counter(
+                "bayeux_handshake_timeouts",
+                "Bayeux WebSockets closed because no session came to them in time",
+                stats.handshake_timeouts,
+            ),
+            counter(
                 "bayeux_inexpressible",
                 "Deliveries of channels that Bayeux has no name for",
                 stats.inexpressible,

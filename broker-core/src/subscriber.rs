@@ -286,6 +286,13 @@ impl Subscriber {
         Ok(Replay::new(Arc::clone(&self.shared), self.key, self.outbox(), filters, after))
     }
 
+    /// Forgets that a subscription was catching up: for one whose [`Replay`] was dropped, once it has been unsubscribed.
+    pub fn abandon_replay(&self, tag: u32) {
+        let then = Then::GoLive(SmallVec::from_elem(tag, 1));
+        let feed = Feed { key: self.key, kind: Kind::Replayed, messages: Vec::new(), then, done: None };
+        self.shared.lane(self.key).send(Command::Feed(Box::new(feed)));
+    }
+
     /// Sends a new subscription its retained messages: at once if they are few, otherwise in pages that follow the outbox
     /// as it drains.
     fn feed_retained(&self, tag: u32, messages: Vec<Arc<Message>>) {

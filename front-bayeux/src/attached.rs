@@ -96,8 +96,13 @@ impl Member {
         if !self.note(filter, TAG) {
             return Ok(false);
         }
-        self.mailbox.with(|state| state.expect(filter));
-        match self.subscriber.subscribe(filter, TAG, start) {
+        let beside_replay =
+            self.mailbox.with(|state| state.overlap().map(|overlap| overlap.begins(filter)).is_some());
+        let subscribed = self.subscriber.subscribe(filter, TAG, start);
+        if beside_replay {
+            self.settle(subscribed.is_ok().then_some(filter));
+        }
+        match subscribed {
             Ok(_) => Ok(true),
             Err(error) => {
                 Member::unsubscribe(self, filter);

@@ -141,6 +141,9 @@ pub struct WebSocketConfig {
     /// Closes a socket on which nothing was read for so long (`ws.idleTimeout`); default 300 s, zero
     /// means never.
     pub idle_timeout: Duration,
+    /// Closes a socket that has no session for so long, because nobody shook hands on it or named one, or because its
+    /// session is over; default 10 s, zero means never. Where publishing needs no session, each message counts.
+    pub handshake_timeout: Duration,
     /// Sub-protocol that a client must offer (`ws.protocol`); default none.
     pub protocol: Option<String>,
     /// Whether each socket needs a handshake of its own (`ws.requireHandshakePerConnection`); default
@@ -169,6 +172,7 @@ impl Default for WebSocketConfig {
             meta_connect_deliver_only: None,
             ping_interval: None,
             idle_timeout: Duration::from_secs(300),
+            handshake_timeout: Duration::from_secs(10),
             protocol: None,
             require_handshake_per_connection: false,
             deflate: true,
@@ -286,10 +290,11 @@ pub struct Config {
     /// How long the other sessions of a browser wait between connects (`multiSessionInterval`);
     /// default 2 s. Zero refuses them.
     pub multi_session_interval: Duration,
-    /// Messages a session may have waiting (`maxQueue`); default 10,000. Beyond it
-    /// [`queue_full`](Self::queue_full) says what happens.
+    /// Messages a session may have waiting (`maxQueue`); default 50,000, so that a burst is no reason to lose a client
+    /// that reads. Beyond it [`queue_full`](Self::queue_full) says what happens.
     pub max_queue_messages: usize,
-    /// Their bytes; default 4 MiB. One message of any size always fits.
+    /// What they hold, in bytes: their text, and 64 for each one's place in the queue; default 8 MiB, which is 50,000
+    /// messages of 100 bytes. One message of any size always fits.
     pub max_queue_bytes: usize,
     /// What happens then (CometD's queue listener); default the session ends. A
     /// [`Listener`](crate::Listener) may decide otherwise for a session.
@@ -300,6 +305,9 @@ pub struct Config {
     pub max_batch_messages: usize,
     /// Deepest nesting of a request; default 512 levels. Beyond it: 400, or close code 1011.
     pub max_depth: usize,
+    /// Largest `ext` that a publisher may give its message, in bytes; default 64 KiB. It is kept with the message and
+    /// goes to all receivers. Beyond it: `413:MAX:ext_too_large`.
+    pub max_ext_bytes: usize,
     /// Subscriptions of one session; default 10,000.
     pub max_subscriptions: usize,
     /// Channels per second that one session may bring into being by publishing or subscribing; default
@@ -362,12 +370,13 @@ impl Default for Config {
             max_sessions_per_browser: 1,
             http2_max_sessions_per_browser: -1,
             multi_session_interval: Duration::from_secs(2),
-            max_queue_messages: 10_000,
-            max_queue_bytes: 4 * 1024 * 1024,
+            max_queue_messages: 50_000,
+            max_queue_bytes: 8 * 1024 * 1024,
             queue_full: QueueFull::Disconnect,
             max_request_bytes: 16 * 1024 * 1024,
             max_batch_messages: 10_000,
             max_depth: 512,
+            max_ext_bytes: 64 * 1024,
             max_subscriptions: 10_000,
             max_new_channels_per_second: 1000,
             max_sessions: 1_000_000,

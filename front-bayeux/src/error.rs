@@ -58,6 +58,10 @@ pub(crate) enum Fault {
     MessageTooLarge {
         max: usize,
     },
+    /// The `ext` of a message is.
+    ExtTooLarge {
+        max: usize,
+    },
     ServiceUnhandled,
     /// In words of the embedding service's own.
     Refused(Cow<'static, str>),
@@ -113,6 +117,7 @@ impl Fault {
             Fault::PublishDenied(denial) => return denied(denial, "publish_denied"),
             Fault::MessageDeleted => "404::message_deleted",
             Fault::MessageTooLarge { max } => return format!("413:{max}:message_too_large").into(),
+            Fault::ExtTooLarge { max } => return format!("413:{max}:ext_too_large").into(),
             Fault::ServiceUnhandled => "404::service_unhandled",
             Fault::Refused(error) => return error.clone(),
             Fault::MultipleClients => "429::multiple_clients",

@@ -258,7 +258,7 @@ impl Shared {
                 End::Disconnected => Closed::ByClient,
                 End::Kicked => Closed::ByServer,
                 End::Expired => Closed::Expired,
-                End::QueueFull => Closed::QueueFull,
+                End::QueueFull | End::ReplayLost => Closed::QueueFull,
                 End::Shutdown { .. } => Closed::Shutdown,
             };
             self.tell(|listener| listener.closed(&member.id, why));

@@ -44,8 +44,9 @@ pub fn messages(bytes: &[u8]) {
         ];
         for raw in fields.into_iter().flatten() {
             let _ = (message::integer(raw), message::boolean(raw), message::field(raw, "ack"));
+            let _ = message::fields(raw, 100);
             let _ = Timesync::read(raw, Instant::now(), 1).and_then(|sync| sync.answer(Instant::now()));
-            for name in message::strings(raw).unwrap_or_default() {
+            for name in message::strings(raw, 1000).unwrap_or_default() {
                 names(&name);
             }
         }
@@ -196,7 +197,7 @@ impl Life {
                 self.requests -= 1;
                 // A reply carries what no socket will.
                 let events = if self.socket { Vec::new() } else { self.session.poll_events(self.now) };
-                self.session.end_request();
+                self.session.end_request(self.now);
                 assert!(events.is_empty() || !self.acks, "acknowledged events come with connects only");
                 self.receive(events, arrives);
             }
@@ -292,7 +293,7 @@ impl Life {
     /// Left alone, the session ends, and is never asked to look at the same moment for ever.
     fn end(mut self) {
         for _ in 0..self.requests {
-            self.session.end_request();
+            self.session.end_request(self.now);
         }
         for _ in 0..1000 {
             let Some(at) = self.session.poll_timeout() else {

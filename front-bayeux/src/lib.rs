@@ -57,6 +57,7 @@ mod replies;
 mod salvage;
 mod service;
 mod stats;
+mod subscriptions;
 mod sweep;
 mod transport;
 

@@ -21,6 +21,7 @@ use crate::config::{Config, Lazy, QueueFull};
 use crate::leaving::{self, Leaving};
 use crate::listener::Listener;
 use crate::overlap::Overlap;
+use crate::protocol::queue::has_room_for_page;
 use crate::protocol::{Delivered, End, Held, Options, Push, Session};
 use crate::replies;
 use crate::salvage;
@@ -53,6 +54,9 @@ impl Encodings {
         Self { plain: variant(Replay::Plain), with_replay: variant(Replay::InExt) }
     }
 }
+
+/// How often one session may be spoken of in the log.
+const WARN_PERIOD_SECS: u32 = 60;
 
 /// What every mailbox needs of its front.
 pub(crate) struct Common {
@@ -116,6 +120,8 @@ pub(crate) struct Socket {
     pub(crate) deflate: bool,
     /// Which connection this is.
     pub(crate) number: u64,
+    /// Frames that its outbox has dropped and the session has counted.
+    pub(crate) counted_drops: u32,
 }
 
 /// What the mutex guards.
@@ -127,30 +133,39 @@ pub(crate) struct State {
     /// Whose denying rules are checked here, where the core could not be told in time.
     guard: Option<Principal>,
     replay_in_ext: bool,
-    /// While replays run.
+    /// When its operator was last told that it has no room, in seconds since the front's start.
+    warned_secs: u32,
+    /// While a replay runs.
     overlap: Option<Box<Overlap>>,
 }
 
 impl State {
-    /// A replay begins beside these subscriptions, its own among them.
-    pub(crate) fn begin_replay(&mut self, filters: Vec<Filter>) {
-        self.overlap.get_or_insert_default().begin(filters);
-    }
-
-    /// A subscription is about to be made.
-    pub(crate) fn expect(&mut self, filter: &Filter) {
-        if let Some(overlap) = &mut self.overlap {
-            overlap.expect(filter.clone());
-        }
+    /// A replay is about to begin.
+    pub(crate) fn begin_replay(&mut self, filter: Filter, after: u64) {
+        self.overlap = Some(Box::new(Overlap::new(filter, after)));
     }
 
     pub(crate) fn end_replay(&mut self) {
-        self.overlap.take_if(|overlap| overlap.end());
+        self.overlap = None;
     }
 
-    /// Whether a message is new to the session, as far as replays are concerned.
-    fn admits(&mut self, message: &Message) -> bool {
-        self.overlap.as_mut().is_none_or(|overlap| overlap.admits(message))
+    /// The running replay, for whoever makes or ends another subscription of the session.
+    pub(crate) fn overlap(&mut self) -> Option<&mut Overlap> {
+        self.overlap.as_deref_mut()
+    }
+
+    /// Whether a message is new to the session, as far as a replay is concerned.
+    fn admits(&mut self, message: &Message, kind: Kind) -> bool {
+        self.overlap.as_mut().is_none_or(|overlap| overlap.admits(message, kind))
+    }
+
+    /// Counts what the socket's outbox has thrown away.
+    pub(crate) fn count_drops(&mut self) -> u32 {
+        let Some(socket) = &mut self.socket else { return 0 };
+        let dropped = u32::try_from(socket.outbox.dropped()).unwrap_or(u32::MAX);
+        let new = dropped - std::mem::replace(&mut socket.counted_drops, dropped);
+        self.session.note_dropped(new);
+        new
     }
 
     /// Whether the session's socket is the connection `number`.
@@ -174,8 +189,15 @@ pub(crate) struct Mailbox {
 
 impl Mailbox {
     pub(crate) fn new(common: Arc<Common>, session: Session) -> Arc<Self> {
-        let state =
-            State { id: None, session, socket: None, guard: None, replay_in_ext: false, overlap: None };
+        let state = State {
+            id: None,
+            session,
+            socket: None,
+            guard: None,
+            replay_in_ext: false,
+            warned_secs: 0,
+            overlap: None,
+        };
         let mailbox = Arc::new_cyclic(|myself| Self {
             myself: Weak::clone(myself),
             state: Mutex::new(state),
@@ -299,38 +321,48 @@ impl Mailbox {
     /// Events lost because there was no room for them.
     pub(crate) fn dropped(&self) -> u64 {
         let state = self.state.lock();
-        let socket = state.socket.as_ref().map_or(0, |socket| socket.outbox.dropped());
-        socket + u64::from(state.session.dropped())
+        let uncounted = |socket: &Socket| socket.outbox.dropped() - u64::from(socket.counted_drops);
+        state.socket.as_ref().map_or(0, uncounted) + u64::from(state.session.dropped())
     }
 
-    /// Whether a page of replayed events fits, in the queue and on the socket.
+    /// Whether a page of replayed events may come, to the queue and to the socket.
     pub(crate) fn has_room(&self) -> bool {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        let limits = self.common.options.limits;
         let socket_has_room = state.socket.as_ref().is_none_or(|socket| {
             let queued = socket.outbox.queued();
-            queued.messages < self.common.config.max_queue_messages / 2
-                && queued.bytes < self.common.config.max_queue_bytes / 2
+            socket.outbox.closed().is_some() || has_room_for_page(queued.messages, queued.bytes, limits)
         });
-        state.session.has_room() && socket_has_room
+        socket_has_room && state.session.has_room(Instant::now())
     }
 
-    /// A message out of the log, unless the session has had it.
-    pub(crate) fn deliver_replayed(&self, now: Instant, message: &Message) {
-        let replay = if self.state.lock().replay_in_ext { Replay::InExt } else { Replay::Plain };
-        let object = event::object(message, &self.common.config.events, replay);
-        if object.is_empty() {
-            self.common.counters.inexpressible();
+    /// The log has lost what was still to be replayed: the session ends, and its client is told.
+    pub(crate) fn lose_replay(&self) {
+        self.common.counters.lost_replay();
+        self.warn("the log has lost what was still to be replayed, and its session is over");
+        self.finish(Instant::now(), End::ReplayLost, None);
+        // The sweep takes its subscriptions away.
+        self.wake_at_ms.store(0, Ordering::Relaxed);
+    }
+
+    /// Says in the log that events were lost or the session was, once per session and minute.
+    pub(crate) fn warn(&self, what: &'static str) {
+        let now_secs = u32::try_from(self.common.started.elapsed().as_secs()).unwrap_or(u32::MAX);
+        let mut state = self.state.lock();
+        let due = state.warned_secs == 0 || now_secs.saturating_sub(state.warned_secs) >= WARN_PERIOD_SECS;
+        if !due {
             return;
         }
-        let expires_at = message.remaining(unix_ms()).and_then(|left| now.checked_add(left));
-        let delivered = self.with(|state| {
-            if state.admits(message) {
-                state.session.handle_delivery(now, object, None, expires_at)
-            } else {
-                Delivered::Ignored
-            }
-        });
-        self.follow_up(now, delivered, expires_at);
+        state.warned_secs = now_secs.max(1);
+        let (waiting, dropped, session) = (state.session.waiting(), state.session.dropped(), state.id);
+        drop(state);
+        tracing::warn!(
+            ?session,
+            events = waiting.0,
+            bytes = waiting.1,
+            dropped,
+            "a Bayeux client does not keep up: {what}"
+        );
     }
 
     /// Writes what is due: on the socket, or by waking the held poll.
@@ -358,19 +390,33 @@ impl Mailbox {
         let delivered = match delivered {
             Delivered::Full(object) => {
                 let decision = self.when_full();
-                self.with(|state| state.session.overflow(now, object, expires_at, decision))
+                let (delivered, dropped) = self.with(|state| {
+                    let before = state.session.dropped();
+                    let delivered = state.session.overflow(now, object, expires_at, decision);
+                    (delivered, state.session.dropped() - before)
+                });
+                self.note_dropped(dropped);
+                delivered
             }
             delivered => delivered,
         };
         match delivered {
             Delivered::Overflow => {
                 self.common.counters.overflowed();
+                self.warn("its queue was full and its session is over");
                 self.write(now);
                 // The sweep takes its subscriptions away: the broker must not be called from here.
                 self.wake_at_ms.store(0, Ordering::Relaxed);
             }
             Delivered::Due => self.write(now),
             Delivered::Queued | Delivered::Ignored | Delivered::Full(_) => {}
+        }
+    }
+
+    fn note_dropped(&self, dropped: u32) {
+        if dropped > 0 {
+            self.common.counters.dropped(dropped);
+            self.warn("events were dropped, as its queue was full");
         }
     }
 
@@ -429,6 +475,7 @@ impl Mailbox {
             Some(sink) if socket.own => sink.send(&frame, class),
             _ => _ = socket.outbox.send(frame, class),
         };
+        state.count_drops();
         let held = state.session.held().map(|token| state.session.poll_connect(now, token));
         if let Some(Held::Answer(answer)) = held {
             let last = replies::connect(&answer, &self.common.config);
@@ -515,7 +562,8 @@ impl Deliver for Mailbox {
         if delivery.kind() == Kind::Direct {
             return self.deliver_to_one(delivery, sink);
         }
-        let lazy = self.laziness(delivery);
+        // The past is late already.
+        let lazy = self.laziness(delivery).filter(|_| delivery.kind() != Kind::Replayed);
         let mut guard = self.state.lock();
         let state = &mut *guard;
         if let Some(principal) = &state.guard
@@ -523,7 +571,7 @@ impl Deliver for Mailbox {
         {
             return;
         }
-        if !state.admits(delivery.message()) {
+        if !state.admits(delivery.message(), delivery.kind()) {
             return;
         }
         let encodings = &self.common.encodings;

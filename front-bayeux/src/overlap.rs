@@ -1,55 +1,133 @@
 //! Messages that a replay and another subscription of the same session would both bring.
 //!
-//! The core sends a message once to a session that several live subscriptions hit. A replay is apart from them: it
-//! reads the log at its own pace. While one runs, the session remembers which messages of channels that more than one
-//! of its subscriptions cover it has had.
+//! The core sends a message once to a session that several live subscriptions hit. A replay is apart from them: it reads
+//! the log at its own pace. While one runs, the session knows of it, and of each subscription that overlaps it, up to which
+//! offset all has been brought. Offsets rise along a replay and along live delivery, so that positions are enough, however
+//! long the past is. Only what comes while a subscription begins or ends is remembered message by message.
 
 use std::collections::HashSet;
 
-use broker_core::{Filter, Message};
+use broker_core::{Filter, Kind, Message};
 
 /// Offsets remembered at most. Beyond it a message may come twice, but none is lost.
-const MAX_SEEN: usize = 262_144;
+const MAX_REMEMBERED: usize = 16_384;
+
+/// Other subscriptions that are looked at. Beyond it likewise.
+pub(crate) const MAX_OTHERS: usize = 64;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Overlap {
-    /// Replays that run.
-    replays: u32,
-    /// All subscriptions since the first of them began; one that was given up stays, as something of it may still be
-    /// on its way.
-    filters: Vec<Filter>,
-    seen: HashSet<u64, ahash::RandomState>,
+    filter: Filter,
+    /// The replay brings what is after this offset,
+    after: u64,
+    /// and has brought all up to this one.
+    through: u64,
+    others: Vec<Other>,
+    /// Live deliveries have brought all of theirs up to here.
+    live_through: u64,
+    /// Live deliveries that are remembered one by one: those up to here, and all while something is unsettled.
+    remember_through: u64,
+    unsettled: u32,
+    remembered: HashSet<u64, ahash::RandomState>,
+}
+
+/// Another subscription of the session that overlaps the replay's.
+#[derive(Debug)]
+struct Other {
+    filter: Filter,
+    /// Of an earlier replay: it has brought what is after the first offset, up to the second.
+    replayed: Option<(u64, u64)>,
+    /// It is live for what is after this offset; not known yet while it begins.
+    since: u64,
+    /// It has ended at this offset.
+    until: u64,
+}
+
+impl Other {
+    fn has_brought(&self, offset: u64, live_through: u64) -> bool {
+        let live = self.since < offset && offset <= live_through.min(self.until);
+        live || self.replayed.is_some_and(|(after, through)| after < offset && offset <= through)
+    }
 }
 
 impl Overlap {
-    /// Another replay runs, beside these subscriptions, its own among them.
-    pub(crate) fn begin(&mut self, filters: Vec<Filter>) {
-        self.replays += 1;
-        for filter in filters {
-            self.expect(filter);
+    /// A replay of what is after `after` is about to begin; [`settle`](Self::settle) once all up to some offset has been
+    /// delivered.
+    pub(crate) fn new(filter: Filter, after: u64) -> Self {
+        Self {
+            filter,
+            after,
+            through: after,
+            others: Vec::new(),
+            live_through: 0,
+            remember_through: 0,
+            unsettled: 1,
+            remembered: HashSet::default(),
         }
     }
 
-    /// A subscription is about to be made.
-    pub(crate) fn expect(&mut self, filter: Filter) {
-        if !self.filters.contains(&filter) {
-            self.filters.push(filter);
+    /// A subscription that is live already; of one that was replayed, the offset after which it was.
+    pub(crate) fn add_live(&mut self, filter: Filter, since: u64, replayed_after: Option<u64>) {
+        self.add(Other {
+            filter,
+            replayed: replayed_after.map(|after| (after, since)),
+            since,
+            until: u64::MAX,
+        });
+    }
+
+    fn add(&mut self, other: Other) {
+        if self.others.len() < MAX_OTHERS && self.filter.overlaps(&other.filter) {
+            self.others.push(other);
         }
     }
 
-    /// A replay has ended and all that went before its end was delivered. True if it was the last.
-    pub(crate) fn end(&mut self) -> bool {
-        self.replays = self.replays.saturating_sub(1);
-        self.replays == 0
+    /// A live subscription is about to be made; [`settle`](Self::settle) when it is.
+    pub(crate) fn begins(&mut self, filter: &Filter) {
+        self.unsettled += 1;
+        self.add(Other { filter: filter.clone(), replayed: None, since: u64::MAX, until: u64::MAX });
+    }
+
+    /// A subscription is about to end; [`settle`](Self::settle) when it has. What is on its way still comes.
+    pub(crate) fn ends(&mut self, filter: &Filter) {
+        self.unsettled += 1;
+        for other in self.others.iter_mut().filter(|other| other.filter == *filter) {
+            other.until = other.until.min(self.live_through);
+        }
+    }
+
+    /// What was about to happen has happened, and the log's head was `head` afterwards; `begun` brings all after it.
+    pub(crate) fn settle(&mut self, head: u64, begun: Option<&Filter>) {
+        self.unsettled = self.unsettled.saturating_sub(1);
+        self.remember_through = self.remember_through.max(head);
+        let begins = |other: &&mut Other| other.since == u64::MAX && Some(&other.filter) == begun;
+        if let Some(other) = self.others.iter_mut().find(begins) {
+            other.since = head;
+        }
     }
 
     /// Whether the session has not had this message.
-    pub(crate) fn admits(&mut self, message: &Message) -> bool {
-        let matching = self.filters.iter().filter(|filter| filter.matches(message.channel()));
-        if message.offset() == 0 || matching.take(2).count() < 2 || self.seen.len() >= MAX_SEEN {
+    pub(crate) fn admits(&mut self, message: &Message, kind: Kind) -> bool {
+        let offset = message.offset();
+        if offset == 0 {
             return true;
         }
-        self.seen.insert(message.offset())
+        if kind == Kind::Replayed {
+            self.through = self.through.max(offset);
+            let brought = |other: &Other| {
+                other.has_brought(offset, self.live_through) && other.filter.matches(message.channel())
+            };
+            return !self.remembered.contains(&offset) && !self.others.iter().any(brought);
+        }
+        let brought = self.after < offset && offset <= self.through && self.filter.matches(message.channel());
+        let apart = kind == Kind::Retained || self.unsettled > 0 || offset <= self.remember_through;
+        if kind == Kind::Live {
+            self.live_through = self.live_through.max(offset);
+        }
+        if !brought && apart && self.remembered.len() < MAX_REMEMBERED {
+            self.remembered.insert(offset);
+        }
+        !brought
     }
 }

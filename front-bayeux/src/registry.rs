@@ -15,6 +15,8 @@ use crate::bucket::Bucket;
 use crate::codec::id::ClientId;
 use crate::front::Shared;
 use crate::mailbox::Mailbox;
+use crate::replay::Replays;
+use crate::subscriptions::Subscriptions;
 
 /// One session as requests find it.
 pub(crate) struct Member {
@@ -31,8 +33,9 @@ pub(crate) struct Member {
     pub(crate) since_ms: u64,
     pub(crate) last_active_ms: AtomicU64,
     /// What it is subscribed to.
-    subscriptions: Mutex<SmallVec<[(Filter, u32); 1]>>,
-    replays: AtomicU32,
+    subscriptions: Mutex<Subscriptions>,
+    replay_tags: AtomicU32,
+    pub(crate) replays: Replays,
     pub(crate) replay: bool,
     /// Whether it gets its own messages.
     pub(crate) echo: AtomicBool,
@@ -90,7 +93,8 @@ impl Member {
             since_ms: now_ms,
             last_active_ms: AtomicU64::new(now_ms),
             subscriptions: Mutex::default(),
-            replays: AtomicU32::new(TAG),
+            replay_tags: AtomicU32::new(TAG),
+            replays: Replays::default(),
             replay: origin.replay,
             echo: AtomicBool::new(true),
             new_channels: Bucket::default(),
@@ -110,8 +114,8 @@ impl Member {
     pub(crate) fn detach(&self) {
         if !self.detached.swap(true, Ordering::Relaxed) {
             let subscriptions = std::mem::take(&mut *self.subscriptions.lock());
-            for (filter, tag) in subscriptions {
-                self.subscriber.unsubscribe(&filter, tag);
+            for (filter, tag) in subscriptions.iter() {
+                self.subscriber.unsubscribe(filter, tag);
             }
         }
     }
@@ -122,45 +126,58 @@ impl Member {
 
     /// What it is subscribed to.
     pub(crate) fn filters(&self) -> Vec<Filter> {
-        self.subscriptions.lock().iter().map(|(filter, _)| filter.clone()).collect()
+        self.subscriptions(|filter, _| Some(filter.clone()))
+    }
+
+    /// What `pick` makes of each subscription and its tag.
+    pub(crate) fn subscriptions<T>(&self, mut pick: impl FnMut(&Filter, u32) -> Option<T>) -> Vec<T> {
+        self.subscriptions.lock().iter().filter_map(|(filter, tag)| pick(filter, tag)).collect()
     }
 
     pub(crate) fn is_subscribed(&self, filter: &Filter) -> bool {
-        self.subscriptions.lock().iter().any(|(known, _)| known == filter)
+        self.subscriptions.lock().tag_of(filter).is_some()
     }
 
     /// Whether this very subscription still stands.
     pub(crate) fn holds(&self, filter: &Filter, tag: u32) -> bool {
-        self.subscriptions.lock().iter().any(|known| known.0 == *filter && known.1 == tag)
+        self.subscriptions.lock().tag_of(filter) == Some(tag)
     }
 
     /// Notes a subscription, before the broker knows of it; false if it is there already.
     pub(crate) fn note(&self, filter: &Filter, tag: u32) -> bool {
-        let mut subscriptions = self.subscriptions.lock();
-        let new = !subscriptions.iter().any(|(known, _)| known == filter);
-        if new {
-            subscriptions.push((filter.clone(), tag));
-        }
-        new
+        self.subscriptions.lock().insert(filter, tag)
     }
 
     /// A tag for a subscription that is replayed: the lane passes over live messages by tag.
     pub(crate) fn replay_tag(&self) -> u32 {
-        self.replays.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(TAG + 1)
+        self.replay_tags.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(TAG + 1)
     }
 
     /// Ends one subscription; false if there is none.
     pub(crate) fn unsubscribe(&self, filter: &Filter) -> bool {
-        let known = {
-            let mut subscriptions = self.subscriptions.lock();
-            let at = subscriptions.iter().position(|(known, _)| known == filter);
-            at.map(|at| subscriptions.swap_remove(at))
-        };
-        let found = known.is_some();
-        if let Some((filter, tag)) = known {
-            self.subscriber.unsubscribe(&filter, tag);
+        let Some(tag) = self.subscriptions.lock().remove(filter) else { return false };
+        let beside_replay =
+            self.mailbox.with(|state| state.overlap().map(|overlap| overlap.ends(filter)).is_some());
+        self.subscriber.unsubscribe(filter, tag);
+        if beside_replay {
+            self.settle(None);
         }
-        found
+        if tag != TAG {
+            // Its replay looks whether it is still wanted.
+            self.mailbox.woken().notify_waiters();
+        }
+        true
+    }
+
+    /// A subscription has begun or ended beside a replay.
+    pub(crate) fn settle(&self, begun: Option<&Filter>) {
+        let Some(front) = self.front.upgrade() else { return };
+        let head = front.broker.head().offset;
+        self.mailbox.with(|state| {
+            if let Some(overlap) = state.overlap() {
+                overlap.settle(head, begun);
+            }
+        });
     }
 }
 

@@ -4,37 +4,27 @@
 //! `ext.replay: {"/ch": -1 | -2 | id}`: only new events, all that are kept, or those after an id. An id
 //! is the event's `data.event.replayId` or `ext.replay`. Both say of which life of the log they are: the past of
 //! another one is gone, and a position in it is refused.
+//!
+//! A session's replays run one after another: they share its reader anyway, and a client that asks for thousands costs
+//! one task.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use broker_core::{Action, After, Broker, Filter, HistoryQuery, MessageId};
+use broker_core::{After, Broker, Filter, HistoryQuery, MessageId, Replay};
+use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
-use crate::codec::message::{field, string};
+use crate::codec::message::string;
 use crate::codec::replay_id;
 use crate::error::Fault;
 use crate::front::Shared;
-use crate::registry::Member;
-
-/// Messages read from the log at a time.
-const PAGE_MESSAGES: usize = 256;
-
-/// How often a replay looks whether its slow reader has made room.
-const PACE: Duration = Duration::from_millis(20);
+use crate::overlap::MAX_OTHERS;
+use crate::registry::{Member, TAG};
 
 impl Shared {
-    /// Where a subscription to `name` starts; `None` means live.
-    pub(crate) fn replay_from(
-        &self,
-        ext: Option<&RawValue>,
-        name: &str,
-        filter: &Filter,
-    ) -> Result<Option<After>, Fault> {
-        let Some(asked) = ext.and_then(|ext| field(ext, "replay")).and_then(|replay| field(replay, name))
-        else {
-            return Ok(None);
-        };
+    /// Where a subscription to `filter` starts; `None` means live.
+    pub(crate) fn replay_from(&self, asked: &RawValue, filter: &Filter) -> Result<Option<After>, Fault> {
         let text = string(asked).unwrap_or_else(|| asked.get().into());
         let invalid = || Fault::ReplayInvalid(text.chars().take(64).filter(|c| !c.is_control()).collect());
         let head = self.broker.head();
@@ -54,60 +44,133 @@ impl Shared {
         Ok(Some(After::Id(id)))
     }
 
-    /// Starts a replay for a subscription that is noted already.
-    pub(crate) fn replay(&self, member: &Arc<Member>, filter: &Filter, tag: u32, after: After) {
-        let filters = member.filters();
-        member.mailbox.with(|state| state.begin_replay(filters));
-        let (broker, member, filter) = (self.broker.clone(), Arc::clone(member), filter.clone());
-        tokio::spawn(async move {
-            run(&broker, &member, &filter, tag, after).await;
-            // What was on its way when the replay ended may still be a message that it brought.
-            broker.drained().await;
-            member.mailbox.with(|state| state.end_replay());
-        });
+    /// Subscribes from a position on; false if the session has this subscription already.
+    pub(crate) fn subscribe_after(
+        &self,
+        member: &Arc<Member>,
+        filter: &Filter,
+        after: After,
+    ) -> Result<bool, Fault> {
+        let tag = member.replay_tag();
+        if !member.note(filter, tag) {
+            return Ok(false);
+        }
+        let Ok(replay) = member.subscriber.subscribe_after(&[(filter.clone(), tag)], after) else {
+            member.unsubscribe(filter);
+            return Err(Fault::SubscribeFailed);
+        };
+        let waiting = Waiting { replay, filter: filter.clone(), tag, after };
+        if member.replays.push(waiting) {
+            tokio::spawn(run_all(self.broker.clone(), Arc::clone(member)));
+        }
+        Ok(true)
     }
 }
 
-/// Pages through the log as fast as the session takes it, and leaves the last stretch to the core,
-/// which goes live without a gap.
-async fn run(broker: &Broker, member: &Member, filter: &Filter, tag: u32, mut after: After) {
-    let is_wanted = || member.holds(filter, tag) && member.mailbox.end().is_none();
-    loop {
-        let position = match after {
-            After::Id(id) => Some(id),
-            After::Earliest => None,
-        };
-        let query = HistoryQuery { after: position, limit: PAGE_MESSAGES, ..HistoryQuery::default() };
-        let page = broker.history(filter, query).messages;
-        // The core reads its pages without asking the session's queue for room: they must be few.
-        if page.len() < PAGE_MESSAGES {
-            break;
+/// A subscription whose past is still to be sent.
+struct Waiting {
+    replay: Replay,
+    filter: Filter,
+    tag: u32,
+    after: After,
+}
+
+/// A session's replays that wait for their turn.
+#[derive(Default)]
+pub(crate) struct Replays(Mutex<Option<Box<VecDeque<Waiting>>>>);
+
+impl Replays {
+    /// True if nobody runs them yet.
+    fn push(&self, waiting: Waiting) -> bool {
+        let mut queue = self.0.lock();
+        let idle = queue.is_none();
+        queue.get_or_insert_default().push_back(waiting);
+        idle
+    }
+
+    /// The next one; whoever gets `None` has stopped running them.
+    fn next(&self) -> Option<Waiting> {
+        let mut queue = self.0.lock();
+        let next = queue.as_mut().and_then(|waiting| waiting.pop_front());
+        if next.is_none() {
+            *queue = None;
         }
-        while !member.mailbox.has_room() {
-            if !is_wanted() {
-                return;
-            }
-            tokio::time::sleep(PACE).await;
-        }
-        for message in page {
-            if !is_wanted() {
-                return;
-            }
-            if let Some(id) = message.id() {
-                after = After::Id(id);
-            }
-            if member.principal.allows(Action::Subscribe, message.channel()) {
-                member.mailbox.deliver_replayed(Instant::now(), &message);
-            }
+        next
+    }
+}
+
+/// A replay that has gone live, for as long as others of its session run.
+struct Done {
+    tag: u32,
+    after: u64,
+}
+
+async fn run_all(broker: Broker, member: Arc<Member>) {
+    let mut done: Vec<Done> = Vec::new();
+    while let Some(waiting) = member.replays.next() {
+        let (tag, after) = (waiting.tag, offset(waiting.after));
+        if run(&broker, &member, waiting, &done).await && done.len() < MAX_OTHERS {
+            done.push(Done { tag, after });
         }
         tokio::task::yield_now().await;
     }
+}
+
+/// True if the subscription is live now.
+async fn run(broker: &Broker, member: &Member, waiting: Waiting, done: &[Done]) -> bool {
+    let Waiting { replay, filter, tag, after } = waiting;
+    let is_wanted = || member.holds(&filter, tag) && member.mailbox.end().is_none();
     if !is_wanted() {
-        return;
+        member.subscriber.abandon_replay(tag);
+        return false;
     }
-    let Ok(replay) = member.subscriber.subscribe_after(&[(filter.clone(), tag)], after) else { return };
-    replay.run(|_| {}).await;
-    if !is_wanted() {
-        member.subscriber.unsubscribe(filter, tag);
+    member.mailbox.with(|state| state.begin_replay(filter.clone(), offset(after)));
+    let head = broker.head().offset;
+    // What was on its way when the replay began is remembered as it comes.
+    broker.drained().await;
+    // The rest brings what is after the head; and of what was replayed already, all is there up to it.
+    let others = member.subscriptions(|known, tag| {
+        let replayed = done.iter().find(|done| done.tag == tag);
+        (tag == TAG || replayed.is_some()).then(|| (known.clone(), replayed.map(|done| done.after)))
+    });
+    member.mailbox.with(|state| {
+        let Some(overlap) = state.overlap() else { return };
+        for (other, replayed_after) in others {
+            overlap.add_live(other, head, replayed_after);
+        }
+        overlap.settle(head, None);
+    });
+    let stopped = async {
+        loop {
+            let woken = member.mailbox.woken().notified();
+            tokio::pin!(woken);
+            // Listening before looking: what comes in between is not missed.
+            woken.as_mut().enable();
+            if !is_wanted() {
+                return;
+            }
+            woken.await;
+        }
+    };
+    let is_live = tokio::select! {
+        () = stopped => false,
+        // Its client is told, and may shake hands and ask again; to go on would hide the hole.
+        () = replay.run(|_| member.mailbox.lose_replay()) => true,
+    };
+    // What was on its way when the replay ended may still be a message that it brought.
+    broker.drained().await;
+    member.mailbox.with(|state| state.end_replay());
+    if !is_live || !is_wanted() {
+        member.subscriber.unsubscribe(&filter, tag);
+        member.subscriber.abandon_replay(tag);
+        return false;
+    }
+    true
+}
+
+fn offset(after: After) -> u64 {
+    match after {
+        After::Id(id) => id.offset,
+        After::Earliest => 0,
     }
 }

@@ -54,6 +54,7 @@ pub(crate) fn connect(answer: &ConnectAnswer, config: &Config) -> Vec<u8> {
         None | Some(End::Disconnected | End::Kicked) => None,
         Some(End::Expired) => Some(Fault::SessionUnknown),
         Some(End::QueueFull) => Some(Fault::SessionLost("queue_full")),
+        Some(End::ReplayLost) => Some(Fault::SessionLost("replay_lost")),
         Some(End::Shutdown { .. }) => Some(Fault::SessionLost("server_closing")),
     };
     let refused = answer.advice.is_some_and(|advice| {
@@ -71,7 +72,7 @@ pub(crate) fn connect(answer: &ConnectAnswer, config: &Config) -> Vec<u8> {
     };
     let mut out = Vec::with_capacity(160);
     put_reply(&mut out, &common, |object| {
-        if answer.ack.is_some() || answer.timesync.is_some() {
+        if answer.ack.is_some() || answer.timesync.is_some() || answer.dropped > 0 {
             object.object("ext", |ext| put_ext(ext, answer));
         }
     });
@@ -81,6 +82,9 @@ pub(crate) fn connect(answer: &ConnectAnswer, config: &Config) -> Vec<u8> {
 fn put_ext(ext: &mut Object<'_>, answer: &ConnectAnswer) {
     if let Some(ack) = answer.ack {
         ext.number("ack", i64::try_from(ack).unwrap_or(i64::MAX));
+    }
+    if answer.dropped > 0 {
+        ext.number("dropped", i64::from(answer.dropped));
     }
     if let Some(fields) = answer.timesync {
         ext.object("timesync", |timesync| put_timesync(timesync, fields));

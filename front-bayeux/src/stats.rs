@@ -30,6 +30,12 @@ pub struct Stats {
     pub expired: u64,
     /// Sessions ended because their queue was full.
     pub overflowed: u64,
+    /// Events dropped for want of room, where `queue_full` says so; those that a socket's outbox drops are the broker's.
+    pub dropped: u64,
+    /// Sessions ended because the log lost what a replay had still to bring.
+    pub replays_lost: u64,
+    /// WebSockets closed because no session came to them in time.
+    pub handshake_timeouts: u64,
     /// Deliveries of channels that Bayeux cannot express.
     pub inexpressible: u64,
     /// Messages to `/service/...` that no handler took.
@@ -45,9 +51,11 @@ pub struct Stats {
 macro_rules! counters {
     ($($field:ident: $method:ident),* $(,)?) => {
         #[derive(Debug, Default)]
-        pub(crate) struct Counters { $($field: AtomicU64,)* pub(crate) websockets: AtomicU64, pub(crate) held_polls: AtomicU64, last_sweep_us: AtomicU64, longest_sweep_us: AtomicU64 }
+        pub(crate) struct Counters { $($field: AtomicU64,)* pub(crate) websockets: AtomicU64, pub(crate) held_polls: AtomicU64, dropped: AtomicU64, last_sweep_us: AtomicU64, longest_sweep_us: AtomicU64 }
         impl Counters {
             $(pub(crate) fn $method(&self) { self.$field.fetch_add(1, Relaxed); })*
+
+            pub(crate) fn dropped(&self, events: u32) { self.dropped.fetch_add(events.into(), Relaxed); }
 
             /// Whether no connection waits for anything.
             pub(crate) fn is_quiet(&self) -> bool {
@@ -65,6 +73,7 @@ macro_rules! counters {
                     sessions: sessions as u64,
                     websockets: self.websockets.load(Relaxed),
                     held_polls: self.held_polls.load(Relaxed),
+                    dropped: self.dropped.load(Relaxed),
                     last_sweep_us: self.last_sweep_us.load(Relaxed),
                     longest_sweep_us: self.longest_sweep_us.load(Relaxed),
                     $($field: self.$field.load(Relaxed),)*
@@ -84,6 +93,8 @@ counters! {
     malformed: malformed,
     expired: expired,
     overflowed: overflowed,
+    replays_lost: lost_replay,
+    handshake_timeouts: no_handshake,
     inexpressible: inexpressible,
     unhandled_services: unhandled_service,
     late_services: late_service,

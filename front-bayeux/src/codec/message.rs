@@ -4,6 +4,7 @@
 //! the JSON text they were, so that no number, key order or spacing is lost.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -54,56 +55,25 @@ pub(crate) struct Bounds {
     pub(crate) max_messages: usize,
 }
 
-/// Reads a batch.
+/// Reads a batch in one go; [`BatchParser`](super::batch::BatchParser) does it in steps.
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn parse_batch(body: &[u8], bounds: Bounds) -> Result<Vec<Message<'_>>, ParseError> {
-    let text = std::str::from_utf8(body).map_err(|_| ParseError::NotUtf8)?;
-    let first = text.bytes().find(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n'));
-    // Judged before the parser runs: what follows takes no more stack than a message needs.
-    if depth_exceeds(body, bounds.max_depth) {
-        return Err(ParseError::TooDeep { max: bounds.max_depth });
+    let mut parser = super::batch::BatchParser::new(body, bounds);
+    loop {
+        if let std::ops::ControlFlow::Break(read) = parser.step() {
+            return read;
+        }
     }
-    let mut parser = serde_json::Deserializer::from_str(text);
-    let result = match first {
-        None => return Err(ParseError::Empty),
-        Some(b'{') => MessageSeed.deserialize(&mut parser).map(|message| vec![message]),
-        Some(b'[') => BatchSeed { max: bounds.max_messages }.deserialize(&mut parser),
-        Some(_) => return Err(ParseError::NotMessages),
-    };
-    let messages = result.and_then(|messages| parser.end().map(|()| messages)).map_err(|error| {
-        if error.is_data() { ParseError::NotMessages } else { ParseError::Json(error.to_string()) }
-    })?;
-    if messages.len() > bounds.max_messages {
-        return Err(ParseError::TooMany { max: bounds.max_messages });
-    }
-    Ok(messages)
 }
 
-/// Whether brackets outside strings are nested deeper than `max`. Needs no valid JSON.
-pub(crate) fn depth_exceeds(text: &[u8], max: usize) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for &byte in text {
-        if in_string {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => {}
-            }
-            continue;
-        }
-        match byte {
-            b'"' => in_string = true,
-            b'{' | b'[' => {
-                depth += 1;
-                if depth > max {
-                    return true;
-                }
-            }
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    false
+/// Reads one message; `text` is from its first bracket to its last.
+pub(super) fn parse_message(text: &[u8]) -> Result<Message<'_>, ParseError> {
+    let text = std::str::from_utf8(text).map_err(|_| ParseError::NotUtf8)?;
+    let mut parser = serde_json::Deserializer::from_str(text);
+    let message = MessageSeed.deserialize(&mut parser).and_then(|message| parser.end().map(|()| message));
+    message.map_err(|error| {
+        if error.is_data() { ParseError::NotMessages } else { ParseError::Json(error.to_string()) }
+    })
 }
 
 /// The string that a field holds; `None` if it is something else.
@@ -168,13 +138,75 @@ pub(crate) fn boolean(raw: &RawValue) -> Option<bool> {
     }
 }
 
-/// The strings of a field that is a string or an array of strings.
-pub(crate) fn strings(raw: &RawValue) -> Option<Vec<Cow<'_, str>>> {
-    if let Some(one) = string(raw) {
-        return Some(vec![one]);
+/// Why a field is no list of strings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoStrings {
+    WrongType,
+    TooMany,
+}
+
+/// The strings of a field that is a string or an array of strings; no more than `max` are read.
+pub(crate) fn strings(raw: &RawValue, max: usize) -> Result<Vec<Cow<'_, str>>, NoStrings> {
+    struct Seed<'v, 'a> {
+        names: &'v mut Vec<Cow<'a, str>>,
+        max: usize,
     }
-    let items: Vec<&RawValue> = serde_json::from_str(raw.get()).ok()?;
-    items.into_iter().map(string).collect()
+    impl<'de> Visitor<'de> for Seed<'_, 'de> {
+        type Value = Result<(), NoStrings>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            while let Some(item) = seq.next_element::<&RawValue>()? {
+                if self.names.len() >= self.max {
+                    return Ok(Err(NoStrings::TooMany));
+                }
+                match string(item) {
+                    Some(name) => self.names.push(name),
+                    None => return Ok(Err(NoStrings::WrongType)),
+                }
+            }
+            Ok(Ok(()))
+        }
+    }
+    if let Some(one) = string(raw) {
+        return Ok(vec![one]);
+    }
+    let mut names = Vec::new();
+    let seed = Seed { names: &mut names, max };
+    // What is behind the point where it stopped is JSON already: the field was read as a whole.
+    match serde_json::Deserializer::from_str(raw.get()).deserialize_seq(seed) {
+        Ok(Ok(())) => Ok(names),
+        Ok(Err(why)) => Err(why),
+        Err(_) if names.len() >= max => Err(NoStrings::TooMany),
+        Err(_) => Err(NoStrings::WrongType),
+    }
+}
+
+/// The fields of the object `raw` by their names, as many as `max`; none if it is something else.
+pub(crate) fn fields(raw: &RawValue, max: usize) -> HashMap<Cow<'_, str>, &RawValue, ahash::RandomState> {
+    struct Seed<'v, 'a> {
+        fields: &'v mut HashMap<Cow<'a, str>, &'a RawValue, ahash::RandomState>,
+        max: usize,
+    }
+    impl<'de> Visitor<'de> for Seed<'_, 'de> {
+        type Value = ();
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+            while let Some(Key(key)) = map.next_key()? {
+                let value = map.next_value()?;
+                if self.fields.len() < self.max {
+                    self.fields.insert(key, value);
+                }
+            }
+            Ok(())
+        }
+    }
+    let mut fields = HashMap::default();
+    let _ = serde_json::Deserializer::from_str(raw.get()).deserialize_map(Seed { fields: &mut fields, max });
+    fields
 }
 
 /// A key; owned only if it is written with escapes.
@@ -243,38 +275,6 @@ impl<'de> Visitor<'de> for MessageSeed {
             *field = Some(map.next_value()?);
         }
         Ok(message)
-    }
-}
-
-struct BatchSeed {
-    max: usize,
-}
-
-impl<'de> DeserializeSeed<'de> for BatchSeed {
-    type Value = Vec<Message<'de>>;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for BatchSeed {
-    type Value = Vec<Message<'de>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of message objects")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut messages = Vec::new();
-        while let Some(message) = seq.next_element_seed(MessageSeed)? {
-            messages.push(message);
-            // One more than allowed is kept for the caller to see; the rest is only checked.
-            if messages.len() > self.max {
-                while seq.next_element::<IgnoredAny>()?.is_some() {}
-                break;
-            }
-        }
-        Ok(messages)
     }
 }
 
@@ -402,11 +402,16 @@ mod tests {
         assert_eq!(integer(&raw("1.5e3")), Some(1500));
         assert_eq!(integer(&raw("\"5\"")), None);
         assert_eq!(integer(&raw("1e400")), None);
-        assert_eq!(strings(&raw("[\"/a\",\"/b\"]")).unwrap(), ["/a", "/b"]);
-        assert_eq!(strings(&raw("\"/a\"")).unwrap(), ["/a"]);
-        assert_eq!(strings(&raw("[]")).unwrap().len(), 0);
-        assert_eq!(strings(&raw("[1]")), None);
-        assert_eq!(strings(&raw("{}")), None);
+        assert_eq!(strings(&raw("[\"/a\",\"/b\"]"), 2).unwrap(), ["/a", "/b"]);
+        assert_eq!(strings(&raw("\"/a\""), 2).unwrap(), ["/a"]);
+        assert_eq!(strings(&raw("[]"), 2).unwrap().len(), 0);
+        assert_eq!(strings(&raw("[1]"), 2), Err(NoStrings::WrongType));
+        assert_eq!(strings(&raw("{}"), 2), Err(NoStrings::WrongType));
+        assert_eq!(strings(&raw("[\"a\",\"b\",\"c\",7]"), 2), Err(NoStrings::TooMany));
+        let positions = raw("{\"/a\":-1,\"\\/b\":\"x\",\"/c\":3}");
+        let found = fields(&positions, 2);
+        assert_eq!((found.len(), found["/a"].get(), found["/b"].get()), (2, "-1", "\"x\""));
+        assert!(fields(&raw("[1]"), 2).is_empty());
         let ext = raw("{\"ack\":true,\"x\":{\"ack\":1},\"\\u0061ck\":false}");
         assert_eq!(field(&ext, "ack").map(RawValue::get), Some("false"));
         assert!(field(&ext, "nothing").is_none() && field(&raw("[1]"), "ack").is_none());

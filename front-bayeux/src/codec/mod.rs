@@ -1,5 +1,6 @@
 //! Bytes ↔ values, pure: messages in, replies and events out, channel names, ids.
 
+pub(crate) mod batch;
 pub(crate) mod channel;
 pub(crate) mod event;
 pub(crate) mod id;

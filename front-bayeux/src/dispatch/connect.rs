@@ -61,6 +61,7 @@ impl Shared {
             None => member.mailbox.leave_socket(now),
         }
         let (step, acknowledged) = member.mailbox.with(|state| {
+            state.count_drops();
             let step = state.session.handle_connect(now, request);
             if matches!(step, ConnectStep::Answer(_)) {
                 outcome.leaving.push(member.mailbox.reply_begins(state));

@@ -31,8 +31,25 @@ mod subscribe;
 
 pub(crate) use handshake::{outbox_config, session_options, unborn_session};
 
-/// Messages of one batch handled before other tasks get their turn.
+/// What a request may do before other tasks get their turn: so many messages, or names in subscriptions.
 const BEFORE_YIELD: usize = 64;
+
+/// How much a request has done since others had their turn.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    spent: usize,
+}
+
+impl Turn {
+    /// Counts what is about to be done, and lets others go first when it has become much.
+    pub(crate) async fn spend(&mut self, cost: usize) {
+        self.spent += cost;
+        if self.spent >= BEFORE_YIELD {
+            self.spent = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+}
 
 /// Longest `id`, in bytes of JSON text.
 const MAX_ID_BYTES: usize = 1024;
@@ -79,6 +96,21 @@ pub(crate) struct Outcome {
     pub(crate) shook_hands: bool,
 }
 
+/// The sessions that a request has messages of. Their held connects are not woken while it is in progress, also if it ends
+/// by its connection's end.
+#[derive(Default)]
+struct Touched(Vec<Arc<Member>>);
+
+impl Drop for Touched {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        for member in self.0.drain(..) {
+            member.mailbox.with(|state| state.session.end_request(now));
+            member.mailbox.write(now);
+        }
+    }
+}
+
 /// A connect that waits.
 pub(crate) struct HeldConnect {
     pub(crate) member: Arc<Member>,
@@ -122,11 +154,10 @@ impl Shared {
         // A handshake is alone in its request: what came with it is not applied.
         let shake = messages.iter().find(|message| is_handshake(message));
         let messages = shake.map_or(messages, std::slice::from_ref);
-        let mut touched: Vec<Arc<Member>> = Vec::new();
-        for (index, message) in messages.iter().enumerate() {
-            if index % BEFORE_YIELD == BEFORE_YIELD - 1 {
-                tokio::task::yield_now().await;
-            }
+        let mut touched = Touched::default();
+        let mut turn = Turn::default();
+        for message in messages {
+            turn.spend(1).await;
             let now = Instant::now();
             let result = match self.address(message) {
                 Ok(Target::Meta(Meta::Handshake)) => match self.incoming(message, None) {
@@ -147,6 +178,7 @@ impl Shared {
                         caller,
                         &mut touched,
                         &mut outcome,
+                        &mut turn,
                     )
                     .await
                 }
@@ -157,9 +189,9 @@ impl Shared {
             }
         }
         let now = Instant::now();
-        for member in touched {
+        for member in std::mem::take(&mut touched.0) {
             let (events, due) = member.mailbox.with(|state| {
-                state.session.end_request();
+                state.session.end_request(now);
                 let carries = caller.transport == Transport::LongPolling && state.socket.is_none();
                 let events = if carries { state.session.poll_events(now) } else { Vec::new() };
                 (events, state.session.is_due(now))
@@ -195,8 +227,9 @@ impl Shared {
         target: Target,
         alone: bool,
         caller: &mut Caller<'_>,
-        touched: &mut Vec<Arc<Member>>,
+        touched: &mut Touched,
         outcome: &mut Outcome,
+        turn: &mut Turn,
     ) -> Result<(), Fault> {
         let member = match self.identify(message, caller) {
             Ok(member) => member,
@@ -216,13 +249,13 @@ impl Shared {
         if target == Target::Meta(Meta::Connect) {
             return self.connect(now, message, alone, member, caller, outcome);
         }
-        if !touched.iter().any(|known| known.id == member.id) {
+        if !touched.0.iter().any(|known| known.id == member.id) {
             member.mailbox.with(|state| state.session.begin_request(now));
-            touched.push(Arc::clone(&member));
+            touched.0.push(Arc::clone(&member));
         }
         match target {
-            Target::Meta(Meta::Subscribe) => self.subscribe(message, &member, outcome),
-            Target::Meta(Meta::Unsubscribe) => self.unsubscribe(message, &member, outcome),
+            Target::Meta(Meta::Subscribe) => self.subscribe(message, &member, outcome, turn).await,
+            Target::Meta(Meta::Unsubscribe) => self.unsubscribe(message, &member, outcome, turn).await,
             Target::Meta(Meta::Disconnect) => {
                 self.succeed(message, outcome, |_| {});
                 self.end(&member, End::Disconnected);
@@ -290,9 +323,9 @@ impl Shared {
                 self.forget(&member, End::Kicked);
                 Ok(member)
             }
-            Some(End::QueueFull) => {
-                self.forget(&member, End::QueueFull);
-                Err(Fault::SessionLost("queue_full"))
+            Some(end @ (End::QueueFull | End::ReplayLost)) => {
+                self.forget(&member, end);
+                Err(Fault::SessionLost(if end == End::QueueFull { "queue_full" } else { "replay_lost" }))
             }
             Some(_) => Err(Fault::SessionUnknown),
         }

@@ -34,6 +34,10 @@ impl Shared {
         member: Option<&Arc<Member>>,
     ) -> Result<(), Fault> {
         let data = message.data.ok_or(Fault::DataMissing)?;
+        let max = self.config().max_ext_bytes;
+        if message.ext.is_some_and(|ext| ext.get().len() > max) {
+            return Err(Fault::ExtTooLarge { max });
+        }
         let passed = |listener: &dyn Listener| {
             listener.publishing(member.map(|member| &member.id), &channel, data.get())
         };

@@ -6,57 +6,68 @@ use std::sync::Arc;
 use broker_core::{Filter, Start};
 use serde_json::value::RawValue;
 
-use super::Outcome;
+use super::{Outcome, Turn};
 use crate::codec::channel::{self, Pattern};
-use crate::codec::message::{self, Message};
+use crate::codec::message::{self, Message, NoStrings};
 use crate::error::{Denial, Fault};
 use crate::front::Shared;
 use crate::registry::Member;
 
+/// What a look into the log costs beside a message that is handled.
+const LOOK_INTO_LOG: usize = 16;
+
 impl Shared {
-    pub(super) fn subscribe(
+    pub(super) async fn subscribe(
         &self,
         message: &Message<'_>,
         member: &Arc<Member>,
         outcome: &mut Outcome,
+        turn: &mut Turn,
     ) -> Result<(), Fault> {
         let raw = message.subscription.ok_or(Fault::SubscriptionMissing)?;
-        let filters = self.filters(raw)?;
-        for filter in &filters {
+        let named = self.filters(raw, turn).await?;
+        for (_, filter) in &named {
+            turn.spend(1).await;
             self.policy.can_subscribe(&member.principal, filter).map_err(Fault::SubscribeDenied)?;
             if let Some(channel) = filter.as_literal() {
                 self.allow_creation(&member.principal, &member.new_channels, channel)
                     .map_err(Fault::CreateDenied)?;
             }
         }
-        if member.subscription_count().saturating_add(filters.len()) > self.config().max_subscriptions {
+        if member.subscription_count().saturating_add(named.len()) > self.config().max_subscriptions {
             return Err(Fault::TooManySubscriptions);
         }
         // All positions are judged before the first subscription is made.
-        let mut wanted = Vec::with_capacity(filters.len());
-        for (filter, name) in filters.iter().zip(self.broadcast_names(raw)) {
-            let from = if member.replay { self.replay_from(message.ext, &name, filter)? } else { None };
+        let asked = message.ext.filter(|_| member.replay).and_then(|ext| message::field(ext, "replay"));
+        let positions =
+            asked.map(|asked| message::fields(asked, self.config().max_subscriptions)).unwrap_or_default();
+        let mut wanted = Vec::with_capacity(named.len());
+        for (name, filter) in &named {
+            let from = match positions.get(name) {
+                Some(asked) => {
+                    turn.spend(LOOK_INTO_LOG).await;
+                    self.replay_from(asked, filter)?
+                }
+                None => None,
+            };
             wanted.push((filter, from));
         }
         let start = if self.config().retained { Start::Retained } else { Start::Live };
         let mut added = Vec::new();
         let mut failed = false;
         for (filter, from) in wanted {
-            let Some(from) = from else {
-                match member.subscribe_live(filter, start) {
-                    Ok(true) => added.push(filter),
-                    Ok(false) => {}
-                    Err(_) => {
-                        failed = true;
-                        break;
-                    }
-                }
-                continue;
+            turn.spend(1).await;
+            let subscribed = match from {
+                Some(from) => self.subscribe_after(member, filter, from),
+                None => member.subscribe_live(filter, start).map_err(|_| Fault::SubscribeFailed),
             };
-            let tag = member.replay_tag();
-            if member.note(filter, tag) {
-                self.replay(member, filter, tag, from);
-                added.push(filter);
+            match subscribed {
+                Ok(true) => added.push(filter),
+                Ok(false) => {}
+                Err(_) => {
+                    failed = true;
+                    break;
+                }
             }
         }
         // All or none; and the session may have ended after its subscriptions were taken out.
@@ -75,24 +86,25 @@ impl Shared {
         Ok(())
     }
 
-    pub(super) fn unsubscribe(
+    pub(super) async fn unsubscribe(
         &self,
         message: &Message<'_>,
         member: &Arc<Member>,
         outcome: &mut Outcome,
+        turn: &mut Turn,
     ) -> Result<(), Fault> {
         let raw = message.subscription.ok_or(Fault::SubscriptionMissing)?;
-        let filters = self.filters(raw)?;
+        let named = self.filters(raw, turn).await?;
         // A channel that nobody knows is a mistake; one that only this session does not know is fine.
-        if let [filter] = &filters[..]
+        if let [(_, filter)] = &named[..]
             && let Some(channel) = filter.as_literal()
             && self.broker.channel(channel).is_none()
         {
             return Err(Fault::ChannelMissing);
         }
-        for filter in &filters {
-            if member.is_subscribed(filter) {
-                member.unsubscribe(filter);
+        for (_, filter) in &named {
+            turn.spend(1).await;
+            if member.unsubscribe(filter) {
                 self.tell(|listener| listener.unsubscribed(&member.id, filter));
             }
         }
@@ -102,33 +114,32 @@ impl Shared {
         Ok(())
     }
 
-    /// The names that [`filters`](Self::filters) made filters of, in the same order.
-    fn broadcast_names<'a>(&self, raw: &'a RawValue) -> Vec<Cow<'a, str>> {
-        let names = message::strings(raw).unwrap_or_default();
-        let is_broadcast = |name: &str| {
-            matches!(channel::parse_pattern(name, self.config().grammar), Ok(Pattern::Broadcast(_)))
-        };
-        names.into_iter().filter(|name| is_broadcast(name)).collect()
-    }
-
-    /// The filters of a subscription; those of `/service/...` are dropped, as nothing is recorded for
+    /// The filters of a subscription with their names; those of `/service/...` are dropped, as nothing is recorded for
     /// them.
-    fn filters(&self, raw: &RawValue) -> Result<Vec<Filter>, Fault> {
+    async fn filters<'a>(
+        &self,
+        raw: &'a RawValue,
+        turn: &mut Turn,
+    ) -> Result<Vec<(Cow<'a, str>, Filter)>, Fault> {
         if raw.get() == "null" {
             return Err(Fault::SubscriptionMissing);
         }
-        let names = message::strings(raw).ok_or(Fault::SubscriptionInvalid)?;
+        let names = message::strings(raw, self.config().max_subscriptions).map_err(|why| match why {
+            NoStrings::WrongType => Fault::SubscriptionInvalid,
+            NoStrings::TooMany => Fault::TooManySubscriptions,
+        })?;
         if names.is_empty() {
             return Err(Fault::SubscriptionMissing);
         }
         let mut filters = Vec::with_capacity(names.len());
-        for name in &names {
-            match channel::parse_pattern(name, self.config().grammar)
+        for name in names {
+            turn.spend(1).await;
+            match channel::parse_pattern(&name, self.config().grammar)
                 .map_err(|_| Fault::SubscriptionInvalid)?
             {
                 Pattern::Meta => return Err(Fault::SubscribeDenied(Denial::Policy)),
                 Pattern::Service => {}
-                Pattern::Broadcast(filter) => filters.push(filter),
+                Pattern::Broadcast(filter) => filters.push((name, filter)),
             }
         }
         Ok(filters)

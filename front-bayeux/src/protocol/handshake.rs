@@ -6,6 +6,9 @@ use crate::codec::message::{Message, boolean, field, string, strings};
 use crate::config::{Extensions, Transport};
 use crate::error::Fault;
 
+/// Connection types that a client may offer; CometD knows five.
+const MAX_CONNECTION_TYPES: usize = 64;
+
 /// What both sides agreed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Negotiated {
@@ -26,7 +29,8 @@ pub(crate) fn negotiate(
             return Err(Fault::VersionMismatch);
         }
     }
-    let offered = message.connection_types.and_then(strings).unwrap_or_default();
+    let offered = message.connection_types.and_then(|types| strings(types, MAX_CONNECTION_TYPES).ok());
+    let offered = offered.unwrap_or_default();
     if !offered.iter().any(|name| transports.iter().any(|transport| transport.name() == *name)) {
         return Err(Fault::NoCommonConnectionType);
     }

@@ -9,8 +9,16 @@ use bytes::Bytes;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct QueueLimits {
     pub(crate) max_messages: usize,
+    /// Of the events' text, and of their places in the queue.
     pub(crate) max_bytes: usize,
 }
+
+/// What an event costs beside its text, which sessions share.
+pub(crate) const PLACE_BYTES: usize = 64;
+
+/// How much of a replay or of retained messages may wait in a queue: enough for a reader that keeps up, little for one
+/// that does not, as these events are not shared.
+const AHEAD: QueueLimits = QueueLimits { max_messages: 256, max_bytes: 64 << 10 };
 
 /// The queue is full; nothing was added, and here is what was to be.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,10 +39,14 @@ struct Event {
 pub(crate) struct Queue {
     events: VecDeque<Event>,
     bytes: usize,
-    /// Number of the last reply; `None` without acknowledgement.
-    acked_batches: Option<u64>,
+    /// Whether events are kept until they are acknowledged.
+    acks: bool,
+    /// Number of the last reply, with acknowledgement.
+    batches: u64,
     /// Something waits that is not lazy.
     urgent: bool,
+    /// When the first event's time is over, at the earliest.
+    expires: Option<Instant>,
     /// When the lazy ones have waited long enough.
     lazy_until: Option<Instant>,
 }
@@ -42,23 +54,29 @@ pub(crate) struct Queue {
 impl Queue {
     /// From now on events are kept until they are acknowledged; those that wait already count.
     pub(crate) fn enable_ack(&mut self) {
-        self.acked_batches.get_or_insert(0);
+        self.acks = true;
     }
 
     /// Adds an event; `lazy_until` tells how long it may wait for company, `expires_at` when its time is over.
     pub(crate) fn push(
         &mut self,
+        now: Instant,
         object: Bytes,
         lazy_until: Option<Instant>,
         expires_at: Option<Instant>,
         limits: QueueLimits,
     ) -> Result<(), Full> {
-        let full = self.events.len() >= limits.max_messages
-            || self.bytes.saturating_add(object.len()) > limits.max_bytes;
-        if full && !self.events.is_empty() {
+        if !self.fits(object.len(), limits) {
+            // What nobody will get takes no room from what somebody may.
+            self.drop_expired(now);
+        }
+        if !self.fits(object.len(), limits) && !self.events.is_empty() {
             return Err(Full(object));
         }
-        self.bytes += object.len();
+        self.bytes += weight(&object);
+        if let Some(end) = expires_at {
+            self.expires = Some(self.expires.map_or(end, |known| known.min(end)));
+        }
         self.events.push_back(Event { object, batch: 0, expires_at });
         match lazy_until {
             None => self.urgent = true,
@@ -67,13 +85,17 @@ impl Queue {
         Ok(())
     }
 
+    fn fits(&self, bytes: usize, limits: QueueLimits) -> bool {
+        let bytes = self.bytes.saturating_add(bytes).saturating_add(PLACE_BYTES);
+        self.events.len() < limits.max_messages && bytes <= limits.max_bytes
+    }
+
     /// Drops the oldest events until one of `bytes` fits; how many.
     pub(crate) fn make_room(&mut self, bytes: usize, limits: QueueLimits) -> u32 {
         let mut dropped: u32 = 0;
-        while self.events.len() >= limits.max_messages || self.bytes.saturating_add(bytes) > limits.max_bytes
-        {
+        while !self.fits(bytes, limits) {
             let Some(event) = self.events.pop_front() else { break };
-            self.bytes -= event.object.len();
+            self.bytes -= weight(&event.object);
             dropped = dropped.saturating_add(1);
         }
         dropped
@@ -82,11 +104,11 @@ impl Queue {
     /// Returns events that were taken but not sent. They were within limits already. Acknowledged
     /// sessions never lost them.
     pub(crate) fn put_back(&mut self, objects: Vec<Bytes>) {
-        if self.acked_batches.is_some() {
+        if self.acks {
             return;
         }
         for object in objects.into_iter().rev() {
-            self.bytes += object.len();
+            self.bytes += weight(&object);
             self.events.push_front(Event { object, batch: 0, expires_at: None });
             self.urgent = true;
         }
@@ -95,13 +117,15 @@ impl Queue {
     /// The client has batch `batch` and all before it; how many events that were. What it does not have is
     /// due again.
     pub(crate) fn acknowledge(&mut self, batch: u64) -> usize {
-        let Some(last) = self.acked_batches else { return 0 };
+        if !self.acks {
+            return 0;
+        }
         let before = self.events.len();
         // A number we never gave is not believed, or a client could make us lose its events.
-        if batch <= last {
+        if batch <= self.batches {
             while self.events.front().is_some_and(|event| event.batch != 0 && event.batch <= batch) {
                 if let Some(event) = self.events.pop_front() {
-                    self.bytes -= event.object.len();
+                    self.bytes -= weight(&event.object);
                 }
             }
         }
@@ -128,12 +152,13 @@ impl Queue {
         self.drop_expired(now);
         self.urgent = false;
         self.lazy_until = None;
-        let Some(last) = &mut self.acked_batches else {
+        if !self.acks {
             self.bytes = 0;
+            self.expires = None;
             return (std::mem::take(&mut self.events).into_iter().map(|event| event.object).collect(), None);
-        };
-        *last += 1;
-        let number = *last;
+        }
+        self.batches += 1;
+        let number = self.batches;
         let objects = self.events.iter_mut().map(|event| {
             if event.batch == 0 {
                 event.batch = number;
@@ -147,32 +172,42 @@ impl Queue {
         self.events.is_empty()
     }
 
-    /// Events and their bytes.
+    /// Events and what they hold.
     pub(crate) fn waiting(&self) -> (usize, usize) {
         (self.events.len(), self.bytes)
     }
 
-    /// Whether less than half of it is used.
-    pub(crate) fn has_room(&self, limits: QueueLimits) -> bool {
-        self.events.len() < limits.max_messages.div_ceil(2) && self.bytes < limits.max_bytes.div_ceil(2)
+    /// Whether another page of a replay, or of retained messages, may come.
+    pub(crate) fn has_room(&mut self, now: Instant, limits: QueueLimits) -> bool {
+        self.drop_expired(now);
+        has_room_for_page(self.events.len(), self.bytes, limits)
     }
 
     pub(crate) fn clear(&mut self) {
         self.events = VecDeque::new();
         self.bytes = 0;
         self.urgent = false;
+        self.expires = None;
         self.lazy_until = None;
     }
 
     fn drop_expired(&mut self, now: Instant) {
+        // Looked through only if there is something to find, or a full queue would be for each event.
+        if self.expires.is_none_or(|first| first > now) {
+            return;
+        }
         let bytes = &mut self.bytes;
+        let mut next: Option<Instant> = None;
         self.events.retain(|event| {
-            let over = event.expires_at.is_some_and(|end| end <= now);
-            if over {
-                *bytes -= event.object.len();
+            let Some(end) = event.expires_at else { return true };
+            if end <= now {
+                *bytes -= weight(&event.object);
+                return false;
             }
-            !over
+            next = Some(next.map_or(end, |known| known.min(end)));
+            true
         });
+        self.expires = next;
     }
 
     /// A session that waits for hours keeps no room for the burst it once had.
@@ -183,16 +218,27 @@ impl Queue {
     }
 }
 
+/// What an event holds.
+fn weight(object: &Bytes) -> usize {
+    object.len() + PLACE_BYTES
+}
+
+/// Whether so much leaves room for another page, in a queue or a socket's outbox with these limits.
+pub(crate) fn has_room_for_page(messages: usize, bytes: usize, limits: QueueLimits) -> bool {
+    messages < AHEAD.max_messages.min(limits.max_messages.div_ceil(2))
+        && bytes < AHEAD.max_bytes.min(limits.max_bytes.div_ceil(2))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
 
-    const LIMITS: QueueLimits = QueueLimits { max_messages: 3, max_bytes: 10 };
+    const LIMITS: QueueLimits = QueueLimits { max_messages: 3, max_bytes: 3 * PLACE_BYTES + 10 };
 
     fn push(queue: &mut Queue, text: &'static str) -> Result<(), Full> {
-        queue.push(Bytes::from_static(text.as_bytes()), None, None, LIMITS)
+        queue.push(Instant::now(), Bytes::from_static(text.as_bytes()), None, None, LIMITS)
     }
 
     fn take(queue: &mut Queue) -> (String, Option<u64>) {
@@ -203,7 +249,8 @@ mod tests {
     #[test]
     fn limits_hold_but_one_message_always_fits() {
         let mut queue = Queue::default();
-        assert_eq!(push(&mut queue, "longer than ten"), Ok(()));
+        let long = Bytes::from(vec![b'x'; 1000]);
+        assert_eq!(queue.push(Instant::now(), long, None, None, LIMITS), Ok(()));
         assert_eq!(push(&mut queue, "x"), Err(Full("x".into())));
         queue.take(Instant::now());
         for text in ["a", "b", "c"] {
@@ -220,8 +267,8 @@ mod tests {
             push(&mut queue, text).unwrap();
         }
         assert_eq!(queue.make_room(1, LIMITS), 1);
-        assert_eq!((queue.make_room(8, LIMITS), queue.waiting()), (1, (1, 1)));
-        assert_eq!((queue.make_room(100, LIMITS), queue.waiting()), (1, (0, 0)), "one always fits");
+        assert_eq!((queue.make_room(8, LIMITS), queue.waiting()), (1, (1, 1 + PLACE_BYTES)));
+        assert_eq!((queue.make_room(200, LIMITS), queue.waiting()), (1, (0, 0)), "one always fits");
     }
 
     #[test]
@@ -256,10 +303,42 @@ mod tests {
         let now = Instant::now();
         let mut queue = Queue::default();
         queue.enable_ack();
-        queue.push(Bytes::from_static(b"short"), None, Some(now), LIMITS).unwrap();
-        queue.push(Bytes::from_static(b"long"), None, Some(now + Duration::from_secs(60)), LIMITS).unwrap();
+        queue.push(now, Bytes::from_static(b"short"), None, Some(now), LIMITS).unwrap();
+        let end = now + Duration::from_secs(60);
+        queue.push(now, Bytes::from_static(b"long"), None, Some(end), LIMITS).unwrap();
         let (events, _) = queue.take(now);
-        assert_eq!((events.len(), queue.bytes), (1, 4));
+        assert_eq!((events.len(), queue.bytes), (1, 4 + PLACE_BYTES));
+    }
+
+    #[test]
+    fn what_is_expired_makes_room_before_anything_is_refused() {
+        let now = Instant::now();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        for ack in [false, true] {
+            let mut queue = Queue::default();
+            if ack {
+                queue.enable_ack();
+            }
+            let mut push = |now, text: &'static str, end| {
+                queue.push(now, Bytes::from_static(text.as_bytes()), None, end, LIMITS).is_ok()
+            };
+            assert!(push(now, "a", Some(at(1))) && push(now, "b", Some(at(2))) && push(now, "c", None));
+            assert!(!push(now, "d", None), "nothing is expired yet");
+            assert!(push(at(1), "e", None) && !push(at(1), "f", None));
+            assert!(push(at(2), "g", None) && !push(at(9), "h", None));
+            assert_eq!(take(&mut queue).0, "ceg");
+        }
+    }
+
+    #[test]
+    fn expired_events_do_not_hold_a_replay_back() {
+        let now = Instant::now();
+        let mut queue = Queue::default();
+        for text in ["a", "b"] {
+            queue.push(now, text.into(), None, Some(now + Duration::from_secs(1)), LIMITS).unwrap();
+        }
+        assert!(!queue.has_room(now, LIMITS));
+        assert!(queue.has_room(now + Duration::from_secs(1), LIMITS));
     }
 
     #[test]
@@ -267,7 +346,7 @@ mod tests {
         let now = Instant::now();
         let until = now + Duration::from_secs(5);
         let mut queue = Queue::default();
-        queue.push(Bytes::from_static(b"l"), Some(until), None, LIMITS).unwrap();
+        queue.push(now, Bytes::from_static(b"l"), Some(until), None, LIMITS).unwrap();
         assert!(!queue.is_due(now) && queue.is_due(until));
         assert_eq!(queue.lazy_until(), Some(until));
         push(&mut queue, "n").unwrap();

@@ -108,6 +108,8 @@ pub(crate) struct ConnectAnswer {
     pub(crate) events: Vec<Bytes>,
     /// Its request carried a timestamp.
     pub(crate) stamped: bool,
+    /// Events lost since the last answer, because there was no room for them.
+    pub(crate) dropped: u32,
 }
 
 /// Why a session is over.
@@ -121,6 +123,8 @@ pub(crate) enum End {
     Expired,
     /// Its queue was full.
     QueueFull,
+    /// What it was to be replayed left the log before it could be sent.
+    ReplayLost,
     /// The server goes away; another one may be there soon. Not all clients shall come back at once.
     Shutdown { return_after_ms: u32 },
 }
@@ -183,13 +187,16 @@ pub(crate) struct Session {
     /// The last connect carried a timestamp.
     stamped: bool,
     transport: Transport,
-    interval: Duration,
+    /// How long its client waits before its next connect, in milliseconds.
+    interval_ms: u32,
     push: Push,
     requests: u32,
     /// Events that the last connect acknowledged, for who wants to hear of it.
     acknowledged: u32,
     /// Events lost because the queue was full, up to what fits.
     dropped: u32,
+    /// Those that its client has not been told of.
+    untold: u32,
     expires: Option<Instant>,
     active: Instant,
     end: Option<End>,
@@ -210,11 +217,12 @@ impl Session {
             connected: false,
             stamped: false,
             transport,
-            interval: timing.interval,
+            interval_ms: short_millis(timing.interval),
             push: Push::Off,
             requests: 0,
             acknowledged: 0,
             dropped: 0,
+            untold: 0,
             // A session that only shook hands expires too.
             expires: Some(now + timing.interval + timing.max_interval),
             active: now,
@@ -297,7 +305,7 @@ impl Session {
             return Delivered::Ignored;
         }
         self.note_server_activity(now);
-        match self.queue.push(object, lazy.map(|delay| now + delay), expires_at, self.options.limits) {
+        match self.queue.push(now, object, lazy.map(|delay| now + delay), expires_at, self.options.limits) {
             Err(Full(object)) => Delivered::Full(object),
             Ok(()) if self.is_due(now) => Delivered::Due,
             Ok(()) => Delivered::Queued,
@@ -321,16 +329,16 @@ impl Session {
                 return Delivered::Overflow;
             }
             QueueFull::DropNewest => {
-                self.dropped = self.dropped.saturating_add(1);
+                self.note_dropped(1);
                 return Delivered::Queued;
             }
             QueueFull::DropOldest => {
                 let dropped = self.queue.make_room(object.len(), self.options.limits);
-                self.dropped = self.dropped.saturating_add(dropped);
+                self.note_dropped(dropped);
             }
             QueueFull::Clear => {
                 let dropped = u32::try_from(self.queue.waiting().0).unwrap_or(u32::MAX);
-                self.dropped = self.dropped.saturating_add(dropped);
+                self.note_dropped(dropped);
                 self.queue.clear();
             }
         }
@@ -349,6 +357,12 @@ impl Session {
     /// Events lost because there was no room.
     pub(crate) fn dropped(&self) -> u32 {
         self.dropped
+    }
+
+    /// Events were lost, here or on the socket, for want of room. The next connect's reply says so.
+    pub(crate) fn note_dropped(&mut self, dropped: u32) {
+        self.dropped = self.dropped.saturating_add(dropped);
+        self.untold = self.untold.saturating_add(dropped);
     }
 
     /// How many events the last connect acknowledged; told once.
@@ -375,16 +389,23 @@ impl Session {
     pub(crate) fn begin_request(&mut self, now: Instant) {
         self.requests += 1;
         self.active = now;
+        self.extend(now);
+    }
+
+    /// #650: who publishes between two connects is alive.
+    fn extend(&mut self, now: Instant) {
         let max_interval = self.timing().max_interval;
-        // #650: who publishes between two connects is alive.
-        if let Some(expires) = &mut self.expires {
+        if self.end.is_none()
+            && let Some(expires) = &mut self.expires
+        {
             *expires = (*expires).max(now + max_interval);
         }
     }
 
-    /// The request's replies are complete.
-    pub(crate) fn end_request(&mut self) {
+    /// The request's replies are complete, or it was given up. However long it took, its client has time to go on.
+    pub(crate) fn end_request(&mut self, now: Instant) {
         self.requests = self.requests.saturating_sub(1);
+        self.extend(now);
     }
 
     /// A connect came.
@@ -400,7 +421,8 @@ impl Session {
             return ConnectStep::Answer(Box::new(self.answer(now, reply)));
         }
         let first = !std::mem::replace(&mut self.connected, true);
-        self.interval = request.interval.unwrap_or_default().min(MAX_CLIENT_INTERVAL).max(timing.interval);
+        let interval = request.interval.unwrap_or_default().min(MAX_CLIENT_INTERVAL).max(timing.interval);
+        self.interval_ms = short_millis(interval);
         if let Some(ack) = request.ack {
             self.acknowledged = u32::try_from(self.queue.acknowledge(ack)).unwrap_or(u32::MAX);
         }
@@ -502,7 +524,7 @@ impl Session {
         };
         advice.multiple_clients = true;
         // The next connect may come that much later.
-        self.interval = self.interval.max(wait.unwrap_or_default());
+        self.interval_ms = self.interval_ms.max(short_millis(wait.unwrap_or_default()));
         Some(self.answer(now, ReplySeed { advice: Some(Box::new(advice)), ..reply }))
     }
 
@@ -543,8 +565,8 @@ impl Session {
     }
 
     /// Room for a page of replayed events.
-    pub(crate) fn has_room(&self) -> bool {
-        self.queue.has_room(self.options.limits)
+    pub(crate) fn has_room(&mut self, now: Instant) -> bool {
+        self.queue.has_room(now, self.options.limits)
     }
 
     /// Ends the session; the first reason counts. A held connect is answered by the next poll.
@@ -555,7 +577,7 @@ impl Session {
             self.queue.clear();
             // Who did not end it itself is told why for as long as it may come back.
             let remembered = match end {
-                End::QueueFull | End::Kicked => self.interval + self.timing().max_interval,
+                End::QueueFull | End::ReplayLost | End::Kicked => self.lifetime(),
                 End::Disconnected | End::Expired | End::Shutdown { .. } => Duration::ZERO,
             };
             self.expires = Some(now + remembered);
@@ -574,7 +596,7 @@ impl Session {
         if self.end.is_some() {
             return self.expires;
         }
-        [self.expires, processing, lazy, idle, self.credentials_end].into_iter().flatten().min()
+        [self.expires_when_idle(), processing, lazy, idle, self.credentials_end].into_iter().flatten().min()
     }
 
     /// Time passed. True if something is to be written: lazy events, or the answer of a session that
@@ -590,11 +612,17 @@ impl Session {
             return true;
         }
         let passed = |time: Option<Instant>| time.is_some_and(|time| time <= now);
-        if self.end.is_none() && (overdue || passed(self.expires) || passed(self.credentials_end)) {
+        if self.end.is_none() && (overdue || passed(self.expires_when_idle()) || passed(self.credentials_end))
+        {
             self.finish(now, End::Expired);
             return true;
         }
         self.is_due(now)
+    }
+
+    /// When it expires, unless a request of it is in progress.
+    fn expires_when_idle(&self) -> Option<Instant> {
+        self.expires.filter(|_| self.requests == 0)
     }
 
     fn wait_until(&self, until: Instant) -> Instant {
@@ -603,15 +631,20 @@ impl Session {
 
     fn start_expiry(&mut self, now: Instant) {
         if self.end.is_none() {
-            self.expires = Some(now + self.interval + self.timing().max_interval);
+            self.expires = Some(now + self.lifetime());
         }
+    }
+
+    /// How long it lives without a connect.
+    fn lifetime(&self) -> Duration {
+        Duration::from_millis(self.interval_ms.into()) + self.timing().max_interval
     }
 
     fn answer(&mut self, now: Instant, reply: ReplySeed) -> ConnectAnswer {
         let advice = match self.end {
             None => reply.advice.map(|advice| *advice),
             Some(End::Disconnected | End::Kicked) => Some(Advice::NONE),
-            Some(End::Expired | End::QueueFull) => Some(Advice::HANDSHAKE),
+            Some(End::Expired | End::QueueFull | End::ReplayLost) => Some(Advice::HANDSHAKE),
             Some(End::Shutdown { return_after_ms }) => {
                 Some(Advice { interval_ms: Some(i64::from(return_after_ms)), ..Advice::HANDSHAKE })
             }
@@ -622,7 +655,17 @@ impl Session {
         }
         self.start_expiry(now);
         let timesync = reply.timesync.and_then(|timesync| timesync.answer(now));
-        ConnectAnswer { id: reply.id, end: self.end, advice, ack, timesync, events, stamped: self.stamped }
+        let dropped = std::mem::take(&mut self.untold);
+        ConnectAnswer {
+            id: reply.id,
+            end: self.end,
+            advice,
+            ack,
+            timesync,
+            events,
+            stamped: self.stamped,
+            dropped,
+        }
     }
 }
 
@@ -636,6 +679,10 @@ impl Advice {
             ..Self::new(Reconnect::Retry)
         }
     }
+}
+
+fn short_millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
 fn millis(duration: Duration) -> i64 {

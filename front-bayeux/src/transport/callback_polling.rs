@@ -6,6 +6,7 @@ use http::{HeaderValue, header};
 use http_edge::{Body, Response};
 
 use super::polling::Answer;
+use crate::codec::message::ParseError;
 use crate::error::RequestFault;
 use crate::leaving::carry;
 
@@ -17,12 +18,15 @@ const DEFAULT_CALLBACK: &str = "jsonpcallback";
 const MAX_CALLBACK_BYTES: usize = 64;
 
 /// The function to call and the JSON texts of a GET.
-pub(super) fn messages(parts: &Parts) -> Result<(Callback, Vec<Bytes>), RequestFault> {
+pub(super) fn messages(parts: &Parts, max: usize) -> Result<(Callback, Vec<Bytes>), RequestFault> {
     let query = parts.uri.query().unwrap_or_default();
     let (mut callback, mut texts) = (None, Vec::new());
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*name {
             "jsonp" => callback = Some(value.into_owned()),
+            "message" if texts.len() >= max => {
+                return Err(RequestFault::Parse(ParseError::TooMany { max }));
+            }
             "message" => texts.push(Bytes::from(value.into_owned())),
             _ => {}
         }
@@ -71,7 +75,7 @@ mod tests {
     use super::*;
 
     fn read(query: &str) -> Result<(Callback, Vec<Bytes>), RequestFault> {
-        messages(&http::Request::get(format!("/cometd/connect?{query}")).body(()).unwrap().into_parts().0)
+        messages(&http::Request::get(format!("/cometd/connect?{query}")).body(()).unwrap().into_parts().0, 2)
     }
 
     #[test]
@@ -98,6 +102,8 @@ mod tests {
         assert_eq!(callback, Callback("jsonpcallback".into()));
         assert_eq!(texts, ["{\"a\": 1}", "[]"]);
         assert!(matches!(read("jsonp=x"), Err(RequestFault::NoMessage)));
+        let three = read("message={}&message={}&message={}");
+        assert!(matches!(three, Err(RequestFault::Parse(ParseError::TooMany { max: 2 }))));
     }
 
     #[test]

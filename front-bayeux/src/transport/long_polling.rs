@@ -4,10 +4,11 @@ use bytes::Bytes;
 use http::header;
 use http::request::Parts;
 
+use crate::codec::message::ParseError;
 use crate::error::RequestFault;
 
 /// The JSON texts of a POST: its body, or the `message` parameters of a form.
-pub(super) fn messages(parts: &Parts, body: Bytes) -> Result<Vec<Bytes>, RequestFault> {
+pub(super) fn messages(parts: &Parts, body: Bytes, max: usize) -> Result<Vec<Bytes>, RequestFault> {
     let content_type = parts.headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
     let media =
         content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -15,8 +16,14 @@ pub(super) fn messages(parts: &Parts, body: Bytes) -> Result<Vec<Bytes>, Request
         let texts: Vec<Bytes> = form_urlencoded::parse(&body)
             .filter(|(name, _)| name == "message")
             .map(|(_, value)| Bytes::from(value.into_owned()))
+            // One too many, for whoever is told so.
+            .take(max.saturating_add(1))
             .collect();
-        return if texts.is_empty() { Err(RequestFault::NoMessage) } else { Ok(texts) };
+        return match texts.len() {
+            0 => Err(RequestFault::NoMessage),
+            count if count > max => Err(RequestFault::Parse(ParseError::TooMany { max })),
+            _ => Ok(texts),
+        };
     }
     // Scripts post with curl's defaults or none; a browser cannot send these across origins without
     // being asked first, except `text/plain`, which the origin check covers.

@@ -1,5 +1,6 @@
 //! HTTP and WebSocket: loops that drive the sessions.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,8 +8,10 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_edge::{Body, BoxError, Cookies, Park, Response, take_body};
 
-use crate::codec::message::{Bounds, parse_batch};
+use crate::codec::batch::BatchParser;
+use crate::codec::message::{Bounds, Message, ParseError};
 use crate::config::Transport;
+use crate::dispatch::Turn;
 use crate::error::RequestFault;
 use crate::front::Shared;
 
@@ -111,10 +114,10 @@ where
         Method::POST => {
             let body = take_body(body, config.max_request_bytes, &config.intake).await;
             let body = body.map_err(RequestFault::Body)?;
-            (Transport::LongPolling, long_polling::messages(parts, body)?, None)
+            (Transport::LongPolling, long_polling::messages(parts, body, config.max_batch_messages)?, None)
         }
         Method::GET => {
-            let (callback, sources) = callback_polling::messages(parts)?;
+            let (callback, sources) = callback_polling::messages(parts, config.max_batch_messages)?;
             (Transport::CallbackPolling, sources, Some(callback))
         }
         _ => return Err(RequestFault::MethodNotAllowed),
@@ -125,19 +128,32 @@ where
     let bounds = Bounds { max_depth: config.max_depth, max_messages: config.max_batch_messages };
     let source = match <[Bytes; 1]>::try_from(sources) {
         Ok([only]) => only,
-        Err(several) => join(&several, bounds)?,
+        Err(several) => join(&several, bounds).await?,
     };
-    let messages = parse_batch(&source, bounds).map_err(RequestFault::Parse)?;
+    let messages = read_batch(&source, bounds).await.map_err(RequestFault::Parse)?;
     let poll = polling::Poll { parts, transport, callback };
     polling::run(shared, &source, &messages, poll).await
 }
 
+/// Reads a batch, and lets other tasks have their turn in between.
+async fn read_batch(body: &[u8], bounds: Bounds) -> Result<Vec<Message<'_>>, ParseError> {
+    let mut parser = BatchParser::new(body, bounds);
+    loop {
+        if let ControlFlow::Break(read) = parser.step() {
+            return read;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Several `message` parameters, each an object or an array, as one array.
-fn join(sources: &[Bytes], bounds: Bounds) -> Result<Bytes, RequestFault> {
+async fn join(sources: &[Bytes], bounds: Bounds) -> Result<Bytes, RequestFault> {
     let mut joined = vec![b'['];
+    let mut turn = Turn::default();
     for source in sources {
+        turn.spend(1).await;
         // Each must stand for itself, or brackets could pair up across parameters.
-        parse_batch(source, bounds).map_err(RequestFault::Parse)?;
+        read_batch(source, bounds).await.map_err(RequestFault::Parse)?;
         let text = source.trim_ascii();
         let inner = text.strip_prefix(b"[").and_then(|text| text.strip_suffix(b"]")).unwrap_or(text);
         if !inner.trim_ascii().is_empty() {

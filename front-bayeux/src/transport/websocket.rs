@@ -16,7 +16,7 @@ use hyper::upgrade::OnUpgrade;
 use link::{Event, Link, Unfinished};
 
 use super::{cookie, user_agent};
-use crate::codec::message::{Bounds, ParseError, parse_batch};
+use crate::codec::message::{Bounds, ParseError};
 use crate::codec::reply;
 use crate::config::Transport;
 use crate::dispatch::{Caller, SocketCaller, outbox_config, unborn_session};
@@ -123,6 +123,8 @@ struct Connection {
     last_ping: Instant,
     /// When the socket of a session that was ended here is closed.
     leaves_at: Option<Instant>,
+    /// Since when no session uses it.
+    sessionless_since: Option<Instant>,
 }
 
 /// Why the loop ended.
@@ -150,8 +152,13 @@ impl Connection {
         let max = config.websocket.max_message_bytes;
         let limits = Limits { max_frame_bytes: max, max_message_bytes: max };
         let number = shared.socket_numbers.fetch_add(1, Ordering::Relaxed);
-        let socket_of_session =
-            Socket { outbox: Arc::clone(&outbox), own: false, deflate: deflate.is_some(), number };
+        let socket_of_session = Socket {
+            outbox: Arc::clone(&outbox),
+            own: false,
+            deflate: deflate.is_some(),
+            number,
+            counted_drops: 0,
+        };
         Self {
             visitor,
             link: Link::new(socket, outbox),
@@ -167,6 +174,7 @@ impl Connection {
             last_read: now,
             last_ping: now,
             leaves_at: None,
+            sessionless_since: Some(now),
             shared,
         }
     }
@@ -187,6 +195,7 @@ impl Connection {
             if let Some(member) = self.caller.member.take() {
                 if lost == Lost::Session {
                     shared.counters().overflowed();
+                    member.mailbox.warn("its socket was full and its session is over");
                 }
                 member.mailbox.unbind(Instant::now(), number, lost);
             }
@@ -228,6 +237,10 @@ impl Connection {
                 }
                 None if self.is_late() => {
                     return self.give_up(CloseCode::Policy, "the message came too slowly");
+                }
+                None if self.is_sessionless() => {
+                    self.shared.counters().no_handshake();
+                    return self.close(CloseCode::Policy, "no handshake");
                 }
                 None if self.is_idle() => return self.close(CloseCode::Normal, "idle timeout"),
                 None => {
@@ -279,7 +292,9 @@ impl Connection {
     async fn handle(&mut self, text: Bytes) -> Result<(), (CloseCode, String)> {
         let config = self.shared.config();
         let bounds = Bounds { max_depth: config.max_depth, max_messages: config.max_batch_messages };
-        let messages = parse_batch(&text, bounds).map_err(|error| (close_code(&error), error.to_string()))?;
+        let messages = super::read_batch(&text, bounds)
+            .await
+            .map_err(|error| (close_code(&error), error.to_string()))?;
         let mut caller = Caller {
             transport: Transport::WebSocket,
             browser: self.visitor.browser.as_deref(),
@@ -324,11 +339,18 @@ impl Connection {
         self.close(code, reason)
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&mut self) -> Option<Instant> {
+        if self.has_session() {
+            self.sessionless_since = None;
+        } else {
+            self.sessionless_since.get_or_insert_with(Instant::now);
+        }
         let idle = self.idle_timeout().map(|timeout| self.last_read + timeout);
         let late = self.unfinished_bytes();
         let late = late.and_then(|bytes| self.unfinished.due(&self.shared.config().intake, bytes));
-        [self.caller.held_until, idle, self.next_ping(), self.leaves_at, late].into_iter().flatten().min()
+        let sessionless = self.sessionless_until();
+        let times = [self.caller.held_until, idle, self.next_ping(), self.leaves_at, late, sessionless];
+        times.into_iter().flatten().min()
     }
 
     /// What came of a message that is not whole yet.
@@ -350,6 +372,24 @@ impl Connection {
             self.leaves_at = None;
         }
         self.leaves_at.is_some_and(|at| at <= Instant::now())
+    }
+
+    /// Whether a session uses the socket.
+    fn has_session(&self) -> bool {
+        self.caller.member.as_ref().is_some_and(|member| member.mailbox.end().is_none())
+    }
+
+    /// When a socket without a session is closed.
+    fn sessionless_until(&self) -> Option<Instant> {
+        let config = self.shared.config();
+        let timeout = config.websocket.handshake_timeout;
+        let since = self.sessionless_since.filter(|_| !timeout.is_zero())?;
+        let since = if config.publish_without_session { since.max(self.last_read) } else { since };
+        Some(since + timeout)
+    }
+
+    fn is_sessionless(&self) -> bool {
+        self.sessionless_until().is_some_and(|until| until <= Instant::now())
     }
 
     fn is_over(&self) -> bool {

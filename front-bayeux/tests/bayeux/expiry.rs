@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::support::{Http, Server, data, last, ms, quick};
@@ -48,10 +50,15 @@ async fn other_messages_keep_the_session() {
 const EVENTS: usize = 4;
 const EVENT_BYTES: usize = 3_500_000;
 
+/// How long a session lives without a connect there.
+const LIFE: Duration = Duration::from_secs(4);
+
 /// A server whose sessions have room for that, and what publishes it to channel `a`.
 async fn roomy() -> (Server, impl AsyncFn(&Server)) {
     let mut config = quick();
     config.max_queue_bytes = 64 << 20;
+    // Publishing so much takes a while.
+    config.timing.max_interval = LIFE;
     let publish = async |server: &Server| {
         for _ in 0..EVENTS {
             server.publish("a", &format!("\"{}\"", "x".repeat(EVENT_BYTES)));
@@ -77,7 +84,7 @@ async fn a_reply_that_waits_for_its_reader_does_not_use_up_the_sessions_time() {
             tokio::time::sleep(ms(50)).await;
             publish(&server).await;
         }
-        tokio::time::sleep(ms(1800)).await;
+        tokio::time::sleep(LIFE + ms(1000)).await;
         assert_eq!(server.front.stats().sessions, 1, "held: {is_held}");
         let answer = http.read().await.messages();
         assert!(answer.len() > 1 && last(&answer)["successful"] == true);
@@ -86,7 +93,7 @@ async fn a_reply_that_waits_for_its_reader_does_not_use_up_the_sessions_time() {
     }
     let connect = json!({"channel": "/meta/connect", "advice": {"timeout": 0}});
     assert_eq!(last(&poller.send(connect).await)["successful"], true);
-    tokio::time::sleep(ms(1300)).await;
+    tokio::time::sleep(LIFE + ms(500)).await;
     assert_eq!(server.front.stats().sessions, 0, "now its time is over");
 }
 
@@ -99,10 +106,10 @@ async fn a_reply_that_is_never_read_holds_the_session_no_longer_than_its_connect
     let mut http = Http::open(server.address).await;
     let message = json!({"channel": "/meta/connect", "clientId": poller.id}).to_string();
     http.write(poller.browser.request("POST /cometd", "", &message).as_bytes()).await;
-    tokio::time::sleep(ms(1300)).await;
+    tokio::time::sleep(LIFE + ms(500)).await;
     assert_eq!(server.front.stats().sessions, 1);
     drop(http);
-    tokio::time::sleep(ms(1500)).await;
+    tokio::time::sleep(LIFE + ms(1000)).await;
     assert_eq!((server.front.stats().sessions, server.front.stats().expired), (0, 1));
 }
 
@@ -123,7 +130,7 @@ async fn a_reply_that_waits_on_its_socket_does_not_use_up_the_sessions_time() {
             tokio::time::sleep(ms(50)).await;
             publish(&server).await;
         }
-        tokio::time::sleep(ms(1800)).await;
+        tokio::time::sleep(LIFE + ms(1000)).await;
         assert_eq!(server.front.stats().sessions, 1, "held: {is_held}");
         let mut events = 0;
         while events < EVENTS {
@@ -139,7 +146,7 @@ async fn a_reply_that_waits_on_its_socket_does_not_use_up_the_sessions_time() {
         let now = json!({"channel": "/meta/connect", "ext": {"ack": ack}, "advice": {"timeout": 0}});
         ack = socket.call(now).await["ext"]["ack"].clone();
     }
-    tokio::time::sleep(ms(1300)).await;
+    tokio::time::sleep(LIFE + ms(500)).await;
     assert_eq!(server.front.stats().sessions, 0, "now its time is over");
 }
 

@@ -1,6 +1,7 @@
 //! The front from outside: raw HTTP and WebSocket against a server on port 0.
 
 mod ack;
+mod bounds;
 mod browser;
 mod connect;
 mod connections;
@@ -12,6 +13,7 @@ mod http;
 mod options;
 mod replay;
 mod rights;
+mod slow;
 mod subscribe;
 mod support;
 mod websocket;

@@ -161,7 +161,9 @@ async fn without_the_handshake_there_is_no_replay() {
 
 /// The events of a session that is subscribed live to all and replays a part of it, while others publish.
 async fn overlapping(live: &str, replayed: &str, over_socket: bool) -> Vec<u64> {
-    let server = Server::start(front_bayeux::Config { max_queue_messages: 20_000, ..quick() }).await;
+    let mut config = quick();
+    config.timing.max_interval = ms(60_000);
+    let server = Server::start(config).await;
     let publish = |number: u64| server.publish("a/b", &number.to_string());
     (0..600).for_each(publish);
     server.broker.drained().await;
@@ -217,4 +219,62 @@ async fn what_a_replay_and_another_subscription_bring_comes_once() {
             assert!(events.into_iter().eq(0..1500), "{live} {replayed} {over_socket}");
         }
     }
+}
+
+#[tokio::test]
+async fn two_replays_that_overlap_bring_each_message_once_however_long_the_past_is() {
+    const PAST: u64 = 20_000;
+    let mut config = quick();
+    config.timing.max_interval = ms(60_000);
+    let server = Server::start(config).await;
+    for number in 0..PAST {
+        server.publish("a/b", &number.to_string());
+    }
+    let mut socket = server.socket_session(json!({"replay": true})).await;
+    let subscribe = |names: [&str; 2]| {
+        json!({"channel": "/meta/subscribe", "clientId": socket.id, "subscription": names,
+            "ext": {"replay": {names[0]: -2, names[1]: -2}}})
+    };
+    let message = subscribe(["/a/*", "/a/b"]);
+    socket.send(json!([message])).await;
+    let mut next = 0;
+    while next < PAST {
+        for data in data(&socket.receive().await) {
+            assert_eq!(data, next);
+            next += 1;
+        }
+    }
+    socket.silent(ms(300)).await;
+    server.publish("a/b", &PAST.to_string());
+    assert_eq!(data(&socket.receive().await), [PAST]);
+    socket.silent(ms(50)).await;
+}
+
+#[tokio::test]
+async fn a_replay_goes_on_when_a_subscription_that_overlaps_it_ends() {
+    let mut config = quick();
+    config.timing.max_interval = ms(60_000);
+    let server = Server::start(config).await;
+    for number in 0..1000 {
+        server.publish("a/b", &number.to_string());
+    }
+    let mut poller = server.poller_with(json!({"replay": true})).await;
+    poller.subscribe("/a/*").await;
+    subscribe(&mut poller, "/a/b", json!(-2)).await;
+    for number in 1000..1500 {
+        server.publish("a/b", &number.to_string());
+    }
+    server.broker.drained().await;
+    let unsubscribe = json!({"channel": "/meta/unsubscribe", "subscription": "/a/*"});
+    let mut events = poller.send(unsubscribe).await;
+    events.retain(|message| message.get("data").is_some());
+    for number in 1500..2000 {
+        server.publish("a/b", &number.to_string());
+    }
+    let missing = 2000 - events.len();
+    events.extend(collect(&mut poller, missing).await);
+    let mut numbers: Vec<u64> = data(&events).iter().map(|data| data.as_u64().unwrap()).collect();
+    numbers.sort_unstable();
+    assert!(numbers.into_iter().eq(0..2000));
+    assert!(data(&poller.connect().await).is_empty());
 }

@@ -115,8 +115,22 @@ fn another_message_moves_the_end() {
     let now = Instant::now();
     let mut session = connected(now);
     session.begin_request(now + 9 * SECOND);
-    session.end_request();
+    session.end_request(now + 9 * SECOND);
     assert_eq!(session.poll_timeout(), Some(now + 19 * SECOND));
+}
+
+#[test]
+fn a_session_does_not_expire_while_a_request_of_it_is_in_progress() {
+    let now = Instant::now();
+    let mut session = connected(now);
+    session.begin_request(now + 9 * SECOND);
+    session.handle_timeout(now + 100 * SECOND);
+    assert_eq!((session.end(), session.poll_timeout()), (None, None));
+    session.end_request(now + 100 * SECOND);
+    session.handle_timeout(now + 109 * SECOND);
+    assert_eq!(session.end(), None);
+    session.handle_timeout(now + 110 * SECOND);
+    assert_eq!(session.end(), Some(End::Expired));
 }
 
 #[test]
@@ -128,11 +142,11 @@ fn a_request_in_progress_keeps_the_connect_asleep() {
     assert_eq!(session.handle_delivery(now, event("a"), None, None), Delivered::Queued);
     assert!(matches!(session.poll_connect(now, token), Held::Wait { .. }));
     assert_eq!(session.poll_events(now), [event("a")], "the reply carries it");
-    session.end_request();
+    session.end_request(now);
     assert!(!session.is_due(now));
     session.begin_request(now);
     session.handle_delivery(now, event("b"), None, None);
-    session.end_request();
+    session.end_request(now);
     assert!(session.is_due(now), "nobody carried it");
 }
 
