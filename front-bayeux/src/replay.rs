@@ -77,6 +77,7 @@ struct Waiting {
 
 /// A session's replays that wait for their turn.
 #[derive(Default)]
+#[expect(clippy::box_collection, reason = "most sessions have none, and pay eight bytes for it")]
 pub(crate) struct Replays(Mutex<Option<Box<VecDeque<Waiting>>>>);
 
 impl Replays {

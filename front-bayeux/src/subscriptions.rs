@@ -10,6 +10,7 @@ const MANY: usize = 32;
 
 /// See the module.
 #[derive(Debug)]
+#[expect(clippy::box_collection, reason = "most sessions have few, and should not pay for many")]
 pub(crate) enum Subscriptions {
     Few(SmallVec<[(Filter, u32); 1]>),
     Many(Box<HashMap<Filter, u32, ahash::RandomState>>),
