@@ -59,6 +59,7 @@ async fn roomy() -> (Server, impl AsyncFn(&Server)) {
     config.max_queue_bytes = 64 << 20;
     // Publishing so much takes a while.
     config.timing.max_interval = LIFE;
+    config.timing.timeout = ms(3000);
     let publish = async |server: &Server| {
         for _ in 0..EVENTS {
             server.publish("a", &format!("\"{}\"", "x".repeat(EVENT_BYTES)));
