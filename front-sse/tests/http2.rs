@@ -32,10 +32,10 @@ async fn open(sender: &mut SendRequest<Empty<Bytes>>, target: &str) -> Incoming 
     response.into_body()
 }
 
-/// Reads until the text ends with `end`.
+/// Reads until `end` has come; a keep-alive may stand behind it.
 async fn until(body: &mut Incoming, end: &str) -> String {
     let mut text = String::new();
-    while !text.ends_with(end) {
+    while !text.contains(end) {
         let frame = body.frame().await.expect("the stream goes on").unwrap();
         text.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
     }

@@ -56,11 +56,11 @@ test("a server that is killed did not end its streams", { timeout: 60_000 }, asy
     const doomed = await startServer();
     const proxy = await Cuttable.to(doomed.authority);
     const stream = follow(`http://${proxy.authority}/sse/fetch/killed`);
-    const body = fetch(`${doomed.http}/sse/fetch/killed`).then((response) => response.text());
+    const cut = assert.rejects(fetch(`${doomed.http}/sse/fetch/killed`).then((response) => response.text()), "the body is not whole");
     await until("the streams to open", async () =>
         stream.seen.opened === 1 && JSON.parse(await doomed.text("/v1/connections")).connections.length === 2);
     await doomed.kill();
-    await assert.rejects(body, "the body is not whole");
+    await cut;
     await until("it to come back", () => stream.seen.errors > 0);
     assert.equal(stream.seen.closed, 0);
     stream.stop();
@@ -96,6 +96,27 @@ test("a gap with nothing after it is told once, however often the stream is cut"
     await server.publish("fetch/gap", "1");
     await until("the message", () => stream.seen.messages.length > 1);
     assert.deepEqual(stream.seen.messages.map(({ event, data }) => event || data), ["gap", "1"]);
+    stream.stop();
+    await stream.done;
+    await proxy.close();
+});
+
+test("a list of filters that fits no address is sent in a body, and resumed like any other", { timeout: 60_000 }, async () => {
+    const proxy = await Cuttable.to(server.authority);
+    const channels = Array.from({ length: 1_000 }, (_, n) => `fetch/list/${n}/${"x".repeat(50)}`);
+    const stream = follow(`http://${proxy.authority}/sse`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ channels, format: "raw" }),
+    });
+    await until("the stream to open", () => stream.seen.opened === 1);
+    for (const n of [0, 999]) {
+        await server.publish(channels[n], String(n));
+        await until("a message", () => data(stream).includes(String(n)));
+        proxy.cut();
+    }
+    await until("it to be open again", () => stream.seen.opened === 3);
+    assert.deepEqual(data(stream), ["0", "999"]);
     stream.stop();
     await stream.done;
     await proxy.close();

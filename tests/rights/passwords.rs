@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use fanwire::auth::{Access, PasswordLimits, User, hash_password};
 use fanwire::{Action, RightsTemplate};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 
 use crate::attempts::{base64, connack, everything, key, may, server};
 use crate::support::TestServer;
@@ -108,4 +110,37 @@ async fn too_many_checks_are_told_to_come_later() {
     }
     assert!(answers.iter().all(|status| matches!(status, 401 | 429)), "{answers:?}");
     assert!(answers.contains(&401) && answers.contains(&429), "{answers:?}");
+}
+
+#[tokio::test]
+async fn one_addresss_wrong_passwords_keep_no_other_out() {
+    let limits = PasswordLimits { max_concurrent: 1, max_waiting: 4, ..PasswordLimits::default() };
+    let server = with_users(limits).await;
+    let basic = base64("ann:wrong");
+    let ask = format!(
+        "POST /v1/publish/a HTTP/1.1\r\nhost: x\r\nauthorization: Basic {basic}\r\ncontent-length: 0\r\n\r\n"
+    );
+    let mut attempts = Vec::new();
+    for _ in 0..12 {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind("127.0.0.2:0".parse().expect("an address")).expect("it is ours");
+        let mut stream = socket.connect(server.http).await.expect("the server listens");
+        stream.write_all(ask.as_bytes()).await.expect("written");
+        attempts.push(stream);
+    }
+    // More than may wait are there, or were, before this one.
+    let refused = async {
+        let mut answers = Vec::new();
+        for mut stream in attempts {
+            let mut status = [0; 12];
+            stream.read_exact(&mut status).await.expect("an answer");
+            answers.push(String::from_utf8_lossy(&status[9..]).into_owned());
+        }
+        answers
+    };
+    let login = publishes(&server, "ann", "correct horse", "orders/ann/1");
+    let (status, answers) = tokio::join!(login, refused);
+    assert_eq!(status, 200);
+    assert!(answers.iter().any(|status| status == "429"), "too many of theirs waited: {answers:?}");
+    assert!(answers.iter().all(|status| matches!(&status[..], "401" | "429")), "{answers:?}");
 }

@@ -4,7 +4,7 @@
 //! a stream that was cut does not look like one that ended. Where somebody else frames the body, [`Unframed`] takes the
 //! frames off again.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -52,19 +52,23 @@ impl Chunk {
 
     fn finish_with(self, rest: &[u8]) -> Bytes {
         let Chunk(mut buffer) = self;
-        let mut line = [0; SIZE_ROOM];
-        let mut free = &mut line[..];
-        // As many digits as a length can have, so it fits.
-        let _ = write!(free, "{:x}\r\n", buffer.len() - SIZE_ROOM);
-        let unused = free.len();
-        if let (Some(room), Some(line)) = (buffer.get_mut(unused..SIZE_ROOM), line.get(..SIZE_ROOM - unused))
-        {
-            room.copy_from_slice(line);
+        let mut size = buffer.len() - SIZE_ROOM;
+        // By hand, as this is done for each event: formatting takes several times as long. The room is for all digits of a length.
+        buffer[SIZE_ROOM - 2] = b'\r';
+        buffer[SIZE_ROOM - 1] = b'\n';
+        let mut at = SIZE_ROOM - 2;
+        loop {
+            at -= 1;
+            buffer[at] = b"0123456789abcdef"[size % 16];
+            size /= 16;
+            if size == 0 {
+                break;
+            }
         }
         buffer.extend_from_slice(b"\r\n");
         buffer.extend_from_slice(rest);
         let mut bytes = Bytes::from(buffer);
-        bytes.advance(unused);
+        bytes.advance(at);
         bytes
     }
 }
