@@ -11,6 +11,7 @@ mod memory;
 mod misconfiguration;
 mod publish;
 mod recursion;
+mod replay_ids;
 mod shutdown;
 mod startup;
 mod subscribe;
