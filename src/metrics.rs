@@ -113,6 +113,17 @@ pub(crate) fn of_mqtt(front: &front_mqtt::Front) -> Arc<dyn MetricSource> {
                 "MQTT connections closed because too much waited for their clients",
                 stats.closed_slow,
             ),
+            gauge(
+                "mqtt_group_queued",
+                "Messages that wait for a member of an MQTT shared subscription to have room",
+                stats.group_queued as u64,
+            ),
+            gauge("mqtt_group_queued_bytes", "Bytes of those messages", stats.group_queued_bytes as u64),
+            counter(
+                "mqtt_group_dropped",
+                "Messages of MQTT shared subscriptions that no member had room for or was left for",
+                stats.group_dropped,
+            ),
         ]);
     })
 }

@@ -56,6 +56,7 @@ pub use connections::{Close, Connection, Details, ForcedError, Peer, SendError};
 pub use delivery::{Deliver, Delivery, Encoding, Kind, Sink};
 pub use error::{Inexpressible, PublishError, SubscribeError};
 pub use filter::{Filter, FilterError, Segment};
+pub use lists::Room;
 pub use message::{
     ContentType, Echo, Message, MessageId, MessageIdError, Properties, Publish, Qos, Receipt, unix_ms,
 };

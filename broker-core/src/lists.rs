@@ -1,7 +1,7 @@
 //! Who is subscribed to one channel or one pattern, grouped by lane.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 use smallvec::SmallVec;
@@ -122,6 +122,44 @@ impl Lists {
     }
 }
 
+/// Whether a member of groups takes more, as it says itself: members that do not are passed over while others do. Open at
+/// first. The member must bear a message all the same: one may be on its way, or no member has room.
+#[derive(Debug)]
+pub struct Room(AtomicBool);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(AtomicBool::new(true))
+    }
+}
+
+impl Room {
+    /// There is room.
+    pub fn open(&self) {
+        self.change(true);
+    }
+
+    /// There is none.
+    pub fn shut(&self) {
+        self.change(false);
+    }
+
+    // In one order with what members tell each other besides, so that none of them overlooks the other's last word.
+    fn change(&self, open: bool) {
+        if self.is_open() != open {
+            self.0.store(open, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether there is room.
+    pub fn is_open(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Members of a group that are asked whether they have room, for one message.
+const MAX_ASKED: usize = 64;
+
 /// Subscribers that share the messages of one filter: each message goes to one of them (MQTT 5.0 §4.8.2).
 #[derive(Debug, Default)]
 pub(crate) struct Group {
@@ -134,18 +172,20 @@ struct Member {
     key: SubscriberKey,
     tag: u32,
     online: bool,
+    room: Arc<Room>,
     /// The list of this one entry, ready to be put on a job.
     list: LaneList,
 }
 
 impl Group {
     /// False if it was a member already.
-    pub(crate) fn join(&self, key: SubscriberKey, tag: u32) -> bool {
+    pub(crate) fn join(&self, key: SubscriberKey, tag: u32, room: &Arc<Room>) -> bool {
         let mut members = self.members.write();
         if members.iter().any(|member| member.key == key && member.tag == tag) {
             return false;
         }
-        members.push(Member { key, tag, online: true, list: Arc::new(vec![key.entry(tag)]) });
+        let (room, list) = (Arc::clone(room), Arc::new(vec![key.entry(tag)]));
+        members.push(Member { key, tag, online: true, room, list });
         true
     }
 
@@ -163,13 +203,17 @@ impl Group {
         }
     }
 
-    /// Round robin over the online members, over all if none is.
+    /// Round robin over the online members that have room; over the online ones if none has, over all if none is online.
     fn choose(&self) -> Option<(u16, LaneList)> {
         let members = self.members.read();
         let start = self.next.fetch_add(1, Ordering::Relaxed).checked_rem(members.len())?;
         let (before, after) = members.split_at(start);
         let in_turn = || after.iter().chain(before);
-        let member = in_turn().find(|member| member.online).or_else(|| in_turn().next())?;
+        let member = in_turn()
+            .take(MAX_ASKED)
+            .find(|member| member.online && member.room.is_open())
+            .or_else(|| in_turn().find(|member| member.online))
+            .or_else(|| in_turn().next())?;
         Some((member.key.lane, Arc::clone(&member.list)))
     }
 

@@ -17,7 +17,7 @@ use crate::delivery::Kind;
 use crate::error::SubscribeError;
 use crate::filter::Filter;
 use crate::lane::{Command, Feed, Lane, Then};
-use crate::lists::{Entry, Lists};
+use crate::lists::{Entry, Lists, Room};
 use crate::message::{Message, unix_ms};
 use crate::outbox::Outbox;
 use crate::registry::{ChannelEntry, Place};
@@ -200,18 +200,25 @@ impl Subscriber {
         subscriptions.len() < before
     }
 
-    /// Joins the group of this name on `filter`: each message goes to one member (MQTT 5.0 §4.8.2).
+    /// Joins the group of this name on `filter`: each message goes to one member (MQTT 5.0 §4.8.2), one with `room` as long
+    /// as there is any.
     ///
     /// # Errors
     /// As [`Subscriber::subscribe`].
-    pub fn join_group(&self, group: &str, filter: &Filter, tag: u32) -> Result<Subscribed, SubscribeError> {
+    pub fn join_group(
+        &self,
+        group: &str,
+        filter: &Filter,
+        tag: u32,
+        room: &Arc<Room>,
+    ) -> Result<Subscribed, SubscribeError> {
         if self.shared.closed.load(Ordering::Relaxed) {
             return Err(SubscribeError::Closed);
         }
         let mut groups = self.groups.lock();
         let new = match filter.as_literal() {
-            Some(channel) => self.shared.occupy(channel)?.lists.group(group).join(self.key, tag),
-            None => self.edit_wildcards(filter, |lists| lists.group(group).join(self.key, tag)),
+            Some(channel) => self.shared.occupy(channel)?.lists.group(group).join(self.key, tag, room),
+            None => self.edit_wildcards(filter, |lists| lists.group(group).join(self.key, tag, room)),
         };
         if new {
             groups.push((group.into(), filter.clone(), tag));

@@ -117,7 +117,10 @@ async fn who_waits_on_a_busy_broker_is_told_that_it_is_closed() {
     assert_eq!(ends("publish_wait", waiting).await.unwrap(), Err(PublishError::Closed));
     assert_eq!(broker.publish(Publish::new(channel("a"), "x")), Err(PublishError::Closed));
     assert!(matches!(broker.subscribe(filter("a")), Err(SubscribeError::Closed)));
-    assert_eq!(stuck.join_group("g", &filter("a"), 1).unwrap_err(), SubscribeError::Closed);
+    assert_eq!(
+        stuck.join_group("g", &filter("a"), 1, &Default::default()).unwrap_err(),
+        SubscribeError::Closed
+    );
     drop(let_go);
     ends("drained", broker.drained()).await;
 }

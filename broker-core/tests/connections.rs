@@ -135,8 +135,8 @@ async fn presence_finds_everybody_once_by_name_wildcard_and_group() {
     let rest = Client::new(&broker, &["a/**"]);
     let members: Vec<_> = (0..3).map(|_| Client::new(&broker, &[])).collect();
     for member in &members {
-        member.subscriber.join_group("g", &filter("a/b"), 0).unwrap();
-        member.subscriber.join_group("h", &filter("a/*"), 1).unwrap();
+        member.subscriber.join_group("g", &filter("a/b"), 0, &Default::default()).unwrap();
+        member.subscriber.join_group("h", &filter("a/*"), 1, &Default::default()).unwrap();
     }
     let _other = Client::new(&broker, &["a", "b/*", "*"]);
     let mut expected: Vec<_> =

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use broker_core::{
     Action, Broker, Class, CloseReason, Config, Deliver, Delivery, Echo, Event, LogConfig, OutboxConfig,
-    Policy, Principal, Publish, PublishError, Rights, Rule, Sink, Start, SubscribeError, SubscribeOptions,
+    Policy, Principal, Publish, PublishError, Rights, Room, Rule, Sink, Start, SubscribeError,
+    SubscribeOptions,
 };
 use support::*;
 
@@ -160,13 +161,14 @@ async fn a_subscriber_is_called_once_with_all_its_tags() {
 }
 
 #[tokio::test]
-async fn a_group_gives_each_message_to_one_member_and_passes_over_the_offline() {
+async fn a_group_gives_each_message_to_one_member_and_passes_over_the_offline_and_the_full() {
     let broker = Broker::new(Config::default());
     for text in ["jobs", "jobs/#"] {
         let members: Vec<_> =
             (0..3).map(|_| broker.attach(Arc::new(Tags), OutboxConfig::default())).collect();
-        for member in &members {
-            member.join_group("workers", &filter(text), 1).unwrap();
+        let rooms: [Arc<Room>; 3] = Default::default();
+        for (member, room) in members.iter().zip(&rooms) {
+            member.join_group("workers", &filter(text), 1, room).unwrap();
         }
         let counts = || members.iter().map(|member| member.outbox().queued().messages).collect::<Vec<_>>();
         for _ in 0..9 {
@@ -181,12 +183,26 @@ async fn a_group_gives_each_message_to_one_member_and_passes_over_the_offline() 
         }
         broker.drained().await;
         assert_eq!((counts()[1], counts().iter().sum::<usize>()), (3, 17));
+        let before = counts();
+        rooms[0].shut();
+        for _ in 0..4 {
+            publish(&broker, "jobs", "x");
+        }
+        broker.drained().await;
+        assert_eq!(counts(), [before[0], 3, before[2] + 4], "a member without room is passed over");
+        rooms[2].shut();
+        for _ in 0..4 {
+            publish(&broker, "jobs", "x");
+        }
+        broker.drained().await;
+        assert_eq!(counts()[1], 3, "an offline one does not stand in for those");
+        assert_eq!(counts()[0] + counts()[2], before[0] + before[2] + 8);
         for member in &members {
             member.set_online(false);
         }
         publish(&broker, "jobs", "x");
         broker.drained().await;
-        assert_eq!(counts().iter().sum::<usize>(), 18, "offline members queue when nobody is online");
+        assert_eq!(counts().iter().sum::<usize>(), 26, "offline members queue when nobody is online");
     }
     assert_eq!(broker.stats().subscriptions, 0);
 }
@@ -222,7 +238,7 @@ async fn a_dropped_subscriber_leaves_nothing_and_its_slot_is_used_again() {
     let broker = Broker::new(Config { lanes: Some(1), log: LogConfig::OFF, ..Config::default() });
     let old = broker.attach(Arc::new(Tags), OutboxConfig::default());
     old.subscribe(&filter("a"), 0, Start::Live).unwrap();
-    old.join_group("g", &filter("b/*"), 1).unwrap();
+    old.join_group("g", &filter("b/*"), 1, &Default::default()).unwrap();
     let key = old.key();
     drop(old);
     broker.drained().await;

@@ -82,6 +82,14 @@ pub struct Config {
     /// Which message a full session loses while its client is away; it is counted. Messages whose time is over go first.
     /// Default [`QueuePolicy::DropNewest`].
     pub queue_policy: QueuePolicy,
+    /// Messages that wait in one shared subscription because none of its members has room, or none is connected. Default
+    /// 100,000, as for one client that is connected; then the newest is dropped, counted and logged.
+    pub max_group_queued_messages: usize,
+    /// Bytes of those messages, overhead included. Default 16 MiB; then as above.
+    pub max_group_queued_bytes: usize,
+    /// Bytes that wait in all shared subscriptions together, because one client may hold thousands of them. Default
+    /// 256 MiB; then as above.
+    pub max_groups_queued_bytes: usize,
     /// Retained messages that wait for one client after it has subscribed, besides those: they are in the
     /// retained store anyway, and what waits is only a reference. Default 100,000; then the newest is dropped
     /// and counted.
@@ -184,6 +192,9 @@ impl Default for Config {
             max_live_queued_messages: 100_000,
             max_live_queued_bytes: 16 << 20,
             max_queued_messages: 1_000,
+            max_group_queued_messages: 100_000,
+            max_group_queued_bytes: 16 << 20,
+            max_groups_queued_bytes: 256 << 20,
             max_waiting_retained: 100_000,
             max_queued_bytes: 1 << 20,
             queue_policy: QueuePolicy::default(),

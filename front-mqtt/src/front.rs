@@ -129,6 +129,12 @@ pub struct Stats {
     pub messages_dropped: u64,
     /// Connections closed because more waited for their clients than may.
     pub closed_slow: u64,
+    /// Messages that wait for a member of a shared subscription to have room.
+    pub group_queued: usize,
+    /// Bytes of those.
+    pub group_queued_bytes: usize,
+    /// Messages that no member had room for, beyond what may wait, and those that waited when the last member left.
+    pub group_dropped: u64,
 }
 
 /// Counters and gauges of one client, over all connections of its session.
@@ -411,10 +417,12 @@ impl Inner {
         }
         // Until its last connection lets go of it, the groups must pass it over.
         hosted.subscriber.set_online(false);
-        for name in &remains.shared {
-            self.groups.leave(name, hosted);
+        if let Some(member) = &remains.member {
+            for name in &remains.shared {
+                self.groups.leave(name, member);
+            }
         }
-        self.groups.redispatch(&mut remains);
+        self.groups.redispatch(&mut remains, &self.shared);
         self.publish_wills(remains.will);
     }
 
@@ -436,7 +444,7 @@ impl Inner {
             match &target.group {
                 Some(group) => {
                     hosted.subscriber.leave_group(group, &target.filter, *tag);
-                    self.groups.leave(name, hosted);
+                    self.groups.leave(name, &hosted.session.member());
                 }
                 None => _ = hosted.subscriber.unsubscribe(&target.filter, *tag),
             }
@@ -481,8 +489,12 @@ impl Inner {
             rate_limited: self.shared.limited.load(Ordering::Relaxed),
             messages_received: self.counters.received.value(),
             messages_sent: self.counters.sent.value(),
-            messages_dropped: self.counters.dropped.value(),
+            messages_dropped: self.counters.dropped.value()
+                + self.shared.groups.dropped.load(Ordering::Relaxed),
             closed_slow: self.shared.overrun.load(Ordering::Relaxed),
+            group_queued: self.shared.groups.messages.load(Ordering::Relaxed),
+            group_queued_bytes: self.shared.groups.bytes.load(Ordering::Relaxed),
+            group_dropped: self.shared.groups.dropped.load(Ordering::Relaxed),
             ..Stats::default()
         };
         for hosted in self.sessions.all() {

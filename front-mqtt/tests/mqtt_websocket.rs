@@ -8,6 +8,8 @@ mod client;
 mod connect;
 #[path = "mqtt/connections.rs"]
 mod connections;
+#[path = "mqtt/groups.rs"]
+mod groups;
 #[path = "mqtt/pressure.rs"]
 mod pressure;
 #[path = "mqtt/publish.rs"]

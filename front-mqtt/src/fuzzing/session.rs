@@ -1,6 +1,7 @@
 //! One client's life as the fuzzer wills it: packets, deliveries, time, lost and taken-over connections. A watcher
 //! checks every packet the server sends.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,8 @@ use super::watcher::{Terms, Watcher};
 use crate::codec::{self, Framing, Packet, Version};
 use crate::config::{Config, QueuePolicy};
 use crate::protocol::{
-    Backlog, Caller, Connection, End, Negotiated, Online, Output, Session, Shared, Verdict, Wire, negotiate,
+    Backlog, Caller, Connection, End, Group, Negotiated, Online, Output, Session, Shared, Verdict, Wire,
+    negotiate,
 };
 
 const TOPICS: [&str; 4] = ["a", "a/b", "é/c", "$x/y"];
@@ -101,6 +103,8 @@ impl Wire for Record {
 struct Run {
     shared: Arc<Shared>,
     session: Arc<Session>,
+    /// The session is the only member of all its shared subscriptions.
+    group: Arc<Group>,
     connection: Option<Connection>,
     /// One that was taken over and does not know it yet.
     old: Option<(Connection, Arc<Session>)>,
@@ -135,6 +139,8 @@ impl Run {
             max_live_queued_bytes: 20_000,
             max_queued_messages: 6,
             max_queued_bytes: 16_384,
+            max_group_queued_messages: 4,
+            max_group_queued_bytes: 12_000,
             max_waiting_retained: 5,
             max_subscriptions: 5,
             receive_maximum: 3,
@@ -153,6 +159,7 @@ impl Run {
             Terms { version: Version::V5, receive_maximum: 1, max_packet_bytes: u32::MAX, alias_maximum: 0 };
         Self {
             session: Arc::new(Session::new(shared.clone())),
+            group: Arc::new(Group::new(shared.clone())),
             shared,
             connection: None,
             old: None,
@@ -193,7 +200,9 @@ impl Run {
     }
 
     fn renew(&mut self) {
+        self.group.leave(&self.session.member());
         self.session = Arc::new(Session::new(self.shared.clone()));
+        self.group = Arc::new(Group::new(self.shared.clone()));
         self.tags = 0;
     }
 
@@ -456,6 +465,10 @@ impl Run {
                 Output::Subscribe(subscribing) => {
                     self.tags =
                         subscribing.accepted.iter().map(|accepted| accepted.tag).fold(self.tags, u32::max);
+                    for accepted in subscribing.accepted.iter().filter(|one| one.target.group.is_some()) {
+                        self.group.join(&self.session.member());
+                        self.session.enter_group(accepted.tag, self.group.clone());
+                    }
                     let (now_ms, wire) = (self.now_ms, &mut self.wire);
                     if let Some(connection) = &mut self.connection {
                         connection.handle_subscribed(now_ms, subscribing, wire);
@@ -488,6 +501,9 @@ impl Run {
     fn check_bounds(&self) {
         let state = self.session.lock();
         let config = &self.shared.config;
+        let groups = &self.shared.groups;
+        assert!(groups.messages.load(Ordering::Relaxed) <= config.max_group_queued_messages);
+        assert!(groups.bytes.load(Ordering::Relaxed) <= config.max_group_queued_bytes);
         assert!(state.subscriptions.iter().count() <= config.max_subscriptions);
         assert!(state.taken.as_ref().is_none_or(|taken| taken.len() <= 65_535));
         assert!(state.backlog.as_ref().is_none_or(|backlog| backlog.len() <= config.max_waiting_retained));

@@ -45,6 +45,8 @@ pub(crate) struct Caller {
     pub(crate) remote: Option<IpAddr>,
     /// The `User-Agent` of a WebSocket's request, shortened.
     pub(crate) user_agent: Option<Box<str>>,
+    /// Which characters the texts may hold that are sent; kept here because [`Online`] has no place to spare.
+    pub(crate) characters: ChannelCharacters,
 }
 
 /// Judges a CONNECT. `assigned_id` is used if the client gave none.
@@ -129,11 +131,8 @@ impl Negotiated {
     pub(crate) fn online(&self, config: &Config, outbox: Arc<Outbox>, caller: &Caller) -> Online {
         Online {
             outbox,
-            is_overrun: false,
-            is_awaited: false,
             caller: Box::new(caller.clone()),
             dialect: self.dialect,
-            characters: ChannelCharacters::default(),
             max_inflight: self.receive_maximum.min(config.max_inflight.max(1)),
             max_packet_bytes: self.max_packet_bytes,
             aliases: (self.topic_alias_maximum > 0)

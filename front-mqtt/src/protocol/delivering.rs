@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::alias::AliasUse;
 use super::convert::message_properties;
+use super::group::Group;
 use super::outbound::{Outgoing, Stage};
 use super::queue::{Clock, Queue, time_for};
 use super::session::{Incoming, Online, Session, Shared, State};
@@ -26,6 +27,8 @@ struct Copies {
     ids: Box<[u32]>,
     /// One for each shared subscription (MQTT 5.0 §4.8.2).
     by_group: Vec<Outgoing>,
+    /// The groups of shared subscriptions that are over: another member gets it.
+    strays: Vec<Arc<Group>>,
 }
 
 impl Session {
@@ -44,7 +47,8 @@ impl Session {
             return None;
         }
         let copies = state.copies(incoming, tags);
-        let (granted, retain) = copies.plain.filter(|_| copies.by_group.is_empty())?;
+        let is_plain = copies.by_group.is_empty() && copies.strays.is_empty();
+        let (granted, retain) = copies.plain.filter(|_| is_plain)?;
         if retain || !copies.ids.is_empty() || granted.min(incoming.message.qos()) != Qos::AtMostOnce {
             return None;
         }
@@ -55,10 +59,11 @@ impl Session {
     /// The connection's task has a turn: retained messages that waited for room are sent as far as there is.
     pub(crate) fn handle_backlog(&self, connection: u32, now_ms: u64, wire: &mut impl Wire) -> Backlog {
         let Some(mut state) = self.lock_as(connection) else { return Backlog::Empty };
-        if state.online.as_ref().is_some_and(|online| online.is_overrun) {
+        if state.is_overrun {
             return Backlog::Overrun;
         }
-        state.send_backlog(self.config(), now_ms, wire)
+        let left = state.send_backlog(self.config(), now_ms, wire);
+        left.and(state.handle_wanted(self.config(), &|| now_ms, wire))
     }
 }
 
@@ -77,8 +82,19 @@ pub(crate) enum Backlog {
     Overrun,
 }
 
+impl Backlog {
+    /// What is left of two.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::More, _) | (_, Self::More) => Self::More,
+            (Self::NoRoom, _) | (_, Self::NoRoom) => Self::NoRoom,
+            (first, _) => first,
+        }
+    }
+}
+
 /// Messages of a backlog sent before the host's other tasks get a turn.
-const BACKLOG_TURN: usize = 64;
+pub(super) const BACKLOG_TURN: usize = 64;
 
 impl State {
     pub(super) fn deliver(
@@ -89,7 +105,7 @@ impl State {
         wire: &mut impl Wire,
     ) {
         let message = incoming.message;
-        let Copies { plain, ids, by_group } = self.copies(incoming, tags);
+        let Copies { plain, ids, by_group, strays } = self.copies(incoming, tags);
         if let Some((granted, retain)) = plain {
             let qos = message.qos().min(granted);
             let common = incoming
@@ -116,8 +132,12 @@ impl State {
             }
         }
         for outgoing in by_group {
-            self.emit(&shared.config, outgoing, incoming.clock, wire);
+            self.deliver_shared(&shared.config, outgoing, incoming.clock, wire);
         }
+        for group in strays {
+            group.push_stray(message, incoming.clock);
+        }
+        self.balance(&shared.config, incoming.clock, wire);
     }
 
     /// Whether the client may have what its subscription matches: of a wildcard's topics some may be denied, or above what is allowed.
@@ -134,7 +154,11 @@ impl State {
         let mut copies = Copies::default();
         for &tag in tags {
             // Unsubscribed while the message was on its way.
-            let Some(subscription) = self.subscriptions.by_tag(tag) else { continue };
+            let Some(subscription) = self.subscriptions.by_tag(tag) else {
+                let left = self.membership.as_ref().and_then(|membership| membership.left(tag));
+                copies.strays.extend(left.cloned());
+                continue;
+            };
             if subscription.no_local && incoming.publisher.is_some() && incoming.publisher == self.key {
                 continue;
             }
@@ -228,11 +252,11 @@ impl State {
             self.dropped += u64::from(!is_taken);
             return;
         }
-        let outgoing = match &mut self.online {
-            Some(online) if !online.is_overrun => match outbound.enqueue(outgoing, config, clock) {
+        let outgoing = match &self.online {
+            Some(online) if !self.is_overrun => match outbound.enqueue(outgoing, config, clock) {
                 Ok(()) => return,
                 Err(outgoing) => {
-                    online.is_overrun = true;
+                    self.is_overrun = true;
                     online.outbox.notify();
                     outgoing
                 }
@@ -270,7 +294,8 @@ impl State {
         }
     }
 
-    fn has_room(&self, config: &Config) -> bool {
+    /// Whether at most half of the outbox is in use.
+    pub(super) fn has_room(&self, config: &Config) -> bool {
         self.online.as_ref().is_some_and(|online| {
             let (queued, bounds) = (online.outbox.queued(), &config.outbox);
             queued.messages < bounds.max_messages / 2 && queued.bytes < bounds.max_bytes / 2
@@ -402,7 +427,7 @@ fn encode(
         AliasUse::Known(alias) => ("", alias),
     };
     let properties = if online.dialect.version.is_v5() {
-        message_properties(message, online.characters, now_ms)
+        message_properties(message, online.caller.characters, now_ms)
     } else {
         Vec::new()
     };

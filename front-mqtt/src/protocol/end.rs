@@ -1,10 +1,12 @@
 //! The end of a connection and of a session, and the will.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{Principal, Publish};
 
 use super::absent::Holder;
+use super::group::Member;
 use super::outbound::Outgoing;
 use super::session::{Session, Shared, State};
 use crate::codec::Reason;
@@ -62,8 +64,9 @@ pub(crate) struct Remains {
     /// Messages of shared subscriptions the client has not taken responsibility for, with the subscription's
     /// filter: they go to another member.
     pub(crate) orphans: Vec<(Box<str>, Outgoing)>,
-    /// The shared subscriptions it held.
+    /// The shared subscriptions it held, and who it was there.
     pub(crate) shared: Vec<Box<str>>,
+    pub(crate) member: Option<Arc<Member>>,
 }
 
 impl Session {
@@ -94,6 +97,9 @@ impl State {
         self.sent += online.as_ref().map_or(0, |online| online.outbox.passed().shared);
         let remote = online.and_then(|online| online.caller.remote);
         self.backlog = None;
+        if let Some(membership) = &mut self.membership {
+            membership.disconnect();
+        }
         self.unpark_offline(shared);
         // A server that shuts down may keep its wills for after its restart (MQTT 5.0 §3.1.2.5); this one
         // forgets them rather than announce the death of every client.
@@ -130,6 +136,7 @@ impl State {
         self.online = None;
         self.away = None;
         self.taken = None;
+        let member = self.membership.as_mut().map(|membership| membership.end());
         let mut remains = Remains {
             will: self.take_will(),
             orphans: Vec::new(),
@@ -139,6 +146,7 @@ impl State {
                 .filter(|held| held.shared)
                 .map(|held| held.filter.clone())
                 .collect(),
+            member,
         };
         for orphan in self.outbound.take().into_iter().flat_map(|outbound| outbound.undelivered()) {
             let filter = orphan.shared.and_then(|tag| self.subscriptions.by_tag(tag));

@@ -80,7 +80,6 @@ impl Queue {
     }
 
     /// Puts a message before all others.
-    #[cfg(test)]
     pub(crate) fn push_front(&mut self, message: Outgoing) {
         let number = self.places.front().map_or(MIDDLE, |first| first.number - 1);
         self.count_in(number, &message);

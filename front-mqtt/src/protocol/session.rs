@@ -14,9 +14,10 @@ use parking_lot::{Mutex, MutexGuard};
 use super::absent::Counted;
 use super::alias::OutgoingAliases;
 use super::connecting::Caller;
-use super::delivering::{encode_plain, one_id};
+use super::delivering::encode_plain;
 use super::end::PendingWill;
-use super::outbound::{Outbound, Outgoing, Stage};
+use super::group::{Group, GroupCounters, Member, Membership};
+use super::outbound::{Outbound, Stage};
 use super::queue::{Clock, Queue};
 use super::scope::client_id_of;
 use super::subscriptions::Subscriptions;
@@ -89,6 +90,7 @@ pub(crate) struct Shared {
     pub(crate) limited: AtomicU64,
     /// Connections that ended because too much waited for their clients.
     pub(crate) overrun: AtomicU64,
+    pub(crate) groups: GroupCounters,
     began: Instant,
     began_ms: u64,
 }
@@ -107,6 +109,7 @@ impl Shared {
             refused: AtomicU64::new(0),
             limited: AtomicU64::new(0),
             overrun: AtomicU64::new(0),
+            groups: GroupCounters::default(),
             began: Instant::now(),
             began_ms: unix_ms(),
         }
@@ -135,12 +138,18 @@ pub(crate) struct State {
     parked: Option<Box<Vec<Parked>>>,
     /// QoS 0 messages that wait for room in the outbox, retained ones first.
     pub(crate) backlog: Option<Box<Queue>>,
+    /// Its part in shared subscriptions.
+    pub(super) membership: Option<Box<Membership>>,
     pub(crate) will: Option<Box<PendingWill>>,
     /// Seconds the session outlives its connection; `u32::MAX` is for ever.
     pub(crate) expiry_secs: u32,
     /// Numbers the connections: one that was taken over finds another number here and leaves things alone.
     pub(crate) connection: u32,
     pub(crate) ended: bool,
+    /// More waits than may for a connected client: the connection is to end, and the session queues as an absent one.
+    pub(crate) is_overrun: bool,
+    /// Somebody wants to take the session over and waits until all that has come from the client is handled.
+    pub(crate) is_awaited: bool,
     pub(crate) key: Option<SubscriberKey>,
     /// Whose rights count; the last connection's while there is none.
     pub(crate) principal: Option<Principal>,
@@ -167,16 +176,11 @@ pub(crate) struct Online {
     /// Where its frames go.
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) dialect: Dialect,
-    pub(crate) characters: ChannelCharacters,
     pub(crate) max_inflight: u16,
     /// Largest packet the client takes, in bytes.
     pub(crate) max_packet_bytes: u32,
     pub(crate) aliases: Option<Box<OutgoingAliases>>,
     pub(crate) caller: Box<Caller>,
-    /// More waits than may for a connected client: the connection is to end, and the session queues as an absent one.
-    pub(crate) is_overrun: bool,
-    /// Somebody wants to take the session over and waits until all that has come from the client is handled.
-    pub(crate) is_awaited: bool,
 }
 
 struct Parked {
@@ -206,10 +210,13 @@ impl Session {
             taken: None,
             parked: None,
             backlog: None,
+            membership: None,
             will: None,
             expiry_secs: 0,
             connection: 0,
             ended: false,
+            is_overrun: false,
+            is_awaited: false,
             key: None,
             principal: None,
             away: None,
@@ -252,24 +259,20 @@ impl Session {
     /// last publishes. The connection's number; `None` if there is none.
     pub(crate) fn await_connection(&self) -> Option<u32> {
         let mut state = self.lock();
-        let online = state.online.as_mut()?;
-        online.is_awaited = true;
-        online.outbox.notify();
+        state.is_awaited = true;
+        state.online.as_ref()?.outbox.notify();
         Some(state.connection)
     }
 
     /// Whether the connection has still not done what [`Session::await_connection`] asked for.
     pub(crate) fn is_awaiting(&self, connection: u32) -> bool {
-        self.lock_as(connection)
-            .is_some_and(|state| state.online.as_ref().is_some_and(|online| online.is_awaited))
+        self.lock_as(connection).is_some_and(|state| state.is_awaited)
     }
 
     /// Nothing that has come from the client is left to handle.
     pub(crate) fn note_drained(&self, connection: u32) {
-        if let Some(mut state) = self.lock_as(connection)
-            && let Some(online) = &mut state.online
-        {
-            online.is_awaited = false;
+        if let Some(mut state) = self.lock_as(connection) {
+            state.is_awaited = false;
         }
     }
 
@@ -392,6 +395,7 @@ impl Session {
             None => unknown_exchange(kind, ack.reason),
         };
         state.pump(self.config(), now_ms, wire);
+        state.balance(self.config(), &|| now_ms, wire);
         Ok(reply)
     }
 
@@ -411,28 +415,31 @@ impl Session {
             let incoming = Incoming { message: &message, kind, publisher, lane: None, clock: &|| now_ms };
             state.deliver(&self.shared, &incoming, &tags, wire);
         }
+        state.balance(self.config(), &|| now_ms, wire);
     }
 
-    /// Takes over a message that another member of the shared subscription `filter` can no longer deliver.
-    /// Gives it back if this session does not hold that subscription.
-    pub(crate) fn adopt(&self, now_ms: u64, filter: &str, orphan: Outgoing) -> Result<(), Outgoing> {
+    /// What its groups know of the session; made for the first of them.
+    pub(crate) fn member(&self) -> Arc<Member> {
         let mut state = self.lock();
-        let subscription = state.subscriptions.tag_of(filter).and_then(|tag| state.subscriptions.by_tag(tag));
-        let Some(subscription) = subscription.filter(|_| !state.ended) else { return Err(orphan) };
-        if !state.may_see(subscription, &orphan.message) {
-            return Err(orphan);
+        let State { membership, online, .. } = &mut *state;
+        let membership = membership.get_or_insert_with(|| {
+            let mut membership = Membership::default();
+            if let Some(online) = online {
+                membership.connect(&online.outbox);
+            }
+            Box::new(membership)
+        });
+        membership.member().clone()
+    }
+
+    /// From here on messages of the subscription `tag` go through this group. False if the session is over.
+    pub(crate) fn enter_group(&self, tag: u32, group: Arc<Group>) -> bool {
+        let mut state = self.lock();
+        if state.ended {
+            return false;
         }
-        let outgoing = Outgoing {
-            qos: orphan.message.qos().min(subscription.qos),
-            ids: one_id(subscription.id),
-            shared: Some(subscription.tag),
-            ..orphan
-        };
-        match state.online.as_ref().map(|online| online.outbox.clone()) {
-            Some(outbox) => state.emit(self.config(), outgoing, &|| now_ms, &mut &outbox),
-            None => state.emit(self.config(), outgoing, &|| now_ms, &mut Nowhere),
-        }
-        Ok(())
+        state.membership.get_or_insert_default().enter(tag, group);
+        true
     }
 }
 
@@ -455,6 +462,7 @@ impl State {
         wire: &mut impl Wire,
     ) {
         self.online = Some(online);
+        (self.is_overrun, self.is_awaited) = (false, false);
         self.connection += 1;
         self.parked = None;
         self.backlog = None;
@@ -463,6 +471,10 @@ impl State {
         }
         wire.send(connack, Class::Control);
         self.pump(config, now_ms, wire);
+        if let (Some(membership), Some(online)) = (&mut self.membership, &self.online) {
+            membership.connect(&online.outbox);
+        }
+        self.balance(config, &|| now_ms, wire);
     }
 
     /// The connection ended while a SUBSCRIBE was under way: what waited for its SUBACK goes the way of all

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::connecting::grant;
 use super::connection::{Connection, Output};
 use super::session::State;
-use super::subscriptions::Placed;
+use super::subscriptions::{Placed, Subscription};
 use super::wire::Wire;
 use crate::codec::{
     self, DecodeError, FilterOptions, Reason, RetainHandling, Subscribe, Unsubscribe, channel_filter,
@@ -164,7 +164,7 @@ impl Connection {
             if accepted.new
                 && let Some(mut state) = self.session.lock_as(self.number)
             {
-                state.subscriptions.remove(&accepted.name);
+                state.unsubscribe(&accepted.name);
             }
             if let Some(reason) = subscribing.reasons.get_mut(accepted.index) {
                 *reason = subscribe_reason(&error);
@@ -182,8 +182,7 @@ impl Connection {
         let mut reasons = Vec::new();
         let mut gone = Vec::new();
         for name in packet.filters() {
-            let held =
-                self.session.lock_as(self.number).and_then(|mut state| state.subscriptions.remove(name));
+            let held = self.session.lock_as(self.number).and_then(|mut state| state.unsubscribe(name));
             reasons.push(match (held, target(name)) {
                 (Some(held), Ok(target)) => {
                     gone.push((target, held.filter, held.tag));
@@ -199,6 +198,13 @@ impl Connection {
 }
 
 impl State {
+    /// Ends a subscription as far as the session is concerned.
+    fn unsubscribe(&mut self, name: &str) -> Option<Subscription> {
+        let held = self.subscriptions.remove(name)?;
+        self.leave_group(held.tag);
+        Some(held)
+    }
+
     /// The client has other rights than before: what it may no longer hear ends, also what waits for it. What
     /// was sent on this connection is not taken back.
     pub(crate) fn revoke(&mut self, principal: &Principal) -> Vec<(Target, Box<str>, u32)> {
@@ -209,7 +215,7 @@ impl State {
             if principal.allows_filter_or_below(Action::Subscribe, &target.filter) {
                 continue;
             }
-            if let Some(subscription) = self.subscriptions.remove(&name) {
+            if let Some(subscription) = self.unsubscribe(&name) {
                 gone.push((target, name, subscription.tag));
             }
         }

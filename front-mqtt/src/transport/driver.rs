@@ -394,13 +394,20 @@ impl Driver {
             let subscriber = &self.hosted.subscriber;
             let target = &accepted.target;
             let result = match &target.group {
-                Some(group) => subscriber.join_group(group, &target.filter, accepted.tag),
+                Some(group) => {
+                    let (session, shared) = (&self.hosted.session, &self.inner.shared);
+                    let room = self.inner.groups.join(&accepted.name, accepted.tag, session, shared);
+                    // A session that is over has nobody to subscribe for.
+                    let Some(room) = room else { continue };
+                    subscriber.join_group(group, &target.filter, accepted.tag, &room)
+                }
                 None => subscriber.subscribe(&target.filter, accepted.tag, accepted.start),
             };
-            match result {
-                Ok(_) if target.group.is_some() => self.inner.groups.join(&accepted.name, &self.hosted),
-                Ok(_) => {}
-                Err(error) => accepted.failed = Some(error),
+            if let Err(error) = result {
+                if target.group.is_some() {
+                    self.inner.groups.leave(&accepted.name, &self.hosted.session.member());
+                }
+                accepted.failed = Some(error);
             }
         }
         self.connection.handle_subscribed(unix_ms(), subscribing, &mut &self.outbox);

@@ -1,51 +1,55 @@
-//! Who is in which shared subscription, so that what one member leaves undelivered finds another.
+//! The shared subscriptions of all sessions.
 
-use std::sync::{Arc, Weak};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use broker_core::unix_ms;
+use broker_core::{Room, unix_ms};
 use dashmap::DashMap;
 
-use super::Hosted;
-use crate::protocol::Remains;
+use crate::protocol::{Group, Member, Remains, Session, Shared};
 
-/// Members by `$share/GROUP/FILTER`.
+/// By `$share/GROUP/FILTER`.
 #[derive(Default)]
-pub(crate) struct Groups(DashMap<Box<str>, Vec<Weak<Hosted>>>);
+pub(crate) struct Groups(DashMap<Box<str>, Arc<Group>>);
 
 impl Groups {
-    pub(crate) fn join(&self, filter: &str, member: &Arc<Hosted>) {
-        let mut members = self.0.entry(filter.into()).or_default();
-        let member = Arc::downgrade(member);
-        if !members.iter().any(|known| known.ptr_eq(&member)) {
-            members.push(member);
+    /// Makes the session a member, before the broker gives it messages. What publishers look at when they choose one;
+    /// `None` if the session is over.
+    pub(crate) fn join(
+        &self,
+        filter: &str,
+        tag: u32,
+        session: &Session,
+        shared: &Arc<Shared>,
+    ) -> Option<Arc<Room>> {
+        let member = session.member();
+        let group = {
+            let group = self.0.entry(filter.into()).or_insert_with(|| Arc::new(Group::new(shared.clone())));
+            group.join(&member);
+            group.clone()
+        };
+        if !session.enter_group(tag, group) {
+            self.leave(filter, &member);
+            return None;
         }
+        Some(member.room.clone())
     }
 
-    pub(crate) fn leave(&self, filter: &str, member: &Hosted) {
-        let member: *const Hosted = member;
-        self.0.remove_if_mut(filter, |_, members| {
-            members.retain(|known| known.as_ptr() != member && known.strong_count() > 0);
-            members.is_empty()
-        });
+    pub(crate) fn leave(&self, filter: &str, member: &Arc<Member>) {
+        self.0.remove_if(filter, |_, group| group.leave(member));
     }
 
-    /// Gives the undelivered messages of an ended session to other members, connected ones first; a message
-    /// without another member is lost with its session.
-    pub(crate) fn redispatch(&self, remains: &mut Remains) {
-        for (filter, mut orphan) in std::mem::take(&mut remains.orphans) {
-            let mut members: Vec<_> = self
-                .0
-                .get(&filter)
-                .into_iter()
-                .flat_map(|members| members.clone())
-                .filter_map(|one| one.upgrade())
-                .collect();
-            members.sort_by_key(|member| !member.session.is_online());
-            for member in members {
-                match member.session.adopt(unix_ms(), &filter, orphan) {
-                    Ok(()) => break,
-                    Err(back) => orphan = back,
-                }
+    /// Gives the undelivered messages of an ended session to other members; without any they are lost with their session.
+    pub(crate) fn redispatch(&self, remains: &mut Remains, shared: &Shared) {
+        let mut by_filter: HashMap<Box<str>, Vec<_>> = HashMap::new();
+        for (filter, orphan) in std::mem::take(&mut remains.orphans) {
+            by_filter.entry(filter).or_default().push(orphan);
+        }
+        for (filter, orphans) in by_filter {
+            match self.0.get(&filter).map(|group| group.clone()) {
+                Some(group) => group.take_back(orphans, &unix_ms),
+                None => _ = shared.groups.dropped.fetch_add(orphans.len() as u64, Ordering::Relaxed),
             }
         }
     }

@@ -186,6 +186,7 @@ impl Handshake {
             since: inner.shared.tenths(Instant::now()),
             remote: self.remote.map(|remote| remote.ip().to_canonical()),
             user_agent: self.user_agent.take(),
+            characters: inner.shared.characters,
         };
         let key = session_key(config.client_id_scope, &principal, &terms.client_id);
         let arriving = Arriving {

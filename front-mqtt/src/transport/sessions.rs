@@ -193,8 +193,7 @@ impl Sessions {
             state.will = will;
             state.expiry_secs = terms.session_expiry_secs;
             state.principal = Some(principal.clone());
-            let mut online = terms.online(config, outbox.clone(), caller);
-            online.characters = hosted.session.shared().characters;
+            let online = terms.online(config, outbox.clone(), caller);
             state.handle_connected(config, now_ms, online, &connack(!is_new), &mut { outbox });
             let connection = state.connection;
             drop(state);

@@ -6,6 +6,7 @@ mod bridge;
 mod client;
 mod connect;
 mod connections;
+mod groups;
 mod pressure;
 mod publish;
 mod real_client;

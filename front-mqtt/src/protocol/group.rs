@@ -1,0 +1,478 @@
+//! A shared subscription as its members see it: each of its messages waits for the first of them that has room.
+//!
+//! ```text
+//! lane ─▶ a member with room ─▶ its client
+//!          │ no room                ▲
+//!          ▼                        │ as soon as one has room
+//!         Group: one queue for all members
+//! ```
+//!
+//! Members know each other only by this: no session is locked while another one is.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use broker_core::{Message, Outbox, Qos, Room};
+use parking_lot::Mutex;
+
+use super::delivering::{BACKLOG_TURN, Backlog, one_id};
+use super::outbound::Outgoing;
+use super::queue::{Bounds, Clock, Queue};
+use super::session::{Shared, State};
+use super::wire::Wire;
+use crate::config::Config;
+
+/// One `$share/GROUP/FILTER` with what waits for its members.
+///
+/// While something waits, no member has room, or one that has was woken and will take it: who puts the first message
+/// into an empty queue wakes one, and who stops taking while something is left wakes the next.
+pub(crate) struct Group {
+    shared: Arc<Shared>,
+    waiting: Mutex<Waiting>,
+    /// As many as wait, to be looked at without a lock.
+    len: AtomicUsize,
+    members: Mutex<Members>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    queue: Queue,
+    /// Nobody is left to take anything.
+    closed: bool,
+    /// When it was last logged that the queue is full, in milliseconds since 1970.
+    logged_ms: u64,
+}
+
+#[derive(Default)]
+struct Members {
+    list: Vec<Arc<Member>>,
+    /// Where the search for the next one to wake begins.
+    next: usize,
+}
+
+/// What the groups know of a session.
+#[derive(Debug, Default)]
+pub(crate) struct Member {
+    /// Read by publishers when they choose.
+    pub(crate) room: Arc<Room>,
+    /// Something may wait in one of its groups.
+    is_wanted: AtomicBool,
+    /// Its present connection's.
+    outbox: Mutex<Option<Arc<Outbox>>>,
+}
+
+/// What all groups of a front hold and have lost.
+#[derive(Default)]
+pub(crate) struct GroupCounters {
+    pub(crate) messages: AtomicUsize,
+    pub(crate) bytes: AtomicUsize,
+    pub(crate) dropped: AtomicU64,
+}
+
+/// How often a full queue is logged.
+const LOG_EVERY_MS: u64 = 60_000;
+
+impl Group {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, waiting: Mutex::default(), len: AtomicUsize::new(0), members: Mutex::default() }
+    }
+
+    /// False if it was a member already.
+    pub(crate) fn join(&self, member: &Arc<Member>) -> bool {
+        let mut members = self.members.lock();
+        if members.list.iter().any(|known| Arc::ptr_eq(known, member)) {
+            return false;
+        }
+        members.list.push(member.clone());
+        member.is_wanted.store(true, Ordering::Relaxed);
+        true
+    }
+
+    /// True if nobody is left: what waits is then lost, as with the last session that would have got it.
+    pub(crate) fn leave(&self, member: &Arc<Member>) -> bool {
+        let is_last = {
+            let mut members = self.members.lock();
+            members.list.retain(|known| !Arc::ptr_eq(known, member));
+            members.list.is_empty()
+        };
+        if is_last {
+            let lost = self.change(|waiting| {
+                waiting.closed = true;
+                std::mem::take(&mut waiting.queue).len()
+            });
+            self.shared.groups.dropped.fetch_add(lost as u64, Ordering::Relaxed);
+        } else if !self.is_empty() {
+            self.wake_one();
+        }
+        is_last
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len.load(Ordering::Relaxed) == 0
+    }
+
+    /// A message for which the member that was chosen has no room.
+    pub(crate) fn push(&self, message: Outgoing, clock: Clock<'_>) {
+        self.change_and_wake(|waiting| self.add(waiting, message, clock, Queue::push_back));
+    }
+
+    /// A message that was on its way to a member when its subscription ended, or its session.
+    pub(super) fn push_stray(&self, message: &Arc<Message>, clock: Clock<'_>) {
+        let outgoing = Outgoing {
+            message: message.clone(),
+            qos: message.qos(),
+            retain: false,
+            ids: Box::default(),
+            shared: None,
+            from_store: false,
+        };
+        self.push(outgoing, clock);
+    }
+
+    /// Messages that a member leaves behind, oldest first: they are older than all that wait.
+    pub(crate) fn take_back(&self, messages: Vec<Outgoing>, clock: Clock<'_>) {
+        self.change_and_wake(|waiting| {
+            for message in messages.into_iter().rev() {
+                self.add(waiting, message, clock, Queue::push_front);
+            }
+        });
+    }
+
+    fn add(
+        &self,
+        waiting: &mut Waiting,
+        message: Outgoing,
+        clock: Clock<'_>,
+        put: impl FnOnce(&mut Queue, Outgoing),
+    ) {
+        let config = &self.shared.config;
+        let bounds =
+            Bounds { messages: config.max_group_queued_messages, bytes: config.max_group_queued_bytes };
+        let (weight, queue) = (message.weight(), &mut waiting.queue);
+        let in_all = || self.shared.groups.bytes.load(Ordering::Relaxed);
+        if !waiting.closed
+            && queue.has_place(weight, bounds, clock)
+            && in_all() + weight <= config.max_groups_queued_bytes
+        {
+            put(queue, message);
+            return;
+        }
+        self.shared.groups.dropped.fetch_add(1, Ordering::Relaxed);
+        if !waiting.closed {
+            self.note_full(waiting, clock);
+        }
+    }
+
+    /// Changes what waits; if that was nothing before, a member with room is woken for it.
+    fn change_and_wake(&self, change: impl FnOnce(&mut Waiting)) {
+        let is_first = self.change(|waiting| {
+            let was_empty = waiting.queue.is_empty();
+            change(waiting);
+            was_empty && !waiting.queue.is_empty()
+        });
+        if is_first {
+            for member in &self.members.lock().list {
+                member.is_wanted.store(true, Ordering::SeqCst);
+            }
+            self.wake_one();
+        }
+    }
+
+    fn note_full(&self, waiting: &mut Waiting, clock: Clock<'_>) {
+        let now_ms = clock();
+        if now_ms.saturating_sub(waiting.logged_ms) >= LOG_EVERY_MS {
+            waiting.logged_ms = now_ms;
+            tracing::warn!(
+                messages = waiting.queue.len(),
+                bytes = waiting.queue.counted_bytes(),
+                "no member of a shared subscription has room, and its queue is full: the newest messages are dropped",
+            );
+        }
+    }
+
+    /// The oldest that waits.
+    fn pop(&self, clock: Clock<'_>) -> Option<Outgoing> {
+        if self.is_empty() { None } else { self.change(|waiting| waiting.queue.pop(clock())) }
+    }
+
+    /// Has a member with room look here.
+    fn wake_one(&self) {
+        let mut members = self.members.lock();
+        let count = members.list.len();
+        for step in 0..count {
+            let at = (members.next + step) % count;
+            let Some(member) = members.list.get(at).filter(|member| member.room.is_open()) else { continue };
+            let is_connected = match &*member.outbox.lock() {
+                Some(outbox) => {
+                    outbox.notify();
+                    true
+                }
+                None => false,
+            };
+            if is_connected {
+                members.next = at + 1;
+                return;
+            }
+        }
+    }
+
+    /// Changes what waits, and the sums with it.
+    fn change<T>(&self, change: impl FnOnce(&mut Waiting) -> T) -> T {
+        let sums = &self.shared.groups;
+        let mut waiting = self.waiting.lock();
+        let (messages, bytes) = (waiting.queue.len(), waiting.queue.counted_bytes());
+        let result = change(&mut waiting);
+        // Wrapping, so that one addition does for both directions.
+        sums.messages.fetch_add(waiting.queue.len().wrapping_sub(messages), Ordering::Relaxed);
+        sums.bytes.fetch_add(waiting.queue.counted_bytes().wrapping_sub(bytes), Ordering::Relaxed);
+        self.len.store(waiting.queue.len(), Ordering::Relaxed);
+        result
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.change(|waiting| waiting.queue = Queue::default());
+    }
+}
+
+/// A session's part in its groups.
+#[derive(Default)]
+pub(crate) struct Membership {
+    member: Arc<Member>,
+    /// Sorted by the tags of its subscriptions.
+    groups: Vec<(u32, Arc<Group>)>,
+    /// The groups it has left: messages may still be on their way to it.
+    left: VecDeque<(u32, Arc<Group>)>,
+    /// Where the next look for something that waits begins.
+    next: usize,
+    /// The outbox was too full to take more: the connection's task looks again.
+    pub(super) is_crowded: bool,
+}
+
+impl Membership {
+    /// The same one for as long as there is the session.
+    pub(super) fn member(&self) -> &Arc<Member> {
+        &self.member
+    }
+
+    pub(super) fn group(&self, tag: u32) -> Option<&Arc<Group>> {
+        let at = self.groups.binary_search_by_key(&tag, |(known, _)| *known).ok()?;
+        self.groups.get(at).map(|(_, group)| group)
+    }
+
+    pub(super) fn enter(&mut self, tag: u32, group: Arc<Group>) {
+        if let Err(at) = self.groups.binary_search_by_key(&tag, |(known, _)| *known) {
+            self.groups.insert(at, (tag, group));
+        }
+    }
+
+    fn leave(&mut self, tag: u32) {
+        let Ok(at) = self.groups.binary_search_by_key(&tag, |(known, _)| *known) else { return };
+        self.left.push_back(self.groups.remove(at));
+        if self.left.len() > MAX_LEFT {
+            self.left.pop_front();
+        }
+    }
+
+    /// The group of a subscription that is over.
+    pub(super) fn left(&self, tag: u32) -> Option<&Arc<Group>> {
+        self.left.iter().find(|(known, _)| *known == tag).map(|(_, group)| group)
+    }
+
+    /// Where others reach the session's connection.
+    pub(super) fn connect(&mut self, outbox: &Arc<Outbox>) {
+        *self.member.outbox.lock() = Some(outbox.clone());
+        self.member.is_wanted.store(true, Ordering::SeqCst);
+    }
+
+    /// There is no connection any more, so the session takes nothing: what waits is for others.
+    pub(super) fn disconnect(&mut self) {
+        self.is_crowded = false;
+        self.member.room.shut();
+        *self.member.outbox.lock() = None;
+        self.pass_on();
+    }
+
+    /// The session is over. It stays the same member, for the groups to know which one leaves.
+    pub(super) fn end(&mut self) -> Arc<Member> {
+        self.disconnect();
+        self.left.extend(std::mem::take(&mut self.groups));
+        self.member.clone()
+    }
+
+    /// Wakes somebody else for what waits.
+    fn pass_on(&self) {
+        if self.member.is_wanted.load(Ordering::SeqCst) {
+            for (_, group) in self.groups.iter().filter(|(_, group)| !group.is_empty()) {
+                group.wake_one();
+            }
+        }
+    }
+
+    /// There is room: the oldest message that waits in one of the groups, each in turn, and the subscription's tag.
+    fn take(&mut self, clock: Clock<'_>) -> Option<(u32, Outgoing)> {
+        if !self.member.is_wanted.swap(false, Ordering::SeqCst) {
+            return None;
+        }
+        let from = self.next.checked_rem(self.groups.len())?;
+        for at in (from..self.groups.len()).chain(0..from) {
+            if let Some((tag, group)) = self.groups.get(at)
+                && let Some(message) = group.pop(clock)
+            {
+                self.next = at + 1;
+                // There may be more.
+                self.member.is_wanted.store(true, Ordering::SeqCst);
+                return Some((*tag, message));
+            }
+        }
+        None
+    }
+}
+
+/// How many groups that were left are remembered; what is on its way to them takes a moment only.
+const MAX_LEFT: usize = 16;
+
+/// Whether a session takes messages of its groups.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Takes {
+    Yes,
+    /// Not before its client has acknowledged something, or is back.
+    No,
+    /// Not before its client has read something.
+    NotYet,
+}
+
+impl State {
+    /// A message of a shared subscription, for this member. It starts at once or waits for the first one that has room.
+    pub(super) fn deliver_shared(
+        &mut self,
+        config: &Config,
+        outgoing: Outgoing,
+        clock: Clock<'_>,
+        wire: &mut impl Wire,
+    ) {
+        let membership = self.membership.as_ref().zip(outgoing.shared);
+        let group = membership.and_then(|(membership, tag)| membership.group(tag));
+        let Some(group) = group.filter(|group| !group.is_empty() || self.takes_shared(config) != Takes::Yes)
+        else {
+            return self.emit(config, outgoing, clock, wire);
+        };
+        if outgoing.qos == Qos::AtMostOnce && self.online.is_none() && !config.queue_qos0_offline {
+            return;
+        }
+        group.push(outgoing, clock);
+    }
+
+    /// Something has changed: tells the groups whether there is room, and takes what waits in them as far as there is, one
+    /// turn's worth at most.
+    pub(super) fn balance(&mut self, config: &Config, clock: Clock<'_>, wire: &mut impl Wire) -> Backlog {
+        let Some(mut membership) = self.membership.take() else { return Backlog::Empty };
+        let left = self.balance_with(&mut membership, config, clock, wire);
+        self.membership = Some(membership);
+        left
+    }
+
+    fn balance_with(
+        &mut self,
+        membership: &mut Membership,
+        config: &Config,
+        clock: Clock<'_>,
+        wire: &mut impl Wire,
+    ) -> Backlog {
+        let Some(outbox) = self.online.as_ref().map(|online| online.outbox.clone()) else {
+            return Backlog::Empty;
+        };
+        for _ in 0..BACKLOG_TURN {
+            match self.takes_shared(config) {
+                Takes::Yes => {
+                    membership.is_crowded = false;
+                    membership.member.room.open();
+                }
+                takes => {
+                    let was_open = membership.member.room.is_open();
+                    membership.member.room.shut();
+                    if was_open {
+                        membership.pass_on();
+                    }
+                    if takes == Takes::NotYet && !membership.is_crowded {
+                        membership.is_crowded = true;
+                        outbox.notify();
+                    }
+                    return if takes == Takes::NotYet { Backlog::NoRoom } else { Backlog::Empty };
+                }
+            }
+            let Some((tag, message)) = membership.take(clock) else { return Backlog::Empty };
+            self.take_over(config, tag, message.message, clock, wire);
+        }
+        outbox.notify();
+        Backlog::More
+    }
+
+    /// The connection's task has a turn, perhaps because something waits for this member.
+    pub(super) fn handle_wanted(
+        &mut self,
+        config: &Config,
+        clock: Clock<'_>,
+        wire: &mut impl Wire,
+    ) -> Backlog {
+        let left = self.balance(config, clock, wire);
+        if let Some(membership) = &self.membership
+            && !membership.member.room.is_open()
+        {
+            // Whoever woke it thought that it had room.
+            membership.pass_on();
+        }
+        left
+    }
+
+    /// A message that waited for any member goes to this one.
+    fn take_over(
+        &mut self,
+        config: &Config,
+        tag: u32,
+        message: Arc<Message>,
+        clock: Clock<'_>,
+        wire: &mut impl Wire,
+    ) {
+        let subscription = self.subscriptions.by_tag(tag);
+        let Some(subscription) = subscription.filter(|held| self.may_see(held, &message)) else {
+            self.dropped += 1;
+            return;
+        };
+        let outgoing = Outgoing {
+            qos: message.qos().min(subscription.qos),
+            retain: subscription.retain_as_published && message.retain(),
+            ids: one_id(subscription.id),
+            shared: Some(tag),
+            from_store: false,
+            message,
+        };
+        self.emit(config, outgoing, clock, wire);
+    }
+
+    /// With one in flight for each place and nothing waiting behind them, a member that is slow keeps nothing from the
+    /// others.
+    fn takes_shared(&self, config: &Config) -> Takes {
+        let Some(online) = self.online.as_ref().filter(|_| !self.is_overrun) else { return Takes::No };
+        let is_free = self.outbound.as_ref().is_none_or(|outbound| {
+            outbound.is_queue_empty()
+                && outbound.has_room_for(0, online.max_inflight, config.max_inflight_bytes)
+        });
+        if !is_free || self.is_parked() {
+            Takes::No
+        } else if self.backlog.is_some() || !self.has_room(config) {
+            Takes::NotYet
+        } else {
+            Takes::Yes
+        }
+    }
+
+    /// The subscription `tag` is over.
+    pub(super) fn leave_group(&mut self, tag: u32) {
+        if let Some(membership) = &mut self.membership {
+            membership.leave(tag);
+        }
+    }
+}
