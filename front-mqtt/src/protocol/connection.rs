@@ -161,6 +161,16 @@ impl Connection {
         output
     }
 
+    /// Gives back an output that is not done yet: it is the next again.
+    pub(crate) fn put_back(&mut self, output: Output) {
+        self.outputs.push_front(output);
+    }
+
+    /// Whether something is to be done yet before the next packet is handled.
+    pub(crate) fn has_output(&self) -> bool {
+        !self.outputs.is_empty()
+    }
+
     /// When [`Connection::handle_timeout`] is due.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let silence = self.silent_until();

@@ -22,6 +22,8 @@ pub(crate) struct Subscribing {
     reasons: Vec<Reason>,
     /// Those that the front takes.
     pub(crate) accepted: Vec<Accepted>,
+    /// How many of them the broker has been told.
+    pub(crate) done: usize,
 }
 
 /// One filter the broker has to know.
@@ -50,6 +52,8 @@ pub(crate) struct Target {
 pub(crate) struct Unsubscribing {
     /// What was held, by its name and tag.
     pub(crate) gone: Vec<(Target, Box<str>, u32)>,
+    /// How much of it the broker has been told.
+    pub(crate) done: usize,
     /// UNSUBACK, to be sent afterwards.
     pub(crate) reply: Bytes,
 }
@@ -87,9 +91,15 @@ pub(crate) fn target_of(name: &str) -> Option<Target> {
 impl Connection {
     pub(super) fn handle_subscribe(&mut self, packet: &Subscribe<'_>) -> Result<(), DecodeError> {
         let mut subscribing =
-            Subscribing { packet_id: packet.packet_id, reasons: Vec::new(), accepted: Vec::new() };
+            Subscribing { packet_id: packet.packet_id, reasons: Vec::new(), accepted: Vec::new(), done: 0 };
         self.session.park(self.number);
+        let max = self.session.config().max_subscriptions;
         for (index, (name, options)) in packet.filters().enumerate() {
+            if index >= max {
+                // More than the session may hold, whatever they are: a packet has room for a hundred times as many.
+                subscribing.reasons.push(Reason::QuotaExceeded);
+                continue;
+            }
             let reason = match self.place(index, name, options, packet.subscription_id.unwrap_or(0))? {
                 Ok((accepted, granted)) => {
                     subscribing.accepted.push(accepted);
@@ -179,21 +189,23 @@ impl Connection {
     }
 
     pub(super) fn handle_unsubscribe(&mut self, packet: &Unsubscribe<'_>) {
+        let max = self.session.config().max_subscriptions;
         let mut reasons = Vec::new();
         let mut gone = Vec::new();
         for name in packet.filters() {
             let held = self.session.lock_as(self.number).and_then(|mut state| state.unsubscribe(name));
-            reasons.push(match (held, target(name)) {
-                (Some(held), Ok(target)) => {
-                    gone.push((target, held.filter, held.tag));
+            reasons.push(match held {
+                Some(held) => {
+                    gone.extend(target(name).ok().map(|target| (target, held.filter, held.tag)));
                     Reason::Success
                 }
-                (None, Ok(_)) => Reason::NoSubscriptionExisted,
-                (_, Err(_)) => Reason::TopicFilterInvalid,
+                // Not looked at beyond what could be held.
+                None if reasons.len() < max && target(name).is_err() => Reason::TopicFilterInvalid,
+                None => Reason::NoSubscriptionExisted,
             });
         }
         let reply = codec::unsuback(self.dialect, packet.packet_id, &reasons);
-        self.outputs.push_back(Output::Unsubscribe(Unsubscribing { gone, reply }));
+        self.outputs.push_back(Output::Unsubscribe(Unsubscribing { gone, done: 0, reply }));
     }
 }
 

@@ -21,6 +21,8 @@ pub(crate) struct Subscription {
     pub(crate) shared: bool,
     /// Whether rights must be looked at message by message: some topics of the filter may not be allowed.
     pub(crate) wildcard: bool,
+    /// It was removed, and its place will be closed with others'.
+    gone: bool,
 }
 
 /// Sorted by tag: tags only grow, so appending keeps the order.
@@ -28,6 +30,9 @@ pub(crate) struct Subscription {
 pub(crate) struct Subscriptions {
     list: Vec<Subscription>,
     next_tag: u32,
+    /// How many of the list are gone. To close each place at once would cost a client that ends ten thousand
+    /// subscriptions in one packet ten thousand moves of the whole list.
+    gone: u32,
     /// Filter → tag, once there are so many that looking through the list would take long.
     #[expect(clippy::box_collection, reason = "few sessions have one, and all have the place for it")]
     by_filter: Option<Box<HashMap<Box<str>, u32>>>,
@@ -45,15 +50,15 @@ pub(crate) enum Placed {
 
 impl Subscriptions {
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Subscription> {
-        self.list.iter()
+        self.list.iter().filter(|held| !held.gone)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.list.len()
+        self.list.len() - self.gone as usize
     }
 
     pub(crate) fn by_tag(&self, tag: u32) -> Option<&Subscription> {
-        self.position(tag).and_then(|index| self.list.get(index))
+        self.position(tag).and_then(|index| self.list.get(index)).filter(|held| !held.gone)
     }
 
     fn position(&self, tag: u32) -> Option<usize> {
@@ -87,7 +92,7 @@ impl Subscriptions {
             }
             return Some(Placed::Replaced(tag));
         }
-        if self.list.len() >= max {
+        if self.len() >= max {
             return None;
         }
         let tag = self.next_tag;
@@ -105,6 +110,7 @@ impl Subscriptions {
             retain_as_published: options.retain_as_published,
             shared,
             wildcard: filter.contains(['+', '#']),
+            gone: false,
         });
         match &mut self.by_filter {
             Some(index) => {
@@ -131,10 +137,18 @@ impl Subscriptions {
 
     pub(crate) fn remove(&mut self, filter: &str) -> Option<Subscription> {
         let index = self.position(self.tag_of(filter)?)?;
-        if let Some(map) = &mut self.by_filter {
-            map.remove(filter);
+        let Some(map) = &mut self.by_filter else { return Some(self.list.remove(index)) };
+        map.remove(filter);
+        let held = self.list.get_mut(index)?;
+        let removed = Subscription { filter: std::mem::take(&mut held.filter), ..held.clone() };
+        held.gone = true;
+        self.gone += 1;
+        if self.gone as usize * 2 > self.list.len() {
+            self.list.retain(|held| !held.gone);
+            self.list.shrink_to(2 * self.list.len());
+            self.gone = 0;
         }
-        Some(self.list.remove(index))
+        Some(removed)
     }
 }
 
@@ -172,6 +186,29 @@ mod tests {
             Some(Placed::New(100)),
             "tags are not used again"
         );
+    }
+
+    #[test]
+    fn what_is_removed_one_by_one_leaves_no_more_places_than_are_held() {
+        let mut held = Subscriptions::default();
+        for n in 0..1000u32 {
+            held.place(&format!("a/{n}"), &OPTIONS, n, false, 1000);
+        }
+        for n in 0..1000u32 {
+            assert_eq!(
+                held.remove(&format!("a/{n}")).map(|gone| (gone.tag, gone.filter)),
+                Some((n, format!("a/{n}").into()))
+            );
+            assert_eq!(held.len(), 999 - n as usize);
+            assert_eq!(held.iter().count(), held.len());
+            assert!(held.list.len() <= 2 * held.len() + 1, "{} of {}", held.len(), held.list.len());
+        }
+        for n in 0..100u32 {
+            assert!(held.place("b", &OPTIONS, n, false, 1).is_some());
+            assert_eq!(held.place("one too many", &OPTIONS, n, false, 1), None);
+            assert!(held.remove("b").is_some());
+        }
+        assert!(held.list.len() <= 1);
     }
 
     #[test]

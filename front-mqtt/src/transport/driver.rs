@@ -17,7 +17,9 @@ use super::sessions::Hosted;
 use crate::auth::{Exchange, Step};
 use crate::codec::{DecodeError, Reason};
 use crate::front::{Admission, Inner};
-use crate::protocol::{Authenticating, Backlog, Connection, End, Output, Publishing, Subscribing, Verdict};
+use crate::protocol::{
+    Authenticating, Backlog, Connection, End, Output, Publishing, Subscribing, Unsubscribing, Verdict,
+};
 
 /// One connection: all its task holds while it is idle, so every byte counts.
 pub(crate) struct Driver {
@@ -58,7 +60,7 @@ enum Reauthentication {
 
 type Stepping = Pin<Box<dyn Future<Output = (Box<dyn Exchange>, Step)> + Send>>;
 
-/// Packets and control frames handled before the host's other tasks get a turn, however they arrive.
+/// Packets, control frames and filters of one packet handled before the host's other tasks get a turn, however they arrive.
 const MAX_BATCH: usize = 64;
 
 /// How soon a connection whose replies the client does not read is looked at again.
@@ -131,6 +133,7 @@ impl Driver {
             }
             let progress = match self.perform() {
                 Some(end) => Progress::Ended(end),
+                None if self.connection.has_output() => Progress::More,
                 None => self.handle_input(&mut budget),
             };
             self.send_replies();
@@ -269,6 +272,9 @@ impl Driver {
             if self.refused.is_some() || self.is_stepping() {
                 return Progress::Blocked;
             }
+            if self.connection.has_output() {
+                return Progress::More;
+            }
         }
         Progress::More
     }
@@ -347,11 +353,15 @@ impl Driver {
                     self.replies.extend_from_slice(&packet);
                 }
                 Output::Publish(publishing) => self.publish(publishing),
-                Output::Subscribe(subscribing) => self.subscribe(subscribing),
+                Output::Subscribe(subscribing) => {
+                    if !self.subscribe(subscribing) {
+                        return None;
+                    }
+                }
                 Output::Unsubscribe(unsubscribing) => {
-                    self.inner.forget(&self.hosted, &unsubscribing.gone);
-                    self.answers += 1;
-                    self.replies.extend_from_slice(&unsubscribing.reply);
+                    if !self.unsubscribe(unsubscribing) {
+                        return None;
+                    }
                 }
                 Output::Authenticate(authenticating) => self.begin_step(authenticating),
                 Output::Close(last, end) => {
@@ -387,10 +397,25 @@ impl Driver {
         }
     }
 
-    fn subscribe(&mut self, mut subscribing: Subscribing) {
-        self.send_replies();
+    /// Tells the broker a turn's worth; false if there is more.
+    fn unsubscribe(&mut self, mut unsubscribing: Unsubscribing) -> bool {
+        let rest = unsubscribing.gone.get(unsubscribing.done..).unwrap_or_default();
+        let turn = rest.get(..MAX_BATCH).unwrap_or(rest);
+        self.inner.forget(&self.hosted, turn);
+        unsubscribing.done += turn.len();
+        if unsubscribing.done < unsubscribing.gone.len() {
+            self.connection.put_back(Output::Unsubscribe(unsubscribing));
+            return false;
+        }
         self.answers += 1;
-        for accepted in &mut subscribing.accepted {
+        self.replies.extend_from_slice(&unsubscribing.reply);
+        true
+    }
+
+    /// Tells the broker a turn's worth; false if there is more.
+    fn subscribe(&mut self, mut subscribing: Subscribing) -> bool {
+        self.send_replies();
+        for accepted in subscribing.accepted.iter_mut().skip(subscribing.done).take(MAX_BATCH) {
             let subscriber = &self.hosted.subscriber;
             let target = &accepted.target;
             let result = match &target.group {
@@ -410,7 +435,14 @@ impl Driver {
                 accepted.failed = Some(error);
             }
         }
+        subscribing.done += MAX_BATCH;
+        if subscribing.done < subscribing.accepted.len() {
+            self.connection.put_back(Output::Subscribe(subscribing));
+            return false;
+        }
+        self.answers += 1;
         self.connection.handle_subscribed(unix_ms(), subscribing, &mut &self.outbox);
+        true
     }
 
     fn send_replies(&mut self) {

@@ -14,11 +14,15 @@ const BURST: u64 = 20_000;
 /// The most packets that were handled between two turns of another task, until `more` of them were. On a runtime with one
 /// thread, whose tasks take turns.
 pub(crate) async fn longest_turn(front: &Front, more: u64) -> u64 {
-    let front = front.clone();
+    let (front, before) = (front.clone(), front.stats().packets_received);
+    longest_turn_of(move || front.stats().packets_received - before, more).await
+}
+
+/// The most by which `figure` grew between two turns of another task, on its way from 0 to `end`.
+async fn longest_turn_of(figure: impl Fn() -> u64 + Send + 'static, end: u64) -> u64 {
     let watching = tokio::spawn(async move {
-        let before = front.stats().packets_received;
-        let (mut seen, mut longest) = (before, 0);
-        while seen < before + more {
+        let (mut seen, mut longest) = (0, 0);
+        while seen < end {
             // Not tokio's: that one waits for the sockets to be looked at, which is more than one turn.
             let mut waited = false;
             poll_fn(|cx| {
@@ -26,7 +30,7 @@ pub(crate) async fn longest_turn(front: &Front, more: u64) -> u64 {
                 if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
-            let now = front.stats().packets_received;
+            let now = figure();
             (longest, seen) = (longest.max(now - seen), now);
         }
         longest
@@ -55,4 +59,38 @@ async fn a_burst_of_packets_is_handled_in_turns() {
         drop(writing.await.unwrap());
         reading.abort();
     }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn the_filters_of_one_packet_are_handled_in_turns() {
+    const FILTERS: u64 = 10_000;
+    let server = Server::start().await;
+    let names: Vec<String> = (0..FILTERS).map(|n| format!("a/{n}/+")).collect();
+    let asked: Vec<(&str, u8)> = names.iter().map(|name| (&**name, 0)).collect();
+    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+    let mut client = Client::connected(server.address, 4, "a").await;
+    for (packet, answer) in [(subscribe(4, 1, &asked), 0x90), (unsubscribe(4, 1, &names), 0xB0)] {
+        let (broker, before) = (server.broker.clone(), server.broker.stats().subscriptions as u64);
+        let changed = move || before.abs_diff(broker.stats().subscriptions as u64);
+        client.send(&packet).await;
+        let longest = longest_turn_of(changed, FILTERS).await;
+        assert!(longest <= 64, "{longest} filters in one turn");
+        let raw = client.read().await;
+        assert_eq!(raw.first, answer);
+        assert!(raw.body[2..].iter().all(|code| *code == 0));
+    }
+}
+
+#[tokio::test]
+async fn a_packet_has_no_more_filters_than_a_session() {
+    let config = front_mqtt::Config { max_subscriptions: 3, ..Default::default() };
+    let server = Server::with(config).await;
+    let mut client = Client::connected(server.address, 5, "a").await;
+    let codes = client.subscribe(5, &[("a", 0), ("a", 1), ("b", 2), ("a", 0), ("c", 0)]).await;
+    assert_eq!(codes, [0, 1, 2, 0x97, 0x97]);
+    assert_eq!(server.broker.stats().subscriptions, 2);
+    client.send(&unsubscribe(5, 9, &["x", "y", "#/x", "a", "#/x"])).await;
+    let unsuback = client.read().await;
+    assert_eq!((unsuback.first, &unsuback.body[3..]), (0xB0, &[0x11, 0x11, 0x8F, 0, 0x11][..]));
+    assert_eq!(server.broker.stats().subscriptions, 1);
 }
