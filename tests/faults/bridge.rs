@@ -5,6 +5,7 @@
 //! (default 6) while `FW_TEST_BRIDGE_MESSAGES` messages (default 2,000) flow each way.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -129,8 +130,8 @@ fn publish(broker: &Broker, channel: &str, n: usize) {
 }
 
 /// Waits for the number that comes last; each one before it must have come, the first time in order.
-async fn expect_all(what: &str, count: usize, mut next: impl AsyncFnMut() -> String) {
-    let mut due = 0;
+async fn expect_all(what: &str, numbers: Range<usize>, mut next: impl AsyncFnMut() -> String) {
+    let (mut due, count) = (numbers.start, numbers.end);
     while due < count {
         let text = tokio::time::timeout(PATIENCE, next()).await;
         let text = text.unwrap_or_else(|_| panic!("{what}: {due} of {count} never came"));
@@ -206,7 +207,7 @@ async fn a_bridge_of_mosquittos_loses_nothing_over_cuts() {
                 heard.fetch_max(n + 1, Ordering::Relaxed);
             }
         };
-        tokio::join!(expect_all("out", messages, async || payload(&mut arriving).await), hear_all);
+        tokio::join!(expect_all("out", 0..messages, async || payload(&mut arriving).await), hear_all);
         inward.await.expect("it publishes");
         outward.await.expect("it publishes");
         // What is lost with a session does not flow, and is not cut.
@@ -230,7 +231,7 @@ async fn a_bridge_of_mosquittos_outlives_restarts_of_either_side() {
         for n in 0..COUNT {
             client.publish("out/n", QoS::AtLeastOnce, &n.to_string()).await;
         }
-        expect_all("out", COUNT, async || payload(&mut arriving).await).await;
+        expect_all("out", 0..COUNT, async || payload(&mut arriving).await).await;
 
         // This server goes and comes back; what mosquitto was given meanwhile waits there.
         drop(arriving);
@@ -244,10 +245,10 @@ async fn a_bridge_of_mosquittos_outlives_restarts_of_either_side() {
         })
         .await;
         let mut arriving = subscribe(&server.broker, "out/#");
-        expect_all("out after our restart", COUNT, async || payload(&mut arriving).await).await;
+        expect_all("out after our restart", 0..COUNT, async || payload(&mut arriving).await).await;
         bridge_is_there(&server).await;
         (0..COUNT).for_each(|n| publish(&server.broker, "in/n", n));
-        expect_all("in after our restart", COUNT, async || client.payload().await).await;
+        expect_all("in after our restart", 0..COUNT, async || client.payload().await).await;
 
         // Mosquitto goes and comes back; what this server was given meanwhile waits here, unless the bridge's session ended
         // with its connection: so it does in version 5.
@@ -255,7 +256,7 @@ async fn a_bridge_of_mosquittos_outlives_restarts_of_either_side() {
         client.ended().await;
         let keeps_its_session = version != "mqttv50";
         if keeps_its_session {
-            (0..COUNT).for_each(|n| publish(&server.broker, "in/n", n));
+            (COUNT..2 * COUNT).for_each(|n| publish(&server.broker, "in/n", n));
         } else {
             server.wait_for_subscriptions(1).await;
         }
@@ -263,13 +264,14 @@ async fn a_bridge_of_mosquittos_outlives_restarts_of_either_side() {
         let mut client = mosquitto.client("here").await;
         bridge_is_there(&server).await;
         if !keeps_its_session {
-            (0..COUNT).for_each(|n| publish(&server.broker, "in/n", n));
+            (COUNT..2 * COUNT).for_each(|n| publish(&server.broker, "in/n", n));
         }
-        expect_all("in after its restart", COUNT, async || client.payload_within(PATIENCE).await).await;
+        expect_all("in after its restart", COUNT..2 * COUNT, async || client.payload_within(PATIENCE).await)
+            .await;
         for n in 0..COUNT {
             client.publish("out/n", QoS::AtLeastOnce, &n.to_string()).await;
         }
-        expect_all("out after its restart", COUNT, async || payload(&mut arriving).await).await;
+        expect_all("out after its restart", 0..COUNT, async || payload(&mut arriving).await).await;
     }
 }
 
