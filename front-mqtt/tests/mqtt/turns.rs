@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use crate::client::*;
 use crate::support::Server;
 
-const BURST: u64 = 20_000;
+const BURST: u64 = 4_000;
 
 /// The most packets that were handled between two turns of another task, until `more` of them were. On a runtime with one
 /// thread, whose tasks take turns.
