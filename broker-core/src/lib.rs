@@ -35,6 +35,9 @@ mod connections;
 mod delivery;
 mod error;
 mod filter;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod lane;
 mod lists;
 mod log;

@@ -20,6 +20,9 @@ use crate::protocol::{
 /// The parser, and everything that reads a field of what it found.
 pub fn messages(bytes: &[u8]) {
     let bounds = Bounds { max_depth: 64, max_messages: 1000 };
+    if let Some(levels) = bytes.first().filter(|first| first.is_multiple_of(16)) {
+        deep(*levels, bounds);
+    }
     let Ok(messages) = parse_batch(bytes, bounds) else { return };
     // What is taken is JSON, and as many messages as it says.
     let items: usize = match serde_json::from_slice::<Vec<&RawValue>>(bytes) {
@@ -56,6 +59,14 @@ pub fn messages(bytes: &[u8]) {
             serde_json::from_slice::<&RawValue>(&out).expect("still JSON");
         }
     }
+}
+
+/// As many levels as the first byte says, of JSON and of a channel.
+fn deep(levels: u8, bounds: Bounds) {
+    let levels = usize::from(levels) * 100;
+    let message = format!("{{\"channel\":\"/a\",\"data\":{}1{}}}", "[".repeat(levels), "]".repeat(levels));
+    assert_eq!(parse_batch(message.as_bytes(), bounds).is_ok(), levels < bounds.max_depth, "{levels}");
+    names(&("/a".repeat(levels) + "/*"));
 }
 
 /// What is legal strictly is legal leniently, and a channel is a pattern.

@@ -96,6 +96,15 @@ fn look_through(packet: &codec::Packet<'_>) {
 }
 
 fn judge(filter: &str) {
+    // Also as deep as a string can be.
+    if filter.len() == 1 {
+        let levels = vec![filter; usize::from(u16::MAX) / (filter.len() + 1)];
+        read_filter(&levels.join("/"));
+    }
+    read_filter(filter);
+}
+
+fn read_filter(filter: &str) {
     if let Ok(share) = codec::split_share(filter) {
         _ = codec::channel_filter(share.map_or(filter, |share| share.filter));
     }

@@ -23,6 +23,13 @@ use crate::protocol::{
 const TOPICS: [&str; 4] = ["a", "a/b", "é/c", "$x/y"];
 const FILTERS: [&str; 7] = ["a", "a/b", "#", "a/+", "$share/g/a", "$x/#", "a/#/b"];
 
+/// One of these, now and then below thousands of levels.
+fn filter(choices: &mut Choices<'_>) -> String {
+    let pick = choices.byte();
+    let levels = usize::from(pick.saturating_sub(0xF0)) * 250;
+    "a/".repeat(levels) + FILTERS[usize::from(pick) % FILTERS.len()]
+}
+
 /// What is made once: messages can only be made by a broker.
 struct World {
     messages: Vec<Arc<Message>>,
@@ -363,7 +370,7 @@ impl Run {
     }
 
     fn subscribe(&mut self, choices: &mut Choices<'_>) {
-        let (filter, options, id) = (FILTERS[choices.below(FILTERS.len())], choices.byte(), choices.byte());
+        let (filter, options, id) = (filter(choices), choices.byte(), choices.byte());
         let mut body = vec![0, 1 + (id & 3)];
         if self.version.is_v5() {
             match id >> 4 {
@@ -371,7 +378,7 @@ impl Run {
                 id => body.extend_from_slice(&[2, 11, id]),
             }
         }
-        codec::put_string(&mut body, filter);
+        codec::put_string(&mut body, &filter);
         body.push(if self.version.is_v5() { options & 0x3F } else { options & 3 });
         self.packet(0x82, &body);
     }
@@ -381,7 +388,7 @@ impl Run {
         if self.version.is_v5() {
             body.push(0);
         }
-        codec::put_string(&mut body, FILTERS[choices.below(FILTERS.len())]);
+        codec::put_string(&mut body, &filter(choices));
         self.packet(0xA2, &body);
     }
 
