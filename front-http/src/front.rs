@@ -290,7 +290,7 @@ impl Shared {
                 no_parameters(parts.uri.query())?;
                 channels::one(self, principal, &channel).map(json)
             }
-            Resource::Metrics => metrics::answer_to(self, &principal),
+            Resource::Metrics => metrics::answer_to(self, principal),
             Resource::Health | Resource::Ready | Resource::OpenApi => Err(Error::NotFound),
         }
     }
