@@ -5,7 +5,7 @@ mod publish;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_queue::SegQueue;
 use crossbeam_utils::CachePadded;
@@ -21,11 +21,11 @@ use crate::filter::Filter;
 use crate::lane::{Command, Direct, Lane, Worker};
 use crate::lists::Hits;
 use crate::log::{Evicted, Log};
-use crate::message::{Message, MessageId, Publish, Receipt, unix_ms};
+use crate::message::{Message, MessageId, Publish, Receipt, steady_ms};
 use crate::metrics::{LaneStats, Stats};
 use crate::outbox::{Outbox, Queued};
 use crate::registry::Registry;
-use crate::replay::{History, HistoryQuery, history};
+use crate::replay::{Asking, History, HistoryQuery};
 use crate::retained::Retained;
 use crate::rights::Principal;
 use crate::subscriber::{Start, Subscriber, SubscriberKey};
@@ -262,20 +262,34 @@ impl Broker {
         Encoding(self.shared().encodings.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// What the log holds for a filter.
+    /// What the log holds for a filter. With wildcards this may go through all of the log, on the caller's thread:
+    /// [`Broker::read_history`] lets others run meanwhile.
     pub fn history(&self, filter: &Filter, query: HistoryQuery) -> History {
-        let shared = self.shared();
-        history(&shared.log, &shared.registry, filter, query)
+        let mut asking = Asking::new(self.shared(), filter, query);
+        while asking.step() {}
+        asking.answer()
+    }
+
+    /// As [`Broker::history`], letting other tasks run between every few thousand messages.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn read_history(&self, filter: &Filter, query: HistoryQuery) -> History {
+        let mut asking = Asking::new(self.shared(), filter, query);
+        while asking.step() {
+            tokio::task::yield_now().await;
+        }
+        asking.answer()
     }
 
     /// A channel's retained message.
     pub fn retained(&self, channel: &Channel) -> Option<Arc<Message>> {
-        self.shared().retained.find(channel, unix_ms())
+        self.shared().retained.find(channel, steady_ms())
     }
 
     /// All retained messages that match, in no particular order.
     pub fn retained_matching(&self, filter: &Filter) -> Vec<Arc<Message>> {
-        self.shared().retained.matching(filter, unix_ms())
+        self.shared().retained.matching(filter, steady_ms())
     }
 
     /// Forgets a channel's retained message without telling anybody; false if there was none.
@@ -319,7 +333,7 @@ impl Broker {
         if shared.config.channel_characters.refused_in(publish.channel().as_str()).is_some() {
             return Err(SendError::Inexpressible);
         }
-        let message = Arc::new(publish.retain(false).into_message(self.epoch(), unix_ms()));
+        let message = Arc::new(publish.retain(false).into_message_now(self.epoch()));
         let encodings = shared.encodings.load(Ordering::Relaxed);
         let delivery = Arc::new(Delivery::new(message, Kind::Direct, None, encodings));
         let (done, sent) = oneshot::channel();
@@ -472,9 +486,7 @@ impl Shared {
 
     /// The newest offset of the channel's ring that is gone.
     pub(crate) fn evicted_through(&self, channel: &Channel) -> u64 {
-        self.log
-            .ring_of(channel.namespace())
-            .map_or(u64::MAX, |ring| self.log.snapshot([ring], u64::MAX).reaches_back_to())
+        self.log.ring_of(channel.namespace()).map_or(u64::MAX, |ring| self.log.evicted_through(&[ring]))
     }
 
     /// Takes nothing more. When this returns, every message that was taken has its place in the lanes' inboxes.
@@ -526,10 +538,9 @@ async fn clean_up(shared: Arc<Shared>, mut ticks: tokio::time::Interval) {
             shared.forget(&evicted);
             tokio::task::yield_now().await;
         }
-        let now_ms = unix_ms();
-        let evicted = shared.log.evict_old(now_ms);
+        let evicted = shared.log.evict_old(Instant::now());
         shared.forget(&evicted);
-        shared.retained.sweep(now_ms);
+        shared.retained.sweep(steady_ms());
     }
 }
 

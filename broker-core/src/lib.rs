@@ -61,7 +61,8 @@ pub use error::{Inexpressible, PublishError, SubscribeError};
 pub use filter::{Filter, FilterError, Segment};
 pub use lists::Room;
 pub use message::{
-    ContentType, Echo, Message, MessageId, MessageIdError, Properties, Publish, Qos, Receipt, unix_ms,
+    ContentType, Echo, Message, MessageId, MessageIdError, Properties, Publish, Qos, Receipt, steady_ms,
+    unix_ms,
 };
 pub use metrics::{LaneStats, Stats};
 pub use outbox::{Class, CloseReason, Outbox, Passed, Queued, Signal, Wire};

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
@@ -240,17 +240,17 @@ impl Message {
         self.time_ms
     }
 
-    /// When it must no longer be sent, in milliseconds since 1970; `None` = never.
+    /// When it must no longer be sent, in [`steady_ms`]; `None` = never.
     pub fn expires_at_ms(&self) -> Option<u64> {
         (self.expires_at_ms != u64::MAX).then_some(self.expires_at_ms)
     }
 
-    /// Whether its time was over at `now_ms` (milliseconds since 1970).
+    /// Whether its time was over at `now_ms`, in [`steady_ms`].
     pub fn is_expired(&self, now_ms: u64) -> bool {
         now_ms >= self.expires_at_ms
     }
 
-    /// How long it may still be sent; `None` = for ever.
+    /// How long it may still be sent at `now_ms`, in [`steady_ms`]; `None` = for ever.
     pub fn remaining(&self, now_ms: u64) -> Option<Duration> {
         self.expires_at_ms().map(|end| Duration::from_millis(end.saturating_sub(now_ms)))
     }
@@ -408,9 +408,20 @@ impl Publish {
         &self.channel
     }
 
+    /// The message, published now.
+    pub(crate) fn into_message_now(self, epoch: u64) -> Message {
+        let steady_ms = if self.ttl.is_some() { steady_ms() } else { 0 };
+        self.into_message_at(epoch, unix_ms(), steady_ms)
+    }
+
+    #[cfg(test)]
     pub(crate) fn into_message(self, epoch: u64, now_ms: u64) -> Message {
+        self.into_message_at(epoch, now_ms, now_ms)
+    }
+
+    fn into_message_at(self, epoch: u64, now_ms: u64, steady_ms: u64) -> Message {
         let expires_at_ms = self.ttl.map_or(u64::MAX, |ttl| {
-            now_ms.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
+            steady_ms.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
         });
         Message {
             channel: self.channel,
@@ -440,7 +451,16 @@ pub struct Receipt {
     pub receivers: u64,
 }
 
-/// Now, in milliseconds since 1970.
+/// Now, in milliseconds since 1970 as they were when the process began, and counted by the monotonic clock since then. What
+/// is measured by it lasts as long as it should, whether or not somebody sets the time of day.
+pub fn steady_ms() -> u64 {
+    static BEGAN: LazyLock<(Instant, u64)> = LazyLock::new(|| (Instant::now(), unix_ms()));
+    let (began, at_ms) = *BEGAN;
+    at_ms.saturating_add(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Now, in milliseconds since 1970, by the time of day: for what people and other systems are shown, and for tokens, whose
+/// ends are times of day.
 pub fn unix_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -468,6 +488,17 @@ mod tests {
         {
             assert_eq!(text.parse::<MessageId>(), Err(MessageIdError), "{text}");
         }
+    }
+
+    #[test]
+    fn the_time_of_day_ends_no_message_and_keeps_none() {
+        for time_of_day in [0, 5_000, u64::MAX] {
+            let publish = Publish::new(Channel::parse("a").unwrap(), "x").ttl(Duration::from_millis(10));
+            let message = publish.into_message_at(0, time_of_day, 1_000);
+            assert!(!message.is_expired(1_009) && message.is_expired(1_010), "{time_of_day}");
+        }
+        let (before, day, after) = (steady_ms(), unix_ms(), steady_ms());
+        assert!(before <= after && day.abs_diff(after) < 60_000, "they begin together");
     }
 
     #[test]

@@ -1,20 +1,20 @@
 //! Reading the log: history, and a subscriber that catches up without loss or repeat.
+//!
+//! A reader holds its position and nothing of the log: it reads a few segments at a time and lets others run in between,
+//! and a replay reads a page only when there is room for it.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use crate::broker::Shared;
-use crate::channel::Channel;
 use crate::delivery::Kind;
 use crate::filter::Filter;
 use crate::lane::{Command, Feed, Then};
-use crate::log::{Log, Snapshot};
-use crate::message::{Message, MessageId, unix_ms};
+use crate::log::{Bounds, Page, Reader, SEGMENT_MESSAGES};
+use crate::message::{Message, MessageId, steady_ms};
 use crate::outbox::Outbox;
-use crate::registry::Registry;
 use crate::subscriber::{NO_ROOM_PAUSE, SubscriberKey};
 
 /// Where a replay starts.
@@ -77,229 +77,64 @@ pub struct History {
     pub gap: bool,
 }
 
-pub(crate) fn history(log: &Log, registry: &Registry, filter: &Filter, query: HistoryQuery) -> History {
-    let requested = query.after;
-    let foreign = requested.is_some_and(|id| id.epoch != log.epoch());
-    let after = requested.filter(|_| !foreign).map_or(0, |id| id.offset);
-    let mut reader = Reader::new(std::slice::from_ref(filter), log);
-    let snapshot = log.snapshot(reader.rings.iter().copied(), after);
-    let ahead = after > snapshot.head;
-    let after = if ahead { 0 } else { after };
-    let messages = match query.order {
-        Order::Oldest => reader.read(&snapshot, registry, after, query.limit, usize::MAX).messages,
-        Order::Newest => reader.newest(&snapshot, registry, after, query.limit),
-    };
-    let gap = requested.is_some() && (foreign || ahead || reader.has_lost(&snapshot, registry, after));
-    History { messages, first: log.id(snapshot.reaches_back_to()), last: log.id(snapshot.head), gap }
-}
-
-/// Reads what some filters want, in order.
-struct Reader {
-    filters: Vec<Filter>,
-    rings: SmallVec<[usize; 2]>,
-    /// For literal filters: what following `prev` found and has not been read yet.
-    found: Option<Found>,
-}
-
-struct Found {
-    /// Ascending.
-    offsets: VecDeque<u64>,
-    /// The head when they were looked for: what came later is not among them.
-    head: u64,
-}
-
-struct Page {
+/// A question on its way through the log, a few segments at a time.
+pub(crate) struct Asking<'b> {
+    shared: &'b Shared,
+    reader: Reader,
+    query: HistoryQuery,
+    /// Read up to here, or down to here.
+    position: u64,
     messages: Vec<Arc<Message>>,
-    /// Everything up to here has been read.
-    through: u64,
-    bytes: usize,
-    /// Nothing wanted is left up to the snapshot's head.
-    complete: bool,
+    head: u64,
+    first: u64,
+    after: u64,
+    /// The position asked for means nothing here.
+    foreign: bool,
 }
 
-impl Reader {
-    fn new(filters: &[Filter], log: &Log) -> Self {
-        let mut rings: SmallVec<[usize; 2]> = SmallVec::new();
-        let literal: Option<Vec<_>> = filters.iter().map(Filter::as_literal).collect();
-        match literal {
-            Some(channels) => {
-                for ring in channels.iter().filter_map(|channel| log.ring_of(channel.namespace())) {
-                    if !rings.contains(&ring) {
-                        rings.push(ring);
-                    }
-                }
-            }
-            None => rings.extend(log.all_rings()),
-        }
-        Self { filters: filters.to_vec(), rings, found: None }
+impl<'b> Asking<'b> {
+    pub(crate) fn new(shared: &'b Shared, filter: &Filter, query: HistoryQuery) -> Self {
+        let log = &shared.log;
+        let reader = Reader::new(std::slice::from_ref(filter), log);
+        let (head, first) = log.reach(reader.rings());
+        let foreign = query.after.is_some_and(|id| id.epoch != log.epoch() || id.offset > head);
+        let after = query.after.filter(|_| !foreign).map_or(0, |id| id.offset);
+        let position = if query.order == Order::Oldest { after } else { head };
+        Self { shared, reader, query, position, messages: Vec::new(), head, first, after, foreign }
     }
 
-    fn is_literal(&self) -> bool {
-        self.filters.iter().all(|filter| filter.as_literal().is_some())
+    /// Reads a few segments; false once there is nothing left to read.
+    pub(crate) fn step(&mut self) -> bool {
+        let (log, registry) = (&self.shared.log, &self.shared.registry);
+        let left = self.query.limit.saturating_sub(self.messages.len());
+        if left == 0 {
+            return false;
+        }
+        let bounds = Bounds { messages: left, bytes: usize::MAX };
+        let page = match self.query.order {
+            Order::Oldest => self.reader.read(log, registry, self.position, bounds),
+            Order::Newest => self.reader.read_back(log, registry, self.after, self.position, left),
+        };
+        self.position = page.through;
+        // What came while this was asked is for the next question.
+        self.messages.extend(page.messages.into_iter().filter(|message| message.offset() <= self.head));
+        !page.complete && (self.query.order == Order::Newest || self.position < self.head)
     }
 
-    fn wants(&self, message: &Message) -> bool {
-        self.filters.iter().any(|filter| filter.matches(message.channel()))
-    }
-
-    /// Whether wanted messages after `after` are gone. Exact for a channel that is known; otherwise what the ring lost.
-    fn has_lost(&self, snapshot: &Snapshot, registry: &Registry, after: u64) -> bool {
-        if !self.is_literal() {
-            return snapshot.has_lost(after);
-        }
-        self.filters.iter().filter_map(Filter::as_literal).any(|channel| {
-            let lost = self.rings.iter().any(|ring| snapshot.has_lost_in(*ring, after));
-            if !lost || registry.last(channel).is_none_or(|last| last == 0) {
-                return lost;
-            }
-            let last = self.last_in(snapshot, registry, channel);
-            match snapshot.chain(last, after).last() {
-                // Its predecessor is at or before the position, or unknown.
-                Some(oldest) => oldest.prev() > after || oldest.prev() == 0,
-                None => last > after,
-            }
-        })
-    }
-
-    fn read(
-        &mut self,
-        snapshot: &Snapshot,
-        registry: &Registry,
-        after: u64,
-        limit: usize,
-        max_bytes: usize,
-    ) -> Page {
-        if self.is_literal() {
-            self.read_chains(snapshot, registry, after, limit, max_bytes)
-        } else {
-            self.scan(snapshot, after, limit, max_bytes)
-        }
-    }
-
-    /// Follows the channels' own chains once, then reads page by page what they named: costs what the channels have, not
-    /// what the log has.
-    fn read_chains(
-        &mut self,
-        snapshot: &Snapshot,
-        registry: &Registry,
-        after: u64,
-        limit: usize,
-        max_bytes: usize,
-    ) -> Page {
-        let mut found = self.found.take().unwrap_or_else(|| {
-            let mut offsets = Vec::new();
-            for channel in self.filters.iter().filter_map(Filter::as_literal) {
-                let last = self.last_in(snapshot, registry, channel);
-                offsets.extend(snapshot.chain(last, after).map(|message| message.offset()));
-            }
-            offsets.sort_unstable();
-            offsets.dedup();
-            Found { offsets: offsets.into(), head: snapshot.head }
-        });
-        let now_ms = unix_ms();
-        let mut page = Page { messages: Vec::new(), through: after, bytes: 0, complete: false };
-        while let Some(offset) = found.offsets.front() {
-            let message = snapshot.find(*offset);
-            if let Some(message) = message {
-                if page.messages.len() >= limit || page.bytes > 0 && page.bytes + message.weight() > max_bytes
-                {
-                    self.found = Some(found);
-                    return page;
-                }
-                if !message.is_expired(now_ms) {
-                    page.bytes += message.weight();
-                    page.messages.push(Arc::clone(message));
-                }
-            }
-            page.through = *offset;
-            found.offsets.pop_front();
-        }
-        page.through = page.through.max(found.head);
-        page.complete = true;
-        page
-    }
-
-    /// The channel's newest offset in the snapshot.
-    fn last_in(&self, snapshot: &Snapshot, registry: &Registry, channel: &Channel) -> u64 {
-        let last = registry.last(channel).unwrap_or(0);
-        if last <= snapshot.head {
-            return last;
-        }
-        // The entry is ahead of the snapshot: what came since is for the next page.
-        let segments: Vec<_> = snapshot.segments().collect();
-        let mut newest_first = segments.iter().rev().flat_map(|segment| segment.messages().rev());
-        newest_first
-            .find(|message| message.offset() <= snapshot.head && message.channel() == channel)
-            .map_or(0, |message| message.offset())
-    }
-
-    fn scan(&self, snapshot: &Snapshot, after: u64, limit: usize, max_bytes: usize) -> Page {
-        let now_ms = unix_ms();
-        let mut page = Page { messages: Vec::new(), through: snapshot.head, bytes: 0, complete: true };
-        let single = self.rings.len() == 1;
-        for message in snapshot.segments().flat_map(|segment| segment.messages()) {
-            let offset = message.offset();
-            if offset <= after || offset > snapshot.head || !self.wants(message) || message.is_expired(now_ms)
-            {
-                continue;
-            }
-            if single {
-                if page.messages.len() >= limit || page.bytes > 0 && page.bytes + message.weight() > max_bytes
-                {
-                    page.complete = false;
-                    page.through = page.messages.last().map_or(after, |message| message.offset());
-                    return page;
-                }
-                page.bytes += message.weight();
-            }
-            page.messages.push(Arc::clone(message));
-        }
-        if !single {
-            page.messages.sort_unstable_by_key(|message| message.offset());
-            let mut bytes = 0;
-            let keep = page.messages.iter().take(limit).take_while(|message| {
-                let first = bytes == 0;
-                bytes += message.weight();
-                first || bytes <= max_bytes
-            });
-            let keep = keep.count();
-            if keep < page.messages.len() {
-                page.messages.truncate(keep);
-                page.complete = false;
-                page.through = page.messages.last().map_or(after, |message| message.offset());
-            }
-        }
-        page.bytes = page.messages.iter().map(|message| message.weight()).sum();
-        page
-    }
-
-    fn newest(
-        &self,
-        snapshot: &Snapshot,
-        registry: &Registry,
-        after: u64,
-        limit: usize,
-    ) -> Vec<Arc<Message>> {
-        let now_ms = unix_ms();
-        let kept = |message: &&Arc<Message>| !message.is_expired(now_ms) && message.offset() <= snapshot.head;
-        if let [filter] = self.filters.as_slice()
-            && let Some(channel) = filter.as_literal()
-        {
-            let last = self.last_in(snapshot, registry, channel);
-            return snapshot.chain(last, after).filter(kept).take(limit).cloned().collect();
-        }
-        let mut messages = self.scan(snapshot, after, usize::MAX, usize::MAX).messages;
-        messages.reverse();
-        messages.truncate(limit);
-        messages
+    pub(crate) fn answer(self) -> History {
+        let log = &self.shared.log;
+        // Looked at last: what went while this was read is a gap, too.
+        let has_lost = || self.reader.has_lost(log, &self.shared.registry, self.after);
+        let gap = self.foreign || self.query.after.is_some() && has_lost();
+        History { messages: self.messages, first: log.id(self.first), last: log.id(self.head), gap }
     }
 }
 
 /// A subscriber on its way from a position in the log to the present.
 ///
-/// Its pages follow the outbox as it drains, so that a replay is bounded by the subscriber's own limits. Until the end
-/// its lane passes over what is recorded; the last page is taken under the log's lock and switches it to live delivery
-/// there: nothing falls between, nothing comes twice.
+/// Its pages follow the outbox as it drains, so that a replay is bounded by the subscriber's own limits; one that waits
+/// holds a position and no messages. Until the end its lane passes over what is recorded; the last page is taken under the
+/// log's lock and switches it to live delivery there: nothing falls between, nothing comes twice.
 #[must_use = "nothing is replayed until it runs"]
 pub struct Replay {
     shared: Arc<Shared>,
@@ -308,6 +143,10 @@ pub struct Replay {
     filters: Vec<(Filter, u32)>,
     after: After,
 }
+
+/// How many messages may have come between the last page and the lock under which it goes live: little is looked through
+/// there, as publishers wait. Each time that more came, twice as many may, up to a segment.
+const FEW_AT_LAST: usize = 32;
 
 impl Replay {
     pub(crate) fn new(
@@ -326,34 +165,49 @@ impl Replay {
     /// # Cancel safety
     /// Not cancel safe: a subscriber whose replay was dropped never goes live. Poll it to its end or drop the subscriber.
     pub async fn run(self, mut on_gap: impl FnMut(&Gap)) {
-        let log = &self.shared.log;
-        let filters: Vec<Filter> = self.filters.iter().map(|(filter, _)| filter.clone()).collect();
-        let mut reader = Reader::new(&filters, log);
-        let mut first_page = true;
+        let (log, registry) = (&self.shared.log, &self.shared.registry);
+        let filters: SmallVec<[Filter; 1]> = self.filters.iter().map(|(filter, _)| filter.clone()).collect();
+        let reader = Reader::new(&filters, log);
+        drop(filters);
+        let bounds = Bounds { messages: self.outbox.page_messages(), bytes: self.outbox.page_bytes() };
         let mut position = self.start();
-        let (max_messages, max_bytes) = (self.outbox.page_messages(), self.outbox.page_bytes());
+        let mut first_page = true;
+        let mut at_last = FEW_AT_LAST;
+        let mut weight = 0;
         while self.outbox.closed().is_none() {
-            let snapshot = log.snapshot(reader.rings.iter().copied(), position.after);
+            // Room first: a reader that does not read must cost a position and no page.
+            let mut turn = self.outbox.turn(weight).await;
+            let Page { messages, through, bytes, complete, lost } =
+                reader.read(log, registry, position.after, bounds);
+            if bytes > bounds.bytes && weight == 0 {
+                // One message heavier than a page goes into an empty outbox, and is read again then.
+                weight = bytes;
+                continue;
+            }
+            weight = 0;
             let lost = position.foreign
-                || position.checked && reader.has_lost(&snapshot, &self.shared.registry, position.after);
-            let page = reader.read(&snapshot, &self.shared.registry, position.after, max_messages, max_bytes);
+                || position.checked && lost && reader.has_lost(log, registry, position.after);
             if lost {
                 let requested = match self.after {
                     After::Id(id) if first_page => id,
                     _ => log.id(position.after),
                 };
-                let next = page.messages.first().and_then(|message| message.id());
-                on_gap(&Gap { requested, first: log.id(snapshot.reaches_back_to()), next });
+                let next = messages.first().and_then(|message| message.id());
+                on_gap(&Gap { requested, first: log.id(log.reach(reader.rings()).1), next });
             }
             first_page = false;
-            position = Position { after: page.through, foreign: false, checked: true };
-            if !page.messages.is_empty() {
-                let _turn = self.outbox.turn(page.bytes).await;
-                self.feed(page.messages).await;
+            position = Position { after: through, foreign: false, checked: true };
+            if !messages.is_empty() {
+                self.feed(messages).await;
             }
-            if page.complete && self.go_live(&reader, position.after, max_messages, max_bytes).await {
-                return;
+            if complete {
+                turn.room(0).await;
+                if self.go_live(&reader, through, at_last, bounds).await {
+                    return;
+                }
+                at_last = (at_last * 2).min(SEGMENT_MESSAGES);
             }
+            drop(turn);
             tokio::task::yield_now().await;
         }
     }
@@ -387,19 +241,18 @@ impl Replay {
 
     /// Takes what came since the last page and switches to live delivery, all under the log's lock; false if too much
     /// came.
-    async fn go_live(&self, reader: &Reader, after: u64, max_messages: usize, max_bytes: usize) -> bool {
-        let _turn = self.outbox.turn(0).await;
+    async fn go_live(&self, reader: &Reader, after: u64, at_last: usize, bounds: Bounds) -> bool {
         let lane = self.shared.lane(self.key);
         let (done, fed) = oneshot::channel();
         {
             let log = self.shared.log.lock();
-            let now_ms = unix_ms();
+            let now_ms = steady_ms();
             let wanted = |message: &Message| !message.is_expired(now_ms) && reader.wants(message);
-            let Some(messages) = log.tail(&reader.rings, after, crate::log::SEGMENT_MESSAGES, wanted) else {
+            let Some(messages) = log.tail(reader.rings(), after, at_last, wanted) else {
                 return false;
             };
             let bytes: usize = messages.iter().map(|message| message.weight()).sum();
-            if messages.len() > max_messages || bytes > max_bytes {
+            if messages.len() > bounds.messages || bytes > bounds.bytes {
                 return false;
             }
             let tags = self.filters.iter().map(|(_, tag)| *tag).collect();

@@ -18,7 +18,7 @@ use crate::error::SubscribeError;
 use crate::filter::Filter;
 use crate::lane::{Command, Feed, Lane, Then};
 use crate::lists::{Entry, Lists, Room};
-use crate::message::{Message, unix_ms};
+use crate::message::{Message, steady_ms};
 use crate::outbox::Outbox;
 use crate::registry::{ChannelEntry, Place};
 use crate::replay::{After, Replay};
@@ -143,7 +143,7 @@ impl Subscriber {
                     place.lists.insert(self.key, tag);
                 }
                 if start == Start::Retained
-                    && let Some(message) = self.shared.retained.find(channel, unix_ms())
+                    && let Some(message) = self.shared.retained.find(channel, steady_ms())
                 {
                     let messages = vec![(message, SmallVec::from_elem(tag, 1))];
                     let feed =
@@ -357,9 +357,9 @@ impl Shared {
         let log = self.log.lock();
         let head = log.head();
         let few =
-            (self.retained.usage().0 <= FEW_RETAINED).then(|| self.retained.matching(filter, unix_ms()));
+            (self.retained.usage().0 <= FEW_RETAINED).then(|| self.retained.matching(filter, steady_ms()));
         drop(log);
-        let mut retained = few.unwrap_or_else(|| self.retained.matching(filter, unix_ms()));
+        let mut retained = few.unwrap_or_else(|| self.retained.matching(filter, steady_ms()));
         retained.retain(|message| message.offset() <= head);
         retained.sort_unstable_by_key(|message| message.offset());
         retained
@@ -397,7 +397,7 @@ async fn page_retained(
         {
             bytes += message.weight();
             // What has replaced it since came live, or is parked.
-            let now = shared.retained.find(message.channel(), unix_ms());
+            let now = shared.retained.find(message.channel(), steady_ms());
             if now.is_some_and(|now| now.offset() == message.offset()) {
                 page.push(message);
             }

@@ -1,5 +1,6 @@
 //! A subscription of the embedding service itself: a stream of messages.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::task::{Context, Poll};
 use futures_core::Stream;
 use parking_lot::Mutex;
 
-use crate::config::OutboxConfig;
+use crate::config::{OutboxConfig, Policy};
 use crate::delivery::{Deliver, Delivery, Sink};
 use crate::message::Message;
 use crate::outbox::{CloseReason, Signal};
@@ -39,24 +40,38 @@ pub enum From {
 }
 
 /// How a [`Subscription`] behaves.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct SubscribeOptions {
     /// What comes first. Default: nothing.
     pub from: From,
-    /// Bounds and policy; by default the oldest message goes when 1,000 or 1 MiB wait, and [`Event::Lagged`] says so.
+    /// Bounds and policy. What waits are references to messages, counted with what each message weighs: payload, names,
+    /// properties and 192 bytes. By default the oldest goes when 100,000 messages or 16 MiB wait, tens of thousands of small
+    /// ones, so that a reader which makes progress loses nothing to a burst; [`Event::Lagged`] says what it lost.
     pub outbox: OutboxConfig,
+}
+
+impl Default for SubscribeOptions {
+    fn default() -> Self {
+        let outbox = OutboxConfig { max_messages: 100_000, max_bytes: 16 << 20, policy: Policy::DropOldest };
+        Self { from: From::Now, outbox }
+    }
 }
 
 /// A stream of messages for code in the same process. Dropping it unsubscribes.
 ///
 /// # Slow readers
-/// What is not polled waits within the bounds of [`SubscribeOptions::outbox`]. With
-/// [`Policy::Disconnect`](crate::Policy::Disconnect) the stream ends at the bound. It also ends when the broker
-/// is closed or goes, once what it holds is read.
+/// What is not polled waits within the bounds of [`SubscribeOptions::outbox`]. Beyond them messages are dropped by the policy:
+/// [`Event::Lagged`] says how many, before the next message, and [`Subscription::dropped`] how many in all. Only
+/// [`Subscription::message`] passes over it. Messages whose time is over are no loss: they leave their room to others, and are
+/// not counted. With [`Policy::Disconnect`](crate::Policy::Disconnect) the stream ends at the bound, what waited is gone, and
+/// [`Subscription::closed`] says why. A publisher never waits for a reader.
+///
+/// # The end
+/// It ends when the broker is closed or goes, once what it holds is read.
 pub struct Subscription {
     subscriber: Subscriber,
     replay: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    gaps: Arc<Mutex<Vec<Gap>>>,
+    gaps: Arc<Mutex<VecDeque<Gap>>>,
     dropped: u64,
 }
 
@@ -74,10 +89,10 @@ impl Subscription {
     }
 
     pub(crate) fn new(subscriber: Subscriber, replay: Option<crate::Replay>) -> Self {
-        let gaps = Arc::new(Mutex::new(Vec::new()));
+        let gaps = Arc::new(Mutex::new(VecDeque::new()));
         let replay = replay.map(|replay| {
             let gaps = Arc::clone(&gaps);
-            let run = replay.run(move |gap| gaps.lock().push(*gap));
+            let run = replay.run(move |gap| gaps.lock().push_back(*gap));
             Box::pin(run) as Pin<Box<dyn Future<Output = ()> + Send>>
         });
         Self { subscriber, replay, gaps, dropped: 0 }
@@ -91,13 +106,24 @@ impl Subscription {
         std::future::poll_fn(|cx| self.poll_event(cx)).await
     }
 
-    /// The next message, passing over [`Event::Lagged`] and [`Event::Gap`].
+    /// The next message, passing over [`Event::Lagged`] and [`Event::Gap`]: for readers that need not know of what they
+    /// lost.
     pub async fn message(&mut self) -> Option<Arc<Message>> {
         loop {
             if let Event::Message(message) = self.next().await? {
                 return Some(message);
             }
         }
+    }
+
+    /// Messages that were dropped because they were not read in time, so far.
+    pub fn dropped(&self) -> u64 {
+        self.subscriber.outbox().dropped()
+    }
+
+    /// Why the stream ends once what waits is read; `None` while it goes on. `Overflow` means that what waited is lost.
+    pub fn closed(&self) -> Option<CloseReason> {
+        self.subscriber.outbox().closed()
     }
 
     /// The subscriber behind it, to change what it is subscribed to.
@@ -117,7 +143,7 @@ impl Subscription {
             let lagged = dropped - std::mem::replace(&mut self.dropped, dropped);
             return Poll::Ready(Some(Event::Lagged(lagged)));
         }
-        if let Some(gap) = self.gaps.lock().pop() {
+        if let Some(gap) = self.gaps.lock().pop_front() {
             return Poll::Ready(Some(Event::Gap(gap)));
         }
         loop {

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use broker_core::{
     Action, Broker, Class, Deliver, Delivery, Encoding, Filter, Kind, Message, Outbox, Principal, Queued,
-    SendError, Sink, unix_ms,
+    SendError, Sink, steady_ms,
 };
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -604,7 +604,7 @@ impl Deliver for Mailbox {
             let longest = || self.common.config.max_lazy_timeout_for(state.session.transport());
             lazy.timeout.unwrap_or_else(longest)
         });
-        let expires_at = delivery.message().remaining(unix_ms()).and_then(|left| now.checked_add(left));
+        let expires_at = delivery.message().remaining(steady_ms()).and_then(|left| now.checked_add(left));
         match state.session.handle_delivery(now, object, lazy, expires_at) {
             Delivered::Queued | Delivered::Ignored => {}
             Delivered::Due if state.socket.is_some() => self.write_socket(state, now, Some(sink)),

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_core::{Action, Event, Filter, HistoryQuery, Message, MessageId, Order, Principal, unix_ms};
+use broker_core::{
+    Action, Event, Filter, HistoryQuery, Message, MessageId, Order, OutboxConfig, Policy, Principal,
+    SubscribeOptions, unix_ms,
+};
 use envelope::{envelope, write_string};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -70,6 +73,9 @@ pub(crate) fn limit(value: &str, max: usize) -> Result<usize, Error> {
 /// How often it is asked whether a held request would still be let in.
 const JUDGED_EVERY: Duration = Duration::from_secs(2);
 
+/// That something came is all a held request wants to know of it; what it is stands in the log.
+const FEW: OutboxConfig = OutboxConfig { max_messages: 1, max_bytes: 1 << 10, policy: Policy::DropOldest };
+
 /// One page as JSON. With `wait`, an empty one is held until something comes, the time is over, or the front shuts down.
 pub(crate) async fn answer(
     shared: &Arc<Shared>,
@@ -83,10 +89,11 @@ pub(crate) async fn answer(
         return Err(Error::forbidden(principal, "read the history of", &filter));
     }
     if query.wait.is_zero() {
-        return Ok(page(shared, principal, &filter, &query).json);
+        return Ok(page(shared, principal, &filter, &query).await.json);
     }
     // Subscribed before the log is read, so that nothing falls between.
-    let mut live = shared.broker.subscribe(filter.clone())?;
+    let options = SubscribeOptions { outbox: FEW, ..SubscribeOptions::default() };
+    let mut live = shared.broker.subscribe_with(std::slice::from_ref(&filter), options)?;
     let mut closing = shared.closing.subscribe();
     let left = principal.expires_at_ms().map(|end| Duration::from_millis(end.saturating_sub(unix_ms())));
     let expires = left.filter(|left| *left < query.wait).map(|left| Instant::now() + left);
@@ -96,7 +103,7 @@ pub(crate) async fn answer(
         if !shared.still_holds(principal) {
             return Err(Error::RightsChanged);
         }
-        let page = page(shared, principal, &filter, &query);
+        let page = page(shared, principal, &filter, &query).await;
         if !page.is_empty || *closing.borrow_and_update() {
             return Ok(page.json);
         }
@@ -139,9 +146,9 @@ struct Page {
     is_empty: bool,
 }
 
-fn page(shared: &Shared, principal: &Principal, filter: &Filter, query: &Query) -> Page {
+async fn page(shared: &Shared, principal: &Principal, filter: &Filter, query: &Query) -> Page {
     let asked = HistoryQuery { after: query.after, limit: query.limit, order: query.order };
-    let history = shared.broker.history(filter, asked);
+    let history = shared.broker.read_history(filter, asked).await;
     let mut json = b"{\"epoch\":".to_vec();
     let first = history.first.to_string();
     write_string(first.split('-').next().unwrap_or_default(), &mut json);

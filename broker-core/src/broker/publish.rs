@@ -14,7 +14,7 @@ use crate::error::PublishError;
 use crate::lane::{Command, Job};
 use crate::lists::{Hits, LaneList};
 use crate::log::Evicted;
-use crate::message::{Echo, Message, Publish, Receipt, unix_ms};
+use crate::message::{Echo, Message, Publish, Receipt};
 use crate::registry::{ChannelEntry, Place, Registry};
 use crate::subscriber::SubscriberKey;
 
@@ -54,7 +54,7 @@ impl Shared {
     pub(super) fn publish(&self, publish: Publish) -> Result<Receipt, PublishError> {
         self.check(&publish)?;
         let (publisher, echo) = (publish.publisher, publish.echo);
-        let mut message = Arc::new(publish.into_message(self.log.epoch(), unix_ms()));
+        let mut message = Arc::new(publish.into_message_now(self.log.epoch()));
         let (time_ms, bytes) = (message.time_ms(), message.payload().len() as u64);
         let ring = self.log.ring_of(message.channel().namespace());
         let recorded = ring.is_some() || message.retain();

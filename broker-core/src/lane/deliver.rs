@@ -186,7 +186,10 @@ impl Worker {
         if let Some(pending) = &mut occupant.pending {
             let live = pending.sort_out(&job.delivery, tags);
             if pending.parked.len() > MAX_PARKED {
-                return self.unpark_all(entry.slot, flush);
+                pending.drop_expired();
+                if pending.parked.len() > MAX_PARKED {
+                    return self.unpark_all(entry.slot, flush);
+                }
             }
             if live.is_empty() {
                 return 0;

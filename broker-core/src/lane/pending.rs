@@ -9,6 +9,7 @@ use super::command::{Feed, Then};
 use super::deliver::hand_over;
 use super::worker::{APPEND, Worker};
 use crate::delivery::{Deliver, Delivery, Kind};
+use crate::message::steady_ms;
 use crate::outbox::{Flush, Outbox};
 use crate::rights::Principal;
 
@@ -48,6 +49,7 @@ impl Worker {
         };
         let Some(pending) = &mut occupant.pending else { return 0 };
         pending.parked_tags.clear();
+        pending.drop_expired();
         let parked = std::mem::take(&mut pending.parked);
         occupant.pending.take_if(|pending| pending.is_empty());
         let deliver = |(delivery, tags): (Arc<Delivery>, SmallVec<[u32; 1]>)| {
@@ -126,6 +128,12 @@ impl Pending {
         })
     }
 
+    /// What will not be sent any more takes no room from what will.
+    pub(super) fn drop_expired(&mut self) {
+        let now_ms = steady_ms();
+        self.parked.retain(|(delivery, _)| !delivery.message().is_expired(now_ms));
+    }
+
     fn is_empty(&self) -> bool {
         self.catching_up.is_empty() && self.parked_tags.is_empty() && self.parked.is_empty()
     }
@@ -135,6 +143,7 @@ impl Occupant {
     /// Ends one subscription's wait; the deliveries that wait for no other one.
     fn unpark(&mut self, tag: u32) -> Vec<(Arc<Delivery>, SmallVec<[u32; 1]>)> {
         let Some(pending) = &mut self.pending else { return Vec::new() };
+        pending.drop_expired();
         if let Some(at) = pending.parked_tags.iter().position(|parked| *parked == tag) {
             pending.parked_tags.swap_remove(at);
         }

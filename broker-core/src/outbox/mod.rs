@@ -88,6 +88,11 @@ pub enum Signal {
     Closed(CloseReason),
 }
 
+/// The largest page of a replay. Small, because as many replays as there are clients may wait with one; a page costs its
+/// lane and its task a few microseconds.
+const MAX_PAGE_MESSAGES: usize = 128;
+const MAX_PAGE_BYTES: usize = 64 << 10;
+
 /// When a frame should reach the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flush {
@@ -267,30 +272,34 @@ impl Outbox {
         frames
     }
 
-    /// Whether a page of a replay fits: at most half of either bound waits, or nothing before a page heavier than that.
+    /// Whether a page of a replay fits: less than half a page waits, or nothing before a page heavier than that. A reader
+    /// that does not read holds a page and a half, however much its outbox may hold.
     fn has_room_for_page(&self, state: &State, bytes: usize) -> bool {
-        if bytes > self.page_bytes() { state.queue.is_empty() } else { self.is_half_empty(state) }
+        if bytes > self.page_bytes() {
+            return state.queue.is_empty();
+        }
+        state.queue.len() <= self.page_messages() / 2 && state.bytes <= self.page_bytes() / 2
     }
 
-    /// What a page of a replay may weigh, so that it fits when half of the outbox is free.
+    /// What a page of a replay may weigh: a quarter of the outbox at most, as its frames may be longer.
     pub(crate) fn page_bytes(&self) -> usize {
-        self.max_bytes as usize / 4
+        (self.max_bytes as usize / 4).min(MAX_PAGE_BYTES)
     }
 
     /// How many messages a page of a replay may have.
     pub(crate) fn page_messages(&self) -> usize {
-        (self.max_messages as usize / 2).clamp(1, 256)
-    }
-
-    fn is_half_empty(&self, state: &State) -> bool {
-        state.queue.len() <= self.max_messages as usize / 2 && state.bytes <= self.max_bytes as usize / 2
+        (self.max_messages as usize / 2).clamp(1, MAX_PAGE_MESSAGES)
     }
 
     /// Whether a frame of so many bytes fits without anything being thrown away for it.
     pub(crate) fn has_room_for(&self, bytes: usize) -> bool {
-        let state = self.state.lock();
-        let queued = Queued { messages: state.queue.len(), bytes: state.bytes };
-        state.closed.is_none() && !state.finishing && self.fits(queued, bytes)
+        let mut state = self.state.lock();
+        let fits =
+            |state: &State| self.fits(Queued { messages: state.queue.len(), bytes: state.bytes }, bytes);
+        if !fits(&state) {
+            state.drop_expired();
+        }
+        state.closed.is_none() && !state.finishing && fits(&state)
     }
 
     /// An empty outbox takes one frame of any size.
@@ -349,15 +358,9 @@ impl Outbox {
     /// Queues a message for an in-process reader.
     pub(crate) fn put_message(&self, message: &Arc<Message>) -> Sent {
         let mut state = self.state.lock();
-        let label = || Label::Message(Arc::clone(message));
-        self.put_locked(
-            &mut state,
-            message.payload(),
-            Class::Droppable,
-            Some(message.channel()),
-            label,
-            Flush::Now,
-        )
+        let (payload, label) = (message.payload(), || Label::Held(Arc::clone(message)));
+        let channel = Some(message.channel());
+        self.put_weighed(&mut state, payload, message.weight(), Class::Droppable, channel, label, Flush::Now)
     }
 
     /// Takes the oldest message of an in-process reader.
@@ -365,19 +368,35 @@ impl Outbox {
         let mut state = self.state.lock();
         state.drop_expired();
         let item = state.pop()?;
-        if self.is_half_empty(&state) {
+        if self.has_room_for_page(&state, 0) {
             state.tell_drained();
         }
         match item.label {
-            Label::Message(message) => Some(message),
+            Label::Held(message) => Some(message),
             _ => None,
         }
     }
 
+    #[inline]
     fn put_locked(
         &self,
         state: &mut State,
         frame: &Bytes,
+        class: Class,
+        channel: Option<&Channel>,
+        label: impl FnOnce() -> Label,
+        flush: Flush,
+    ) -> Sent {
+        self.put_weighed(state, frame, frame.len(), class, channel, label, flush)
+    }
+
+    /// Puts a frame that counts so much in the budget.
+    #[expect(clippy::too_many_arguments, reason = "all of them are what one frame is")]
+    fn put_weighed(
+        &self,
+        state: &mut State,
+        frame: &Bytes,
+        weight: usize,
         class: Class,
         channel: Option<&Channel>,
         label: impl FnOnce() -> Label,
@@ -392,9 +411,9 @@ impl Outbox {
         if state.closed.is_some() {
             return Sent::Refused;
         }
-        self.make_room(state, frame.len(), flush);
+        self.make_room(state, weight, flush);
         let written = state.written;
-        let dropped = match self.admit(state, frame.len(), class, channel) {
+        let dropped = match self.admit(state, weight, class, channel) {
             Admission::Push(dropped) => {
                 state.push(frame.clone(), class, label());
                 dropped
@@ -464,6 +483,11 @@ impl Outbox {
             }
         }
         let fits = |queued: Queued| self.fits(queued, bytes);
+        if fits(Queued { messages: state.queue.len(), bytes: state.bytes }) {
+            return Admission::Push(0);
+        }
+        // What will not be sent any more takes no room from what will.
+        state.drop_expired();
         if fits(Queued { messages: state.queue.len(), bytes: state.bytes }) {
             return Admission::Push(0);
         }

@@ -12,7 +12,7 @@ use super::turns::Turns;
 use super::{Class, CloseReason, Flush, Passed, Queued, Sent, Wire};
 use crate::channel::Channel;
 use crate::config::Policy;
-use crate::message::{Message, unix_ms};
+use crate::message::{Message, steady_ms};
 
 #[derive(Default)]
 pub(super) struct State {
@@ -21,6 +21,8 @@ pub(super) struct State {
     pub(super) control: Queued,
     /// How many of the queue have an end.
     pub(super) expiring: usize,
+    /// Nothing is over before this, while some have an end.
+    pub(super) next_end_ms: u64,
     /// Bytes of `queue[0]` that are on the wire already.
     pub(super) written: usize,
     pub(super) wire: Option<Arc<dyn Wire>>,
@@ -49,9 +51,11 @@ pub(super) enum Label {
     None,
     /// For conflation.
     Channel(Channel),
-    /// For an in-process subscription, which wants the message and not its encoding; and for a message whose time may
-    /// be over before it is written.
+    /// For a message whose time may be over before it is written.
     Message(Arc<Message>),
+    /// For an in-process subscription, which wants the message and not its encoding. It counts what the message weighs, as
+    /// that is what is held.
+    Held(Arc<Message>),
 }
 
 impl Label {
@@ -65,19 +69,28 @@ impl Label {
         }
     }
 
-    pub(super) fn expires(&self) -> bool {
-        self.is_expired(u64::MAX - 1)
-    }
-
-    pub(super) fn is_expired(&self, now_ms: u64) -> bool {
-        matches!(self, Self::Message(message) if message.is_expired(now_ms))
+    /// When its time is over, if it ever is.
+    fn ends_at_ms(&self) -> Option<u64> {
+        match self {
+            Self::Message(message) | Self::Held(message) => message.expires_at_ms(),
+            _ => None,
+        }
     }
 
     pub(super) fn channel(&self) -> Option<&Channel> {
         match self {
             Label::None => None,
             Label::Channel(channel) => Some(channel),
-            Label::Message(message) => Some(message.channel()),
+            Label::Message(message) | Label::Held(message) => Some(message.channel()),
+        }
+    }
+}
+
+impl Item {
+    fn weight(&self) -> usize {
+        match &self.label {
+            Label::Held(message) => message.weight(),
+            _ => self.bytes.len(),
         }
     }
 }
@@ -218,13 +231,17 @@ impl State {
     }
 
     pub(super) fn push(&mut self, bytes: Bytes, class: Class, label: Label) {
-        self.bytes += bytes.len();
+        if let Some(end) = label.ends_at_ms() {
+            self.next_end_ms = if self.expiring == 0 { end } else { self.next_end_ms.min(end) };
+            self.expiring += 1;
+        }
+        let item = Item { bytes, class, label };
+        self.bytes += item.weight();
         if class == Class::Control {
             self.control.messages += 1;
-            self.control.bytes += bytes.len();
+            self.control.bytes += item.weight();
         }
-        self.expiring += usize::from(label.expires());
-        self.queue.push_back(Item { bytes, class, label });
+        self.queue.push_back(item);
     }
 
     pub(super) fn pop(&mut self) -> Option<Item> {
@@ -247,20 +264,33 @@ impl State {
         if self.expiring == 0 {
             return;
         }
-        let now_ms = unix_ms();
-        for at in (usize::from(self.written > 0)..self.queue.len()).rev() {
-            if self.queue.get(at).is_some_and(|item| item.label.is_expired(now_ms)) {
-                self.remove(at);
-            }
+        let now_ms = steady_ms();
+        if now_ms < self.next_end_ms {
+            return;
         }
+        let mut begun = self.written > 0;
+        let mut next_end_ms = u64::MAX;
+        let mut queue = std::mem::take(&mut self.queue);
+        queue.retain(|item| {
+            let end = item.label.ends_at_ms().unwrap_or(u64::MAX);
+            let stays = std::mem::take(&mut begun) || now_ms < end;
+            if stays {
+                next_end_ms = next_end_ms.min(end);
+            } else {
+                self.forget(item);
+            }
+            stays
+        });
+        self.queue = queue;
+        self.next_end_ms = next_end_ms;
     }
 
     pub(super) fn forget(&mut self, item: &Item) {
-        self.expiring -= usize::from(item.label.expires());
-        self.bytes -= item.bytes.len();
+        self.expiring -= usize::from(item.label.ends_at_ms().is_some());
+        self.bytes -= item.weight();
         if item.class == Class::Control {
             self.control.messages -= 1;
-            self.control.bytes -= item.bytes.len();
+            self.control.bytes -= item.weight();
         }
     }
 

@@ -32,12 +32,21 @@ impl Outbox {
 }
 
 impl Turn<'_> {
+    /// Waits until there is room for another page, without giving the turn away.
+    pub(crate) async fn room(&mut self, bytes: usize) {
+        poll_fn(|cx| self.poll(bytes, cx)).await;
+    }
+
     fn poll(&mut self, bytes: usize, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.outbox.state.lock();
         if state.closed.is_some() {
             return Poll::Ready(());
         }
-        let room = self.outbox.has_room_for_page(&state, bytes);
+        let mut room = self.outbox.has_room_for_page(&state, bytes);
+        if !room {
+            state.drop_expired();
+            room = self.outbox.has_room_for_page(&state, bytes);
+        }
         let turns = state.turns.get_or_insert_default();
         let number = *self.number.get_or_insert_with(|| {
             turns.numbers += 1;

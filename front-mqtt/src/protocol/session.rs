@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use broker_core::{
     Broker, ChannelCharacters, Class, Delivery, Encoding, Kind, Message, Outbox, Principal, Qos, Queued,
-    SendError, SubscriberKey, unix_ms,
+    SendError, SubscriberKey, steady_ms, unix_ms,
 };
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
@@ -482,7 +482,7 @@ impl State {
     pub(crate) fn unpark_offline(&mut self, shared: &Shared) {
         let parked = self.parked.take().map(|parked| *parked);
         for Parked { message, kind, publisher, tags } in parked.into_iter().flatten() {
-            let incoming = Incoming { message: &message, kind, publisher, lane: None, clock: &unix_ms };
+            let incoming = Incoming { message: &message, kind, publisher, lane: None, clock: &steady_ms };
             self.deliver(shared, &incoming, &tags, &mut Nowhere);
         }
     }

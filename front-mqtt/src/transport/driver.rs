@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use broker_core::{Class, CloseReason, Echo, Outbox, PublishError, Qos, unix_ms};
+use broker_core::{Class, CloseReason, Echo, Outbox, PublishError, Qos, steady_ms, unix_ms};
 use bytes::Bytes;
 use link::{Event, Link};
 use tokio::time::Sleep;
@@ -260,7 +260,7 @@ impl Driver {
             *budget -= 1;
             match self.input.parse(&whole, version) {
                 Ok(packet) => {
-                    let now_ms = *now_ms.get_or_insert_with(unix_ms);
+                    let now_ms = *now_ms.get_or_insert_with(steady_ms);
                     self.connection.handle_packet(now_ms, packet, whole.buffer(), &mut &self.outbox);
                 }
                 Err(error) => self.connection.handle_error(&error),
@@ -280,7 +280,7 @@ impl Driver {
     }
 
     fn send_backlog(&mut self) -> Backlog {
-        let left = self.connection.handle_backlog(unix_ms(), &mut &self.outbox);
+        let left = self.connection.handle_backlog(steady_ms(), &mut &self.outbox);
         self.has_backlog = left != Backlog::Empty;
         left
     }
@@ -441,7 +441,7 @@ impl Driver {
             return false;
         }
         self.answers += 1;
-        self.connection.handle_subscribed(unix_ms(), subscribing, &mut &self.outbox);
+        self.connection.handle_subscribed(steady_ms(), subscribing, &mut &self.outbox);
         true
     }
 

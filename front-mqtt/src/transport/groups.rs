@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use broker_core::{Room, unix_ms};
+use broker_core::{Room, steady_ms};
 use dashmap::DashMap;
 
 use crate::protocol::{Group, Member, Remains, Session, Shared};
@@ -48,7 +48,7 @@ impl Groups {
         }
         for (filter, orphans) in by_filter {
             match self.0.get(&filter).map(|group| group.clone()) {
-                Some(group) => group.take_back(orphans, &unix_ms),
+                Some(group) => group.take_back(orphans, &steady_ms),
                 None => _ = shared.groups.dropped.fetch_add(orphans.len() as u64, Ordering::Relaxed),
             }
         }

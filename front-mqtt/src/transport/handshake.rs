@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use broker_core::{Class, Credentials, Outbox, Principal, unix_ms};
+use broker_core::{Class, Credentials, Outbox, Principal, steady_ms, unix_ms};
 use link::{Event, Link, Socket};
 
 use super::driver::{Driver, Parts};
@@ -197,7 +197,7 @@ impl Handshake {
             terms: &terms,
             will,
             principal: &principal,
-            now_ms: unix_ms(),
+            now_ms: steady_ms(),
         };
         if let Some(hosted) = inner.sessions.get(&key) {
             let_go_first(&hosted).await;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use broker_core::{Class, Deliver, Delivery, Kind, Outbox, Sink, unix_ms};
+use broker_core::{Class, Deliver, Delivery, Kind, Outbox, Sink, steady_ms};
 use bytes::Bytes;
 
 use crate::protocol::{Incoming, Session};
@@ -10,7 +10,7 @@ use crate::protocol::{Incoming, Session};
 impl Deliver for Session {
     fn deliver(&self, delivery: &Delivery, tags: &[u32], sink: &mut Sink<'_>) {
         if delivery.kind() == Kind::Direct {
-            return match self.direct_frame(delivery.message(), unix_ms()) {
+            return match self.direct_frame(delivery.message(), steady_ms()) {
                 Ok((outbox, frame)) => {
                     sink.redirect(&outbox);
                     sink.send(&frame, Class::Control);
@@ -37,6 +37,6 @@ fn incoming(delivery: &Delivery) -> Incoming<'_> {
         kind: delivery.kind(),
         publisher: delivery.publisher(),
         lane: Some(delivery),
-        clock: &unix_ms,
+        clock: &steady_ms,
     }
 }

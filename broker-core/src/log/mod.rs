@@ -1,22 +1,27 @@
 //! The ordered memory of recent messages. It gives a message its id.
 //!
 //! One lock makes one total order over all recorded channels. Under it: take an offset, push to a ring, push to the lanes'
-//! inboxes, nothing else. Messages sit in segments behind `Arc`, which readers clone under the lock and scan outside.
+//! inboxes, nothing else. Messages sit in segments behind `Arc`, of which readers clone a few under the lock and scan them
+//! outside.
+
+mod reader;
+mod segment;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
+pub(crate) use self::reader::{Bounds, Page, Reader};
+use self::reader::{SEGMENTS_AT_ONCE, Stretch};
+pub(crate) use self::segment::SEGMENT_MESSAGES;
+use self::segment::{Closed, Segment};
 use crate::config::{Config, LogConfig};
 use crate::message::{Message, MessageId, unix_ms};
-
-/// Messages per segment: what a reader scans between two yields, and the unit in which old messages go.
-pub(crate) const SEGMENT_MESSAGES: usize = 1_024;
 
 /// A ring is dropped in about this many steps, so that its budget is met within one of them.
 const STEPS: usize = 16;
@@ -52,59 +57,13 @@ struct Ring {
 struct Open {
     messages: usize,
     bytes: usize,
-    since_ms: u64,
-}
-
-/// Up to 1,024 messages in order. Filled in place under the log's lock, readable at any time without it.
-#[derive(Debug)]
-pub(crate) struct Segment {
-    first: u64,
-    messages: Box<[OnceLock<Arc<Message>>]>,
-    closed: OnceLock<Closed>,
-}
-
-#[derive(Debug)]
-struct Closed {
-    messages: usize,
-    bytes: usize,
-    last: u64,
-    last_ms: u64,
+    since: Option<Instant>,
+    /// How many of them were there when the clock last looked, and when that was.
+    seen: Option<(usize, Instant)>,
 }
 
 /// Segments that left their ring: to be freed, and their channels looked at, outside every lock.
 pub(crate) type Evicted = SmallVec<[Arc<Segment>; 1]>;
-
-impl Segment {
-    fn new(first: u64, capacity: usize) -> Self {
-        Self { first, messages: (0..capacity).map(|_| OnceLock::new()).collect(), closed: OnceLock::new() }
-    }
-
-    pub(crate) fn messages(&self) -> impl DoubleEndedIterator<Item = &Arc<Message>> {
-        let filled = self.messages.partition_point(|slot| slot.get().is_some());
-        self.messages.iter().take(filled).filter_map(OnceLock::get)
-    }
-
-    /// The message with this offset.
-    fn find(&self, offset: u64) -> Option<&Arc<Message>> {
-        let at =
-            self.messages.partition_point(|slot| slot.get().is_some_and(|message| message.offset() < offset));
-        self.messages.get(at)?.get().filter(|message| message.offset() == offset)
-    }
-}
-
-/// What the rings held at one moment; scanned without any lock.
-#[derive(Debug)]
-pub(crate) struct Snapshot {
-    pub(crate) head: u64,
-    rings: Vec<RingSnapshot>,
-}
-
-#[derive(Debug)]
-struct RingSnapshot {
-    ring: usize,
-    segments: Vec<Arc<Segment>>,
-    evicted_through: u64,
-}
 
 impl Log {
     pub(crate) fn new(config: &Config) -> Self {
@@ -145,11 +104,64 @@ impl Log {
         MessageId { epoch: self.epoch, offset }
     }
 
-    /// The segments of some rings that may hold messages after `after`.
-    pub(crate) fn snapshot(&self, rings: impl IntoIterator<Item = usize>, after: u64) -> Snapshot {
+    /// The next few segments of some rings, with what they hold after `after`.
+    fn ahead(&self, rings: &[usize], after: u64) -> Stretch {
         let state = self.state.lock();
-        let rings = rings.into_iter().filter_map(|ring| Some((ring, state.rings.get(ring)?)));
-        Snapshot { rings: rings.map(|(index, ring)| ring.snapshot(index, after)).collect(), head: state.head }
+        let (head, rings) = (state.head, rings.iter().filter_map(|ring| state.rings.get(*ring)));
+        let mut stretch =
+            Stretch { rings: SmallVec::new(), head, after, through: head, more: false, lost: false };
+        for ring in rings {
+            let mut later = ring.segments_after(after);
+            let segments: SmallVec<[Arc<Segment>; SEGMENTS_AT_ONCE]> =
+                later.by_ref().take(SEGMENTS_AT_ONCE).cloned().collect();
+            if later.next().is_some() {
+                let last = segments.last().and_then(|segment| segment.closed.get());
+                stretch.through = stretch.through.min(last.map_or(after, |closed| closed.last));
+                stretch.more = true;
+            }
+            stretch.lost |= after < ring.evicted_through;
+            stretch.rings.push(segments);
+        }
+        stretch
+    }
+
+    /// The last few segments of some rings up to `before`, with what they hold after `after`.
+    fn behind(&self, rings: &[usize], after: u64, before: u64) -> Stretch {
+        let state = self.state.lock();
+        let (head, rings) = (state.head, rings.iter().filter_map(|ring| state.rings.get(*ring)));
+        let through = head.min(before);
+        let mut stretch = Stretch { rings: SmallVec::new(), head, after, through, more: false, lost: false };
+        for ring in rings {
+            let end = ring.segments.partition_point(|segment| segment.first <= before);
+            let from = end.saturating_sub(SEGMENTS_AT_ONCE);
+            let segments: SmallVec<[Arc<Segment>; SEGMENTS_AT_ONCE]> =
+                ring.segments.range(from..end).cloned().collect();
+            let first = segments.first().map_or(0, |segment| segment.first);
+            if from > 0 && first > after + 1 {
+                stretch.after = stretch.after.max(first - 1);
+                stretch.more = true;
+            }
+            stretch.lost |= after < ring.evicted_through;
+            stretch.rings.push(segments);
+        }
+        stretch
+    }
+
+    /// The head, and the oldest position from which all of the rings can be read on.
+    pub(crate) fn reach(&self, rings: &[usize]) -> (u64, u64) {
+        (self.head(), self.evicted_through(rings))
+    }
+
+    /// Whether messages after `after` are gone from one of the rings.
+    fn has_lost(&self, rings: &[usize], after: u64) -> bool {
+        after < self.evicted_through(rings)
+    }
+
+    /// The newest offset that is gone from one of the rings: all of them can be read on from there.
+    pub(crate) fn evicted_through(&self, rings: &[usize]) -> u64 {
+        let state = self.state.lock();
+        let rings = rings.iter().filter_map(|ring| state.rings.get(*ring));
+        rings.map(|ring| ring.evicted_through).max().unwrap_or(0)
     }
 
     /// All rings, for filters that may match any namespace.
@@ -157,12 +169,13 @@ impl Log {
         0..self.state.lock().rings.len()
     }
 
-    /// Drops what is too old; for a clock to call.
-    pub(crate) fn evict_old(&self, now_ms: u64) -> Evicted {
+    /// Drops what is too old; for a clock to call. Ages are measured by the monotonic clock: the time of day may be set,
+    /// and must not empty the log then or keep it for ever.
+    pub(crate) fn evict_old(&self, now: Instant) -> Evicted {
         let mut evicted = Evicted::new();
         for ring in &mut self.state.lock().rings {
-            ring.close_if_due(now_ms);
-            ring.evict(now_ms, &mut evicted);
+            ring.close_if_old(now);
+            ring.evict(Some(now), &mut evicted);
         }
         evicted
     }
@@ -215,9 +228,7 @@ impl State {
         let mut found = Vec::new();
         for ring in rings.iter().filter_map(|ring| self.rings.get(*ring)) {
             for segment in ring.segments_after(after) {
-                found.extend(
-                    segment.messages().filter(|message| message.offset() > after && wanted(message)).cloned(),
-                );
+                found.extend(segment.between(after, u64::MAX).filter(|message| wanted(message)).cloned());
             }
         }
         if rings.len() > 1 {
@@ -239,46 +250,54 @@ impl Ring {
         }
     }
 
+    /// Looks at the clock only where a segment begins or ends: not for each message.
     fn push(&mut self, message: Arc<Message>, evicted: &mut Evicted) {
-        let now_ms = message.time_ms();
-        self.close_if_due(now_ms);
+        if self.open.messages >= SEGMENT_MESSAGES || self.open.bytes > self.config.max_bytes / STEPS {
+            self.close(Instant::now());
+        }
         if self.open.messages == 0 {
-            self.segments.push_back(Arc::new(Segment::new(message.offset(), SEGMENT_MESSAGES)));
-            self.open.since_ms = now_ms;
+            self.segments.push_back(Arc::new(Segment::new(message.offset())));
+            self.open.since = Some(Instant::now());
         }
         let weight = message.weight();
         let Some(segment) = self.segments.back() else { return };
-        let slot = segment.messages.get(self.open.messages);
-        let fresh = slot.is_some_and(|slot| slot.set(message).is_ok());
+        let fresh = segment.set(self.open.messages, message);
         debug_assert!(fresh, "an open segment has a free slot");
         self.open.messages += 1;
         self.open.bytes += weight;
         self.messages += 1;
         self.bytes += weight;
         if self.bytes > self.config.max_bytes {
-            self.evict(now_ms, evicted);
+            self.evict(None, evicted);
         }
     }
 
-    /// Closes the open segment when it is full, heavy or old, so that dropping whole segments keeps the bounds.
-    fn close_if_due(&mut self, now_ms: u64) {
-        let age_step = self.config.max_age / STEPS as u32;
-        let due = self.open.messages >= SEGMENT_MESSAGES
-            || self.open.bytes > self.config.max_bytes / STEPS
-            || Duration::from_millis(now_ms.saturating_sub(self.open.since_ms)) > age_step;
-        if self.open.messages == 0 || !due {
+    /// Closes the open segment when it is old, so that dropping whole segments keeps the bound; when it is full or heavy,
+    /// the next message does.
+    fn close_if_old(&mut self, now: Instant) {
+        let (messages, age_step) = (self.open.messages, self.config.max_age / STEPS as u32);
+        if messages == 0 {
             return;
         }
-        let Some(segment) = self.segments.back() else { return };
-        let (last, last_ms) = segment.messages().next_back().map_or((0, 0), |m| (m.offset(), m.time_ms()));
-        let closed = Closed { messages: self.open.messages, bytes: self.open.bytes, last, last_ms };
-        _ = segment.closed.set(closed);
-        self.open = Open::default();
+        let seen = self.open.seen.filter(|(seen, _)| *seen == messages);
+        let newest_at = seen.map_or(now, |(_, at)| at);
+        self.open.seen = Some((messages, newest_at));
+        if self.open.since.is_some_and(|since| now.saturating_duration_since(since) > age_step) {
+            self.close(newest_at);
+        }
     }
 
-    fn evict(&mut self, now_ms: u64, evicted: &mut Evicted) {
+    fn close(&mut self, last_at: Instant) {
+        let Some(segment) = self.segments.back() else { return };
+        let last = segment.messages().next_back().map_or(0, |message| message.offset());
+        let Open { messages, bytes, .. } = std::mem::take(&mut self.open);
+        _ = segment.closed.set(Closed { messages, bytes, last, last_at });
+    }
+
+    /// Drops the oldest segments while the ring is too heavy, or they are too old at `now`.
+    fn evict(&mut self, now: Option<Instant>, evicted: &mut Evicted) {
         while let Some(closed) = self.segments.front().and_then(|segment| segment.closed.get()) {
-            let age = Duration::from_millis(now_ms.saturating_sub(closed.last_ms));
+            let age = now.map_or(Duration::ZERO, |now| now.saturating_duration_since(closed.last_at));
             if self.bytes <= self.config.max_bytes && age <= self.config.max_age {
                 return;
             }
@@ -293,56 +312,13 @@ impl Ring {
         let later = self.segments.partition_point(|segment| segment.first <= after);
         self.segments.iter().skip(later.saturating_sub(1))
     }
-
-    fn snapshot(&self, ring: usize, after: u64) -> RingSnapshot {
-        RingSnapshot {
-            ring,
-            segments: self.segments_after(after).cloned().collect(),
-            evicted_through: self.evicted_through,
-        }
-    }
-}
-
-impl Snapshot {
-    /// Whether messages after `after` are gone from one of the rings.
-    pub(crate) fn has_lost(&self, after: u64) -> bool {
-        self.rings.iter().any(|ring| after < ring.evicted_through)
-    }
-
-    pub(crate) fn has_lost_in(&self, ring: usize, after: u64) -> bool {
-        self.rings.iter().any(|known| known.ring == ring && after < known.evicted_through)
-    }
-
-    /// The oldest offset from which all of them can be read on.
-    pub(crate) fn reaches_back_to(&self) -> u64 {
-        self.rings.iter().map(|ring| ring.evicted_through).max().unwrap_or(0)
-    }
-
-    pub(crate) fn find(&self, offset: u64) -> Option<&Arc<Message>> {
-        self.rings.iter().find_map(|ring| {
-            let after = ring.segments.partition_point(|segment| segment.first <= offset);
-            ring.segments.get(after.checked_sub(1)?)?.find(offset)
-        })
-    }
-
-    /// One channel's messages after `after`, newest first, by following `prev` from its `last` one.
-    pub(crate) fn chain(&self, last: u64, after: u64) -> impl Iterator<Item = &Arc<Message>> {
-        let start = (last > after).then(|| self.find(last)).flatten();
-        std::iter::successors(start, move |message| {
-            (message.prev() > after).then(|| self.find(message.prev())).flatten()
-        })
-    }
-
-    /// Segments with their messages after `after`, oldest first; several rings are merged by the caller.
-    pub(crate) fn segments(&self) -> impl Iterator<Item = &Arc<Segment>> {
-        self.rings.iter().flat_map(|ring| &ring.segments)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Channel, Publish};
+    use crate::registry::{ChannelEntry, Place, Registry};
+    use crate::{Channel, Filter, Publish};
 
     fn log(max_bytes: usize, max_age_ms: u64) -> Log {
         let log = LogConfig { enabled: true, max_bytes, max_age: Duration::from_millis(max_age_ms) };
@@ -377,17 +353,18 @@ mod tests {
         let (messages, bytes, evicted_through) = log.usage();
         assert!(bytes > (64 << 10) * 14 / 16, "{bytes}");
         assert_eq!(evicted_through, 5_000 - messages as u64);
-        let snapshot = log.snapshot([0], 0);
-        assert!(snapshot.has_lost(evicted_through - 1) && !snapshot.has_lost(evicted_through));
+        assert!(log.has_lost(&[0], evicted_through - 1) && !log.has_lost(&[0], evicted_through));
     }
 
     #[test]
     fn a_quiet_ring_forgets_by_age() {
         let log = log(1 << 20, 16_000);
         push(&log, "a", 1, 0, 0);
-        assert!(log.evict_old(1_000).is_empty());
-        assert!(log.evict_old(15_999).is_empty());
-        assert_eq!(log.evict_old(16_001).len(), 1);
+        let pushed = Instant::now();
+        let after = |ms| log.evict_old(pushed + Duration::from_millis(ms)).len();
+        // The clock looks once a second; what it found then is counted as of then.
+        assert_eq!([900, 1_900, 16_000, 16_800].map(after), [0; 4]);
+        assert_eq!(after(17_000), 1);
         assert_eq!(log.usage(), (0, 0, 1));
     }
 
@@ -401,16 +378,55 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_is_read_by_following_prev() {
+    fn the_time_of_day_is_nobodys_age() {
+        let log = log(1 << 20, 16_000);
+        // As if the time of day had been set ahead and back by years between them.
+        for time_of_day in [1_000, u64::MAX / 2, 0] {
+            push(&log, "a", 1, 0, time_of_day);
+        }
+        assert!(log.evict_old(Instant::now() + Duration::from_millis(900)).is_empty());
+        assert_eq!(log.usage().0, 3);
+    }
+
+    #[test]
+    fn a_channel_is_read_without_going_through_the_others() {
         let log = log(1 << 20, 1_000_000);
+        let registry = Registry::new(10);
+        let channel = Channel::parse("b").unwrap();
+        let Place::Vacant(place) = registry.place(&channel) else { panic!("new") };
+        drop(place.insert(ChannelEntry { last: 5_998, ..ChannelEntry::default() }));
         let mut last = [0, 0];
-        for index in 0..3_000 {
+        for index in 0..6_000 {
             let which = usize::from(index % 3 == 0);
             last[which] = push(&log, ["a", "b"][which], 1, last[which], 0).0;
         }
-        let snapshot = log.snapshot([0], 0);
-        let offsets: Vec<u64> = snapshot.chain(last[1], 2_000).map(|message| message.offset()).collect();
-        let expected: Vec<u64> = (2_001..=3_000).rev().filter(|offset| (offset - 1) % 3 == 0).collect();
+        let reader = Reader::new(&[Filter::literal(channel)], &log);
+        let mut offsets = Vec::new();
+        let mut position = 2_000;
+        let mut pages = 0;
+        loop {
+            let page = reader.read(&log, &registry, position, Bounds { messages: 300, bytes: 1 << 20 });
+            offsets.extend(page.messages.iter().map(|message| message.offset()));
+            (position, pages) = (page.through, pages + 1);
+            assert!(page.messages.len() <= 300 && pages < 100);
+            if page.complete {
+                break;
+            }
+        }
+        let expected: Vec<u64> = (2_001..=6_000).filter(|offset| (offset - 1) % 3 == 0).collect();
         assert_eq!(offsets, expected);
+        assert_eq!(position, 6_000);
+        let mut back = Vec::new();
+        let mut before = 6_000;
+        loop {
+            let page = reader.read_back(&log, &registry, 2_000, before, usize::MAX);
+            back.extend(page.messages.iter().map(|message| message.offset()));
+            before = page.through;
+            if page.complete {
+                break;
+            }
+        }
+        back.reverse();
+        assert_eq!(back, expected);
     }
 }
