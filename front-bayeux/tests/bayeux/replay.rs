@@ -278,3 +278,36 @@ async fn a_replay_goes_on_when_a_subscription_that_overlaps_it_ends() {
     assert!(numbers.into_iter().eq(0..2000));
     assert!(data(&poller.connect().await).is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_of_several_replays_to_a_slow_socket_goes_live() {
+    const REPLAYS: usize = 8;
+    let mut config = front_bayeux::Config { max_queue_bytes: 256 << 10, ..quick() };
+    // Its one connect is answered at once, and reading takes a while.
+    config.timing.max_interval = ms(60_000);
+    let server = Server::start(config).await;
+    let long = "x".repeat(1_500);
+    for _ in 0..200 {
+        (0..REPLAYS).for_each(|replay| server.publish(&format!("a/{replay}"), &format!("\"{long}\"")));
+    }
+    let mut socket = server.socket_session(json!({"replay": true})).await;
+    let id = socket.id.clone();
+    for replay in 0..REPLAYS {
+        let name = format!("/a/{replay}");
+        socket
+            .send(json!([{"channel": "/meta/subscribe", "subscription": name, "clientId": id, "ext": {"replay": {name.as_str(): -2}}}]))
+            .await;
+    }
+    tokio::time::sleep(ms(200)).await;
+    let mut events = 0;
+    while events < 200 * REPLAYS {
+        events += data(&socket.receive().await).len();
+        tokio::time::sleep(ms(1)).await;
+    }
+    // A message that comes while a replay ends is brought by it; one that comes later, live.
+    (0..REPLAYS).for_each(|replay| server.publish(&format!("a/{replay}"), "1"));
+    while events < 201 * REPLAYS {
+        events += data(&socket.receive().await).len();
+    }
+    assert_eq!(events, 201 * REPLAYS);
+}
