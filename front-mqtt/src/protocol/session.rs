@@ -134,8 +134,7 @@ pub(crate) struct State {
     /// Identifiers of QoS 2 publishes that were taken and not yet released.
     pub(crate) taken: Option<Box<Taken>>,
     /// Deliveries that wait for a SUBACK to be sent before them.
-    #[expect(clippy::box_collection, reason = "few sessions have one, and all have the place for it")]
-    parked: Option<Box<Vec<Parked>>>,
+    parked: Option<Box<ParkedDeliveries>>,
     /// QoS 0 messages that wait for room in the outbox, retained ones first.
     pub(crate) backlog: Option<Box<Queue>>,
     /// Its part in shared subscriptions.
@@ -181,6 +180,15 @@ pub(crate) struct Online {
     pub(crate) max_packet_bytes: u32,
     pub(crate) aliases: Option<Box<OutgoingAliases>>,
     pub(crate) caller: Box<Caller>,
+}
+
+/// In the order they came.
+#[derive(Default)]
+struct ParkedDeliveries {
+    deliveries: Vec<Parked>,
+    /// Those from the retained store, and the others.
+    retained: usize,
+    live: usize,
 }
 
 struct Parked {
@@ -410,7 +418,7 @@ impl Session {
     pub(crate) fn unpark(&self, connection: u32, now_ms: u64, suback: &Bytes, wire: &mut impl Wire) {
         let Some(mut state) = self.lock_as(connection) else { return };
         wire.send(suback, Class::Control);
-        for parked in state.parked.take().map(|parked| *parked).into_iter().flatten() {
+        for parked in state.parked.take().into_iter().flat_map(|parked| parked.deliveries) {
             let Parked { message, kind, publisher, tags } = parked;
             let incoming = Incoming { message: &message, kind, publisher, lane: None, clock: &|| now_ms };
             state.deliver(&self.shared, &incoming, &tags, wire);
@@ -450,6 +458,9 @@ fn unknown_exchange(kind: AckKind, said: Reason) -> Option<(AckKind, Reason)> {
         .then_some((AckKind::PubRel, Reason::PacketIdentifierNotFound))
 }
 
+/// Beyond this many messages that wait in the session, its next page of retained ones stays in the store.
+const MAX_RETAINED_AHEAD: usize = 256;
+
 impl State {
     /// Begins a connection's life in this session: CONNACK first, then what the last connection left
     /// unfinished, then what waited (MQTT 5.0 §4.4).
@@ -480,11 +491,19 @@ impl State {
     /// The connection ended while a SUBSCRIBE was under way: what waited for its SUBACK goes the way of all
     /// messages for a detached session.
     pub(crate) fn unpark_offline(&mut self, shared: &Shared) {
-        let parked = self.parked.take().map(|parked| *parked);
-        for Parked { message, kind, publisher, tags } in parked.into_iter().flatten() {
+        let parked = self.parked.take().into_iter().flat_map(|parked| parked.deliveries);
+        for Parked { message, kind, publisher, tags } in parked {
             let incoming = Incoming { message: &message, kind, publisher, lane: None, clock: &steady_ms };
             self.deliver(shared, &incoming, &tags, &mut Nowhere);
         }
+    }
+
+    /// Whether another page of retained messages may come: what waits in the session is soon sent, and the SUBACK that they
+    /// follow is out.
+    pub(crate) fn has_room_for_retained(&self) -> bool {
+        let queued = self.outbound.as_ref().map_or(0, |outbound| outbound.queued().messages);
+        let backlog = self.backlog.as_ref().map_or(0, |backlog| backlog.len());
+        self.parked.is_none() && queued.max(backlog) < MAX_RETAINED_AHEAD
     }
 
     pub(super) fn is_parked(&self) -> bool {
@@ -493,11 +512,17 @@ impl State {
 
     fn park(&mut self, config: &Config, incoming: &Incoming<'_>, tags: &[u32]) {
         let Some(parked) = &mut self.parked else { return };
-        if parked.len() >= config.max_queued_messages {
+        // The bound is that of where they will wait next: what is retained is in the store anyway.
+        let (count, max) = match incoming.kind {
+            Kind::Retained => (&mut parked.retained, config.max_waiting_retained),
+            Kind::Live | Kind::Replayed | Kind::Direct => (&mut parked.live, config.max_live_queued_messages),
+        };
+        if *count >= max {
             self.dropped += 1;
             return;
         }
-        parked.push(Parked {
+        *count += 1;
+        parked.deliveries.push(Parked {
             message: incoming.message.clone(),
             kind: incoming.kind,
             publisher: incoming.publisher,

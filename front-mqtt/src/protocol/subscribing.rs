@@ -1,5 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE (MQTT 5.0 §3.8 to §3.11).
 
+use std::collections::HashMap;
+
 use broker_core::{Action, Filter, Message, Principal, Qos, Start, SubscribeError};
 use bytes::Bytes;
 
@@ -20,16 +22,21 @@ use crate::error::subscribe_reason;
 pub(crate) struct Subscribing {
     packet_id: u16,
     reasons: Vec<Reason>,
-    /// Those that the front takes.
+    /// Those that the front takes, each subscription once.
     pub(crate) accepted: Vec<Accepted>,
     /// How many of them the broker has been told.
     pub(crate) done: usize,
+    /// Where in there a subscription is.
+    by_tag: HashMap<u32, usize>,
 }
 
 /// One filter the broker has to know.
 #[derive(Debug)]
 pub(crate) struct Accepted {
+    /// Its place in the packet; the first, if it is there more than once.
     index: usize,
+    /// Its further places.
+    repeats: Vec<usize>,
     /// As the client wrote it.
     pub(crate) name: Box<str>,
     pub(crate) target: Target,
@@ -88,10 +95,30 @@ pub(crate) fn target_of(name: &str) -> Option<Target> {
     }
 }
 
+impl Subscribing {
+    /// A filter that a packet repeats is one subscription, as its last place says, whose retained messages come once.
+    fn accept(&mut self, accepted: Accepted) {
+        let known = self.by_tag.get(&accepted.tag).and_then(|at| self.accepted.get_mut(*at));
+        let Some(known) = known else {
+            self.by_tag.insert(accepted.tag, self.accepted.len());
+            return self.accepted.push(accepted);
+        };
+        known.repeats.push(accepted.index);
+        if accepted.start == Start::Retained {
+            known.start = Start::Retained;
+        }
+    }
+}
+
 impl Connection {
     pub(super) fn handle_subscribe(&mut self, packet: &Subscribe<'_>) -> Result<(), DecodeError> {
-        let mut subscribing =
-            Subscribing { packet_id: packet.packet_id, reasons: Vec::new(), accepted: Vec::new(), done: 0 };
+        let mut subscribing = Subscribing {
+            packet_id: packet.packet_id,
+            reasons: Vec::new(),
+            accepted: Vec::new(),
+            done: 0,
+            by_tag: HashMap::new(),
+        };
         self.session.park(self.number);
         let max = self.session.config().max_subscriptions;
         for (index, (name, options)) in packet.filters().enumerate() {
@@ -102,7 +129,7 @@ impl Connection {
             }
             let reason = match self.place(index, name, options, packet.subscription_id.unwrap_or(0))? {
                 Ok((accepted, granted)) => {
-                    subscribing.accepted.push(accepted);
+                    subscribing.accept(accepted);
                     granted
                 }
                 Err(refused) => refused,
@@ -159,7 +186,10 @@ impl Connection {
             Qos::AtLeastOnce => Reason::GrantedQos1,
             Qos::ExactlyOnce => Reason::GrantedQos2,
         };
-        Ok(Ok((Accepted { index, name: name.into(), target, tag, start, new, failed: None }, granted)))
+        Ok(Ok((
+            Accepted { index, repeats: Vec::new(), name: name.into(), target, tag, start, new, failed: None },
+            granted,
+        )))
     }
 
     /// The broker knows the subscriptions, those aside that it refused.
@@ -176,8 +206,10 @@ impl Connection {
             {
                 state.unsubscribe(&accepted.name);
             }
-            if let Some(reason) = subscribing.reasons.get_mut(accepted.index) {
-                *reason = subscribe_reason(&error);
+            for index in accepted.repeats.iter().chain([&accepted.index]) {
+                if let Some(reason) = subscribing.reasons.get_mut(*index) {
+                    *reason = subscribe_reason(&error);
+                }
             }
         }
         let suback = codec::suback(self.dialect, subscribing.packet_id, &subscribing.reasons);

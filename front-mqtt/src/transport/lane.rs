@@ -21,6 +21,11 @@ impl Deliver for Session {
         self.handle_delivery(&incoming(delivery), tags, sink);
     }
 
+    fn has_room(&self) -> bool {
+        let state = self.lock();
+        state.online.is_none() || state.has_room_for_retained()
+    }
+
     fn shared_frame<'d>(
         &self,
         delivery: &'d Delivery,
