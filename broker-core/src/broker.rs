@@ -26,7 +26,7 @@ use crate::metrics::{LaneStats, Stats};
 use crate::outbox::{Outbox, Queued};
 use crate::registry::Registry;
 use crate::replay::{Asking, History, HistoryQuery};
-use crate::retained::Retained;
+use crate::retained::{Feeds, Limits, Retained, SWEEP_MESSAGES, Scan};
 use crate::rights::Principal;
 use crate::subscriber::{Start, Subscriber, SubscriberKey};
 use crate::subscription::{From, SubscribeOptions, Subscription};
@@ -61,6 +61,7 @@ pub(crate) struct Shared {
     pub(crate) wildcards: Wildcards,
     pub(crate) log: Log,
     pub(crate) retained: Retained,
+    pub(crate) feeds: Feeds,
     lanes: Vec<Arc<Lane>>,
     /// Where the lanes run, and what else needs a task.
     pub(crate) runtime: Runtime,
@@ -69,6 +70,8 @@ pub(crate) struct Shared {
     janitor: Janitor,
     pub(crate) closed: AtomicBool,
     pub(crate) subscriptions: AtomicUsize,
+    /// What the subscriptions weigh, the wildcards' tree aside.
+    subscription_bytes: AtomicUsize,
     counters: CachePadded<Counters>,
 }
 
@@ -78,6 +81,8 @@ struct Counters {
     published_bytes: AtomicU64,
     refused_busy: AtomicU64,
     refused: AtomicU64,
+    refused_levels: AtomicU64,
+    refused_filters: AtomicU64,
 }
 
 /// Segments that left the log, to be freed away from the publishers.
@@ -129,6 +134,7 @@ impl Broker {
             wildcards: Wildcards::default(),
             log: Log::new(&config),
             retained: Retained::new(config.max_retained_messages, config.max_retained_bytes),
+            feeds: Feeds::default(),
             lanes,
             runtime: runtime.clone(),
             next_lane: AtomicUsize::new(0),
@@ -136,6 +142,7 @@ impl Broker {
             janitor: Janitor::default(),
             closed: AtomicBool::new(false),
             subscriptions: AtomicUsize::new(0),
+            subscription_bytes: AtomicUsize::new(0),
             counters: CachePadded::default(),
             config,
         });
@@ -170,6 +177,10 @@ impl Broker {
         match &result {
             Ok(_) => {}
             Err(PublishError::Busy { .. }) => _ = counters.refused_busy.fetch_add(1, Ordering::Relaxed),
+            Err(PublishError::TooManyLevels { .. }) => {
+                counters.refused.fetch_add(1, Ordering::Relaxed);
+                counters.refused_levels.fetch_add(1, Ordering::Relaxed);
+            }
             Err(_) => _ = counters.refused.fetch_add(1, Ordering::Relaxed),
         }
         result
@@ -287,9 +298,47 @@ impl Broker {
         self.shared().retained.find(channel, steady_ms())
     }
 
-    /// All retained messages that match, in no particular order.
+    /// All retained messages that match, in the order of their channels' segments.
     pub fn retained_matching(&self, filter: &Filter) -> Vec<Arc<Message>> {
         self.shared().retained.matching(filter, steady_ms())
+    }
+
+    /// How many retained messages match, each counted for every filter, and the bytes of their payloads. Stops soon after
+    /// either is beyond its bound: then it is less than there are.
+    pub async fn retained_usage(
+        &self,
+        filters: &[Filter],
+        max_messages: usize,
+        max_bytes: usize,
+    ) -> (usize, usize) {
+        let retained = &self.shared().retained;
+        let (mut messages, mut bytes) = (0, 0);
+        let mut scan = Scan::default();
+        for (filter, tag) in filters.iter().zip(0..) {
+            match filter.as_literal() {
+                Some(channel) => {
+                    let found = retained.find(channel, steady_ms());
+                    messages += usize::from(found.is_some());
+                    bytes += found.map_or(0, |message| message.payload().len());
+                }
+                None => scan.want(filter, tag, u64::MAX, retained),
+            }
+        }
+        while !scan.is_over() && messages <= max_messages && bytes <= max_bytes {
+            let page = scan.page(retained, Limits::default(), steady_ms());
+            messages += page.messages.len();
+            bytes += page.messages.iter().map(|(message, _)| message.payload().len()).sum::<usize>();
+            tokio::task::yield_now().await;
+        }
+        (messages, bytes)
+    }
+
+    /// Whether a filter has no more levels than are allowed here, for fronts that only look something up by it.
+    ///
+    /// # Errors
+    /// [`SubscribeError::TooManyLevels`], which is counted.
+    pub fn check_levels(&self, filter: &Filter) -> Result<(), SubscribeError> {
+        self.shared().check_levels(filter)
     }
 
     /// Forgets a channel's retained message without telling anybody; false if there was none.
@@ -441,11 +490,14 @@ impl Broker {
             published_bytes: load(&counters.published_bytes),
             refused_busy: load(&counters.refused_busy),
             refused: load(&counters.refused),
+            refused_levels: load(&counters.refused_levels),
+            refused_filters: load(&counters.refused_filters),
             delivered: shared.lanes.iter().map(|lane| load(&lane.delivered)).sum(),
             dropped: shared.lanes.iter().map(|lane| load(&lane.dropped)).sum(),
             panicked: shared.lanes.iter().map(|lane| load(&lane.panicked)).sum(),
             channels: shared.registry.len(),
             wildcard_filters: shared.wildcards.filters(),
+            filter_bytes: shared.filter_bytes(),
             subscribers: lanes.iter().map(|lane| lane.subscribers).sum(),
             subscriptions: shared.subscriptions.load(Ordering::Relaxed),
             retained_messages,
@@ -474,7 +526,47 @@ impl Lane {
     }
 }
 
+/// What a subscription weighs: its filter's text, its places in the subscriber's list and in those of the lanes, and a part
+/// of the channel's entry if it is for one. The tree of wildcards weighs by itself.
+fn subscription_bytes(filter: &Filter) -> usize {
+    let places = if filter.as_literal().is_some() { 240 } else { 80 };
+    places + filter.text_bytes()
+}
+
 impl Shared {
+    pub(crate) fn check_levels(&self, filter: &Filter) -> Result<(), SubscribeError> {
+        let (levels, max) = (filter.levels(), self.config.max_channel_levels);
+        if levels > max {
+            self.counters.refused_levels.fetch_add(1, Ordering::Relaxed);
+            return Err(SubscribeError::TooManyLevels { levels, max });
+        }
+        Ok(())
+    }
+
+    /// Whether one more subscription may come in.
+    pub(crate) fn admit_filter(&self, filter: &Filter) -> Result<(), SubscribeError> {
+        let max = self.config.max_filter_bytes;
+        if self.filter_bytes() + subscription_bytes(filter) > max {
+            self.counters.refused_filters.fetch_add(1, Ordering::Relaxed);
+            return Err(SubscribeError::FiltersFull { max });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn count_subscription(&self, filter: &Filter) {
+        self.subscriptions.fetch_add(1, Ordering::Relaxed);
+        self.subscription_bytes.fetch_add(subscription_bytes(filter), Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_out_subscription(&self, filter: &Filter) {
+        self.subscriptions.fetch_sub(1, Ordering::Relaxed);
+        self.subscription_bytes.fetch_sub(subscription_bytes(filter), Ordering::Relaxed);
+    }
+
+    fn filter_bytes(&self) -> usize {
+        self.subscription_bytes.load(Ordering::Relaxed) + self.wildcards.bytes()
+    }
+
     /// The lane of a key that came from outside, if there is one.
     fn lane_of(&self, key: SubscriberKey) -> Option<&Arc<Lane>> {
         self.lanes.get(usize::from(key.lane))
@@ -540,7 +632,9 @@ async fn clean_up(shared: Arc<Shared>, mut ticks: tokio::time::Interval) {
         }
         let evicted = shared.log.evict_old(Instant::now());
         shared.forget(&evicted);
-        shared.retained.sweep(steady_ms());
+        while shared.retained.sweep(steady_ms()).len() == SWEEP_MESSAGES {
+            tokio::task::yield_now().await;
+        }
     }
 }
 

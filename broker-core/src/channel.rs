@@ -92,6 +92,11 @@ impl Channel {
         self.0.split('/')
     }
 
+    /// Levels: how many segments it has.
+    pub fn levels(&self) -> usize {
+        levels(&self.0)
+    }
+
     /// The first segment: where configuration differs by kind of channel.
     pub fn namespace(&self) -> &str {
         self.0.split('/').next().unwrap_or_default()
@@ -111,6 +116,19 @@ impl Channel {
     pub(crate) fn from_shared(name: Arc<str>) -> Self {
         Self(name)
     }
+}
+
+/// How many segments a text has.
+pub(crate) fn levels(text: &str) -> usize {
+    text.bytes().filter(|byte| *byte == b'/').count() + 1
+}
+
+/// The levels of a name that has more than `max`. A name that is too short for so many is not looked at.
+pub(crate) fn levels_beyond(text: &str, max: usize) -> Option<usize> {
+    if text.len() < max {
+        return None;
+    }
+    Some(levels(text)).filter(|levels| *levels > max)
 }
 
 impl fmt::Display for Channel {

@@ -17,6 +17,10 @@ pub struct Config {
     /// Which characters a name may hold that is published to, by any front. Default [`ChannelCharacters::Strict`]. Others:
     /// [`PublishError::ChannelCharacter`](crate::PublishError::ChannelCharacter).
     pub channel_characters: ChannelCharacters,
+    /// Most levels (segments) of a channel name, and of a filter. Default 128, many times what people use; most 65,535.
+    /// Matching one message costs up to its levels for each filter that fits so far. Over it:
+    /// [`PublishError::TooManyLevels`](crate::PublishError::TooManyLevels) and its twin on subscribing.
+    pub max_channel_levels: usize,
     /// Channels with a subscriber or a recorded message. Default 2 million. Over it:
     /// [`PublishError::TooManyChannels`](crate::PublishError::TooManyChannels) and its twin on subscribing.
     pub max_channels: usize,
@@ -24,6 +28,9 @@ pub struct Config {
     pub max_retained_messages: usize,
     /// Retained messages, bytes with names, properties and overhead. Default 256 MiB.
     pub max_retained_bytes: usize,
+    /// Filters of all subscribers, bytes with what finding them takes. Default 512 MiB: some two million subscriptions
+    /// with filters of their own. Over it: [`SubscribeError::FiltersFull`](crate::SubscribeError::FiltersFull).
+    pub max_filter_bytes: usize,
     /// Deliveries that may wait in one lane. Default 2 million. Over it: [`PublishError::Busy`](crate::PublishError::Busy).
     pub max_lane_deliveries: usize,
     /// Message bytes that may wait in one lane. Default 64 MiB.
@@ -41,9 +48,11 @@ impl Default for Config {
             max_message_bytes: 4 << 20,
             max_channel_bytes: crate::Channel::MAX_BYTES,
             channel_characters: ChannelCharacters::default(),
+            max_channel_levels: 128,
             max_channels: 2_000_000,
             max_retained_messages: 1_000_000,
             max_retained_bytes: 256 << 20,
+            max_filter_bytes: 512 << 20,
             max_lane_deliveries: 2_000_000,
             max_lane_bytes: 64 << 20,
             log: LogConfig::default(),

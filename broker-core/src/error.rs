@@ -32,6 +32,14 @@ pub enum PublishError {
         /// Byte position of the first one.
         at: usize,
     },
+    /// The channel name has more levels than [`Config::max_channel_levels`](crate::Config::max_channel_levels).
+    #[error("the channel name has {levels} levels, {max} are allowed")]
+    TooManyLevels {
+        /// Levels of the name.
+        levels: usize,
+        /// The bound.
+        max: usize,
+    },
     /// A lane that would deliver it has too much waiting.
     #[error("the broker is busy, try again in {} ms", retry_after.as_millis())]
     Busy {
@@ -58,6 +66,20 @@ pub enum PublishError {
 /// Why a subscription was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubscribeError {
+    /// The filter has more levels than [`Config::max_channel_levels`](crate::Config::max_channel_levels).
+    #[error("the filter has {levels} levels, {max} are allowed")]
+    TooManyLevels {
+        /// Levels of the filter.
+        levels: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// All filters together would weigh more than [`Config::max_filter_bytes`](crate::Config::max_filter_bytes).
+    #[error("the filters of all subscribers weigh {max} bytes, no more are allowed")]
+    FiltersFull {
+        /// The bound.
+        max: usize,
+    },
     /// A new channel would exceed [`Config::max_channels`](crate::Config::max_channels).
     #[error("{max} channels are in use, no more are allowed")]
     TooManyChannels {

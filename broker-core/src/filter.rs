@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::channel::{Channel, ChannelError};
+use crate::channel::{Channel, ChannelError, levels};
 
 /// One segment of a [`Filter`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -31,7 +31,9 @@ pub struct Filter(Repr);
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Repr {
     Literal(Channel),
-    Pattern(Arc<[Segment]>),
+    /// The text form with U+0000 before each wildcard: no name holds that, so `*` as a name stays what it is, and a
+    /// filter of thousands of levels weighs what its text does.
+    Pattern(Arc<str>),
 }
 
 /// Why something is not a filter.
@@ -56,41 +58,44 @@ impl Filter {
     /// # Errors
     /// No segment at all, a *rest* wildcard before the end, or literal text that is no channel name.
     pub fn new(segments: impl IntoIterator<Item = Segment>) -> Result<Self, FilterError> {
-        let segments: Vec<Segment> = segments.into_iter().collect();
-        if segments.is_empty() {
-            return Err(ChannelError::Empty.into());
-        }
-        let mut bytes = segments.len() - 1;
-        for (index, segment) in segments.iter().enumerate() {
-            bytes += match segment {
-                Segment::Literal(text) => {
-                    if let Some(at) = text.bytes().position(|byte| byte == 0) {
+        let (mut text, mut levels, mut wildcards) = (String::new(), 0, 0);
+        let mut rest: Option<FilterError> = None;
+        for segment in segments {
+            if let Some(error) = rest {
+                return Err(error);
+            }
+            if levels > 0 {
+                text.push('/');
+            }
+            levels += 1;
+            match &segment {
+                Segment::Literal(literal) => {
+                    if let Some(at) = literal.bytes().position(|byte| byte == 0) {
                         return Err(ChannelError::Nul { at }.into());
                     }
-                    text.len()
+                    text.push_str(literal);
+                    continue;
                 }
-                Segment::One => 1,
-                Segment::RestOneOrMore | Segment::RestZeroOrMore if index + 1 < segments.len() => {
-                    return Err(FilterError::RestNotLast {
-                        wildcard: segment.wildcard(),
-                        position: index + 1,
-                    });
+                Segment::One => {}
+                Segment::RestOneOrMore | Segment::RestZeroOrMore => {
+                    rest = Some(FilterError::RestNotLast { wildcard: segment.wildcard(), position: levels });
                 }
-                Segment::RestOneOrMore => 2,
-                Segment::RestZeroOrMore => 1,
-            };
+            }
+            wildcards += 1;
+            text.push(MARK);
+            text.push_str(segment.wildcard());
         }
+        if levels == 0 {
+            return Err(ChannelError::Empty.into());
+        }
+        if wildcards == 0 {
+            return Ok(Self(Repr::Literal(Channel::parse(&text)?)));
+        }
+        let bytes = text.len() - wildcards;
         if bytes > Channel::MAX_BYTES {
             return Err(ChannelError::TooLong { bytes, max: Channel::MAX_BYTES }.into());
         }
-        let literal: Option<Vec<&str>> = segments
-            .iter()
-            .map(|segment| if let Segment::Literal(text) = segment { Some(&**text) } else { None })
-            .collect();
-        if let Some(literal) = literal {
-            return Ok(Self(Repr::Literal(Channel::parse(&literal.join("/"))?)));
-        }
-        Ok(Self(Repr::Pattern(segments.into())))
+        Ok(Self(Repr::Pattern(text.into())))
     }
 
     /// The filter that matches this one channel.
@@ -122,20 +127,28 @@ impl Filter {
         }
     }
 
-    /// The same with `**` in place of a `#` at its end: what it matches but for the channel above. `None` without one.
-    pub(crate) fn below(&self) -> Option<Filter> {
-        let mut segments = self.pattern()?.to_vec();
-        let last = segments.last_mut().filter(|last| **last == Segment::RestZeroOrMore)?;
-        *last = Segment::RestOneOrMore;
-        // One byte longer, which only the longest of names cannot be.
-        Filter::new(segments).ok()
+    /// Levels: segments, wildcards among them.
+    pub fn levels(&self) -> usize {
+        match &self.0 {
+            Repr::Literal(channel) => channel.levels(),
+            Repr::Pattern(text) => levels(text),
+        }
     }
 
-    /// The segments of a filter with wildcards; `None` for a literal one.
-    pub(crate) fn pattern(&self) -> Option<&[Segment]> {
+    /// The same with `**` in place of a `#` at its end: what it matches but for the channel above. `None` without one.
+    pub(crate) fn below(&self) -> Option<Filter> {
+        let Repr::Pattern(text) = &self.0 else { return None };
+        let above = text.strip_suffix("\0#")?;
+        // One byte longer, which only the longest of names cannot be.
+        let bytes = above.bytes().filter(|byte| *byte != 0).count() + 2;
+        (bytes <= Channel::MAX_BYTES).then(|| Self(Repr::Pattern(format!("{above}\0**").into())))
+    }
+
+    /// Length of the text that is held.
+    pub(crate) fn text_bytes(&self) -> usize {
         match &self.0 {
-            Repr::Literal(_) => None,
-            Repr::Pattern(segments) => Some(segments),
+            Repr::Literal(channel) => channel.as_str().len(),
+            Repr::Pattern(text) => text.len(),
         }
     }
 
@@ -143,59 +156,65 @@ impl Filter {
     pub fn matches(&self, channel: &Channel) -> bool {
         match &self.0 {
             Repr::Literal(literal) => literal == channel,
-            Repr::Pattern(segments) => {
-                let wild_first = !matches!(segments.first(), Some(Segment::Literal(_)));
-                !(wild_first && channel.is_reserved()) && matches(segments, channel.as_str())
+            Repr::Pattern(text) => {
+                !(self.is_wild_first() && channel.is_reserved())
+                    && matches(text.as_bytes(), channel.as_str().as_bytes())
             }
         }
     }
 
+    /// Whether a wildcard comes first, which the broker's own channels are never matched by (MQTT 5.0 §4.7.2).
+    pub(crate) fn is_wild_first(&self) -> bool {
+        matches!(&self.0, Repr::Pattern(text) if text.starts_with(MARK))
+    }
+
     /// Whether every channel that `other` matches is matched by `self`: what a right on `self` allows.
     pub fn covers(&self, other: &Filter) -> bool {
-        let (mine, theirs) = (self.segments(), other.segments());
         // `*/x` does not match `$a/x`, so it cannot stand for a literal `$` name.
-        if let (Some(SegmentRef::Wild(_)), Some(SegmentRef::Literal(first))) = (mine.first(), theirs.first())
-            && first.starts_with('$')
-        {
-            return false;
-        }
-        covers(&mine, &theirs)
+        !(self.is_wild_first() && other.names_reserved()) && covers(self.segments(), other.segments())
     }
 
     /// Whether some channel is matched by both.
     pub fn overlaps(&self, other: &Filter) -> bool {
-        let (mine, theirs) = (self.segments(), other.segments());
-        let reserved = |wild: &[SegmentRef<'_>], literal: &[SegmentRef<'_>]| {
-            matches!(wild.first(), Some(SegmentRef::Wild(_)))
-                && matches!(literal.first(), Some(SegmentRef::Literal(first)) if first.starts_with('$'))
-        };
-        !reserved(&mine, &theirs) && !reserved(&theirs, &mine) && overlaps(&mine, &theirs)
+        let reserved = |wild: &Filter, literal: &Filter| wild.is_wild_first() && literal.names_reserved();
+        !reserved(self, other) && !reserved(other, self) && overlaps(self.segments(), other.segments())
     }
 
-    fn segments(&self) -> Vec<SegmentRef<'_>> {
+    /// Whether its first segment is the name of one of the broker's own channels.
+    fn names_reserved(&self) -> bool {
         match &self.0 {
-            Repr::Literal(channel) => channel.segments().map(SegmentRef::Literal).collect(),
-            Repr::Pattern(segments) => segments
-                .iter()
-                .map(|segment| match segment {
-                    Segment::Literal(text) => SegmentRef::Literal(text),
-                    Segment::One => SegmentRef::Wild(Wild::One),
-                    Segment::RestOneOrMore => SegmentRef::Wild(Wild::OneOrMore),
-                    Segment::RestZeroOrMore => SegmentRef::Wild(Wild::ZeroOrMore),
-                })
-                .collect(),
+            Repr::Literal(channel) => channel.is_reserved(),
+            Repr::Pattern(text) => text.starts_with('$'),
         }
+    }
+
+    /// Its segments in order.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = SegmentRef<'_>> {
+        let (text, is_pattern) = match &self.0 {
+            Repr::Literal(channel) => (channel.as_str(), false),
+            Repr::Pattern(text) => (&**text, true),
+        };
+        text.split('/').map(move |segment| match segment {
+            "\0*" if is_pattern => SegmentRef::Wild(Wild::One),
+            "\0**" if is_pattern => SegmentRef::Wild(Wild::OneOrMore),
+            "\0#" if is_pattern => SegmentRef::Wild(Wild::ZeroOrMore),
+            text => SegmentRef::Literal(text),
+        })
     }
 }
 
-#[derive(Clone, Copy)]
-enum SegmentRef<'a> {
+/// Marks a wildcard in the text of a pattern.
+const MARK: char = '\0';
+
+/// A [`Segment`] of a filter that exists.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum SegmentRef<'a> {
     Literal(&'a str),
     Wild(Wild),
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Wild {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Wild {
     One,
     OneOrMore,
     ZeroOrMore,
@@ -213,54 +232,65 @@ impl Segment {
     }
 }
 
-fn matches(segments: &[Segment], channel: &str) -> bool {
-    let mut names = channel.split('/');
-    for segment in segments {
-        match segment {
-            Segment::RestZeroOrMore => return true,
-            Segment::RestOneOrMore => return names.next().is_some(),
-            Segment::One => {
-                if names.next().is_none() {
-                    return false;
+/// Goes through a pattern and a name side by side: replays ask this of every message.
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut pattern, mut name) = (pattern, name);
+    loop {
+        match (pattern, name) {
+            // A segment begins here, if an empty one.
+            ([0, rest @ ..], _) => match rest {
+                b"#" | b"**" => return true,
+                _ => {
+                    pattern = rest.get(1..).unwrap_or_default();
+                    let end = name.iter().position(|byte| *byte == b'/').unwrap_or(name.len());
+                    name = name.get(end..).unwrap_or_default();
                 }
+            },
+            ([one, pattern_rest @ ..], [other, name_rest @ ..]) if one == other => {
+                (pattern, name) = (pattern_rest, name_rest);
             }
-            Segment::Literal(text) => {
-                if names.next() != Some(text) {
-                    return false;
-                }
-            }
+            ([], []) | (b"/\0#", []) => return true,
+            _ => return false,
         }
     }
-    names.next().is_none()
 }
 
-fn covers(mine: &[SegmentRef<'_>], theirs: &[SegmentRef<'_>]) -> bool {
+fn covers<'a>(
+    mut mine: impl Iterator<Item = SegmentRef<'a>>,
+    mut theirs: impl Iterator<Item = SegmentRef<'a>>,
+) -> bool {
     use SegmentRef::{Literal, Wild as W};
-    match (mine.split_first(), theirs.split_first()) {
-        (None, None) => true,
-        (None, Some(_)) => false,
-        (Some((W(Wild::ZeroOrMore), _)), _) => true,
-        (Some((W(Wild::OneOrMore), _)), None | Some((W(Wild::ZeroOrMore), _))) => false,
-        (Some((W(Wild::OneOrMore), _)), Some(_)) => true,
-        (Some(_), None) => false,
-        (Some((W(Wild::One), mine)), Some((Literal(_) | W(Wild::One), theirs))) => covers(mine, theirs),
-        (Some((Literal(a), mine)), Some((Literal(b), theirs))) => a == b && covers(mine, theirs),
-        (Some(_), Some(_)) => false,
+    loop {
+        let is_covered = match (mine.next(), theirs.next()) {
+            (None, theirs) => return theirs.is_none(),
+            (Some(W(Wild::ZeroOrMore)), _) => return true,
+            (Some(W(Wild::OneOrMore)), theirs) => {
+                return theirs.is_some_and(|theirs| theirs != W(Wild::ZeroOrMore));
+            }
+            (Some(W(Wild::One)), theirs) => matches!(theirs, Some(Literal(_) | W(Wild::One))),
+            (Some(Literal(a)), theirs) => matches!(theirs, Some(Literal(b)) if a == b),
+        };
+        if !is_covered {
+            return false;
+        }
     }
 }
 
-fn overlaps(mine: &[SegmentRef<'_>], theirs: &[SegmentRef<'_>]) -> bool {
+fn overlaps<'a>(
+    mut mine: impl Iterator<Item = SegmentRef<'a>>,
+    mut theirs: impl Iterator<Item = SegmentRef<'a>>,
+) -> bool {
     use SegmentRef::{Literal, Wild as W};
-    match (mine.split_first(), theirs.split_first()) {
-        (None, None) => true,
-        (Some((W(Wild::ZeroOrMore), _)), _) | (_, Some((W(Wild::ZeroOrMore), _))) => {
+    loop {
+        match (mine.next(), theirs.next()) {
+            (None, None) => return true,
             // The other side may need at least one more segment, which `#` gives.
-            true
+            (Some(W(Wild::ZeroOrMore)), _) | (_, Some(W(Wild::ZeroOrMore))) => return true,
+            (None, Some(_)) | (Some(_), None) => return false,
+            (Some(W(Wild::OneOrMore)), Some(_)) | (Some(_), Some(W(Wild::OneOrMore))) => return true,
+            (Some(Literal(a)), Some(Literal(b))) if a != b => return false,
+            (Some(_), Some(_)) => {}
         }
-        (None, Some(_)) | (Some(_), None) => false,
-        (Some((W(Wild::OneOrMore), _)), Some(_)) | (Some(_), Some((W(Wild::OneOrMore), _))) => true,
-        (Some((Literal(a), mine)), Some((Literal(b), theirs))) => a == b && overlaps(mine, theirs),
-        (Some((_, mine)), Some((_, theirs))) => overlaps(mine, theirs),
     }
 }
 
@@ -277,18 +307,8 @@ impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Repr::Literal(channel) => fmt::Display::fmt(channel, f),
-            Repr::Pattern(segments) => {
-                for (index, segment) in segments.iter().enumerate() {
-                    if index > 0 {
-                        f.write_str("/")?;
-                    }
-                    match segment {
-                        Segment::Literal(text) => f.write_str(text)?,
-                        wildcard => f.write_str(wildcard.wildcard())?,
-                    }
-                }
-                Ok(())
-            }
+            // Without the marks it is the text form.
+            Repr::Pattern(text) => text.split(MARK).try_for_each(|part| f.write_str(part)),
         }
     }
 }

@@ -23,7 +23,7 @@
 //! ```
 //!
 //! # Lock order
-//! Channel entry, then log, then wildcard trie and retained tree, then a lane's inbox (which is lock free). A session's
+//! Channel entry, then log, then wildcard trie and retained store, then a lane's inbox (which is lock free). A session's
 //! own mutex comes before its outbox's; no broker call is made while one is held. The table of connections is locked by
 //! itself: nothing else is taken under it. At most one channel entry is held per
 //! thread, and nothing awaits, encodes or writes under any of them.
@@ -50,6 +50,7 @@ mod retained;
 mod rights;
 mod subscriber;
 mod subscription;
+mod trie;
 mod wildcards;
 
 pub use broker::{Broker, ChannelInfo, ChannelPage};

@@ -76,6 +76,11 @@ impl ContentType {
         self.as_str().get(..5).is_some_and(|start| start.eq_ignore_ascii_case("text/"))
     }
 
+    /// Bytes that are its own.
+    fn own_bytes(&self) -> usize {
+        if let Media::Other(text) = &self.0 { text.len() } else { 0 }
+    }
+
     fn essence(&self) -> &str {
         self.as_str().split(';').next().unwrap_or_default().trim()
     }
@@ -272,13 +277,30 @@ impl Message {
 
     /// What it counts in budgets: payload, names, properties and overhead, in bytes.
     pub fn weight(&self) -> usize {
-        const OVERHEAD: usize = 192;
-        self.payload.len()
-            + self.channel.as_str().len()
-            + self.event.as_ref().map_or(0, |event| event.len())
-            + self.properties.as_ref().map_or(0, |properties| properties.bytes())
-            + OVERHEAD
+        weigh(
+            &self.payload,
+            &self.channel,
+            self.content_type.as_ref(),
+            self.event.as_deref(),
+            self.properties.as_deref(),
+        )
     }
+}
+
+fn weigh(
+    payload: &Bytes,
+    channel: &Channel,
+    content_type: Option<&ContentType>,
+    event: Option<&str>,
+    properties: Option<&Properties>,
+) -> usize {
+    const OVERHEAD: usize = 192;
+    payload.len()
+        + channel.as_str().len()
+        + content_type.map_or(0, ContentType::own_bytes)
+        + event.map_or(0, str::len)
+        + properties.map_or(0, Properties::bytes)
+        + OVERHEAD
 }
 
 impl fmt::Debug for Message {
@@ -406,6 +428,17 @@ impl Publish {
     /// The channel it goes to.
     pub fn channel(&self) -> &Channel {
         &self.channel
+    }
+
+    /// What its [`Message`] will weigh.
+    pub(crate) fn weight(&self) -> usize {
+        weigh(
+            &self.payload,
+            &self.channel,
+            self.content_type.as_ref(),
+            self.event.as_deref(),
+            self.properties.as_deref(),
+        )
     }
 
     /// The message, published now.

@@ -11,6 +11,10 @@ pub struct Stats {
     pub refused_busy: u64,
     /// Messages refused for any other reason.
     pub refused: u64,
+    /// Of those, messages on channels with too many levels; and subscriptions and questions whose filter has too many.
+    pub refused_levels: u64,
+    /// Subscriptions refused because all filters weigh as much as they may.
+    pub refused_filters: u64,
     /// Deliveries handed to subscribers.
     pub delivered: u64,
     /// Frames thrown away by an outbox's policy.
@@ -21,6 +25,8 @@ pub struct Stats {
     pub channels: usize,
     /// Distinct filters with wildcards.
     pub wildcard_filters: usize,
+    /// What all subscriptions hold, in bytes.
+    pub filter_bytes: usize,
     /// Subscribers: sessions, streams and in-process subscriptions.
     pub subscribers: usize,
     /// Subscriptions of all subscribers.

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
-use tokio::sync::oneshot;
 
 use crate::broker::Shared;
 use crate::channel::Channel;
@@ -16,9 +15,9 @@ use crate::connections::Connection;
 use crate::delivery::Kind;
 use crate::error::SubscribeError;
 use crate::filter::Filter;
-use crate::lane::{Command, Feed, Lane, Then};
+use crate::lane::{Command, Feed, Then};
 use crate::lists::{Entry, Lists, Room};
-use crate::message::{Message, steady_ms};
+use crate::message::steady_ms;
 use crate::outbox::Outbox;
 use crate::registry::{ChannelEntry, Place};
 use crate::replay::{After, Replay};
@@ -127,13 +126,18 @@ impl Subscriber {
     /// messages are sent again (MQTT 3.1.1 §3.8.4).
     ///
     /// # Errors
-    /// A literal filter on a new channel when there are too many, or the broker is closed.
+    /// The filter has too many levels; a literal filter on a new channel when there are too many, or a new one when all filters
+    /// weigh as much as they may; the broker is closed.
     pub fn subscribe(&self, filter: &Filter, tag: u32, start: Start) -> Result<Subscribed, SubscribeError> {
         if self.shared.closed.load(Ordering::Relaxed) {
             return Err(SubscribeError::Closed);
         }
+        self.shared.check_levels(filter)?;
         let mut subscriptions = self.subscriptions.lock();
         let new = !subscriptions.iter().any(|(known, known_tag)| *known_tag == tag && known == filter);
+        if new {
+            self.shared.admit_filter(filter)?;
+        }
         let lane = self.shared.lane(self.key);
         match filter.as_literal() {
             Some(channel) => {
@@ -153,22 +157,23 @@ impl Subscriber {
                 drop(place);
             }
             None => {
-                if start == Start::Retained {
-                    lane.push(Command::Park { key: self.key, tag });
-                }
-                if new {
-                    self.edit_wildcards(filter, |lists| lists.insert(self.key, tag));
-                }
-                if start == Start::Retained {
-                    let retained = self.shared.retained_at_head(filter);
-                    self.feed_retained(tag, retained);
+                let enter = || {
+                    if new {
+                        self.edit_wildcards(filter, |lists| lists.insert(self.key, tag));
+                    }
+                };
+                match start {
+                    Start::Live => enter(),
+                    Start::Retained => {
+                        self.shared.subscribe_retained(self.key, &self.outbox(), (filter, tag), enter);
+                    }
                 }
             }
         }
         lane.wake();
         if new {
             subscriptions.push((filter.clone(), tag));
-            self.shared.subscriptions.fetch_add(1, Ordering::Relaxed);
+            self.shared.count_subscription(filter);
         }
         Ok(Subscribed { new })
     }
@@ -183,6 +188,7 @@ impl Subscriber {
         };
         subscriptions.swap_remove(at);
         self.leave_lists(filter, tag);
+        self.shared.end_retained(self.key, tag);
         true
     }
 
@@ -194,6 +200,7 @@ impl Subscriber {
             let goes = known == filter;
             if goes {
                 self.leave_lists(filter, *tag);
+                self.shared.end_retained(self.key, *tag);
             }
             !goes
         });
@@ -215,14 +222,18 @@ impl Subscriber {
         if self.shared.closed.load(Ordering::Relaxed) {
             return Err(SubscribeError::Closed);
         }
+        self.shared.check_levels(filter)?;
         let mut groups = self.groups.lock();
+        if !groups.iter().any(|known| *known.0 == *group && known.1 == *filter && known.2 == tag) {
+            self.shared.admit_filter(filter)?;
+        }
         let new = match filter.as_literal() {
             Some(channel) => self.shared.occupy(channel)?.lists.group(group).join(self.key, tag, room),
             None => self.edit_wildcards(filter, |lists| lists.group(group).join(self.key, tag, room)),
         };
         if new {
             groups.push((group.into(), filter.clone(), tag));
-            self.shared.subscriptions.fetch_add(1, Ordering::Relaxed);
+            self.shared.count_subscription(filter);
         }
         Ok(Subscribed { new })
     }
@@ -247,7 +258,7 @@ impl Subscriber {
             let mark = |lists: &mut Lists| lists.group(name).set_online(self.key, online);
             match filter.as_literal() {
                 Some(channel) => _ = self.shared.registry.edit(channel, 0, mark),
-                None => self.shared.wildcards.edit(filter.pattern().unwrap_or_default(), mark),
+                None => self.shared.wildcards.edit(filter, mark),
             }
         }
     }
@@ -257,7 +268,7 @@ impl Subscriber {
         let look = |lists: &mut Lists| lists.group(group).has_other_online(self.key);
         match filter.as_literal() {
             Some(channel) => self.shared.registry.edit(channel, 0, look).unwrap_or(false),
-            None => self.shared.wildcards.edit(filter.pattern().unwrap_or_default(), look),
+            None => self.shared.wildcards.edit(filter, look),
         }
     }
 
@@ -267,6 +278,9 @@ impl Subscriber {
     /// # Errors
     /// As [`Subscriber::subscribe`].
     pub fn subscribe_after(&self, filters: &[(Filter, u32)], after: After) -> Result<Replay, SubscribeError> {
+        for (filter, _) in filters {
+            self.shared.check_levels(filter)?;
+        }
         let lane = self.shared.lane(self.key);
         for (_, tag) in filters {
             lane.push(Command::CatchUp { key: self.key, tag: *tag });
@@ -300,21 +314,8 @@ impl Subscriber {
         self.shared.lane(self.key).send(Command::Feed(Box::new(feed)));
     }
 
-    /// Sends a new subscription its retained messages: at once if they are few, otherwise in pages that follow the outbox
-    /// as it drains.
-    fn feed_retained(&self, tag: u32, messages: Vec<Arc<Message>>) {
-        let outbox = self.outbox();
-        let weight: usize = messages.iter().map(|message| message.weight()).sum();
-        if messages.len() <= outbox.page_messages() && weight <= outbox.page_bytes() {
-            let lane = self.shared.lane(self.key);
-            lane.push(retained_page(self.key, tag, messages, Then::Unpark(tag), None));
-            return;
-        }
-        self.shared.runtime.spawn(page_retained(Arc::clone(&self.shared), self.key, outbox, tag, messages));
-    }
-
     fn edit_wildcards<T>(&self, filter: &Filter, edit: impl FnOnce(&mut Lists) -> T) -> T {
-        self.shared.wildcards.edit(filter.pattern().unwrap_or_default(), edit)
+        self.shared.wildcards.edit(filter, edit)
     }
 
     fn leave_lists(&self, filter: &Filter, tag: u32) {
@@ -327,7 +328,7 @@ impl Subscriber {
             None => self.edit_wildcards(filter, |lists| lists.remove(self.key, tag)),
         };
         if left {
-            self.shared.subscriptions.fetch_sub(1, Ordering::Relaxed);
+            self.shared.count_out_subscription(filter);
         }
     }
 
@@ -341,86 +342,13 @@ impl Subscriber {
             None => self.edit_wildcards(filter, leave),
         };
         if left {
-            self.shared.subscriptions.fetch_sub(1, Ordering::Relaxed);
+            self.shared.count_out_subscription(filter);
         }
     }
-}
-
-/// Up to how many retained messages in all are looked through under the log's lock.
-const FEW_RETAINED: usize = 1_000;
-
-impl Shared {
-    /// The retained messages that match, as of the log's head: what was retained before was also delivered live to whoever
-    /// was listed in time, and what is retained later only comes live. If there are many, they are looked through without
-    /// the lock, and one that is replaced meanwhile comes as its newer message, live.
-    fn retained_at_head(&self, filter: &Filter) -> Vec<Arc<Message>> {
-        let log = self.log.lock();
-        let head = log.head();
-        let few =
-            (self.retained.usage().0 <= FEW_RETAINED).then(|| self.retained.matching(filter, steady_ms()));
-        drop(log);
-        let mut retained = few.unwrap_or_else(|| self.retained.matching(filter, steady_ms()));
-        retained.retain(|message| message.offset() <= head);
-        retained.sort_unstable_by_key(|message| message.offset());
-        retained
-    }
-}
-
-fn retained_page(
-    key: SubscriberKey,
-    tag: u32,
-    messages: Vec<Arc<Message>>,
-    then: Then,
-    done: Option<oneshot::Sender<bool>>,
-) -> Command {
-    let messages = messages.into_iter().map(|message| (message, SmallVec::from_elem(tag, 1))).collect();
-    Command::Feed(Box::new(Feed { key, kind: Kind::Retained, messages, then, done }))
 }
 
 /// How long a session without room is left alone.
 pub(crate) const NO_ROOM_PAUSE: Duration = Duration::from_millis(10);
-
-async fn page_retained(
-    shared: Arc<Shared>,
-    key: SubscriberKey,
-    outbox: Arc<Outbox>,
-    tag: u32,
-    messages: Vec<Arc<Message>>,
-) {
-    let lane = shared.lane(key);
-    let mut messages = messages.into_iter().peekable();
-    while messages.peek().is_some() && outbox.closed().is_none() {
-        let (mut page, mut bytes) = (Vec::new(), 0);
-        while page.len() < outbox.page_messages()
-            && let Some(message) =
-                messages.next_if(|message| page.is_empty() || bytes + message.weight() <= outbox.page_bytes())
-        {
-            bytes += message.weight();
-            // What has replaced it since came live, or is parked.
-            let now = shared.retained.find(message.channel(), steady_ms());
-            if now.is_some_and(|now| now.offset() == message.offset()) {
-                page.push(message);
-            }
-        }
-        let _turn = outbox.turn(bytes).await;
-        let mut has_room =
-            feed_page(lane, |done| retained_page(key, tag, page, Then::More, Some(done))).await;
-        while !has_room && outbox.closed().is_none() {
-            tokio::time::sleep(NO_ROOM_PAUSE).await;
-            has_room =
-                feed_page(lane, |done| retained_page(key, tag, Vec::new(), Then::More, Some(done))).await;
-        }
-    }
-    // What is parked follows in one go: it needs room too.
-    let _turn = outbox.turn(0).await;
-    feed_page(lane, |done| retained_page(key, tag, Vec::new(), Then::Unpark(tag), Some(done))).await;
-}
-
-/// Sends one page and waits until it is in the outbox; whether the session has room for another.
-async fn feed_page(lane: &Lane, page: impl FnOnce(oneshot::Sender<bool>) -> Command) -> bool {
-    let (done, fed) = oneshot::channel();
-    !lane.send(page(done)) || fed.await.unwrap_or(true)
-}
 
 impl Shared {
     /// The channel's entry, made if it is new; its guard is held.
@@ -441,6 +369,7 @@ impl Shared {
 impl Drop for Subscriber {
     fn drop(&mut self) {
         self.shared.lane(self.key).connections.leave(self.key);
+        self.shared.end_all_retained(self.key);
         for (filter, tag) in std::mem::take(&mut *self.subscriptions.lock()) {
             self.leave_lists(&filter, tag);
         }

@@ -138,3 +138,68 @@ async fn more_retained_messages_than_an_outbox_holds_all_arrive() {
     }
     publisher.await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_wildcards_at_once_bring_all_their_retained_messages_and_go_live() {
+    let broker = Broker::new(Config::default());
+    for number in 0..3_000 {
+        for kind in ["a", "b", "c"] {
+            retain(&broker, &format!("{kind}/{number}"), "old");
+        }
+    }
+    let outbox = OutboxConfig { max_messages: 100, max_bytes: 1 << 20, policy: Policy::Disconnect };
+    let options = SubscribeOptions { from: From::Retained, outbox };
+    let filters = ["a/*", "b/*", "c/#"].map(filter);
+    let mut stream = broker.subscribe_with(&filters, options).unwrap();
+    let mut seen = std::collections::HashSet::new();
+    for _ in 0..9_000 {
+        assert!(seen.insert(next(&mut stream).await.channel().to_string()));
+    }
+    for name in ["a/live", "b/live", "c/live"] {
+        publish(&broker, name, "new");
+        assert_eq!(next(&mut stream).await.channel().as_str(), name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscriber_that_goes_ends_what_it_was_being_sent() {
+    let broker = Broker::new(Config::default());
+    for number in 0..5_000 {
+        retain(&broker, &format!("r/{number}"), "x");
+    }
+    let outbox = OutboxConfig { max_messages: 100, max_bytes: 1 << 20, policy: Policy::Disconnect };
+    let options = SubscribeOptions { from: From::Retained, outbox };
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let idle = tasks();
+    let mut streams: Vec<_> =
+        (0..50).map(|_| broker.subscribe_with(&[filter("r/*")], options).unwrap()).collect();
+    for stream in &mut streams {
+        next(stream).await;
+    }
+    assert!(tasks() >= idle + 50);
+    drop(streams);
+    for _ in 0..500 {
+        if tasks() == idle {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{} tasks are left of {idle}", tasks());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_that_ends_while_its_retained_messages_come_leaves_the_others_live() {
+    let broker = Broker::new(Config::default());
+    for number in 0..2_000 {
+        retain(&broker, &format!("r/{number}"), "x");
+        retain(&broker, &format!("s/{number}"), "x");
+    }
+    let outbox = OutboxConfig { max_messages: 100, max_bytes: 1 << 20, policy: Policy::Disconnect };
+    let options = SubscribeOptions { from: From::Retained, outbox };
+    let mut stream = broker.subscribe_with(&[filter("r/*"), filter("s/*")], options).unwrap();
+    next(&mut stream).await;
+    assert!(stream.subscriber().unsubscribe(&filter("r/*"), 0));
+    publish(&broker, "s/live", "live");
+    let came = until(&mut stream, "live").await;
+    assert!(came.len() > 2_000 && came.len() < 3_500, "{}", came.len());
+}

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use broker_core::SubscribeError;
 use http::StatusCode;
 use http_edge::{BodyError, Problem};
 
@@ -51,6 +52,11 @@ pub(crate) enum Fault {
     CreateDenied(Denial),
     SubscribeFailed,
     TooManySubscriptions,
+    /// Of a channel, or of what is subscribed to.
+    TooManyLevels {
+        max: usize,
+    },
+    FiltersFull,
     ReplayInvalid(String),
     ChannelCreateDenied(Denial),
     PublishDenied(Denial),
@@ -73,6 +79,16 @@ pub(crate) enum Fault {
     },
     TooManySessions,
     Closed,
+}
+
+impl From<SubscribeError> for Fault {
+    fn from(error: SubscribeError) -> Self {
+        match error {
+            SubscribeError::TooManyLevels { max, .. } => Fault::TooManyLevels { max },
+            SubscribeError::FiltersFull { .. } => Fault::FiltersFull,
+            SubscribeError::TooManyChannels { .. } | SubscribeError::Closed => Fault::SubscribeFailed,
+        }
+    }
 }
 
 impl Fault {
@@ -110,6 +126,8 @@ impl Fault {
             Fault::CreateDenied(denial) => return denied(denial, "create_denied"),
             Fault::SubscribeFailed => "403::subscribe_failed",
             Fault::TooManySubscriptions => "403:too_many_subscriptions:subscribe_denied",
+            Fault::TooManyLevels { max } => return format!("400:{max}:too_many_levels").into(),
+            Fault::FiltersFull => "403:filters_full:subscribe_denied",
             Fault::ReplayInvalid(id) => {
                 return format!("400::The replayId {{{id}}} you provided was invalid.  Please provide a valid ID, -2 to replay all events, or -1 to replay only new events.").into();
             }

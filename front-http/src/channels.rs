@@ -46,6 +46,7 @@ pub(crate) fn list(shared: &Shared, principal: &Principal, query: Option<&str>) 
 /// One channel; 404 if it has no subscriber and nothing in the log.
 pub(crate) fn one(shared: &Shared, principal: &Principal, channel: &str) -> Result<Vec<u8>, Error> {
     let channel = name::channel(channel)?;
+    shared.broker.check_levels(&channel.clone().into())?;
     if !principal.allows(Action::Presence, &channel) {
         return Err(Error::forbidden(principal, "look at", &channel));
     }

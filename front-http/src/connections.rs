@@ -208,6 +208,7 @@ pub(crate) async fn send(
         }
     }
     let channel = name::target(channel.as_deref().unwrap_or(DEFAULT_CHANNEL))?;
+    shared.broker.check_levels(&channel.clone().into())?;
     if !principal.allows(Action::Manage, &channel) {
         return Err(Error::forbidden(principal, "send to connections on", &channel));
     }

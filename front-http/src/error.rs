@@ -149,6 +149,9 @@ fn refused(error: &PublishError, detail: String) -> Problem {
         PublishError::ChannelTooLong { .. } | PublishError::ChannelCharacter { .. } => {
             Problem::new(StatusCode::BAD_REQUEST, "invalid_channel", detail)
         }
+        PublishError::TooManyLevels { .. } => {
+            Problem::new(StatusCode::BAD_REQUEST, "too_many_levels", detail)
+        }
         PublishError::Busy { retry_after } => {
             Problem::new(StatusCode::TOO_MANY_REQUESTS, "busy", detail).retry_after(*retry_after)
         }
@@ -160,6 +163,10 @@ fn refused(error: &PublishError, detail: String) -> Problem {
 
 fn not_subscribed(error: &SubscribeError, detail: String) -> Problem {
     match error {
+        SubscribeError::TooManyLevels { .. } => {
+            Problem::new(StatusCode::BAD_REQUEST, "too_many_levels", detail)
+        }
+        SubscribeError::FiltersFull { .. } => unavailable("filters_full", detail),
         SubscribeError::TooManyChannels { .. } => unavailable("too_many_channels", detail),
         SubscribeError::Closed => unavailable("shutting_down", detail),
     }

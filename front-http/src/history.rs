@@ -85,6 +85,7 @@ pub(crate) async fn answer(
 ) -> Result<Vec<u8>, Error> {
     let query = Query::read(query, shared.config.max_page, shared.config.max_wait)?;
     let filter = name::filter(filter)?;
+    shared.broker.check_levels(&filter)?;
     if !principal.allows_filter(Action::History, &filter) {
         return Err(Error::forbidden(principal, "read the history of", &filter));
     }

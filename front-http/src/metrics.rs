@@ -121,6 +121,16 @@ fn of_broker(broker: &Broker, out: &mut Vec<Metric>) {
         counter("published_bytes", "Payload bytes of the messages taken", stats.published_bytes),
         counter("refused_busy", "Messages refused because a lane had too much waiting", stats.refused_busy),
         counter("refused_messages", "Messages refused for any other reason", stats.refused),
+        counter(
+            "refused_levels",
+            "Channels and filters refused because they have too many levels",
+            stats.refused_levels,
+        ),
+        counter(
+            "refused_filters",
+            "Subscriptions refused because all filters weigh as much as they may",
+            stats.refused_filters,
+        ),
         counter("delivered_messages", "Deliveries handed to subscribers", stats.delivered),
         counter("dropped_messages", "Frames thrown away for slow readers", stats.dropped),
         counter(
@@ -130,6 +140,7 @@ fn of_broker(broker: &Broker, out: &mut Vec<Metric>) {
         ),
         gauge("channels", "Channels with a subscriber or a recorded message", stats.channels),
         gauge("wildcard_filters", "Distinct filters with wildcards", stats.wildcard_filters),
+        gauge("filter_bytes", "Bytes of the filters of all subscriptions", stats.filter_bytes),
         gauge("subscribers", "Sessions, streams and in-process subscriptions", stats.subscribers),
         gauge("subscriptions", "Subscriptions of all subscribers", stats.subscriptions),
         gauge("retained_messages", "Retained messages", stats.retained_messages),

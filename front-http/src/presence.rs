@@ -35,6 +35,7 @@ pub(crate) async fn answer(
         }
     }
     let channel = name::channel(channel)?;
+    shared.broker.check_levels(&channel.clone().into())?;
     if !principal.allows(Action::Presence, &channel) {
         return Err(Error::forbidden(principal, "see who is on", &channel));
     }

@@ -28,6 +28,7 @@ pub(crate) fn show(
         }
     }
     let channel = name::channel(channel)?;
+    shared.broker.check_levels(&channel.clone().into())?;
     if !principal.allows(Action::History, &channel) {
         return Err(Error::forbidden(principal, "read", &channel));
     }
@@ -53,6 +54,7 @@ pub(crate) fn show(
 /// subscribers.
 pub(crate) fn clear(shared: &Shared, principal: &Principal, channel: &str) -> Result<Response, Error> {
     let channel = name::target(channel)?;
+    shared.broker.check_levels(&channel.clone().into())?;
     // Whoever may replace it with anything may also remove it.
     if !principal.allows(Action::Publish, &channel) && !principal.allows(Action::Manage, &channel) {
         return Err(Error::forbidden(principal, "clear", &channel));

@@ -16,9 +16,9 @@ pub(crate) enum Answer {
 pub(crate) fn publish_answer(error: &PublishError) -> Answer {
     match error {
         PublishError::TooLarge { .. } => Answer::Disconnect(Reason::PacketTooLarge),
-        PublishError::ChannelTooLong { .. } | PublishError::ChannelCharacter { .. } => {
-            Answer::Acknowledge(Reason::TopicNameInvalid)
-        }
+        PublishError::ChannelTooLong { .. }
+        | PublishError::TooManyLevels { .. }
+        | PublishError::ChannelCharacter { .. } => Answer::Acknowledge(Reason::TopicNameInvalid),
         PublishError::TooManyChannels { .. }
         | PublishError::RetainedFull { .. }
         | PublishError::Busy { .. } => Answer::Acknowledge(Reason::QuotaExceeded),
@@ -28,7 +28,8 @@ pub(crate) fn publish_answer(error: &PublishError) -> Answer {
 
 pub(crate) fn subscribe_reason(error: &SubscribeError) -> Reason {
     match error {
-        SubscribeError::TooManyChannels { .. } => Reason::QuotaExceeded,
+        SubscribeError::TooManyLevels { .. } => Reason::TopicFilterInvalid,
+        SubscribeError::TooManyChannels { .. } | SubscribeError::FiltersFull { .. } => Reason::QuotaExceeded,
         SubscribeError::Closed => Reason::UnspecifiedError,
     }
 }

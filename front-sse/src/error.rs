@@ -1,6 +1,6 @@
 //! Why a stream is refused, and how HTTP says it.
 
-use broker_core::{AuthError, FilterError};
+use broker_core::{AuthError, FilterError, SubscribeError};
 use http::StatusCode;
 use http_edge::{BadEncoding, BadParameter, BodyError, Problem};
 
@@ -18,10 +18,12 @@ pub(crate) enum Refusal {
     Parameter(BadParameter),
     #[error("filter {text:?}: {error}")]
     Filter { text: String, error: FilterError },
+    #[error("filter {text:?}: {error}")]
+    TooManyLevels { text: String, error: SubscribeError },
     #[error("{count} filters on one stream, {max} are allowed")]
     TooManyFilters { count: usize, max: usize },
     #[error(
-        "{messages} retained messages match ({bytes} bytes), more than wait for one stream: narrow the filter, or add retained=false"
+        "at least {messages} retained messages match ({bytes} bytes), more than wait for one stream: narrow the filter, or add retained=false"
     )]
     TooManyRetained { messages: usize, bytes: usize },
     #[error("format is `raw` or `json`, not {0:?}")]
@@ -60,6 +62,7 @@ impl From<Refusal> for Problem {
         let (status, code) = match refusal {
             Refusal::NoChannel => (StatusCode::BAD_REQUEST, "channel_required"),
             Refusal::Encoding(_) | Refusal::Filter { .. } => (StatusCode::BAD_REQUEST, "invalid_filter"),
+            Refusal::TooManyLevels { .. } => (StatusCode::BAD_REQUEST, "too_many_levels"),
             Refusal::TooManyFilters { .. } => (StatusCode::BAD_REQUEST, "too_many_filters"),
             Refusal::TooManyRetained { .. } => (StatusCode::BAD_REQUEST, "too_many_retained"),
             Refusal::Format(_) => (StatusCode::BAD_REQUEST, "invalid_format"),

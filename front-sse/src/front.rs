@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use broker_core::{
-    Action, After, AuthError, Authenticator, Broker, Class, Deliver, MessageId, Principal, Start, Subscriber,
-    unix_ms,
+    Action, After, AuthError, Authenticator, Broker, Class, Deliver, Filter, MessageId, Principal, Start,
+    Subscriber, unix_ms,
 };
 use bytes::Bytes;
 use http::request::Parts;
@@ -184,6 +184,10 @@ impl Shared {
         if !self.config.origins.allows(&parts.headers) {
             return Err(Refusal::Origin);
         }
+        for filter in &asked.filters {
+            let deep = |error| Refusal::TooManyLevels { text: shorten(filter), error };
+            self.broker.check_levels(filter).map_err(deep)?;
+        }
         let credentials = credentials_from(parts, &self.config.token_sources);
         let principal = match self.authenticator.authenticate(credentials.for_protocol("sse")).await {
             Ok(principal) => principal,
@@ -218,7 +222,7 @@ impl Shared {
         if parts.method == Method::HEAD {
             return Ok(answer(head, Body::empty()));
         }
-        self.check_retained(&asked)?;
+        self.check_retained(&asked).await?;
         if let Err(wait) = principal.admit(1) {
             // As where there is no room: a browser comes back after this, and after no error status.
             Counters::add(&self.counters.refused);
@@ -236,23 +240,17 @@ impl Shared {
     }
 
     /// Retained messages are sent in one go. More than an outbox takes would end the stream at once, each time anew.
-    fn check_retained(&self, asked: &StreamRequest) -> Result<(), Refusal> {
+    async fn check_retained(&self, asked: &StreamRequest) -> Result<(), Refusal> {
         // One channel has one, and an empty outbox takes that whatever its size.
         let is_one = matches!(&asked.filters[..], [one] if one.as_literal().is_some());
         if is_one || !asked.retained || asked.last_event_id.is_some() {
             return Ok(());
         }
-        let bound = &self.config.outbox;
-        let (mut messages, mut bytes) = (0, 0);
-        for filter in &asked.filters {
-            for message in self.broker.retained_matching(filter) {
-                messages += 1;
-                bytes += message.payload().len();
-            }
-            // Before the next filter is looked at: a thousand of them may match everything.
-            if messages > 1 && (messages > bound.max_messages / 2 || bytes > bound.max_bytes / 2) {
-                return Err(Refusal::TooManyRetained { messages, bytes });
-            }
+        let (max_messages, max_bytes) =
+            (self.config.outbox.max_messages / 2, self.config.outbox.max_bytes / 2);
+        let (messages, bytes) = self.broker.retained_usage(&asked.filters, max_messages, max_bytes).await;
+        if messages > 1 && (messages > max_messages || bytes > max_bytes) {
+            return Err(Refusal::TooManyRetained { messages, bytes });
         }
         Ok(())
     }
@@ -372,6 +370,16 @@ impl Shared {
 /// Whether filters may stand in the body: `QUERY` is safe, `POST` is what every client can send.
 fn takes_body(method: &Method) -> bool {
     method == Method::POST || method.as_str() == "QUERY"
+}
+
+/// The beginning of a filter that is too long to be repeated.
+fn shorten(filter: &Filter) -> String {
+    const MAX_CHARS: usize = 64;
+    let text = filter.to_string();
+    if text.chars().nth(MAX_CHARS).is_none() {
+        return text;
+    }
+    text.chars().take(MAX_CHARS).chain(['…']).collect()
 }
 
 /// What carries the stream.

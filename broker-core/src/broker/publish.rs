@@ -8,7 +8,7 @@ use dashmap::mapref::one::RefMut;
 use smallvec::SmallVec;
 
 use super::{RETRY_AFTER, Shared};
-use crate::channel::Channel;
+use crate::channel::{Channel, levels_beyond};
 use crate::delivery::{Delivery, Kind};
 use crate::error::PublishError;
 use crate::lane::{Command, Job};
@@ -139,9 +139,13 @@ impl Shared {
         if let Some((at, character)) = self.config.channel_characters.refused_in(publish.channel.as_str()) {
             return Err(PublishError::ChannelCharacter { character, at });
         }
+        let max = self.config.max_channel_levels;
+        if let Some(levels) = levels_beyond(publish.channel.as_str(), max) {
+            return Err(PublishError::TooManyLevels { levels, max });
+        }
         if publish.retain && !publish.payload.is_empty() {
             self.retained
-                .admits(&publish.channel, bytes + name)
+                .admits(&publish.channel, publish.weight())
                 .map_err(|max| PublishError::RetainedFull { max })?;
         }
         Ok(())

@@ -70,6 +70,7 @@ impl Shared {
             }
             Err(PublishError::TooLarge { max, .. }) => Err(Fault::MessageTooLarge { max }),
             Err(PublishError::ChannelCharacter { character, .. }) => Err(Fault::ChannelCharacter(character)),
+            Err(PublishError::TooManyLevels { max, .. }) => Err(Fault::TooManyLevels { max }),
             Err(PublishError::Busy { .. }) => Err(Fault::Busy),
             Err(PublishError::Closed) => Err(Fault::Closed),
             Err(_) => Err(Fault::ChannelCreateDenied(Denial::Policy)),

@@ -28,6 +28,7 @@ impl Shared {
         let named = self.filters(raw, turn).await?;
         for (_, filter) in &named {
             turn.spend(1).await;
+            self.broker.check_levels(filter)?;
             self.policy.can_subscribe(&member.principal, filter).map_err(Fault::SubscribeDenied)?;
             if let Some(channel) = filter.as_literal() {
                 self.allow_creation(&member.principal, &member.new_channels, channel)
@@ -54,28 +55,28 @@ impl Shared {
         }
         let start = if self.config().retained { Start::Retained } else { Start::Live };
         let mut added = Vec::new();
-        let mut failed = false;
+        let mut failed = None;
         for (filter, from) in wanted {
             turn.spend(1).await;
             let subscribed = match from {
                 Some(from) => self.subscribe_after(member, filter, from),
-                None => member.subscribe_live(filter, start).map_err(|_| Fault::SubscribeFailed),
+                None => member.subscribe_live(filter, start).map_err(Fault::from),
             };
             match subscribed {
                 Ok(true) => added.push(filter),
                 Ok(false) => {}
-                Err(_) => {
-                    failed = true;
+                Err(fault) => {
+                    failed = Some(fault);
                     break;
                 }
             }
         }
         // All or none; and the session may have ended after its subscriptions were taken out.
-        if failed || member.mailbox.end().is_some() {
+        if failed.is_some() || member.mailbox.end().is_some() {
             for filter in added {
                 member.unsubscribe(filter);
             }
-            return Err(Fault::SubscribeFailed);
+            return Err(failed.unwrap_or(Fault::SubscribeFailed));
         }
         for filter in added {
             self.tell(|listener| listener.subscribed(&member.id, filter));

@@ -171,6 +171,15 @@ impl Handshake {
             let why = "the will's topic holds a control character or a non-character";
             return Err(DecodeError::new(Reason::TopicNameInvalid, why).into());
         }
+        if let Some(will) = &terms.will {
+            let topic = will.publish.channel().clone();
+            inner.broker.check_levels(&topic.into()).map_err(|_| {
+                DecodeError::new(
+                    Reason::TopicNameInvalid,
+                    "the will's topic has more levels than are allowed",
+                )
+            })?;
+        }
         let (principal, last_word) = self.authenticate(connect, &terms).await?;
         if !terms.will_is_allowed(&principal) {
             return Err(DecodeError::new(Reason::NotAuthorized, "no right to publish the will").into());

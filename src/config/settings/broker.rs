@@ -16,9 +16,11 @@ section!(
         lanes: Option<usize>,
         max_message_bytes: Size,
         max_channel_bytes: Size,
+        max_channel_levels: usize,
         max_channels: usize,
         max_retained_messages: usize,
         max_retained_bytes: Size,
+        max_filter_bytes: Size,
         max_lane_deliveries: usize,
         max_lane_bytes: Size,
     }
