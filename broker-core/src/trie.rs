@@ -160,11 +160,12 @@ impl<V: Value> Trie<V> {
         }
         let path = self.names.use_all(filter);
         let id = self.place(&path);
-        if let Some(node) = self.nodes.get_mut(id as usize) {
-            if end != End::Here && node.rest.is_none() {
-                self.outside += size_of::<Rest<V>>();
-                node.rest = Some(Box::default());
-            }
+        if end != End::Here
+            && let Some(node) = self.nodes.get_mut(id as usize)
+            && node.rest.is_none()
+        {
+            self.outside += size_of::<Rest<V>>();
+            node.rest = Some(Box::default());
         }
         if let Some(place) = self.value_mut(id, end) {
             *place = value;

@@ -55,10 +55,10 @@ impl Shared {
         if !member.note(filter, tag) {
             return Ok(false);
         }
-        let Ok(replay) = member.subscriber.subscribe_after(&[(filter.clone(), tag)], after) else {
+        let replay = member.subscriber.subscribe_after(&[(filter.clone(), tag)], after).map_err(|error| {
             member.unsubscribe(filter);
-            return Err(Fault::SubscribeFailed);
-        };
+            Fault::from(error)
+        })?;
         let waiting = Waiting { replay, filter: filter.clone(), tag, after };
         if member.replays.push(waiting) {
             tokio::spawn(run_all(self.broker.clone(), Arc::clone(member)));

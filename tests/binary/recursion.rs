@@ -7,7 +7,7 @@
 //! | structs read from JSON: tokens, key sets, CloudEvents | serde_json | 128 levels, its own |
 //! | TOML, also in environment variables | toml | 80 levels, its own |
 //! | the configuration's own keys | `src/config/{load,fixed}.rs`, `collect` | as deep as the sections are |
-//! | filters against channels and filters: trie, retained messages, rights | `broker-core` | none needed, or `broker.max_channel_levels` |
+//! | filters against channels and filters: tree, retained messages, rights | `broker-core` | none: loops over segments; names have at most `broker.max_channel_levels` (tests `depth`, `levels`) |
 //!
 //! `front-http/src/openapi.rs` and the load generator recurse over what they ship themselves.
 

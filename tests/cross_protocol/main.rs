@@ -6,6 +6,7 @@ mod support;
 mod expiry;
 mod expressible;
 mod host_metrics;
+mod levels;
 mod one_publish;
 mod order;
 mod rights;
