@@ -6,6 +6,8 @@ use broker_core::Broker;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_edge::{Body, BoxError, Peer, Problem, Response, X_REQUEST_ID, request_id};
+#[cfg(feature = "http")]
+use http_edge::{OriginPolicy, TokenSources};
 
 use crate::{Config, page};
 
@@ -20,8 +22,15 @@ use crate::{Config, page};
 /// | `/`, `/page/…` | the page that shows it working |
 ///
 /// Anything else, and a front that was left out of the build, is 404.
+///
+/// Which web pages may come is each front's own `origins` in its `Config`; by default those of the same origin and of this machine.
+/// The same origin is judged by `Host`. [`Server`](crate::Server) answers on loopback to `localhost` and addresses only; a
+/// service that mounts these fronts in an HTTP server of its own decides for itself which hosts it answers to.
 #[derive(Clone)]
 pub struct Fronts {
+    /// The pages that may read what no front says.
+    #[cfg(feature = "http")]
+    pages: (OriginPolicy, TokenSources),
     #[cfg(feature = "http")]
     api: front_http::Front,
     #[cfg(feature = "bayeux")]
@@ -40,6 +49,8 @@ impl Fronts {
     )]
     pub fn new(broker: &Broker, config: &Config) -> Self {
         let fronts = Fronts {
+            #[cfg(feature = "http")]
+            pages: (config.api.origins.clone(), config.api.token_sources.clone()),
             #[cfg(feature = "http")]
             api: front_http::Front::new(broker.clone(), config.authenticator.clone(), config.api.clone()),
             #[cfg(feature = "bayeux")]
@@ -112,9 +123,25 @@ impl Fronts {
             () if is_mqtt => Box::pin(self.mqtt.handle(request)).await,
             #[cfg(feature = "sse")]
             () if is_sse => Box::pin(self.sse.handle(request)).await,
-            () => answer_elsewhere(&request),
+            () => self.answer_elsewhere(&request),
         };
         response.headers_mut().entry(X_REQUEST_ID).or_insert(id);
+        response
+    }
+
+    /// The page, and what no front answers.
+    fn answer_elsewhere<B>(&self, request: &Request<B>) -> Response {
+        let path = request.uri().path();
+        let mut response = match path.split('/').nth(1).unwrap_or_default() {
+            "" if path == "*" && request.method() == Method::OPTIONS => any_of_them(),
+            "" | "page" => return page::answer(request.method(), path),
+            _ => Problem::not_found("nothing is here; `/` shows what there is").response(),
+        };
+        #[cfg(feature = "http")]
+        {
+            let (origins, tokens) = &self.pages;
+            origins.cors_headers(request.headers(), origins.cookies(tokens), response.headers_mut());
+        }
         response
     }
 
@@ -175,16 +202,6 @@ impl Fronts {
                 self.sse.shutdown(window).await;
             },
         );
-    }
-}
-
-/// The page, and what no front answers.
-fn answer_elsewhere<B>(request: &Request<B>) -> Response {
-    let path = request.uri().path();
-    match path.split('/').nth(1).unwrap_or_default() {
-        "" if path == "*" && request.method() == Method::OPTIONS => any_of_them(),
-        "" | "page" => page::answer(request.method(), path),
-        _ => Problem::not_found("nothing is here; `/` shows what there is").response(),
     }
 }
 

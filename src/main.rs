@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use fanwire::edge::{HostPolicy, OriginPolicy};
 use fanwire::{Arguments, Loaded, Reload, Server};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -86,7 +87,7 @@ fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         let server = Server::bind(loaded.config.clone()).await?;
         let reload = Reload::new(arguments, &loaded, &server);
         tokio::spawn(reload.run(hang_up));
-        announce(&server, loaded.has_rights, descriptors);
+        announce(&server, &loaded, descriptors);
         server.run(signals.stop()).await;
         tracing::info!("stopped");
         Ok(())
@@ -143,8 +144,31 @@ impl Signals {
     }
 }
 
+/// Which web pages may come, and by which names they reach the server.
+fn pages(origins: &OriginPolicy, hosts: &HostPolicy) -> String {
+    let own = match hosts {
+        HostPolicy::Any => "this server's own (by any name)".to_owned(),
+        HostPolicy::Names(names) if names.is_empty() => {
+            "this server's own (by an address or localhost; `server.hosts` adds names)".to_owned()
+        }
+        HostPolicy::Names(names) => {
+            format!("this server's own (by an address, localhost, {})", names.join(", "))
+        }
+    };
+    match origins {
+        OriginPolicy::Any => {
+            "every one may use this server, as `server.allowed_origins` is [\"*\"]".to_owned()
+        }
+        OriginPolicy::List(list) if !list.is_empty() => format!("{own} and those of {}", list.join(", ")),
+        OriginPolicy::Loopback => {
+            format!("{own} and those of localhost on any port; `server.allowed_origins` lets others in")
+        }
+        _ => format!("{own}; `server.allowed_origins` lets others in"),
+    }
+}
+
 /// One line for programs on standard output, the rest for people.
-fn announce(server: &Server, has_rights: bool, descriptors: usize) {
+fn announce(server: &Server, loaded: &Loaded, descriptors: usize) {
     let (http, mqtt) = (server.http_address(), server.mqtt_address());
     let mut line = String::from("listening");
     for (name, address) in [("http", http), ("mqtt", mqtt)] {
@@ -165,12 +189,11 @@ fn announce(server: &Server, has_rights: bool, descriptors: usize) {
         "fanwire {}",
         env!("CARGO_PKG_VERSION")
     );
-    if !has_rights {
-        tracing::warn!(
-            "no rights are configured: everybody who reaches these addresses may do everything, from any web page"
-        );
+    if !loaded.has_rights {
+        tracing::warn!("no rights are configured: everybody who reaches these addresses may do everything");
     }
     if let Some(http) = http {
+        tracing::info!("web pages: {}", pages(&loaded.rights.origins, server.hosts()));
         tracing::info!("open http://{http}/ in a browser, or listen: curl -N http://{http}/sse/demo");
         tracing::info!(
             "and publish: curl -d '{{\"hello\":\"world\"}}' -H 'Content-Type: application/json' http://{http}/v1/publish/demo"

@@ -1,11 +1,9 @@
 //! What the fronts count, under the names that `/metrics` shows. Each reads a snapshot when it is scraped.
 
-#[cfg(any(feature = "bayeux", feature = "mqtt", feature = "sse"))]
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-#[cfg(any(feature = "bayeux", feature = "mqtt", feature = "sse"))]
-use front_http::MetricSource;
-use front_http::{Metric, Value};
+use front_http::{Metric, MetricSource, Value};
 
 pub(crate) fn counter(name: &'static str, help: &'static str, value: u64) -> Metric {
     Metric { name, help, value: Value::Counter(value) }
@@ -13,6 +11,14 @@ pub(crate) fn counter(name: &'static str, help: &'static str, value: u64) -> Met
 
 pub(crate) fn gauge(name: &'static str, help: &'static str, value: u64) -> Metric {
     Metric { name, help, value: Value::Gauge(value) }
+}
+
+/// Requests that were for another host.
+pub(crate) fn of_hosts(refused: Arc<AtomicU64>) -> Arc<dyn MetricSource> {
+    Arc::new(move |out: &mut Vec<Metric>| {
+        let help = "HTTP requests refused because they were for a host that is not this server";
+        out.push(counter("refused_hosts", help, refused.load(Relaxed)));
+    })
 }
 
 #[cfg(feature = "bayeux")]

@@ -2,13 +2,16 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Version, header};
 use http_edge::{
-    Body, Cookies, OriginPolicy, Problem, Response, X_REQUEST_ID, read_body, request_id, response_head,
+    Body, Cookies, HostPolicy, OriginPolicy, Problem, Response, X_REQUEST_ID, read_body, request_id,
+    response_head,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -36,16 +39,8 @@ pub(crate) enum Why {
     AddressFull,
     /// Its address may send the next request only after this.
     TooFast(Duration),
-}
-
-impl Why {
-    fn problem(self) -> Problem {
-        match self {
-            Why::Full => Problem::no_room(NO_ROOM_RETRY),
-            Why::AddressFull => Problem::too_many_connections(NO_ROOM_RETRY),
-            Why::TooFast(wait) => Problem::too_many_requests(wait),
-        }
-    }
+    /// It asks for a server of another name.
+    Host,
 }
 
 /// Refuses as the front of the path would: with the headers without which a page may not read the answer, and to an event stream with an answer
@@ -53,6 +48,8 @@ impl Why {
 #[derive(Clone, Debug)]
 pub(crate) struct Refusals {
     fronts: Fronts,
+    hosts: HostPolicy,
+    misdirected: Arc<AtomicU64>,
     #[cfg(feature = "http")]
     api: (OriginPolicy, http_edge::TokenSources),
     #[cfg(feature = "bayeux")]
@@ -70,6 +67,8 @@ impl Refusals {
     pub(crate) fn new(fronts: Fronts, config: &Config) -> Self {
         Refusals {
             fronts,
+            hosts: HostPolicy::Any,
+            misdirected: Arc::default(),
             #[cfg(feature = "http")]
             api: (config.api.origins.clone(), config.api.token_sources.clone()),
             #[cfg(feature = "bayeux")]
@@ -79,13 +78,27 @@ impl Refusals {
         }
     }
 
-    /// Whether a request of this address is answered at all. `OPTIONS` is not counted: its answer costs as little as a refusal, and a page whose
-    /// preflight failed could not read why. Neither are health and readiness: who restarts a server by them shares an address with its clients.
+    /// The same, for a listener that answers to these names.
+    pub(crate) fn for_hosts(self, hosts: HostPolicy) -> Self {
+        Refusals { hosts, ..self }
+    }
+
+    /// Requests so far that were for another name.
+    pub(crate) fn misdirected(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.misdirected)
+    }
+
+    /// Whether a request of this address is answered at all. The rate does not count `OPTIONS`: its answer costs as little as a refusal, and a
+    /// page whose preflight failed could not read why. Nor does it count health and readiness: who restarts a server by them shares an address with its clients.
     pub(crate) fn admit<B>(
+        &self,
         addresses: &AddressLimits,
         address: IpAddr,
         request: &Request<B>,
     ) -> Result<(), Why> {
+        if self.hosts.check(request.uri(), request.headers()).is_err() {
+            return Err(Why::Host);
+        }
         if request.method() == Method::OPTIONS || matches!(request.uri().path(), "/healthz" | "/readyz") {
             return Ok(());
         }
@@ -99,31 +112,47 @@ impl Refusals {
 
     /// The answer to a request that no front will see.
     pub(crate) async fn refuse(&self, why: Why, request: Parts) -> Response {
-        let problem = why.problem();
+        let problem = self.problem(why, &request);
         let (path, headers) = (request.uri.path(), &request.headers);
         #[cfg(feature = "sse")]
-        if request.method == Method::GET && first_segment(path) == "sse" {
+        if why != Why::Host && request.method == Method::GET && first_segment(path) == "sse" {
             let wait = problem.retry_after.unwrap_or(NO_ROOM_RETRY);
             return self.fronts.sse().send_away(request.version, headers, &problem.detail, wait).await;
         }
+        self.readable(&problem, &request)
+    }
+
+    /// The answer to a request that is refused before any front looks at it, for the pages that may read what is there.
+    pub(crate) fn readable(&self, problem: &Problem, request: &Parts) -> Response {
         let mut response = problem.response();
         let answer = response.headers_mut();
-        if let Some((origins, cookies)) = self.readers_of(path) {
-            origins.cors_headers(headers, cookies, answer);
+        if let Some((origins, cookies)) = self.readers_of(request.uri.path()) {
+            origins.cors_headers(&request.headers, cookies, answer);
         }
-        answer.insert(X_REQUEST_ID, request_id(headers));
+        answer.insert(X_REQUEST_ID, request_id(&request.headers));
         response
     }
 
-    /// The pages that may read what is at a path. Nothing is there for pages of other origins where no front is, and a page never sees why its
-    /// WebSocket was refused.
+    fn problem(&self, why: Why, request: &Parts) -> Problem {
+        match why {
+            Why::Full => Problem::no_room(NO_ROOM_RETRY),
+            Why::AddressFull => Problem::too_many_connections(NO_ROOM_RETRY),
+            Why::TooFast(wait) => Problem::too_many_requests(wait),
+            Why::Host => {
+                let name = self.hosts.check(&request.uri, &request.headers).err().unwrap_or_default();
+                let refused = self.misdirected.fetch_add(1, Relaxed) + 1;
+                // An operator who forgot a name sees it here; a page that tries for a day does not fill the log.
+                if refused.is_power_of_two() {
+                    tracing::warn!(host = %name, refused, "request for a host that is not in `server.hosts`");
+                }
+                Problem::host_not_allowed(name)
+            }
+        }
+    }
+
+    /// The pages that may read what is at a path: where no front of its own is for pages, those that may read the API.
     fn readers_of(&self, path: &str) -> Option<(&OriginPolicy, Cookies)> {
         match first_segment(path) {
-            #[cfg(feature = "http")]
-            "v1" | "healthz" | "readyz" | "metrics" => {
-                let (origins, tokens) = &self.api;
-                Some((origins, origins.cookies(tokens)))
-            }
             #[cfg(feature = "bayeux")]
             _ if self.fronts.bayeux().serves(path) => Some((&self.bayeux, Cookies::Include)),
             #[cfg(feature = "sse")]
@@ -131,6 +160,12 @@ impl Refusals {
                 let (origins, tokens) = &self.sse;
                 Some((origins, origins.cookies(tokens)))
             }
+            #[cfg(feature = "http")]
+            _ => {
+                let (origins, tokens) = &self.api;
+                Some((origins, origins.cookies(tokens)))
+            }
+            #[cfg(not(feature = "http"))]
             _ => None,
         }
     }
@@ -155,7 +190,7 @@ impl Refusals {
                 let is_head = parts.method == Method::HEAD;
                 (self.refuse(why, parts).await, is_head)
             }
-            None => (why.problem().response(), false),
+            None => (self.problem(why, &http::Request::new(()).into_parts().0).response(), false),
         };
         let (mut parts, body) = response.into_parts();
         let length = http_body::Body::size_hint(&body).exact();
@@ -226,7 +261,17 @@ mod tests {
     async fn a_page_can_read_why_it_is_refused_if_it_may_read_anything() {
         let listed = refusals(OriginPolicy::List(vec!["https://app.example".into()]));
         let foreign = refusals(OriginPolicy::SameOrigin);
-        for path in ["/v1/publish/a", "/metrics", "/cometd", "/cometd/connect", "/sse/a"] {
+        for path in [
+            "/v1/publish/a",
+            "/metrics",
+            "/healthz",
+            "/cometd",
+            "/cometd/connect",
+            "/sse/a",
+            "/",
+            "/mqtt",
+            "/x",
+        ] {
             for method in ["GET", "POST", "HEAD"] {
                 let asked = format!("{method} {path} HTTP/1.1\r\n{PAGE}");
                 let answer = told(&listed, Why::Full, &asked).await;
@@ -235,16 +280,11 @@ mod tests {
                     "{asked}{answer}"
                 );
                 assert!(answer.contains("\r\nvary: Origin\r\n"), "{asked}{answer}");
-                let cookies = answer.contains("access-control-allow-credentials");
-                assert_eq!(cookies, path.starts_with("/cometd"), "{asked}{answer}");
+                assert!(answer.contains("\r\naccess-control-allow-credentials: true\r\n"), "{asked}{answer}");
                 let answer = told(&foreign, Why::AddressFull, &asked).await;
                 assert!(!answer.contains("access-control"), "{asked}{answer}");
                 assert!(answer.contains("\r\nvary: Origin\r\n"), "{asked}{answer}");
             }
-        }
-        for path in ["/", "/mqtt"] {
-            let answer = told(&listed, Why::Full, &format!("GET {path} HTTP/1.1\r\n{PAGE}")).await;
-            assert!(!answer.contains("access-control"), "{answer}");
         }
     }
 
@@ -293,6 +333,32 @@ mod tests {
             let millis: u64 = retry.and_then(|retry| retry.parse().ok()).expect("a time");
             assert!((5_000..=10_000).contains(&millis), "{body}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_request_for_another_host_is_421_and_says_for_which() {
+        let refusals = refusals(OriginPolicy::Loopback).for_hosts(HostPolicy::Names(Vec::new()));
+        let addresses = AddressLimits::new(None);
+        for (path, host, admitted) in [
+            ("/v1/publish/a", "evil.example:8080", false),
+            ("/sse/a", "evil.example", false),
+            ("/healthz", "evil.example", false),
+            ("/", "localhost:8080", true),
+        ] {
+            for method in ["GET", "OPTIONS"] {
+                let request =
+                    Request::builder().method(method).uri(path).header("host", host).body(()).unwrap();
+                let answer = refusals.admit(&addresses, [127, 0, 0, 1].into(), &request);
+                assert_eq!(answer.is_ok(), admitted, "{method} {path} {host}");
+                let Err(why) = answer else { continue };
+                let response = refusals.refuse(why, request.into_parts().0).await;
+                assert_eq!(response.status(), 421, "{method} {path}");
+                let body = read_body(response.into_body(), 1000).await.unwrap();
+                let text = String::from_utf8_lossy(&body);
+                assert!(text.contains("host_not_allowed") && text.contains(host), "{text}");
+            }
+        }
+        assert_eq!(refusals.misdirected().load(Relaxed), 6);
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use broker_core::Broker;
 use http::Uri;
+use http_edge::HostPolicy;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -34,6 +35,7 @@ pub struct Server {
     mqtt: Option<Listening>,
     gate: Arc<Gate>,
     addresses: AddressLimits,
+    hosts: HostPolicy,
     connection: http_edge::ServeConfig,
     shutdown_window: Duration,
 }
@@ -90,15 +92,33 @@ impl Server {
         {
             fronts.api().add_metrics(gate.clone());
             fronts.api().add_metrics(Arc::new(addresses.clone()));
+            fronts.api().add_metrics(crate::metrics::of_hosts(refusals.misdirected()));
         }
         let shutdown_window = config.shutdown_window.min(Config::MAX_SHUTDOWN_WINDOW);
+        let hosts = hosts(config.hosts, http.as_ref());
         let connection = config.connection;
-        Ok(Server { broker, fronts, refusals, http, mqtt, gate, addresses, connection, shutdown_window })
+        Ok(Server {
+            broker,
+            fronts,
+            refusals,
+            http,
+            mqtt,
+            gate,
+            addresses,
+            hosts,
+            connection,
+            shutdown_window,
+        })
     }
 
     /// The broker, to publish and subscribe in process.
     pub fn broker(&self) -> &Broker {
         &self.broker
+    }
+
+    /// The names that HTTP requests may be for.
+    pub fn hosts(&self) -> &HostPolicy {
+        &self.hosts
     }
 
     /// What one address may take of the listeners, to change it while it is served.
@@ -129,12 +149,23 @@ impl Server {
     /// Dropped before it resolves, it only stops listening: nobody is told, and the broker and the connections that are
     /// there go on. [`Broker::close`] ends them.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Server { broker, fronts, refusals, http, mqtt, gate, addresses, connection, shutdown_window } =
-            self;
+        let Server {
+            broker,
+            fronts,
+            refusals,
+            http,
+            mqtt,
+            gate,
+            addresses,
+            hosts,
+            connection,
+            shutdown_window,
+        } = self;
         let (closing, closed) = watch::channel(false);
         let http = http.map(|http| {
             let (gate, addresses) = (Arc::clone(&gate), addresses.clone());
-            tokio::spawn(serve_http(http.listener, refusals, connection, gate, addresses, closed))
+            let doorkeeper = Doorkeeper { gate, addresses, hosts };
+            tokio::spawn(serve_http(http.listener, refusals, connection, doorkeeper, closed))
         });
         let mqtt = mqtt.map(|mqtt| tokio::spawn(serve_mqtt(mqtt.listener, fronts.clone(), gate, addresses)));
         // A caller that drops this future wants neither listener to live on.
@@ -183,16 +214,33 @@ fn may_be_held(uri: &Uri) -> bool {
         || uri.path().starts_with("/v1/history/") && uri.query().is_some_and(is_poll)
 }
 
+/// The names that are answered where it listens.
+fn hosts(said: Option<Vec<String>>, http: Option<&Listening>) -> HostPolicy {
+    match said {
+        Some(names) if names.iter().any(|name| name == "*") => HostPolicy::Any,
+        Some(names) => HostPolicy::Names(names),
+        None if http.is_some_and(|http| http.address.ip().is_loopback()) => HostPolicy::Names(Vec::new()),
+        None => HostPolicy::Any,
+    }
+}
+
+/// Who is let in to the HTTP listener.
+struct Doorkeeper {
+    gate: Arc<Gate>,
+    addresses: AddressLimits,
+    hosts: HostPolicy,
+}
+
 async fn serve_http(
     listener: TcpListener,
     refusals: Refusals,
     mut connection: http_edge::ServeConfig,
-    gate: Arc<Gate>,
-    addresses: AddressLimits,
+    doorkeeper: Doorkeeper,
     closed: watch::Receiver<bool>,
 ) {
+    let Doorkeeper { gate, addresses, hosts } = doorkeeper;
     // One count per request instead of one for each front.
-    let served = Arc::new(refusals);
+    let served = Arc::new(refusals.for_hosts(hosts));
     // A poll or stream that is held for a client must hear at once when that is gone; the API answers at once, but for polls.
     connection.answers_half_closed = |uri| !may_be_held(uri);
     connection.may_park = may_be_held;
@@ -209,7 +257,7 @@ async fn serve_http(
         }
         let (served, addresses) = (Arc::clone(&served), addresses.clone());
         let handle = move |request: http::Request<_>| {
-            let admitted = Refusals::admit(&addresses, peer.ip(), &request);
+            let admitted = served.admit(&addresses, peer.ip(), &request);
             let served = Arc::clone(&served);
             async move {
                 match admitted {

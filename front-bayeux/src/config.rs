@@ -318,7 +318,7 @@ pub struct Config {
     pub max_sessions: usize,
     /// Sessions from one address; default 100,000, as many may share one behind a proxy.
     pub max_sessions_per_address: usize,
-    /// Pages that may use the endpoint; default any.
+    /// Pages that may use the endpoint. Default: those of the same origin and of this machine ([`OriginPolicy::Loopback`]).
     pub origins: OriginPolicy,
     /// What counts the requests and messages that are not whole yet, and how slowly they may come. Default that of the
     /// process.
@@ -381,8 +381,8 @@ impl Default for Config {
             max_new_channels_per_second: 1000,
             max_sessions: 1_000_000,
             max_sessions_per_address: 100_000,
-            origins: OriginPolicy::Any,
             intake: Intake::default(),
+            origins: OriginPolicy::default(),
             token_sources: http_edge::TokenSources::default(),
             refuse_unhandled_services: false,
             service_timeout: Duration::from_secs(30),

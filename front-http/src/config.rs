@@ -9,7 +9,7 @@ use http_edge::{Intake, OriginPolicy, TokenSources};
 pub struct Config {
     /// Where the API is mounted. Default `/v1`. `/healthz`, `/readyz` and `/metrics` stay where they are.
     pub path: String,
-    /// Pages that may call the API. Default any.
+    /// Pages that may call the API. Default: those of the same origin and of this machine ([`OriginPolicy::Loopback`]).
     pub origins: OriginPolicy,
     /// Where a token is read beside the headers. Default nowhere.
     pub token_sources: TokenSources,
@@ -61,7 +61,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             path: "/v1".to_owned(),
-            origins: OriginPolicy::Any,
+            origins: OriginPolicy::default(),
             token_sources: TokenSources::default(),
             metrics: MetricsAccess::Open,
             intake: Intake::default(),

@@ -115,7 +115,7 @@ pub struct Config {
     /// and DISCONNECT always, in acknowledgements if its CONNECT asks for problem information. False for clients that
     /// fail over a reason string anywhere.
     pub reason_strings: bool,
-    /// Pages that may open a WebSocket. Default any.
+    /// Pages that may open a WebSocket. Default: those of the same origin and of this machine ([`OriginPolicy::Loopback`]).
     pub origins: OriginPolicy,
     /// Where a WebSocket's request may carry a token besides its headers, because pages cannot set those.
     /// Default nowhere.
@@ -207,7 +207,7 @@ impl Default for Config {
             linger: Duration::from_secs(1),
             response_information: None,
             reason_strings: true,
-            origins: OriginPolicy::Any,
+            origins: OriginPolicy::default(),
             token_sources: TokenSources::default(),
         }
     }

@@ -10,7 +10,7 @@ use http_edge::{Intake, OriginPolicy, TokenSources};
 pub struct Config {
     /// Where the front is mounted; requests elsewhere are 404. Default `/sse`.
     pub path: String,
-    /// Pages that may open streams. Default any.
+    /// Pages that may open streams. Default: those of the same origin and of this machine ([`OriginPolicy::Loopback`]).
     pub origins: OriginPolicy,
     /// What counts the bodies of requests that are not whole yet, and how slowly they may come. Default that of the process.
     pub intake: Intake,
@@ -40,8 +40,8 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             path: "/sse".to_owned(),
-            origins: OriginPolicy::Any,
             intake: Intake::default(),
+            origins: OriginPolicy::default(),
             token_sources: TokenSources::default(),
             keep_alive: Duration::from_secs(15),
             outbox: OutboxConfig { max_messages: 10_000, max_bytes: 1 << 20, policy: Policy::Disconnect },

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use broker_core::Credentials;
+use broker_core::{AuthError, Authenticated, Authenticator, Credentials};
+use http::HeaderValue;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, header};
 use parking_lot::RwLock;
 
+use crate::cookies::cookies;
 use crate::origin::cross_origin;
 use crate::{Fields, Peer};
 
@@ -22,8 +23,10 @@ pub struct HttpCredentials<'a> {
     pub user: Option<Cow<'a, str>>,
     /// Password of `Authorization: Basic`.
     pub password: Option<Cow<'a, [u8]>>,
-    /// A key or JWT: `Authorization: Bearer`, `X-API-Key`, the cookie or the query parameter.
+    /// A key or JWT: `Authorization: Bearer` (or `OAuth`, or `Token`), `X-API-Key`, the cookie or the query parameter.
     pub token: Option<Cow<'a, str>>,
+    /// The tokens of more cookies of the same name. One may be a leftover of another path, so that each is tried.
+    pub more_tokens: Vec<Cow<'a, str>>,
     /// The address of the [`Peer`] extension.
     pub remote: Option<SocketAddr>,
     /// The `Origin` of a page that does not come from this server.
@@ -43,6 +46,27 @@ impl HttpCredentials<'_> {
             protocol,
         }
     }
+
+    /// Asks `authenticator` who this is: by the token, then by the other ones, as long as they are none that it knows.
+    pub fn authenticate<'a>(
+        &'a self,
+        authenticator: &'a dyn Authenticator,
+        protocol: &'static str,
+    ) -> Authenticated<'a> {
+        let first = authenticator.authenticate(self.for_protocol(protocol));
+        if self.more_tokens.is_empty() {
+            return first;
+        }
+        Authenticated::later(async move {
+            let mut outcome = first.await;
+            for token in &self.more_tokens {
+                let Err(AuthError::Invalid(_)) = outcome else { break };
+                let next = Credentials { token: Some(token), ..self.for_protocol(protocol) };
+                outcome = authenticator.authenticate(next).await;
+            }
+            outcome
+        })
+    }
 }
 
 impl std::fmt::Debug for HttpCredentials<'_> {
@@ -51,6 +75,7 @@ impl std::fmt::Debug for HttpCredentials<'_> {
             .field("user", &self.user)
             .field("password", &self.password.as_ref().map(|_| "…"))
             .field("token", &self.token.as_ref().map(|_| "…"))
+            .field("more_tokens", &self.more_tokens.len())
             .field("remote", &self.remote)
             .field("cross_origin", &self.cross_origin)
             .finish()
@@ -100,7 +125,14 @@ impl From<TokenPlaces> for TokenSources {
     }
 }
 
-/// What the headers present: `Authorization` (Bearer or Basic), else `X-API-Key`.
+/// Cookies of one name that are tried after the first: each may cost the check of a signature.
+const MAX_MORE_TOKENS: usize = 3;
+
+/// Schemes of `Authorization` whose rest is the token: what RFC 6750 names, what Salesforce's clients send, and what frameworks for
+/// HTTP APIs do.
+const TOKEN_SCHEMES: [&str; 3] = ["bearer", "oauth", "token"];
+
+/// What the headers present: `Authorization` (Bearer, OAuth, Token or Basic), else `X-API-Key`.
 ///
 /// An `Authorization` that cannot be read is handed on whole as the token. No authenticator will know it, so the
 /// client hears that its credentials are wrong instead of being served as nobody.
@@ -129,7 +161,10 @@ pub fn credentials_among<'a>(
     }
     let places = sources.0.places.read();
     if let Some(name) = &places.cookie {
-        found.token = cookie(&parts.headers, name);
+        // A value that is no text is handed on as what no authenticator knows, like an `Authorization` that cannot be read.
+        let mut tokens = cookies(&parts.headers, name).map(String::from_utf8_lossy);
+        found.token = tokens.next();
+        found.more_tokens = tokens.take(MAX_MORE_TOKENS).collect();
     }
     if found.token.is_none() && places.query {
         let query = parts.uri.query().unwrap_or_default().as_bytes();
@@ -151,7 +186,7 @@ fn presented<'a>(fields: &Fields<'a>) -> HttpCredentials<'a> {
 fn authorization(value: Cow<'_, str>) -> HttpCredentials<'_> {
     let (scheme, rest) = value.split_once(' ').unwrap_or((&value, ""));
     let rest = rest.trim();
-    if scheme.eq_ignore_ascii_case("bearer") && !rest.is_empty() {
+    if TOKEN_SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known)) && !rest.is_empty() {
         let token = match &value {
             Cow::Borrowed(text) => Cow::Borrowed(text.split_once(' ').map_or("", |(_, token)| token.trim())),
             Cow::Owned(_) => Cow::Owned(rest.to_owned()),
@@ -173,22 +208,13 @@ fn authorization(value: Cow<'_, str>) -> HttpCredentials<'_> {
     HttpCredentials { token: Some(value), ..HttpCredentials::default() }
 }
 
-/// The value of the first cookie of that name. It is bytes: other cookies beside it may be in any encoding, and a value that
-/// is no text is handed on as what no authenticator knows, like an `Authorization` that cannot be read.
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
-    let cookies = headers.get_all(header::COOKIE).iter();
-    let (_, value) = cookies
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
-        .map(<[u8]>::trim_ascii)
-        .filter_map(|pair| pair.split_at_checked(pair.iter().position(|byte| *byte == b'=')?))
-        .find(|(key, _)| *key == name.as_bytes())?;
-    let value = value.strip_prefix(b"=").unwrap_or(value);
-    let value = value.strip_prefix(b"\"").unwrap_or(value);
-    Some(String::from_utf8_lossy(value.strip_suffix(b"\"").unwrap_or(value)))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use broker_core::{Principal, Rights};
+    use http::header;
+
     use super::*;
 
     fn parts(uri: &str, lines: &[(&str, &str)]) -> Parts {
@@ -209,6 +235,9 @@ mod tests {
             ("/?access_token=Q", &all[..1], Some("C")),
             ("/?access_token=Q%2B", &[], Some("Q+")),
             ("/", &[], None),
+            ("/", &[("authorization", "OAuth 00D!T")], Some("00D!T")),
+            ("/", &[("authorization", "token T")], Some("T")),
+            ("/", &[("authorization", "OAuth")], Some("OAuth")),
             ("/", &[("authorization", "Digest x")], Some("Digest x")),
             ("/", &[("authorization", "Bearer")], Some("Bearer")),
             ("/", &[("authorization", "Basic !!")], Some("Basic !!")),
@@ -221,30 +250,43 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_is_found_beside_any_others_and_one_that_is_no_text_is_not_nobody() {
+    fn a_cookie_that_is_no_text_is_not_nobody_and_not_the_next_place() {
         let sources = TokenSources::from(TokenPlaces { cookie: Some("fw".into()), query: true });
-        for (line, expected) in [
-            (&b"name=J\xFCrgen; fw=KEY"[..], Some("KEY")),
-            ("name=Jürgen; fw=KEY".as_bytes(), Some("KEY")),
-            (b"fw=KEY; name=J\xFCrgen", Some("KEY")),
-            (b"alone; =; fw2=no; fw = no;fw=\"KEY\"", Some("KEY")),
-            (b"fw=K\xFC", Some("K\u{FFFD}")),
-            (b"fw=", Some("")),
-            (b"fw=a=b", Some("a=b")),
-            (b"FW=KEY; f\xFC=x; fw", None),
-        ] {
-            let mut parts = parts("/", &[("cookie", "first=1")]);
-            parts.headers.append(header::COOKIE, http::HeaderValue::from_bytes(line).unwrap());
-            assert_eq!(credentials_from(&parts, &sources).token.as_deref(), expected, "{line:?}");
-        }
-        let mut parts = parts("/?access_token=Q", &[]);
-        let unreadable = http::HeaderValue::from_bytes(b"fw=\xFC").unwrap();
+        let mut parts = parts("/?access_token=Q", &[("cookie", "first=1")]);
+        let unreadable = HeaderValue::from_bytes(b"fw=\xFC").unwrap();
         parts.headers.append(header::COOKIE, unreadable);
-        assert_eq!(
-            credentials_from(&parts, &sources).token.as_deref(),
-            Some("\u{FFFD}"),
-            "not the next place"
-        );
+        assert_eq!(credentials_from(&parts, &sources).token.as_deref(), Some("\u{FFFD}"));
+    }
+
+    #[tokio::test]
+    async fn each_cookie_of_the_name_is_tried_until_one_is_known() {
+        /// Knows one token, and counts the questions.
+        struct Knows(&'static str, AtomicUsize);
+        impl Authenticator for Knows {
+            fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> Authenticated<'a> {
+                self.1.fetch_add(1, Relaxed);
+                Authenticated::now(match credentials.token {
+                    Some(token) if token == self.0 => Ok(Principal::anonymous(Rights::all())),
+                    _ => Err(AuthError::Invalid("no such key".to_owned())),
+                })
+            }
+        }
+        let sources = TokenSources::from(TokenPlaces { cookie: Some("fw".into()), query: false });
+        for (cookie, known, asked) in [
+            ("fw=RIGHT", true, 1),
+            ("fw=RIGHT; fw=old", true, 1),
+            ("fw=old; fw=RIGHT", true, 2),
+            ("fw=a; fw=b; fw=c; fw=RIGHT", true, 4),
+            ("fw=a; fw=b; fw=c; fw=d; fw=RIGHT", false, 4),
+            ("fw=a", false, 1),
+        ] {
+            let parts = parts("/", &[("cookie", cookie)]);
+            let authenticator = Knows("RIGHT", AtomicUsize::new(0));
+            let found = credentials_from(&parts, &sources);
+            let outcome = found.authenticate(&authenticator, "http").await;
+            assert_eq!(outcome.is_ok(), known, "{cookie}");
+            assert_eq!(authenticator.1.load(Relaxed), asked, "{cookie}");
+        }
     }
 
     #[test]

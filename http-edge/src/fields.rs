@@ -18,6 +18,9 @@ pub struct Fields<'a> {
     pub idempotency_key: Option<&'a HeaderValue>,
     /// `Origin`
     pub origin: Option<&'a HeaderValue>,
+    /// The page that asks without `Origin`: as a script, image or frame of its own a page of another site may load anything that is
+    /// had by `GET`, and browsers then say so in `Sec-Fetch-Site` alone. Here is its `Referer`, or `null` if the page hides it.
+    pub embedder: Option<&'a HeaderValue>,
     /// `X-API-Key`
     pub x_api_key: Option<&'a HeaderValue>,
     /// `X-EventSource-Event`
@@ -29,9 +32,13 @@ pub struct Fields<'a> {
     pub repeated: Option<&'a HeaderName>,
 }
 
+/// A page that does not say where it comes from.
+static HIDDEN: HeaderValue = HeaderValue::from_static("null");
+
 impl<'a> From<&'a HeaderMap> for Fields<'a> {
     fn from(headers: &'a HeaderMap) -> Self {
         let mut fields = Fields::default();
+        let (mut referer, mut site, mut mode) = (None, None, None);
         for (name, value) in headers {
             let field = match name.as_str() {
                 "authorization" => &mut fields.authorization,
@@ -40,6 +47,18 @@ impl<'a> From<&'a HeaderMap> for Fields<'a> {
                 "host" => &mut fields.host,
                 "idempotency-key" => &mut fields.idempotency_key,
                 "origin" => &mut fields.origin,
+                "referer" => {
+                    referer = Some(value);
+                    continue;
+                }
+                "sec-fetch-mode" => {
+                    mode = Some(value);
+                    continue;
+                }
+                "sec-fetch-site" => {
+                    site = Some(value);
+                    continue;
+                }
                 "x-api-key" => &mut fields.x_api_key,
                 "x-eventsource-event" => &mut fields.x_eventsource_event,
                 "x-request-id" => &mut fields.x_request_id,
@@ -50,6 +69,11 @@ impl<'a> From<&'a HeaderMap> for Fields<'a> {
             } else if name.as_str() != "x-request-id" {
                 fields.repeated = Some(name);
             }
+        }
+        // Who follows a link reads the answer himself; the page with the link does not.
+        let is_elsewhere = site.is_some_and(|site| site == "cross-site" || site == "same-site");
+        if fields.origin.is_none() && is_elsewhere && !mode.is_some_and(|mode| mode == "navigate") {
+            fields.embedder = referer.or(Some(&HIDDEN));
         }
         fields
     }
@@ -103,5 +127,26 @@ mod tests {
         assert_eq!(found.content_type, headers.get("content-type"));
         assert_eq!(found.idempotency_key, headers.get("idempotency-key"));
         assert_eq!(found.x_eventsource_event, headers.get("x-eventsource-event"));
+    }
+
+    #[test]
+    fn what_a_page_of_another_site_embeds_is_known_without_an_origin() {
+        let page = "http://evil.example/page";
+        for (lines, expected) in [
+            (&[("sec-fetch-site", "cross-site"), ("referer", page)][..], Some(page)),
+            (&[("sec-fetch-site", "same-site"), ("sec-fetch-mode", "no-cors")], Some("null")),
+            (&[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")], None),
+            (&[("sec-fetch-site", "same-origin"), ("referer", page)], None),
+            (&[("sec-fetch-site", "none")], None),
+            (&[("sec-fetch-site", "cross-site"), ("origin", page)], None),
+            (&[("referer", page)], None),
+        ] {
+            let headers: HeaderMap = lines
+                .iter()
+                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+                .collect();
+            let found = Fields::from(&headers).embedder.map(|value| value.to_str().unwrap());
+            assert_eq!(found, expected, "{lines:?}");
+        }
     }
 }

@@ -16,10 +16,13 @@
 //! It leaves to others: paths and methods (each front), what a credential is worth (the `Authenticator`), TLS.
 
 mod body;
+mod coding;
 mod connection_id;
+mod cookies;
 mod credentials;
 mod fields;
 mod held;
+mod host;
 mod io;
 mod origin;
 mod park;
@@ -33,12 +36,15 @@ mod takeover;
 mod upgrade;
 
 pub use body::{Body, BodyError, DEFAULT_BODY_STALL, read_body, take_body};
+pub use coding::{ACCEPTED_CODINGS, Decoded, UnknownCoding};
 pub use connection_id::{connection_id, parse_connection_id};
+pub use cookies::cookies;
 pub use credentials::{
     HttpCredentials, TokenPlaces, TokenSources, credentials, credentials_among, credentials_from,
 };
 pub use fields::Fields;
 pub use link::{FREE_BYTES, Intake, IntakeConfig, IntakeStats, Unfinished};
+pub use host::HostPolicy;
 pub use origin::{Cookies, LiveOrigins, OriginPolicy};
 pub use park::Park;
 pub use pipe::{PipeIo, pipe};

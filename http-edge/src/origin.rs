@@ -9,13 +9,16 @@ use parking_lot::RwLock;
 
 use crate::{Body, Fields, Response, TokenSources};
 
-/// The origins that are answered. A request without `Origin` does not come from a page and is always allowed.
+/// The origins that are answered. A request that does not come from a page is always allowed.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum OriginPolicy {
-    /// Every origin: the default on loopback without configuration.
-    #[default]
+    /// Every origin. Any page that a user looks at may then do, from the user's machine, what anonymous clients may do.
     Any,
-    /// The page's host and port must be those of the `Host` header: the default once rights are configured.
+    /// The same origin, and pages that this machine serves: of `localhost`, `127.0.0.1` or `[::1]`, on any port. The default, in
+    /// the server as long as no rights are configured.
+    #[default]
+    Loopback,
+    /// The page's host and port must be those of the `Host` header: the server's default once rights are configured.
     SameOrigin,
     /// The same origin, and these, written as browsers send them: `https://example.org[:port]`.
     List(Vec<String>),
@@ -65,37 +68,41 @@ const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static("Retry-After, X-Co
 /// How long a browser may remember a preflight, in seconds.
 const MAX_AGE_SECS: HeaderValue = HeaderValue::from_static("600");
 
+/// Headers that a page asks for beyond these bytes are not among those that it may send.
+const MAX_ASKED_BYTES: usize = 4 << 10;
+
 impl OriginPolicy {
     /// Whether the request may go on. WebSocket handshakes ask this too, as browsers do not preflight them.
     ///
-    /// Same origin is judged by `Host`, which [`serve`](crate::serve) fills in from `:authority` for HTTP/2.
+    /// Same origin is judged by `Host`, which [`serve`](crate::serve) fills in from `:authority` for HTTP/2. A request without
+    /// `Origin` that a page embeds is judged by its `Referer`.
     pub fn allows<'a>(&self, request: impl Into<Fields<'a>>) -> bool {
         let request = request.into();
-        let Some(origin) = request.origin else { return true };
+        let Some(origin) = asking_origin(&request) else { return true };
         match self {
             OriginPolicy::Any => true,
+            OriginPolicy::Loopback => is_same_origin(origin, &request) || is_loopback(origin),
             OriginPolicy::SameOrigin => is_same_origin(origin, &request),
             OriginPolicy::List(allowed) => {
-                is_same_origin(origin, &request)
-                    || allowed.iter().any(|one| one.as_bytes().eq_ignore_ascii_case(origin.as_bytes()))
+                is_same_origin(origin, &request) || allowed.iter().any(|one| one.eq_ignore_ascii_case(origin))
             }
             OriginPolicy::Live(live) => live.0.read().allows(request),
         }
     }
 
-    /// Whether other origins than the server's are listed one by one: only then may cookies go along.
-    pub fn lists_origins(&self) -> bool {
+    /// Whether pages of every origin are allowed.
+    pub fn is_open(&self) -> bool {
         match self {
-            OriginPolicy::Any | OriginPolicy::SameOrigin => false,
-            OriginPolicy::List(_) => true,
-            OriginPolicy::Live(live) => live.0.read().lists_origins(),
+            OriginPolicy::Any => true,
+            OriginPolicy::Loopback | OriginPolicy::SameOrigin | OriginPolicy::List(_) => false,
+            OriginPolicy::Live(live) => live.0.read().is_open(),
         }
     }
 
-    /// Whether pages may send cookies to a front that reads tokens from `sources`: only where one is read from a cookie,
-    /// and other origins are listed one by one.
+    /// Whether pages of allowed origins may send cookies to a front that reads tokens from `sources`: not where any page is
+    /// allowed and a cookie is worth something.
     pub fn cookies(&self, sources: &TokenSources) -> Cookies {
-        if sources.reads_cookie() && self.lists_origins() { Cookies::Include } else { Cookies::Omit }
+        if sources.reads_cookie() && self.is_open() { Cookies::Omit } else { Cookies::Include }
     }
 
     /// The policy as it is now.
@@ -150,43 +157,74 @@ impl OriginPolicy {
     }
 }
 
-/// [`ALLOWED_HEADERS`], and the extension attributes of events that the page asks for: they have names of their own.
+/// [`ALLOWED_HEADERS`], and what else the page asks for: tracing headers and the attributes of events have names that nobody
+/// knows beforehand. A page that is allowed to ask at all may send what any other client may.
 fn allowed_headers(request: &HeaderMap) -> HeaderValue {
-    let asked = request.get(header::ACCESS_CONTROL_REQUEST_HEADERS).and_then(|names| names.to_str().ok());
-    let is_attribute = |name: &&str| {
-        name.strip_prefix("ce-").is_some_and(|attribute| {
-            !attribute.is_empty()
-                && attribute.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-        })
-    };
     let mut names = ALLOWED_HEADERS.to_str().unwrap_or_default().to_owned();
-    // Only what can be an attribute's name comes back, so nothing else that a page makes up stands in the answer.
-    for name in asked.unwrap_or_default().split(',').map(str::trim).filter(is_attribute) {
-        names.push_str(", ");
-        names.push_str(name);
+    let asked = request.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).iter();
+    let mut room = MAX_ASKED_BYTES;
+    for name in asked.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(',')).map(str::trim) {
+        let Some(rest) = room.checked_sub(name.len() + 2) else { break };
+        room = rest;
+        // What is no name of a header is not repeated.
+        if HeaderName::from_bytes(name.as_bytes()).is_ok() {
+            names.push_str(", ");
+            names.push_str(name);
+        }
     }
     HeaderValue::try_from(names).unwrap_or(ALLOWED_HEADERS)
 }
 
-/// The `Origin` of a page that does not come from this server; one that is not text counts as `null`.
+/// The origin of the page that asks. One that is not text is no origin at all, and none that is listed.
+fn asking_origin<'a>(request: &Fields<'a>) -> Option<&'a str> {
+    match (request.origin, request.embedder) {
+        (Some(origin), _) => Some(origin.to_str().unwrap_or_default()),
+        (None, Some(page)) => Some(origin_of(page.to_str().unwrap_or_default())),
+        (None, None) => None,
+    }
+}
+
+/// The origin of a page by its address.
+fn origin_of(address: &str) -> &str {
+    let Some(authority) = address.find("://").map(|at| at + 3) else { return address };
+    let path = address.get(authority..).and_then(|rest| rest.find(['/', '?', '#']));
+    path.and_then(|at| address.get(..authority + at)).unwrap_or(address)
+}
+
+/// The origin of a page that does not come from this server; one that is not text counts as `null`.
 pub(crate) fn cross_origin<'a>(request: &Fields<'a>) -> Option<&'a str> {
-    let origin = request.origin?;
-    (!is_same_origin(origin, request)).then(|| origin.to_str().unwrap_or("null"))
+    let origin = asking_origin(request)?;
+    let named = if origin.is_empty() { "null" } else { origin };
+    (!is_same_origin(origin, request)).then_some(named)
+}
+
+/// Scheme, host and port of a page that came by HTTP.
+fn web(origin: &str) -> Option<(&str, &str)> {
+    origin.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
 }
 
 /// Compares host and port only: a proxy in front may have ended TLS, so the scheme here says nothing.
-fn is_same_origin(origin: &HeaderValue, request: &Fields<'_>) -> bool {
-    let (Ok(origin), Some(Ok(host))) = (origin.to_str(), request.host.map(HeaderValue::to_str)) else {
+fn is_same_origin(origin: &str, request: &Fields<'_>) -> bool {
+    let (Some((scheme, authority)), Some(Ok(host))) = (web(origin), request.host.map(HeaderValue::to_str))
+    else {
         return false;
     };
-    let Some((scheme, authority)) = origin.split_once("://") else { return false };
-    let default_port = match scheme {
-        "http" => ":80",
-        "https" => ":443",
-        _ => return false,
-    };
+    let default_port = if scheme == "http" { ":80" } else { ":443" };
     authority.eq_ignore_ascii_case(host)
         || host.strip_suffix(default_port).is_some_and(|host| host.eq_ignore_ascii_case(authority))
+}
+
+/// Whether the page was served by this machine, as far as its browser knows.
+fn is_loopback(origin: &str) -> bool {
+    let Some((_, authority)) = web(origin) else { return false };
+    let is_port = |rest: &str| {
+        rest.is_empty() || rest.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok())
+    };
+    ["localhost", "127.0.0.1", "[::1]"].iter().any(|host| {
+        authority
+            .split_at_checked(host.len())
+            .is_some_and(|(begin, rest)| begin.eq_ignore_ascii_case(host) && is_port(rest))
+    })
 }
 
 #[cfg(test)]
@@ -214,6 +252,21 @@ mod tests {
             (&list, Some("http://broker:8080"), true),
             (&list, Some("http://a.example"), false),
             (&list, Some("https://a.example.evil"), false),
+            (&OriginPolicy::Loopback, None, true),
+            (&OriginPolicy::Loopback, Some("http://broker:8080"), true),
+            (&OriginPolicy::Loopback, Some("http://localhost:5173"), true),
+            (&OriginPolicy::Loopback, Some("https://localhost"), true),
+            (&OriginPolicy::Loopback, Some("http://127.0.0.1:3000"), true),
+            (&OriginPolicy::Loopback, Some("http://[::1]:3000"), true),
+            (&OriginPolicy::Loopback, Some("https://evil.example"), false),
+            (&OriginPolicy::Loopback, Some("http://localhost.evil.example"), false),
+            (&OriginPolicy::Loopback, Some("http://localhost:80.evil.example"), false),
+            (&OriginPolicy::Loopback, Some("http://127.0.0.1.evil.example"), false),
+            (&OriginPolicy::Loopback, Some("http://evil.example:8080"), false),
+            (&OriginPolicy::Loopback, Some("http://localhost@evil.example"), false),
+            (&OriginPolicy::Loopback, Some("chrome-extension://localhost"), false),
+            (&OriginPolicy::Loopback, Some("null"), false),
+            (&OriginPolicy::Loopback, Some(""), false),
         ];
         for (policy, origin, expected) in cases {
             let mut headers = request(&[("host", "broker:8080")]);
@@ -221,6 +274,22 @@ mod tests {
                 headers.insert("origin", HeaderValue::from_static(origin));
             }
             assert_eq!(policy.allows(&headers), expected, "{policy:?} {origin:?}");
+        }
+    }
+
+    #[test]
+    fn a_page_that_embeds_an_answer_is_judged_without_an_origin() {
+        for (referer, allowed) in [
+            (Some("http://localhost:3000/app?x#y"), true),
+            (Some("http://broker:8080"), true),
+            (Some("https://evil.example/http://localhost:3000/"), false),
+            (Some("http://localhost:3000.evil.example/"), false),
+            (None, false),
+        ] {
+            let mut headers = request(&[("host", "broker:8080"), ("sec-fetch-site", "cross-site")]);
+            headers.extend(referer.map(|page| (header::REFERER, HeaderValue::from_static(page))));
+            assert_eq!(OriginPolicy::Loopback.allows(&headers), allowed, "{referer:?}");
+            assert!(OriginPolicy::Any.allows(&headers), "{referer:?}");
         }
     }
 
@@ -256,17 +325,46 @@ mod tests {
         for name in ["Last-Event-ID", "Authorization", "Cache-Control", "Idempotency-Key", "X-API-Key"] {
             assert!(headers["access-control-allow-headers"].to_str().unwrap().contains(name), "{name}");
         }
-        let asked = request(&[
-            ("origin", "https://a.example"),
-            ("access-control-request-headers", "ce-id,ce-partitionkey, x-evil,ce-,ce-a_b,ce-x1"),
-        ]);
+        let long = "x".repeat(MAX_ASKED_BYTES);
+        let names = format!("traceparent,ce-partitionkey, sentry-trace , bad name,<script>,,{long}");
+        let mut asked = request(&[("origin", "https://a.example")]);
+        asked.insert(header::ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue::try_from(names).unwrap());
         let answer = OriginPolicy::Any.preflight(&asked, Cookies::Omit, "POST");
         let names = answer.headers()["access-control-allow-headers"].to_str().unwrap();
-        assert!(
-            names.contains("ce-channel") && names.contains("ce-partitionkey") && names.ends_with("ce-x1")
-        );
-        assert!(!names.contains("evil") && !names.contains("a_b"), "{names}");
+        assert!(names.contains("ce-channel, "), "{names}");
+        assert!(names.ends_with("ce-type, traceparent, ce-partitionkey, sentry-trace"), "{names}");
         let refused = OriginPolicy::SameOrigin.preflight(&asked, Cookies::Include, "GET");
         assert!(!refused.headers().contains_key("access-control-allow-origin"));
+    }
+
+    #[test]
+    fn a_private_network_is_opened_to_allowed_pages_only() {
+        for (origin, opened) in [("http://localhost:3000", true), ("https://evil.example", false)] {
+            let asked = request(&[
+                ("host", "127.0.0.1:8080"),
+                ("origin", origin),
+                ("access-control-request-private-network", "true"),
+            ]);
+            let answer = OriginPolicy::default().preflight(&asked, Cookies::Include, "POST");
+            let headers = answer.headers();
+            assert_eq!(headers.contains_key("access-control-allow-private-network"), opened, "{origin}");
+            assert_eq!(headers.contains_key("access-control-allow-origin"), opened, "{origin}");
+        }
+    }
+
+    #[test]
+    fn cookies_go_along_unless_any_page_could_use_a_token_in_one() {
+        let (none, cookie) = (TokenSources::default(), TokenSources::default());
+        cookie.set(crate::TokenPlaces { cookie: Some("fw".to_owned()), query: false });
+        for (policy, expected) in [
+            (OriginPolicy::Any, Cookies::Omit),
+            (OriginPolicy::Loopback, Cookies::Include),
+            (OriginPolicy::SameOrigin, Cookies::Include),
+            (OriginPolicy::List(Vec::new()), Cookies::Include),
+            (OriginPolicy::Live(LiveOrigins::new(OriginPolicy::Any)), Cookies::Omit),
+        ] {
+            assert_eq!(policy.cookies(&cookie), expected, "{policy:?}");
+            assert_eq!(policy.cookies(&none), Cookies::Include, "{policy:?}");
+        }
     }
 }

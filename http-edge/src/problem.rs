@@ -62,6 +62,15 @@ impl Problem {
         Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
     }
 
+    /// 421: the request is for another server (RFC 9110 §15.5.20), by a name that this one does not go by.
+    pub fn host_not_allowed(name: &str) -> Self {
+        // A name is short, and what is none may be long.
+        let name = name.get(..name.floor_char_boundary(253)).unwrap_or_default();
+        let detail =
+            format!("this server is not {name:?}; names that it is reached by are listed in `server.hosts`");
+        Problem::new(StatusCode::MISDIRECTED_REQUEST, "host_not_allowed", detail)
+    }
+
     /// 429: the caller's rate is used up until `retry_after` has passed.
     pub fn rate_limited(retry_after: Duration) -> Self {
         let detail = "the rate of these credentials is used up";

@@ -37,7 +37,7 @@ pub(crate) use self::{
 };
 
 /// Everything a [`Server`](crate::Server) needs to know. The default listens on loopback only and lets everybody there do
-/// everything.
+/// everything; of web pages, those that this machine serves (the `origins` of the fronts).
 #[derive(Clone)]
 pub struct Config {
     /// Where HTTP, SSE and the WebSockets are served; port 0 takes a free one, `None` serves none of them.
@@ -45,6 +45,10 @@ pub struct Config {
     pub http: Option<SocketAddr>,
     /// Where MQTT over TCP is served; port 0 takes a free one, `None` does not serve it. Default `127.0.0.1:1883`.
     pub mqtt: Option<SocketAddr>,
+    /// Names that HTTP requests may be for (`Host`), beside addresses and `localhost`; `*` is every name. Default `None`: on a
+    /// loopback address no other name, so that no page of the web can give the server a name of its own (DNS rebinding);
+    /// on any other address every name. A request for another one is answered 421.
+    pub hosts: Option<Vec<String>>,
     /// Who clients are and what they may do. Default: everybody may do everything, so give another one before listening
     /// beyond loopback.
     pub authenticator: Arc<dyn Authenticator>,
@@ -90,6 +94,7 @@ impl Default for Config {
         Config {
             http: Some((Ipv4Addr::LOCALHOST, 8080).into()),
             mqtt: Some((Ipv4Addr::LOCALHOST, 1883).into()),
+            hosts: None,
             authenticator: Arc::new(AllowAll),
             max_connections: None,
             max_connections_per_address: None,
@@ -115,6 +120,7 @@ impl fmt::Debug for Config {
         f.debug_struct("Config")
             .field("http", &self.http)
             .field("mqtt", &self.mqtt)
+            .field("hosts", &self.hosts)
             .field("max_connections", &self.max_connections)
             .field("max_connections_per_address", &self.max_connections_per_address)
             .field("shutdown_window", &self.shutdown_window)

@@ -4,9 +4,10 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use broker_core::{Action, Pattern, Rights, RightsTemplate};
+use http_edge::OriginPolicy;
 use serde::{Deserialize, Serialize};
 
-use super::units::{CookieName, Origin, Period, Span, Text};
+use super::units::{CookieName, Origin, Origins, Period, Span, Text};
 use crate::auth::{
     Access, AccessError, Algorithm, Issuer, Key, KeyHash, KeySource, PasswordLimits, Rate, User,
 };
@@ -240,7 +241,7 @@ pub(super) struct Written<'a> {
     pub(super) users: &'a [UserEntry],
     pub(super) issuers: &'a [IssuerEntry],
     pub(super) auth: &'a Auth,
-    pub(super) allowed_origins: Option<&'a [Text<Origin>]>,
+    pub(super) allowed_origins: Option<&'a [Text<Origins>]>,
 }
 
 impl Written<'_> {
@@ -251,10 +252,26 @@ impl Written<'_> {
     }
 
     /// The origins of pages that may come at all: those of keys with a list of their own are among them.
-    pub(super) fn origins(&self) -> Option<Vec<String>> {
+    pub(super) fn origins(&self) -> Option<OriginPolicy> {
+        if self.allows_any_origin() {
+            return Some(OriginPolicy::Any);
+        }
         let of_keys = self.keys.iter().filter_map(|key| key.origins.as_ref()).flatten();
-        let origins = texts(self.allowed_origins.unwrap_or_default().iter().chain(of_keys));
-        (self.allowed_origins.is_some() || !origins.is_empty()).then_some(origins)
+        let origins: Vec<_> = self.listed_origins().chain(of_keys.map(|origin| &origin.0)).collect();
+        let said = self.allowed_origins.is_some() || !origins.is_empty();
+        said.then(|| OriginPolicy::List(origins.into_iter().map(|origin| origin.0.clone()).collect()))
+    }
+
+    fn allows_any_origin(&self) -> bool {
+        self.allowed_origins.is_some_and(|origins| origins.iter().any(|one| one.0 == Origins::Any))
+    }
+
+    fn listed_origins(&self) -> impl Iterator<Item = &Origin> {
+        let listed = self.allowed_origins.unwrap_or_default().iter();
+        listed.filter_map(|one| match &one.0 {
+            Origins::Any => None,
+            Origins::One(origin) => Some(origin),
+        })
     }
 
     /// Paths are taken from `folder`, where the configuration file is.
@@ -262,6 +279,12 @@ impl Written<'_> {
     /// # Errors
     /// What cannot be meant.
     pub(super) fn access(&self, folder: &Path) -> Result<Access, AccessError> {
+        if self.allows_any_origin() && self.auth.token_places().cookie.is_some() {
+            // Any page could then do in a user's name what it likes: a browser sends cookies along with a POST unasked.
+            let message =
+                "\"*\" cannot stand with `auth.cookie`: list the origins that may use it".to_owned();
+            return Err(AccessError { key: "server.allowed_origins".to_owned(), message });
+        }
         if !self.says_anything() {
             return Ok(Access::open());
         }
@@ -287,7 +310,8 @@ impl Written<'_> {
             keys: self.keys.iter().map(KeyEntry::key).collect(),
             users: self.users.iter().map(UserEntry::user).collect(),
             issuers: self.issuers.iter().enumerate().map(issuer).collect::<Result<_, _>>()?,
-            allowed_origins: Some(texts(self.allowed_origins.unwrap_or_default())),
+            allowed_origins: (!self.allows_any_origin())
+                .then(|| self.listed_origins().map(|origin| origin.0.clone()).collect()),
             passwords: self.auth.limits(),
             ..Access::default()
         })

@@ -251,6 +251,54 @@ impl fmt::Display for Origin {
     }
 }
 
+/// `*` for pages of every origin, or one [`Origin`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Origins {
+    Any,
+    One(Origin),
+}
+
+impl FromStr for Origins {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "*" { Ok(Origins::Any) } else { text.parse().map(Origins::One) }
+    }
+}
+
+impl fmt::Display for Origins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origins::Any => f.write_str("*"),
+            Origins::One(origin) => origin.fmt(f),
+        }
+    }
+}
+
+/// A name that the server is reached by, without scheme and port, or `*` for all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HostName(pub(super) String);
+
+impl FromStr for HostName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let legal = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        if text != "*" && (text.is_empty() || !text.chars().all(legal)) {
+            return Err(format!(
+                "`{text}` is not the name of a host such as \"broker.example.org\", without a port"
+            ));
+        }
+        Ok(HostName(text.strip_suffix('.').unwrap_or(text).to_owned()))
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// The name of a cookie: a token (RFC 6265 §4.1.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CookieName(pub(super) String);

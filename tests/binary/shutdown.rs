@@ -96,13 +96,13 @@ async fn clients_that_do_nothing_cannot_hold_it_up() {
     let _silent = TcpStream::connect(server.http).await.expect("listening");
     let _silent_too = TcpStream::connect(server.mqtt).await.expect("listening");
     let mut half = TcpStream::connect(server.http).await.expect("listening");
-    half.write_all(b"POST /v1/publish/a HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nabc")
+    half.write_all(b"POST /v1/publish/a HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\nabc")
         .await
         .expect("written");
     let mut held = TcpStream::connect(server.http).await.expect("listening");
-    held.write_all(b"GET /v1/history/a?wait=50 HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("written");
+    held.write_all(b"GET /v1/history/a?wait=50 HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("written");
     let mut stalled = TcpStream::connect(server.http).await.expect("listening");
-    stalled.write_all(b"GET /sse/a HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("written");
+    stalled.write_all(b"GET /sse/a HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("written");
     let mut head = [0; 12];
     stalled.read_exact(&mut head).await.expect("a head");
     tokio::time::sleep(Duration::from_millis(100)).await;

@@ -43,6 +43,8 @@ impl TestServer {
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let loopback = Some(([127, 0, 0, 1], 0).into());
         let mut config = Config { http: loopback, mqtt: loopback, ..Config::default() };
+        // What raw requests call it.
+        config.hosts = Some(vec!["x".to_owned()]);
         // Nobody here needs ten seconds to leave.
         config.shutdown_window = Duration::from_secs(1);
         change(&mut config);

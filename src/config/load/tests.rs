@@ -129,8 +129,16 @@ fn what_is_wrong_is_said_with_its_place() {
         ),
         ((None, &[("FANWIRE_BOGUS", "1")], &[]), "environment: unknown key `FANWIRE_BOGUS`"),
         (
-            file("[server]\nallowed_origins = [\"*\"]"),
-            "FILE: `server.allowed_origins[0]`: `*` is not an origin such as \"https://example.org\" or \"http://localhost:3000\"",
+            file("[server]\nallowed_origins = [\"*\"]\n[auth]\ncookie = \"token\""),
+            "FILE: `server.allowed_origins`: \"*\" cannot stand with `auth.cookie`: list the origins that may use it",
+        ),
+        (
+            file("[[keys]]\norigins = [\"*\"]"),
+            "FILE: `keys[0].origins[0]`: `*` is not an origin such as \"https://example.org\" or \"http://localhost:3000\"",
+        ),
+        (
+            file("[server]\nhosts = [\"broker.lan:8080\"]"),
+            "FILE: `server.hosts[0]`: `broker.lan:8080` is not the name of a host such as \"broker.example.org\", without a port",
         ),
         (
             file("[server]\nallowed_origins = [\"https://a.example\", \"example.org\"]"),
@@ -202,6 +210,32 @@ fn origins_are_taken_as_browsers_send_them() {
     let rights = load_with(Some(text), &[], &[]).unwrap().rights;
     let expected = ["https://a.example", "http://b.example"].map(str::to_owned).to_vec();
     assert_eq!(rights.origins, http_edge::OriginPolicy::List(expected));
+}
+
+#[test]
+fn without_rights_pages_of_this_machine_may_come_and_a_star_lets_all_in() {
+    use http_edge::OriginPolicy::{Any, List, Loopback, SameOrigin};
+    let rights = "[[anonymous.allow]]\nactions = [\"subscribe\"]\nchannels = [\"public/**\"]\n";
+    for (text, expected) in [
+        (String::new(), Loopback),
+        (rights.to_owned(), SameOrigin),
+        ("[server]\nallowed_origins = []".to_owned(), List(Vec::new())),
+        ("[server]\nallowed_origins = [\"*\"]".to_owned(), Any),
+        (format!("{rights}[server]\nallowed_origins = [\"https://a.example\", \"*\"]"), Any),
+    ] {
+        let loaded = load_with(Some(&text), &[], &[]).unwrap();
+        assert_eq!(loaded.rights.origins, expected, "{text}");
+        let keys_follow = loaded.rights.access.allowed_origins.is_none();
+        assert_eq!(keys_follow, expected == Any || expected == Loopback || !loaded.has_rights, "{text}");
+    }
+}
+
+#[test]
+fn hosts_are_names_without_a_port() {
+    let hosts = |text: &str| load_with(Some(text), &[], &[]).unwrap().config.hosts;
+    assert_eq!(hosts(""), None);
+    let text = "[server]\nhosts = [\"broker.example.org.\", \"*\"]";
+    assert_eq!(hosts(text), Some(vec!["broker.example.org".to_owned(), "*".to_owned()]));
 }
 
 #[test]

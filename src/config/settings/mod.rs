@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use self::section::section;
 use super::Config;
 use super::rights::{Anonymous, Auth, IssuerEntry, KeyEntry, UserEntry, Written, rate};
-use super::units::{Origin, Period, Setting, Size, Span, Text};
+use super::units::{HostName, Origins, Period, Setting, Size, Span, Text};
 use crate::auth::{Access, AccessError, Rate};
 
 /// The whole configuration. Names of sections and fields are the keys.
@@ -63,6 +63,7 @@ impl Settings {
             address_rate: self.address_rate(),
             max_connections: self.server.max_connections,
             shutdown_window: self.server.shutdown_window.0,
+            hosts: self.server.hosts.map(|hosts| hosts.into_iter().map(|host| host.0.0).collect()),
             ..Config::default()
         };
         self.broker.apply(&mut config.broker);
@@ -116,12 +117,12 @@ impl Settings {
         self.rights().access(folder)
     }
 
-    /// Every page may come as long as everybody may do everything; then only those that are listed and our own.
+    /// As long as everybody may do everything, pages of this machine may come; then only our own. Or those that are listed.
     pub(super) fn origins(&self) -> OriginPolicy {
         match self.rights().origins() {
-            Some(allowed) => OriginPolicy::List(allowed),
+            Some(said) => said,
             None if self.has_rights() => OriginPolicy::SameOrigin,
-            None => OriginPolicy::Any,
+            None => OriginPolicy::Loopback,
         }
     }
 
@@ -162,7 +163,8 @@ fn follow(limit: &mut usize, default: usize, max_message_bytes: usize) {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Server {
     pub(super) allow_anonymous: bool,
-    allowed_origins: Option<Vec<Text<Origin>>>,
+    allowed_origins: Option<Vec<Text<Origins>>>,
+    hosts: Option<Vec<Text<HostName>>>,
     max_connections: Option<usize>,
     pub(super) shutdown_window: Span,
     pub(super) worker_threads: Option<usize>,
@@ -176,6 +178,7 @@ impl Default for Server {
         Server {
             allow_anonymous: false,
             allowed_origins: None,
+            hosts: config.hosts.map(|hosts| hosts.into_iter().map(|host| Text(HostName(host))).collect()),
             max_connections: config.max_connections,
             shutdown_window: Span(config.shutdown_window),
             worker_threads: None,

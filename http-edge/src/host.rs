@@ -1,0 +1,99 @@
+//! The names that a server answers to.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use http::{HeaderMap, Uri, header};
+
+/// The `Host` names that are answered. A page that is let in by its origin alone could give a name of its own the server's
+/// address (DNS rebinding), and would then come from the same origin.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum HostPolicy {
+    /// Every name.
+    #[default]
+    Any,
+    /// Addresses, `localhost` and the names below it, and these, without a port.
+    Names(Vec<String>),
+}
+
+impl HostPolicy {
+    /// Whether a request for this may go on; the name that is none of the server's if not. What names nothing, as HTTP/1.0 may, is
+    /// no browser's request.
+    ///
+    /// # Errors
+    /// The name.
+    pub fn check<'a>(&self, uri: &'a Uri, headers: &'a HeaderMap) -> Result<(), &'a str> {
+        let HostPolicy::Names(names) = self else { return Ok(()) };
+        let field = headers.get_all(header::HOST).iter().map(|value| value.to_str().unwrap_or("?"));
+        let named = uri.authority().map(|authority| authority.as_str()).into_iter().chain(field);
+        named.into_iter().find(|named| !is_ours(named, names)).map_or(Ok(()), Err)
+    }
+}
+
+fn is_ours(named: &str, names: &[String]) -> bool {
+    if let Some(rest) = named.strip_prefix('[') {
+        let Some((address, port)) = rest.split_once(']') else { return false };
+        return address.parse::<Ipv6Addr>().is_ok() && (port.is_empty() || port.starts_with(':'));
+    }
+    let host = named.rsplit_once(':').map_or(named, |(host, _)| host);
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let below = |domain: &str| {
+        let Some(at) = host.len().checked_sub(domain.len()) else { return false };
+        host.split_at_checked(at).is_some_and(|(before, end)| {
+            end.eq_ignore_ascii_case(domain) && (before.is_empty() || before.ends_with('.'))
+        })
+    };
+    host.is_empty()
+        || below("localhost")
+        || host.parse::<Ipv4Addr>().is_ok()
+        || names.iter().any(|name| name.eq_ignore_ascii_case(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn addresses_localhost_and_configured_names_are_answered_and_no_others() {
+        let (policy, target) = (HostPolicy::Names(vec!["broker.lan".to_owned()]), Uri::from_static("/"));
+        for (host, answered) in [
+            ("127.0.0.1", true),
+            ("127.0.0.1:8080", true),
+            ("192.0.2.1:8080", true),
+            ("[::1]:8080", true),
+            ("[::1]", true),
+            ("localhost", true),
+            ("LOCALHOST:8080", true),
+            ("localhost.", true),
+            ("app.localhost:8080", true),
+            ("broker.lan", true),
+            ("Broker.LAN:8080", true),
+            ("", true),
+            ("evil.example", false),
+            ("evil.example:8080", false),
+            ("evillocalhost", false),
+            ("localhost.evil.example", false),
+            ("127.0.0.1.evil.example", false),
+            ("x.broker.lan", false),
+            ("[evil]", false),
+            ("[::1]evil.example", false),
+            ("user@127.0.0.1", false),
+            ("::1", false),
+        ] {
+            let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
+            let expected = if answered { Ok(()) } else { Err(host) };
+            assert_eq!(policy.check(&target, &headers), expected);
+            assert_eq!(HostPolicy::Any.check(&target, &headers), Ok(()));
+        }
+    }
+
+    #[test]
+    fn the_target_counts_too_and_nothing_named_is_nobody() {
+        let policy = HostPolicy::Names(Vec::new());
+        let local = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("localhost"))]);
+        assert!(policy.check(&Uri::from_static("http://evil.example/"), &local).is_err());
+        assert!(policy.check(&Uri::from_static("http://localhost:1/"), &local).is_ok());
+        assert!(policy.check(&Uri::from_static("/"), &HeaderMap::new()).is_ok());
+    }
+}
