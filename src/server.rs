@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use broker_core::Broker;
 use http::Uri;
-use http_edge::HostPolicy;
+use http_edge::{HostPolicy, Refuser};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -244,6 +244,8 @@ async fn serve_http(
     // A poll or stream that is held for a client must hear at once when that is gone; the API answers at once, but for polls.
     connection.answers_half_closed = |uri| !may_be_held(uri);
     connection.may_park = may_be_held;
+    let refusing = Arc::clone(&served);
+    connection.refuse = Refuser::new(move |problem, request| refusing.readable(problem, request));
     let refuse = |stream, why| {
         let (gate, refusals) = (Arc::clone(&gate), Arc::clone(&served));
         tokio::spawn(async move { gate.refuse(refusals.tell(stream, why)).await });

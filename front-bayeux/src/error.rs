@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use broker_core::SubscribeError;
 use http::StatusCode;
-use http_edge::{BodyError, Problem};
+use http_edge::{BodyError, Problem, UnknownCoding};
 
 use crate::codec::message::ParseError;
 
@@ -157,6 +157,7 @@ fn denied(denial: &Denial, text: &str) -> Cow<'static, str> {
 #[derive(Debug)]
 pub(crate) enum RequestFault {
     Body(BodyError),
+    Coding(UnknownCoding),
     Parse(ParseError),
     NoMessage,
     BadCallback,
@@ -171,6 +172,7 @@ impl RequestFault {
     /// The HTTP answer.
     pub(crate) fn problem(&self) -> Problem {
         match self {
+            RequestFault::Coding(coding) => coding.clone().into(),
             RequestFault::Body(BodyError::TooLarge { max }) => Problem::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "request_too_large",

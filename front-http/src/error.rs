@@ -7,7 +7,7 @@ use broker_core::{
     SubscribeError,
 };
 use http::StatusCode;
-use http_edge::{BodyError, Problem};
+use http_edge::{BodyError, Problem, UnknownCoding};
 
 /// A request, or one item of a batch, that was not done.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +32,8 @@ pub(crate) enum Error {
     RightsChanged,
     #[error(transparent)]
     Body(#[from] BodyError),
+    #[error(transparent)]
+    Coding(#[from] UnknownCoding),
     #[error("{0:?} is not accepted here, send {1}")]
     MediaType(String, &'static str),
     #[error(transparent)]
@@ -107,6 +109,7 @@ impl From<Error> for Problem {
             Error::Expired => return Problem::credentials_expired(),
             Error::RightsChanged => return Problem::rights_changed(),
             Error::Body(error) => return error.into(),
+            Error::Coding(error) => return error.into(),
             Error::MediaType(..) => (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Error::Channel(_) | Error::Inexpressible { .. } => (S::BAD_REQUEST, "invalid_channel"),
             Error::Reserved(_) => (S::FORBIDDEN, "reserved_channel"),

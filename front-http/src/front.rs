@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_edge::{
-    Body, BoxError, Cookies, Fields, Park, Peer, Problem, Response, X_REQUEST_ID, credentials_among,
+    Body, BoxError, Cookies, Decoded, Fields, Park, Peer, Problem, Response, X_REQUEST_ID, credentials_among,
     request_id, take_body,
 };
 use parking_lot::RwLock;
@@ -190,13 +190,8 @@ impl Shared {
         if let Some(name) = fields.repeated {
             return Err(invalid(name.as_str(), "given twice"));
         }
-        if let Some(encoding) = fields.content_encoding
-            && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
-        {
-            // Kept as it is, a compressed payload would reach its readers without anything saying so.
-            let encoding = String::from_utf8_lossy(encoding.as_bytes()).into_owned();
-            return Err(Error::MediaType(encoding, "the body without a Content-Encoding"));
-        }
+        // Kept as it is, a compressed payload would reach its readers without anything saying so.
+        let body = Decoded::of_field(fields.content_encoding, body)?;
         match resource {
             Resource::Health => return Ok(health::live()),
             Resource::Ready => {
@@ -218,7 +213,7 @@ impl Shared {
         }
         let remote = peer.map(|peer| peer.0);
         let credentials = credentials_among(fields, parts, remote, &self.config.token_sources);
-        let principal = self.authenticator.authenticate(credentials.for_protocol("http")).await?;
+        let principal = credentials.authenticate(&*self.authenticator, "http").await?;
         let publisher = Publisher { principal, address: remote.map(|remote| remote.ip()) };
         let principal = &publisher.principal;
         // A publish is counted message by message, below.

@@ -2,7 +2,7 @@
 
 use broker_core::{AuthError, FilterError, SubscribeError};
 use http::StatusCode;
-use http_edge::{BadEncoding, BadParameter, BodyError, Problem};
+use http_edge::{BadEncoding, BadParameter, BodyError, Problem, UnknownCoding};
 
 /// The methods that the front answers.
 pub(crate) const METHODS: &str = "GET, HEAD, POST, QUERY, OPTIONS";
@@ -42,6 +42,8 @@ pub(crate) enum Refusal {
     Json(String),
     #[error(transparent)]
     Body(#[from] BodyError),
+    #[error(transparent)]
+    Coding(#[from] UnknownCoding),
     #[error("nothing is streamed at this path")]
     Path,
     #[error("only {METHODS} open a stream")]
@@ -72,6 +74,7 @@ impl From<Refusal> for Problem {
             Refusal::MediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Refusal::Json(_) => (StatusCode::BAD_REQUEST, "invalid_json"),
             Refusal::Body(error) => return error.into(),
+            Refusal::Coding(error) => return error.into(),
             Refusal::Path => (StatusCode::NOT_FOUND, "not_found"),
             Refusal::Method => return Problem::method_not_allowed(METHODS),
             Refusal::Origin => (StatusCode::FORBIDDEN, "origin_not_allowed"),

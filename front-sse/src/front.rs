@@ -12,8 +12,8 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use http_edge::{
-    Body, BoxError, Cookies, Problem, Response, Takeover, X_REQUEST_ID, connection_id, credentials_from,
-    pipe, request_id, response_head, take_body,
+    Body, BoxError, Cookies, Decoded, Problem, Response, Takeover, X_REQUEST_ID, connection_id,
+    credentials_from, pipe, request_id, response_head, take_body,
 };
 use link::{Link, Socket};
 use tokio::io::AsyncWriteExt;
@@ -171,6 +171,7 @@ impl Shared {
         if !essence.eq_ignore_ascii_case("application/json") {
             return Err(Refusal::MediaType(kind));
         }
+        let body = Decoded::new(&parts.headers, body)?;
         Ok(take_body(body, self.config.max_request_bytes, &self.config.intake).await?)
     }
 
@@ -189,7 +190,7 @@ impl Shared {
             self.broker.check_levels(filter).map_err(deep)?;
         }
         let credentials = credentials_from(parts, &self.config.token_sources);
-        let principal = match self.authenticator.authenticate(credentials.for_protocol("sse")).await {
+        let principal = match credentials.authenticate(&*self.authenticator, "sse").await {
             Ok(principal) => principal,
             Err(error) => {
                 let (AuthError::Busy { .. } | AuthError::Unavailable(_)) = &error else {

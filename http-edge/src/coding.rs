@@ -7,11 +7,12 @@ use bytes::{Buf, Bytes, BytesMut};
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 use http::{HeaderMap, HeaderValue, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use pin_project_lite::pin_project;
 
 use crate::BoxError;
 
 /// The codings that [`Decoded`] undoes, for the `Accept-Encoding` of a 415 (RFC 9110 §15.5.16).
-pub const ACCEPTED_CODINGS: HeaderValue = HeaderValue::from_static("gzip, deflate, identity");
+pub(crate) const ACCEPTED_CODINGS: HeaderValue = HeaderValue::from_static("gzip, deflate, identity");
 
 /// A body has a coding, or several, that are not undone here.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -20,7 +21,7 @@ pub struct UnknownCoding(pub String);
 
 /// Why compressed data cannot be read.
 #[derive(Debug, thiserror::Error)]
-enum Corrupt {
+pub(crate) enum Corrupt {
     #[error("the compressed data makes no sense")]
     Nonsense,
     #[error("the compressed data ended early")]
@@ -31,19 +32,32 @@ enum Corrupt {
     Checksum,
 }
 
-/// A request body without its `Content-Encoding`: what is read of it is what the client meant.
-///
-/// Nothing is kept beyond one piece of at most 16 KiB, so that [`read_body`](crate::read_body) bounds what comes out; what
-/// goes in may not be much more than that. Memory for inflating is taken when the first byte comes.
-pub struct Decoded<B>(Inner<B>);
+pin_project! {
+    /// A request body without its `Content-Encoding`: what is read of it is what the client meant.
+    ///
+    /// Nothing is kept beyond one piece of at most 16 KiB, so that [`read_body`](crate::read_body) bounds what comes out; what
+    /// goes in may not be much more than that. Memory for inflating is taken when the first byte comes.
+    pub struct Decoded<B> {
+        #[pin]
+        inner: Inner<B>,
+    }
+}
 
-enum Inner<B> {
-    Plain(B),
-    Coded(Box<Coded<B>>),
+pin_project! {
+    #[project = Which]
+    enum Inner<B> {
+        Plain {
+            #[pin]
+            body: B,
+        },
+        Coded {
+            coded: Box<Coded<B>>,
+        },
+    }
 }
 
 struct Coded<B> {
-    body: B,
+    body: Pin<Box<B>>,
     /// Of the last frame, what was not looked at yet.
     rest: Bytes,
     stage: Stage,
@@ -87,63 +101,75 @@ impl<B> Decoded<B> {
     /// A coding that is not known, or more than one.
     pub fn new(headers: &HeaderMap, body: B) -> Result<Self, UnknownCoding> {
         let mut fields = headers.get_all(header::CONTENT_ENCODING).iter();
-        let Some(field) = fields.next() else { return Ok(Decoded(Inner::Plain(body))) };
-        let unknown = || UnknownCoding(String::from_utf8_lossy(field.as_bytes()).into_owned());
-        if fields.next().is_some() {
-            return Err(unknown());
-        }
+        let decoded = Self::of_field(fields.next(), body)?;
+        fields.next().map_or(Ok(decoded), |second| Err(UnknownCoding::of(second)))
+    }
+
+    /// As [`new`](Self::new), where the one field `Content-Encoding` is found already.
+    ///
+    /// # Errors
+    /// A coding that is not known, or more than one.
+    pub fn of_field(field: Option<&HeaderValue>, body: B) -> Result<Self, UnknownCoding> {
+        let Some(field) = field else { return Ok(Decoded { inner: Inner::Plain { body } }) };
         let is = |name: &str| field.as_bytes().trim_ascii().eq_ignore_ascii_case(name.as_bytes());
         let stage = if is("gzip") || is("x-gzip") {
             Stage::GzipHeader(Vec::new())
         } else if is("deflate") {
             Stage::Deflate
         } else if is("identity") || is("") {
-            return Ok(Decoded(Inner::Plain(body)));
+            return Ok(Decoded { inner: Inner::Plain { body } });
         } else {
-            return Err(unknown());
+            return Err(UnknownCoding::of(field));
         };
+        let body = Box::pin(body);
         let coded = Coded { body, rest: Bytes::new(), stage, is_full: false, taken: 0, given: 0 };
-        Ok(Decoded(Inner::Coded(Box::new(coded))))
+        Ok(Decoded { inner: Inner::Coded { coded: Box::new(coded) } })
+    }
+}
+
+impl UnknownCoding {
+    fn of(field: &HeaderValue) -> Self {
+        UnknownCoding(String::from_utf8_lossy(field.as_bytes()).into_owned())
     }
 }
 
 impl<B> HttpBody for Decoded<B>
 where
-    B: HttpBody<Data = Bytes> + Unpin,
+    B: HttpBody<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
     type Data = Bytes;
     type Error = BoxError;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut self.0 {
-            Inner::Plain(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
-            Inner::Coded(coded) => coded.poll_frame(cx),
+        match self.project().inner.project() {
+            Which::Plain { body } => body.poll_frame(cx).map_err(Into::into),
+            Which::Coded { coded } => coded.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
-            Inner::Plain(body) => body.is_end_stream(),
-            Inner::Coded(_) => false,
+        match &self.inner {
+            Inner::Plain { body } => body.is_end_stream(),
+            Inner::Coded { .. } => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
-            Inner::Plain(body) => body.size_hint(),
+        match &self.inner {
+            Inner::Plain { body } => body.size_hint(),
             // Nobody knows before it is done.
-            Inner::Coded(_) => SizeHint::default(),
+            Inner::Coded { .. } => SizeHint::default(),
         }
     }
 }
 
 impl<B> Coded<B>
 where
-    B: HttpBody<Data = Bytes> + Unpin,
+    B: HttpBody<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
@@ -155,7 +181,7 @@ where
                     Err(error) => return Poll::Ready(Some(Err(error.into()))),
                 }
             }
-            let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            let frame = match ready!(self.body.as_mut().poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
                 None => return Poll::Ready(self.end()),
@@ -405,7 +431,7 @@ mod tests {
         for (lines, named) in [
             (&["br"][..], "br"),
             (&["gzip, gzip"], "gzip, gzip"),
-            (&["gzip", "deflate"], "gzip"),
+            (&["gzip", "deflate"], "deflate"),
             (&["zstd"], "zstd"),
         ] {
             let mut headers = HeaderMap::new();

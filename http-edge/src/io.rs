@@ -1,5 +1,6 @@
 //! The stream that hyper sees, and what the driver of a connection learns from watching it.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,11 +13,18 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use link::Hold;
 use parking_lot::Mutex;
-use tokio::io::ReadBuf;
+use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::head::HeadScan;
 use crate::park::Answer;
+use crate::refuse::{Unread, canned};
+
+thread_local! {
+    /// Where heads are read; one for each thread, as no connection reads while another does.
+    static HEAD: RefCell<Vec<u8>> = RefCell::new(vec![0; 8 << 10]);
+}
 
 /// One HTTP/1 connection as seen from outside hyper. Everything happens on the connection's own task; the atomics
 /// are there because handlers must be `Send`.
@@ -35,6 +43,8 @@ pub(crate) struct Watch {
     pub(crate) shut: AtomicBool,
     /// The request under way is answered even if its client has ended its side.
     pub(crate) patient: AtomicBool,
+    /// The head that came last had `Content-Length` and `Transfer-Encoding`.
+    pub(crate) two_lengths: AtomicBool,
     /// Requests begun: the number of the one that may claim.
     pub(crate) requests: AtomicU64,
     /// Requests whose response is not yet handed over whole.
@@ -67,6 +77,12 @@ pub(crate) struct WatchedIo {
     hold: Hold,
     /// What was read already.
     prefix: Bytes,
+    /// The head that is coming.
+    head: HeadScan,
+    /// How many requests there were when it began.
+    head_of: u64,
+    /// What hyper says of a head that it cannot read; somebody else says it better.
+    canned: Option<Box<Vec<u8>>>,
     /// Runs from when the client was found to have ended its side.
     grace: Option<Pin<Box<Sleep>>>,
 }
@@ -91,7 +107,9 @@ const HALF_CLOSED_GRACE: Duration = Duration::from_secs(1);
 
 impl WatchedIo {
     pub(crate) fn new(stream: TcpStream, watch: Arc<Watch>, hold: Hold) -> Self {
-        WatchedIo { io: TokioIo::new(stream), watch, hold, prefix: Bytes::new(), grace: None }
+        let io = TokioIo::new(stream);
+        let (prefix, head) = (Bytes::new(), HeadScan::default());
+        WatchedIo { io, watch, hold, prefix, head, head_of: 0, canned: None, grace: None }
     }
 
     pub(crate) fn into_parts(self) -> (TcpStream, Hold) {
@@ -100,6 +118,49 @@ impl WatchedIo {
 
     pub(crate) fn stream(&mut self) -> &mut TcpStream {
         self.io.inner_mut()
+    }
+
+    /// What hyper would have said of a head that it could not read, and what is known of that.
+    pub(crate) fn take_canned(&mut self) -> Option<Unread> {
+        let canned = *self.canned.take()?;
+        let is_head = self.watch.head_begun.load(Relaxed);
+        Some(Unread { canned, is_head, origin: self.head.take_origin() })
+    }
+
+    /// Takes from hyper what it says of a head that it cannot read: how many of these bytes are to be written, if not all.
+    fn intercept(&mut self, bytes: &[u8]) -> Option<usize> {
+        if self.watch.busy.load(Relaxed) > 0 || !bytes.ends_with(b"\r\n\r\n") {
+            return None;
+        }
+        let at = canned(bytes)?;
+        if at == 0 {
+            self.canned = Some(Box::new(bytes.to_vec()));
+        }
+        Some(at)
+    }
+
+    /// Looks at what was read, if it is of a head.
+    fn scan(&mut self, bytes: &[u8]) {
+        let requests = self.watch.requests.load(Relaxed);
+        if self.head_of != requests {
+            (self.head, self.head_of) = (HeadScan::default(), requests);
+        }
+        self.head.feed(bytes);
+        if self.head.has_two_lengths() {
+            self.watch.two_lengths.store(true, Relaxed);
+        }
+    }
+
+    /// Reads what may be a head. It is copied once more on its way, as hyper's buffer is no place to look into.
+    fn poll_read_head(&mut self, cx: &mut Context<'_>, buf: &mut ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        HEAD.with_borrow_mut(|space| {
+            let length = space.len().min(buf.remaining());
+            let mut read = ReadBuf::new(space.get_mut(..length).unwrap_or_default());
+            ready!(Pin::new(self.io.inner_mut()).poll_read(cx, &mut read))?;
+            buf.put_slice(read.filled());
+            self.scan(read.filled());
+            Poll::Ready(Ok(()))
+        })
     }
 
     /// Has `bytes` read before what the socket has.
@@ -166,14 +227,20 @@ impl Read for WatchedIo {
     ) -> Poll<io::Result<()>> {
         if !self.prefix.is_empty() {
             let length = self.prefix.len().min(buf.remaining());
-            buf.put_slice(&self.prefix.split_to(length));
+            let prefix = self.prefix.split_to(length);
+            buf.put_slice(&prefix);
+            self.scan(&prefix);
             self.watch.head_begun.store(true, Relaxed);
             return Poll::Ready(Ok(()));
         }
         if self.is_patient() {
             ready!(self.poll_grace(cx));
         }
-        let outcome = Pin::new(&mut self.io).poll_read(cx, buf);
+        let outcome = if self.watch.busy.load(Relaxed) == 0 {
+            self.poll_read_head(cx, &mut buf)
+        } else {
+            Pin::new(&mut self.io).poll_read(cx, buf)
+        };
         if outcome.is_ready() {
             self.watch.head_begun.store(true, Relaxed);
             self.watch.progress.fetch_add(1, Relaxed);
@@ -184,6 +251,11 @@ impl Read for WatchedIo {
 
 impl Write for WatchedIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let bytes = match self.intercept(bytes) {
+            None => bytes,
+            Some(0) => return Poll::Ready(Ok(bytes.len())),
+            Some(before) => bytes.get(..before).unwrap_or_default(),
+        };
         let outcome = Pin::new(&mut self.io).poll_write(cx, bytes);
         self.wrote(&outcome);
         outcome
@@ -196,7 +268,7 @@ impl Write for WatchedIo {
     ) -> Poll<io::Result<usize>> {
         let mut joined = [0; JOINED_BYTES];
         let outcome = match join(slices, &mut joined) {
-            Some(bytes) => Pin::new(&mut self.io).poll_write(cx, bytes),
+            Some(bytes) => return self.poll_write(cx, bytes),
             None => Pin::new(&mut self.io).poll_write_vectored(cx, slices),
         };
         self.wrote(&outcome);
@@ -216,6 +288,10 @@ impl Write for WatchedIo {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.canned.is_some() {
+            // There is an answer yet to be written.
+            return Poll::Ready(Ok(()));
+        }
         let outcome = Pin::new(&mut self.io).poll_shutdown(cx);
         if matches!(outcome, Poll::Ready(Ok(()))) {
             self.watch.shut.store(true, Relaxed);

@@ -7,7 +7,8 @@ use broker_core::AuthError;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use crate::{Body, BodyError, Response};
+use crate::coding::{ACCEPTED_CODINGS, Corrupt};
+use crate::{Body, BodyError, Response, UnknownCoding};
 
 /// An error answer with a `code` that clients may rely on; `detail` is for people and may change.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -22,6 +23,8 @@ pub struct Problem {
     pub retry_after: Option<Duration>,
     /// The methods that would have been accepted, e.g. `GET, HEAD, OPTIONS`; sent as `Allow`.
     pub allow: Option<&'static str>,
+    /// Whether another content coding would have been accepted; those that are stand in `Accept-Encoding`.
+    pub is_about_coding: bool,
 }
 
 /// The members of the JSON object (RFC 9457 §3.1 and the extension `code`).
@@ -38,7 +41,14 @@ struct Members<'a> {
 impl Problem {
     /// A problem without `Retry-After` and `Allow`.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
-        Problem { status, code, detail: detail.into(), retry_after: None, allow: None }
+        Problem {
+            status,
+            code,
+            detail: detail.into(),
+            retry_after: None,
+            allow: None,
+            is_about_coding: false,
+        }
     }
 
     /// Tells the client when the same request may succeed.
@@ -60,6 +70,29 @@ impl Problem {
     /// 403: who asks is known, and may not.
     pub fn forbidden(detail: impl Into<Cow<'static, str>>) -> Self {
         Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
+    }
+
+    /// 400: what came is no request of HTTP, or one that its rules forbid; the connection ends with it.
+    pub fn malformed_request(detail: impl Into<Cow<'static, str>>) -> Self {
+        Problem::new(StatusCode::BAD_REQUEST, "malformed_request", detail)
+    }
+
+    /// 431: request line and fields together are longer than `max_bytes`.
+    pub fn request_head_too_large(max_bytes: u32) -> Self {
+        let detail =
+            format!("the request's address and header fields are longer than {max_bytes} bytes together");
+        Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "request_head_too_large", detail)
+    }
+
+    /// 414: the address alone is longer than any server of HTTP/1 takes here.
+    pub fn uri_too_long() -> Self {
+        Problem::new(StatusCode::URI_TOO_LONG, "uri_too_long", "the request's address is too long")
+    }
+
+    /// 505: neither HTTP/1.0, HTTP/1.1 nor HTTP/2.
+    pub fn version_not_supported() -> Self {
+        let detail = "this server speaks HTTP/1.1, HTTP/1.0 and HTTP/2";
+        Problem::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "version_not_supported", detail)
     }
 
     /// 421: the request is for another server (RFC 9110 §15.5.20), by a name that this one does not go by.
@@ -146,6 +179,9 @@ impl Problem {
         if let Some(allow) = self.allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
+        if self.is_about_coding {
+            headers.insert(header::ACCEPT_ENCODING, ACCEPTED_CODINGS);
+        }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"fanwire\""));
         }
@@ -156,8 +192,21 @@ impl Problem {
 /// When a client whose body was given up to make room may come back.
 const SHED_RETRY: Duration = Duration::from_secs(5);
 
+impl From<UnknownCoding> for Problem {
+    fn from(error: UnknownCoding) -> Self {
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        let problem = Problem::new(status, "unsupported_media_type", error.to_string());
+        Problem { is_about_coding: true, ..problem }
+    }
+}
+
 impl From<BodyError> for Problem {
     fn from(error: BodyError) -> Self {
+        if let BodyError::Io(source) = &error
+            && let Some(corrupt) = source.downcast_ref::<Corrupt>()
+        {
+            return Problem::new(StatusCode::BAD_REQUEST, "invalid_coding", corrupt.to_string());
+        }
         let (status, code) = match &error {
             BodyError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             BodyError::Stalled(_) => (StatusCode::REQUEST_TIMEOUT, "body_stalled"),

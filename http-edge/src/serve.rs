@@ -10,21 +10,24 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Uri, Version, header};
+use http::{Method, Request, Uri, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use pin_project_lite::pin_project;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
+use crate::head::{check_http1, check_http2};
 use crate::held::{Held, HeldBody};
 use crate::io::{Claim, Then, Watch, WatchedIo};
 use crate::park::{self, Park, may_park};
+use crate::refuse::{Refuser, Unread, refuse_unread};
+use crate::rewound::Rewound;
 use crate::seldom::Seldom;
 use crate::{Body, BoxError, Peer, Response, Takeover};
 
@@ -37,7 +40,8 @@ pub struct ServeConfig {
     /// How long a kept-alive connection may wait between requests. Default 75 s, above the 60 s of common proxies, so
     /// that it is the proxy that closes; 0 is for ever.
     pub idle_timeout: Duration,
-    /// Longest request head (HTTP/2: header list), in bytes. Default 16 KiB; longer ones are answered 431.
+    /// Longest request head (HTTP/2: header list), in bytes. Default 16 KiB; longer ones are answered 431, over HTTP/2 without
+    /// a body if they are four times as long.
     pub max_header_bytes: u32,
     /// Requests at a time on one HTTP/2 connection, streams included. Default 4,096; more are refused by the protocol.
     pub max_concurrent_streams: u32,
@@ -52,6 +56,8 @@ pub struct ServeConfig {
     /// the client can free them, by reading or by resetting the stream, so with more of them the connection is closed.
     /// Every such stream counts `max_send_bytes`, and the rest of its response. Default 64 MiB: 1,024 event streams.
     pub max_stalled_bytes: usize,
+    /// How requests are answered that the service does not see. Default: with the problem alone.
+    pub refuse: Refuser,
     /// What the connection holds on to until it ends, also after its stream was taken over. Default nothing.
     pub hold: link::Hold,
 }
@@ -65,6 +71,7 @@ impl Default for ServeConfig {
             max_concurrent_streams: 4096,
             max_send_bytes: 64 * 1024,
             max_stalled_bytes: 64 << 20,
+            refuse: Refuser::default(),
             hold: link::Hold::default(),
             answers_half_closed: |_| false,
             may_park: |_| false,
@@ -114,25 +121,44 @@ pub async fn serve_unnamed<S, F>(
     // Answers are single writes already; waiting for more only adds 40 ms to a pipelined one.
     let _ = stream.set_nodelay(true);
     match timeout(config.header_read_timeout, speaks_http2(&stream)).await {
-        Ok(Ok(false)) => serve_http1(stream, service, config, shutdown).await,
-        Ok(Ok(true)) => serve_http2(stream, service, config, shutdown).await,
+        Ok(Ok((false, read))) => serve_http1(stream, read, service, config, shutdown).await,
+        Ok(Ok((true, read))) => serve_http2(stream, read, service, config, shutdown).await,
         Ok(Err(_)) | Err(_) => {}
     }
 }
 
-/// Whether the client opens with the preface of HTTP/2 (RFC 9113 §3.4). Its first three bytes tell: no method of
-/// HTTP/1 begins with `PRI`.
-async fn speaks_http2(stream: &TcpStream) -> std::io::Result<bool> {
-    let mut start = [0; 3];
+/// The preface of HTTP/2 (RFC 9113 §3.4) begins so, and no method of HTTP/1 does.
+const PREFACE: &[u8; 3] = b"PRI";
+
+/// Whether the client opens with the preface of HTTP/2, and what had to be read to know.
+async fn speaks_http2(stream: &TcpStream) -> std::io::Result<(bool, Bytes)> {
+    let mut start = [0; PREFACE.len()];
+    let seen = stream.peek(&mut start).await?;
+    match start.get(..seen) {
+        Some(start) if start == PREFACE => Ok((true, Bytes::new())),
+        Some(start) if seen > 0 && PREFACE.starts_with(start) => Box::pin(read_preface(stream)).await,
+        _ => Ok((false, Bytes::new())),
+    }
+}
+
+/// The same for a client that has sent a part of it. It is read: as long as it waits in the socket there would be no event to
+/// wait for.
+async fn read_preface(stream: &TcpStream) -> std::io::Result<(bool, Bytes)> {
+    let mut start = [0; PREFACE.len()];
+    let mut seen = 0;
     loop {
-        match stream.peek(&mut start).await? {
-            0 => return Ok(false),
-            seen if start[..seen] != b"PRI"[..seen] => return Ok(false),
-            3 => return Ok(true),
-            // The socket stays readable while these bytes wait, so there is no event to wait for.
-            _ => sleep(Duration::from_millis(10)).await,
+        stream.readable().await?;
+        match stream.try_read(start.get_mut(seen..).unwrap_or_default()) {
+            Ok(0) => break,
+            Ok(read) => seen += read,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error),
+        }
+        if seen == PREFACE.len() || start.get(..seen).is_none_or(|start| !PREFACE.starts_with(start)) {
+            break;
         }
     }
+    Ok((start == *PREFACE, Bytes::copy_from_slice(start.get(..seen).unwrap_or_default())))
 }
 
 enum Outcome {
@@ -167,6 +193,7 @@ fn events(mut shutdown: watch::Receiver<bool>, period: Duration) -> impl Future<
 
 async fn serve_http1<S, F>(
     stream: TcpStream,
+    read: Bytes,
     service: S,
     config: ServeConfig,
     shutdown: watch::Receiver<bool>,
@@ -176,11 +203,21 @@ async fn serve_http1<S, F>(
 {
     let watch = Arc::new(Watch::default());
     let mut io = WatchedIo::new(stream, Arc::clone(&watch), config.hold.clone());
+    io.put_back(read);
     let seen = Arc::clone(&watch);
     let (answers_half_closed, is_held) = (config.answers_half_closed, config.may_park);
+    let refuse = config.refuse.clone();
     let mut handler = service_fn(move |mut request: Request<Incoming>| {
         seen.head_begun.store(false, Relaxed);
         let number = seen.requests.fetch_add(1, Relaxed) + 1;
+        let two_lengths = seen.two_lengths.swap(false, Relaxed);
+        if let Err(problem) = check_http1(&mut request, two_lengths) {
+            let response = Box::new(refuse.answer(&problem, &request.into_parts().0));
+            return Answering {
+                answer: Answer::Refused { response: Some(response) },
+                busy: Some(Busy::new(&seen)),
+            };
+        }
         seen.patient.store(answers_half_closed(request.uri()), Relaxed);
         if is_held(request.uri()) && may_park(&request) {
             request.extensions_mut().insert(Park::new(Arc::clone(&seen), number));
@@ -189,7 +226,7 @@ async fn serve_http1<S, F>(
         if may_take_over(&request) {
             request.extensions_mut().insert(Takeover::new(Arc::clone(&seen), number));
         }
-        Answering { answer: service(request), busy: Some(busy) }
+        Answering { answer: Answer::Coming { answer: service(request) }, busy: Some(busy) }
     });
     let mut events = pin!(events(shutdown.clone(), config.header_read_timeout));
     loop {
@@ -239,8 +276,15 @@ async fn serve_http1<S, F>(
         let claim = match outcome {
             // An upgraded connection ends here too: its stream went to whoever awaits the upgrade.
             Outcome::Ended => {
+                let mut io = parts.io;
+                if let Some(unread) = io.take_canned() {
+                    let read = parts.read_buf.to_vec();
+                    drop((parts.read_buf, parts.service));
+                    // Boxed, so that connections do not have room for what is rare.
+                    return Box::pin(refuse_and_linger(io, unread, read, &config)).await;
+                }
                 if watch.shut.load(Relaxed) && !*shutdown.borrow() {
-                    let (stream, _hold) = parts.io.into_parts();
+                    let (stream, _hold) = io.into_parts();
                     drop((parts.read_buf, parts.service));
                     let _ = timeout(MAX_LINGER, linger(&stream)).await;
                 }
@@ -292,6 +336,14 @@ async fn linger(stream: &TcpStream) {
     }
 }
 
+async fn refuse_and_linger(io: WatchedIo, unread: Unread, read: Vec<u8>, config: &ServeConfig) {
+    let (mut stream, _hold) = io.into_parts();
+    let (refuse, max, limit) = (&config.refuse, config.max_header_bytes, config.header_read_timeout);
+    if refuse_unread(&mut stream, unread, read, refuse, max, limit).await {
+        let _ = timeout(MAX_LINGER, linger(&stream)).await;
+    }
+}
+
 /// HEAD has no body to stream, and a request body would still stand between the head and the stream's end.
 fn may_take_over(request: &Request<Incoming>) -> bool {
     request.method() == Method::GET
@@ -316,8 +368,21 @@ pin_project! {
     /// connection has room for one of these.
     struct Answering<F> {
         #[pin]
-        answer: F,
+        answer: Answer<F>,
         busy: Option<Busy>,
+    }
+}
+
+pin_project! {
+    #[project = Which]
+    enum Answer<F> {
+        /// By the service.
+        Coming {
+            #[pin]
+            answer: F,
+        },
+        /// There already: the service has not seen the request.
+        Refused { response: Option<Box<Response>> },
     }
 }
 
@@ -326,7 +391,10 @@ impl<F: Future<Output = Response>> Future for Answering<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = ready!(this.answer.poll(cx));
+        let response = match this.answer.project() {
+            Which::Coming { answer } => ready!(answer.poll(cx)),
+            Which::Refused { response } => response.take().map(|response| *response).unwrap_or_default(),
+        };
         let busy = this.busy.take();
         Poll::Ready(Ok(response.map(|body| BusyBody { body, _busy: busy })))
     }
@@ -432,6 +500,7 @@ impl<'a> Watchdog<'a> {
 
 async fn serve_http2<S, F>(
     stream: TcpStream,
+    read: Bytes,
     service: S,
     config: ServeConfig,
     shutdown: watch::Receiver<bool>,
@@ -443,14 +512,20 @@ async fn serve_http2<S, F>(
     let seen = Arc::clone(&watch);
     let held = Arc::new(Held::new(config.max_send_bytes));
     let holding = Arc::clone(&held);
+    let (refuse, max_header_bytes) = (config.refuse.clone(), config.max_header_bytes);
     let handler = service_fn(move |mut request: Request<Incoming>| {
         seen.requests.fetch_add(1, Relaxed);
         let held = Arc::clone(&holding);
         let busy = Busy::new(&seen);
-        add_host(&mut request);
-        let answer = service(request);
+        let answer = match check_http2(&mut request, max_header_bytes) {
+            Ok(()) => Ok(service(request)),
+            Err(problem) => Err(Box::new(refuse.answer(&problem, &request.into_parts().0))),
+        };
         async move {
-            let response = answer.await;
+            let response = match answer {
+                Ok(answer) => answer.await,
+                Err(refused) => *refused,
+            };
             Ok::<_, Infallible>(
                 response.map(|body| HeldBody::new(BusyBody { body, _busy: Some(busy) }, held)),
             )
@@ -459,14 +534,15 @@ async fn serve_http2<S, F>(
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(config.max_concurrent_streams)
-        .max_header_list_size(config.max_header_bytes)
+        // Beyond this hyper answers 431 without a body; up to it the handler does, with one.
+        .max_header_list_size(config.max_header_bytes.saturating_mul(4))
         .max_send_buf_size(config.max_send_bytes)
         .initial_stream_window_size(256 * 1024)
         .initial_connection_window_size(1024 * 1024)
         // A peer that is gone, or that stopped reading, leaves a ping unanswered.
         .keep_alive_interval(config.header_read_timeout)
         .keep_alive_timeout(config.header_read_timeout)
-        .serve_connection(TokioIo::new(stream), handler);
+        .serve_connection(Rewound::new(stream, read), handler);
     let mut connection = pin!(connection);
     let mut events = pin!(events(shutdown, config.header_read_timeout));
     let mut stopping = false;
@@ -490,12 +566,48 @@ async fn serve_http2<S, F>(
     .await;
 }
 
-/// HTTP/2 has `:authority` in place of `Host`; handlers look at one place.
-fn add_host(request: &mut Request<Incoming>) {
-    if !request.headers().contains_key(header::HOST)
-        && let Some(authority) = request.uri().authority()
-        && let Ok(host) = HeaderValue::from_str(authority.as_str())
-    {
-        request.headers_mut().insert(header::HOST, host);
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_has_sent_a_part_of_the_preface_is_asked_again_only_when_it_sends_more() {
+        for (pieces, expected) in [
+            (&["P", "R", "I * HTTP/2.0"][..], (true, "PRI")),
+            (&["PR", "OPFIND /"], (false, "PRO")),
+            (&["P", "UT /"], (false, "PUT")),
+            (&["PRI * "], (true, "")),
+            (&["GET /"], (false, "")),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            let polls = Arc::new(AtomicUsize::new(0));
+            let count = Arc::clone(&polls);
+            let asked = tokio::spawn(async move {
+                let mut asking = pin!(speaks_http2(&stream));
+                poll_fn(|cx| {
+                    count.fetch_add(1, Relaxed);
+                    asking.as_mut().poll(cx)
+                })
+                .await
+                .unwrap()
+            });
+            for piece in pieces {
+                client.write_all(piece.as_bytes()).await.unwrap();
+                // Time enough for a loop that waits for nothing.
+                sleep(Duration::from_millis(200)).await;
+            }
+            let (is_http2, read) = timeout(Duration::from_secs(10), asked).await.unwrap().unwrap();
+            assert_eq!((is_http2, &read[..]), (expected.0, expected.1.as_bytes()), "{pieces:?}");
+            let polls = polls.load(Relaxed);
+            assert!(polls <= 2 * pieces.len() + 2, "{polls} polls for {pieces:?}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 // The stock clients' extensions, remote calls to an embedding service, and clients written for Salesforce.
 
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -20,16 +21,28 @@ const SALESFORCE = `
 replay_in_data = ["event/**", "data/**", "topic/**"]
 `;
 
-let folder, server, service;
+// The same with rights: what Salesforce calls an access token is a key here.
+const TOKEN = "00Dxx0000001gPz!AQEAQ";
+const WITH_RIGHTS = `${SALESFORCE}
+[[keys]]
+id = "app"
+hash = "sha256:${createHash("sha256").update(TOKEN).digest("hex")}"
+rights = [{ actions = ["publish", "subscribe", "history"], channels = ["topic/**", "event/**"] }]
+`;
+
+let folder, server, service, guarded;
 before(async () => {
     folder = mkdtempSync(path.join(tmpdir(), "fanwire-"));
     const file = path.join(folder, "fanwire.toml");
     writeFileSync(file, SALESFORCE);
     server = await startServer("--config", file);
     service = await startService();
+    const rights = path.join(folder, "rights.toml");
+    writeFileSync(rights, WITH_RIGHTS);
+    guarded = await startServer("--config", rights);
 });
 after(async () => {
-    await Promise.all([server?.kill(), service?.kill()]);
+    await Promise.all([server?.kill(), service?.kill(), guarded?.kill()]);
     rmSync(folder, { recursive: true, force: true });
 });
 
@@ -183,6 +196,28 @@ for (const transport of BAYEUX_TRANSPORTS) {
             await server.publish(channel.slice(1), '{"sobject":{"n":1}}');
             await until("both", () => received.length === 2);
             await pause(50);
+            assert.deepEqual(received, [0, 1]);
+            await client.disconnect();
+        });
+
+        test("with rights, jsforce's header lets faye in, and replay", { timeout: 20_000 }, async () => {
+            const channel = `/topic/rights-${transport}`;
+            const publish = async (n) => {
+                const response = await fetch(`${guarded.http}/v1/publish${channel}`, {
+                    method: "POST",
+                    headers: { Authorization: `OAuth ${TOKEN}`, "Content-Type": "application/json" },
+                    body: JSON.stringify({ sobject: { n } }),
+                });
+                assert.equal(response.status, 200);
+            };
+            await publish(0);
+            const client = connectFaye(guarded, transport);
+            client.setHeader("Authorization", `OAuth ${TOKEN}`);
+            client.addExtension(new FayeReplayExtension(channel, -2));
+            const received = [];
+            await client.subscribe(channel, (data) => received.push(data.sobject.n));
+            await publish(1);
+            await until("both", () => received.length === 2);
             assert.deepEqual(received, [0, 1]);
             await client.disconnect();
         });

@@ -34,6 +34,7 @@ async fn garbage_is_answered_or_closed_and_the_server_lives() {
         assert!(
             answer.is_empty()
                 || shown.starts_with("HTTP/1.1 4")
+                || shown.starts_with("HTTP/1.1 505")
                 || answer[3..9] == [0, 0, 4, 0, 0, 0]
                 || answer.len() < 200,
             "{shown:?}"
@@ -53,6 +54,107 @@ async fn an_endless_head_is_cut_off() {
         "{:?}",
         String::from_utf8_lossy(&answer)
     );
+}
+
+/// What hyper alone would answer without a body, and without the headers by which a page may read it.
+#[tokio::test]
+async fn what_is_no_request_and_a_head_that_is_too_long_are_problems_that_their_page_can_read() {
+    let server = TestServer::start().await;
+    let page = "origin: http://localhost:3000\r\n";
+    let long = "x".repeat(20_000);
+    for (asked, status, code) in [
+        (format!("GET /sse?channel={long} HTTP/1.1\r\nhost: x\r\n{page}\r\n"), 431, "request_head_too_large"),
+        (
+            format!("GET /v1/history/a HTTP/1.1\r\nhost: x\r\n{page}cookie: {long}\r\n\r\n"),
+            431,
+            "request_head_too_large",
+        ),
+        (
+            format!("GET /cometd HTTP/1.1\r\nhost: x\r\ncookie: {long}\r\n{page}\r\n"),
+            431,
+            "request_head_too_large",
+        ),
+        (format!("GET /healthz HTTP/9.9\r\nhost: x\r\n{page}\r\n"), 505, "version_not_supported"),
+        (format!("GET /healthz\r\nhost: x\r\n{page}\r\n"), 400, "malformed_request"),
+        (format!("GET /a b HTTP/1.1\r\nhost: x\r\n{page}\r\n"), 400, "malformed_request"),
+        (format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{page}bad name: x\r\n\r\n"), 400, "malformed_request"),
+        (
+            format!("POST /v1/publish/a HTTP/1.1\r\nhost: x\r\n{page}content-length: x\r\n\r\n"),
+            400,
+            "malformed_request",
+        ),
+        (
+            format!("POST /v1/publish/a HTTP/1.1\r\n{page}content-length: 1\r\n\r\nx"),
+            400,
+            "malformed_request",
+        ),
+        (format!("GET /healthz HTTP/1.1\r\nhost: x\r\nhost: x\r\n{page}\r\n"), 400, "malformed_request"),
+    ] {
+        let answer = String::from_utf8(raw(server.http, asked.as_bytes()).await).expect("UTF-8");
+        let asked = &asked[..asked.len().min(60)];
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{asked}: {answer:?}"));
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{asked}: {answer}");
+        let problem: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        assert_eq!((&problem["code"], &problem["status"]), (&code.into(), &status.into()), "{asked}");
+        for field in [
+            "content-type: application/problem+json",
+            "access-control-allow-origin: http://localhost:3000",
+            "access-control-allow-credentials: true",
+            "connection: close",
+            &format!("content-length: {}", body.len()),
+        ] {
+            assert!(head.split("\r\n").any(|line| line == field), "{field} for {asked}: {head}");
+        }
+        assert!(head.contains("\r\nx-request-id: "), "{head}");
+    }
+    let first = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\nGARBAGE\r\n\r\n";
+    let answer = String::from_utf8(raw(server.http, first.as_bytes()).await).expect("UTF-8");
+    assert!(
+        answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("\"malformed_request\""),
+        "{answer}"
+    );
+    assert_eq!(get(server.http, "/healthz").await.status, 200);
+}
+
+/// RFC 9112 §6.1: of two proxies one may believe each.
+#[tokio::test]
+async fn two_lengths_are_refused_in_any_order_and_nothing_of_the_body_is_a_request() {
+    let server = TestServer::start().await;
+    for [first, second] in [
+        ["content-length: 4", "transfer-encoding: chunked"],
+        ["Transfer-Encoding: chunked", "Content-Length: 4"],
+    ] {
+        let asked = format!(
+            "POST /v1/publish/a HTTP/1.1\r\nhost: x\r\n{first}\r\n{second}\r\n\r\n1\r\nx\r\n0\r\n\r\n\
+             GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+        );
+        let answer = String::from_utf8(raw(server.http, asked.as_bytes()).await).expect("UTF-8");
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("malformed_request"), "{answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    }
+    for only in ["content-length: 1\r\n\r\nx", "transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"] {
+        let asked = format!(
+            "POST /v1/publish/a HTTP/1.1\r\nhost: x\r\n{only}\
+             GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        );
+        let answer = String::from_utf8(raw(server.http, asked.as_bytes()).await).expect("UTF-8");
+        assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 2, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_long_field_over_http2_is_431_with_a_problem() {
+    let server = TestServer::start().await;
+    let mut client = crate::support::http::http2(server.http).await;
+    let asked = http::Request::get(format!("http://{}/healthz", server.http))
+        .header("origin", "http://localhost:3000")
+        .header("x-long", "x".repeat(20_000))
+        .body(http_body_util::Empty::new())
+        .expect("legal");
+    let answer = within(client.send_request(asked)).await.expect("an answer");
+    assert_eq!(answer.status(), 431);
+    assert_eq!(answer.headers()["access-control-allow-origin"], "http://localhost:3000");
+    assert_eq!(answer.headers()["content-type"], "application/problem+json");
 }
 
 #[tokio::test]

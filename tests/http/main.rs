@@ -3,8 +3,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod codings;
 mod hostile;
 mod one_shot;
 mod operations;
+mod pages;
 mod paths;
 mod publish;

@@ -37,7 +37,7 @@ async fn publish(server: SocketAddr, number: usize) {
     let close = if matches!(leaving, Leaving::Asking) { "connection: close\r\n" } else { "" };
     let body = number.to_string();
     let text = format!(
-        "POST /v1/publish/once HTTP/1.1\r\nhost: x\r\n{close}content-length: {}\r\n\r\n{body}",
+        "POST /v1/publish/once HTTP/1.1\r\nhost: localhost\r\n{close}content-length: {}\r\n\r\n{body}",
         body.len()
     );
     stream.write_all(text.as_bytes()).await.expect("it takes the request");

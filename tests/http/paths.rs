@@ -59,22 +59,6 @@ async fn where_mqtt_opens_its_websocket_other_methods_are_told_so() {
     }
 }
 
-#[tokio::test]
-async fn without_rights_every_page_may_come_and_credentials_go_to_cometd_alone() {
-    let server = TestServer::start().await;
-    let preflight = [("origin", "https://a.example"), ("access-control-request-method", "POST")];
-    for (path, credentials) in [("/v1/publish/a", None), ("/sse/a", None), ("/cometd", Some("true"))] {
-        let answer = request(server.http, "OPTIONS", path, &preflight, "").await;
-        assert_eq!(
-            answer.header("access-control-allow-origin"),
-            Some("https://a.example"),
-            "{path} {answer:?}"
-        );
-        assert_eq!(answer.header("access-control-allow-credentials"), credentials, "{path}");
-        assert_eq!(answer.header("vary"), Some("Origin"), "{path}");
-    }
-}
-
 /// RFC 9110 §9.3.7: the server as a whole. No other method has such a target.
 #[tokio::test]
 async fn options_asterisk_is_about_the_whole_server() {

@@ -14,6 +14,7 @@ mod metrics;
 mod origins;
 mod passwords;
 mod reload;
+mod schemes;
 mod sets;
 mod sources;
 mod tokens;

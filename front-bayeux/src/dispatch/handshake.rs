@@ -59,7 +59,16 @@ impl Shared {
                 ..credentials
             };
         }
-        let principal = match self.policy.can_handshake(credentials, message.ext.map(RawValue::get)).await {
+        let ext = message.ext.map(RawValue::get);
+        let mut decided = self.policy.can_handshake(credentials, ext).await;
+        if credentials.token.is_some() {
+            for token in caller.more_tokens {
+                let Err(HandshakeDenial::Refused) = decided else { break };
+                decided =
+                    self.policy.can_handshake(Credentials { token: Some(token), ..credentials }, ext).await;
+            }
+        }
+        let principal = match decided {
             Ok(principal) => principal,
             Err(denial) => {
                 let reconnect = match denial {

@@ -59,10 +59,14 @@ pub(crate) struct Caller<'a> {
     pub(crate) transport: Transport,
     /// The browser's cookie, over HTTP.
     pub(crate) browser: Option<&'a str>,
+    /// More cookies of that name: one may be of the session that another path's server made.
+    pub(crate) more_browsers: &'a [&'a str],
     pub(crate) remote: Option<SocketAddr>,
     pub(crate) user_agent: Option<&'a str>,
     /// What HTTP's headers presented.
     pub(crate) credentials: Credentials<'a>,
+    /// Tokens that are tried if that of `credentials` is none that is known.
+    pub(crate) more_tokens: &'a [Box<str>],
     /// The socket, over WebSocket.
     pub(crate) socket: Option<&'a mut SocketCaller>,
 }
@@ -308,7 +312,11 @@ impl Shared {
             },
             None => {
                 let member = self.registry.find(&id).ok_or(Fault::SessionUnknown)?;
-                let owned = member.browser.is_some() && member.browser.as_deref() == caller.browser;
+                let known = caller.browser.into_iter().chain(caller.more_browsers.iter().copied());
+                let owned = member
+                    .browser
+                    .as_deref()
+                    .is_some_and(|own| known.into_iter().any(|browser| browser == own));
                 if !owned && !config.trust_client_session {
                     return Err(Fault::SessionUnknown);
                 }

@@ -2,24 +2,22 @@
 
 use std::fmt::Write as _;
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue};
 
 use crate::config::BrowserCookie;
 
 /// Longest value accepted from a browser; ours are 32 bytes.
 const MAX_VALUE_BYTES: usize = 128;
 
-/// The browser's cookie, if it sent a usable one.
-pub(super) fn read<'a>(headers: &'a HeaderMap, config: &BrowserCookie) -> Option<&'a str> {
-    headers
-        .get_all(header::COOKIE)
-        .iter()
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .find(|(name, _)| *name == config.name)
-        .map(|(_, value)| value.trim_matches('"'))
+/// Cookies of the name that are looked at: a browser has one for each path and domain that somebody set it for.
+const MAX_COOKIES: usize = 4;
+
+/// The browser's cookies that could be one of ours; mostly one.
+pub(super) fn read<'a>(headers: &'a HeaderMap, config: &BrowserCookie) -> impl Iterator<Item = &'a str> {
+    http_edge::cookies(headers, &config.name)
         .filter(|value| !value.is_empty() && value.len() <= MAX_VALUE_BYTES)
+        .filter_map(|value| std::str::from_utf8(value).ok())
+        .take(MAX_COOKIES)
 }
 
 /// The header that sets it; `None` if the configuration holds what no header can.
@@ -51,25 +49,29 @@ pub(super) fn set(value: &str, config: &BrowserCookie) -> Option<HeaderValue> {
 mod tests {
     use std::time::Duration;
 
+    use http::header;
+
     use super::*;
 
     #[test]
-    fn one_cookie_is_found_among_many() {
-        let cases = [
-            ("BAYEUX_BROWSER=x", Some("x")),
-            ("a=b; BAYEUX_BROWSER=\"x\"; c", Some("x")),
-            ("BAYEUX_BROWSER=", None),
-            ("XBAYEUX_BROWSER=x", None),
-            ("", None),
+    fn one_cookie_is_found_among_many_whatever_those_are() {
+        let long = format!("BAYEUX_BROWSER={}", "x".repeat(129)).into_bytes();
+        let cases: [(&[u8], &[&str]); 9] = [
+            (b"BAYEUX_BROWSER=x", &["x"]),
+            (b"a=b; BAYEUX_BROWSER=\"x\"; c", &["x"]),
+            (b"name=J\xFCrgen; BAYEUX_BROWSER=x", &["x"]),
+            ("name=Jürgen; BAYEUX_BROWSER=x".as_bytes(), &["x"]),
+            (b"BAYEUX_BROWSER=\xFC; BAYEUX_BROWSER=x; BAYEUX_BROWSER=y", &["x", "y"]),
+            (b"BAYEUX_BROWSER=", &[]),
+            (b"XBAYEUX_BROWSER=x", &[]),
+            (b"", &[]),
+            (&long, &[]),
         ];
         for (line, expected) in cases {
             let mut headers = HeaderMap::new();
-            headers.insert(header::COOKIE, line.parse().unwrap());
-            assert_eq!(read(&headers, &BrowserCookie::default()), expected, "{line}");
+            headers.insert(header::COOKIE, HeaderValue::from_bytes(line).unwrap());
+            assert_eq!(read(&headers, &BrowserCookie::default()).collect::<Vec<_>>(), expected, "{line:?}");
         }
-        let mut long = HeaderMap::new();
-        long.insert(header::COOKIE, format!("BAYEUX_BROWSER={}", "x".repeat(129)).parse().unwrap());
-        assert_eq!(read(&long, &BrowserCookie::default()), None);
     }
 
     #[test]

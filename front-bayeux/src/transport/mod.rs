@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use http_edge::{Body, BoxError, Cookies, Park, Response, take_body};
+use http_edge::{Body, BoxError, Cookies, Decoded, Park, Response, take_body};
 
 use crate::codec::batch::BatchParser;
 use crate::codec::message::{Bounds, Message, ParseError};
@@ -112,6 +112,7 @@ where
     let config = shared.config();
     let (transport, sources, callback) = match parts.method {
         Method::POST => {
+            let body = Decoded::new(&parts.headers, body).map_err(RequestFault::Coding)?;
             let body = take_body(body, config.max_request_bytes, &config.intake).await;
             let body = body.map_err(RequestFault::Body)?;
             (Transport::LongPolling, long_polling::messages(parts, body, config.max_batch_messages)?, None)

@@ -70,7 +70,9 @@ pub(super) async fn run(
     messages: &[Message<'_>],
     poll: Poll<'_>,
 ) -> Result<Step, RequestFault> {
-    let known = cookie::read(&poll.parts.headers, &shared.config().cookie);
+    let mut cookies = cookie::read(&poll.parts.headers, &shared.config().cookie);
+    let known = cookies.next();
+    let more_browsers: Vec<&str> = cookies.collect();
     // Made before it is known whether it will be needed, because a new session must know its browser.
     let browser = match known {
         Some(known) => Cow::Borrowed(known),
@@ -80,9 +82,11 @@ pub(super) async fn run(
     let mut caller = Caller {
         transport: poll.transport,
         browser: Some(&browser),
+        more_browsers: &more_browsers,
         remote: poll.parts.extensions.get::<Peer>().map(|peer| peer.0),
         user_agent: user_agent(&poll.parts.headers),
         credentials: presented.for_protocol("bayeux"),
+        more_tokens: &[],
         socket: None,
     };
     let mut outcome = Box::pin(shared.handle_batch(source, messages, &mut caller)).await;

@@ -78,6 +78,8 @@ struct Visitor {
     browser: Option<Box<str>>,
     user_agent: Option<Box<str>>,
     token: Option<Box<str>>,
+    /// More cookies of the token's name.
+    more_tokens: Vec<Box<str>>,
     basic: Option<(Box<str>, Box<[u8]>)>,
     cross_origin: Option<Box<str>>,
 }
@@ -87,9 +89,10 @@ impl Visitor {
         let found = credentials_from(parts, &shared.config().token_sources);
         Box::new(Self {
             remote: parts.extensions.get::<Peer>().map(|peer| peer.0),
-            browser: cookie::read(&parts.headers, &shared.config().cookie).map(Box::from),
+            browser: cookie::read(&parts.headers, &shared.config().cookie).next().map(Box::from),
             user_agent: user_agent(&parts.headers).map(Box::from),
             token: found.token.as_deref().map(Box::from),
+            more_tokens: found.more_tokens.iter().map(|token| (**token).into()).collect(),
             cross_origin: found.cross_origin.map(Box::from),
             basic: found.user.as_deref().zip(found.password.as_deref()).map(|(u, p)| (u.into(), p.into())),
         })
@@ -298,9 +301,11 @@ impl Connection {
         let mut caller = Caller {
             transport: Transport::WebSocket,
             browser: self.visitor.browser.as_deref(),
+            more_browsers: &[],
             remote: self.visitor.remote,
             user_agent: self.visitor.user_agent.as_deref(),
             credentials: self.visitor.credentials(),
+            more_tokens: &self.visitor.more_tokens,
             socket: Some(&mut self.caller),
         };
         let outcome = self.shared.handle_batch(&text, &messages, &mut caller).await;

@@ -120,10 +120,10 @@ async fn callback_polling_answers_with_a_script() {
 async fn origins_are_reflected_or_refused() {
     let server = Server::start(quick()).await;
     let mut browser = server.browser().await;
-    let answer = browser.exchange("POST /cometd", "Origin: http://a.example\r\n", "[]").await;
-    assert_eq!(answer.header("access-control-allow-origin"), Some("http://a.example"));
+    let answer = browser.exchange("POST /cometd", "Origin: http://localhost:3000\r\n", "[]").await;
+    assert_eq!(answer.header("access-control-allow-origin"), Some("http://localhost:3000"));
     assert_eq!(answer.header("access-control-allow-credentials"), Some("true"));
-    let preflight = "Origin: http://a.example\r\nAccess-Control-Request-Method: POST\r\n";
+    let preflight = "Origin: http://localhost:3000\r\nAccess-Control-Request-Method: POST\r\n";
     let answer = browser.exchange("OPTIONS /cometd/connect", preflight, "").await;
     assert_eq!(answer.status, 204);
     assert!(answer.header("access-control-allow-headers").unwrap().contains("Content-Type"));

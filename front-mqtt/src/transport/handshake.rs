@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use broker_core::{Class, Credentials, Outbox, Principal, steady_ms, unix_ms};
+use broker_core::{AuthError, Class, Credentials, Outbox, Principal, steady_ms, unix_ms};
 use link::{Event, Link, Socket};
 
 use super::driver::{Driver, Parts};
@@ -39,6 +39,8 @@ pub(crate) struct Presented {
     user: Option<String>,
     password: Option<Vec<u8>>,
     token: Option<String>,
+    /// More cookies of the token's name.
+    more_tokens: Vec<String>,
     cross_origin: Option<String>,
 }
 
@@ -49,9 +51,10 @@ impl Presented {
             user: found.user.map(Into::into),
             password: found.password.map(Into::into),
             token: found.token.map(Into::into),
+            more_tokens: found.more_tokens.into_iter().map(Into::into).collect(),
             cross_origin: found.cross_origin.map(Into::into),
         };
-        let Self { user, password, token, cross_origin } = &presented;
+        let Self { user, password, token, cross_origin, .. } = &presented;
         let anything = user.is_some() || password.is_some() || token.is_some() || cross_origin.is_some();
         anything.then(|| Box::new(presented))
     }
@@ -267,7 +270,15 @@ impl Handshake {
                 }
             }
             let inner = self.inner.clone();
-            return match inner.authenticator.authenticate(credentials).await {
+            let mut outcome = inner.authenticator.authenticate(credentials).await;
+            if credentials.token.is_some() {
+                for token in presented.iter().flat_map(|presented| &presented.more_tokens) {
+                    let Err(AuthError::Invalid(_)) = outcome else { break };
+                    let next = Credentials { token: Some(token), ..credentials };
+                    outcome = inner.authenticator.authenticate(next).await;
+                }
+            }
+            return match outcome {
                 Ok(principal) => Ok((principal, Vec::new())),
                 Err(error) => Err(DecodeError::new(auth_reason(&error), "not let in").into()),
             };

@@ -68,7 +68,7 @@ fn no_two_keys_share_a_variable() {
 #[test]
 fn what_is_wrong_is_said_with_its_place() {
     let file = |text: &'static str| (Some(text), [].as_slice(), [].as_slice());
-    let cases: [(_, &str); 26] = [
+    let cases: [(_, &str); 28] = [
         (
             file("[server]\nmax_conections = 3"),
             "FILE: unknown key `server.max_conections`, did you mean `server.max_connections`?",
