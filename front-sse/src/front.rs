@@ -13,7 +13,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use http_edge::{
     Body, BoxError, Cookies, Decoded, Problem, Response, Takeover, X_REQUEST_ID, connection_id,
-    credentials_from, pipe, request_id, response_head, take_body,
+    credentials_from, pipe, pipe_from, request_id, response_head, take_body,
 };
 use link::{Link, Socket};
 use tokio::io::AsyncWriteExt;
@@ -316,7 +316,7 @@ impl Shared {
             head.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let Some(takeover) = takeover else {
-            let (io, body) = pipe(self.config.max_pipe_bytes);
+            let (io, body) = pipe_from(Arc::clone(&outbox), self.config.max_pipe_bytes);
             let socket = Socket::other(Unframed::new(io), Vec::new());
             tokio::spawn(keep(Link::new(socket, outbox), opened, replay));
             return answer(head, body);

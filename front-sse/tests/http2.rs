@@ -126,3 +126,32 @@ async fn a_stream_that_is_not_read_holds_up_no_other() {
     let cut = tokio::time::timeout(std::time::Duration::from_secs(10), stopped.collect()).await.unwrap();
     assert!(cut.is_err(), "a stream that was cut does not look like one that ended");
 }
+
+#[tokio::test]
+async fn streams_without_a_window_hold_what_one_connection_may_their_outboxes_too() {
+    const STREAMS: u64 = 120;
+    const BEHIND_EACH: u64 = 9 * (100 << 10);
+    let server = Server::start().await;
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(0)
+        .handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    let connection = tokio::spawn(connection);
+    let mut unread = Vec::new();
+    for at in 0..STREAMS {
+        unread.push(open(&mut sender, &format!("/sse/one/{at}")).await);
+    }
+    let payload = "x".repeat(100 << 10);
+    for at in 0..STREAMS {
+        for _ in 0..9 {
+            server.publish(&format!("one/{at}"), &payload);
+        }
+        server.broker.drained().await;
+    }
+    // Within the 10 s after which a stream without any progress ends by itself.
+    eventually(|| server.front.stats().streams as u64 * BEHIND_EACH <= 64 << 20).await;
+    assert!(server.front.stats().streams > 20, "no more are reset than must be: {:?}", server.front.stats());
+    assert!(!connection.is_finished(), "the connection goes on");
+}

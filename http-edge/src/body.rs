@@ -12,6 +12,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::BoxError;
+use crate::pipe::{Behind, PipeBody};
 
 /// A response body: nothing, bytes that are already there, or a stream.
 #[derive(Default)]
@@ -22,6 +23,7 @@ enum Inner {
     #[default]
     Empty,
     Full(Bytes),
+    Pipe(PipeBody),
     Stream(Pin<Box<dyn HttpBody<Data = Bytes, Error = BoxError> + Send>>),
 }
 
@@ -37,6 +39,19 @@ impl Body {
         if bytes.is_empty() { Body::empty() } else { Body(Inner::Full(bytes)) }
     }
 
+    /// A body that a pipe's other end writes.
+    pub(crate) fn pipe(body: PipeBody) -> Self {
+        Body(Inner::Pipe(body))
+    }
+
+    /// What waits behind it, where that is known.
+    pub(crate) fn behind(&self) -> Option<Behind> {
+        match &self.0 {
+            Inner::Pipe(body) => Some(body.behind()),
+            Inner::Empty | Inner::Full(_) | Inner::Stream(_) => None,
+        }
+    }
+
     /// A body that is produced while it is sent.
     pub fn stream(body: impl HttpBody<Data = Bytes, Error = BoxError> + Send + 'static) -> Self {
         Body(Inner::Stream(Box::pin(body)))
@@ -48,7 +63,7 @@ impl std::fmt::Debug for Body {
         match &self.0 {
             Inner::Empty => f.write_str("Body(empty)"),
             Inner::Full(bytes) => write!(f, "Body({} bytes)", bytes.len()),
-            Inner::Stream(_) => f.write_str("Body(stream)"),
+            Inner::Pipe(_) | Inner::Stream(_) => f.write_str("Body(stream)"),
         }
     }
 }
@@ -68,6 +83,7 @@ impl HttpBody for Body {
                 self.0 = Inner::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
+            Inner::Pipe(body) => Pin::new(body).poll_frame(cx),
             Inner::Stream(body) => body.as_mut().poll_frame(cx),
         }
     }
@@ -76,6 +92,7 @@ impl HttpBody for Body {
         match &self.0 {
             Inner::Empty => true,
             Inner::Full(_) => false,
+            Inner::Pipe(body) => body.is_end_stream(),
             Inner::Stream(body) => body.is_end_stream(),
         }
     }
@@ -84,6 +101,7 @@ impl HttpBody for Body {
         match &self.0 {
             Inner::Empty => SizeHint::with_exact(0),
             Inner::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Inner::Pipe(body) => body.size_hint(),
             Inner::Stream(body) => body.size_hint(),
         }
     }

@@ -1,50 +1,188 @@
 //! Response bodies of one HTTP/2 connection that the client's windows hold up.
 //!
-//! hyper asks a body for its next frame only when the client's windows have room for it. A body that gave a frame and was not
-//! asked again is held up, with that frame and what lies before it in the connection's buffers, until the client reads or
-//! resets the stream: ending the body frees nothing. So the bytes behind such bodies are bounded.
+//! hyper asks a body for its next frame only when the client's windows have room for it. One that is not asked is held up, with all that
+//! is queued behind it, until the client reads or resets the stream: ending the body frees nothing. So what waits behind such bodies is
+//! bounded, and beyond the bound the streams that have waited longest are reset from here.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
+use slab::Slab;
+use tokio::task::AbortHandle;
 
 use crate::BoxError;
+use crate::pipe::Behind;
 
 /// The largest frame that is given at once; what is larger waits here, where it is counted, and not in the connection.
 const MAX_FRAME_BYTES: usize = 16 << 10;
 
-/// Counts what waits behind the bodies of one connection that are held up.
-#[derive(Debug)]
+/// The streams of one connection, and what waits behind them.
 pub(crate) struct Held {
-    /// What the connection itself holds of each.
+    /// What the connection itself holds of each that gave a frame.
     max_send_bytes: usize,
-    count: Mutex<Count>,
+    /// What may wait behind all that make no progress.
+    max_bytes: usize,
+    streams: Mutex<Streams>,
+    /// A stream has more than its share waiting: somebody should look.
+    filled: AtomicBool,
+    task: Mutex<Option<Waker>>,
 }
 
-#[derive(Debug, Default)]
-struct Count {
-    period: u64,
-    bytes: usize,
-    /// Of these, the ones behind bodies that gave a frame in this period.
-    fresh: usize,
+#[derive(Default)]
+struct Streams {
+    all: Slab<Stream>,
+    /// The one whose task hyper is about to spawn.
+    called: Option<usize>,
+    /// Counts the looks.
+    look: u64,
+}
+
+struct Stream {
+    task: Option<AbortHandle>,
+    /// The look after which its body was asked last.
+    asked_at: u64,
+    /// What waits in the body and in the connection.
+    waiting: usize,
+    behind: Option<Behind>,
+}
+
+impl Stream {
+    fn bytes(&self) -> usize {
+        self.waiting + self.behind.as_ref().map_or(0, Behind::bytes)
+    }
 }
 
 impl Held {
-    pub(crate) fn new(max_send_bytes: usize) -> Self {
-        Held { max_send_bytes, count: Mutex::default() }
+    pub(crate) fn new(max_send_bytes: usize, max_bytes: usize) -> Self {
+        Held {
+            max_send_bytes,
+            max_bytes,
+            streams: Mutex::default(),
+            filled: AtomicBool::new(false),
+            task: Mutex::default(),
+        }
     }
 
-    /// Begins a new period and returns how many bytes were held up through all of the last one.
-    pub(crate) fn next_period(&self) -> usize {
-        let mut count = self.count.lock();
-        let stalled = count.bytes.saturating_sub(count.fresh);
-        count.period += 1;
-        count.fresh = 0;
-        stalled
+    /// A stream has begun: hyper has called the service, and spawns next what is called.
+    pub(crate) fn begin(self: &Arc<Self>) -> Place {
+        let mut streams = self.streams.lock();
+        let asked_at = streams.look;
+        let key = streams.all.insert(Stream { task: None, asked_at, waiting: 0, behind: None });
+        streams.called = Some(key);
+        Place { held: Arc::clone(self), key }
+    }
+
+    /// Says that something waits that the client does not take.
+    pub(crate) fn fill(&self) {
+        if !self.filled.swap(true, Ordering::AcqRel)
+            && let Some(task) = self.task.lock().take()
+        {
+            task.wake();
+        }
+    }
+
+    /// Ready once something has waited since the last time.
+    pub(crate) fn poll_filled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.filled.load(Ordering::Acquire) {
+            let mut task = self.task.lock();
+            if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+                *task = Some(cx.waker().clone());
+            }
+        }
+        if self.filled.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Looks at the streams that were not asked since the last look, and resets the ones that have waited longest until the others hold
+    /// no more than they may. Whether any waits still.
+    pub(crate) fn look(&self) -> bool {
+        let mut reset = Vec::new();
+        let waits = {
+            let mut streams = self.streams.lock();
+            let last = streams.look;
+            streams.look += 1;
+            let mut waiting: Vec<_> = streams
+                .all
+                .iter()
+                // One whose task was ended goes as soon as that is noticed.
+                .filter(|(_, stream)| stream.task.is_some())
+                .filter_map(|(key, stream)| {
+                    let bytes = stream.bytes();
+                    (bytes > 0).then_some((stream.asked_at, bytes, key))
+                })
+                .collect();
+            let any = !waiting.is_empty();
+            waiting.retain(|(asked_at, ..)| *asked_at < last);
+            let mut total: usize = waiting.iter().map(|(_, bytes, _)| bytes).sum();
+            if total > self.max_bytes {
+                waiting.sort_unstable_by_key(|(asked_at, bytes, _)| (*asked_at, std::cmp::Reverse(*bytes)));
+            }
+            for (_, bytes, key) in waiting {
+                if total <= self.max_bytes {
+                    break;
+                }
+                total -= bytes;
+                reset.extend(streams.all.get_mut(key).and_then(|stream| stream.task.take()));
+            }
+            any
+        };
+        if !reset.is_empty() {
+            tracing::debug!(
+                streams = reset.len(),
+                "reset HTTP/2 streams whose client does not take what waits for it"
+            );
+        }
+        reset.iter().for_each(AbortHandle::abort);
+        waits
+    }
+}
+
+/// Spawns what hyper wants to run for a stream, and remembers it: to reset a stream is to drop its task.
+#[derive(Clone)]
+pub(crate) struct Spawner(pub(crate) Arc<Held>);
+
+impl<F> hyper::rt::Executor<F> for Spawner
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        // The key is taken before the task can end and give it back.
+        let mut streams = self.0.streams.lock();
+        let task = tokio::spawn(future).abort_handle();
+        if let Some(key) = streams.called.take()
+            && let Some(stream) = streams.all.get_mut(key)
+        {
+            stream.task = Some(task);
+        }
+    }
+}
+
+/// A stream's place among those of its connection; given back when dropped.
+pub(crate) struct Place {
+    held: Arc<Held>,
+    key: usize,
+}
+
+impl Place {
+    fn with(&self, change: impl FnOnce(&mut Stream, u64)) {
+        let mut streams = self.held.streams.lock();
+        let look = streams.look;
+        if let Some(stream) = streams.all.get_mut(self.key) {
+            change(stream, look);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let removed = self.held.streams.lock().all.try_remove(self.key);
+        drop(removed);
     }
 }
 
@@ -53,43 +191,39 @@ pub(crate) struct HeldBody<B> {
     body: B,
     /// Of the body's last frame, what was not given yet.
     rest: Bytes,
-    held: Arc<Held>,
-    mark: Option<Mark>,
+    place: Place,
 }
 
-/// What a body counts for, and since when.
-struct Mark {
-    period: u64,
-    bytes: usize,
-}
-
-impl<B> HeldBody<B> {
-    pub(crate) fn new(body: B, held: Arc<Held>) -> Self {
-        HeldBody { body, rest: Bytes::new(), held, mark: None }
+impl<B: HttpBody> HeldBody<B> {
+    /// `behind` is what fills the body.
+    pub(crate) fn new(body: B, behind: Option<Behind>, place: Place) -> Self {
+        let known = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        if let Some(behind) = &behind {
+            behind.watched_by(&place.held);
+        }
+        place.with(|stream, look| {
+            (stream.asked_at, stream.waiting, stream.behind) = (look, known, behind);
+        });
+        let held = HeldBody { body, rest: Bytes::new(), place };
+        held.fill(known);
+        held
     }
 
-    fn mark(&mut self, is_held: bool) {
-        if self.mark.is_none() && !is_held {
-            return;
+    fn fill(&self, waiting: usize) {
+        if waiting > self.place.held.max_send_bytes {
+            self.place.held.fill();
         }
-        let mut count = self.held.count.lock();
-        if let Some(mark) = self.mark.take() {
-            count.bytes = count.bytes.saturating_sub(mark.bytes);
-            if mark.period == count.period {
-                count.fresh = count.fresh.saturating_sub(mark.bytes);
-            }
-        }
-        if is_held {
-            let bytes = self.held.max_send_bytes.saturating_add(self.rest.len());
-            count.bytes = count.bytes.saturating_add(bytes);
-            count.fresh = count.fresh.saturating_add(bytes);
-            self.mark = Some(Mark { period: count.period, bytes });
-        }
+    }
+
+    /// It was asked, and has so much more, or nothing to wait for.
+    fn asked(&self, waiting: usize) {
+        self.place.with(|stream, look| (stream.asked_at, stream.waiting) = (look, waiting));
+        self.fill(waiting);
     }
 
     fn piece(&mut self) -> Frame<Bytes> {
         let piece = self.rest.split_to(self.rest.len().min(MAX_FRAME_BYTES));
-        self.mark(true);
+        self.asked(self.place.held.max_send_bytes.saturating_add(self.rest.len()));
         Frame::data(piece)
     }
 }
@@ -107,7 +241,7 @@ impl<B: HttpBody<Data = Bytes, Error = BoxError> + Unpin> HttpBody for HeldBody<
         }
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         let Poll::Ready(Some(Ok(frame))) = polled else {
-            self.mark(false);
+            self.asked(0);
             return polled;
         };
         Poll::Ready(Some(Ok(match frame.into_data() {
@@ -134,16 +268,8 @@ impl<B: HttpBody<Data = Bytes, Error = BoxError> + Unpin> HttpBody for HeldBody<
     }
 }
 
-impl<B> Drop for HeldBody<B> {
-    fn drop(&mut self) {
-        self.mark(false);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::task::Waker;
-
     use super::*;
     use crate::Body;
 
@@ -155,36 +281,56 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_body_counts_from_a_whole_period_without_a_question_until_the_next_one() {
-        let held = Arc::new(Held::new(10));
-        let body = || HeldBody::new(Body::full("x"), Arc::clone(&held));
-        let (mut one, mut two, _unasked) = (body(), body(), body());
-        assert_eq!(next(&mut one), 1);
-        assert_eq!(held.next_period(), 0, "it may still go on");
-        assert_eq!(next(&mut two), 1);
-        assert_eq!(held.next_period(), 10);
-        assert_eq!(held.next_period(), 20);
-        assert_eq!(next(&mut two), 0, "its end");
-        assert_eq!(held.next_period(), 10);
-        drop(one);
-        assert_eq!(held.next_period(), 0);
-        drop(two);
-        assert_eq!(held.next_period(), 0);
+    fn held(bytes: usize) -> Arc<Held> {
+        Arc::new(Held::new(10, bytes))
     }
 
-    #[test]
-    fn a_large_frame_is_given_in_pieces_and_its_rest_counts() {
-        let held = Arc::new(Held::new(10));
-        let mut body = HeldBody::new(Body::full(vec![7; MAX_FRAME_BYTES * 2 + 5]), Arc::clone(&held));
+    fn body(held: &Arc<Held>, bytes: usize) -> HeldBody<Body> {
+        let place = held.begin();
+        // What hyper would spawn.
+        hyper::rt::Executor::execute(&Spawner(Arc::clone(held)), std::future::pending::<()>());
+        HeldBody::new(Body::full(vec![7; bytes]), None, place)
+    }
+
+    fn tasks(held: &Held) -> usize {
+        held.streams.lock().all.iter().filter(|(_, stream)| stream.task.is_some()).count()
+    }
+
+    #[tokio::test]
+    async fn the_streams_that_waited_longest_are_reset_until_the_others_fit() {
+        let held = held(3_000);
+        let mut bodies: Vec<_> = (0..4).map(|_| body(&held, 1_000)).collect();
+        assert!(held.look(), "they wait");
+        assert_eq!(tasks(&held), 4, "and may still go on");
+        // One goes on; the others are beyond the bound with a new one that waits for longer than a look.
+        assert_eq!(next(&mut bodies[0]), 1_000);
+        bodies.push(body(&held, 500));
+        assert!(held.look());
+        assert_eq!(tasks(&held), 5, "three thousand bytes made no progress");
+        bodies.push(body(&held, 1_000));
+        assert!(held.look());
+        assert!(held.look());
+        let left: Vec<_> = held.streams.lock().all.iter().map(|(_, stream)| stream.task.is_some()).collect();
+        assert_eq!(left, [true, false, false, true, true, true]);
+        assert_eq!(next(&mut bodies[0]), 0, "its end");
+        drop(bodies);
+        assert!(!held.look(), "nothing waits");
+        assert!(held.streams.lock().all.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_large_frame_is_given_in_pieces_and_its_rest_counts() {
+        let held = held(1 << 20);
+        let mut body = body(&held, MAX_FRAME_BYTES * 2 + 5);
         assert_eq!(body.size_hint().exact(), Some(MAX_FRAME_BYTES as u64 * 2 + 5));
         assert_eq!(next(&mut body), MAX_FRAME_BYTES);
         assert_eq!(body.size_hint().exact(), Some(MAX_FRAME_BYTES as u64 + 5));
         assert!(!body.is_end_stream());
-        held.next_period();
-        assert_eq!(held.next_period(), 10 + MAX_FRAME_BYTES + 5);
+        let waiting = held.streams.lock().all.iter().map(|(_, stream)| stream.bytes()).sum::<usize>();
+        assert_eq!(waiting, 10 + MAX_FRAME_BYTES + 5);
         assert_eq!((next(&mut body), next(&mut body)), (MAX_FRAME_BYTES, 5));
         assert!(body.is_end_stream());
         assert_eq!(next(&mut body), 0);
+        assert!(!held.look());
     }
 }

@@ -50,7 +50,7 @@ pub use host::HostPolicy;
 pub use link::{FREE_BYTES, Intake, IntakeConfig, IntakeStats, Unfinished};
 pub use origin::{Cookies, LiveOrigins, OriginPolicy};
 pub use park::Park;
-pub use pipe::{PipeIo, pipe};
+pub use pipe::{PipeIo, pipe, pipe_from};
 pub use problem::Problem;
 pub use query::{BadEncoding, BadParameter, parameters, percent_decode};
 pub use refuse::Refuser;

@@ -5,14 +5,16 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
+use broker_core::Outbox;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::held::Held;
 use crate::{Body, BoxError};
 
 /// The writing end. Shutting it down ends the body; dropping it before cuts the body off, so that its reader does not take
@@ -20,19 +22,45 @@ use crate::{Body, BoxError};
 #[derive(Debug)]
 pub struct PipeIo(Arc<Shared>);
 
-struct PipeBody(Arc<Shared>);
+pub(crate) struct PipeBody(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     capacity: usize,
+    /// What the writer takes from.
+    outbox: Option<Arc<Outbox>>,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+/// What waits behind the body of a pipe.
+pub(crate) struct Behind(Arc<Shared>);
+
+impl Behind {
+    /// What the pipe holds, and the outbox that fills it.
+    pub(crate) fn bytes(&self) -> usize {
+        let waiting = self.0.state.lock().waiting.len();
+        waiting + self.0.outbox.as_ref().map_or(0, |outbox| outbox.queued().bytes)
+    }
+
+    /// Has `held` told when the pipe is full.
+    pub(crate) fn watched_by(&self, held: &Arc<Held>) {
+        self.0.state.lock().watcher = Arc::downgrade(held);
+    }
+}
+
+impl PipeBody {
+    pub(crate) fn behind(&self) -> Behind {
+        Behind(Arc::clone(&self.0))
+    }
+}
+
+#[derive(Default)]
 struct State {
     waiting: BytesMut,
     writer: Writer,
     reader_gone: bool,
+    /// Who is told that it is full.
+    watcher: Weak<Held>,
     /// The body's task, waiting for bytes.
     on_data: Option<Waker>,
     /// The writer's task, waiting for room.
@@ -53,8 +81,27 @@ enum Writer {
 
 /// A pipe that holds at most `capacity_bytes` not yet taken by the client.
 pub fn pipe(capacity_bytes: usize) -> (PipeIo, Body) {
-    let shared = Arc::new(Shared { capacity: capacity_bytes.max(1), state: Mutex::default() });
-    (PipeIo(Arc::clone(&shared)), Body::stream(PipeBody(shared)))
+    new(capacity_bytes, None)
+}
+
+/// The same, for a writer that takes from `outbox`. What waits there counts too among what an HTTP/2 connection may hold for a client
+/// that takes nothing ([`ServeConfig::max_stalled_bytes`](crate::ServeConfig::max_stalled_bytes)).
+pub fn pipe_from(outbox: Arc<Outbox>, capacity_bytes: usize) -> (PipeIo, Body) {
+    new(capacity_bytes, Some(outbox))
+}
+
+fn new(capacity_bytes: usize, outbox: Option<Arc<Outbox>>) -> (PipeIo, Body) {
+    let shared = Arc::new(Shared { capacity: capacity_bytes.max(1), outbox, state: Mutex::default() });
+    (PipeIo(Arc::clone(&shared)), Body::pipe(PipeBody(shared)))
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State")
+            .field("waiting", &self.waiting.len())
+            .field("writer", &self.writer)
+            .finish_non_exhaustive()
+    }
 }
 
 impl PipeIo {
@@ -91,6 +138,11 @@ impl AsyncWrite for PipeIo {
         let room = self.0.capacity.saturating_sub(state.waiting.len());
         if room == 0 {
             register(&mut state.on_room, cx);
+            let watcher = state.watcher.clone();
+            drop(state);
+            if let Some(held) = watcher.upgrade() {
+                held.fill();
+            }
             return Poll::Pending;
         }
         let taken = bytes.len().min(room);

@@ -15,15 +15,15 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use pin_project_lite::pin_project;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, MissedTickBehavior, Sleep, interval_at, sleep, timeout};
 
 use crate::head::{check_http1, check_http2};
-use crate::held::{Held, HeldBody};
+use crate::held::{Held, HeldBody, Spawner};
 use crate::io::{Claim, Then, Watch, WatchedIo};
 use crate::park::{self, Park, may_park};
 use crate::refuse::{Refuser, Unread, refuse_unread};
@@ -52,9 +52,9 @@ pub struct ServeConfig {
     pub may_park: fn(&Uri) -> bool,
     /// Bytes that wait per HTTP/2 stream for the client's window. Default 64 KiB; then the stream's own queue grows.
     pub max_send_bytes: usize,
-    /// Bytes that wait on one HTTP/2 connection for streams whose client took nothing for a `header_read_timeout`. Only
-    /// the client can free them, by reading or by resetting the stream, so with more of them the connection is closed.
-    /// Every such stream counts `max_send_bytes`, and the rest of its response. Default 64 MiB: 1,024 event streams.
+    /// Bytes that may wait on one HTTP/2 connection for streams whose client takes nothing: in the connection, in what fills their
+    /// bodies, and in responses that are there already. Looked at four times a second; a stream counts that was not asked for its next
+    /// frame from one look to the next. Beyond it the streams that have waited longest are reset. Default 64 MiB.
     pub max_stalled_bytes: usize,
     /// How requests are answered that the service does not see. Default: with the problem alone.
     pub refuse: Refuser,
@@ -498,6 +498,10 @@ impl<'a> Watchdog<'a> {
     }
 }
 
+/// How often it is looked at what waits on an HTTP/2 connection, as long as anything does: a stream that was not asked from one look to
+/// the next makes no progress.
+const LOOK: Duration = Duration::from_millis(250);
+
 async fn serve_http2<S, F>(
     stream: TcpStream,
     read: Bytes,
@@ -510,12 +514,12 @@ async fn serve_http2<S, F>(
 {
     let watch = Arc::new(Watch::default());
     let seen = Arc::clone(&watch);
-    let held = Arc::new(Held::new(config.max_send_bytes));
+    let held = Arc::new(Held::new(config.max_send_bytes, config.max_stalled_bytes));
     let holding = Arc::clone(&held);
     let (refuse, max_header_bytes) = (config.refuse.clone(), config.max_header_bytes);
     let handler = service_fn(move |mut request: Request<Incoming>| {
         seen.requests.fetch_add(1, Relaxed);
-        let held = Arc::clone(&holding);
+        let place = holding.begin();
         let busy = Busy::new(&seen);
         let answer = match check_http2(&mut request, max_header_bytes) {
             Ok(()) => Ok(service(request)),
@@ -526,12 +530,13 @@ async fn serve_http2<S, F>(
                 Ok(answer) => answer.await,
                 Err(refused) => *refused,
             };
-            Ok::<_, Infallible>(
-                response.map(|body| HeldBody::new(BusyBody { body, _busy: Some(busy) }, held)),
-            )
+            Ok::<_, Infallible>(response.map(|body| {
+                let behind = body.behind();
+                HeldBody::new(BusyBody { body, _busy: Some(busy) }, behind, place)
+            }))
         }
     });
-    let connection = http2::Builder::new(TokioExecutor::new())
+    let connection = http2::Builder::new(Spawner(Arc::clone(&held)))
         .timer(TokioTimer::new())
         .max_concurrent_streams(config.max_concurrent_streams)
         // Beyond this hyper answers 431 without a body; up to it the handler does, with one.
@@ -547,12 +552,27 @@ async fn serve_http2<S, F>(
     let mut events = pin!(events(shutdown, config.header_read_timeout));
     let mut stopping = false;
     let mut watchdog = Watchdog::new(&watch, &config);
+    let mut looking: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
+        if looking.is_none() && held.poll_filled(cx).is_ready() {
+            looking = Some(Box::pin(sleep(LOOK)));
+        }
+        while let Some(timer) = &mut looking {
+            if timer.as_mut().poll(cx).is_pending() {
+                break;
+            }
+            match held.look() || held.poll_filled(cx).is_ready() {
+                true => timer.as_mut().reset(Instant::now() + LOOK),
+                false => looking = None,
+            }
+        }
         while let Poll::Ready(event) = events.as_mut().poll(cx) {
             let stop = match event {
                 Event::Stop => true,
-                Event::PeriodOver if held.next_period() > config.max_stalled_bytes => return Poll::Ready(()),
-                Event::PeriodOver => matches!(watchdog.look(), Verdict::Dead),
+                Event::PeriodOver => {
+                    held.look();
+                    matches!(watchdog.look(), Verdict::Dead)
+                }
             };
             if stop && !stopping {
                 stopping = true;
@@ -572,7 +592,6 @@ mod tests {
 
     use tokio::io::AsyncWriteExt as _;
     use tokio::net::TcpListener;
-    use tokio::time::sleep;
 
     use super::*;
 

@@ -315,14 +315,10 @@ async fn many_requests_share_a_connection() {
 }
 
 #[tokio::test]
-async fn too_many_streams_that_are_not_read_close_their_http2_connection_and_fewer_do_not() {
-    let config = ServeConfig {
-        header_read_timeout: Duration::from_millis(200),
-        max_stalled_bytes: 10 * (9 << 20),
-        ..ServeConfig::default()
-    };
+async fn of_too_many_streams_that_are_not_read_those_that_waited_longest_are_reset() {
+    let config = ServeConfig { max_stalled_bytes: 10 * (9 << 20), ..ServeConfig::default() };
     let server = start(config).await;
-    for (streams, stays) in [(11, true), (13, false)] {
+    for (streams, lost) in [(10, false), (15, true)] {
         let stream = TcpStream::connect(server.address).await.unwrap();
         let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(1024)
@@ -335,14 +331,71 @@ async fn too_many_streams_that_are_not_read_close_their_http2_connection_and_few
             let request = Request::get("http://x/big").body(Empty::<Bytes>::new()).unwrap();
             unread.push(sender.send_request(request).await.unwrap());
         }
-        let ended = timeout(Duration::from_secs(if stays { 1 } else { 10 }), connection).await;
-        assert_eq!(ended.is_err(), stays, "{streams} streams");
-        if stays {
-            let request = Request::get("http://x/").body(Empty::<Bytes>::new()).unwrap();
-            let answer = sender.send_request(request).await.unwrap().into_body().collect().await.unwrap();
-            assert!(answer.to_bytes().starts_with(b"GET HTTP/2.0"));
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert!(!connection.is_finished(), "{streams} streams");
+        let request = Request::get("http://x/").body(Empty::<Bytes>::new()).unwrap();
+        let answer = sender.send_request(request).await.unwrap().into_body().collect().await.unwrap();
+        assert!(answer.to_bytes().starts_with(b"GET HTTP/2.0"));
+        let mut whole = 0;
+        for answer in unread {
+            let read = timeout(Duration::from_secs(20), answer.into_body().collect()).await.expect("it ends");
+            whole += usize::from(read.is_ok_and(|read| read.to_bytes().len() == 8 << 20));
         }
+        assert_eq!(whole < streams, lost, "{whole} of {streams}");
+        assert!(whole >= 10, "{whole} of {streams}");
     }
+}
+
+/// A thousand streams without a window, each with a writer that would fill it for ever.
+#[tokio::test]
+async fn a_thousand_streams_without_a_window_hold_no_more_than_one_connection_may() {
+    const STREAMS: usize = 1_000;
+    const PIPE: usize = 64 << 10;
+    const MAX: usize = 8 << 20;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (_stop, stopped) = watch::channel(false);
+    let open = Arc::new(AtomicUsize::new(0));
+    let writers = Arc::clone(&open);
+    tokio::spawn(async move {
+        let (stream, peer) = listener.accept().await.unwrap();
+        let service = move |_: Request<Incoming>| {
+            let open = Arc::clone(&writers);
+            async move {
+                let (mut io, body) = http_edge::pipe(PIPE);
+                open.fetch_add(1, SeqCst);
+                tokio::spawn(async move {
+                    while io.write_all(&[b'x'; 4096]).await.is_ok() {}
+                    open.fetch_sub(1, SeqCst);
+                });
+                http::Response::new(body)
+            }
+        };
+        let config = ServeConfig { max_stalled_bytes: MAX, ..ServeConfig::default() };
+        serve(stream, peer, service, config, stopped).await;
+    });
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(0)
+        .handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    let connection = tokio::spawn(connection);
+    let mut unread = Vec::new();
+    for _ in 0..STREAMS {
+        let request = Request::get("http://x/").body(Empty::<Bytes>::new()).unwrap();
+        unread.push(sender.send_request(request).await.unwrap());
+    }
+    let bounded = async {
+        while open.load(SeqCst) * PIPE > MAX {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), bounded).await.expect("the streams beyond the bound are reset");
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    // Of each the frame that was given counts too, and what the connection may have of it.
+    assert!(open.load(SeqCst) * PIPE * 4 > MAX, "no more are reset than must be: {}", open.load(SeqCst));
+    assert!(!connection.is_finished(), "the connection goes on");
 }
 
 /// Says that it is dropped.
