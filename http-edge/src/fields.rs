@@ -72,7 +72,7 @@ impl<'a> From<&'a HeaderMap> for Fields<'a> {
         }
         // Who follows a link reads the answer himself; the page with the link does not.
         let is_elsewhere = site.is_some_and(|site| site == "cross-site" || site == "same-site");
-        if fields.origin.is_none() && is_elsewhere && !mode.is_some_and(|mode| mode == "navigate") {
+        if fields.origin.is_none() && is_elsewhere && mode.is_none_or(|mode| mode != "navigate") {
             fields.embedder = referer.or(Some(&HIDDEN));
         }
         fields

@@ -82,7 +82,7 @@ pub(crate) struct WatchedIo {
     /// How many requests there were when it began.
     head_of: u64,
     /// What hyper says of a head that it cannot read; somebody else says it better.
-    canned: Option<Box<Vec<u8>>>,
+    canned: Option<Box<[u8]>>,
     /// Runs from when the client was found to have ended its side.
     grace: Option<Pin<Box<Sleep>>>,
 }
@@ -122,7 +122,7 @@ impl WatchedIo {
 
     /// What hyper would have said of a head that it could not read, and what is known of that.
     pub(crate) fn take_canned(&mut self) -> Option<Unread> {
-        let canned = *self.canned.take()?;
+        let canned = self.canned.take()?;
         let is_head = self.watch.head_begun.load(Relaxed);
         Some(Unread { canned, is_head, origin: self.head.take_origin() })
     }
@@ -134,7 +134,7 @@ impl WatchedIo {
         }
         let at = canned(bytes)?;
         if at == 0 {
-            self.canned = Some(Box::new(bytes.to_vec()));
+            self.canned = Some(bytes.into());
         }
         Some(at)
     }

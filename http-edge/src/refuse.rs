@@ -72,7 +72,7 @@ pub(crate) fn canned(bytes: &[u8]) -> Option<usize> {
 /// A head that hyper could not read.
 pub(crate) struct Unread {
     /// What it said to that.
-    pub(crate) canned: Vec<u8>,
+    pub(crate) canned: Box<[u8]>,
     /// Bytes came since the last request that it could read: this is none of a handler's answers.
     pub(crate) is_head: bool,
     /// The page that asks, as it was seen on its way.
