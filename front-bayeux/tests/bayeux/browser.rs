@@ -19,6 +19,31 @@ async fn a_session_belongs_to_its_browser() {
 }
 
 #[tokio::test]
+async fn a_browser_is_known_whatever_cookies_stand_beside_its_own() {
+    let server = Server::start(quick()).await;
+    let others =
+        ["name=J\u{fc}rgen; OWN", "OWN; name=J\u{fc}rgen", "BAYEUX_BROWSER=x; OWN", "OWN; BAYEUX_BROWSER=x"];
+    for cookies in others {
+        let mut poller = server.poller().await;
+        let own = poller.browser.cookie.clone().unwrap();
+        poller.browser.cookie = Some(cookies.replace("OWN", &own));
+        let connect = json!({"channel": "/meta/connect", "advice": {"timeout": 0}});
+        assert_eq!(last(&poller.send(connect).await)["successful"], true, "{cookies}");
+        // Another session of the same browser needs no other cookie, and can be used.
+        let types = ["long-polling"];
+        let handshake = json!([{"channel": "/meta/handshake", "supportedConnectionTypes": types}]);
+        let answer = poller.browser.post(&handshake.to_string()).await;
+        assert_eq!(answer.header("set-cookie"), None, "{cookies}");
+        poller.id = answer.messages()[0]["clientId"].as_str().unwrap().to_owned();
+        assert_eq!(
+            last(&poller.send(json!({"channel": "/meta/connect"})).await)["successful"],
+            true,
+            "{cookies}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn trust_is_an_option() {
     let server = Server::start(Config { trust_client_session: true, ..quick() }).await;
     let mut poller = server.poller().await;
