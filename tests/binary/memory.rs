@@ -53,7 +53,7 @@ async fn an_announcement_costs_nothing() {
     let server = Process::start_after("ulimit -n 4000").await;
     let post = |length: &str| {
         format!(
-            "POST /v1/publish HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+            "POST /v1/publish HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
         )
     };
     let (small, large) = (post("100"), post("16777216"));
@@ -80,7 +80,7 @@ async fn what_counts_as_unfinished_is_what_is_held_and_it_comes_back() {
         post(server.http, "/v1/publish/a", vec![b'x'; 600_000]).await;
     }
     let before = private_bytes(&server);
-    let head = b"POST /v1/publish/b HTTP/1.1\r\nhost: x\r\ncontent-length: 4000000\r\n\r\n";
+    let head = b"POST /v1/publish/b HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4000000\r\n\r\n";
     let piece = vec![b'x'; 600_000];
     let mut open = Vec::new();
     for _ in 0..100 {

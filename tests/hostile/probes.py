@@ -4,6 +4,7 @@ what the report calls it. `grows_mib` is how much more private memory the server
 import gzip
 import json
 import os
+import re
 import struct
 import threading
 import time
@@ -51,7 +52,7 @@ def source(number):
 # Memory that is announced and never used. First, so that nothing an earlier probe left free hides what it takes
 
 
-@probe(32)
+@probe(40)
 def announce_bodies_and_send_two_bytes(server):
     def make(number):
         stream = connect(server.http, source(number))
@@ -177,7 +178,7 @@ def nest_json_a_hundred_thousand_deep(server):
             ("/cometd", b'[{"channel":"/n","data":' + deep + b"}]", [JSON]),
         ):
             answer = ask(server.http, "POST", path, fields, body=body)
-            assert answer is not None and (answer.status >= 400 or b'"successful":false' in answer.body), (path, answer)
+            assert answer is not None and (answer.status >= 400 or b'"successful":false' in answer.body or b'"errors":1' in answer.body), (path, answer)
 
 
 @probe()
@@ -302,14 +303,24 @@ def two_thousand_half_prefaces_cost_nothing(server):
 # HTTP/2
 
 
-@probe(96)
+@probe(200)
 def streams_without_window(server):
-    with connect(server.http, patience=30) as stream:
+    """Event streams, which share what they wait for, and pages of history, which do not: 300 of 4 MB each."""
+    payload = b"x" * 65536
+    for _ in range(60):
+        answer = ask(server.http, "POST", "/v1/publish/h2", body=payload)
+        assert answer is not None and answer.status in (200, 429), answer
+
+    def make(_):
+        stream = connect(server.http, patience=30)
         stream.sendall(PREFACE + frame(4, 0, 0, struct.pack(">HI", 4, 0)))
-        stream.sendall(b"".join(get(1 + 2 * number, "/sse/h2") for number in range(4000)))
+        paths = ["/sse/h2"] * 300 + ["/v1/history/h2?limit=100"] * 75
+        stream.sendall(b"".join(get(1 + 2 * number, path) for number, path in enumerate(paths)))
+        return stream
+
+    with opened(4, make):
         time.sleep(0.5)
-        payload = b"x" * 65536
-        for _ in range(30):
+        for _ in range(10):
             answer = ask(server.http, "POST", "/v1/publish/h2", body=payload)
             assert answer is not None and answer.status in (200, 429), answer
         settle(server)
@@ -352,7 +363,7 @@ def forms_that_two_servers_read_differently(server):
                 assert answer is None or answer.status in (200, 400), (name, answer)
                 continue
             assert said == b"" or said.startswith((b"HTTP/1.1 4", b"HTTP/1.1 5")), (name, said[:80])
-            assert said.count(b"HTTP/1.1 ") <= 1, (name, said)
+            assert len(re.findall(rb"(?m)^HTTP/1\.1 \d", said)) <= 1, (name, said)
 
 
 @probe()
