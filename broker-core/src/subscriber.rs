@@ -17,7 +17,7 @@ use crate::error::SubscribeError;
 use crate::filter::Filter;
 use crate::lane::{Command, Feed, Then};
 use crate::lists::{Entry, Lists, Room};
-use crate::message::steady_ms;
+use crate::message::{MessageId, steady_ms};
 use crate::outbox::Outbox;
 use crate::registry::{ChannelEntry, Place};
 use crate::replay::{After, Replay};
@@ -129,6 +129,35 @@ impl Subscriber {
     /// The filter has too many levels; a literal filter on a new channel when there are too many, or a new one when all filters
     /// weigh as much as they may; the broker is closed.
     pub fn subscribe(&self, filter: &Filter, tag: u32, start: Start) -> Result<Subscribed, SubscribeError> {
+        self.enter(filter, tag, start, false).map(|(subscribed, _)| subscribed)
+    }
+
+    /// Subscribes as [`Subscriber::subscribe`] does, and tells the log's head at which the subscription began: of what is
+    /// recorded it brings all that comes after the head, and nothing up to it. Of a subscription that was there already, the
+    /// head says nothing.
+    ///
+    /// Dearer than [`Subscriber::subscribe`]: while a filter with wildcards is entered, nothing is recorded.
+    ///
+    /// # Errors
+    /// As [`Subscriber::subscribe`].
+    pub fn subscribe_at_head(
+        &self,
+        filter: &Filter,
+        tag: u32,
+        start: Start,
+    ) -> Result<(Subscribed, MessageId), SubscribeError> {
+        let (subscribed, head) = self.enter(filter, tag, start, true)?;
+        Ok((subscribed, self.shared.log.id(head)))
+    }
+
+    /// Subscribes; with `at_head` it also finds the log's head at which the subscription began.
+    fn enter(
+        &self,
+        filter: &Filter,
+        tag: u32,
+        start: Start,
+        at_head: bool,
+    ) -> Result<(Subscribed, u64), SubscribeError> {
         if self.shared.closed.load(Ordering::Relaxed) {
             return Err(SubscribeError::Closed);
         }
@@ -139,10 +168,14 @@ impl Subscriber {
             self.shared.admit_filter(filter)?;
         }
         let lane = self.shared.lane(self.key);
+        let mut head = 0;
         match filter.as_literal() {
             Some(channel) => {
                 // Publishers of this channel wait for its guard, so nothing falls between the list and the feed.
                 let mut place = self.shared.occupy(channel)?;
+                if at_head {
+                    head = self.shared.log.head();
+                }
                 if new {
                     place.lists.insert(self.key, tag);
                 }
@@ -157,7 +190,10 @@ impl Subscriber {
                 drop(place);
             }
             None => {
-                let enter = || {
+                let mut enter = || {
+                    // A message is matched for good under the log's lock: none is between its offset and its match.
+                    let log = at_head.then(|| self.shared.log.lock());
+                    head = log.as_ref().map_or(0, |log| log.head());
                     if new {
                         self.edit_wildcards(filter, |lists| lists.insert(self.key, tag));
                     }
@@ -175,7 +211,7 @@ impl Subscriber {
             subscriptions.push((filter.clone(), tag));
             self.shared.count_subscription(filter);
         }
-        Ok(Subscribed { new })
+        Ok((Subscribed { new }, head))
     }
 
     /// Ends a subscription; false if there was none. What is on its way may still arrive.

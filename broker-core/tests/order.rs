@@ -2,7 +2,12 @@
 
 mod support;
 
-use broker_core::{Broker, Config, HistoryQuery, OutboxConfig, Policy, Publish, SubscribeOptions};
+use std::sync::Arc;
+
+use broker_core::{
+    Broker, Config, Deliver, Delivery, HistoryQuery, OutboxConfig, Policy, Publish, Sink, Start,
+    SubscribeOptions,
+};
 use support::*;
 
 const PUBLISHERS: usize = 4;
@@ -85,4 +90,41 @@ async fn an_unrecorded_channel_has_one_order_too() {
     drop((one, other));
     tokio::task::yield_now().await;
     assert_eq!(broker.stats().channels, 0, "an unrecorded channel without subscribers is no entry");
+}
+
+/// A front that notes the offsets it is given.
+#[derive(Default)]
+struct Offsets(parking_lot::Mutex<Vec<u64>>);
+
+impl Deliver for Offsets {
+    fn deliver(&self, delivery: &Delivery, _: &[u32], _: &mut Sink<'_>) {
+        self.0.lock().push(delivery.message().offset());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_brings_all_after_the_head_that_it_tells_and_nothing_up_to_it() {
+    for start in [Start::Live, Start::Retained] {
+        let broker = Broker::new(Config::default());
+        let threads = spawn_publishers(&broker, &["a/b"]);
+        let mut begun = Vec::new();
+        while threads.iter().any(|thread| !thread.is_finished()) && begun.len() < 1_000 {
+            let filter = filter(["a/*", "a/b", "**"][begun.len() % 3]);
+            let offsets = Arc::new(Offsets::default());
+            let deliver: Arc<dyn Deliver> = Arc::clone(&offsets) as _;
+            let subscriber = broker.attach(deliver, OutboxConfig::default());
+            let (subscribed, head) = subscriber.subscribe_at_head(&filter, 0, start).unwrap();
+            assert!(subscribed.new);
+            begun.push((subscriber, offsets, head.offset));
+        }
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        broker.drained().await;
+        for (_subscriber, offsets, head) in begun {
+            let offsets = offsets.0.lock();
+            assert!(
+                offsets.iter().copied().eq(head + 1..=(PUBLISHERS * MESSAGES) as u64),
+                "{head}: {offsets:?}"
+            );
+        }
+    }
 }

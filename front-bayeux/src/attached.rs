@@ -96,18 +96,42 @@ impl Member {
         if !self.note(filter, TAG) {
             return Ok(false);
         }
-        let beside_replay =
-            self.mailbox.with(|state| state.overlap().map(|overlap| overlap.begins(filter)).is_some());
-        let subscribed = self.subscriber.subscribe(filter, TAG, start);
-        if beside_replay {
-            self.settle(subscribed.is_ok().then_some(filter));
+        let subscribed = if self.replay {
+            self.subscribe_beside_replays(filter, start)
+        } else {
+            self.subscriber.subscribe(filter, TAG, start).map(drop)
+        };
+        if let Err(error) = subscribed {
+            Member::unsubscribe(self, filter);
+            return Err(error);
         }
-        match subscribed {
-            Ok(_) => Ok(true),
-            Err(error) => {
-                Member::unsubscribe(self, filter);
-                Err(error)
+        Ok(true)
+    }
+
+    /// Subscribes, so that replays of the same session know from where on it brings what they would bring.
+    fn subscribe_beside_replays(&self, filter: &Filter, start: Start) -> Result<(), SubscribeError> {
+        let beside = self.mailbox.with(|state| {
+            state.overlap().map(|overlap| {
+                overlap.begins(filter);
+                overlap.tag()
+            })
+        });
+        let subscribed = self.subscriber.subscribe_at_head(filter, TAG, start);
+        let since = subscribed.as_ref().ok().map(|(_, head)| head.offset);
+        if let Some(since) = since {
+            self.replays.note_live(filter, since);
+        }
+        self.mailbox.with(|state| {
+            let Some(overlap) = state.overlap() else { return };
+            match since {
+                Some(since) if beside == Some(overlap.tag()) => overlap.begun(filter, since),
+                Some(since) => overlap.add_live(filter.clone(), since),
+                None => {}
             }
+        });
+        if let Some(replay) = beside {
+            self.settle(replay);
         }
+        subscribed.map(drop)
     }
 }

@@ -141,8 +141,8 @@ pub(crate) struct State {
 
 impl State {
     /// A replay is about to begin.
-    pub(crate) fn begin_replay(&mut self, filter: Filter, after: u64) {
-        self.overlap = Some(Box::new(Overlap::new(filter, after)));
+    pub(crate) fn begin_replay(&mut self, tag: u32, filter: Filter, after: u64) {
+        self.overlap = Some(Box::new(Overlap::new(tag, filter, after)));
     }
 
     pub(crate) fn end_replay(&mut self) {

@@ -18,6 +18,8 @@ pub(crate) const MAX_OTHERS: usize = 64;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Overlap {
+    /// The tag of the replay's subscription.
+    tag: u32,
     filter: Filter,
     /// The replay brings what is after this offset,
     after: u64,
@@ -54,8 +56,9 @@ impl Other {
 impl Overlap {
     /// A replay of what is after `after` is about to begin; [`settle`](Self::settle) once all up to some offset has been
     /// delivered.
-    pub(crate) fn new(filter: Filter, after: u64) -> Self {
+    pub(crate) fn new(tag: u32, filter: Filter, after: u64) -> Self {
         Self {
+            tag,
             filter,
             after,
             through: after,
@@ -67,14 +70,19 @@ impl Overlap {
         }
     }
 
-    /// A subscription that is live already; of one that was replayed, the offset after which it was.
-    pub(crate) fn add_live(&mut self, filter: Filter, since: u64, replayed_after: Option<u64>) {
-        self.add(Other {
-            filter,
-            replayed: replayed_after.map(|after| (after, since)),
-            since,
-            until: u64::MAX,
-        });
+    /// Which replay this is about.
+    pub(crate) fn tag(&self) -> u32 {
+        self.tag
+    }
+
+    /// A subscription that is live already and brings what is after `since`.
+    pub(crate) fn add_live(&mut self, filter: Filter, since: u64) {
+        self.add(Other { filter, replayed: None, since, until: u64::MAX });
+    }
+
+    /// An earlier replay of what is after `after`; it has brought all up to `through` and is live for the rest.
+    pub(crate) fn add_replayed(&mut self, filter: Filter, after: u64, through: u64) {
+        self.add(Other { filter, replayed: Some((after, through)), since: through, until: u64::MAX });
     }
 
     fn add(&mut self, other: Other) {
@@ -97,13 +105,22 @@ impl Overlap {
         }
     }
 
-    /// What was about to happen has happened, and the log's head was `head` afterwards; `begun` brings all after it.
-    pub(crate) fn settle(&mut self, head: u64, begun: Option<&Filter>) {
+    /// What was about to happen has happened, and the log's head was `head` afterwards.
+    pub(crate) fn settle(&mut self, head: u64) {
         self.unsettled = self.unsettled.saturating_sub(1);
         self.remember_through = self.remember_through.max(head);
-        let begins = |other: &&mut Other| other.since == u64::MAX && Some(&other.filter) == begun;
+    }
+
+    /// All that live subscriptions bring has been delivered up to `head`.
+    pub(crate) fn delivered(&mut self, head: u64) {
+        self.live_through = self.live_through.max(head);
+    }
+
+    /// The live subscription that was about to be made brings all after `since`.
+    pub(crate) fn begun(&mut self, filter: &Filter, since: u64) {
+        let begins = |other: &&mut Other| other.since == u64::MAX && other.filter == *filter;
         if let Some(other) = self.others.iter_mut().find(begins) {
-            other.since = head;
+            other.since = since;
         }
     }
 

@@ -156,11 +156,18 @@ impl Member {
     /// Ends one subscription; false if there is none.
     pub(crate) fn unsubscribe(&self, filter: &Filter) -> bool {
         let Some(tag) = self.subscriptions.lock().remove(filter) else { return false };
-        let beside_replay =
-            self.mailbox.with(|state| state.overlap().map(|overlap| overlap.ends(filter)).is_some());
+        let beside = self.mailbox.with(|state| {
+            state.overlap().map(|overlap| {
+                overlap.ends(filter);
+                overlap.tag()
+            })
+        });
         self.subscriber.unsubscribe(filter, tag);
-        if beside_replay {
-            self.settle(None);
+        if let Some(replay) = beside {
+            self.settle(replay);
+        }
+        if self.replay && tag == TAG {
+            self.replays.forget_live(filter);
         }
         if tag != TAG {
             // Its replay looks whether it is still wanted.
@@ -169,13 +176,14 @@ impl Member {
         true
     }
 
-    /// A subscription has begun or ended beside a replay.
-    pub(crate) fn settle(&self, begun: Option<&Filter>) {
+    /// A subscription has begun or ended beside the replay of this tag.
+    pub(crate) fn settle(&self, replay: u32) {
         let Some(front) = self.front.upgrade() else { return };
         let head = front.broker.head().offset;
         self.mailbox.with(|state| {
-            if let Some(overlap) = state.overlap() {
-                overlap.settle(head, begun);
+            // Another one may run by now.
+            if let Some(overlap) = state.overlap().filter(|overlap| overlap.tag() == replay) {
+                overlap.settle(head);
             }
         });
     }

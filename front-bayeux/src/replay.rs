@@ -8,7 +8,7 @@
 //! A session's replays run one after another: they share its reader anyway, and a client that asks for thousands costs
 //! one task.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use broker_core::{After, Broker, Filter, HistoryQuery, MessageId, Replay};
@@ -44,12 +44,14 @@ impl Shared {
         Ok(Some(After::Id(id)))
     }
 
-    /// Subscribes from a position on; false if the session has this subscription already.
+    /// Subscribes from a position on; false if the session has this subscription already. `asked_at` is the log's head
+    /// when the request was read: what other subscriptions brought before is asked for again.
     pub(crate) fn subscribe_after(
         &self,
         member: &Arc<Member>,
         filter: &Filter,
         after: After,
+        asked_at: u64,
     ) -> Result<bool, Fault> {
         let tag = member.replay_tag();
         if !member.note(filter, tag) {
@@ -59,7 +61,7 @@ impl Shared {
             member.unsubscribe(filter);
             Fault::from(error)
         })?;
-        let waiting = Waiting { replay, filter: filter.clone(), tag, after };
+        let waiting = Waiting { replay, filter: filter.clone(), tag, after, asked_at };
         if member.replays.push(waiting) {
             tokio::spawn(run_all(self.broker.clone(), Arc::clone(member)));
         }
@@ -73,30 +75,54 @@ struct Waiting {
     filter: Filter,
     tag: u32,
     after: After,
+    asked_at: u64,
 }
 
-/// A session's replays that wait for their turn.
+/// A session's replays, and what they must know of its other subscriptions. Most sessions have none, and pay for a pointer.
 #[derive(Default)]
-#[expect(clippy::box_collection, reason = "most sessions have none, and pay eight bytes for it")]
-pub(crate) struct Replays(Mutex<Option<Box<VecDeque<Waiting>>>>);
+pub(crate) struct Replays(Mutex<Option<Box<Known>>>);
+
+#[derive(Default)]
+struct Known {
+    /// Those that wait for their turn.
+    waiting: VecDeque<Waiting>,
+    running: bool,
+    /// The live subscriptions, and the offset after which each brings all.
+    live: HashMap<Filter, u64, ahash::RandomState>,
+}
 
 impl Replays {
     /// True if nobody runs them yet.
     fn push(&self, waiting: Waiting) -> bool {
-        let mut queue = self.0.lock();
-        let idle = queue.is_none();
-        queue.get_or_insert_default().push_back(waiting);
-        idle
+        let mut known = self.0.lock();
+        let known = known.get_or_insert_default();
+        known.waiting.push_back(waiting);
+        !std::mem::replace(&mut known.running, true)
     }
 
     /// The next one; whoever gets `None` has stopped running them.
     fn next(&self) -> Option<Waiting> {
-        let mut queue = self.0.lock();
-        let next = queue.as_mut().and_then(|waiting| waiting.pop_front());
-        if next.is_none() {
-            *queue = None;
-        }
+        let mut known = self.0.lock();
+        let known = known.as_mut()?;
+        let next = known.waiting.pop_front();
+        known.running = next.is_some();
         next
+    }
+
+    /// A live subscription has been made; it brings all after `since`.
+    pub(crate) fn note_live(&self, filter: &Filter, since: u64) {
+        self.0.lock().get_or_insert_default().live.insert(filter.clone(), since);
+    }
+
+    pub(crate) fn forget_live(&self, filter: &Filter) {
+        if let Some(known) = self.0.lock().as_mut() {
+            known.live.remove(filter);
+        }
+    }
+
+    /// The offset after which a live subscription brings all; `None` while it is being made.
+    fn live_since(&self, filter: &Filter) -> Option<u64> {
+        self.0.lock().as_ref()?.live.get(filter).copied()
     }
 }
 
@@ -119,27 +145,34 @@ async fn run_all(broker: Broker, member: Arc<Member>) {
 
 /// True if the subscription is live now.
 async fn run(broker: &Broker, member: &Member, waiting: Waiting, done: &[Done]) -> bool {
-    let Waiting { replay, filter, tag, after } = waiting;
+    let Waiting { replay, filter, tag, after, asked_at } = waiting;
     let is_wanted = || member.holds(&filter, tag) && member.mailbox.end().is_none();
     if !is_wanted() {
         member.subscriber.abandon_replay(tag);
         return false;
     }
-    member.mailbox.with(|state| state.begin_replay(filter.clone(), offset(after)));
+    member.mailbox.with(|state| state.begin_replay(tag, filter.clone(), offset(after)));
     let head = broker.head().offset;
     // What was on its way when the replay began is remembered as it comes.
     broker.drained().await;
-    // The rest brings what is after the head; and of what was replayed already, all is there up to it.
-    let others = member.subscriptions(|known, tag| {
-        let replayed = done.iter().find(|done| done.tag == tag);
-        (tag == TAG || replayed.is_some()).then(|| (known.clone(), replayed.map(|done| done.after)))
+    // Others bring what is after the point at which they began, or after the request, whichever was later; and of what was
+    // replayed already, all is there up to the head.
+    let others = member.subscriptions(|other, tag| {
+        let replayed = done.iter().find(|done| done.tag == tag).map(|done| (other.clone(), Some(done.after)));
+        replayed.or_else(|| (tag == TAG).then(|| (other.clone(), None)))
     });
     member.mailbox.with(|state| {
         let Some(overlap) = state.overlap() else { return };
         for (other, replayed_after) in others {
-            overlap.add_live(other, head, replayed_after);
+            match (replayed_after, member.replays.live_since(&other)) {
+                (Some(after), _) => overlap.add_replayed(other, after, head),
+                (None, Some(since)) => overlap.add_live(other, since.max(asked_at)),
+                // It is being made, and says so itself.
+                (None, None) => {}
+            }
         }
-        overlap.settle(head, None);
+        overlap.delivered(head);
+        overlap.settle(head);
     });
     let stopped = async {
         loop {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use broker_core::Credentials;
+use broker_core::{Broker, Credentials};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
@@ -38,6 +38,8 @@ const BEFORE_YIELD: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
     spent: usize,
+    /// The log's head at the request's first subscribe that may ask for the past.
+    asked_at: Option<u64>,
 }
 
 impl Turn {
@@ -48,6 +50,12 @@ impl Turn {
             self.spent = 0;
             tokio::task::yield_now().await;
         }
+    }
+
+    /// The log's head when this request began to subscribe: what came before has been sent by then, and a replay of it is
+    /// asked for again.
+    fn asked_at(&mut self, broker: &Broker) -> u64 {
+        *self.asked_at.get_or_insert_with(|| broker.head().offset)
     }
 }
 

@@ -38,6 +38,7 @@ impl Shared {
         if member.subscription_count().saturating_add(named.len()) > self.config().max_subscriptions {
             return Err(Fault::TooManySubscriptions);
         }
+        let asked_at = if member.replay { turn.asked_at(&self.broker) } else { 0 };
         // All positions are judged before the first subscription is made.
         let asked = message.ext.filter(|_| member.replay).and_then(|ext| message::field(ext, "replay"));
         let positions =
@@ -59,7 +60,7 @@ impl Shared {
         for (filter, from) in wanted {
             turn.spend(1).await;
             let subscribed = match from {
-                Some(from) => self.subscribe_after(member, filter, from),
+                Some(from) => self.subscribe_after(member, filter, from, asked_at),
                 None => member.subscribe_live(filter, start).map_err(Fault::from),
             };
             match subscribed {

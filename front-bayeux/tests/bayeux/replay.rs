@@ -311,3 +311,47 @@ async fn each_of_several_replays_to_a_slow_socket_goes_live() {
     }
     assert_eq!(events, 201 * REPLAYS);
 }
+
+/// Publishes as soon as a session has subscribed to `/a/*`: between that and the replay that the same request asks for.
+struct Hasty(broker_core::Broker);
+
+impl front_bayeux::Listener for Hasty {
+    fn subscribed(&self, _: &front_bayeux::ClientId, filter: &Filter) {
+        if filter.to_string() == "a/*" {
+            for number in 10..20 {
+                let channel = broker_core::Channel::parse("a/b").unwrap();
+                self.0.publish(broker_core::Publish::new(channel, number.to_string()).json()).unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_comes_between_the_subscriptions_of_one_request_comes_once_and_the_past_when_asked_for() {
+    let mut config = quick();
+    config.timing.max_interval = ms(60_000);
+    let broker = broker_core::Broker::new(broker_core::Config::default());
+    let front = front_bayeux::Front::new(broker.clone(), std::sync::Arc::new(broker_core::AllowAll), config);
+    front.set_listener(Hasty(broker.clone()));
+    let server = Server::serve(broker, front).await;
+    (0..10).for_each(|number| server.publish("a/b", &number.to_string()));
+    let mut poller = server.poller_with(json!({"replay": true})).await;
+    let answer = poller
+        .batch(&[
+            json!({"channel": "/meta/subscribe", "subscription": "/a/*"}),
+            json!({"channel": "/meta/subscribe", "subscription": "/a/b", "ext": {"replay": {"/a/b": -2}}}),
+        ])
+        .await;
+    let mut events = data(&answer);
+    while events.len() < 20 {
+        events.extend(data(&poller.connect().await));
+    }
+    assert!(data(&poller.connect().await).is_empty());
+    let mut numbers: Vec<u64> = events.iter().map(|data| data.as_u64().unwrap()).collect();
+    numbers.sort_unstable();
+    assert!(numbers.into_iter().eq(0..20), "{events:?}");
+    // Asked for in a later request, what is live elsewhere comes as well.
+    assert_eq!(subscribe(&mut poller, "/a/**", json!(-2)).await["successful"], true);
+    assert_eq!(collect(&mut poller, 20).await.len(), 20);
+    assert!(data(&poller.connect().await).is_empty());
+}
