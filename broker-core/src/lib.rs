@@ -21,56 +21,44 @@
 //! assert_eq!(message.id(), receipt.id);
 //! # Ok(()) }
 //! ```
-//!
-//! # Lock order
-//! Channel entry, then log, then wildcard trie and retained store, then a lane's inbox (which is lock free). A session's
-//! own mutex comes before its outbox's; no broker call is made while one is held. The table of connections is locked by
-//! itself: nothing else is taken under it. At most one channel entry is held per
-//! thread, and nothing awaits, encodes or writes under any of them.
 
+mod attach;
 mod broker;
 mod channel;
+mod clock;
 mod config;
-mod connections;
-mod delivery;
 mod error;
 mod filter;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod interest;
+mod key;
 mod lane;
-mod lists;
-mod log;
 mod message;
 mod metrics;
 mod outbox;
-mod registry;
-mod replay;
-mod retained;
 mod rights;
-mod subscriber;
-mod subscription;
-mod trie;
-mod wildcards;
+mod shared;
+mod store;
 
+pub use attach::{Event, From, Replay, SubscribeOptions, Subscriber, Subscription};
 pub use broker::{Broker, ChannelInfo, ChannelPage};
 pub use channel::{Channel, ChannelCharacters, ChannelError};
+pub use clock::{steady_ms, unix_ms};
 pub use config::{Config, LogConfig, NamespaceConfig, OutboxConfig, Policy};
-pub use connections::{Close, Connection, Details, ForcedError, Peer, SendError};
-pub use delivery::{Deliver, Delivery, Encoding, Kind, Sink};
 pub use error::{Inexpressible, PublishError, SubscribeError};
 pub use filter::{Filter, FilterError, Segment};
-pub use lists::Room;
-pub use message::{
-    ContentType, Echo, Message, MessageId, MessageIdError, Properties, Publish, Qos, Receipt, steady_ms,
-    unix_ms,
+pub use interest::Room;
+pub use key::{Start, Subscribed, SubscriberKey};
+pub use lane::{
+    Close, Connection, Deliver, Delivery, Details, Encoding, ForcedError, Kind, Peer, SendError, Sink,
 };
+pub use message::{ContentType, Echo, Message, MessageId, MessageIdError, Properties, Publish, Qos, Receipt};
 pub use metrics::{LaneStats, Stats};
 pub use outbox::{Class, CloseReason, Outbox, Passed, Queued, Signal, Wire};
-pub use replay::{After, Gap, History, HistoryQuery, Order, Replay};
 pub use rights::{
     Action, AllowAll, Anonymous, AuthError, Authenticated, Authenticator, Credentials, Pattern, Principal,
     Rights, RightsTemplate, Rule, Source, SourceKind, Throttle,
 };
-pub use subscriber::{Start, Subscribed, Subscriber, SubscriberKey};
-pub use subscription::{Event, From, SubscribeOptions, Subscription};
+pub use store::history::{After, Gap, History, HistoryQuery, Order};

@@ -2,21 +2,25 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use dashmap::mapref::entry::VacantEntry;
 use dashmap::mapref::one::RefMut;
 use smallvec::SmallVec;
 
-use super::{RETRY_AFTER, Shared};
 use crate::channel::{Channel, levels_beyond};
-use crate::delivery::{Delivery, Kind};
 use crate::error::PublishError;
+use crate::interest::{ChannelEntry, Place, Registry};
+use crate::interest::{Hits, LaneList};
+use crate::key::SubscriberKey;
 use crate::lane::{Command, Job};
-use crate::lists::{Hits, LaneList};
-use crate::log::Evicted;
+use crate::lane::{Delivery, Kind};
 use crate::message::{Echo, Message, Publish, Receipt};
-use crate::registry::{ChannelEntry, Place, Registry};
-use crate::subscriber::SubscriberKey;
+use crate::shared::Shared;
+use crate::store::log::Evicted;
+
+/// What a busy publisher is told to wait.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// A channel's guard during a publish, whether or not the channel has an entry.
 enum Held<'a> {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use crate::connections::SendError;
-use crate::delivery::{Deliver, Delivery, Kind};
-use crate::lists::LaneList;
+use super::connections::SendError;
+use super::delivery::{Deliver, Delivery, Kind};
+use crate::interest::LaneList;
+use crate::key::SubscriberKey;
 use crate::message::Message;
 use crate::outbox::{CloseReason, Outbox};
 use crate::rights::Principal;
-use crate::subscriber::SubscriberKey;
 
 /// What one message hits in one lane.
 pub(crate) struct Job {

@@ -9,15 +9,15 @@ use smallvec::SmallVec;
 
 use super::Lane;
 use super::command::Job;
+use super::connections::SendError;
+use super::delivery::{Delivery, Sink};
 use super::pending::{MAX_PARKED, Occupant};
 use super::worker::{APPEND, WRITE, Worker};
-use crate::connections::SendError;
-use crate::delivery::{Delivery, Sink};
-use crate::lists::Entry;
+use crate::key::Entry;
+use crate::key::SubscriberKey;
 use crate::message::Message;
 use crate::outbox::{Flush, Sent};
 use crate::rights::Action;
-use crate::subscriber::SubscriberKey;
 
 /// Shared frames of a burst on their way to one subscriber.
 type Frames<'r> = SmallVec<[(&'r Bytes, &'r Arc<Message>); 16]>;

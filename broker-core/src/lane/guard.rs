@@ -3,10 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
+use super::connections::Close;
 use super::worker::Worker;
-use crate::connections::Close;
+use crate::key::SubscriberKey;
 use crate::outbox::CloseReason;
-use crate::subscriber::SubscriberKey;
 
 impl Worker {
     /// Does something for one subscriber; if that panics, the subscriber is ended and there is no result. The lane goes on.

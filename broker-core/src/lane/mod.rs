@@ -11,7 +11,9 @@
 //! ```
 
 mod command;
+mod connections;
 mod deliver;
+mod delivery;
 mod guard;
 mod pending;
 mod worker;
@@ -24,9 +26,17 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub(crate) use self::command::{Command, Direct, Feed, Job, Then};
+use self::connections::Table;
+pub use self::connections::{Close, Connection, Details, ForcedError, Peer, SendError};
+pub use self::delivery::{Deliver, Delivery, Encoding, Kind, Sink};
 pub(crate) use self::worker::Worker;
-use crate::connections::Table;
-use crate::subscriber::SubscriberKey;
+use crate::key::SubscriberKey;
+
+/// Whom a lane belongs to.
+pub(crate) trait LaneOwner: Send + Sync {
+    /// The lane's task has ended by a panic: what is left of it delivers nothing.
+    fn lane_died(&self);
+}
 
 /// The part of a lane that everybody sees.
 pub(crate) struct Lane {

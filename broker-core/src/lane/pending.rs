@@ -7,9 +7,9 @@ use smallvec::SmallVec;
 
 use super::command::{Feed, Then};
 use super::deliver::hand_over;
+use super::delivery::{Deliver, Delivery, Kind};
 use super::worker::{APPEND, Worker};
-use crate::delivery::{Deliver, Delivery, Kind};
-use crate::message::steady_ms;
+use crate::clock::steady_ms;
 use crate::outbox::{Flush, Outbox};
 use crate::rights::Principal;
 

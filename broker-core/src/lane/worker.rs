@@ -7,12 +7,11 @@ use std::sync::{Arc, Weak};
 use ahash::AHashMap;
 use smallvec::SmallVec;
 
-use super::Lane;
 use super::command::{Command, Direct, Job, continues, same_list};
 use super::pending::{Occupant, Slot};
-use crate::broker::Shared;
+use super::{Lane, LaneOwner};
+use crate::key::SubscriberKey;
 use crate::outbox::{CloseReason, Flush};
-use crate::subscriber::SubscriberKey;
 
 /// Commands taken in one go. More only delays the first one's flush.
 const MAX_BATCH: usize = 128;
@@ -26,8 +25,8 @@ pub(super) const APPEND: u32 = 1;
 /// subscribers' outboxes and lets go of everybody who waits for it.
 pub(crate) struct Worker {
     pub(super) lane: Arc<Lane>,
-    /// The broker it belongs to, to be told if it dies.
-    broker: Weak<Shared>,
+    /// Whom it belongs to, to be told if it dies.
+    broker: Weak<dyn LaneOwner>,
     pub(super) slots: Vec<Slot>,
     /// Subscribers whose delivering panicked, until their session has a new connection.
     pub(super) broken: AHashMap<u32, Occupant>,
@@ -73,7 +72,7 @@ impl Batch {
 }
 
 impl Worker {
-    pub(crate) fn new(lane: Arc<Lane>, broker: Weak<Shared>, encodings: Arc<AtomicUsize>) -> Self {
+    pub(crate) fn new(lane: Arc<Lane>, broker: Weak<dyn LaneOwner>, encodings: Arc<AtomicUsize>) -> Self {
         Self {
             lane,
             broker,
@@ -247,7 +246,7 @@ impl Drop for Worker {
             && let Some(broker) = self.broker.upgrade()
         {
             tracing::error!(lane = self.lane.index, "a lane has died, the broker takes nothing more");
-            broker.close();
+            broker.lane_died();
         }
     }
 }

@@ -11,8 +11,9 @@ use smallvec::SmallVec;
 use super::turns::Turns;
 use super::{Class, CloseReason, Flush, Passed, Queued, Sent, Wire};
 use crate::channel::Channel;
+use crate::clock::steady_ms;
 use crate::config::Policy;
-use crate::message::{Message, steady_ms};
+use crate::message::Message;
 
 #[derive(Default)]
 pub(super) struct State {

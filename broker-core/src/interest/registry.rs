@@ -7,8 +7,8 @@ use ahash::RandomState;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
+use super::lists::Lists;
 use crate::channel::Channel;
-use crate::lists::Lists;
 
 /// Shards of the map: more than the threads that publish at once, so that they seldom meet.
 const SHARDS: usize = 128;

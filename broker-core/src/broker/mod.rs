@@ -3,34 +3,35 @@
 mod publish;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_queue::SegQueue;
 use crossbeam_utils::CachePadded;
 use tokio::runtime::Handle as Runtime;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
+use crate::attach::{From, SubscribeOptions, Subscriber, Subscription};
 use crate::channel::Channel;
+use crate::clock::steady_ms;
 use crate::config::{Config, OutboxConfig};
-use crate::connections::{Connection, SendError};
-use crate::delivery::{Deliver, Delivery, Encoding, Kind};
 use crate::error::{PublishError, SubscribeError};
 use crate::filter::Filter;
+use crate::interest::Hits;
+use crate::interest::Registry;
+use crate::interest::Wildcards;
+use crate::key::{Start, SubscriberKey};
 use crate::lane::{Command, Direct, Lane, Worker};
-use crate::lists::Hits;
-use crate::log::{Evicted, Log};
-use crate::message::{Message, MessageId, Publish, Receipt, steady_ms};
+use crate::lane::{Connection, SendError};
+use crate::lane::{Deliver, Delivery, Encoding, Kind};
+use crate::message::{Message, MessageId, Publish, Receipt};
 use crate::metrics::{LaneStats, Stats};
 use crate::outbox::{Outbox, Queued};
-use crate::registry::Registry;
-use crate::replay::{Asking, History, HistoryQuery};
-use crate::retained::{Feeds, Limits, Retained, SWEEP_MESSAGES, Scan};
 use crate::rights::Principal;
-use crate::subscriber::{Start, Subscriber, SubscriberKey};
-use crate::subscription::{From, SubscribeOptions, Subscription};
-use crate::wildcards::Wildcards;
+use crate::shared::{Feeds, Janitor, Shared};
+use crate::store::history::{Asking, History, HistoryQuery};
+use crate::store::log::Log;
+use crate::store::retained::{Limits, Retained, SWEEP_MESSAGES, Scan};
 
 /// One channel space. Clones are handles to the same broker.
 ///
@@ -54,52 +55,8 @@ impl Drop for Owner {
     }
 }
 
-/// What broker handles, subscribers and the janitor share.
-pub(crate) struct Shared {
-    config: Config,
-    pub(crate) registry: Registry,
-    pub(crate) wildcards: Wildcards,
-    pub(crate) log: Log,
-    pub(crate) retained: Retained,
-    pub(crate) feeds: Feeds,
-    lanes: Vec<Arc<Lane>>,
-    /// Where the lanes run, and what else needs a task.
-    pub(crate) runtime: Runtime,
-    next_lane: AtomicUsize,
-    encodings: Arc<AtomicUsize>,
-    janitor: Janitor,
-    pub(crate) closed: AtomicBool,
-    pub(crate) subscriptions: AtomicUsize,
-    /// What the subscriptions weigh, the wildcards' tree aside.
-    subscription_bytes: AtomicUsize,
-    counters: CachePadded<Counters>,
-}
-
-#[derive(Default)]
-struct Counters {
-    published: AtomicU64,
-    published_bytes: AtomicU64,
-    refused_busy: AtomicU64,
-    refused: AtomicU64,
-    refused_levels: AtomicU64,
-    refused_filters: AtomicU64,
-}
-
-/// Segments that left the log, to be freed away from the publishers.
-#[derive(Default)]
-struct Janitor {
-    evicted: SegQueue<Evicted>,
-    wake: Notify,
-}
-
-/// Beyond this many waiting segments a publisher frees one itself, so that the log's budget holds.
-const MAX_EVICTED_SEGMENTS: usize = 8;
-
 /// How often old messages are looked for.
 const JANITOR_PERIOD: Duration = Duration::from_secs(1);
-
-/// What a busy publisher is told to wait.
-const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// A page of channel names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -150,7 +107,7 @@ impl Broker {
         let ticks = tokio::time::interval(JANITOR_PERIOD);
         for lane in &shared.lanes {
             let (lane, encodings) = (Arc::clone(lane), Arc::clone(&shared.encodings));
-            runtime.spawn(Worker::new(lane, Arc::downgrade(&shared), encodings).run());
+            runtime.spawn(Worker::new(lane, Arc::downgrade(&shared) as Weak<_>, encodings).run());
         }
         runtime.spawn(clean_up(Arc::clone(&shared), ticks));
         Self(Arc::new(Owner(shared)))
@@ -276,9 +233,14 @@ impl Broker {
     /// What the log holds for a filter. With wildcards this may go through all of the log, on the caller's thread:
     /// [`Broker::read_history`] lets others run meanwhile.
     pub fn history(&self, filter: &Filter, query: HistoryQuery) -> History {
-        let mut asking = Asking::new(self.shared(), filter, query);
+        let mut asking = self.ask(filter, query);
         while asking.step() {}
         asking.answer()
+    }
+
+    fn ask(&self, filter: &Filter, query: HistoryQuery) -> Asking<'_> {
+        let shared = self.shared();
+        Asking::new(&shared.log, &shared.registry, filter, query)
     }
 
     /// As [`Broker::history`], letting other tasks run between every few thousand messages.
@@ -286,7 +248,7 @@ impl Broker {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn read_history(&self, filter: &Filter, query: HistoryQuery) -> History {
-        let mut asking = Asking::new(self.shared(), filter, query);
+        let mut asking = self.ask(filter, query);
         while asking.step() {
             tokio::task::yield_now().await;
         }
@@ -526,99 +488,6 @@ impl Lane {
     }
 }
 
-/// What a subscription weighs: its filter's text, its places in the subscriber's list and in those of the lanes, and a part
-/// of the channel's entry if it is for one. The tree of wildcards weighs by itself.
-fn subscription_bytes(filter: &Filter) -> usize {
-    let places = if filter.as_literal().is_some() { 240 } else { 80 };
-    places + filter.text_bytes()
-}
-
-impl Shared {
-    pub(crate) fn check_levels(&self, filter: &Filter) -> Result<(), SubscribeError> {
-        let (levels, max) = (filter.levels(), self.config.max_channel_levels);
-        if levels > max {
-            self.counters.refused_levels.fetch_add(1, Ordering::Relaxed);
-            return Err(SubscribeError::TooManyLevels { levels, max });
-        }
-        Ok(())
-    }
-
-    /// Whether one more subscription may come in.
-    pub(crate) fn admit_filter(&self, filter: &Filter) -> Result<(), SubscribeError> {
-        let max = self.config.max_filter_bytes;
-        if self.filter_bytes() + subscription_bytes(filter) > max {
-            self.counters.refused_filters.fetch_add(1, Ordering::Relaxed);
-            return Err(SubscribeError::FiltersFull { max });
-        }
-        Ok(())
-    }
-
-    pub(crate) fn count_subscription(&self, filter: &Filter) {
-        self.subscriptions.fetch_add(1, Ordering::Relaxed);
-        self.subscription_bytes.fetch_add(subscription_bytes(filter), Ordering::Relaxed);
-    }
-
-    pub(crate) fn count_out_subscription(&self, filter: &Filter) {
-        self.subscriptions.fetch_sub(1, Ordering::Relaxed);
-        self.subscription_bytes.fetch_sub(subscription_bytes(filter), Ordering::Relaxed);
-    }
-
-    fn filter_bytes(&self) -> usize {
-        self.subscription_bytes.load(Ordering::Relaxed) + self.wildcards.bytes()
-    }
-
-    /// The lane of a key that came from outside, if there is one.
-    fn lane_of(&self, key: SubscriberKey) -> Option<&Arc<Lane>> {
-        self.lanes.get(usize::from(key.lane))
-    }
-
-    pub(crate) fn lane(&self, key: SubscriberKey) -> &Arc<Lane> {
-        &self.lanes[usize::from(key.lane) % self.lanes.len()]
-    }
-
-    /// The newest offset of the channel's ring that is gone.
-    pub(crate) fn evicted_through(&self, channel: &Channel) -> u64 {
-        self.log.ring_of(channel.namespace()).map_or(u64::MAX, |ring| self.log.evicted_through(&[ring]))
-    }
-
-    /// Takes nothing more. When this returns, every message that was taken has its place in the lanes' inboxes.
-    fn refuse(&self) {
-        {
-            let _log = self.log.lock();
-            self.closed.store(true, Ordering::Relaxed);
-        }
-        // Publishers look at the flag under their channel's guard, and a recorded message reaches the inboxes under it too.
-        self.registry.wait_for_guards();
-        self.janitor.wake.notify_one();
-    }
-
-    pub(crate) fn close(&self) {
-        self.refuse();
-        for lane in &self.lanes {
-            lane.end();
-        }
-    }
-
-    fn free(&self, evicted: Evicted) {
-        if evicted.is_empty() {
-            return;
-        }
-        self.janitor.evicted.push(evicted);
-        self.janitor.wake.notify_one();
-        if self.janitor.evicted.len() > MAX_EVICTED_SEGMENTS
-            && let Some(evicted) = self.janitor.evicted.pop()
-        {
-            self.forget(&evicted);
-        }
-    }
-
-    fn forget(&self, evicted: &Evicted) {
-        for message in evicted.iter().flat_map(|segment| segment.messages()) {
-            self.registry.forget(message.channel(), message.offset());
-        }
-    }
-}
-
 /// The janitor: frees what left the log and forgets what is too old.
 async fn clean_up(shared: Arc<Shared>, mut ticks: tokio::time::Interval) {
     while !shared.closed.load(Ordering::Relaxed) {
@@ -650,7 +519,7 @@ mod tests {
         let shared = broker.shared();
         // Dropped as a task that panicked drops it.
         let lane = Arc::clone(&shared.lanes[0]);
-        drop(Worker::new(lane, Arc::downgrade(shared), Arc::clone(&shared.encodings)));
+        drop(Worker::new(lane, Arc::downgrade(shared) as Weak<_>, Arc::clone(&shared.encodings)));
         assert!(broker.is_closed());
         let publish = || Publish::new(Channel::parse("a").unwrap(), "x");
         assert_eq!(broker.publish(publish()), Err(PublishError::Closed));

@@ -7,10 +7,11 @@ use smallvec::SmallVec;
 use super::Log;
 use super::segment::{Segment, hash_of};
 use crate::channel::Channel;
+use crate::clock::steady_ms;
 use crate::filter::Filter;
-use crate::message::{Message, steady_ms};
-use crate::registry::Registry;
-use crate::replay::Order;
+use crate::interest::Registry;
+use crate::message::Message;
+use crate::store::history::Order;
 
 /// Holds no position and nothing of the log: many may wait.
 pub(crate) struct Reader {

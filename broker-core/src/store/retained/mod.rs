@@ -1,10 +1,9 @@
 //! The one message a channel keeps for later subscribers.
 //!
 //! Names lie in an order by segments ([`order`]), so that wildcards go through neighbours, a page at a time and from
-//! where they were; [`scan`] does so for many filters of one subscriber, and [`feed`] brings it what was found.
+//! where they were; [`scan`] does so for many filters of one subscriber.
 //! *Absent*: a tree, so nothing here depends on how deep names are.
 
-mod feed;
 mod order;
 mod scan;
 
@@ -15,9 +14,8 @@ use std::sync::Arc;
 use ahash::{AHashMap, RandomState};
 use parking_lot::RwLock;
 
-pub(crate) use self::feed::Feeds;
 use self::order::{Cursor, Name, Verdict, judge};
-pub(crate) use self::scan::Scan;
+pub(crate) use self::scan::{Page, Scan};
 use crate::channel::Channel;
 use crate::filter::Filter;
 use crate::message::Message;

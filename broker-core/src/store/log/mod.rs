@@ -20,8 +20,9 @@ pub(crate) use self::reader::{Bounds, Page, Reader};
 use self::reader::{SEGMENTS_AT_ONCE, Stretch};
 pub(crate) use self::segment::SEGMENT_MESSAGES;
 use self::segment::{Closed, Segment};
+use crate::clock::unix_ms;
 use crate::config::{Config, LogConfig};
-use crate::message::{Message, MessageId, unix_ms};
+use crate::message::{Message, MessageId};
 
 /// A ring is dropped in about this many steps, so that its budget is met within one of them.
 const STEPS: usize = 16;
@@ -317,7 +318,7 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::{ChannelEntry, Place, Registry};
+    use crate::interest::{ChannelEntry, Place, Registry};
     use crate::{Channel, Filter, Publish};
 
     fn log(max_bytes: usize, max_age_ms: u64) -> Log {

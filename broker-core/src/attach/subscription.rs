@@ -9,12 +9,12 @@ use std::task::{Context, Poll};
 use futures_core::Stream;
 use parking_lot::Mutex;
 
+use super::subscriber::Subscriber;
 use crate::config::{OutboxConfig, Policy};
-use crate::delivery::{Deliver, Delivery, Sink};
+use crate::lane::{Deliver, Delivery, Sink};
 use crate::message::Message;
 use crate::outbox::{CloseReason, Signal};
-use crate::replay::{After, Gap};
-use crate::subscriber::Subscriber;
+use crate::store::history::{After, Gap};
 
 /// What a [`Subscription`] yields.
 #[derive(Debug, Clone)]

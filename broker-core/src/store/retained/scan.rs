@@ -12,8 +12,8 @@ use smallvec::SmallVec;
 use super::order::{Cursor, Name};
 use super::{Found, Limits, PAGE_STEPS, Retained};
 use crate::filter::Filter;
+use crate::interest::trie::{Trie, Value};
 use crate::message::Message;
-use crate::trie::{Trie, Value};
 
 #[derive(Debug, Default)]
 pub(crate) struct Scan {

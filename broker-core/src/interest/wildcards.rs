@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 
+use super::lists::{Hits, Lists};
+use super::trie::{Change, Trie, Value};
 use crate::channel::Channel;
 use crate::filter::Filter;
-use crate::lists::{Hits, Lists};
-use crate::trie::{Change, Trie, Value};
 
 /// Subscriptions with wildcards. While there are none, a publisher pays one relaxed load.
 #[derive(Debug, Default)]

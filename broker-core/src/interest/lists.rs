@@ -6,17 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use parking_lot::RwLock;
 use smallvec::SmallVec;
 
-use crate::subscriber::SubscriberKey;
-
-/// One subscription in a lane's list. It names a slot, not an object: copying a list is a plain memory copy, and a list
-/// never keeps a dead subscriber alive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) slot: u32,
-    /// Moves when the slot is freed, so that a stale entry hits nobody else.
-    pub(crate) generation: u32,
-    pub(crate) tag: u32,
-}
+use crate::key::{Entry, SubscriberKey};
 
 /// The subscriptions of one lane. A fan-out holds a snapshot; edits copy it only then.
 pub(crate) type LaneList = Arc<Vec<Entry>>;

@@ -12,9 +12,9 @@ use parking_lot::Mutex;
 
 use crate::error::SubscribeError;
 use crate::filter::Filter;
+use crate::key::{Subscribed, SubscriberKey};
 use crate::outbox::Queued;
 use crate::rights::Principal;
-use crate::subscriber::{Subscribed, SubscriberKey};
 
 /// One attached client, as its front knows it: an SSE stream, a Bayeux session, an MQTT session. Entered with
 /// [`Subscriber::register_connection`](crate::Subscriber::register_connection).

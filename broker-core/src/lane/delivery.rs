@@ -5,10 +5,10 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use crate::connections::SendError;
+use super::connections::SendError;
+use crate::key::SubscriberKey;
 use crate::message::Message;
 use crate::outbox::{Class, Flush, Outbox, Sent};
-use crate::subscriber::SubscriberKey;
 
 /// How a delivery came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,70 +3,26 @@
 use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use crate::broker::Shared;
+use super::replay::Replay;
 use crate::channel::Channel;
+use crate::clock::steady_ms;
 use crate::config::OutboxConfig;
-use crate::connections::Connection;
-use crate::delivery::Kind;
 use crate::error::SubscribeError;
 use crate::filter::Filter;
+use crate::interest::{ChannelEntry, Place};
+use crate::interest::{Lists, Room};
+use crate::key::{Start, Subscribed, SubscriberKey};
+use crate::lane::Connection;
+use crate::lane::Kind;
 use crate::lane::{Command, Feed, Then};
-use crate::lists::{Entry, Lists, Room};
-use crate::message::{MessageId, steady_ms};
+use crate::message::MessageId;
 use crate::outbox::Outbox;
-use crate::registry::{ChannelEntry, Place};
-use crate::replay::{After, Replay};
-
-/// Names a subscriber: a slot in a lane and the slot's generation, so that a stale key hits nobody else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SubscriberKey {
-    pub(crate) lane: u16,
-    pub(crate) slot: u32,
-    pub(crate) generation: u32,
-}
-
-impl SubscriberKey {
-    pub(crate) fn of(lane: u16, entry: Entry) -> Self {
-        Self { lane, slot: entry.slot, generation: entry.generation }
-    }
-
-    pub(crate) fn entry(self, tag: u32) -> Entry {
-        Entry { slot: self.slot, generation: self.generation, tag }
-    }
-
-    /// The key as one number, for a front that shows it as a connection id.
-    pub fn to_u128(self) -> u128 {
-        u128::from(self.lane) << 64 | u128::from(self.slot) << 32 | u128::from(self.generation)
-    }
-
-    /// The key of [`SubscriberKey::to_u128`].
-    pub fn from_u128(number: u128) -> Self {
-        let part = |shift: u32| u32::try_from(number >> shift & u128::from(u32::MAX)).unwrap_or(0);
-        Self { lane: (part(64) & 0xffff) as u16, slot: part(32), generation: part(0) }
-    }
-}
-
-/// What a new subscription gets first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Start {
-    /// Messages published from now on.
-    #[default]
-    Live,
-    /// The retained messages that match, then those published from now on: none lost between, none twice.
-    Retained,
-}
-
-/// What came of a subscribe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Subscribed {
-    /// False if the same filter and tag were there already.
-    pub new: bool,
-}
+use crate::shared::Shared;
+use crate::store::history::After;
 
 /// A subscriber in the core. Its owner is the session; dropping it ends all its subscriptions and frees its slot.
 ///
@@ -382,9 +338,6 @@ impl Subscriber {
         }
     }
 }
-
-/// How long a session without room is left alone.
-pub(crate) const NO_ROOM_PAUSE: Duration = Duration::from_millis(10);
 
 impl Shared {
     /// The channel's entry, made if it is new; its guard is held.

@@ -3,31 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ahash::AHashMap;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
 
-use super::scan::Page;
-use super::{Limits, PAGE_STEPS, Scan};
-use crate::broker::Shared;
-use crate::delivery::Kind;
+use crate::clock::steady_ms;
 use crate::filter::Filter;
+use crate::key::SubscriberKey;
+use crate::lane::Kind;
 use crate::lane::{Command, Feed, Lane, Then};
-use crate::message::{Message, steady_ms};
+use crate::message::Message;
 use crate::outbox::Outbox;
-use crate::subscriber::SubscriberKey;
-
-/// The subscribers that are being brought retained messages: one task each, however many filters it has.
-#[derive(Debug, Default)]
-pub(crate) struct Feeds(Mutex<AHashMap<SubscriberKey, Feeding>>);
-
-#[derive(Debug)]
-struct Feeding {
-    scan: Arc<Mutex<Scan>>,
-    task: AbortHandle,
-}
+use crate::shared::{Feeding, Shared};
+use crate::store::retained::{Limits, PAGE_STEPS, Page, Scan};
 
 /// Names looked at while the subscriber waits: most filters find nothing, and need no task to see that.
 const FIRST_STEPS: usize = 64;

@@ -1,134 +1,26 @@
-//! Reading the log: history, and a subscriber that catches up without loss or repeat.
+//! A subscriber that catches up with the log, without loss or repeat.
 //!
-//! A reader holds its position and nothing of the log: it reads a few segments at a time and lets others run in between,
-//! and a replay reads a page only when there is room for it.
+//! A replay reads a page only when there is room for it, and lets others run in between.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use crate::broker::Shared;
-use crate::delivery::Kind;
+use crate::clock::steady_ms;
 use crate::filter::Filter;
+use crate::key::SubscriberKey;
+use crate::lane::Kind;
 use crate::lane::{Command, Feed, Then};
-use crate::log::{Bounds, Page, Reader, SEGMENT_MESSAGES};
-use crate::message::{Message, MessageId, steady_ms};
+use crate::message::Message;
 use crate::outbox::Outbox;
-use crate::subscriber::{NO_ROOM_PAUSE, SubscriberKey};
+use crate::shared::Shared;
+use crate::store::history::{After, Gap};
+use crate::store::log::{Bounds, Page, Reader, SEGMENT_MESSAGES};
 
-/// Where a replay starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum After {
-    /// After this message.
-    Id(MessageId),
-    /// With the oldest message that is kept; never a gap.
-    Earliest,
-}
-
-/// A position that the log no longer reaches: messages after it are, or may be, gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gap {
-    /// What was asked for.
-    pub requested: MessageId,
-    /// The oldest position that can be resumed from.
-    pub first: MessageId,
-    /// The next message that will be delivered; `None` if it is not known yet.
-    pub next: Option<MessageId>,
-}
-
-/// In which order history comes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Order {
-    /// Oldest first.
-    #[default]
-    Oldest,
-    /// Newest first.
-    Newest,
-}
-
-/// A question to the log.
-#[derive(Debug, Clone, Copy)]
-pub struct HistoryQuery {
-    /// Only messages after this one. Default: all that are kept.
-    pub after: Option<MessageId>,
-    /// How many at most. Default 100.
-    pub limit: usize,
-    /// Default oldest first.
-    pub order: Order,
-}
-
-impl Default for HistoryQuery {
-    fn default() -> Self {
-        Self { after: None, limit: 100, order: Order::Oldest }
-    }
-}
-
-/// The log's answer.
-#[derive(Debug, Clone)]
-pub struct History {
-    /// The messages, without those whose time is over.
-    pub messages: Vec<Arc<Message>>,
-    /// The oldest position that can be resumed from.
-    pub first: MessageId,
-    /// The newest position: ask again after it for what comes.
-    pub last: MessageId,
-    /// Messages after [`HistoryQuery::after`] are, or may be, gone.
-    pub gap: bool,
-}
-
-/// A question on its way through the log, a few segments at a time.
-pub(crate) struct Asking<'b> {
-    shared: &'b Shared,
-    reader: Reader,
-    query: HistoryQuery,
-    /// Read up to here, or down to here.
-    position: u64,
-    messages: Vec<Arc<Message>>,
-    head: u64,
-    first: u64,
-    after: u64,
-    /// The position asked for means nothing here.
-    foreign: bool,
-}
-
-impl<'b> Asking<'b> {
-    pub(crate) fn new(shared: &'b Shared, filter: &Filter, query: HistoryQuery) -> Self {
-        let log = &shared.log;
-        let reader = Reader::new(std::slice::from_ref(filter), log);
-        let (head, first) = log.reach(reader.rings());
-        let foreign = query.after.is_some_and(|id| id.epoch != log.epoch() || id.offset > head);
-        let after = query.after.filter(|_| !foreign).map_or(0, |id| id.offset);
-        let position = if query.order == Order::Oldest { after } else { head };
-        Self { shared, reader, query, position, messages: Vec::new(), head, first, after, foreign }
-    }
-
-    /// Reads a few segments; false once there is nothing left to read.
-    pub(crate) fn step(&mut self) -> bool {
-        let (log, registry) = (&self.shared.log, &self.shared.registry);
-        let left = self.query.limit.saturating_sub(self.messages.len());
-        if left == 0 {
-            return false;
-        }
-        let bounds = Bounds { messages: left, bytes: usize::MAX };
-        let page = match self.query.order {
-            Order::Oldest => self.reader.read(log, registry, self.position, bounds),
-            Order::Newest => self.reader.read_back(log, registry, self.after, self.position, left),
-        };
-        self.position = page.through;
-        // What came while this was asked is for the next question.
-        self.messages.extend(page.messages.into_iter().filter(|message| message.offset() <= self.head));
-        !page.complete && (self.query.order == Order::Newest || self.position < self.head)
-    }
-
-    pub(crate) fn answer(self) -> History {
-        let log = &self.shared.log;
-        // Looked at last: what went while this was read is a gap, too.
-        let has_lost = || self.reader.has_lost(log, &self.shared.registry, self.after);
-        let gap = self.foreign || self.query.after.is_some() && has_lost();
-        History { messages: self.messages, first: log.id(self.first), last: log.id(self.head), gap }
-    }
-}
+/// How long a session without room is left alone.
+const NO_ROOM_PAUSE: Duration = Duration::from_millis(10);
 
 /// A subscriber on its way from a position in the log to the present.
 ///

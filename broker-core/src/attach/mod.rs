@@ -1,0 +1,10 @@
+//! Being attached: a subscriber, how it catches up, and a subscription of the embedding service.
+
+mod replay;
+mod retained;
+mod subscriber;
+mod subscription;
+
+pub use self::replay::Replay;
+pub use self::subscriber::Subscriber;
+pub use self::subscription::{Event, From, SubscribeOptions, Subscription};

@@ -1,0 +1,199 @@
+//! A message on its way in, and the receipt for it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::content::{ContentType, Properties, Qos};
+use super::id::MessageId;
+use super::{Message, weigh};
+use crate::channel::Channel;
+use crate::clock::{steady_ms, unix_ms};
+use crate::key::SubscriberKey;
+
+/// Whether a publisher's own subscriptions get its message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Echo {
+    /// They do.
+    #[default]
+    Deliver,
+    /// They do not (Bayeux `broadcastToPublisher=false`, HTTP `?exclude=`).
+    Skip,
+}
+
+/// A message on its way in.
+///
+/// ```
+/// use broker_core::{Channel, Publish};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let publish = Publish::new(Channel::parse("chat/room1")?, "{\"text\":\"hi\"}").json().retain(true);
+/// # let _ = publish; Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Publish {
+    pub(crate) channel: Channel,
+    pub(crate) payload: Bytes,
+    pub(crate) content_type: Option<ContentType>,
+    pub(crate) event: Option<Box<str>>,
+    pub(crate) properties: Option<Box<Properties>>,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) retain: bool,
+    pub(crate) qos: Qos,
+    pub(crate) publisher: Option<SubscriberKey>,
+    pub(crate) echo: Echo,
+}
+
+impl Publish {
+    /// A message for `channel`. The payload is kept as it is: a caller whose buffer is much larger than the payload
+    /// copies it first, or the log keeps the whole buffer alive.
+    pub fn new(channel: Channel, payload: impl Into<Bytes>) -> Self {
+        Self {
+            channel,
+            payload: payload.into(),
+            content_type: None,
+            event: None,
+            properties: None,
+            ttl: None,
+            retain: false,
+            qos: Qos::default(),
+            publisher: None,
+            echo: Echo::default(),
+        }
+    }
+
+    /// Marks the payload as JSON text; it is not checked.
+    #[must_use]
+    pub fn json(self) -> Self {
+        self.content_type(ContentType::JSON)
+    }
+
+    /// The payload's media type.
+    #[must_use]
+    pub fn content_type(mut self, content_type: ContentType) -> Self {
+        self.content_type = Some(content_type);
+        self
+    }
+
+    /// An event name. SSE carries it as `event:`, so fronts refuse one with a line break.
+    #[must_use]
+    pub fn event(mut self, event: &str) -> Self {
+        self.event = Some(event.into());
+        self
+    }
+
+    /// What travels along.
+    #[must_use]
+    pub fn properties(mut self, properties: Properties) -> Self {
+        self.properties = (properties != Properties::default()).then(|| Box::new(properties));
+        self
+    }
+
+    /// How long the message may be sent, from now; default for ever. Zero reaches only who is connected and ready.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// Keep it as the channel's retained message; with an empty payload, forget the retained message instead.
+    #[must_use]
+    pub fn retain(mut self, retain: bool) -> Self {
+        self.retain = retain;
+        self
+    }
+
+    /// The delivery effort asked for; default [`Qos::ExactlyOnce`], which leaves it to the subscriptions.
+    #[must_use]
+    pub fn qos(mut self, qos: Qos) -> Self {
+        self.qos = qos;
+        self
+    }
+
+    /// Who publishes, and whether its own subscriptions get the message.
+    #[must_use]
+    pub fn from(mut self, publisher: SubscriberKey, echo: Echo) -> Self {
+        self.publisher = Some(publisher);
+        self.echo = echo;
+        self
+    }
+
+    /// Leaves one subscriber out (HTTP `?exclude=`).
+    #[must_use]
+    pub fn exclude(self, subscriber: SubscriberKey) -> Self {
+        self.from(subscriber, Echo::Skip)
+    }
+
+    /// The channel it goes to.
+    pub fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    /// What its [`Message`] will weigh.
+    pub(crate) fn weight(&self) -> usize {
+        weigh(
+            &self.payload,
+            &self.channel,
+            self.content_type.as_ref(),
+            self.event.as_deref(),
+            self.properties.as_deref(),
+        )
+    }
+
+    /// The message, published now.
+    pub(crate) fn into_message_now(self, epoch: u64) -> Message {
+        let steady_ms = if self.ttl.is_some() { steady_ms() } else { 0 };
+        self.into_message_at(epoch, unix_ms(), steady_ms)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn into_message(self, epoch: u64, now_ms: u64) -> Message {
+        self.into_message_at(epoch, now_ms, now_ms)
+    }
+
+    fn into_message_at(self, epoch: u64, now_ms: u64, steady_ms: u64) -> Message {
+        let expires_at_ms = self.ttl.map_or(u64::MAX, |ttl| {
+            steady_ms.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
+        });
+        Message {
+            channel: self.channel,
+            payload: self.payload,
+            content_type: self.content_type,
+            event: self.event,
+            properties: self.properties,
+            time_ms: now_ms,
+            expires_at_ms,
+            epoch,
+            offset: 0,
+            prev: 0,
+            qos: self.qos,
+            retain: self.retain,
+        }
+    }
+}
+
+/// What a publisher learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// The message's id; `None` where the channel is not recorded.
+    pub id: Option<MessageId>,
+    /// When it was taken, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// Subscriptions matched: overlaps of one subscriber counted each, a shared group once.
+    pub receivers: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_day_ends_no_message_and_keeps_none() {
+        for time_of_day in [0, 5_000, u64::MAX] {
+            let publish = Publish::new(Channel::parse("a").unwrap(), "x").ttl(Duration::from_millis(10));
+            let message = publish.into_message_at(0, time_of_day, 1_000);
+            assert!(!message.is_expired(1_009) && message.is_expired(1_010), "{time_of_day}");
+        }
+        let (before, day, after) = (steady_ms(), unix_ms(), steady_ms());
+        assert!(before <= after && day.abs_diff(after) < 60_000, "they begin together");
+    }
+}

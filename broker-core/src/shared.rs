@@ -1,0 +1,172 @@
+//! What broker handles, subscribers and the janitor share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use ahash::AHashMap;
+use crossbeam_queue::SegQueue;
+use crossbeam_utils::CachePadded;
+use parking_lot::Mutex;
+use tokio::runtime::Handle as Runtime;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use crate::channel::Channel;
+use crate::config::Config;
+use crate::error::SubscribeError;
+use crate::filter::Filter;
+use crate::interest::{Registry, Wildcards};
+use crate::key::SubscriberKey;
+use crate::lane::{Lane, LaneOwner};
+use crate::store::log::{Evicted, Log};
+use crate::store::retained::{Retained, Scan};
+
+/// What broker handles, subscribers and the janitor share.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) registry: Registry,
+    pub(crate) wildcards: Wildcards,
+    pub(crate) log: Log,
+    pub(crate) retained: Retained,
+    pub(crate) feeds: Feeds,
+    pub(crate) lanes: Vec<Arc<Lane>>,
+    /// Where the lanes run, and what else needs a task.
+    pub(crate) runtime: Runtime,
+    pub(crate) next_lane: AtomicUsize,
+    pub(crate) encodings: Arc<AtomicUsize>,
+    pub(crate) janitor: Janitor,
+    pub(crate) closed: AtomicBool,
+    pub(crate) subscriptions: AtomicUsize,
+    /// What the subscriptions weigh, the wildcards' tree aside.
+    pub(crate) subscription_bytes: AtomicUsize,
+    pub(crate) counters: CachePadded<Counters>,
+}
+
+/// The subscribers that are being brought retained messages: one task each, however many filters it has.
+#[derive(Debug, Default)]
+pub(crate) struct Feeds(pub(crate) Mutex<AHashMap<SubscriberKey, Feeding>>);
+
+#[derive(Debug)]
+pub(crate) struct Feeding {
+    pub(crate) scan: Arc<Mutex<Scan>>,
+    pub(crate) task: AbortHandle,
+}
+
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) published: AtomicU64,
+    pub(crate) published_bytes: AtomicU64,
+    pub(crate) refused_busy: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) refused_levels: AtomicU64,
+    pub(crate) refused_filters: AtomicU64,
+}
+
+/// Segments that left the log, to be freed away from the publishers.
+#[derive(Default)]
+pub(crate) struct Janitor {
+    pub(crate) evicted: SegQueue<Evicted>,
+    pub(crate) wake: Notify,
+}
+
+/// Beyond this many waiting segments a publisher frees one itself, so that the log's budget holds.
+const MAX_EVICTED_SEGMENTS: usize = 8;
+
+/// What a subscription weighs: its filter's text, its places in the subscriber's list and in those of the lanes, and a part
+/// of the channel's entry if it is for one. The tree of wildcards weighs by itself.
+fn subscription_bytes(filter: &Filter) -> usize {
+    let places = if filter.as_literal().is_some() { 240 } else { 80 };
+    places + filter.text_bytes()
+}
+
+impl LaneOwner for Shared {
+    fn lane_died(&self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    pub(crate) fn check_levels(&self, filter: &Filter) -> Result<(), SubscribeError> {
+        let (levels, max) = (filter.levels(), self.config.max_channel_levels);
+        if levels > max {
+            self.counters.refused_levels.fetch_add(1, Ordering::Relaxed);
+            return Err(SubscribeError::TooManyLevels { levels, max });
+        }
+        Ok(())
+    }
+
+    /// Whether one more subscription may come in.
+    pub(crate) fn admit_filter(&self, filter: &Filter) -> Result<(), SubscribeError> {
+        let max = self.config.max_filter_bytes;
+        if self.filter_bytes() + subscription_bytes(filter) > max {
+            self.counters.refused_filters.fetch_add(1, Ordering::Relaxed);
+            return Err(SubscribeError::FiltersFull { max });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn count_subscription(&self, filter: &Filter) {
+        self.subscriptions.fetch_add(1, Ordering::Relaxed);
+        self.subscription_bytes.fetch_add(subscription_bytes(filter), Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_out_subscription(&self, filter: &Filter) {
+        self.subscriptions.fetch_sub(1, Ordering::Relaxed);
+        self.subscription_bytes.fetch_sub(subscription_bytes(filter), Ordering::Relaxed);
+    }
+
+    pub(crate) fn filter_bytes(&self) -> usize {
+        self.subscription_bytes.load(Ordering::Relaxed) + self.wildcards.bytes()
+    }
+
+    /// The lane of a key that came from outside, if there is one.
+    pub(crate) fn lane_of(&self, key: SubscriberKey) -> Option<&Arc<Lane>> {
+        self.lanes.get(usize::from(key.lane))
+    }
+
+    pub(crate) fn lane(&self, key: SubscriberKey) -> &Arc<Lane> {
+        &self.lanes[usize::from(key.lane) % self.lanes.len()]
+    }
+
+    /// The newest offset of the channel's ring that is gone.
+    pub(crate) fn evicted_through(&self, channel: &Channel) -> u64 {
+        self.log.ring_of(channel.namespace()).map_or(u64::MAX, |ring| self.log.evicted_through(&[ring]))
+    }
+
+    /// Takes nothing more. When this returns, every message that was taken has its place in the lanes' inboxes.
+    pub(crate) fn refuse(&self) {
+        {
+            let _log = self.log.lock();
+            self.closed.store(true, Ordering::Relaxed);
+        }
+        // Publishers look at the flag under their channel's guard, and a recorded message reaches the inboxes under it too.
+        self.registry.wait_for_guards();
+        self.janitor.wake.notify_one();
+    }
+
+    pub(crate) fn close(&self) {
+        self.refuse();
+        for lane in &self.lanes {
+            lane.end();
+        }
+    }
+
+    pub(crate) fn free(&self, evicted: Evicted) {
+        if evicted.is_empty() {
+            return;
+        }
+        self.janitor.evicted.push(evicted);
+        self.janitor.wake.notify_one();
+        if self.janitor.evicted.len() > MAX_EVICTED_SEGMENTS
+            && let Some(evicted) = self.janitor.evicted.pop()
+        {
+            self.forget(&evicted);
+        }
+    }
+
+    pub(crate) fn forget(&self, evicted: &Evicted) {
+        for message in evicted.iter().flat_map(|segment| segment.messages()) {
+            self.registry.forget(message.channel(), message.offset());
+        }
+    }
+}
