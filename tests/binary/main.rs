@@ -7,6 +7,7 @@ mod claims;
 mod descriptors;
 mod documentation;
 mod embedding;
+mod house;
 mod memory;
 mod misconfiguration;
 mod publish;
