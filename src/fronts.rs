@@ -5,7 +5,7 @@ use std::time::Duration;
 use broker_core::Broker;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
-use http_edge::{Body, BoxError, Peer, Problem, Response, X_REQUEST_ID, request_id};
+use http_edge::{Body, BoxError, Peer, Problem, Response, X_REQUEST_ID, request_id_among};
 #[cfg(feature = "http")]
 use http_edge::{OriginPolicy, TokenSources};
 
@@ -114,7 +114,7 @@ impl Fronts {
         if let Some(peer) = peer {
             request.extensions_mut().insert(peer);
         }
-        let id = request_id(request.headers());
+        let id = request_id_among(request.headers());
         // Boxed, so that a connection holds the future of the front it talks to and not of the largest.
         let mut response = match () {
             #[cfg(feature = "bayeux")]

@@ -39,6 +39,18 @@ impl Body {
         if bytes.is_empty() { Body::empty() } else { Body(Inner::Full(bytes)) }
     }
 
+    /// Its bytes, if they are there.
+    ///
+    /// # Errors
+    /// The body, if it is a stream.
+    pub(crate) fn into_bytes(self) -> Result<Bytes, Self> {
+        match self.0 {
+            Inner::Empty => Ok(Bytes::new()),
+            Inner::Full(bytes) => Ok(bytes),
+            Inner::Pipe(_) | Inner::Stream(_) => Err(self),
+        }
+    }
+
     /// A body that a pipe's other end writes.
     pub(crate) fn pipe(body: PipeBody) -> Self {
         Body(Inner::Pipe(body))

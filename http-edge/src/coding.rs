@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::BoxError;
+use crate::{BoxError, Fields};
 
 /// The codings that [`Decoded`] undoes, for the `Accept-Encoding` of a 415 (RFC 9110 §15.5.16).
 pub(crate) const ACCEPTED_CODINGS: HeaderValue = HeaderValue::from_static("gzip, deflate, identity");
@@ -103,6 +103,17 @@ impl<B> Decoded<B> {
         let mut fields = headers.get_all(header::CONTENT_ENCODING).iter();
         let decoded = Self::of_field(fields.next(), body)?;
         fields.next().map_or(Ok(decoded), |second| Err(UnknownCoding::of(second)))
+    }
+
+    /// As [`new`](Self::new), where the fields are found already: most requests have none of this name.
+    ///
+    /// # Errors
+    /// A coding that is not known, or more than one.
+    pub fn found(fields: &Fields<'_>, headers: &HeaderMap, body: B) -> Result<Self, UnknownCoding> {
+        match fields.content_encoding {
+            None => Self::of_field(None, body),
+            Some(_) => Self::new(headers, body),
+        }
     }
 
     /// As [`new`](Self::new), where the one field `Content-Encoding` is found already.

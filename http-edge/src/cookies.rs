@@ -10,11 +10,8 @@ pub fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &
     let lines = headers.get_all(header::COOKIE).iter();
     lines
         .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
-        .map(<[u8]>::trim_ascii)
-        .filter_map(|pair| pair.split_at_checked(pair.iter().position(|byte| *byte == b'=')?))
-        .filter(move |(key, _)| *key == name.as_bytes())
-        .map(|(_, value)| {
-            let value = value.strip_prefix(b"=").unwrap_or(value);
+        .filter_map(move |pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+        .map(|value| {
             let value = value.strip_prefix(b"\"").unwrap_or(value);
             value.strip_suffix(b"\"").unwrap_or(value)
         })

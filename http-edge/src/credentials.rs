@@ -138,7 +138,12 @@ const TOKEN_SCHEMES: [&str; 3] = ["bearer", "oauth", "token"];
 /// client hears that its credentials are wrong instead of being served as nobody.
 pub fn credentials(parts: &Parts) -> HttpCredentials<'_> {
     let remote = parts.extensions.get::<Peer>().map(|peer| peer.0);
-    HttpCredentials { remote, ..presented(&Fields::from(&parts.headers)) }
+    credentials_found(&Fields::from(&parts.headers), remote)
+}
+
+/// As [`credentials`], where the fields are found already.
+pub fn credentials_found<'a>(fields: &Fields<'a>, remote: Option<SocketAddr>) -> HttpCredentials<'a> {
+    HttpCredentials { remote, ..presented(fields) }
 }
 
 /// What [`credentials`] finds, else what the other allowed `sources` hold: the cookie, then the query parameter.

@@ -60,8 +60,11 @@ impl HeadScan {
     }
 
     fn note(&mut self, line: &[u8]) {
-        let begins_with =
-            |name: &[u8]| line.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name));
+        // Most lines are known to be others by where their colon stands.
+        let begins_with = |name: &[u8]| {
+            line.get(..name.len())
+                .is_some_and(|begin| begin.last() == Some(&b':') && begin.eq_ignore_ascii_case(name))
+        };
         match line.first() {
             Some(b't' | b'T') => self.transfer_encoding |= begins_with(TRANSFER_ENCODING),
             Some(b'c' | b'C') => self.content_length |= begins_with(CONTENT_LENGTH),

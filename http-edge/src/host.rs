@@ -42,9 +42,11 @@ fn is_ours(named: &str, names: &[String]) -> bool {
             end.eq_ignore_ascii_case(domain) && (before.is_empty() || before.ends_with('.'))
         })
     };
+    let is_address = || host.parse::<Ipv4Addr>().is_ok();
+    let begins_with_digit = host.bytes().next().is_some_and(|first| first.is_ascii_digit());
     host.is_empty()
+        || begins_with_digit && is_address()
         || below("localhost")
-        || host.parse::<Ipv4Addr>().is_ok()
         || names.iter().any(|name| name.eq_ignore_ascii_case(host))
 }
 

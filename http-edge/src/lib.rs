@@ -43,7 +43,8 @@ pub use coding::{Decoded, UnknownCoding};
 pub use connection_id::{connection_id, parse_connection_id};
 pub use cookies::cookies;
 pub use credentials::{
-    HttpCredentials, TokenPlaces, TokenSources, credentials, credentials_among, credentials_from,
+    HttpCredentials, TokenPlaces, TokenSources, credentials, credentials_among, credentials_found,
+    credentials_from,
 };
 pub use fields::Fields;
 pub use host::HostPolicy;
@@ -54,7 +55,7 @@ pub use pipe::{PipeIo, pipe, pipe_from};
 pub use problem::Problem;
 pub use query::{BadEncoding, BadParameter, parameters, percent_decode};
 pub use refuse::Refuser;
-pub use request_id::{X_REQUEST_ID, request_id};
+pub use request_id::{X_REQUEST_ID, request_id, request_id_among};
 pub use serve::{ServeConfig, serve, serve_unnamed};
 pub use takeover::{Takeover, response_head};
 pub use upgrade::upgraded;

@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::buf::Chain;
 use bytes::{Buf, Bytes};
+use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use tokio::io::{AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -101,18 +103,15 @@ pub(crate) async fn wait(stream: &TcpStream, mut answer: Answer) -> Option<Respo
 
 /// Writes an answer as hyper would. False if it could not be: `limit` is the longest time without progress.
 pub(crate) async fn write(stream: &mut TcpStream, response: Response, closes: bool, limit: Duration) -> bool {
-    let (mut parts, body) = response.into_parts();
-    let Ok(body) = read_body(body, usize::MAX).await else { return false };
-    if !matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-        parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-    }
-    if closes {
-        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    // Kept until all is written: it may be watched.
-    let (copied, rest) =
-        if body.len() <= JOINED_BYTES { (&body[..], Bytes::new()) } else { (&[][..], body.clone()) };
-    let mut bytes = response_head(&parts, copied).chain(rest);
+    let (parts, body) = response.into_parts();
+    let mut bytes = match body.into_bytes() {
+        Ok(body) => whole(parts, body, closes),
+        // Boxed, so that connections do not have room for what is rare.
+        Err(body) => match Box::pin(read_body(body, usize::MAX)).await {
+            Ok(body) => whole(parts, body, closes),
+            Err(_) => return false,
+        },
+    };
     while bytes.has_remaining() {
         match timeout(limit, stream.write_buf(&mut bytes)).await {
             Ok(Ok(1..)) => {}
@@ -120,6 +119,23 @@ pub(crate) async fn write(stream: &mut TcpStream, response: Response, closes: bo
         }
     }
     true
+}
+
+/// Head and body. A body is kept until all is written: it may be watched.
+fn whole(mut parts: Parts, body: Bytes, closes: bool) -> Chain<Bytes, Bytes> {
+    if !matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    if closes {
+        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    let copied = if body.len() <= JOINED_BYTES { &body[..] } else { &[] };
+    let head = response_head(&parts, copied);
+    let mut rest = body;
+    if rest.len() <= JOINED_BYTES {
+        rest.advance(rest.len());
+    }
+    head.chain(rest)
 }
 
 /// A body up to here is copied behind its head, for one write of one piece.

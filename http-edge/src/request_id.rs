@@ -1,6 +1,6 @@
 //! What a request and its answer are called in logs.
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::Fields;
 
@@ -9,8 +9,17 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// For `X-Request-Id` on an answer: the client's own id if it is short and printable, so that its logs and ours meet; else 64 random bits.
 pub fn request_id<'a>(request: impl Into<Fields<'a>>) -> HeaderValue {
+    from_field(request.into().x_request_id)
+}
+
+/// As [`request_id`], where nothing else is looked for.
+pub fn request_id_among(headers: &HeaderMap) -> HeaderValue {
+    from_field(headers.get(X_REQUEST_ID))
+}
+
+fn from_field(field: Option<&HeaderValue>) -> HeaderValue {
     const MAX_BYTES: usize = 128;
-    if let Some(id) = request.into().x_request_id
+    if let Some(id) = field
         && (1..=MAX_BYTES).contains(&id.len())
         && id.as_bytes().iter().all(u8::is_ascii_graphic)
     {
@@ -26,7 +35,6 @@ pub fn request_id<'a>(request: impl Into<Fields<'a>>) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderMap;
 
     #[test]
     fn a_clients_id_is_kept_if_it_can_stand_in_a_log() {

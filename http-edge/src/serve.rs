@@ -122,7 +122,8 @@ pub async fn serve_unnamed<S, F>(
     let _ = stream.set_nodelay(true);
     match timeout(config.header_read_timeout, speaks_http2(&stream)).await {
         Ok(Ok((false, read))) => serve_http1(stream, read, service, config, shutdown).await,
-        Ok(Ok((true, read))) => serve_http2(stream, read, service, config, shutdown).await,
+        // Boxed, so that connections of HTTP/1 have no room for it.
+        Ok(Ok((true, read))) => Box::pin(serve_http2(stream, read, service, config, shutdown)).await,
         Ok(Err(_)) | Err(_) => {}
     }
 }
@@ -191,13 +192,15 @@ fn events(mut shutdown: watch::Receiver<bool>, period: Duration) -> impl Future<
     }))
 }
 
-async fn serve_http1<S, F>(
+/// Not an `async fn`, whose future would have room for the arguments beside what is made of them.
+fn serve_http1<S, F>(
     stream: TcpStream,
     read: Bytes,
     service: S,
     config: ServeConfig,
     shutdown: watch::Receiver<bool>,
-) where
+) -> impl Future<Output = ()> + Send
+where
     S: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
@@ -228,89 +231,95 @@ async fn serve_http1<S, F>(
         }
         Answering { answer: Answer::Coming { answer: service(request) }, busy: Some(busy) }
     });
-    let mut events = pin!(events(shutdown.clone(), config.header_read_timeout));
-    loop {
-        let mut connection = http1::Builder::new()
-            .max_header_size(config.max_header_bytes as usize)
-            .max_buf_size(64 * 1024)
-            // Whether a client is gone is found by `WatchedIo`.
-            .half_close(true)
-            // The timeouts are the watchdog's: hyper's also ends idle connections and costs a timer per request.
-            .header_read_timeout(None)
-            .serve_connection(io, handler)
-            .with_upgrades();
-        if *shutdown.borrow() {
-            Pin::new(&mut connection).graceful_shutdown();
-        }
-        let mut watchdog = Watchdog::new(&watch, &config);
-        let outcome = poll_fn(|cx| {
-            let mut period_over = false;
-            while let Poll::Ready(event) = events.as_mut().poll(cx) {
-                match event {
-                    Event::Stop => Pin::new(&mut connection).graceful_shutdown(),
-                    Event::PeriodOver => period_over = true,
-                }
+    async move {
+        let mut events = pin!(events(shutdown.clone(), config.header_read_timeout));
+        loop {
+            // Boxed, so that a request that waits without hyper has no room for it any more.
+            let connection = http1::Builder::new()
+                .max_header_size(config.max_header_bytes as usize)
+                .max_buf_size(64 * 1024)
+                // Whether a client is gone is found by `WatchedIo`.
+                .half_close(true)
+                // The timeouts are the watchdog's: hyper's also ends idle connections and costs a timer per request.
+                .header_read_timeout(None)
+                .serve_connection(io, handler)
+                .with_upgrades();
+            let mut connection = Box::new(connection);
+            if *shutdown.borrow() {
+                Pin::new(&mut *connection).graceful_shutdown();
             }
-            // Twice at most: a claim made late in a poll of hyper is proven flushed only by the next one.
-            for _ in 0..2 {
-                if Pin::new(&mut connection).poll(cx).is_ready() {
+            let mut watchdog = Watchdog::new(&watch, &config);
+            let outcome = poll_fn(|cx| {
+                let mut period_over = false;
+                while let Poll::Ready(event) = events.as_mut().poll(cx) {
+                    match event {
+                        Event::Stop => Pin::new(&mut *connection).graceful_shutdown(),
+                        Event::PeriodOver => period_over = true,
+                    }
+                }
+                // Twice at most: a claim made late in a poll of hyper is proven flushed only by the next one.
+                for _ in 0..2 {
+                    if Pin::new(&mut *connection).poll(cx).is_ready() {
+                        return Poll::Ready(Outcome::Ended);
+                    }
+                    if !watch.claimed.load(Relaxed) {
+                        break;
+                    }
+                    let mut slot = watch.claim.lock();
+                    if slot.as_ref().is_some_and(|claim| watch.flushes.load(Relaxed) > claim.flushes)
+                        && let Some(claim) = slot.take()
+                    {
+                        return Poll::Ready(Outcome::Claimed(claim));
+                    }
+                }
+                if period_over && matches!(watchdog.look(), Verdict::Dead) {
                     return Poll::Ready(Outcome::Ended);
                 }
-                if !watch.claimed.load(Relaxed) {
-                    break;
-                }
-                let mut slot = watch.claim.lock();
-                if slot.as_ref().is_some_and(|claim| watch.flushes.load(Relaxed) > claim.flushes)
-                    && let Some(claim) = slot.take()
-                {
-                    return Poll::Ready(Outcome::Claimed(claim));
-                }
-            }
-            if period_over && matches!(watchdog.look(), Verdict::Dead) {
-                return Poll::Ready(Outcome::Ended);
-            }
-            Poll::Pending
-        })
-        .await;
-        let Some(parts) = connection.into_parts() else { return };
-        let claim = match outcome {
-            // An upgraded connection ends here too: its stream went to whoever awaits the upgrade.
-            Outcome::Ended => {
-                let mut io = parts.io;
-                if let Some(unread) = io.take_canned() {
-                    let read = parts.read_buf.to_vec();
-                    drop((parts.read_buf, parts.service));
-                    // Boxed, so that connections do not have room for what is rare.
-                    return Box::pin(refuse_and_linger(io, unread, read, &config)).await;
-                }
-                if watch.shut.load(Relaxed) && !*shutdown.borrow() {
-                    let (stream, _hold) = io.into_parts();
-                    drop((parts.read_buf, parts.service));
-                    let _ = timeout(MAX_LINGER, linger(&stream)).await;
-                }
+                Poll::Pending
+            })
+            .await;
+            let Some(http1::Parts { io: socket, read_buf, service, .. }) = connection.into_parts() else {
                 return;
-            }
-            Outcome::Claimed(claim) => claim,
-        };
-        match claim.then {
-            Then::TakeOver { head, then } => {
-                let (stream, hold) = parts.io.into_parts();
-                // hyper's read buffer and the handler's future end here; only the socket goes on.
-                drop((parts.read_buf, parts.service));
-                return hand_over(stream, head, then, hold, config.header_read_timeout).await;
-            }
-            Then::Answer(answer) => {
-                // A copy, as any piece of hyper's read buffer keeps all of it.
-                let read = Bytes::copy_from_slice(&parts.read_buf);
-                (io, handler) = (parts.io, parts.service);
-                drop(parts.read_buf);
-                watch.claimed.store(false, Relaxed);
-                let Some(response) = park::wait(io.stream(), answer).await else { return };
-                let closes = *shutdown.borrow();
-                if !park::write(io.stream(), response, closes, config.header_read_timeout).await || closes {
+            };
+            (io, handler) = (socket, service);
+            let claim = match outcome {
+                // An upgraded connection ends here too: its stream went to whoever awaits the upgrade.
+                Outcome::Ended => {
+                    if let Some(unread) = io.take_canned() {
+                        let read = read_buf.to_vec();
+                        drop((read_buf, handler));
+                        // Boxed, so that connections do not have room for what is rare.
+                        return Box::pin(refuse_and_linger(io, unread, read, &config)).await;
+                    }
+                    if watch.shut.load(Relaxed) && !*shutdown.borrow() {
+                        let (stream, _hold) = io.into_parts();
+                        drop((read_buf, handler));
+                        let _ = timeout(MAX_LINGER, linger(&stream)).await;
+                    }
                     return;
                 }
-                io.put_back(read);
+                Outcome::Claimed(claim) => claim,
+            };
+            match claim.then {
+                Then::TakeOver { head, then } => {
+                    let (stream, hold) = io.into_parts();
+                    // hyper's read buffer and the handler's future end here; only the socket goes on.
+                    drop((read_buf, handler));
+                    return hand_over(stream, head, then, hold, config.header_read_timeout).await;
+                }
+                Then::Answer(answer) => {
+                    // A copy, as any piece of hyper's read buffer keeps all of it.
+                    let read = Bytes::copy_from_slice(&read_buf);
+                    drop(read_buf);
+                    watch.claimed.store(false, Relaxed);
+                    let Some(response) = park::wait(io.stream(), answer).await else { return };
+                    let closes = *shutdown.borrow();
+                    if !park::write(io.stream(), response, closes, config.header_read_timeout).await || closes
+                    {
+                        return;
+                    }
+                    io.put_back(read);
+                }
             }
         }
     }

@@ -1,9 +1,9 @@
 //! Taking a connection back from hyper, so that a long stream costs a socket and not hyper's buffers.
 
-use std::fmt::Write as _;
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use http::response::Parts;
@@ -57,15 +57,33 @@ impl std::fmt::Debug for Takeover {
 pub fn response_head(parts: &Parts, extra: &[u8]) -> Bytes {
     let mut head = BytesMut::with_capacity(512 + extra.len());
     let reason = parts.status.canonical_reason().unwrap_or_default();
-    // Writing to BytesMut cannot fail: it grows.
-    let _ = write!(head, "HTTP/1.1 {} {reason}\r\n", parts.status.as_u16());
+    for piece in ["HTTP/1.1 ", parts.status.as_str(), " ", reason, "\r\n"] {
+        head.extend_from_slice(piece.as_bytes());
+    }
     for (name, value) in &parts.headers {
         head.extend_from_slice(name.as_str().as_bytes());
         head.extend_from_slice(b": ");
         head.extend_from_slice(value.as_bytes());
         head.extend_from_slice(b"\r\n");
     }
-    let _ = write!(head, "date: {}\r\n\r\n", httpdate::fmt_http_date(SystemTime::now()));
+    head.extend_from_slice(b"date: ");
+    put_date(&mut head);
+    head.extend_from_slice(b"\r\n\r\n");
     head.extend_from_slice(extra);
     head.freeze()
+}
+
+/// Now, as a header field says it. The text is made once for each second and thread.
+fn put_date(out: &mut BytesMut) {
+    thread_local! {
+        static LAST: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    }
+    let now = SystemTime::now();
+    let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    LAST.with_borrow_mut(|(of, text)| {
+        if *of != second || text.is_empty() {
+            (*of, *text) = (second, httpdate::fmt_http_date(now));
+        }
+        out.extend_from_slice(text.as_bytes());
+    });
 }

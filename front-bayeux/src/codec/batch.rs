@@ -66,7 +66,12 @@ impl<'a> BatchParser<'a> {
     pub(crate) fn step(&mut self) -> ControlFlow<Result<Vec<Message<'a>>, ParseError>> {
         let end = self.body.len().min(self.at + STEP_BYTES);
         while self.at < end {
-            let Some(&byte) = self.body.get(self.at) else { break };
+            if self.string == InString::Yes {
+                // Most of a message is inside of strings.
+                let rest = self.body.get(self.at..end).unwrap_or_default();
+                self.at += memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+            }
+            let Some(&byte) = self.body.get(self.at).filter(|_| self.at < end) else { break };
             let read = if self.depth > self.outside { self.inside(byte) } else { self.between(byte) };
             if let Err(error) = read {
                 return ControlFlow::Break(Err(error));

@@ -115,8 +115,13 @@ impl Shared {
                 (mailbox, Arc::new(subscriber), false)
             }
         };
-        let origin =
-            Origin { principal, browser: caller.browser, address, user_agent: caller.user_agent, replay };
+        let origin = Origin {
+            principal,
+            browser: caller.browser,
+            address,
+            user_agent: caller.user_agent.text(),
+            replay,
+        };
         let member = Arc::new(Member::new(Weak::clone(&self.myself), id, mailbox, subscriber, origin));
         member.echo.store(config.broadcast_to_publisher, Ordering::Relaxed);
         self.registry.insert(Arc::clone(&member));

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use broker_core::{Broker, Credentials};
 use bytes::Bytes;
+use http::{HeaderMap, header};
 use serde_json::value::RawValue;
 
 use crate::codec::channel::{self, Grammar, Meta, Target};
@@ -62,6 +63,23 @@ impl Turn {
 /// Longest `id`, in bytes of JSON text.
 const MAX_ID_BYTES: usize = 1024;
 
+/// The client's name for itself. It is looked for when it is asked for: by a handshake, and most requests are none.
+#[derive(Clone, Copy)]
+pub(crate) enum UserAgent<'a> {
+    In(&'a HeaderMap),
+    Known(Option<&'a str>),
+}
+
+impl<'a> UserAgent<'a> {
+    /// The name, if it is text.
+    pub(crate) fn text(self) -> Option<&'a str> {
+        match self {
+            Self::In(headers) => headers.get(header::USER_AGENT)?.to_str().ok(),
+            Self::Known(text) => text,
+        }
+    }
+}
+
 /// Who sent a request, and how.
 pub(crate) struct Caller<'a> {
     pub(crate) transport: Transport,
@@ -70,7 +88,7 @@ pub(crate) struct Caller<'a> {
     /// More cookies of that name: one may be of the session that another path's server made.
     pub(crate) more_browsers: &'a [&'a str],
     pub(crate) remote: Option<SocketAddr>,
-    pub(crate) user_agent: Option<&'a str>,
+    pub(crate) user_agent: UserAgent<'a>,
     /// What HTTP's headers presented.
     pub(crate) credentials: Credentials<'a>,
     /// Tokens that are tried if that of `credentials` is none that is known.

@@ -1,18 +1,20 @@
 //! POST with JSON, or with a form whose `message` parameters are JSON.
 
 use bytes::Bytes;
-use http::header;
-use http::request::Parts;
+use http::HeaderValue;
 
 use crate::codec::message::ParseError;
 use crate::error::RequestFault;
 
 /// The JSON texts of a POST: its body, or the `message` parameters of a form.
-pub(super) fn messages(parts: &Parts, body: Bytes, max: usize) -> Result<Vec<Bytes>, RequestFault> {
-    let content_type = parts.headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
-    let media =
-        content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if media == "application/x-www-form-urlencoded" {
+pub(super) fn messages(
+    content_type: Option<&HeaderValue>,
+    body: Bytes,
+    max: usize,
+) -> Result<Vec<Bytes>, RequestFault> {
+    let content_type = content_type.map_or(&b""[..], HeaderValue::as_bytes);
+    let media = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    if media.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
         let texts: Vec<Bytes> = form_urlencoded::parse(&body)
             .filter(|(name, _)| name == "message")
             .map(|(_, value)| Bytes::from(value.into_owned()))
@@ -27,7 +29,12 @@ pub(super) fn messages(parts: &Parts, body: Bytes, max: usize) -> Result<Vec<Byt
     }
     // Scripts post with curl's defaults or none; a browser cannot send these across origins without
     // being asked first, except `text/plain`, which the origin check covers.
-    if media.is_empty() || media.ends_with("json") || media.starts_with("text/") {
+    let begins = |name: &[u8]| media.get(..name.len()).is_some_and(|it| it.eq_ignore_ascii_case(name));
+    let ends = |name: &[u8]| {
+        let at = media.len().checked_sub(name.len());
+        at.and_then(|at| media.get(at..)).is_some_and(|it| it.eq_ignore_ascii_case(name))
+    };
+    if media.is_empty() || ends(b"json") || begins(b"text/") {
         return Ok(vec![body]);
     }
     Err(RequestFault::ContentType)

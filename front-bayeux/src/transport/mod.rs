@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use http_edge::{Body, BoxError, Cookies, Decoded, Park, Response, take_body};
+use http_edge::{Body, BoxError, Cookies, Decoded, Fields, Park, Response, take_body};
 
 use crate::codec::batch::BatchParser;
 use crate::codec::message::{Bounds, Message, ParseError};
@@ -35,41 +35,49 @@ where
     if parts.method == Method::OPTIONS {
         return shared.config().origins.preflight(&parts.headers, Cookies::Include, METHODS);
     }
-    let step = if !shared.config().origins.allows(&parts.headers) {
-        Err(RequestFault::OriginDenied)
-    } else if parts.method == Method::GET && ::websocket::handshake::is_upgrade(&parts.headers) {
-        Ok(Step::Answer(websocket::upgrade(&shared, &mut parts)))
-    } else {
+    if parts.method == Method::GET && ::websocket::handshake::is_upgrade(&parts.headers) {
+        let answer = match shared.config().origins.allows(&parts.headers) {
+            true => Ok(websocket::upgrade(&shared, &mut parts)),
+            false => Err(RequestFault::OriginDenied),
+        };
+        return conclude(&shared, &parts, answer);
+    }
+    let fields = Fields::from(&parts.headers);
+    let step = if shared.config().origins.allows(fields) {
         // Boxed, so that a connect that is held has no room for it any more.
-        Box::pin(poll(&shared, &parts, body)).await
+        Box::pin(poll(&shared, &parts, fields, body)).await
+    } else {
+        Err(RequestFault::OriginDenied)
     };
-    let is_head = parts.method == Method::HEAD;
-    let answer = match step {
-        Ok(Step::Answer(response)) => Ok(response),
-        Ok(Step::Hold(hold)) => {
-            let headers = kept_headers(&parts.headers);
-            let park = parts.extensions.remove::<Park>();
-            drop(parts);
-            let answer = async move {
-                let mut response = hold.run(&shared).await;
-                finish(&shared, &headers, &mut response);
-                response
-            };
-            return match park {
-                Some(park) => park.wait(answer).await,
-                None => answer.await,
-            };
-        }
-        Err(fault) => Err(fault),
+    let hold = match step {
+        Ok(Step::Hold(hold)) => hold,
+        Ok(Step::Answer(response)) => return conclude(&shared, &parts, Ok(response)),
+        Err(fault) => return conclude(&shared, &parts, Err(fault)),
     };
+    let headers = kept_headers(fields);
+    let park = parts.extensions.remove::<Park>();
+    drop(parts);
+    let answer = async move {
+        let mut response = hold.run(&shared).await;
+        finish(&shared, &headers, &mut response);
+        response
+    };
+    match park {
+        Some(park) => park.wait(answer).await,
+        None => answer.await,
+    }
+}
+
+/// Makes a request's answer whole.
+fn conclude(shared: &Shared, parts: &Parts, answer: Result<Response, RequestFault>) -> Response {
     let mut response = answer.unwrap_or_else(|fault| {
         shared.counters().malformed();
         fault.problem().response()
     });
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        finish(&shared, &parts.headers, &mut response);
+        finish(shared, &parts.headers, &mut response);
     }
-    if is_head {
+    if parts.method == Method::HEAD {
         *response.body_mut() = Body::empty();
     }
     response
@@ -83,16 +91,11 @@ fn finish(shared: &Shared, request: &HeaderMap, response: &mut Response) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, const { HeaderValue::from_static("nosniff") });
 }
 
-/// The client's name for itself, if it is text.
-fn user_agent(headers: &HeaderMap) -> Option<&str> {
-    headers.get(header::USER_AGENT)?.to_str().ok()
-}
-
 /// Of a request's headers those that its answer depends on, copied: each is a piece of the connection's read buffer, and
 /// would keep all of that as long as the connect is held.
-fn kept_headers(headers: &HeaderMap) -> HeaderMap {
-    let Some(origin) = headers.get(header::ORIGIN) else { return HeaderMap::new() };
-    let kept = [(header::ORIGIN, Some(origin)), (header::HOST, headers.get(header::HOST))];
+fn kept_headers(fields: Fields<'_>) -> HeaderMap {
+    let Some(origin) = fields.origin else { return HeaderMap::new() };
+    let kept = [(header::ORIGIN, Some(origin)), (header::HOST, fields.host)];
     let copy = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
     kept.into_iter().filter_map(|(name, value)| Some((name, copy(value?)?))).collect()
 }
@@ -104,7 +107,12 @@ enum Step {
 }
 
 /// A request of one of the two polling transports.
-async fn poll<B>(shared: &Arc<Shared>, parts: &Parts, body: B) -> Result<Step, RequestFault>
+async fn poll<B>(
+    shared: &Arc<Shared>,
+    parts: &Parts,
+    fields: Fields<'_>,
+    body: B,
+) -> Result<Step, RequestFault>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -112,10 +120,14 @@ where
     let config = shared.config();
     let (transport, sources, callback) = match parts.method {
         Method::POST => {
-            let body = Decoded::new(&parts.headers, body).map_err(RequestFault::Coding)?;
+            let body = Decoded::found(&fields, &parts.headers, body).map_err(RequestFault::Coding)?;
             let body = take_body(body, config.max_request_bytes, &config.intake).await;
             let body = body.map_err(RequestFault::Body)?;
-            (Transport::LongPolling, long_polling::messages(parts, body, config.max_batch_messages)?, None)
+            (
+                Transport::LongPolling,
+                long_polling::messages(fields.content_type, body, config.max_batch_messages)?,
+                None,
+            )
         }
         Method::GET => {
             let (callback, sources) = callback_polling::messages(parts, config.max_batch_messages)?;
@@ -132,7 +144,7 @@ where
         Err(several) => join(&several, bounds).await?,
     };
     let messages = read_batch(&source, bounds).await.map_err(RequestFault::Parse)?;
-    let poll = polling::Poll { parts, transport, callback };
+    let poll = polling::Poll { parts, fields, transport, callback };
     polling::run(shared, &source, &messages, poll).await
 }
 

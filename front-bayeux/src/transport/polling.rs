@@ -7,15 +7,15 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, Version, header};
-use http_edge::{Body, Peer, Response, credentials};
+use http_edge::{Body, Fields, Peer, Response, credentials_found};
 
 use super::callback_polling::{self, Callback};
-use super::{Step, cookie, user_agent};
+use super::{Step, cookie};
 use crate::codec::id::ClientId;
 use crate::codec::message::Message;
 use crate::codec::reply::{array_bytes, put_array};
 use crate::config::Transport;
-use crate::dispatch::{Caller, HeldConnect, Outcome};
+use crate::dispatch::{Caller, HeldConnect, Outcome, UserAgent};
 use crate::error::RequestFault;
 use crate::front::Shared;
 use crate::leaving::{Leaving, carry};
@@ -26,6 +26,8 @@ use crate::stats::Gauge;
 /// One polling request.
 pub(super) struct Poll<'a> {
     pub(super) parts: &'a Parts,
+    /// Found in the parts' headers.
+    pub(super) fields: Fields<'a>,
     pub(super) transport: Transport,
     /// The function that callback-polling calls with the answer.
     pub(super) callback: Option<Callback>,
@@ -78,13 +80,14 @@ pub(super) async fn run(
         Some(known) => Cow::Borrowed(known),
         None => Cow::Owned(ClientId::random().map_err(|_| RequestFault::Internal)?.to_string()),
     };
-    let presented = credentials(poll.parts);
+    let remote = poll.parts.extensions.get::<Peer>().map(|peer| peer.0);
+    let presented = credentials_found(&poll.fields, remote);
     let mut caller = Caller {
         transport: poll.transport,
         browser: Some(&browser),
         more_browsers: &more_browsers,
-        remote: poll.parts.extensions.get::<Peer>().map(|peer| peer.0),
-        user_agent: user_agent(&poll.parts.headers),
+        remote,
+        user_agent: UserAgent::In(&poll.parts.headers),
         credentials: presented.for_protocol("bayeux"),
         more_tokens: &[],
         socket: None,

@@ -15,11 +15,11 @@ use http_edge::{Body, Peer, Problem, Response, credentials_from, upgraded};
 use hyper::upgrade::OnUpgrade;
 use link::{Event, Link, Unfinished};
 
-use super::{cookie, user_agent};
+use super::cookie;
 use crate::codec::message::{Bounds, ParseError};
 use crate::codec::reply;
 use crate::config::Transport;
-use crate::dispatch::{Caller, SocketCaller, outbox_config, unborn_session};
+use crate::dispatch::{Caller, SocketCaller, UserAgent, outbox_config, unborn_session};
 use crate::front::Shared;
 use crate::leaving::carry;
 use crate::mailbox::{Lost, Mailbox, Socket};
@@ -90,7 +90,7 @@ impl Visitor {
         Box::new(Self {
             remote: parts.extensions.get::<Peer>().map(|peer| peer.0),
             browser: cookie::read(&parts.headers, &shared.config().cookie).next().map(Box::from),
-            user_agent: user_agent(&parts.headers).map(Box::from),
+            user_agent: UserAgent::In(&parts.headers).text().map(Box::from),
             token: found.token.as_deref().map(Box::from),
             more_tokens: found.more_tokens.iter().map(|token| (**token).into()).collect(),
             cross_origin: found.cross_origin.map(Box::from),
@@ -303,7 +303,7 @@ impl Connection {
             browser: self.visitor.browser.as_deref(),
             more_browsers: &[],
             remote: self.visitor.remote,
-            user_agent: self.visitor.user_agent.as_deref(),
+            user_agent: UserAgent::Known(self.visitor.user_agent.as_deref()),
             credentials: self.visitor.credentials(),
             more_tokens: &self.visitor.more_tokens,
             socket: Some(&mut self.caller),
