@@ -1,9 +1,12 @@
 //! From a path to a front: the one place where the fronts of a server stand together.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use broker_core::Broker;
 use bytes::Bytes;
+#[cfg(feature = "http")]
+use futures_util::future::Either;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_edge::{Body, BoxError, Peer, Problem, Response, X_REQUEST_ID, request_id_among};
 #[cfg(feature = "http")]
@@ -93,7 +96,11 @@ impl Fronts {
         not(any(feature = "bayeux", feature = "http", feature = "mqtt", feature = "sse")),
         expect(unused_variables, reason = "no front was built in")
     )]
-    pub async fn handle_from<B>(&self, peer: Option<Peer>, mut request: Request<B>) -> Response
+    pub fn handle_from<B>(
+        &self,
+        peer: Option<Peer>,
+        mut request: Request<B>,
+    ) -> impl Future<Output = Response> + Send + use<B>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -103,7 +110,7 @@ impl Fronts {
         let first = path.get(1..).unwrap_or_default().split('/').next().unwrap_or_default();
         #[cfg(feature = "http")]
         if matches!(first, "v1" | "healthz" | "readyz" | "metrics") {
-            return self.api.handle_from(peer, request).await;
+            return Either::Left(self.api.handle_from(peer, request));
         }
         #[cfg(feature = "bayeux")]
         let is_bayeux = self.bayeux.serves(path);
@@ -116,17 +123,28 @@ impl Fronts {
         }
         let id = request_id_among(request.headers());
         // Boxed, so that a connection holds the future of the front it talks to and not of the largest.
-        let mut response = match () {
+        let answer: Pin<Box<dyn Future<Output = Response> + Send>> = match () {
             #[cfg(feature = "bayeux")]
-            () if is_bayeux => Box::pin(self.bayeux.handle(request)).await,
+            () if is_bayeux => {
+                let front = self.bayeux.clone();
+                Box::pin(named(id, async move { front.handle(request).await }))
+            }
             #[cfg(feature = "mqtt")]
-            () if is_mqtt => Box::pin(self.mqtt.handle(request)).await,
+            () if is_mqtt => {
+                let front = self.mqtt.clone();
+                Box::pin(named(id, async move { front.handle(request).await }))
+            }
             #[cfg(feature = "sse")]
-            () if is_sse => Box::pin(self.sse.handle(request)).await,
-            () => self.answer_elsewhere(&request),
+            () if is_sse => {
+                let front = self.sse.clone();
+                Box::pin(named(id, async move { front.handle(request).await }))
+            }
+            () => Box::pin(named(id, std::future::ready(self.answer_elsewhere(&request)))),
         };
-        response.headers_mut().entry(X_REQUEST_ID).or_insert(id);
-        response
+        #[cfg(feature = "http")]
+        return Either::Right(answer);
+        #[cfg(not(feature = "http"))]
+        answer
     }
 
     /// The page, and what no front answers.
@@ -203,6 +221,13 @@ impl Fronts {
             },
         );
     }
+}
+
+/// An answer with the request's id.
+async fn named(id: HeaderValue, answer: impl Future<Output = Response>) -> Response {
+    let mut response = answer.await;
+    response.headers_mut().entry(X_REQUEST_ID).or_insert(id);
+    response
 }
 
 /// `OPTIONS *` asks about the server as a whole (RFC 9110 §9.3.7): every method that is answered somewhere.

@@ -21,6 +21,20 @@ pub(crate) fn of_hosts(refused: Arc<AtomicU64>) -> Arc<dyn MetricSource> {
     })
 }
 
+/// What waits for clients of HTTP/2 that do not read.
+pub(crate) fn of_stalled(stalled: http_edge::Stalled) -> Arc<dyn MetricSource> {
+    Arc::new(move |out: &mut Vec<Metric>| {
+        let waiting = "Bytes that wait for HTTP/2 clients, of responses that did not go at once";
+        let reset = "HTTP/2 streams reset because their clients did not take what waited for them";
+        let refused = "HTTP/2 answers replaced by 503 because too much waited for clients already";
+        out.extend([
+            gauge("http2_waiting_bytes", waiting, stalled.bytes() as u64),
+            counter("http2_streams_reset", reset, stalled.reset()),
+            counter("http2_answers_refused", refused, stalled.refused()),
+        ]);
+    })
+}
+
 #[cfg(feature = "bayeux")]
 pub(crate) fn of_bayeux(front: &front_bayeux::Front) -> Arc<dyn MetricSource> {
     let front = front.clone();

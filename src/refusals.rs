@@ -1,7 +1,7 @@
 //! What a client is told that the listener has no room or no patience for.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -49,6 +49,8 @@ pub(crate) enum Why {
 pub(crate) struct Refusals {
     fronts: Fronts,
     hosts: HostPolicy,
+    /// Names of what is listened to that every policy answers to.
+    ours: Vec<Box<[u8]>>,
     misdirected: Arc<AtomicU64>,
     #[cfg(feature = "http")]
     api: (OriginPolicy, http_edge::TokenSources),
@@ -68,6 +70,7 @@ impl Refusals {
         Refusals {
             fronts,
             hosts: HostPolicy::Any,
+            ours: Vec::new(),
             misdirected: Arc::default(),
             #[cfg(feature = "http")]
             api: (config.api.origins.clone(), config.api.token_sources.clone()),
@@ -78,9 +81,12 @@ impl Refusals {
         }
     }
 
-    /// The same, for a listener that answers to these names.
-    pub(crate) fn for_hosts(self, hosts: HostPolicy) -> Self {
-        Refusals { hosts, ..self }
+    /// The same, for a listener at `address` that answers to these names.
+    pub(crate) fn for_hosts(self, hosts: HostPolicy, address: Option<SocketAddr>) -> Self {
+        let ours = address.into_iter().flat_map(|address| {
+            [address.to_string(), format!("localhost:{}", address.port()), "localhost".to_owned()]
+        });
+        Refusals { hosts, ours: ours.map(|name| name.into_bytes().into()).collect(), ..self }
     }
 
     /// Requests so far that were for another name.
@@ -96,13 +102,20 @@ impl Refusals {
         address: IpAddr,
         request: &Request<B>,
     ) -> Result<(), Why> {
-        if self.hosts.check(request.uri(), request.headers()).is_err() {
+        if !self.names_us(request) && self.hosts.check(request.uri(), request.headers()).is_err() {
             return Err(Why::Host);
         }
         if request.method() == Method::OPTIONS || matches!(request.uri().path(), "/healthz" | "/readyz") {
             return Ok(());
         }
         addresses.admit(address).map_err(Why::TooFast)
+    }
+
+    /// Whether a request is for what is listened to, in the words that most use. HTTP/1 has one `Host` by then.
+    fn names_us<B>(&self, request: &Request<B>) -> bool {
+        let host = request.headers().iter().find(|(name, _)| **name == header::HOST);
+        request.uri().authority().is_none()
+            && host.is_some_and(|(_, host)| self.ours.iter().any(|ours| **ours == *host.as_bytes()))
     }
 
     /// The fronts, for requests that are not refused.
@@ -337,7 +350,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_for_another_host_is_421_and_says_for_which() {
-        let refusals = refusals(OriginPolicy::Loopback).for_hosts(HostPolicy::Names(Vec::new()));
+        let refusals = refusals(OriginPolicy::Loopback).for_hosts(HostPolicy::Names(Vec::new()), None);
         let addresses = AddressLimits::new(None);
         for (path, host, admitted) in [
             ("/v1/publish/a", "evil.example:8080", false),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::Broker;
+use futures_util::future::Either;
 use http::Uri;
 use http_edge::{HostPolicy, Refuser};
 use tokio::net::{TcpListener, TcpStream};
@@ -93,6 +94,7 @@ impl Server {
             fronts.api().add_metrics(gate.clone());
             fronts.api().add_metrics(Arc::new(addresses.clone()));
             fronts.api().add_metrics(crate::metrics::of_hosts(refusals.misdirected()));
+            fronts.api().add_metrics(crate::metrics::of_stalled(config.connection.stalled.clone()));
         }
         let shutdown_window = config.shutdown_window.min(Config::MAX_SHUTDOWN_WINDOW);
         let hosts = hosts(config.hosts, http.as_ref());
@@ -210,8 +212,10 @@ fn open(what: &'static str, address: Option<SocketAddr>) -> Result<Option<Listen
 /// Whether a request may wait long for its answer: everything but the API, and there the history with `wait`.
 fn may_be_held(uri: &Uri) -> bool {
     let is_poll = |query: &str| query.split('&').any(|part| part.starts_with("wait="));
-    !uri.path().starts_with("/v1/")
-        || uri.path().starts_with("/v1/history/") && uri.query().is_some_and(is_poll)
+    match uri.path().strip_prefix("/v1/") {
+        Some(rest) => rest.starts_with("history/") && uri.query().is_some_and(is_poll),
+        None => true,
+    }
 }
 
 /// The names that are answered where it listens.
@@ -240,7 +244,7 @@ async fn serve_http(
 ) {
     let Doorkeeper { gate, addresses, hosts } = doorkeeper;
     // One count per request instead of one for each front.
-    let served = Arc::new(refusals.for_hosts(hosts));
+    let served = Arc::new(refusals.for_hosts(hosts, listener.local_addr().ok()));
     // A poll or stream that is held for a client must hear at once when that is gone; the API answers at once, but for polls.
     connection.answers_half_closed = |uri| !may_be_held(uri);
     connection.may_park = may_be_held;
@@ -259,13 +263,13 @@ async fn serve_http(
         }
         let (served, addresses) = (Arc::clone(&served), addresses.clone());
         let handle = move |request: http::Request<_>| {
-            let admitted = served.admit(&addresses, peer.ip(), &request);
-            let served = Arc::clone(&served);
-            async move {
-                match admitted {
-                    Ok(()) => served.fronts().handle_from(Some(http_edge::Peer(peer)), request).await,
-                    // Boxed, so that connections do not have room for what is rare.
-                    Err(why) => Box::pin(served.refuse(why, request.into_parts().0)).await,
+            match served.admit(&addresses, peer.ip(), &request) {
+                Ok(()) => Either::Left(served.fronts().handle_from(Some(http_edge::Peer(peer)), request)),
+                // Boxed, so that connections do not have room for what is rare.
+                Err(why) => {
+                    let served = Arc::clone(&served);
+                    let refused = async move { served.refuse(why, request.into_parts().0).await };
+                    Either::Right(Box::pin(refused))
                 }
             }
         };

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use broker_core::{Authenticator, Broker, Principal};
 use bytes::Bytes;
+use futures_util::future::Either;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_edge::{
@@ -81,41 +82,54 @@ impl Front {
     }
 
     /// As [`handle`](Self::handle), for a request that comes from `peer`, whether or not it says so itself.
-    pub async fn handle_from<B>(&self, peer: Option<Peer>, request: Request<B>) -> Response
+    ///
+    /// Not an `async fn`, whose future would have room for the request twice; it is copied on its way to the connection.
+    pub fn handle_from<B>(
+        &self,
+        peer: Option<Peer>,
+        request: Request<B>,
+    ) -> impl Future<Output = Response> + Send + use<B>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        let front = self.clone();
         let (mut parts, body) = request.into_parts();
         // A request that may be held costs its connection no more than a socket meanwhile.
         if let Some(park) = parts.extensions.remove::<Park>()
             && body.is_end_stream()
         {
             drop(body);
-            let front = self.clone();
-            return Box::pin(park.wait(async move { front.respond(peer, parts, Body::empty()).await })).await;
+            return Either::Left(Box::pin(park.wait(front.respond(peer, parts, Body::empty()))));
         }
-        self.respond(peer, parts, body).await
+        Either::Right(front.respond(peer, parts, body))
     }
 
-    async fn respond<B>(&self, peer: Option<Peer>, parts: Parts, body: B) -> Response
+    fn respond<B>(
+        self,
+        peer: Option<Peer>,
+        parts: Parts,
+        body: B,
+    ) -> impl Future<Output = Response> + Send + use<B>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let shared = &self.0;
-        let fields = Fields::from(&parts.headers);
-        let mut response = match shared.answer(peer, &parts, &fields, body).await {
-            Ok(response) => response,
-            Err(error) => Problem::from(error).response(),
-        };
-        shared.counters.answered(response.status().as_u16());
-        let headers = response.headers_mut();
-        if parts.method != Method::OPTIONS {
-            shared.config.origins.cors_headers(fields, shared.cookies(), headers);
+        async move {
+            let shared = &self.0;
+            let fields = Fields::from(&parts.headers);
+            let mut response = match shared.answer(peer, &parts, &fields, body).await {
+                Ok(response) => response,
+                Err(error) => Problem::from(error).response(),
+            };
+            shared.counters.answered(response.status().as_u16());
+            let headers = response.headers_mut();
+            if parts.method != Method::OPTIONS {
+                shared.config.origins.cors_headers(fields, shared.cookies(), headers);
+            }
+            headers.insert(X_REQUEST_ID, request_id(fields));
+            response
         }
-        headers.insert(X_REQUEST_ID, request_id(fields));
-        response
     }
 
     /// Adds what `/metrics` shows, e.g. another front's counters.

@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderValue, Request, Version, header};
 use memchr::memchr;
 
 use crate::Problem;
+use crate::io::Lengths;
 
 /// Looks at the bytes of a head for what hyper takes away: of `Transfer-Encoding` and `Content-Length` it leaves one.
 #[derive(Default)]
@@ -83,27 +84,42 @@ impl HeadScan {
     }
 }
 
-/// Whether a request of HTTP/1 may be answered. One whose target names the server is for that, whatever `Host` says (§3.2.2).
-pub(crate) fn check_http1<B>(request: &mut Request<B>, has_two_lengths: bool) -> Result<(), Problem> {
-    if has_two_lengths && request.headers().contains_key(header::TRANSFER_ENCODING) {
-        // A proxy before us may have believed the other one, and taken for the next request what was this one's body (§6.1).
-        return Err(Problem::malformed_request("both Content-Length and Transfer-Encoding (RFC 9112 §6.1)"));
+/// Whether a request of HTTP/1 may be answered, and whether the connection is to end after it. One whose target names the server is
+/// for that, whatever `Host` says (§3.2.2).
+pub(crate) fn check_http1<B>(
+    request: &mut Request<B>,
+    lengths: impl FnOnce() -> Lengths,
+) -> Result<bool, Problem> {
+    // One walk costs less than two lookups.
+    let (mut host, mut hosts, mut is_chunked) = (None, 0, false);
+    for (name, value) in request.headers() {
+        if *name == header::HOST {
+            (host, hosts) = (Some(value), hosts + 1);
+        } else if *name == header::TRANSFER_ENCODING {
+            is_chunked = true;
+        }
     }
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(_), Some(_)) => return Err(Problem::malformed_request("more than one Host (RFC 9112 §3.2)")),
-        (Some(host), None) if !is_authority(host.as_bytes()) => {
+    match host {
+        Some(_) if hosts > 1 => {
+            return Err(Problem::malformed_request("more than one Host (RFC 9112 §3.2)"));
+        }
+        Some(host) if !is_authority(host.as_bytes()) => {
             return Err(Problem::malformed_request("a Host that is none (RFC 9112 §3.2)"));
         }
-        (None, _) if request.version() == Version::HTTP_11 => {
+        None if request.version() == Version::HTTP_11 => {
             return Err(Problem::malformed_request("HTTP/1.1 without Host (RFC 9112 §3.2)"));
         }
         _ => {}
     }
+    // A proxy before us may have believed the other length, and taken for the next request what was this one's body (§6.1).
+    let lengths = if is_chunked { lengths() } else { Lengths::One };
+    if lengths == Lengths::Two {
+        return Err(Problem::malformed_request("both Content-Length and Transfer-Encoding (RFC 9112 §6.1)"));
+    }
     if let Some(host) = authority(request) {
         request.headers_mut().insert(header::HOST, host);
     }
-    Ok(())
+    Ok(lengths == Lengths::Unknown)
 }
 
 /// Whether a request of HTTP/2 may be answered. It has `:authority` in place of `Host`; handlers look at one place.
@@ -131,7 +147,20 @@ fn field_bytes(headers: &HeaderMap) -> usize {
 
 /// What may stand in a host and a port (RFC 3986 §3.2.2).
 fn is_authority(host: &[u8]) -> bool {
-    host.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(byte))
+    const MAY_STAND: [bool; 256] = {
+        let (mut may, mut byte) = ([false; 256], 0);
+        while byte < 256 {
+            may[byte] = (byte as u8).is_ascii_alphanumeric();
+            byte += 1;
+        }
+        let (marks, mut at) = (b"-._~!$&'()*+,;=:[]%", 0);
+        while at < marks.len() {
+            may[marks[at] as usize] = true;
+            at += 1;
+        }
+        may
+    };
+    host.iter().all(|byte| MAY_STAND[usize::from(*byte)])
 }
 
 #[cfg(test)]
@@ -188,7 +217,7 @@ mod tests {
             let mut request = request(version, target, hosts);
             let checked = match version {
                 Version::HTTP_2 => check_http2(&mut request, 1000),
-                _ => check_http1(&mut request, true),
+                _ => check_http1(&mut request, || Lengths::Two).map(drop),
             };
             let host = request.headers().get(header::HOST).map_or("", |host| host.to_str().unwrap());
             let found = checked.map(|()| host).map_err(|problem| assert_eq!(problem.status, 400));

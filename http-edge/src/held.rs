@@ -2,12 +2,13 @@
 //!
 //! hyper asks a body for its next frame only when the client's windows have room for it. One that is not asked is held up, with all that
 //! is queued behind it, until the client reads or resets the stream: ending the body frees nothing. So what waits behind such bodies is
-//! bounded, and beyond the bound the streams that have waited longest are reset from here.
+//! bounded, on each connection and over all of them, and beyond a bound the streams that have waited longest are reset from here: of one
+//! connection those that made no progress, over all those of the connection that holds most.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -18,20 +19,35 @@ use tokio::task::AbortHandle;
 
 use crate::BoxError;
 use crate::pipe::Behind;
+use crate::stalled::Stalled;
 
 /// The largest frame that is given at once; what is larger waits here, where it is counted, and not in the connection.
 const MAX_FRAME_BYTES: usize = 16 << 10;
 
 /// The streams of one connection, and what waits behind them.
 pub(crate) struct Held {
-    /// What the connection itself holds of each that gave a frame.
-    max_send_bytes: usize,
-    /// What may wait behind all that make no progress.
-    max_bytes: usize,
+    bounds: Bounds,
+    /// Over all connections.
+    stalled: Stalled,
+    /// This one's part of it.
+    counted: AtomicUsize,
     streams: Mutex<Streams>,
     /// A stream has more than its share waiting: somebody should look.
     filled: AtomicBool,
+    /// More waits over all connections than may, and most of it here.
+    gives_way: AtomicBool,
     task: Mutex<Option<Waker>>,
+}
+
+/// How much may wait, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// What the connection itself holds of each that gave a frame.
+    pub(crate) max_send_bytes: usize,
+    /// What may wait behind all that make no progress.
+    pub(crate) max_bytes: usize,
+    /// What may wait over all connections.
+    pub(crate) max_total_bytes: usize,
 }
 
 #[derive(Default)]
@@ -41,6 +57,8 @@ struct Streams {
     called: Option<usize>,
     /// Counts the looks.
     look: u64,
+    /// What was found behind the bodies at the last one, and is in the account.
+    behind: usize,
 }
 
 struct Stream {
@@ -59,14 +77,64 @@ impl Stream {
 }
 
 impl Held {
-    pub(crate) fn new(max_send_bytes: usize, max_bytes: usize) -> Self {
-        Held {
-            max_send_bytes,
-            max_bytes,
+    pub(crate) fn new(bounds: Bounds, stalled: Stalled) -> Arc<Self> {
+        let held = Arc::new(Held {
+            bounds,
+            stalled,
+            counted: AtomicUsize::new(0),
             streams: Mutex::default(),
             filled: AtomicBool::new(false),
+            gives_way: AtomicBool::new(false),
             task: Mutex::default(),
+        });
+        held.stalled.enter(&held);
+        held
+    }
+
+    /// What it has in the account of all connections.
+    pub(crate) fn counted(&self) -> usize {
+        self.counted.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is in the account: less the connection takes at once.
+    fn is_counted(&self, bytes: usize) -> bool {
+        bytes > self.bounds.max_send_bytes
+    }
+
+    /// Whether a response that is ready may be given to the connection. If not, somebody is told to make room.
+    pub(crate) fn admits(&self, bytes: usize) -> bool {
+        let fits = !self.is_counted(bytes)
+            || self.stalled.bytes().saturating_add(bytes) <= self.bounds.max_total_bytes;
+        if !fits {
+            self.stalled.count_refused();
+            self.stalled.relieve();
         }
+        fits
+    }
+
+    /// Puts what was `before` in the account as `now`.
+    fn account(&self, before: usize, now: usize) {
+        if let Some(more) = now.checked_sub(before) {
+            self.counted.fetch_add(more, Ordering::Relaxed);
+            self.stalled.add(more);
+            if more > 0 && self.stalled.bytes() > self.bounds.max_total_bytes {
+                self.stalled.relieve();
+            }
+        } else {
+            self.counted.fetch_sub(before - now, Ordering::Relaxed);
+            self.stalled.take_off(before - now);
+        }
+    }
+
+    /// To be called on the connection that holds most when all hold too much.
+    pub(crate) fn give_way(&self) {
+        self.gives_way.store(true, Ordering::Release);
+        self.fill();
+    }
+
+    /// Whether a look should not wait for its time.
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.gives_way.load(Ordering::Acquire)
     }
 
     /// A stream has begun: hyper has called the service, and spawns next what is called.
@@ -99,9 +167,11 @@ impl Held {
     }
 
     /// Looks at the streams that were not asked since the last look, and resets the ones that have waited longest until the others hold
-    /// no more than they may. Whether any waits still.
+    /// no more than they may; if the connection is to give way, of all streams, until all connections hold no more than they may. Whether
+    /// any waits still.
     pub(crate) fn look(&self) -> bool {
         let mut reset = Vec::new();
+        let gives_way = self.gives_way.swap(false, Ordering::AcqRel);
         let waits = {
             let mut streams = self.streams.lock();
             let last = streams.look;
@@ -117,13 +187,24 @@ impl Held {
                 })
                 .collect();
             let any = !waiting.is_empty();
-            waiting.retain(|(asked_at, ..)| *asked_at < last);
+            let behind = streams.all.iter().filter_map(|(_, stream)| stream.behind.as_ref());
+            let behind = behind.map(Behind::bytes).sum();
+            self.account(std::mem::replace(&mut streams.behind, behind), behind);
+            let excess = self.stalled.bytes().saturating_sub(self.bounds.max_total_bytes);
+            if !gives_way || excess == 0 {
+                waiting.retain(|(asked_at, ..)| *asked_at < last);
+            }
             let mut total: usize = waiting.iter().map(|(_, bytes, _)| bytes).sum();
-            if total > self.max_bytes {
+            let max_bytes = if gives_way {
+                self.bounds.max_bytes.min(total.saturating_sub(excess))
+            } else {
+                self.bounds.max_bytes
+            };
+            if total > max_bytes {
                 waiting.sort_unstable_by_key(|(asked_at, bytes, _)| (*asked_at, std::cmp::Reverse(*bytes)));
             }
             for (_, bytes, key) in waiting {
-                if total <= self.max_bytes {
+                if total <= max_bytes {
                     break;
                 }
                 total -= bytes;
@@ -132,6 +213,7 @@ impl Held {
             any
         };
         if !reset.is_empty() {
+            self.stalled.count_reset(reset.len());
             tracing::debug!(
                 streams = reset.len(),
                 "reset HTTP/2 streams whose client does not take what waits for it"
@@ -139,6 +221,18 @@ impl Held {
         }
         reset.iter().for_each(AbortHandle::abort);
         waits
+    }
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Held").field("counted", &self.counted()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.stalled.take_off(self.counted.load(Ordering::Relaxed));
     }
 }
 
@@ -170,6 +264,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// See [`Held::admits`].
+    pub(crate) fn admits(&self, bytes: usize) -> bool {
+        self.held.admits(bytes)
+    }
+
     fn with(&self, change: impl FnOnce(&mut Stream, u64)) {
         let mut streams = self.held.streams.lock();
         let look = streams.look;
@@ -191,7 +290,15 @@ pub(crate) struct HeldBody<B> {
     body: B,
     /// Of the body's last frame, what was not given yet.
     rest: Bytes,
+    /// What it has in the account of all connections.
+    counted: usize,
     place: Place,
+}
+
+impl<B> Drop for HeldBody<B> {
+    fn drop(&mut self) {
+        self.place.held.account(self.counted, 0);
+    }
 }
 
 impl<B: HttpBody> HeldBody<B> {
@@ -204,26 +311,31 @@ impl<B: HttpBody> HeldBody<B> {
         place.with(|stream, look| {
             (stream.asked_at, stream.waiting, stream.behind) = (look, known, behind);
         });
-        let held = HeldBody { body, rest: Bytes::new(), place };
+        let mut held = HeldBody { body, rest: Bytes::new(), counted: 0, place };
         held.fill(known);
         held
     }
 
-    fn fill(&self, waiting: usize) {
-        if waiting > self.place.held.max_send_bytes {
-            self.place.held.fill();
+    fn fill(&mut self, waiting: usize) {
+        let held = &self.place.held;
+        let counted = if held.is_counted(waiting) { waiting } else { 0 };
+        if counted != self.counted {
+            held.account(std::mem::replace(&mut self.counted, counted), counted);
+        }
+        if counted > 0 {
+            held.fill();
         }
     }
 
     /// It was asked, and has so much more, or nothing to wait for.
-    fn asked(&self, waiting: usize) {
+    fn asked(&mut self, waiting: usize) {
         self.place.with(|stream, look| (stream.asked_at, stream.waiting) = (look, waiting));
         self.fill(waiting);
     }
 
     fn piece(&mut self) -> Frame<Bytes> {
         let piece = self.rest.split_to(self.rest.len().min(MAX_FRAME_BYTES));
-        self.asked(self.place.held.max_send_bytes.saturating_add(self.rest.len()));
+        self.asked(self.place.held.bounds.max_send_bytes.saturating_add(self.rest.len()));
         Frame::data(piece)
     }
 }
@@ -282,7 +394,11 @@ mod tests {
     }
 
     fn held(bytes: usize) -> Arc<Held> {
-        Arc::new(Held::new(10, bytes))
+        held_of(bytes, usize::MAX, &Stalled::default())
+    }
+
+    fn held_of(max_bytes: usize, max_total_bytes: usize, stalled: &Stalled) -> Arc<Held> {
+        Held::new(Bounds { max_send_bytes: 10, max_bytes, max_total_bytes }, stalled.clone())
     }
 
     fn body(held: &Arc<Held>, bytes: usize) -> HeldBody<Body> {
@@ -332,5 +448,31 @@ mod tests {
         assert!(body.is_end_stream());
         assert_eq!(next(&mut body), 0);
         assert!(!held.look());
+    }
+
+    #[tokio::test]
+    async fn what_all_connections_hold_is_bounded_and_the_largest_gives_way() {
+        let stalled = Stalled::default();
+        let [large, small] = [(); 2].map(|()| held_of(usize::MAX, 10_000, &stalled));
+        let mut many: Vec<_> = (0..8).map(|_| body(&large, 1_000)).collect();
+        let few = body(&small, 1_500);
+        assert_eq!((stalled.bytes(), large.counted(), small.counted()), (9_500, 8_000, 1_500));
+        assert!(small.admits(500) && small.admits(10) && !large.is_urgent());
+        // What is ready and does not fit is refused, and somebody makes room.
+        assert!(!small.admits(501) && large.is_urgent() && !small.is_urgent());
+        assert_eq!(stalled.refused(), 1);
+        assert!(large.look() && tasks(&large) == 8, "there is no excess");
+        // A body that grows is in the account at once, and the look that follows does not ask for how long others have waited.
+        let more = body(&small, 2_500);
+        assert!(large.is_urgent());
+        assert!(large.look());
+        assert_eq!((tasks(&large), tasks(&small), stalled.reset()), (6, 2, 2));
+        // What is given or gone leaves the account.
+        assert_eq!(next(&mut many[7]), 1_000);
+        drop((many, few, more));
+        assert_eq!((stalled.bytes(), large.counted(), small.counted()), (0, 0, 0));
+        let left = body(&large, 1_000);
+        std::mem::forget(left);
+        assert_eq!(stalled.bytes(), 1_000);
     }
 }

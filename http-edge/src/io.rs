@@ -23,13 +23,47 @@ use crate::refuse::{Unread, canned};
 
 thread_local! {
     /// Where heads are read; one for each thread, as no connection reads while another does.
-    static HEAD: RefCell<Vec<u8>> = RefCell::new(vec![0; 8 << 10]);
+    static HEAD: RefCell<LastRead> =
+        RefCell::new(LastRead { space: vec![0; 8 << 10], length: 0, of: (0, 0) });
+}
+
+/// What was read last, of what may be a head. Nearly all heads come whole, hyper takes them as soon as they are read, and few
+/// are worth a look: so they stay here until it is known whether this one is.
+struct LastRead {
+    space: Vec<u8>,
+    length: usize,
+    /// The connection, and how many requests it had begun.
+    of: (u64, u64),
+}
+
+impl LastRead {
+    fn bytes(&self) -> &[u8] {
+        self.space.get(..self.length).unwrap_or_default()
+    }
+}
+
+/// A number for each connection, from 1.
+fn next_id() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Relaxed) + 1
+}
+
+/// The lengths that a head says its body has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lengths {
+    /// Both `Content-Length` and `Transfer-Encoding`.
+    Two,
+    /// At most one of them.
+    One,
+    /// The head came behind another one and was not looked at.
+    Unknown,
 }
 
 /// One HTTP/1 connection as seen from outside hyper. Everything happens on the connection's own task; the atomics
 /// are there because handlers must be `Send`.
-#[derive(Default)]
 pub(crate) struct Watch {
+    /// Which connection it is.
+    id: u64,
     /// Flushes that reached the socket. hyper flushes its stream only once its own buffer is empty, so a flush
     /// after a claim proves that every earlier response byte was written.
     pub(crate) flushes: AtomicU64,
@@ -43,8 +77,10 @@ pub(crate) struct Watch {
     pub(crate) shut: AtomicBool,
     /// The request under way is answered even if its client has ended its side.
     pub(crate) patient: AtomicBool,
-    /// The head that came last had `Content-Length` and `Transfer-Encoding`.
-    pub(crate) two_lengths: AtomicBool,
+    /// The head that comes has `Content-Length` and `Transfer-Encoding`, as far as it was looked at.
+    two_lengths: AtomicBool,
+    /// Which head is looked at piece by piece: one more than the requests that had begun before it.
+    scanned: AtomicU64,
     /// Requests begun: the number of the one that may claim.
     pub(crate) requests: AtomicU64,
     /// Requests whose response is not yet handed over whole.
@@ -54,6 +90,45 @@ pub(crate) struct Watch {
     /// Whether `claim` holds one.
     pub(crate) claimed: AtomicBool,
     pub(crate) claim: Mutex<Option<Claim>>,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Watch {
+            id: next_id(),
+            flushes: AtomicU64::default(),
+            progress: AtomicU64::default(),
+            blocked: AtomicBool::default(),
+            head_begun: AtomicBool::default(),
+            shut: AtomicBool::default(),
+            patient: AtomicBool::default(),
+            two_lengths: AtomicBool::default(),
+            scanned: AtomicU64::default(),
+            requests: AtomicU64::default(),
+            busy: AtomicU32::default(),
+            handed_over: AtomicU64::default(),
+            claimed: AtomicBool::default(),
+            claim: Mutex::default(),
+        }
+    }
+}
+
+impl Watch {
+    /// What is known of the head before which `requests` had begun. To be asked as soon as hyper has read it.
+    pub(crate) fn lengths(&self, requests: u64) -> Lengths {
+        let two = |two| if two { Lengths::Two } else { Lengths::One };
+        if self.scanned.load(Relaxed) == requests + 1 {
+            return two(self.two_lengths.load(Relaxed));
+        }
+        HEAD.with_borrow(|last| {
+            if last.of != (self.id, requests) {
+                return Lengths::Unknown;
+            }
+            let mut head = HeadScan::default();
+            head.feed(last.bytes());
+            two(head.has_two_lengths())
+        })
+    }
 }
 
 /// What a handler asked for instead of answering.
@@ -77,10 +152,8 @@ pub(crate) struct WatchedIo {
     hold: Hold,
     /// What was read already.
     prefix: Bytes,
-    /// The head that is coming.
+    /// A head that comes in pieces.
     head: HeadScan,
-    /// How many requests there were when it began.
-    head_of: u64,
     /// What hyper says of a head that it cannot read; somebody else says it better.
     canned: Option<Box<[u8]>>,
     /// Runs from when the client was found to have ended its side.
@@ -109,7 +182,7 @@ impl WatchedIo {
     pub(crate) fn new(stream: TcpStream, watch: Arc<Watch>, hold: Hold) -> Self {
         let io = TokioIo::new(stream);
         let (prefix, head) = (Bytes::new(), HeadScan::default());
-        WatchedIo { io, watch, hold, prefix, head, head_of: 0, canned: None, grace: None }
+        WatchedIo { io, watch, hold, prefix, head, canned: None, grace: None }
     }
 
     pub(crate) fn into_parts(self) -> (TcpStream, Hold) {
@@ -134,6 +207,7 @@ impl WatchedIo {
         }
         let at = canned(bytes)?;
         if at == 0 {
+            HEAD.with_borrow_mut(|last| self.look_again(last));
             self.canned = Some(bytes.into());
         }
         Some(at)
@@ -141,24 +215,43 @@ impl WatchedIo {
 
     /// Looks at what was read, if it is of a head.
     fn scan(&mut self, bytes: &[u8]) {
-        let requests = self.watch.requests.load(Relaxed);
-        if self.head_of != requests {
-            (self.head, self.head_of) = (HeadScan::default(), requests);
+        let number = self.watch.requests.load(Relaxed) + 1;
+        if self.watch.scanned.swap(number, Relaxed) != number {
+            self.head = HeadScan::default();
         }
         self.head.feed(bytes);
-        if self.head.has_two_lengths() {
-            self.watch.two_lengths.store(true, Relaxed);
+        self.watch.two_lengths.store(self.head.has_two_lengths(), Relaxed);
+    }
+
+    /// Whether the head that comes is looked at piece by piece.
+    fn scans(&self) -> bool {
+        self.watch.scanned.load(Relaxed) == self.watch.requests.load(Relaxed) + 1
+    }
+
+    /// Looks at what was read last if it is of the head that is still coming.
+    fn look_again(&mut self, last: &mut LastRead) {
+        if last.of == (self.watch.id, self.watch.requests.load(Relaxed)) {
+            last.of = (0, 0);
+            self.scan(last.bytes());
         }
     }
 
     /// Reads what may be a head. It is copied once more on its way, as hyper's buffer is no place to look into.
     fn poll_read_head(&mut self, cx: &mut Context<'_>, buf: &mut ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        HEAD.with_borrow_mut(|space| {
-            let length = space.len().min(buf.remaining());
-            let mut read = ReadBuf::new(space.get_mut(..length).unwrap_or_default());
+        HEAD.with_borrow_mut(|last| {
+            // hyper asks for more: the head has not come whole.
+            self.look_again(last);
+            let length = last.space.len().min(buf.remaining());
+            let mut read = ReadBuf::new(last.space.get_mut(..length).unwrap_or_default());
             ready!(Pin::new(self.io.inner_mut()).poll_read(cx, &mut read))?;
             buf.put_slice(read.filled());
-            self.scan(read.filled());
+            last.length = read.filled().len();
+            if self.scans() {
+                last.of = (0, 0);
+                self.scan(last.bytes());
+            } else {
+                last.of = (self.watch.id, self.watch.requests.load(Relaxed));
+            }
             Poll::Ready(Ok(()))
         })
     }

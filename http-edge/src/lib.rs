@@ -35,6 +35,7 @@ mod request_id;
 mod rewound;
 mod seldom;
 mod serve;
+mod stalled;
 mod takeover;
 mod upgrade;
 
@@ -57,6 +58,7 @@ pub use query::{BadEncoding, BadParameter, parameters, percent_decode};
 pub use refuse::Refuser;
 pub use request_id::{X_REQUEST_ID, request_id, request_id_among};
 pub use serve::{ServeConfig, serve, serve_unnamed};
+pub use stalled::Stalled;
 pub use takeover::{Takeover, response_head};
 pub use upgrade::upgraded;
 

@@ -122,6 +122,12 @@ impl Problem {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", detail).retry_after(retry_after)
     }
 
+    /// 503: too much waits for clients already that take nothing of it, over HTTP/2.
+    pub fn no_room_for_answer(retry_after: Duration) -> Self {
+        let detail = "too much waits for clients that do not read; a smaller answer may go through";
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_much_waits", detail).retry_after(retry_after)
+    }
+
     /// 429: the client's address has as many connections as it may have.
     pub fn too_many_connections(retry_after: Duration) -> Self {
         let detail = "too many connections from this address";

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Uri, Version};
+use http::{HeaderName, HeaderValue, Method, Request, Uri, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -23,13 +23,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, Sleep, interval_at, sleep, timeout};
 
 use crate::head::{check_http1, check_http2};
-use crate::held::{Held, HeldBody, Spawner};
+use crate::held::{Bounds, Held, HeldBody, Spawner};
 use crate::io::{Claim, Then, Watch, WatchedIo};
 use crate::park::{self, Park, may_park};
 use crate::refuse::{Refuser, Unread, refuse_unread};
 use crate::rewound::Rewound;
 use crate::seldom::Seldom;
-use crate::{Body, BoxError, Peer, Response, Takeover};
+use crate::stalled::Stalled;
+use crate::{Body, BoxError, Peer, Problem, Response, Takeover};
 
 /// Limits of one connection.
 #[derive(Clone, Debug)]
@@ -56,6 +57,12 @@ pub struct ServeConfig {
     /// bodies, and in responses that are there already. Looked at four times a second; a stream counts that was not asked for its next
     /// frame from one look to the next. Beyond it the streams that have waited longest are reset. Default 64 MiB.
     pub max_stalled_bytes: usize,
+    /// The same over all connections that share `stalled`. Beyond it the connection that holds most gives way at once, and responses
+    /// of more than `max_send_bytes` that are ready are replaced by 503 until there is room. Default 256 MiB.
+    pub max_stalled_total_bytes: usize,
+    /// What waits on the HTTP/2 connections that share it. Default an account of its own for each `ServeConfig` that was not
+    /// cloned from another.
+    pub stalled: Stalled,
     /// How requests are answered that the service does not see. Default: with the problem alone.
     pub refuse: Refuser,
     /// What the connection holds on to until it ends, also after its stream was taken over. Default nothing.
@@ -71,6 +78,8 @@ impl Default for ServeConfig {
             max_concurrent_streams: 4096,
             max_send_bytes: 64 * 1024,
             max_stalled_bytes: 64 << 20,
+            max_stalled_total_bytes: 256 << 20,
+            stalled: Stalled::default(),
             refuse: Refuser::default(),
             hold: link::Hold::default(),
             answers_half_closed: |_| false,
@@ -213,14 +222,14 @@ where
     let mut handler = service_fn(move |mut request: Request<Incoming>| {
         seen.head_begun.store(false, Relaxed);
         let number = seen.requests.fetch_add(1, Relaxed) + 1;
-        let two_lengths = seen.two_lengths.swap(false, Relaxed);
-        if let Err(problem) = check_http1(&mut request, two_lengths) {
-            let response = Box::new(refuse.answer(&problem, &request.into_parts().0));
-            return Answering {
-                answer: Answer::Refused { response: Some(response) },
-                busy: Some(Busy::new(&seen)),
-            };
-        }
+        let closes = match check_http1(&mut request, || seen.lengths(number - 1)) {
+            Ok(closes) => closes,
+            Err(problem) => {
+                let response = Box::new(refuse.answer(&problem, &request.into_parts().0));
+                let answer = Answer::Refused { response: Some(response) };
+                return Answering { answer, busy: Some(Busy::new(&seen)), closes: false };
+            }
+        };
         seen.patient.store(answers_half_closed(request.uri()), Relaxed);
         if is_held(request.uri()) && may_park(&request) {
             request.extensions_mut().insert(Park::new(Arc::clone(&seen), number));
@@ -229,7 +238,7 @@ where
         if may_take_over(&request) {
             request.extensions_mut().insert(Takeover::new(Arc::clone(&seen), number));
         }
-        Answering { answer: Answer::Coming { answer: service(request) }, busy: Some(busy) }
+        Answering { answer: Answer::Coming { answer: service(request) }, busy: Some(busy), closes }
     });
     async move {
         let mut events = pin!(events(shutdown.clone(), config.header_read_timeout));
@@ -379,6 +388,8 @@ pin_project! {
         #[pin]
         answer: Answer<F>,
         busy: Option<Busy>,
+        // The connection ends after the answer.
+        closes: bool,
     }
 }
 
@@ -400,10 +411,13 @@ impl<F: Future<Output = Response>> Future for Answering<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = match this.answer.project() {
+        let mut response = match this.answer.project() {
             Which::Coming { answer } => ready!(answer.poll(cx)),
             Which::Refused { response } => response.take().map(|response| *response).unwrap_or_default(),
         };
+        if *this.closes {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         let busy = this.busy.take();
         Poll::Ready(Ok(response.map(|body| BusyBody { body, _busy: busy })))
     }
@@ -523,7 +537,12 @@ async fn serve_http2<S, F>(
 {
     let watch = Arc::new(Watch::default());
     let seen = Arc::clone(&watch);
-    let held = Arc::new(Held::new(config.max_send_bytes, config.max_stalled_bytes));
+    let bounds = Bounds {
+        max_send_bytes: config.max_send_bytes,
+        max_bytes: config.max_stalled_bytes,
+        max_total_bytes: config.max_stalled_total_bytes,
+    };
+    let held = Held::new(bounds, config.stalled.clone());
     let holding = Arc::clone(&held);
     let (refuse, max_header_bytes) = (config.refuse.clone(), config.max_header_bytes);
     let handler = service_fn(move |mut request: Request<Incoming>| {
@@ -539,6 +558,8 @@ async fn serve_http2<S, F>(
                 Ok(answer) => answer.await,
                 Err(refused) => *refused,
             };
+            let ready = usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX);
+            let response = if place.admits(ready) { response } else { no_room_for(response) };
             Ok::<_, Infallible>(response.map(|body| {
                 let behind = body.behind();
                 HeldBody::new(BusyBody { body, _busy: Some(busy) }, behind, place)
@@ -563,11 +584,11 @@ async fn serve_http2<S, F>(
     let mut watchdog = Watchdog::new(&watch, &config);
     let mut looking: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
-        if looking.is_none() && held.poll_filled(cx).is_ready() {
-            looking = Some(Box::pin(sleep(LOOK)));
+        if held.poll_filled(cx).is_ready() {
+            looking.get_or_insert_with(|| Box::pin(sleep(LOOK)));
         }
         while let Some(timer) = &mut looking {
-            if timer.as_mut().poll(cx).is_pending() {
+            if !held.is_urgent() && timer.as_mut().poll(cx).is_pending() {
                 break;
             }
             match held.look() || held.poll_filled(cx).is_ready() {
@@ -593,6 +614,18 @@ async fn serve_http2<S, F>(
         connection.as_mut().poll(cx).map(|_| ())
     })
     .await;
+}
+
+/// In place of an answer for which there is no room. Who may read it stays as it was.
+fn no_room_for(answer: Response) -> Response {
+    let mut response = Problem::no_room_for_answer(Duration::from_secs(1)).response();
+    let kept = |name: &HeaderName| {
+        let name = name.as_str();
+        name.starts_with("access-control-") || matches!(name, "vary" | "x-request-id")
+    };
+    let headers = answer.headers().iter().filter(|(name, _)| kept(name));
+    response.headers_mut().extend(headers.map(|(name, value)| (name.clone(), value.clone())));
+    response
 }
 
 #[cfg(test)]

@@ -106,6 +106,46 @@ async fn only_a_get_without_body_over_http1_is_taken_over() {
     }
 }
 
+/// RFC 9112 §6.1. A head that comes whole is looked at where it was read, one that comes in pieces as it comes; one that came
+/// behind another is not looked at, so that nothing behind it is taken for a request.
+#[tokio::test]
+async fn two_lengths_are_refused_however_the_head_comes_and_nothing_behind_them_is_a_request() {
+    let server = start(ServeConfig::default()).await;
+    let both =
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    let behind = "GET /behind HTTP/1.1\r\nHost: x\r\n\r\n";
+    let whole = exchange(&server, &format!("{both}{behind}")).await;
+    assert!(whole.starts_with("HTTP/1.1 400 ") && whole.matches("HTTP/1.1 ").count() == 1, "{whole}");
+    for cut in [1, 30, 50, 70, both.len() - 7] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        // Another connection reads in between.
+        stream.write_all(&both.as_bytes()[..cut]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        exchange(&server, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+        stream.write_all(&both.as_bytes()[cut..]).await.unwrap();
+        stream.write_all(behind.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.expect("it closes").unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{cut}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{cut}: {answer}");
+    }
+    let first = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    for second in [both, &both.replace("Content-Length: 4\r\n", "")] {
+        let answer = exchange(&server, &format!("{first}{second}{behind}")).await;
+        assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 2, "{answer}");
+        assert!(
+            !answer.contains("behind") && answer.to_lowercase().contains("connection: close"),
+            "{answer}"
+        );
+    }
+    let chunked = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n";
+    let last = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let answer = exchange(&server, &format!("{chunked}{last}")).await;
+    assert_eq!(answer.matches("HTTP/1.1 200").count(), 2, "{answer}");
+}
+
 #[tokio::test]
 async fn a_get_pipelined_behind_posts_is_taken_over_after_their_answers() {
     let server = start(ServeConfig::default()).await;

@@ -212,6 +212,7 @@ section!(
         max_concurrent_streams: u32,
         max_send_bytes: Size,
         max_stalled_bytes: Size,
+        max_stalled_total_bytes: Size,
     } beside {
         address: String = Config::default().http.map_or_else(String::new, |address| address.to_string()),
         metrics: Option<MetricsReaders> = None,
