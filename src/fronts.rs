@@ -150,17 +150,27 @@ impl Fronts {
     /// The page, and what no front answers.
     fn answer_elsewhere<B>(&self, request: &Request<B>) -> Response {
         let path = request.uri().path();
-        let mut response = match path.split('/').nth(1).unwrap_or_default() {
-            "" if path == "*" && request.method() == Method::OPTIONS => any_of_them(),
-            "" | "page" => return page::answer(request.method(), path),
-            _ => Problem::not_found("nothing is here; `/` shows what there is").response(),
-        };
-        #[cfg(feature = "http")]
-        {
-            let (origins, tokens) = &self.pages;
-            origins.cors_headers(request.headers(), origins.cookies(tokens), response.headers_mut());
+        match path.split('/').nth(1).unwrap_or_default() {
+            "" if path == "*" && request.method() == Method::OPTIONS => self.readable(any_of_them(), request),
+            "" | "page" => page::answer(request.method(), path),
+            _ => {
+                let problem = Problem::not_found("nothing is here; `/` shows what there is");
+                self.readable(problem.response(), request)
+            }
         }
-        response
+    }
+
+    /// The answer, for the pages that may read what no front says.
+    #[cfg(feature = "http")]
+    fn readable<B>(&self, mut answer: Response, request: &Request<B>) -> Response {
+        let (origins, tokens) = &self.pages;
+        origins.cors_headers(request.headers(), origins.cookies(tokens), answer.headers_mut());
+        answer
+    }
+
+    #[cfg(not(feature = "http"))]
+    fn readable<B>(&self, answer: Response, _: &Request<B>) -> Response {
+        answer
     }
 
     /// MQTT over TCP, for connections that were accepted elsewhere.

@@ -90,6 +90,7 @@ impl Refusals {
     }
 
     /// Requests so far that were for another name.
+    #[cfg(feature = "http")]
     pub(crate) fn misdirected(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.misdirected)
     }
@@ -126,9 +127,9 @@ impl Refusals {
     /// The answer to a request that no front will see.
     pub(crate) async fn refuse(&self, why: Why, request: Parts) -> Response {
         let problem = self.problem(why, &request);
-        let (path, headers) = (request.uri.path(), &request.headers);
         #[cfg(feature = "sse")]
-        if why != Why::Host && request.method == Method::GET && first_segment(path) == "sse" {
+        if why != Why::Host && request.method == Method::GET && first_segment(request.uri.path()) == "sse" {
+            let headers = &request.headers;
             let wait = problem.retry_after.unwrap_or(NO_ROOM_RETRY);
             return self.fronts.sse().send_away(request.version, headers, &problem.detail, wait).await;
         }

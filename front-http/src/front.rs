@@ -105,6 +105,7 @@ impl Front {
         Either::Right(front.respond(peer, parts, body))
     }
 
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` has room for its arguments twice")]
     fn respond<B>(
         self,
         peer: Option<Peer>,

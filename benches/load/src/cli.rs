@@ -64,8 +64,8 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Common {
     /// Server to measure: floor, fanwire, fanwire-DIALECT, a peer (mosquitto, mosquitto5-qos1, rumqttd, nats, nchan,
-    /// pushpin, faye-ws, faye-lp, cometd-node-lp), [LABEL:]DIALECT=COMMAND with {address}, {port}, {port2}, {port3},
-    /// or [LABEL:]DIALECT@ADDRESS/PID. Repeat to compare; ratios are to the first.
+    /// pushpin, faye-ws, faye-lp, cometd-node-lp), `[LABEL:]DIALECT=COMMAND` with {address}, {port}, {port2}, {port3},
+    /// or `[LABEL:]DIALECT@ADDRESS/PID`. Repeat to compare; ratios are to the first.
     #[arg(long = "target", value_name = "TARGET")]
     pub(crate) targets: Vec<Target>,
     /// Gives the target with this label no more than so many subscribers.

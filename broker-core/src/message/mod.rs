@@ -71,17 +71,17 @@ impl Message {
         self.time_ms
     }
 
-    /// When it must no longer be sent, in [`steady_ms`]; `None` = never.
+    /// When it must no longer be sent, in [`steady_ms`](crate::steady_ms); `None` = never.
     pub fn expires_at_ms(&self) -> Option<u64> {
         (self.expires_at_ms != u64::MAX).then_some(self.expires_at_ms)
     }
 
-    /// Whether its time was over at `now_ms`, in [`steady_ms`].
+    /// Whether its time was over at `now_ms`, in [`steady_ms`](crate::steady_ms).
     pub fn is_expired(&self, now_ms: u64) -> bool {
         now_ms >= self.expires_at_ms
     }
 
-    /// How long it may still be sent at `now_ms`, in [`steady_ms`]; `None` = for ever.
+    /// How long it may still be sent at `now_ms`, in [`steady_ms`](crate::steady_ms); `None` = for ever.
     pub fn remaining(&self, now_ms: u64) -> Option<Duration> {
         self.expires_at_ms().map(|end| Duration::from_millis(end.saturating_sub(now_ms)))
     }
