@@ -16,6 +16,36 @@ const PAGES: &[(&str, &str)] = &[
     ("docs/sse.md", include_str!("../../docs/sse.md")),
 ];
 
+/// The same with each paragraph and item on one line, as it was before it was wrapped: a claim may go over lines.
+fn pages() -> Vec<(&'static str, String)> {
+    PAGES.iter().map(|(name, page)| (*name, unwrapped(page))).collect()
+}
+
+fn unwrapped(page: &str) -> String {
+    let mut joined = String::with_capacity(page.len());
+    let (mut is_code, mut goes_on) = (false, false);
+    for line in page.lines() {
+        let text = line.trim_start();
+        let is_item = text.starts_with("- ")
+            || text.split_once(". ").is_some_and(|(number, _)| number.parse::<u8>().is_ok());
+        let is_prose = !is_code
+            && !text.is_empty()
+            && !text.starts_with(['|', '#', '<', '>'])
+            && !text.starts_with("```");
+        if goes_on && is_prose && !is_item {
+            joined.truncate(joined.trim_end().len());
+            joined.push(' ');
+            joined.push_str(text);
+        } else {
+            joined.push_str(line);
+        }
+        joined.push('\n');
+        is_code ^= text.starts_with("```");
+        goes_on = is_prose;
+    }
+    joined
+}
+
 /// A page, and a piece of it in which every `{key}` stands for a figure.
 const CLAIMS: &[(&str, &str)] = &include!("claims.in");
 
@@ -104,16 +134,17 @@ fn check(page: &str, claim: &str, values: &BTreeMap<String, Value>) -> Result<Ra
 fn what_the_pages_say_of_defaults_is_what_the_code_has() {
     let values = values();
     let mut wrong = Vec::new();
+    let pages = pages();
     let mut checked: BTreeMap<&str, Vec<Range<usize>>> = BTreeMap::new();
     for (name, claim) in CLAIMS {
-        let page = PAGES.iter().find(|(page, _)| page == name).expect("a page").1;
+        let page = &pages.iter().find(|(page, _)| page == name).expect("a page").1;
         match check(page, claim, &values) {
             Ok(range) => checked.entry(name).or_default().push(range),
             Err(why) => wrong.push(format!("{name} {why}\n  in the claim {claim:?}")),
         }
     }
-    for (name, page) in PAGES {
-        let known = checked.get(name).map_or(&[][..], Vec::as_slice);
+    for (name, page) in &pages {
+        let known = checked.get(*name).map_or(&[][..], Vec::as_slice);
         for range in figures(page) {
             if !known.iter().any(|claim| claim.start < range.end && range.start < claim.end) {
                 wrong.push(format!("{name}: no claim checks the default in\n  {}", &page[range]));
