@@ -23,7 +23,7 @@ fn strict(max_messages: usize) -> OutboxConfig {
 }
 
 fn at(broker: &Broker, offset: u64) -> After {
-    After::Id(MessageId { epoch: broker.epoch(), offset })
+    After::Id(MessageId::new(broker.epoch(), offset))
 }
 
 /// Publishers that never stop until told, each thread on all `names` in turn.
@@ -63,7 +63,7 @@ async fn nothing_falls_between_replay_and_live() {
         tokio::time::sleep(Duration::from_millis(20)).await;
         let mut streams = Vec::new();
         for _ in 0..8 {
-            let head = broker.head().offset;
+            let head = broker.head().offset();
             for after in [0, head / 2, head.saturating_sub(3), head] {
                 streams.push((after, resume(&broker, filters, at(&broker, after), strict(400))));
             }
@@ -140,7 +140,7 @@ async fn a_position_that_is_gone_is_a_gap() {
     for number in 0..1_000 {
         publish(&broker, "busy", numbered(0, number));
     }
-    let head = broker.head().offset;
+    let head = broker.head().offset();
     for (name, after, gap) in [
         ("busy", 1, true),
         ("busy", head - 1, false),
@@ -154,7 +154,7 @@ async fn a_position_that_is_gone_is_a_gap() {
         let event = first_event(&mut stream).await;
         assert_eq!(matches!(event, Event::Gap(_)), gap, "{name} after {after}: {event:?}");
         if let Event::Gap(gap) = event {
-            assert_eq!(gap.requested.offset, after);
+            assert_eq!(gap.requested.offset(), after);
             until(&mut stream, "live").await;
         }
     }
@@ -179,13 +179,13 @@ async fn a_quiet_channel_with_a_subscriber_has_no_gap() {
 async fn a_position_of_another_life_or_from_the_future_is_a_gap_and_all_that_is_kept_follows() {
     let broker = Broker::new(Config::default());
     publish(&broker, "a", "1");
-    let foreign = MessageId { epoch: broker.epoch() - 1, offset: 1 };
-    let future = MessageId { epoch: broker.epoch(), offset: 99 };
+    let foreign = MessageId::new(broker.epoch() - 1, 1);
+    let future = MessageId::new(broker.epoch(), 99);
     for id in [foreign, future] {
         let mut stream = resume(&broker, &["a"], After::Id(id), strict(100));
         // The gap comes without a message to wait for: the reader must be told at once.
         match first_event(&mut stream).await {
-            Event::Gap(gap) => assert_eq!((gap.requested, gap.next.unwrap().offset), (id, 1)),
+            Event::Gap(gap) => assert_eq!((gap.requested, gap.next.unwrap().offset()), (id, 1)),
             other => panic!("{other:?}"),
         }
         assert_eq!(next(&mut stream).await.payload(), "1");
@@ -212,7 +212,7 @@ async fn history_pages_in_both_orders() {
     let broker = Broker::new(Config::default());
     let offsets: Vec<u64> =
         (0..10).map(|n| publish(&broker, if n % 2 == 0 { "a" } else { "b" }, "x")).collect();
-    let id = |offset| MessageId { epoch: broker.epoch(), offset };
+    let id = |offset| MessageId::new(broker.epoch(), offset);
     let ask = |text: &str, after: u64, limit, order| -> Vec<u64> {
         let query = HistoryQuery { after: Some(id(after)), limit, order };
         broker.history(&filter(text), query).messages.iter().map(|message| message.offset()).collect()
@@ -237,7 +237,7 @@ async fn a_namespace_has_its_own_ring_or_none() {
         publish(&broker, "own/a", "x");
     }
     assert!(broker.stats().log_bytes <= 5 << 10);
-    let after = MessageId { epoch: broker.epoch(), offset: first };
+    let after = MessageId::new(broker.epoch(), first);
     let query = HistoryQuery { after: Some(after), ..HistoryQuery::default() };
     assert!(!broker.history(&filter("other"), query).gap, "another namespace's losses are not ours");
     assert!(broker.history(&filter("own/a"), query).gap);

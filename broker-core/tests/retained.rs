@@ -16,7 +16,7 @@ fn with_retained(broker: &Broker, text: &str) -> Subscription {
 }
 
 fn retain(broker: &Broker, name: &str, payload: impl Into<bytes::Bytes>) -> u64 {
-    broker.publish(Publish::new(channel(name), payload).retain(true)).unwrap().id.map_or(0, |id| id.offset)
+    broker.publish(Publish::new(channel(name), payload).retain(true)).unwrap().id.map_or(0, |id| id.offset())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

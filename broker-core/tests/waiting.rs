@@ -96,7 +96,7 @@ async fn a_gap_that_opens_while_a_replay_waits_is_told() {
     loop {
         match tokio::time::timeout(Duration::from_secs(10), stream.next()).await.unwrap().unwrap() {
             Event::Gap(gap) => {
-                gaps.push(gap.requested.offset);
+                gaps.push(gap.requested.offset());
             }
             Event::Message(message) => {
                 if before > 0 && message.prev() != before {

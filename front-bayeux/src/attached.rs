@@ -117,7 +117,7 @@ impl Member {
             })
         });
         let subscribed = self.subscriber.subscribe_at_head(filter, TAG, start);
-        let since = subscribed.as_ref().ok().map(|(_, head)| head.offset);
+        let since = subscribed.as_ref().ok().map(|(_, head)| head.offset());
         if let Some(since) = since {
             self.replays.note_live(filter, since);
         }

@@ -126,10 +126,10 @@ impl Overlap {
 
     /// Whether the session has not had this message.
     pub(crate) fn admits(&mut self, message: &Message, kind: Kind) -> bool {
-        let offset = message.offset();
-        if offset == 0 {
+        if !message.is_recorded() {
             return true;
         }
+        let offset = message.offset();
         if kind == Kind::Replayed {
             self.through = self.through.max(offset);
             let brought = |other: &Other| {

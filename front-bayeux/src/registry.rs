@@ -179,7 +179,7 @@ impl Member {
     /// A subscription has begun or ended beside the replay of this tag.
     pub(crate) fn settle(&self, replay: u32) {
         let Some(front) = self.front.upgrade() else { return };
-        let head = front.broker.head().offset;
+        let head = front.broker.head().offset();
         self.mailbox.with(|state| {
             // Another one may run by now.
             if let Some(overlap) = state.overlap().filter(|overlap| overlap.tag() == replay) {

@@ -38,7 +38,8 @@ impl Shared {
         };
         let id = id.ok_or_else(invalid)?;
         let query = HistoryQuery { after: Some(id), limit: 1, ..HistoryQuery::default() };
-        if id.epoch != head.epoch || id.offset > head.offset || self.broker.history(filter, query).gap {
+        if id.epoch() != head.epoch() || id.offset() > head.offset() || self.broker.history(filter, query).gap
+        {
             return Err(invalid());
         }
         Ok(Some(After::Id(id)))
@@ -152,7 +153,7 @@ async fn run(broker: &Broker, member: &Member, waiting: Waiting, done: &[Done]) 
         return false;
     }
     member.mailbox.with(|state| state.begin_replay(tag, filter.clone(), offset(after)));
-    let head = broker.head().offset;
+    let head = broker.head().offset();
     // What was on its way when the replay began is remembered as it comes.
     broker.drained().await;
     // Others bring what is after the point at which they began, or after the request, whichever was later; and of what was
@@ -204,7 +205,7 @@ async fn run(broker: &Broker, member: &Member, waiting: Waiting, done: &[Done]) 
 
 fn offset(after: After) -> u64 {
     match after {
-        After::Id(id) => id.offset,
+        After::Id(id) => id.offset(),
         After::Earliest => 0,
     }
 }

@@ -184,7 +184,7 @@ mod tests {
     fn parameters_are_bounded() {
         let read = |query| Query::read(Some(query), 1_000, Duration::from_secs(55));
         let all = read("after=k3-18&limit=1000&order=desc&wait=90").unwrap();
-        assert_eq!(all.after, Some(MessageId { epoch: 723, offset: 18 }));
+        assert_eq!(all.after, Some(MessageId::new(723, 18)));
         assert_eq!((all.limit, all.order, all.wait), (1_000, Order::Newest, Duration::from_secs(55)));
         for wrong in [
             "after=",

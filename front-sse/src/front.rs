@@ -403,7 +403,7 @@ fn retry_after(wait: Duration) -> Duration {
 fn after(id: &str) -> After {
     match id {
         "earliest" => After::Earliest,
-        id => After::Id(id.parse().unwrap_or(MessageId { epoch: u64::MAX, offset: u64::MAX })),
+        id => After::Id(id.parse().unwrap_or(MessageId::new(u64::MAX, u64::MAX))),
     }
 }
 

@@ -456,7 +456,7 @@ async fn rights_hold_for_filters_and_for_each_message() {
     }
     let secret = server.publish("open/secret/a", "hidden").id.unwrap();
     let mut live = server.open("/sse/open/%23").await;
-    let from = format!("{}-{}", secret.to_string().split_once('-').unwrap().0, secret.offset - 1);
+    let from = format!("{}-{}", secret.to_string().split_once('-').unwrap().0, secret.offset() - 1);
     let mut resumed = server.open_with("/sse/open/%23", &format!("Last-Event-ID: {from}\r\n")).await;
     server.publish("open/secret/a", "hidden");
     server.publish("open/a", "shown");

@@ -79,7 +79,7 @@ async fn every_filter_of_a_stream_is_told_of_a_gap_and_the_last_one_moves_the_id
 async fn an_id_that_was_never_given_is_a_gap_and_what_is_kept_comes_once() {
     let server = TestServer::start().await;
     let id = server.publish("a", "one").id.expect("recorded");
-    let ahead = format!("{}-{}", id.to_string().split_once('-').expect("an epoch").0, id.offset + 1_000);
+    let ahead = format!("{}-{}", id.to_string().split_once('-').expect("an epoch").0, id.offset() + 1_000);
     for unknown in
         [ahead.as_str(), "zz9-1", "x", "k3-", "-1", "99999999999999999999-1", "a-99999999999999999999"]
     {

@@ -109,10 +109,10 @@ impl Replay {
         match self.after {
             After::Earliest => Position { after: 0, foreign: false, checked: false },
             // The past of another epoch is gone, and a position that was never given is not ours.
-            After::Id(id) if id.epoch != epoch || id.offset > head => {
+            After::Id(id) if id.epoch() != epoch || id.offset() > head => {
                 Position { after: 0, foreign: true, checked: false }
             }
-            After::Id(id) => Position { after: id.offset, foreign: false, checked: true },
+            After::Id(id) => Position { after: id.offset(), foreign: false, checked: true },
         }
     }
 

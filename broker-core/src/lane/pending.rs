@@ -105,7 +105,7 @@ impl Worker {
 impl Pending {
     /// The tags that are live; those that are parked keep the delivery.
     pub(super) fn sort_out(&mut self, delivery: &Arc<Delivery>, tags: &[u32]) -> SmallVec<[u32; 4]> {
-        let recorded = delivery.message().offset() != 0;
+        let recorded = delivery.message().is_recorded();
         let (mut live, mut parked) = (SmallVec::new(), SmallVec::new());
         for tag in tags {
             if self.parked_tags.contains(tag) {

@@ -9,10 +9,8 @@ use std::str::FromStr;
 /// older one is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MessageId {
-    /// Which life of the log; changes when the past is gone.
-    pub epoch: u64,
-    /// Position in that life, from 1; 0 stands for *before the first*.
-    pub offset: u64,
+    epoch: u64,
+    offset: u64,
 }
 
 /// A text that is not a message id.
@@ -27,6 +25,21 @@ impl fmt::Display for MessageId {
 }
 
 impl MessageId {
+    /// The id of a position in one life of a log.
+    pub const fn new(epoch: u64, offset: u64) -> Self {
+        Self { epoch, offset }
+    }
+
+    /// Which life of the log; changes when the past is gone.
+    pub const fn epoch(self) -> u64 {
+        self.epoch
+    }
+
+    /// Position in that life, from 1; 0 stands for *before the first*.
+    pub const fn offset(self) -> u64 {
+        self.offset
+    }
+
     /// Thirteen digits of base36, a dash, twenty decimal ones.
     const MAX_TEXT_BYTES: usize = 34;
 

@@ -96,9 +96,14 @@ impl Message {
         self.prev
     }
 
+    /// Whether it has a place in a log.
+    pub fn is_recorded(&self) -> bool {
+        self.offset != 0
+    }
+
     /// Its id; `None` if it was not recorded.
     pub fn id(&self) -> Option<MessageId> {
-        (self.offset != 0).then_some(MessageId { epoch: self.epoch, offset: self.offset })
+        self.is_recorded().then_some(MessageId::new(self.epoch, self.offset))
     }
 
     /// What it counts in budgets: payload, names, properties and overhead, in bytes.

@@ -89,8 +89,8 @@ impl<'b> Asking<'b> {
     pub(crate) fn new(log: &'b Log, registry: &'b Registry, filter: &Filter, query: HistoryQuery) -> Self {
         let reader = Reader::new(std::slice::from_ref(filter), log);
         let (head, first) = log.reach(reader.rings());
-        let foreign = query.after.is_some_and(|id| id.epoch != log.epoch() || id.offset > head);
-        let after = query.after.filter(|_| !foreign).map_or(0, |id| id.offset);
+        let foreign = query.after.is_some_and(|id| id.epoch() != log.epoch() || id.offset() > head);
+        let after = query.after.filter(|_| !foreign).map_or(0, |id| id.offset());
         let position = if query.order == Order::Oldest { after } else { head };
         Self { log, registry, reader, query, position, messages: Vec::new(), head, first, after, foreign }
     }

@@ -15,7 +15,7 @@ pub(crate) fn filter(text: &str) -> Filter {
 }
 
 pub(crate) fn publish(broker: &Broker, name: &str, payload: impl Into<bytes::Bytes>) -> u64 {
-    broker.publish(Publish::new(channel(name), payload)).unwrap().id.map_or(0, |id| id.offset)
+    broker.publish(Publish::new(channel(name), payload)).unwrap().id.map_or(0, |id| id.offset())
 }
 
 /// A payload that names its publisher and number.

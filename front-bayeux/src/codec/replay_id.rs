@@ -18,14 +18,14 @@ const ORIGIN_MS: u64 = 1_735_689_600_000;
 
 /// The integer of an id.
 pub(crate) fn integer(id: MessageId) -> u64 {
-    first_of(id.epoch).wrapping_add(id.offset) & MASK
+    first_of(id.epoch()).wrapping_add(id.offset()) & MASK
 }
 
 /// The id that an integer stands for, if it was given in the life of `head`.
 pub(crate) fn parse(integer: u64, head: MessageId) -> Option<MessageId> {
-    let offset = integer.wrapping_sub(first_of(head.epoch)) & MASK;
-    let given = integer <= MASK && (1..=head.offset).contains(&offset);
-    given.then_some(MessageId { epoch: head.epoch, offset })
+    let offset = integer.wrapping_sub(first_of(head.epoch())) & MASK;
+    let given = integer <= MASK && (1..=head.offset()).contains(&offset);
+    given.then_some(MessageId::new(head.epoch(), offset))
 }
 
 fn first_of(epoch: u64) -> u64 {
@@ -39,7 +39,7 @@ mod tests {
     const START: u64 = ORIGIN_MS + 60_000_000_000;
 
     fn id(epoch: u64, offset: u64) -> MessageId {
-        MessageId { epoch, offset }
+        MessageId::new(epoch, offset)
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl Turn {
     /// The log's head when this request began to subscribe: what came before has been sent by then, and a replay of it is
     /// asked for again.
     fn asked_at(&mut self, broker: &Broker) -> u64 {
-        *self.asked_at.get_or_insert_with(|| broker.head().offset)
+        *self.asked_at.get_or_insert_with(|| broker.head().offset())
     }
 }
 

@@ -178,13 +178,13 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     fn receipt(offset: u64) -> Receipt {
-        Receipt { id: Some(MessageId { epoch: 1, offset }), time_ms: 0, receivers: 0 }
+        Receipt { id: Some(MessageId::new(1, offset)), time_ms: 0, receivers: 0 }
     }
 
     fn offset(outcome: Result<Outcome, Error>) -> (u64, bool) {
         match outcome {
-            Ok(Outcome::First(receipt)) => (receipt.id.unwrap().offset, false),
-            Ok(Outcome::Repeated(receipt)) => (receipt.id.unwrap().offset, true),
+            Ok(Outcome::First(receipt)) => (receipt.id.unwrap().offset(), false),
+            Ok(Outcome::Repeated(receipt)) => (receipt.id.unwrap().offset(), true),
             Err(error) => panic!("{error}"),
         }
     }

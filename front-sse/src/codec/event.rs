@@ -112,7 +112,7 @@ mod tests {
     use broker_core::{Broker, Channel, Publish};
     use proptest::prelude::*;
 
-    const ID: MessageId = MessageId { epoch: 723, offset: 18 };
+    const ID: MessageId = MessageId::new(723, 18);
 
     /// What a chunk holds.
     fn text(chunk: &Bytes) -> &str {
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn the_opening_position_is_that_of_a_first_event_without_its_own() {
-        let own = text(&event(Some(MessageId { epoch: 723, offset: 19 }), None, b"1")).to_owned();
+        let own = text(&event(Some(MessageId::new(723, 19)), None, b"1")).to_owned();
         let none = text(&event(None, None, b"1")).to_owned();
         for (first, id) in [(own, "k3-19"), (none, "k3-18")] {
             let seen = read(&format!("{}{first}", opening(Some(ID))));
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn a_gap_names_what_was_asked_and_what_is_left() {
         let filter = Filter::parse("a/*").unwrap();
-        let told = Gap { requested: ID, first: MessageId { epoch: 723, offset: 30 }, next: None };
+        let told = Gap { requested: ID, first: MessageId::new(723, 30), next: None };
         assert_eq!(
             text(&gap(&filter, "k2-\"", &told, Some(told.first))),
             "id: k3-30\nevent: gap\ndata: {\"channel\":\"a/*\",\"requested\":\"k2-\\\"\",\"first\":\"k3-30\",\"next\":null}\n\n"

@@ -103,7 +103,7 @@ pub(crate) fn catch_up(
         let requested = later.as_deref().unwrap_or(&requested);
         // Only the last one has an id: whoever is cut before it is told all of them again. None has where messages that are
         // kept, of another namespace, lie before it: their own ids follow.
-        let position = gap.next.is_none_or(|next| next.offset > gap.first.offset).then_some(gap.first);
+        let position = gap.next.is_none_or(|next| next.offset() > gap.first.offset()).then_some(gap.first);
         for (at, filter) in filters.iter().enumerate() {
             let position = position.filter(|_| at + 1 == filters.len());
             outbox.send(event::gap(filter, requested, gap, position), Class::Control);

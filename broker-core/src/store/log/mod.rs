@@ -102,7 +102,7 @@ impl Log {
     }
 
     pub(crate) fn id(&self, offset: u64) -> MessageId {
-        MessageId { epoch: self.epoch, offset }
+        MessageId::new(self.epoch, offset)
     }
 
     /// The next few segments of some rings, with what they hold after `after`.
