@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::channel::Channel;
+use crate::message::Publish;
 
 /// Why a message was not taken. Nothing of it was stored or delivered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +62,22 @@ pub enum PublishError {
     /// The broker was closed.
     #[error("the broker is shutting down")]
     Closed,
+}
+
+/// A publish that was not taken, from [`Broker::try_publish`](crate::Broker::try_publish).
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{error}")]
+pub struct Refused {
+    /// Why.
+    pub error: PublishError,
+    /// What was to be published, if it is worth another try: the broker was [`Busy`](PublishError::Busy).
+    pub publish: Option<Box<Publish>>,
+}
+
+impl From<PublishError> for Refused {
+    fn from(error: PublishError) -> Self {
+        Self { error, publish: None }
+    }
 }
 
 /// Why a subscription was not taken.

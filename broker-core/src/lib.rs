@@ -47,7 +47,7 @@ pub use broker::{Broker, ChannelInfo, ChannelPage};
 pub use channel::{Channel, ChannelCharacters, ChannelError};
 pub use clock::{steady_ms, unix_ms};
 pub use config::{Config, LogConfig, NamespaceConfig, OutboxConfig, Policy};
-pub use error::{Inexpressible, PublishError, SubscribeError};
+pub use error::{Inexpressible, PublishError, Refused, SubscribeError};
 pub use filter::{Filter, FilterError, Segment};
 pub use interest::Room;
 pub use key::{Start, Subscribed, SubscriberKey};

@@ -111,6 +111,16 @@ async fn a_lane_with_too_much_waiting_says_busy_and_loses_nothing_it_took() {
         assert!(taken < 10, "never busy");
     };
     assert!(matches!(refused, PublishError::Busy { retry_after } if !retry_after.is_zero()));
+    // What may be tried again comes back as it was.
+    let again =
+        Publish::new(channel("a"), "again").json().event("e").ttl(Duration::from_secs(9)).retain(true);
+    let again = again.qos(broker_core::Qos::AtLeastOnce).from(slow.key(), broker_core::Echo::Skip);
+    let refused = broker.try_publish(again.clone()).unwrap_err();
+    assert_eq!(format!("{:?}", refused.publish.unwrap()), format!("{again:?}"));
+    let closed = Broker::new(Config::default());
+    closed.close();
+    let refused = closed.try_publish(again).unwrap_err();
+    assert!(refused.error == PublishError::Closed && refused.publish.is_none());
     broker.publish(Publish::new(channel("elsewhere"), "x")).unwrap();
     let waiting = tokio::spawn({
         let broker = broker.clone();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use broker_core::{Action, Authenticator, Broker, Publish, PublishError};
+use broker_core::{Action, Authenticator, Broker, Publish, Refused};
 use dashmap::DashMap;
 use http_edge::{BoxError, Response};
 use link::Socket;
@@ -460,8 +460,8 @@ impl Inner {
                 self.shared.refused.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
-            if let Err(PublishError::Busy { .. }) = self.broker.publish(publish.clone()) {
-                self.publish_later(publish);
+            if let Err(Refused { publish: Some(publish), .. }) = self.broker.try_publish(publish) {
+                self.publish_later(*publish);
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::attach::{From, SubscribeOptions, Subscriber, Subscription};
 use crate::channel::Channel;
 use crate::clock::steady_ms;
 use crate::config::{Config, OutboxConfig};
-use crate::error::{PublishError, SubscribeError};
+use crate::error::{PublishError, Refused, SubscribeError};
 use crate::filter::Filter;
 use crate::interest::Hits;
 use crate::interest::Registry;
@@ -128,10 +128,19 @@ impl Broker {
     /// # Errors
     /// See [`PublishError`]; nothing was stored or delivered.
     pub fn publish(&self, publish: Publish) -> Result<Receipt, PublishError> {
+        self.try_publish(publish).map_err(|refused| refused.error)
+    }
+
+    /// As [`Broker::publish`]; gives back what was not taken because the broker is busy, so that a caller who would try again
+    /// needs no copy.
+    ///
+    /// # Errors
+    /// See [`Refused`] and [`PublishError`]; nothing was stored or delivered.
+    pub fn try_publish(&self, publish: Publish) -> Result<Receipt, Refused> {
         let shared = self.shared();
         let result = shared.publish(publish);
         let counters = &shared.counters;
-        match &result {
+        match result.as_ref().map_err(|refused| &refused.error) {
             Ok(_) => {}
             Err(PublishError::Busy { .. }) => _ = counters.refused_busy.fetch_add(1, Ordering::Relaxed),
             Err(PublishError::TooManyLevels { .. }) => {
@@ -150,12 +159,13 @@ impl Broker {
     ///
     /// # Cancel safety
     /// Cancelled, it has published nothing.
-    pub async fn publish_wait(&self, publish: Publish) -> Result<Receipt, PublishError> {
+    pub async fn publish_wait(&self, mut publish: Publish) -> Result<Receipt, PublishError> {
         loop {
-            match self.publish(publish.clone()) {
-                Err(PublishError::Busy { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
-                result => return result,
+            match self.try_publish(publish) {
+                Err(Refused { publish: Some(again), .. }) => publish = *again,
+                result => return result.map_err(|refused| refused.error),
             }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 

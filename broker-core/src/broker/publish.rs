@@ -9,7 +9,7 @@ use dashmap::mapref::one::RefMut;
 use smallvec::SmallVec;
 
 use crate::channel::{Channel, levels_beyond};
-use crate::error::PublishError;
+use crate::error::{PublishError, Refused};
 use crate::interest::{ChannelEntry, Place, Registry};
 use crate::interest::{Hits, LaneList};
 use crate::key::SubscriberKey;
@@ -55,9 +55,9 @@ type Targets = SmallVec<[(u16, SmallVec<[LaneList; 2]>); 4]>;
 
 impl Shared {
     /// See [`Broker::publish`](super::Broker::publish).
-    pub(super) fn publish(&self, publish: Publish) -> Result<Receipt, PublishError> {
+    pub(super) fn publish(&self, publish: Publish) -> Result<Receipt, Refused> {
         self.check(&publish)?;
-        let (publisher, echo) = (publish.publisher, publish.echo);
+        let (publisher, echo, ttl) = (publish.publisher, publish.echo, publish.ttl);
         let mut message = Arc::new(publish.into_message_now(self.log.epoch()));
         let (time_ms, bytes) = (message.time_ms(), message.payload().len() as u64);
         let ring = self.log.ring_of(message.channel().namespace());
@@ -77,7 +77,7 @@ impl Shared {
             let place = self.registry.place(&channel);
             // Under the guard: whoever closes waits for it, so that what is taken is in the lanes' inboxes by then.
             if self.closed.load(Ordering::Relaxed) {
-                return Err(PublishError::Closed);
+                return Err(PublishError::Closed.into());
             }
             let exact_hits = hits.len();
             let mut exact = 0;
@@ -89,7 +89,11 @@ impl Shared {
                 }
             }
             receivers += exact;
-            self.check_lanes(&hits)?;
+            if let Err(error) = self.check_lanes(&hits) {
+                let publish = Arc::into_inner(message).map(|message| message.into_publish(ttl));
+                let publish = publish.map(|publish| Box::new(Publish { publisher, echo, ..publish }));
+                return Err(Refused { error, publish });
+            }
             let mut held = Held::take(place, ring.is_some(), &self.registry)?;
             if recorded {
                 let mut log = self.log.lock();

@@ -171,6 +171,24 @@ impl Publish {
     }
 }
 
+impl Message {
+    /// What it was made of, but for its publisher. Only for one that has not been published.
+    pub(crate) fn into_publish(self, ttl: Option<Duration>) -> Publish {
+        Publish {
+            channel: self.channel,
+            payload: self.payload,
+            content_type: self.content_type,
+            event: self.event,
+            properties: self.properties,
+            ttl,
+            retain: self.retain,
+            qos: self.qos,
+            publisher: None,
+            echo: Echo::default(),
+        }
+    }
+}
+
 /// What a publisher learns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use broker_core::{Class, CloseReason, Echo, Outbox, PublishError, Qos, steady_ms, unix_ms};
+use broker_core::{Class, CloseReason, Echo, Outbox, PublishError, Qos, Refused, steady_ms, unix_ms};
 use bytes::Bytes;
 use link::{Event, Link};
 use tokio::time::Sleep;
@@ -381,13 +381,17 @@ impl Driver {
     }
 
     fn publish(&mut self, publishing: Publishing) {
-        let publish = publishing.publish.clone().from(self.hosted.subscriber.key(), Echo::Deliver);
-        let result = self.inner.broker.publish(publish);
-        if let Err(PublishError::Busy { retry_after }) = result {
-            self.refused = Some(Box::new((publishing, Instant::now() + retry_after)));
-            return;
-        }
-        self.connection.handle_published(publishing.packet_id, publishing.qos, &result);
+        let Publishing { publish, packet_id, qos } = publishing;
+        let publish = publish.from(self.hosted.subscriber.key(), Echo::Deliver);
+        let result = match self.inner.broker.try_publish(publish) {
+            Err(Refused { error: PublishError::Busy { retry_after }, publish: Some(publish) }) => {
+                let publishing = Publishing { publish: *publish, packet_id, qos };
+                self.refused = Some(Box::new((publishing, Instant::now() + retry_after)));
+                return;
+            }
+            result => result.map_err(|refused| refused.error),
+        };
+        self.connection.handle_published(packet_id, qos, &result);
     }
 
     fn try_again(&mut self, now: Instant) {
