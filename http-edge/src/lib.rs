@@ -24,6 +24,7 @@ mod fields;
 mod head;
 mod held;
 mod host;
+mod http2;
 mod io;
 mod origin;
 mod park;
