@@ -20,12 +20,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::head::check_http2;
-use crate::held::{Bounds, Held, Spawner};
-use crate::held_body::HeldBody;
+use crate::held::{Bounds, Held, HeldBody, Spawner};
 use crate::io::Watch;
 use crate::rewound::Rewound;
 use crate::serve::{Busy, BusyBody, Event, ServeConfig, Verdict, Watchdog, events};
-use crate::{Body, Problem, Response};
+use crate::{Problem, Response};
 
 /// How often it is looked at what waits on an HTTP/2 connection, as long as anything does: a stream that was not asked from one look to
 /// the next makes no progress.
@@ -53,29 +52,22 @@ pub(crate) async fn serve_http2<S, F>(
     let (refuse, max_header_bytes) = (config.refuse.clone(), config.max_header_bytes);
     let handler = service_fn(move |mut request: Request<Incoming>| {
         seen.requests.fetch_add(1, Relaxed);
-        let mut place = holding.begin();
+        let place = holding.begin();
         let busy = Busy::new(&seen);
-        // Whether it changes nothing, so that 503 is true in place of its answer (RFC 9110 §9.2.1).
-        let is_safe = request.method().is_safe();
         let answer = match check_http2(&mut request, max_header_bytes) {
             Ok(()) => Ok(service(request)),
             Err(problem) => Err(Box::new(refuse.answer(&problem, &request.into_parts().0))),
         };
         async move {
-            let mut response = match answer {
+            let response = match answer {
                 Ok(answer) => answer.await,
                 Err(refused) => *refused,
             };
-            if is_safe && !place.admits(known_bytes(response.body())) {
-                response = no_room_for(response);
-            }
+            let ready = usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX);
+            let response = if place.admits(ready) { response } else { no_room_for(response) };
             Ok::<_, Infallible>(response.map(|body| {
                 let behind = body.behind();
-                let (ready, body) = match body.into_bytes() {
-                    Ok(ready) => (ready, Body::empty()),
-                    Err(body) => (Bytes::new(), body),
-                };
-                HeldBody::new(ready, BusyBody { body, _busy: Some(busy) }, behind, place)
+                HeldBody::new(BusyBody { body, _busy: Some(busy) }, behind, place)
             }))
         }
     });
@@ -97,15 +89,13 @@ pub(crate) async fn serve_http2<S, F>(
     let mut watchdog = Watchdog::new(&watch, &config);
     let mut looking: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
-        // At once, so that the next look finds what was not asked since.
-        while looking.is_none() && held.poll_filled(cx).is_ready() {
-            if held.look() {
-                looking = Some(Box::pin(sleep(LOOK)));
-            }
+        if held.poll_filled(cx).is_ready() {
+            looking.get_or_insert_with(|| Box::pin(sleep(LOOK)));
         }
-        while let Some(timer) = &mut looking
-            && timer.as_mut().poll(cx).is_ready()
-        {
+        while let Some(timer) = &mut looking {
+            if !held.is_urgent() && timer.as_mut().poll(cx).is_pending() {
+                break;
+            }
             match held.look() || held.poll_filled(cx).is_ready() {
                 true => timer.as_mut().reset(Instant::now() + LOOK),
                 false => looking = None,
@@ -115,11 +105,7 @@ pub(crate) async fn serve_http2<S, F>(
             let stop = match event {
                 Event::Stop => true,
                 Event::PeriodOver => {
-                    // What waits may have been too little to be told of.
-                    if looking.is_none() && held.look() {
-                        looking = Some(Box::pin(sleep(LOOK)));
-                        cx.waker().wake_by_ref();
-                    }
+                    held.look();
                     matches!(watchdog.look(), Verdict::Dead)
                 }
             };
@@ -133,10 +119,6 @@ pub(crate) async fn serve_http2<S, F>(
         connection.as_mut().poll(cx).map(|_| ())
     })
     .await;
-}
-
-fn known_bytes(body: &Body) -> usize {
-    usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX)
 }
 
 /// In place of an answer for which there is no room. Who may read it stays as it was.

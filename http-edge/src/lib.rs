@@ -23,7 +23,6 @@ mod credentials;
 mod fields;
 mod head;
 mod held;
-mod held_body;
 mod host;
 mod http2;
 mod io;

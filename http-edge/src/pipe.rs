@@ -148,13 +148,8 @@ impl AsyncWrite for PipeIo {
         let taken = bytes.len().min(room);
         state.waiting.extend_from_slice(bytes.get(..taken).unwrap_or_default());
         let reader = state.on_data.take();
-        // A full one is not waited for: many streams may be a little less than full.
-        let watcher = (state.waiting.len() > self.0.capacity / 4).then(|| state.watcher.clone());
         drop(state);
         wake(reader);
-        if let Some(held) = watcher.and_then(|watcher| watcher.upgrade()) {
-            held.fill();
-        }
         Poll::Ready(Ok(taken))
     }
 

@@ -55,10 +55,8 @@ pub struct ServeConfig {
     /// bodies, and in responses that are there already. Looked at four times a second; a stream counts that was not asked for its next
     /// frame from one look to the next. Beyond it the streams that have waited longest are reset. Default 64 MiB.
     pub max_stalled_bytes: usize,
-    /// The same over all connections that share `stalled`, and responses that are ready from the moment they are. For one that does
-    /// not fit connections give way at once that hold more: of the one that holds most the streams that have waited longest are
-    /// reset. Where none holds more, a response to a safe method is replaced by 503; one to another method is given all the same,
-    /// since what it tells has happened. Default 256 MiB, four connections at their bound.
+    /// The same over all connections that share `stalled`. Beyond it the connection that holds most gives way at once, and responses
+    /// of more than `max_send_bytes` that are ready are replaced by 503 until there is room. Default 256 MiB.
     pub max_stalled_total_bytes: usize,
     /// What waits on the HTTP/2 connections that share it. Default an account of its own for each `ServeConfig` that was not
     /// cloned from another.
