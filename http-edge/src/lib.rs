@@ -24,7 +24,6 @@ mod fields;
 mod head;
 mod held;
 mod host;
-mod http2;
 mod io;
 mod origin;
 mod park;

@@ -1,4 +1,4 @@
-//! One accepted connection: HTTP/1 whose stream can be taken back, or HTTP/2 by prior knowledge (`http2`).
+//! One accepted connection: HTTP/1 whose stream can be taken back, or HTTP/2 by prior knowledge.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -10,25 +10,27 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Uri, Version, header};
+use http::{HeaderName, HeaderValue, Method, Request, Uri, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
+use hyper_util::rt::TokioTimer;
 use pin_project_lite::pin_project;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, MissedTickBehavior, Sleep, interval_at, sleep, timeout};
 
-use crate::head::check_http1;
-use crate::http2::serve_http2;
+use crate::head::{check_http1, check_http2};
+use crate::held::{Bounds, Held, HeldBody, Spawner};
 use crate::io::{Claim, Then, Watch, WatchedIo};
 use crate::park::{self, Park, may_park};
 use crate::refuse::{Refuser, Unread, refuse_unread};
+use crate::rewound::Rewound;
 use crate::seldom::Seldom;
 use crate::stalled::Stalled;
-use crate::{Body, BoxError, Peer, Response, Takeover};
+use crate::{Body, BoxError, Peer, Problem, Response, Takeover};
 
 /// Limits of one connection.
 #[derive(Clone, Debug)]
@@ -175,7 +177,7 @@ enum Outcome {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Event {
+enum Event {
     Stop,
     /// Time for the watchdog to look.
     PeriodOver,
@@ -185,7 +187,7 @@ pub(crate) enum Event {
 const MIN_PERIOD: Duration = Duration::from_millis(1);
 
 /// What a connection hears beside its socket: once that it is to stop, and every `period`.
-pub(crate) fn events(mut shutdown: watch::Receiver<bool>, period: Duration) -> impl Future<Output = Event> {
+fn events(mut shutdown: watch::Receiver<bool>, period: Duration) -> impl Future<Output = Event> {
     let mut stop = Some(Box::pin(async move { _ = shutdown.wait_for(|stop| *stop).await }));
     let period = period.max(MIN_PERIOD);
     let mut timer = interval_at(Instant::now() + period, period);
@@ -422,10 +424,10 @@ impl<F: Future<Output = Response>> Future for Answering<F> {
 }
 
 /// Counts a request as under way until its response body was handed over, or it was given up.
-pub(crate) struct Busy(Arc<Watch>);
+struct Busy(Arc<Watch>);
 
 impl Busy {
-    pub(crate) fn new(watch: &Arc<Watch>) -> Self {
+    fn new(watch: &Arc<Watch>) -> Self {
         watch.busy.fetch_add(1, Relaxed);
         Busy(Arc::clone(watch))
     }
@@ -438,9 +440,9 @@ impl Drop for Busy {
     }
 }
 
-pub(crate) struct BusyBody {
-    pub(crate) body: Body,
-    pub(crate) _busy: Option<Busy>,
+struct BusyBody {
+    body: Body,
+    _busy: Option<Busy>,
 }
 
 impl HttpBody for BusyBody {
@@ -464,7 +466,7 @@ impl HttpBody for BusyBody {
 }
 
 /// Finds connections that go nowhere, by comparing what it saw a period ago: no clock is read per request.
-pub(crate) struct Watchdog<'a> {
+struct Watchdog<'a> {
     watch: &'a Watch,
     idle_periods: u32,
     max_idle_periods: u32,
@@ -474,13 +476,13 @@ pub(crate) struct Watchdog<'a> {
     head_begun: bool,
 }
 
-pub(crate) enum Verdict {
+enum Verdict {
     Fine,
     Dead,
 }
 
 impl<'a> Watchdog<'a> {
-    pub(crate) fn new(watch: &'a Watch, config: &ServeConfig) -> Self {
+    fn new(watch: &'a Watch, config: &ServeConfig) -> Self {
         let period = config.header_read_timeout.as_millis().max(1);
         Watchdog {
             watch,
@@ -496,7 +498,7 @@ impl<'a> Watchdog<'a> {
         }
     }
 
-    pub(crate) fn look(&mut self) -> Verdict {
+    fn look(&mut self) -> Verdict {
         let requests = self.watch.requests.load(Relaxed);
         let progress = self.watch.progress.load(Relaxed);
         let busy = self.watch.busy.load(Relaxed) > 0;
@@ -519,13 +521,119 @@ impl<'a> Watchdog<'a> {
     }
 }
 
+/// How often it is looked at what waits on an HTTP/2 connection, as long as anything does: a stream that was not asked from one look to
+/// the next makes no progress.
+const LOOK: Duration = Duration::from_millis(250);
+
+async fn serve_http2<S, F>(
+    stream: TcpStream,
+    read: Bytes,
+    service: S,
+    config: ServeConfig,
+    shutdown: watch::Receiver<bool>,
+) where
+    S: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    let watch = Arc::new(Watch::default());
+    let seen = Arc::clone(&watch);
+    let bounds = Bounds {
+        max_send_bytes: config.max_send_bytes,
+        max_bytes: config.max_stalled_bytes,
+        max_total_bytes: config.max_stalled_total_bytes,
+    };
+    let held = Held::new(bounds, config.stalled.clone());
+    let holding = Arc::clone(&held);
+    let (refuse, max_header_bytes) = (config.refuse.clone(), config.max_header_bytes);
+    let handler = service_fn(move |mut request: Request<Incoming>| {
+        seen.requests.fetch_add(1, Relaxed);
+        let place = holding.begin();
+        let busy = Busy::new(&seen);
+        let answer = match check_http2(&mut request, max_header_bytes) {
+            Ok(()) => Ok(service(request)),
+            Err(problem) => Err(Box::new(refuse.answer(&problem, &request.into_parts().0))),
+        };
+        async move {
+            let response = match answer {
+                Ok(answer) => answer.await,
+                Err(refused) => *refused,
+            };
+            let ready = usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX);
+            let response = if place.admits(ready) { response } else { no_room_for(response) };
+            Ok::<_, Infallible>(response.map(|body| {
+                let behind = body.behind();
+                HeldBody::new(BusyBody { body, _busy: Some(busy) }, behind, place)
+            }))
+        }
+    });
+    let connection = http2::Builder::new(Spawner(Arc::clone(&held)))
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(config.max_concurrent_streams)
+        // Beyond this hyper answers 431 without a body; up to it the handler does, with one.
+        .max_header_list_size(config.max_header_bytes.saturating_mul(4))
+        .max_send_buf_size(config.max_send_bytes)
+        .initial_stream_window_size(256 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        // A peer that is gone, or that stopped reading, leaves a ping unanswered.
+        .keep_alive_interval(config.header_read_timeout)
+        .keep_alive_timeout(config.header_read_timeout)
+        .serve_connection(Rewound::new(stream, read), handler);
+    let mut connection = pin!(connection);
+    let mut events = pin!(events(shutdown, config.header_read_timeout));
+    let mut stopping = false;
+    let mut watchdog = Watchdog::new(&watch, &config);
+    let mut looking: Option<Pin<Box<Sleep>>> = None;
+    poll_fn(|cx| {
+        if held.poll_filled(cx).is_ready() {
+            looking.get_or_insert_with(|| Box::pin(sleep(LOOK)));
+        }
+        while let Some(timer) = &mut looking {
+            if !held.is_urgent() && timer.as_mut().poll(cx).is_pending() {
+                break;
+            }
+            match held.look() || held.poll_filled(cx).is_ready() {
+                true => timer.as_mut().reset(Instant::now() + LOOK),
+                false => looking = None,
+            }
+        }
+        while let Poll::Ready(event) = events.as_mut().poll(cx) {
+            let stop = match event {
+                Event::Stop => true,
+                Event::PeriodOver => {
+                    held.look();
+                    matches!(watchdog.look(), Verdict::Dead)
+                }
+            };
+            if stop && !stopping {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            } else if stop && event == Event::PeriodOver {
+                return Poll::Ready(());
+            }
+        }
+        connection.as_mut().poll(cx).map(|_| ())
+    })
+    .await;
+}
+
+/// In place of an answer for which there is no room. Who may read it stays as it was.
+fn no_room_for(answer: Response) -> Response {
+    let mut response = Problem::no_room_for_answer(Duration::from_secs(1)).response();
+    let kept = |name: &HeaderName| {
+        let name = name.as_str();
+        name.starts_with("access-control-") || matches!(name, "vary" | "x-request-id")
+    };
+    let headers = answer.headers().iter().filter(|(name, _)| kept(name));
+    response.headers_mut().extend(headers.map(|(name, value)| (name.clone(), value.clone())));
+    response
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use tokio::io::AsyncWriteExt as _;
     use tokio::net::TcpListener;
-    use tokio::time::sleep;
 
     use super::*;
 
