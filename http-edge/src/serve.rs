@@ -549,6 +549,8 @@ async fn serve_http2<S, F>(
         seen.requests.fetch_add(1, Relaxed);
         let place = holding.begin();
         let busy = Busy::new(&seen);
+        // A request that has changed something is answered: after a 503 it would be sent again.
+        let is_safe = request.method().is_safe();
         let answer = match check_http2(&mut request, max_header_bytes) {
             Ok(()) => Ok(service(request)),
             Err(problem) => Err(Box::new(refuse.answer(&problem, &request.into_parts().0))),
@@ -559,7 +561,7 @@ async fn serve_http2<S, F>(
                 Err(refused) => *refused,
             };
             let ready = usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX);
-            let response = if place.admits(ready) { response } else { no_room_for(response) };
+            let response = if !is_safe || place.admits(ready) { response } else { no_room_for(response) };
             Ok::<_, Infallible>(response.map(|body| {
                 let behind = body.behind();
                 HeldBody::new(BusyBody { body, _busy: Some(busy) }, behind, place)
