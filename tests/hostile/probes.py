@@ -310,7 +310,7 @@ def streams_without_window(server):
     before = server.private_bytes()
     payload = b"x" * 65536
     for _ in range(60):
-        answer = ask(server.http, "POST", "/v1/publish/h2", body=payload)
+        answer = ask(server.http, "POST", "/v1/publish/h2", body=payload, patience=30)
         assert answer is not None and answer.status in (200, 429), answer
 
     def make(_):
@@ -323,7 +323,7 @@ def streams_without_window(server):
     with opened(4, make):
         time.sleep(0.5)
         for _ in range(10):
-            answer = ask(server.http, "POST", "/v1/publish/h2", body=payload)
+            answer = ask(server.http, "POST", "/v1/publish/h2", body=payload, patience=30)
             assert answer is not None and answer.status in (200, 429), answer
         settle(server)
         time.sleep(1)
