@@ -34,8 +34,10 @@ pub(crate) struct Held {
     streams: Mutex<Streams>,
     /// A stream has more than its share waiting: somebody should look.
     filled: AtomicBool,
-    /// More waits over all connections than may, and most of it here.
+    /// More waits over all connections than may, or would, and most of it here.
     gives_way: AtomicBool,
+    /// The room that an answer would have needed for which there was none.
+    needed: AtomicUsize,
     task: Mutex<Option<Waker>>,
 }
 
@@ -85,6 +87,7 @@ impl Held {
             streams: Mutex::default(),
             filled: AtomicBool::new(false),
             gives_way: AtomicBool::new(false),
+            needed: AtomicUsize::new(0),
             task: Mutex::default(),
         });
         held.stalled.enter(&held);
@@ -107,7 +110,8 @@ impl Held {
             || self.stalled.bytes().saturating_add(bytes) <= self.bounds.max_total_bytes;
         if !fits {
             self.stalled.count_refused();
-            self.stalled.relieve();
+            // The next one is to find room, however long those who hold it would.
+            self.stalled.relieve(bytes);
         }
         fits
     }
@@ -118,7 +122,7 @@ impl Held {
             self.counted.fetch_add(more, Ordering::Relaxed);
             self.stalled.add(more);
             if more > 0 && self.stalled.bytes() > self.bounds.max_total_bytes {
-                self.stalled.relieve();
+                self.stalled.relieve(0);
             }
         } else {
             self.counted.fetch_sub(before - now, Ordering::Relaxed);
@@ -127,7 +131,8 @@ impl Held {
     }
 
     /// To be called on the connection that holds most when all hold too much.
-    pub(crate) fn give_way(&self) {
+    pub(crate) fn give_way(&self, needed: usize) {
+        self.needed.fetch_max(needed, Ordering::Relaxed);
         self.gives_way.store(true, Ordering::Release);
         self.fill();
     }
@@ -172,6 +177,7 @@ impl Held {
     pub(crate) fn look(&self) -> bool {
         let mut reset = Vec::new();
         let gives_way = self.gives_way.swap(false, Ordering::AcqRel);
+        let needed = if gives_way { self.needed.swap(0, Ordering::Relaxed) } else { 0 };
         let waits = {
             let mut streams = self.streams.lock();
             let last = streams.look;
@@ -190,7 +196,8 @@ impl Held {
             let behind = streams.all.iter().filter_map(|(_, stream)| stream.behind.as_ref());
             let behind = behind.map(Behind::bytes).sum();
             self.account(std::mem::replace(&mut streams.behind, behind), behind);
-            let excess = self.stalled.bytes().saturating_sub(self.bounds.max_total_bytes);
+            let wanted = self.stalled.bytes().saturating_add(needed);
+            let excess = wanted.saturating_sub(self.bounds.max_total_bytes);
             if !gives_way || excess == 0 {
                 waiting.retain(|(asked_at, ..)| *asked_at < last);
             }
@@ -461,12 +468,13 @@ mod tests {
         // What is ready and does not fit is refused, and somebody makes room.
         assert!(!small.admits(501) && large.is_urgent() && !small.is_urgent());
         assert_eq!(stalled.refused(), 1);
-        assert!(large.look() && tasks(&large) == 8, "there is no excess");
+        assert!(large.look());
+        assert_eq!((tasks(&large), stalled.reset()), (7, 1), "as much as would have been needed");
         // A body that grows is in the account at once, and the look that follows does not ask for how long others have waited.
         let more = body(&small, 2_500);
         assert!(large.is_urgent());
         assert!(large.look());
-        assert_eq!((tasks(&large), tasks(&small), stalled.reset()), (6, 2, 2));
+        assert_eq!((tasks(&large), tasks(&small), stalled.reset()), (5, 2, 3));
         // What is given or gone leaves the account.
         assert_eq!(next(&mut many[7]), 1_000);
         drop((many, few, more));

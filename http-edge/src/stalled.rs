@@ -59,14 +59,14 @@ impl Stalled {
         self.0.refused.fetch_add(1, Relaxed);
     }
 
-    /// Has the connection that holds most give up some of it.
-    pub(crate) fn relieve(&self) {
+    /// Has the connection that holds most give up what is too much, with so many bytes more as are `needed`.
+    pub(crate) fn relieve(&self, needed: usize) {
         let connections = self.0.connections.lock();
         let live = connections.iter().filter_map(Weak::upgrade);
         let largest = live.max_by_key(|connection| connection.counted());
         drop(connections);
         if let Some(largest) = largest {
-            largest.give_way();
+            largest.give_way(needed);
         }
     }
 }
