@@ -58,7 +58,7 @@ pub use message::{ContentType, Echo, Message, MessageId, MessageIdError, Propert
 pub use metrics::{LaneStats, Stats};
 pub use outbox::{Class, CloseReason, Outbox, Passed, Queued, Signal, Wire};
 pub use rights::{
-    Action, AllowAll, Anonymous, AuthError, Authenticated, Authenticator, Credentials, Pattern, Principal,
-    Rights, RightsTemplate, Rule, Source, SourceKind, Throttle,
+    Action, AllowAll, Anonymous, AuthError, Authenticated, Authenticator, Credentials, Network, Pattern,
+    Principal, Rights, RightsTemplate, Rule, Source, SourceKind, Throttle,
 };
 pub use store::history::{After, Gap, History, HistoryQuery, Order};

@@ -1,10 +1,12 @@
 //! Who may do what. Fronts extract credentials and ask; they never decide.
 
 mod authenticator;
+mod network;
 mod pattern;
 mod principal;
 
 pub use authenticator::{AllowAll, Anonymous, AuthError, Authenticated, Authenticator, Credentials};
+pub use network::Network;
 pub use pattern::{Pattern, RightsTemplate};
 pub use principal::{Principal, Source, SourceKind, Throttle};
 

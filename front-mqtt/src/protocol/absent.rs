@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use broker_core::Principal;
+use broker_core::{Network, Principal};
 use dashmap::DashMap;
 
 use super::scope::owner;
@@ -14,13 +14,13 @@ use crate::config::Config;
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Holder {
     User(Box<str>),
-    Address(IpAddr),
+    Address(Network),
 }
 
 impl Holder {
     /// `None`: there is neither a user nor an address, as on a pipe within the process.
     pub(crate) fn of(principal: &Principal, remote: Option<IpAddr>) -> Option<Self> {
-        owner(principal).map(Self::User).or_else(|| remote.map(|remote| Self::Address(network(remote))))
+        owner(principal).map(Self::User).or_else(|| remote.map(|remote| Self::Address(Network::of(remote))))
     }
 
     fn max(&self, config: &Config) -> usize {
@@ -28,17 +28,6 @@ impl Holder {
             Self::User(_) => config.max_absent_sessions_per_user,
             Self::Address(_) => config.max_absent_sessions_per_address,
         }
-    }
-}
-
-/// What counts as one address: of IPv6 the first half, which is what one customer has.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
-        }
-        v4 => v4,
     }
 }
 
