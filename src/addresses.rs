@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use broker_core::Network;
 use parking_lot::Mutex;
 #[cfg(feature = "auth")]
 use parking_lot::RwLock;
@@ -22,9 +23,9 @@ pub struct AddressLimits(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     max_connections: Option<usize>,
-    open: Mutex<HashMap<IpAddr, usize>>,
+    open: Mutex<HashMap<Network, usize>>,
     #[cfg(feature = "auth")]
-    rate: RwLock<Option<(crate::auth::Rate, Arc<crate::auth::AddressRates>)>>,
+    rate: RwLock<Option<(auth::Rate, Arc<crate::auth::AddressRates>)>>,
     /// Whether there is a rate: without one no request waits for a lock.
     #[cfg(feature = "auth")]
     has_rate: AtomicBool,
@@ -40,7 +41,7 @@ struct Shared {
 #[derive(Debug)]
 pub(crate) struct Place {
     shared: Arc<Shared>,
-    network: IpAddr,
+    network: Network,
 }
 
 impl Drop for Place {
@@ -75,18 +76,18 @@ impl AddressLimits {
 
     /// Sets how many requests each address may send; `None` does not count them. The same rate keeps its counts.
     #[cfg(feature = "auth")]
-    pub fn set_rate(&self, rate: Option<crate::auth::Rate>) {
+    pub fn set_rate(&self, rate: Option<auth::Rate>) {
         let mut current = self.0.rate.write();
         self.0.has_rate.store(rate.is_some(), Relaxed);
         if current.as_ref().map(|(rate, _)| *rate) != rate {
-            *current = rate.map(|rate| (rate, Arc::new(crate::auth::AddressRates::new(rate))));
+            *current = rate.map(|rate| (rate, Arc::new(auth::AddressRates::new(rate))));
         }
     }
 
     /// A place for a connection; `None` where they are not counted.
     pub(crate) fn enter(&self, address: IpAddr) -> Result<Option<Place>, TooMany> {
         let Some(max) = self.0.max_connections else { return Ok(None) };
-        let network = network(address);
+        let network = Network::of(address);
         let mut open = self.0.open.lock();
         let count = open.entry(network).or_insert(0);
         if *count >= max {
@@ -103,24 +104,13 @@ impl AddressLimits {
         if self.0.has_rate.load(Relaxed) {
             let rates = self.0.rate.read().as_ref().map(|(_, rates)| Arc::clone(rates));
             if let Some(rates) = rates {
-                return rates.admit(network(address)).inspect_err(|_| {
+                return rates.admit(Network::of(address)).inspect_err(|_| {
                     self.0.refused_requests.fetch_add(1, Relaxed);
                 });
             }
         }
         let _ = address;
         Ok(())
-    }
-}
-
-/// What counts as one address.
-pub(crate) fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
-        }
-        v4 => v4,
     }
 }
 
@@ -170,7 +160,7 @@ mod tests {
         let one = std::num::NonZeroU32::MIN;
         let limits = AddressLimits::new(None);
         assert!((0..10).all(|_| limits.admit(address("192.0.2.1")).is_ok()), "not limited by default");
-        let rate = Some(crate::auth::Rate { per_second: one, burst: one });
+        let rate = Some(auth::Rate { per_second: one, burst: one });
         limits.set_rate(rate);
         assert!(limits.admit(address("192.0.2.1")).is_ok() && limits.admit(address("192.0.2.2")).is_ok());
         limits.set_rate(rate);

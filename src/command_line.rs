@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::client::{Pub, Sub};
 use crate::keys::KeyCommand;
+use client::{Pub, Sub};
 
 /// A realtime pub/sub broker: Bayeux, MQTT, Server-Sent Events and HTTP on one channel space.
 ///

@@ -42,8 +42,6 @@
 //! `default-features = false` it is gone. All are on by default.
 
 mod addresses;
-#[cfg(feature = "auth")]
-pub mod auth;
 mod config;
 mod descriptors;
 mod fronts;
@@ -59,6 +57,8 @@ mod reload;
 mod server;
 
 pub use addresses::AddressLimits;
+#[cfg(feature = "auth")]
+pub use auth;
 pub use broker_core::{
     Action, AllowAll, Anonymous, AuthError, Authenticated, Authenticator, Broker, Channel, ContentType,
     Credentials, Event, Filter, Message, MessageId, Pattern, Principal, Publish, PublishError, Receipt,

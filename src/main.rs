@@ -1,6 +1,5 @@
 //! The Fanwire binary: arguments, configuration, [`Server`], exit code; or one of the commands that talk to a server.
 
-mod client;
 mod command_line;
 mod keys;
 

@@ -43,7 +43,7 @@ pub(crate) enum ReloadError {
     Config(#[from] ConfigError),
     /// A key, user or issuer in it is wrong.
     #[error(transparent)]
-    Access(#[from] crate::auth::AccessError),
+    Access(#[from] auth::AccessError),
     /// It says nothing about rights any more. A file that is just being written looks like that, too.
     #[error(
         "no rights are configured any more, so everybody could do everything; if that is meant, restart the server"

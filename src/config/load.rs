@@ -16,7 +16,7 @@ use super::arguments::Arguments;
 use super::fixed::Fixed;
 use super::settings::Settings;
 use super::{Config, ConfigError, Logging};
-use crate::auth::{Access, AccessError, BuiltIn, Rate};
+use auth::{Access, AccessError, BuiltIn, Rate};
 
 /// Prefix of the environment variables.
 const PREFIX: &str = "FANWIRE_";

@@ -59,7 +59,7 @@ pub struct Config {
     pub max_connections_per_address: Option<usize>,
     /// Requests over HTTP and connections over MQTT that one address may make. Default `None`: no bound.
     #[cfg(feature = "auth")]
-    pub address_rate: Option<crate::auth::Rate>,
+    pub address_rate: Option<auth::Rate>,
     /// How long clients are given to leave when the server stops. Default 10 s, at most 15 s; the whole stop takes at
     /// most 5 s longer.
     pub shutdown_window: Duration,

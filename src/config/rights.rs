@@ -8,9 +8,7 @@ use http_edge::OriginPolicy;
 use serde::{Deserialize, Serialize};
 
 use super::units::{CookieName, Origin, Origins, Period, Span, Text};
-use crate::auth::{
-    Access, AccessError, Algorithm, Issuer, Key, KeyHash, KeySource, PasswordLimits, Rate, User,
-};
+use auth::{Access, AccessError, Algorithm, Issuer, Key, KeyHash, KeySource, PasswordLimits, Rate, User};
 
 /// Actions on channels.
 #[derive(Clone, Debug, Deserialize, Serialize)]

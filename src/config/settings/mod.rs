@@ -24,7 +24,7 @@ use self::section::section;
 use super::Config;
 use super::rights::{Anonymous, Auth, IssuerEntry, KeyEntry, UserEntry, Written, rate};
 use super::units::{HostName, Origins, Period, Setting, Size, Span, Text};
-use crate::auth::{Access, AccessError, Rate};
+use auth::{Access, AccessError, Rate};
 
 /// The whole configuration. Names of sections and fields are the keys.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]

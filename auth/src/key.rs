@@ -10,7 +10,7 @@ use broker_core::RightsTemplate;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::Rate;
+use crate::Rate;
 
 /// What every secret begins with, so that a scanner of repositories and logs knows one.
 const PREFIX: &str = "fw_";

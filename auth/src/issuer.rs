@@ -14,9 +14,9 @@ use jsonwebtoken::{Validation, decode};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::Rate;
-use super::jwks::KeySet;
-use super::rate::{SharedRates, UserRate};
+use crate::Rate;
+use crate::jwks::KeySet;
+use crate::rate::{SharedRates, UserRate};
 
 /// How a token is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -4,10 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use broker_core::Network;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
-
-use crate::addresses::network;
 
 /// A few turns at a time. Who waits, waits in a queue of its address, and the addresses have their turns one after the other:
 /// however many one of them has waiting, another's first waits for one check of each address before it.
@@ -19,9 +18,9 @@ struct State {
     free: usize,
     waiting: usize,
     max_waiting: usize,
-    queues: HashMap<Option<IpAddr>, VecDeque<oneshot::Sender<Turn>>>,
+    queues: HashMap<Option<Network>, VecDeque<oneshot::Sender<Turn>>>,
     /// Addresses that have somebody waiting, the next one first.
-    next: VecDeque<Option<IpAddr>>,
+    next: VecDeque<Option<Network>>,
 }
 
 /// A turn; dropping it gives it to the next.
@@ -52,7 +51,7 @@ impl Turns {
     /// # Cancel safety
     /// Who does not wait any more is passed over.
     pub(super) async fn acquire(&self, address: Option<IpAddr>) -> Result<Turn, TooMany> {
-        let address = address.map(network);
+        let address = address.map(Network::of);
         let turn = {
             let mut state = self.0.lock();
             if state.free > 0 {
@@ -76,7 +75,7 @@ impl Turns {
 }
 
 impl State {
-    fn enqueue(&mut self, address: Option<IpAddr>) -> Result<oneshot::Receiver<Turn>, TooMany> {
+    fn enqueue(&mut self, address: Option<Network>) -> Result<oneshot::Receiver<Turn>, TooMany> {
         if self.waiting >= self.max_waiting {
             self.forget_gone();
         }

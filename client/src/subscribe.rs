@@ -11,12 +11,12 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::endpoint::Endpoint;
-use super::events::{Block, Parser, Piece};
-use super::failure::{Failure, is_passing};
-use super::output::{Format, Printer};
-use super::pace::Pace;
-use super::{Sub, tell};
+use crate::endpoint::Endpoint;
+use crate::events::{Block, Parser, Piece};
+use crate::failure::{Failure, is_passing};
+use crate::output::{Format, Printer};
+use crate::pace::Pace;
+use crate::{Sub, tell};
 
 pub(crate) async fn run(arguments: Sub) -> Result<(), Failure> {
     let mut follower = Follower::new(&arguments)?;
@@ -81,7 +81,7 @@ struct Follower {
 impl Follower {
     fn new(arguments: &Sub) -> Result<Self, Failure> {
         let is_one_channel = matches!(&arguments.filters[..], [one]
-            if fanwire::Filter::parse(one).is_ok_and(|filter| filter.as_literal().is_some()));
+            if broker_core::Filter::parse(one).is_ok_and(|filter| filter.as_literal().is_some()));
         let format = arguments.format.unwrap_or(if is_one_channel { Format::Raw } else { Format::Json });
         let mut query = Serializer::new(String::new());
         for filter in &arguments.filters {

@@ -10,11 +10,11 @@ use http_body_util::Full;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
-use super::connection::Connection;
-use super::endpoint::Endpoint;
-use super::failure::{Failure, is_passing};
-use super::pace::Pace;
-use super::{Pub, tell};
+use crate::connection::Connection;
+use crate::endpoint::Endpoint;
+use crate::failure::{Failure, is_passing};
+use crate::pace::Pace;
+use crate::{Pub, tell};
 
 /// What of a channel is not itself in a path. The slash is: it joins segments there too.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');

@@ -24,5 +24,4 @@ pub use built_in::BuiltIn;
 pub use issuer::{Algorithm, Issuer, KeySource};
 pub use key::{Key, KeyHash, NewKey};
 pub use password::{PasswordLimits, User, hash_password};
-pub(crate) use rate::AddressRates;
-pub use rate::Rate;
+pub use rate::{AddressRates, Rate};

@@ -20,16 +20,16 @@ use std::fmt::Arguments;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-pub(crate) use self::arguments::{Pub, Sub};
-use self::failure::Failure;
+pub use crate::arguments::{Pub, Sub};
+use crate::failure::Failure;
 
 /// Publishes, and prints the receipt.
-pub(crate) fn publish(arguments: Pub) -> ExitCode {
+pub fn publish(arguments: Pub) -> ExitCode {
     run(publish::run(arguments))
 }
 
 /// Prints what is published, until it is told to stop.
-pub(crate) fn subscribe(arguments: Sub) -> ExitCode {
+pub fn subscribe(arguments: Sub) -> ExitCode {
     run(subscribe::run(arguments))
 }
 

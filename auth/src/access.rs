@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use broker_core::{AuthError, Credentials, Principal, Rights, RightsTemplate, Source, SourceKind};
 
-use super::issuer::{Unverified, Verifier, looks_like_token};
-use super::password::{Account, Checker, check_hash};
-use super::rate::OwnRate;
-use super::{Issuer, Key, KeyHash, PasswordLimits, Rate, User};
+use crate::issuer::{Unverified, Verifier, looks_like_token};
+use crate::password::{Account, Checker, check_hash};
+use crate::rate::OwnRate;
+use crate::{Issuer, Key, KeyHash, PasswordLimits, Rate, User};
 
 /// Everything that is configured about who may do what.
 #[derive(Clone, Debug, Default)]

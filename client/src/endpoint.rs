@@ -4,9 +4,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderValue, Request, Uri, header};
 
-use super::arguments::ServerArguments;
-use super::failure::Failure;
-use super::tls::Tls;
+use crate::arguments::ServerArguments;
+use crate::failure::Failure;
+use crate::tls::Tls;
 
 /// One server, and what is said to it on every request.
 #[derive(Clone, Debug)]

@@ -1,12 +1,11 @@
 //! How often somebody may act: the generic cell rate algorithm, by `governor`.
 
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_core::Throttle;
+use broker_core::{Network, Throttle};
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 use parking_lot::RwLock;
@@ -101,18 +100,22 @@ impl Throttle for UserRate {
     }
 }
 
-/// The rate of each address.
+/// The same rate for each address, by its network. What it holds is bounded: full ones are forgotten beyond 100,000.
 #[derive(Debug)]
-pub(crate) struct AddressRates(SharedRates);
+pub struct AddressRates(SharedRates);
 
 impl AddressRates {
-    pub(crate) fn new(rate: Rate) -> Self {
+    /// Nobody has used anything of it yet.
+    pub fn new(rate: Rate) -> Self {
         Self(SharedRates::new(rate))
     }
 
-    /// Takes one request of this address, or says how long it has to wait.
-    pub(crate) fn admit(&self, address: IpAddr) -> Result<(), Duration> {
-        self.0.admit(address, 1)
+    /// Takes one request of this address.
+    ///
+    /// # Errors
+    /// It has used up its rate; it may send one after this time.
+    pub fn admit(&self, network: Network) -> Result<(), Duration> {
+        self.0.admit(network, 1)
     }
 }
 

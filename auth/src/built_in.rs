@@ -5,8 +5,8 @@ use std::sync::Arc;
 use broker_core::{Authenticated, Authenticator, Credentials, Principal, Rights};
 use parking_lot::RwLock;
 
-use super::access::Answers;
-use super::{Access, AccessError};
+use crate::access::Answers;
+use crate::{Access, AccessError};
 
 /// Answers by what an [`Access`] says, which can be replaced at any time. Clones are handles to the same one.
 #[derive(Clone, Debug)]

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::failure::Failure;
+use crate::failure::Failure;
 
 /// Whose word is taken for who the server is.
 #[derive(Clone, Copy, Debug)]

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-use super::issuer::{Algorithm, Issuer, KeySource};
+use crate::issuer::{Algorithm, Issuer, KeySource};
 
 /// Shortest secret for HS256 (RFC 7518 §3.2).
 const MIN_SECRET_BYTES: usize = 32;

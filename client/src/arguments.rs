@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::output::Format;
-use super::tls::Trust;
+use crate::output::Format;
+use crate::tls::Trust;
 
 /// Where the server is, and who asks.
 #[derive(Args, Clone, Debug)]
@@ -37,9 +37,10 @@ impl ServerArguments {
     }
 }
 
-// What is told of a command as a whole stands in `command_line.rs`.
+// What is told of a command as a whole stands with the command line of the binary.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Pub {
+#[expect(missing_docs, reason = "clap would tell it")]
+pub struct Pub {
     /// Channel, e.g. chat/room1
     #[arg(value_name = "CHANNEL")]
     pub(crate) channel: String,
@@ -72,7 +73,8 @@ pub(crate) struct Pub {
 }
 
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Sub {
+#[expect(missing_docs, reason = "clap would tell it")]
+pub struct Sub {
     /// Channels; "*" is one segment, a last "**" the rest, a last "#" the rest or nothing
     #[arg(value_name = "FILTER", required = true)]
     pub(crate) filters: Vec<String>,

@@ -15,9 +15,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::endpoint::Endpoint;
-use super::failure::Failure;
-use super::tls::{self, Tls, Trust};
+use crate::endpoint::Endpoint;
+use crate::failure::Failure;
+use crate::tls::{self, Tls, Trust};
 
 /// How long connecting may take, all addresses of a name and TLS together.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
