@@ -27,6 +27,7 @@
 mod intake;
 mod pull;
 mod socket;
+mod stream;
 mod tcp;
 
 use std::fmt;
@@ -43,6 +44,7 @@ pub use self::intake::{FREE_BYTES, Intake, IntakeConfig, IntakeStats, Unfinished
 use self::pull::Pull;
 use self::socket::Io;
 pub use self::socket::{Hold, Socket};
+pub use self::stream::SocketStream;
 pub use self::tcp::prepare_listener;
 use self::tcp::{Flushed, ReadSize, Tcp};
 
