@@ -36,7 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // A handler that takes longer than this is answered for.
     config.bayeux.service_timeout = Duration::from_secs(2);
     let server = Server::bind(config).await?;
-    register(server.fronts().bayeux());
+    register(server.fronts().get().ok_or("this build has no Bayeux")?);
     if let (Some(http), Some(mqtt)) = (server.http_address(), server.mqtt_address()) {
         println!("listening http={http} mqtt={mqtt}");
         std::io::stdout().flush()?;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use broker_core::Network;
+use front::{Metric, MetricSource};
 use parking_lot::Mutex;
 #[cfg(feature = "auth")]
 use parking_lot::RwLock;
@@ -30,10 +31,6 @@ struct Shared {
     #[cfg(feature = "auth")]
     has_rate: AtomicBool,
     refused_connections: AtomicU64,
-    #[cfg_attr(
-        not(any(feature = "auth", feature = "http")),
-        expect(dead_code, reason = "nothing counts or shows them")
-    )]
     refused_requests: AtomicU64,
 }
 
@@ -114,17 +111,15 @@ impl AddressLimits {
     }
 }
 
-#[cfg(feature = "http")]
-impl front_http::MetricSource for AddressLimits {
-    fn collect(&self, out: &mut Vec<front_http::Metric>) {
-        use crate::metrics::counter;
+impl MetricSource for AddressLimits {
+    fn collect(&self, out: &mut Vec<Metric>) {
         out.extend([
-            counter(
+            Metric::counter(
                 "refused_address_connections",
-                "HTTP connections refused because their address had too many",
+                "Connections refused because their address had too many",
                 self.0.refused_connections.load(Relaxed),
             ),
-            counter(
+            Metric::counter(
                 "refused_address_requests",
                 "Requests and MQTT connections refused because their address made too many",
                 self.0.refused_requests.load(Relaxed),

@@ -1,18 +1,67 @@
 //! From a path to a front: the one place where the fronts of a server stand together.
 
-use std::pin::Pin;
+use std::any::Any;
+use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::Broker;
 use bytes::Bytes;
-#[cfg(feature = "http")]
-use futures_util::future::Either;
+use front::{Context, Front, MetricSource};
+use futures_util::future::{Either, join_all};
 use http::{HeaderValue, Method, Request, StatusCode, header};
-use http_edge::{Body, BoxError, Peer, Problem, Response, X_REQUEST_ID, request_id_among};
-#[cfg(feature = "http")]
-use http_edge::{OriginPolicy, TokenSources};
+use http_edge::{
+    Body, BoxError, Cookies, OriginPolicy, Peer, Problem, Response, X_REQUEST_ID, request_id_among,
+};
 
 use crate::{Config, page};
+
+/// The protocols of this build, in the order in which they are asked whose a path is. A new one is a line here.
+fn built_in(context: &Context, config: &Config) -> Vec<Arc<dyn Front>> {
+    let given = || (context.broker.clone(), Arc::clone(&context.authenticator));
+    let _ = (&given, config);
+    Vec::from([
+        #[cfg(feature = "http")]
+        made(front_http::Front::new, given(), &config.api),
+        #[cfg(feature = "sse")]
+        made(front_sse::Front::new, given(), &config.sse),
+        #[cfg(feature = "bayeux")]
+        made(front_bayeux::Front::new, given(), &config.bayeux),
+        #[cfg(feature = "mqtt")]
+        made(front_mqtt::Front::new, given(), &config.mqtt_front),
+    ])
+}
+
+type Given = (Broker, Arc<dyn broker_core::Authenticator>);
+
+#[cfg_attr(
+    not(any(feature = "bayeux", feature = "http", feature = "mqtt", feature = "sse")),
+    expect(dead_code, reason = "no front was built in")
+)]
+fn made<F: Front, C: Clone>(
+    new: impl Fn(Broker, Arc<dyn broker_core::Authenticator>, C) -> F,
+    (broker, authenticator): Given,
+    config: &C,
+) -> Arc<dyn Front> {
+    Arc::new(new(broker, authenticator, config.clone()))
+}
+
+/// How a front of the embedding service's own is made, once there is a broker: see [`Config::with_front`].
+#[derive(Clone)]
+pub struct OwnFront(Arc<Make>);
+
+type Make = dyn Fn(&Context) -> Arc<dyn Front> + Send + Sync;
+
+impl OwnFront {
+    pub(crate) fn new<F: Front>(make: impl Fn(&Context) -> F + Send + Sync + 'static) -> Self {
+        Self(Arc::new(move |context| Arc::new(make(context))))
+    }
+}
+
+impl std::fmt::Debug for OwnFront {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OwnFront")
+    }
+}
 
 /// All fronts on one broker, behind one [`handle`](Fronts::handle). Clones are handles to the same fronts.
 ///
@@ -22,6 +71,7 @@ use crate::{Config, page};
 /// | `/mqtt` | MQTT over WebSocket |
 /// | `/sse` and below | Server-Sent Events |
 /// | `/v1/…`, `/healthz`, `/readyz`, `/metrics` | the HTTP API |
+/// | what no front above claims, and one of your own does | [`Config::with_front`] |
 /// | `/`, `/page/…` | the page that shows it working |
 ///
 /// Anything else, and a front that was left out of the build, is 404.
@@ -30,54 +80,49 @@ use crate::{Config, page};
 /// The same origin is judged by `Host`. [`Server`](crate::Server) answers on loopback to `localhost` and addresses only; a
 /// service that mounts these fronts in an HTTP server of its own decides for itself which hosts it answers to.
 #[derive(Clone)]
-pub struct Fronts {
-    /// The pages that may read what no front says.
-    #[cfg(feature = "http")]
-    pages: (OriginPolicy, TokenSources),
-    #[cfg(feature = "http")]
-    api: front_http::Front,
-    #[cfg(feature = "bayeux")]
-    bayeux: front_bayeux::Front,
-    #[cfg(feature = "mqtt")]
-    mqtt: front_mqtt::Front,
-    #[cfg(feature = "sse")]
-    sse: front_sse::Front,
-}
+pub struct Fronts(Arc<[Arc<dyn Front>]>);
 
 impl Fronts {
     /// The fronts on `broker`, as `config` sets them up. `/metrics` shows the counters of all.
-    #[cfg_attr(
-        not(any(feature = "bayeux", feature = "http", feature = "mqtt", feature = "sse")),
-        expect(unused_variables, reason = "no front was built in")
-    )]
     pub fn new(broker: &Broker, config: &Config) -> Self {
-        let fronts = Fronts {
-            #[cfg(feature = "http")]
-            pages: (config.api.origins.clone(), config.api.token_sources.clone()),
-            #[cfg(feature = "http")]
-            api: front_http::Front::new(broker.clone(), config.authenticator.clone(), config.api.clone()),
-            #[cfg(feature = "bayeux")]
-            bayeux: front_bayeux::Front::new(
-                broker.clone(),
-                config.authenticator.clone(),
-                config.bayeux.clone(),
-            ),
-            #[cfg(feature = "mqtt")]
-            mqtt: front_mqtt::Front::new(
-                broker.clone(),
-                config.authenticator.clone(),
-                config.mqtt_front.clone(),
-            ),
-            #[cfg(feature = "sse")]
-            sse: front_sse::Front::new(broker.clone(), config.authenticator.clone(), config.sse.clone()),
-        };
-        #[cfg(all(feature = "http", feature = "bayeux"))]
-        fronts.api.add_metrics(crate::metrics::of_bayeux(&fronts.bayeux));
-        #[cfg(all(feature = "http", feature = "mqtt"))]
-        fronts.api.add_metrics(crate::metrics::of_mqtt(&fronts.mqtt));
-        #[cfg(all(feature = "http", feature = "sse"))]
-        fronts.api.add_metrics(crate::metrics::of_sse(&fronts.sse));
+        let context = Context { broker: broker.clone(), authenticator: Arc::clone(&config.authenticator) };
+        let mut list = built_in(&context, config);
+        list.extend(config.own_fronts.iter().map(|own| (own.0)(&context)));
+        let fronts = Fronts(list.into());
+        for front in fronts.list() {
+            let front = Arc::clone(front);
+            fronts.show(Arc::new(move |out: &mut Vec<_>| front.collect(out)));
+        }
         fronts
+    }
+
+    /// The front of a type, for what only that protocol has: services of Bayeux, counters, connections that were accepted
+    /// elsewhere. `None` if it is not in this build.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// # let broker = fanwire::Broker::new(fanwire::core::Config::default());
+    /// let fronts = fanwire::Fronts::new(&broker, &fanwire::Config::default());
+    /// let streams = fronts.get::<fanwire::sse::Front>().map(|sse| sse.stats().streams);
+    /// assert_eq!(streams, Some(0));
+    /// # }
+    /// ```
+    pub fn get<F: Front>(&self) -> Option<&F> {
+        self.list().iter().find_map(|front| {
+            let front: &dyn Any = &**front;
+            front.downcast_ref()
+        })
+    }
+
+    /// All of them, in the order in which they are asked whose a path is.
+    pub fn list(&self) -> &[Arc<dyn Front>] {
+        &self.0
+    }
+
+    /// Whose requests for `path` are. Nobody else decides it.
+    pub(crate) fn of(&self, path: &str) -> Option<&Arc<dyn Front>> {
+        self.list().iter().find(|front| front.claims(path))
     }
 
     /// Answers one request of any HTTP server that can hand over hyper's upgrades (for WebSocket). A [`Peer`] extension says
@@ -92,59 +137,29 @@ impl Fronts {
     }
 
     /// As [`handle`](Self::handle), for a request that comes from `peer`, whether or not it says so itself.
-    #[cfg_attr(
-        not(any(feature = "bayeux", feature = "http", feature = "mqtt", feature = "sse")),
-        expect(unused_variables, reason = "no front was built in")
-    )]
     pub fn handle_from<B>(
         &self,
         peer: Option<Peer>,
-        mut request: Request<B>,
+        request: Request<B>,
     ) -> impl Future<Output = Response> + Send + use<B>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let path = request.uri().path();
-        #[cfg(any(feature = "http", feature = "mqtt", feature = "sse"))]
-        let first = path.get(1..).unwrap_or_default().split('/').next().unwrap_or_default();
-        #[cfg(feature = "http")]
-        if matches!(first, "v1" | "healthz" | "readyz" | "metrics") {
-            return Either::Left(self.api.handle_from(peer, request));
-        }
-        #[cfg(feature = "bayeux")]
-        let is_bayeux = self.bayeux.serves(path);
-        #[cfg(feature = "mqtt")]
-        let is_mqtt = first == "mqtt";
-        #[cfg(feature = "sse")]
-        let is_sse = first == "sse";
-        if let Some(peer) = peer {
-            request.extensions_mut().insert(peer);
-        }
-        let id = request_id_among(request.headers());
-        // Boxed, so that a connection holds the future of the front it talks to and not of the largest.
-        let answer: Pin<Box<dyn Future<Output = Response> + Send>> = match () {
-            #[cfg(feature = "bayeux")]
-            () if is_bayeux => {
-                let front = self.bayeux.clone();
-                Box::pin(named(id, async move { front.handle(request).await }))
-            }
-            #[cfg(feature = "mqtt")]
-            () if is_mqtt => {
-                let front = self.mqtt.clone();
-                Box::pin(named(id, async move { front.handle(request).await }))
-            }
-            #[cfg(feature = "sse")]
-            () if is_sse => {
-                let front = self.sse.clone();
-                Box::pin(named(id, async move { front.handle(request).await }))
-            }
-            () => Box::pin(named(id, std::future::ready(self.answer_elsewhere(&request)))),
+        let Some(front) = self.of(request.uri().path()) else {
+            let id = request_id_among(request.headers());
+            return Either::Right(named(
+                id,
+                Either::Right(std::future::ready(self.answer_elsewhere(&request))),
+            ));
         };
-        #[cfg(feature = "http")]
-        return Either::Right(answer);
-        #[cfg(not(feature = "http"))]
-        answer
+        let id = (!front.names_answers()).then(|| request_id_among(request.headers()));
+        // Boxed by the front, so that a connection has room for the one that it talks to and not for the largest.
+        let answer = front.handle(peer, request.map(Body::of_request));
+        match id {
+            None => Either::Left(answer),
+            Some(id) => Either::Right(named(id, Either::Left(answer))),
+        }
     }
 
     /// The page, and what no front answers.
@@ -161,75 +176,38 @@ impl Fronts {
     }
 
     /// The answer, for the pages that may read what no front says.
-    #[cfg(feature = "http")]
     fn readable<B>(&self, mut answer: Response, request: &Request<B>) -> Response {
-        let (origins, tokens) = &self.pages;
-        origins.cors_headers(request.headers(), origins.cookies(tokens), answer.headers_mut());
+        if let Some((origins, cookies)) = self.readers_of(request.uri().path()) {
+            origins.cors_headers(request.headers(), cookies, answer.headers_mut());
+        }
         answer
     }
 
-    #[cfg(not(feature = "http"))]
-    fn readable<B>(&self, answer: Response, _: &Request<B>) -> Response {
-        answer
+    /// The pages that may read what is said at a path. Where its front does not say, or there is none: as of the first front
+    /// that does.
+    pub(crate) fn readers_of(&self, path: &str) -> Option<(&OriginPolicy, Cookies)> {
+        let own = self.of(path).and_then(|front| front.readers());
+        own.or_else(|| self.list().iter().find_map(|front| front.readers()))
     }
 
-    /// MQTT over TCP, for connections that were accepted elsewhere.
-    #[cfg(feature = "mqtt")]
-    pub fn mqtt(&self) -> &front_mqtt::Front {
-        &self.mqtt
-    }
-
-    /// Bayeux, for services on `/service/...`, a listener, and messages to one session.
-    #[cfg(feature = "bayeux")]
-    pub fn bayeux(&self) -> &front_bayeux::Front {
-        &self.bayeux
-    }
-
-    /// Server-Sent Events, for counters and for requests that were refused elsewhere.
-    #[cfg(feature = "sse")]
-    pub fn sse(&self) -> &front_sse::Front {
-        &self.sse
-    }
-
-    /// The HTTP API, whose readiness and metrics an operator reads.
-    #[cfg(feature = "http")]
-    pub fn api(&self) -> &front_http::Front {
-        &self.api
+    /// Shows these numbers where a front has a page for them: `/metrics`.
+    pub(crate) fn show(&self, source: Arc<dyn MetricSource>) {
+        for front in self.list() {
+            front.show(Arc::clone(&source));
+        }
     }
 
     /// Makes `/readyz` say whether new clients should come here. `true` until somebody says otherwise.
     pub fn set_ready(&self, ready: bool) {
-        #[cfg(feature = "http")]
-        self.api.set_ready(ready);
-        #[cfg(not(feature = "http"))]
-        let _ = ready;
+        for front in self.list() {
+            front.set_ready(ready);
+        }
     }
 
     /// Tells all clients, each in its protocol's terms, that the server goes. Resolves when they are gone, or soon after
     /// `window`.
-    #[cfg_attr(
-        not(any(feature = "bayeux", feature = "http", feature = "mqtt", feature = "sse")),
-        expect(unused_variables, reason = "no front was built in")
-    )]
     pub async fn shutdown(&self, window: Duration) {
-        tokio::join!(
-            async {
-                #[cfg(feature = "http")]
-                self.api.shutdown(window).await;
-            },
-            async {
-                #[cfg(feature = "bayeux")]
-                self.bayeux.shutdown(window).await;
-            },
-            async {
-                #[cfg(feature = "mqtt")]
-                self.mqtt.shutdown(window).await;
-            },
-            async {
-                #[cfg(feature = "sse")]
-                self.sse.shutdown(window).await;
-            },
-        );
+        join_all(self.list().iter().map(|front| front.shut_down(window))).await;
     }
 }
 
@@ -251,6 +229,6 @@ fn any_of_them() -> Response {
 
 impl std::fmt::Debug for Fronts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Fronts").finish_non_exhaustive()
+        f.debug_list().entries(self.list()).finish()
     }
 }

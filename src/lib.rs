@@ -48,7 +48,6 @@ mod fronts;
 mod listener;
 #[cfg(feature = "cli")]
 pub mod logging;
-#[cfg(feature = "http")]
 mod metrics;
 mod page;
 mod refusals;
@@ -70,13 +69,15 @@ pub use config::{
     Arguments, ConfigError, Key, Live, Loaded, LoadedRights, LogFormat, Logging, check, keys, load,
 };
 pub use descriptors::raise_limit as raise_descriptor_limit;
-pub use fronts::Fronts;
+pub use fronts::{Fronts, OwnFront};
 #[cfg(feature = "cli")]
 pub use reload::Reload;
 pub use server::{BindError, Server};
 
 /// The core alone, with everything that a front of your own needs.
 pub use broker_core as core;
+/// What a front is to the server: implement it for a protocol of your own.
+pub use front;
 #[cfg(feature = "bayeux")]
 pub use front_bayeux as bayeux;
 #[cfg(feature = "http")]

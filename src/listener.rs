@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use front::{Metric, MetricSource};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -99,7 +100,7 @@ impl Gate {
     }
 
     /// Lets `telling` tell a peer why it is closed, if not too many are told at this time; it is dropped if that takes long.
-    pub(crate) async fn refuse(&self, telling: impl Future<Output = io::Result<()>>) {
+    pub(crate) async fn refuse(&self, telling: impl Future) {
         if let Ok(_permit) = self.refusals.try_acquire() {
             let _ = timeout(REFUSAL_LINGER, telling).await;
         }
@@ -155,17 +156,23 @@ fn is_about_the_peer(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-#[cfg(feature = "http")]
-impl front_http::MetricSource for Gate {
-    fn collect(&self, out: &mut Vec<front_http::Metric>) {
-        use crate::metrics::{counter, gauge};
+impl MetricSource for Gate {
+    fn collect(&self, out: &mut Vec<Metric>) {
         let Counters { accepted, refused, pauses } = &self.counters;
         let read = |number: &AtomicU64| number.load(Relaxed);
         out.extend([
-            counter("accepted_connections", "Connections accepted on all listeners", read(accepted)),
-            counter("refused_connections", "Connections closed because there were too many", read(refused)),
-            counter("accept_pauses", "Pauses in accepting for lack of descriptors or memory", read(pauses)),
-            gauge(
+            Metric::counter("accepted_connections", "Connections accepted on all listeners", read(accepted)),
+            Metric::counter(
+                "refused_connections",
+                "Connections closed because there were too many",
+                read(refused),
+            ),
+            Metric::counter(
+                "accept_pauses",
+                "Pauses in accepting for lack of descriptors or memory",
+                read(pauses),
+            ),
+            Metric::gauge(
                 "max_descriptors",
                 "Descriptors beyond which connections are refused",
                 self.max_descriptors as u64,

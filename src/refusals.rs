@@ -7,17 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
+use front::Refusal;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Version, header};
-use http_edge::{
-    Body, Cookies, HostPolicy, OriginPolicy, Problem, Response, X_REQUEST_ID, read_body, request_id,
-    response_head,
-};
+use http_edge::{Body, HostPolicy, Problem, Response, X_REQUEST_ID, read_body, request_id, response_head};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::{AddressLimits, Config, Fronts, listener};
+use crate::{AddressLimits, Fronts, listener};
 
 /// How long a refused peer may take to say what it wants.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -25,26 +23,11 @@ const PATIENCE: Duration = Duration::from_millis(300);
 const MAX_START_BYTES: usize = 8 * 1024;
 /// How many headers may be in it.
 const MAX_HEADERS: usize = 100;
-/// When a client for which there was no room may come back. Nobody knows better.
-const NO_ROOM_RETRY: Duration = Duration::from_secs(5);
 /// The longest answer: ours are far shorter.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
-/// Why a client is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Why {
-    /// There are as many connections as may be.
-    Full,
-    /// Its address has as many connections as it may have.
-    AddressFull,
-    /// Its address may send the next request only after this.
-    TooFast(Duration),
-    /// It asks for a server of another name.
-    Host,
-}
-
-/// Refuses as the front of the path would: with the headers without which a page may not read the answer, and to an event stream with an answer
-/// that a browser comes back after.
+/// Refuses as the front of the path would: with the headers without which a page may not read the answer, and to an event
+/// stream with an answer that a browser comes back after.
 #[derive(Clone, Debug)]
 pub(crate) struct Refusals {
     fronts: Fronts,
@@ -52,33 +35,11 @@ pub(crate) struct Refusals {
     /// Names of what is listened to that every policy answers to.
     ours: Vec<Box<[u8]>>,
     misdirected: Arc<AtomicU64>,
-    #[cfg(feature = "http")]
-    api: (OriginPolicy, http_edge::TokenSources),
-    #[cfg(feature = "bayeux")]
-    bayeux: OriginPolicy,
-    #[cfg(feature = "sse")]
-    sse: (OriginPolicy, http_edge::TokenSources),
 }
 
 impl Refusals {
-    /// For the fronts that `config` has set up.
-    #[cfg_attr(
-        not(any(feature = "bayeux", feature = "http", feature = "sse")),
-        expect(unused_variables, reason = "no front was built in that pages read answers of")
-    )]
-    pub(crate) fn new(fronts: Fronts, config: &Config) -> Self {
-        Refusals {
-            fronts,
-            hosts: HostPolicy::Any,
-            ours: Vec::new(),
-            misdirected: Arc::default(),
-            #[cfg(feature = "http")]
-            api: (config.api.origins.clone(), config.api.token_sources.clone()),
-            #[cfg(feature = "bayeux")]
-            bayeux: config.bayeux.origins.clone(),
-            #[cfg(feature = "sse")]
-            sse: (config.sse.origins.clone(), config.sse.token_sources.clone()),
-        }
+    pub(crate) fn new(fronts: Fronts) -> Self {
+        Refusals { fronts, hosts: HostPolicy::Any, ours: Vec::new(), misdirected: Arc::default() }
     }
 
     /// The same, for a listener at `address` that answers to these names.
@@ -90,26 +51,37 @@ impl Refusals {
     }
 
     /// Requests so far that were for another name.
-    #[cfg(feature = "http")]
     pub(crate) fn misdirected(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.misdirected)
     }
 
-    /// Whether a request of this address is answered at all. The rate does not count `OPTIONS`: its answer costs as little as a refusal, and a
-    /// page whose preflight failed could not read why. Nor does it count health and readiness: who restarts a server by them shares an address with its clients.
+    /// Whether a request of this address is answered at all. The rate does not count `OPTIONS`: its answer costs as little
+    /// as a refusal, and a page whose preflight failed could not read why. Nor does it count health and readiness: who
+    /// restarts a server by them shares an address with its clients.
     pub(crate) fn admit<B>(
         &self,
         addresses: &AddressLimits,
         address: IpAddr,
         request: &Request<B>,
-    ) -> Result<(), Why> {
-        if !self.names_us(request) && self.hosts.check(request.uri(), request.headers()).is_err() {
-            return Err(Why::Host);
+    ) -> Result<(), Box<Refusal>> {
+        if !self.names_us(request)
+            && let Err(name) = self.hosts.check(request.uri(), request.headers())
+        {
+            return Err(Box::new(self.other_host(name)));
         }
         if request.method() == Method::OPTIONS || matches!(request.uri().path(), "/healthz" | "/readyz") {
             return Ok(());
         }
-        addresses.admit(address).map_err(Why::TooFast)
+        addresses.admit(address).map_err(|wait| Box::new(Refusal::too_fast(wait)))
+    }
+
+    fn other_host(&self, name: &str) -> Refusal {
+        let refused = self.misdirected.fetch_add(1, Relaxed) + 1;
+        // An operator who forgot a name sees it here; a page that tries for a day does not fill the log.
+        if refused.is_power_of_two() {
+            tracing::warn!(host = %name, refused, "request for a host that is not in `server.hosts`");
+        }
+        Refusal::other_host(name)
     }
 
     /// Whether a request is for what is listened to, in the words that most use. HTTP/1 has one `Host` by then.
@@ -125,76 +97,36 @@ impl Refusals {
     }
 
     /// The answer to a request that no front will see.
-    pub(crate) async fn refuse(&self, why: Why, request: Parts) -> Response {
-        let problem = self.problem(why, &request);
-        #[cfg(feature = "sse")]
-        if why != Why::Host && request.method == Method::GET && first_segment(request.uri.path()) == "sse" {
-            let headers = &request.headers;
-            let wait = problem.retry_after.unwrap_or(NO_ROOM_RETRY);
-            return self.fronts.sse().send_away(request.version, headers, &problem.detail, wait).await;
+    pub(crate) async fn refuse(&self, refusal: &Refusal, request: Parts) -> Response {
+        let front = self.fronts.of(request.uri.path());
+        match front.and_then(|front| front.refuse(refusal, &request)) {
+            Some(answer) => answer.await,
+            None => self.readable(&refusal.problem, &request),
         }
-        self.readable(&problem, &request)
     }
 
     /// The answer to a request that is refused before any front looks at it, for the pages that may read what is there.
     pub(crate) fn readable(&self, problem: &Problem, request: &Parts) -> Response {
         let mut response = problem.response();
         let answer = response.headers_mut();
-        if let Some((origins, cookies)) = self.readers_of(request.uri.path()) {
+        if let Some((origins, cookies)) = self.fronts.readers_of(request.uri.path()) {
             origins.cors_headers(&request.headers, cookies, answer);
         }
         answer.insert(X_REQUEST_ID, request_id(&request.headers));
         response
     }
 
-    fn problem(&self, why: Why, request: &Parts) -> Problem {
-        match why {
-            Why::Full => Problem::no_room(NO_ROOM_RETRY),
-            Why::AddressFull => Problem::too_many_connections(NO_ROOM_RETRY),
-            Why::TooFast(wait) => Problem::too_many_requests(wait),
-            Why::Host => {
-                let name = self.hosts.check(&request.uri, &request.headers).err().unwrap_or_default();
-                let refused = self.misdirected.fetch_add(1, Relaxed) + 1;
-                // An operator who forgot a name sees it here; a page that tries for a day does not fill the log.
-                if refused.is_power_of_two() {
-                    tracing::warn!(host = %name, refused, "request for a host that is not in `server.hosts`");
-                }
-                Problem::host_not_allowed(name)
-            }
-        }
-    }
-
-    /// The pages that may read what is at a path: where no front of its own is for pages, those that may read the API.
-    fn readers_of(&self, path: &str) -> Option<(&OriginPolicy, Cookies)> {
-        match first_segment(path) {
-            #[cfg(feature = "bayeux")]
-            _ if self.fronts.bayeux().serves(path) => Some((&self.bayeux, Cookies::Include)),
-            #[cfg(feature = "sse")]
-            "sse" => {
-                let (origins, tokens) = &self.sse;
-                Some((origins, origins.cookies(tokens)))
-            }
-            #[cfg(feature = "http")]
-            _ => {
-                let (origins, tokens) = &self.api;
-                Some((origins, origins.cookies(tokens)))
-            }
-            #[cfg(not(feature = "http"))]
-            _ => None,
-        }
-    }
-
     /// Tells a peer that was just accepted why it is closed, in HTTP/1.1. Hyper never sees it, so that it costs next to nothing.
-    pub(crate) async fn tell(&self, mut stream: TcpStream, why: Why) -> io::Result<()> {
+    pub(crate) async fn tell(&self, mut stream: TcpStream, refusal: &Refusal) -> io::Result<()> {
         let mut start = Vec::new();
         // An answer before the question confuses clients; a peer that asks nothing is told all the same.
         let _ = timeout(PATIENCE, read_start(&mut stream, &mut start)).await;
-        stream.write_all(&self.to_start(why, &start).await).await?;
+        stream.write_all(&self.to_start(refusal, &start).await).await?;
         listener::close(stream).await
     }
 
     /// The answer to the start of a connection. Without a whole head nobody knows what page asks, so none may read it.
-    async fn to_start(&self, why: Why, start: &[u8]) -> Bytes {
+    async fn to_start(&self, refusal: &Refusal, start: &[u8]) -> Bytes {
         let (response, is_head) = match parse(start) {
             Some(request) if request.method() == Method::OPTIONS => {
                 (self.fronts.handle(request).await, false)
@@ -202,9 +134,9 @@ impl Refusals {
             Some(request) => {
                 let (parts, _) = request.into_parts();
                 let is_head = parts.method == Method::HEAD;
-                (self.refuse(why, parts).await, is_head)
+                (self.refuse(refusal, parts).await, is_head)
             }
-            None => (self.problem(why, &http::Request::new(()).into_parts().0).response(), false),
+            None => (refusal.problem.response(), false),
         };
         let (mut parts, body) = response.into_parts();
         let length = http_body::Body::size_hint(&body).exact();
@@ -215,10 +147,6 @@ impl Refusals {
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         response_head(&parts, if is_head { &[] } else { &body })
     }
-}
-
-fn first_segment(path: &str) -> &str {
-    path.split('/').nth(1).unwrap_or_default()
 }
 
 /// Reads until there is a whole head, or as much as is looked at.
@@ -253,8 +181,10 @@ fn parse(start: &[u8]) -> Option<Request<Body>> {
 #[cfg(test)]
 mod tests {
     use broker_core::Broker;
+    use http_edge::OriginPolicy;
 
     use super::*;
+    use crate::Config;
 
     fn refusals(origins: OriginPolicy) -> Refusals {
         let mut config = Config::default();
@@ -262,11 +192,11 @@ mod tests {
         config.sse.origins = origins.clone();
         config.bayeux.origins = origins;
         let broker = Broker::new(broker_core::Config::default());
-        Refusals::new(Fronts::new(&broker, &config), &config)
+        Refusals::new(Fronts::new(&broker, &config))
     }
 
-    async fn told(refusals: &Refusals, why: Why, start: &str) -> String {
-        String::from_utf8(refusals.to_start(why, start.as_bytes()).await.to_vec()).expect("UTF-8")
+    async fn told(refusals: &Refusals, refusal: Refusal, start: &str) -> String {
+        String::from_utf8(refusals.to_start(&refusal, start.as_bytes()).await.to_vec()).expect("UTF-8")
     }
 
     const PAGE: &str = "host: broker\r\norigin: https://app.example\r\n\r\n";
@@ -288,14 +218,14 @@ mod tests {
         ] {
             for method in ["GET", "POST", "HEAD"] {
                 let asked = format!("{method} {path} HTTP/1.1\r\n{PAGE}");
-                let answer = told(&listed, Why::Full, &asked).await;
+                let answer = told(&listed, Refusal::server_full(), &asked).await;
                 assert!(
                     answer.contains("\r\naccess-control-allow-origin: https://app.example\r\n"),
                     "{asked}{answer}"
                 );
                 assert!(answer.contains("\r\nvary: Origin\r\n"), "{asked}{answer}");
                 assert!(answer.contains("\r\naccess-control-allow-credentials: true\r\n"), "{asked}{answer}");
-                let answer = told(&foreign, Why::AddressFull, &asked).await;
+                let answer = told(&foreign, Refusal::address_full(), &asked).await;
                 assert!(!answer.contains("access-control"), "{asked}{answer}");
                 assert!(answer.contains("\r\nvary: Origin\r\n"), "{asked}{answer}");
             }
@@ -306,20 +236,30 @@ mod tests {
     async fn every_answer_has_its_length_its_code_and_the_time_to_come_back() {
         let refusals = refusals(OriginPolicy::Any);
         let ask = |method| format!("{method} /v1/publish/a HTTP/1.1\r\nhost: x\r\n\r\n");
-        for (why, start, status, code) in [
-            (Why::Full, ask("POST"), "503 Service Unavailable", "too_many_connections"),
-            (Why::AddressFull, ask("POST"), "429 Too Many Requests", "too_many_connections"),
-            (Why::Full, String::new(), "503 Service Unavailable", "too_many_connections"),
-            (Why::Full, "POST /v1".to_owned(), "503 Service Unavailable", "too_many_connections"),
-            (Why::AddressFull, "\u{10}\u{1}".to_owned(), "429 Too Many Requests", "too_many_connections"),
+        for (refusal, start, status, code) in [
             (
-                Why::Full,
+                Refusal::server_full as fn() -> Refusal,
+                ask("POST"),
+                "503 Service Unavailable",
+                "too_many_connections",
+            ),
+            (Refusal::address_full, ask("POST"), "429 Too Many Requests", "too_many_connections"),
+            (Refusal::server_full, String::new(), "503 Service Unavailable", "too_many_connections"),
+            (Refusal::server_full, "POST /v1".to_owned(), "503 Service Unavailable", "too_many_connections"),
+            (
+                Refusal::address_full,
+                "\u{10}\u{1}".to_owned(),
+                "429 Too Many Requests",
+                "too_many_connections",
+            ),
+            (
+                Refusal::server_full,
                 "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
                 "503 Service Unavailable",
                 "too_many_connections",
             ),
         ] {
-            let answer = told(&refusals, why, &start).await;
+            let answer = told(&refusals, refusal(), &start).await;
             let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
             assert!(head.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{start:?} {head}");
             assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", body.len())), "{start:?} {head}");
@@ -329,7 +269,7 @@ mod tests {
             );
             assert!(body.contains(&format!("\"code\":\"{code}\"")), "{start:?} {body}");
         }
-        let answer = told(&refusals, Why::Full, &ask("HEAD")).await;
+        let answer = told(&refusals, Refusal::server_full(), &ask("HEAD")).await;
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
         assert!(head.contains("\r\ncontent-length: 1") && body.is_empty(), "{answer}");
     }
@@ -339,7 +279,7 @@ mod tests {
         let refusals = refusals(OriginPolicy::Any);
         for version in ["HTTP/1.0", "HTTP/1.1"] {
             let start = format!("GET /sse/a?x=1 {version}\r\n{PAGE}");
-            let answer = told(&refusals, Why::AddressFull, &start).await;
+            let answer = told(&refusals, Refusal::address_full(), &start).await;
             let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
             assert!(head.starts_with("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"), "{head}");
             assert!(!head.contains("content-length"), "{head}");
@@ -365,7 +305,7 @@ mod tests {
                 let answer = refusals.admit(&addresses, [127, 0, 0, 1].into(), &request);
                 assert_eq!(answer.is_ok(), admitted, "{method} {path} {host}");
                 let Err(why) = answer else { continue };
-                let response = refusals.refuse(why, request.into_parts().0).await;
+                let response = refusals.refuse(&why, request.into_parts().0).await;
                 assert_eq!(response.status(), 421, "{method} {path}");
                 let body = read_body(response.into_body(), 1000).await.unwrap();
                 let text = String::from_utf8_lossy(&body);
@@ -380,7 +320,7 @@ mod tests {
         let refusals = refusals(OriginPolicy::Any);
         let start =
             format!("OPTIONS /v1/publish/a HTTP/1.1\r\naccess-control-request-method: POST\r\n{PAGE}");
-        let answer = told(&refusals, Why::Full, &start).await;
+        let answer = told(&refusals, Refusal::server_full(), &start).await;
         assert!(answer.starts_with("HTTP/1.1 204 No Content\r\n"), "{answer}");
         assert!(answer.contains("access-control-allow-methods: POST"), "{answer}");
     }

@@ -7,17 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::Broker;
+use front::{Accepted, Front, Refusal};
 use futures_util::future::Either;
-use http::Uri;
-use http_edge::{HostPolicy, Refuser};
+use http_edge::{Holds, HostPolicy, Refuser};
+use link::{Hold, Socket};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::addresses::Place;
 use crate::listener::{self, Gate};
-use crate::refusals::{Refusals, Why};
-use crate::{AddressLimits, Config, Fronts};
+use crate::refusals::Refusals;
+use crate::{AddressLimits, Config, Fronts, metrics};
+
+/// The front whose listener the configuration names.
+const MQTT: &str = "mqtt";
 
 /// How long what the lanes hold may take to reach the outboxes when the server stops.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -33,7 +38,8 @@ pub struct Server {
     fronts: Fronts,
     refusals: Refusals,
     http: Option<Listening>,
-    mqtt: Option<Listening>,
+    /// Listeners that belong to one front each.
+    streams: Vec<(Arc<dyn Front>, Listening)>,
     gate: Arc<Gate>,
     addresses: AddressLimits,
     hosts: HostPolicy,
@@ -51,7 +57,7 @@ struct Listening {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} for {what}: {}", reason(source))]
 pub struct BindError {
-    /// `HTTP` or `MQTT`.
+    /// `HTTP`, `MQTT`, or the name of a front of your own.
     pub what: &'static str,
     /// Where.
     pub address: SocketAddr,
@@ -76,25 +82,23 @@ impl Server {
     /// An address is taken, or not to be had.
     pub async fn bind(mut config: Config) -> Result<Self, BindError> {
         let http = open("HTTP", config.http)?;
-        let mqtt = open("MQTT", config.mqtt.filter(|_| cfg!(feature = "mqtt")))?;
+        let mut mqtt = open("MQTT", config.mqtt.filter(|_| cfg!(feature = "mqtt")))?;
         let gate = Arc::new(Gate::new(config.max_connections));
         let addresses = AddressLimits::new(config.max_connections_per_address);
         #[cfg(feature = "auth")]
         addresses.set_rate(config.address_rate);
-        #[cfg(feature = "mqtt")]
-        {
-            let of_mqtt = &mut config.mqtt_front.max_connections_per_address;
-            *of_mqtt = of_mqtt.or(config.max_connections_per_address);
-        }
         let broker = Broker::new(std::mem::take(&mut config.broker));
         let fronts = Fronts::new(&broker, &config);
-        let refusals = Refusals::new(fronts.clone(), &config);
-        #[cfg(feature = "http")]
-        {
-            fronts.api().add_metrics(gate.clone());
-            fronts.api().add_metrics(Arc::new(addresses.clone()));
-            fronts.api().add_metrics(crate::metrics::of_hosts(refusals.misdirected()));
-            fronts.api().add_metrics(crate::metrics::of_stalled(config.connection.stalled.clone()));
+        let refusals = Refusals::new(fronts.clone());
+        fronts.show(gate.clone());
+        fronts.show(Arc::new(addresses.clone()));
+        fronts.show(metrics::of_hosts(refusals.misdirected()));
+        fronts.show(metrics::of_stalled(config.connection.stalled.clone()));
+        let mut streams = Vec::new();
+        for front in fronts.list() {
+            let own = open(front.name(), front.listens())?;
+            let given = if front.name() == MQTT { mqtt.take() } else { None };
+            streams.extend(own.into_iter().chain(given).map(|listening| (Arc::clone(front), listening)));
         }
         let shutdown_window = config.shutdown_window.min(Config::MAX_SHUTDOWN_WINDOW);
         let hosts = hosts(config.hosts, http.as_ref());
@@ -104,7 +108,7 @@ impl Server {
             fronts,
             refusals,
             http,
-            mqtt,
+            streams,
             gate,
             addresses,
             hosts,
@@ -140,7 +144,13 @@ impl Server {
 
     /// Where MQTT over TCP is served.
     pub fn mqtt_address(&self) -> Option<SocketAddr> {
-        self.mqtt.as_ref().map(|listening| listening.address)
+        self.address_of(MQTT)
+    }
+
+    /// Where the listener of the front of this name is: the port is the real one where 0 was asked for.
+    pub fn address_of(&self, front: &str) -> Option<SocketAddr> {
+        let mut streams = self.streams.iter();
+        streams.find(|(of, _)| of.name() == front).map(|(_, listening)| listening.address)
     }
 
     /// Serves until `stop` is ready, then stops: readiness fails and publishing ends; what was accepted before is written
@@ -156,7 +166,7 @@ impl Server {
             fronts,
             refusals,
             http,
-            mqtt,
+            streams,
             gate,
             addresses,
             hosts,
@@ -169,16 +179,17 @@ impl Server {
             let doorkeeper = Doorkeeper { gate, addresses, hosts };
             tokio::spawn(serve_http(http.listener, refusals, connection, doorkeeper, closed))
         });
-        let mqtt = mqtt.map(|mqtt| tokio::spawn(serve_mqtt(mqtt.listener, fronts.clone(), gate, addresses)));
-        // A caller that drops this future wants neither listener to live on.
-        let listeners = AbortOnDrop([http, mqtt]);
+        let streams = streams.into_iter().map(|(front, listening)| {
+            tokio::spawn(serve_streams(listening.listener, front, Arc::clone(&gate), addresses.clone()))
+        });
+        // A caller that drops this future wants no listener to live on.
+        let streams = AbortOnDrop(streams.collect());
+        let http = AbortOnDrop(http.into_iter().collect());
         stop.await;
 
         fronts.set_ready(false);
         broker.wind_down();
-        if let [_, Some(mqtt)] = &listeners.0 {
-            mqtt.abort();
-        }
+        drop(streams);
         if timeout(DRAIN, broker.drained()).await.is_err() {
             tracing::warn!("not everything that was published reached its readers in time");
         }
@@ -188,17 +199,17 @@ impl Server {
         }
         // Whoever subscribed in process hears it now, whatever handles to the broker there are.
         broker.close();
-        drop(listeners);
+        drop(http);
         closing.send_replace(true);
         let _ = timeout(LAST_ANSWERS, closing.closed()).await;
     }
 }
 
-struct AbortOnDrop([Option<JoinHandle<()>>; 2]);
+struct AbortOnDrop(Vec<JoinHandle<()>>);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
-        self.0.iter().flatten().for_each(JoinHandle::abort);
+        self.0.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -207,15 +218,6 @@ fn open(what: &'static str, address: Option<SocketAddr>) -> Result<Option<Listen
     let listener = listener::listen(address).map_err(|source| BindError { what, address, source })?;
     let address = listener.local_addr().map_err(|source| BindError { what, address, source })?;
     Ok(Some(Listening { listener, address }))
-}
-
-/// Whether a request may wait long for its answer: everything but the API, and there the history with `wait`.
-fn may_be_held(uri: &Uri) -> bool {
-    let is_poll = |query: &str| query.split('&').any(|part| part.starts_with("wait="));
-    match uri.path().strip_prefix("/v1/") {
-        Some(rest) => rest.starts_with("history/") && uri.query().is_some_and(is_poll),
-        None => true,
-    }
 }
 
 /// The names that are answered where it listens.
@@ -245,30 +247,28 @@ async fn serve_http(
     let Doorkeeper { gate, addresses, hosts } = doorkeeper;
     // One count per request instead of one for each front.
     let served = Arc::new(refusals.for_hosts(hosts, listener.local_addr().ok()));
-    // A poll or stream that is held for a client must hear at once when that is gone; the API answers at once, but for polls.
-    connection.answers_half_closed = |uri| !may_be_held(uri);
-    connection.may_park = may_be_held;
+    let fronts = served.fronts().clone();
+    // What no front claims is answered at once, but nothing is lost by finding soon that its client is gone.
+    connection.holds = Holds::by(move |uri| fronts.of(uri.path()).is_none_or(|front| front.holds(uri)));
     let refusing = Arc::clone(&served);
     connection.refuse = Refuser::new(move |problem, request| refusing.readable(problem, request));
-    let refuse = |stream, why| {
+    let refuse = |stream, refusal: Refusal| {
         let (gate, refusals) = (Arc::clone(&gate), Arc::clone(&served));
-        tokio::spawn(async move { gate.refuse(refusals.tell(stream, why)).await });
+        tokio::spawn(async move { gate.refuse(refusals.tell(stream, &refusal)).await });
     };
-    let too_many = |stream| refuse(stream, Why::Full);
+    let too_many = |stream| refuse(stream, Refusal::server_full());
     listener::accept(listener, Arc::clone(&gate), too_many, |stream, peer| {
-        let Ok(place) = addresses.enter(peer.ip()) else { return refuse(stream, Why::AddressFull) };
+        let Ok(place) = addresses.enter(peer.ip()) else { return refuse(stream, Refusal::address_full()) };
         let mut connection = connection.clone();
-        if let Some(place) = place {
-            connection.hold = link::Hold::new(place);
-        }
+        connection.hold = hold(place);
         let (served, addresses) = (Arc::clone(&served), addresses.clone());
         let handle = move |request: http::Request<_>| {
             match served.admit(&addresses, peer.ip(), &request) {
                 Ok(()) => Either::Left(served.fronts().handle_from(Some(http_edge::Peer(peer)), request)),
                 // Boxed, so that connections do not have room for what is rare.
-                Err(why) => {
+                Err(refusal) => {
                     let served = Arc::clone(&served);
-                    let refused = async move { served.refuse(why, request.into_parts().0).await };
+                    let refused = async move { served.refuse(&refusal, request.into_parts().0).await };
                     Either::Right(Box::pin(refused))
                 }
             }
@@ -278,27 +278,39 @@ async fn serve_http(
     .await;
 }
 
-async fn serve_mqtt(listener: TcpListener, fronts: Fronts, gate: Arc<Gate>, addresses: AddressLimits) {
-    // Before its CONNECT a client has no version that it could be answered in.
+/// Serves the listener that belongs to one front.
+async fn serve_streams(
+    listener: TcpListener,
+    front: Arc<dyn Front>,
+    gate: Arc<Gate>,
+    addresses: AddressLimits,
+) {
+    // Many protocols have no words for it before the client has said something, and there is no room to wait for that.
     let refuse = |stream: TcpStream| {
         let gate = Arc::clone(&gate);
         tokio::spawn(async move { gate.refuse(listener::close(stream)).await });
     };
     listener::accept(listener, Arc::clone(&gate), refuse, |stream, peer| {
-        #[cfg(feature = "mqtt")]
-        {
-            let mqtt = fronts.mqtt().clone();
-            let admitted = addresses.admit(peer.ip()).is_ok();
-            tokio::spawn(async move {
-                if admitted {
-                    mqtt.serve_tcp(stream, peer).await
-                } else {
-                    mqtt.refuse_tcp(stream, peer).await
+        let socket = Socket::tcp(stream, Vec::new());
+        let refusal = match addresses.enter(peer.ip()) {
+            Err(_) => Refusal::address_full(),
+            Ok(place) => match addresses.admit(peer.ip()) {
+                Ok(()) => {
+                    let accepted = Accepted { socket: socket.holding(hold(place)), peer };
+                    tokio::spawn(front.serve(accepted));
+                    return;
                 }
-            });
-        }
-        #[cfg(not(feature = "mqtt"))]
-        drop((&fronts, &addresses, stream, peer));
+                Err(wait) => Refusal::too_fast(wait),
+            },
+        };
+        let gate = Arc::clone(&gate);
+        let telling = front.refuse_stream(&refusal, Accepted { socket, peer });
+        tokio::spawn(async move { gate.refuse(telling).await });
     })
     .await;
+}
+
+/// What keeps a connection's place among those of its address.
+fn hold(place: Option<Place>) -> Hold {
+    place.map_or_else(Hold::default, Hold::new)
 }

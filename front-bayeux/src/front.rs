@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use broker_core::{Authenticator, Broker, Outbox, Principal};
 use bytes::Bytes;
 use dashmap::DashMap;
-use http_edge::{BoxError, Response};
+use http_edge::{BoxError, OriginPolicy, Response};
 use parking_lot::RwLock;
 
 use crate::bucket::Bucket;
@@ -170,6 +170,11 @@ impl Front {
     pub fn serves(&self, path: &str) -> bool {
         let first = path.split('/').nth(1).unwrap_or_default();
         self.shared().config().mount.iter().any(|mount| mount.trim_matches('/') == first)
+    }
+
+    /// The pages that may come.
+    pub(crate) fn origins(&self) -> &OriginPolicy {
+        &self.shared().config().origins
     }
 
     /// Gives one session times of its own, e.g. a longer life for a client that sleeps a lot. False if there is no

@@ -55,6 +55,7 @@ mod registry;
 mod replay;
 mod replies;
 mod salvage;
+mod served;
 mod service;
 mod stats;
 mod subscriptions;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use ::front::MetricSource;
 use broker_core::{Authenticator, Broker, Principal};
 use bytes::Bytes;
 use futures_util::future::Either;
@@ -21,7 +22,7 @@ use crate::connections::Forced;
 use crate::error::Error;
 use crate::events::{publish_events, webhook_handshake};
 use crate::idempotency::{Bounds, Idempotency};
-use crate::metrics::{self, MetricSource};
+use crate::metrics;
 use crate::publish::{Published, Publisher, Retain, key_of, publish_items, publish_lines, publish_raw};
 use crate::query::{invalid, no_parameters};
 use crate::route::Resource;
@@ -152,6 +153,10 @@ impl Front {
         self.0.closing.send_replace(true);
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0
+    }
+
     /// Counters.
     pub fn stats(&self) -> Stats {
         self.0.counters.snapshot()
@@ -170,7 +175,7 @@ impl Shared {
         self.authenticator.still_holds(principal)
     }
 
-    fn cookies(&self) -> Cookies {
+    pub(crate) fn cookies(&self) -> Cookies {
         self.config.origins.cookies(&self.config.token_sources)
     }
 

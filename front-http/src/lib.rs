@@ -44,10 +44,11 @@ mod publish;
 mod query;
 mod retained;
 mod route;
+mod served;
 mod stats;
 mod text;
 
+pub use ::front::{Metric, MetricSource, Value};
 pub use config::{Config, METRICS_CHANNEL, MetricsAccess};
 pub use front::Front;
-pub use metrics::{Metric, MetricSource, Value};
 pub use stats::Stats;

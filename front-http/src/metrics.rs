@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use broker_core::{Action, Broker, Channel, Principal};
+use front::{Metric, Value};
 use http::{HeaderValue, StatusCode, header};
 use http_edge::{Body, Response};
 use prometheus_client::collector::Collector;
@@ -17,38 +18,6 @@ use crate::config::METRICS_CHANNEL;
 use crate::connections::may_manage_all;
 use crate::error::Error;
 use crate::front::Shared;
-
-/// One number to show.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Metric {
-    /// Without the prefix `fanwire_` and without a counter's `_total`, e.g. `sse_streams`. Unique.
-    pub name: &'static str,
-    /// One sentence without its full stop.
-    pub help: &'static str,
-    /// The number and what it means over time.
-    pub value: Value,
-}
-
-/// A number, and whether it may fall.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Value {
-    /// Only grows while the process lives.
-    Counter(u64),
-    /// Goes up and down.
-    Gauge(u64),
-}
-
-/// Where numbers come from, read at each scrape. Implemented for closures.
-pub trait MetricSource: Send + Sync + 'static {
-    /// Appends the numbers as they are now. Must not block.
-    fn collect(&self, out: &mut Vec<Metric>);
-}
-
-impl<F: Fn(&mut Vec<Metric>) + Send + Sync + 'static> MetricSource for F {
-    fn collect(&self, out: &mut Vec<Metric>) {
-        self(out);
-    }
-}
 
 /// The answer to a scrape by somebody who needs the right to it.
 pub(crate) fn answer_to(shared: &Shared, principal: &Principal) -> Result<Response, Error> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use broker_core::{Action, Authenticator, Broker, Publish, Refused};
+use broker_core::{Action, Authenticator, Broker, Network, Publish, Refused};
 use dashmap::DashMap;
 use http_edge::{BoxError, Response};
 use link::Socket;
@@ -34,7 +34,7 @@ pub(crate) struct Inner {
     mechanisms: Vec<Arc<dyn Mechanism>>,
     timers: Arc<Timers>,
     connections: AtomicUsize,
-    addresses: DashMap<IpAddr, usize>,
+    addresses: DashMap<Network, usize>,
     closing: AtomicBool,
     gone: Notify,
     started: AtomicBool,
@@ -196,16 +196,17 @@ impl Front {
         self.serve(Socket::tcp(stream, Vec::new()), Some(peer)).await;
     }
 
-    /// Tells a client, once its CONNECT has come, that it connects too often: CONNACK 0x9F, in version 3 0x03.
-    pub async fn refuse_tcp(&self, stream: TcpStream, peer: SocketAddr) {
+    /// Tells a client, once its CONNECT has come, why it is not let in: `reason` in CONNACK, in version 3 what it has for
+    /// that. Then it closes.
+    pub(crate) async fn refuse_with(&self, reason: Reason, socket: Socket, peer: SocketAddr) {
         self.start();
         let arrival = Arrival {
-            socket: Socket::tcp(stream, Vec::new()),
+            socket,
             framing: Framing::Raw,
             remote: Some(peer),
             presented: None,
             user_agent: None,
-            refusal: Some(Reason::ConnectionRateExceeded),
+            refusal: Some(reason),
         };
         transport::accept(self.0.clone(), arrival).await;
     }
@@ -297,7 +298,7 @@ impl std::fmt::Debug for Front {
 /// A connection's place among those that are allowed; given back when dropped.
 pub(crate) struct Admission {
     inner: Arc<Inner>,
-    address: Option<IpAddr>,
+    address: Option<Network>,
 }
 
 impl Admission {
@@ -335,7 +336,7 @@ impl Inner {
         if self.closing.load(Ordering::SeqCst) {
             return Err(Reason::ServerShuttingDown);
         }
-        let address = address.filter(|_| config.max_connections_per_address.is_some());
+        let address = address.filter(|_| config.max_connections_per_address.is_some()).map(Network::of);
         if let (Some(address), Some(max)) = (address, config.max_connections_per_address) {
             let mut connections = self.addresses.entry(address).or_insert(0);
             if *connections >= max {

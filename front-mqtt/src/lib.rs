@@ -44,6 +44,7 @@ pub mod fuzzing;
 mod protocol;
 #[cfg(feature = "scram")]
 mod scram;
+mod served;
 mod transport;
 
 pub use auth::{Exchange, Mechanism, Step, Stepping};

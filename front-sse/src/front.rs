@@ -138,6 +138,10 @@ impl Front {
         send_away(self.0.head(headers), transport_of(version), why, retry_after(wait)).await
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0
+    }
+
     /// Counters and gauges.
     pub fn stats(&self) -> Stats {
         self.0.counters.snapshot(self.0.streams.len())
@@ -151,7 +155,7 @@ impl std::fmt::Debug for Front {
 }
 
 impl Shared {
-    fn cookies(&self) -> Cookies {
+    pub(crate) fn cookies(&self) -> Cookies {
         self.config.origins.cookies(&self.config.token_sources)
     }
 
@@ -257,7 +261,7 @@ impl Shared {
     }
 
     /// The part of `path` behind the mount point, without the slash between.
-    fn rest_of<'a>(&self, path: &'a str) -> Option<&'a str> {
+    pub(crate) fn rest_of<'a>(&self, path: &'a str) -> Option<&'a str> {
         let rest = path.strip_prefix(self.config.path.trim_end_matches('/'))?;
         if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
     }

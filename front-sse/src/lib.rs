@@ -35,6 +35,7 @@ mod config;
 mod error;
 mod front;
 mod protocol;
+mod served;
 mod stats;
 mod transport;
 

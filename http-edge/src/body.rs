@@ -1,5 +1,6 @@
-//! Response bodies of one type, and request bodies read within a bound.
+//! Bodies of one type, and request bodies read within a bound.
 
+use std::any::Any;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
 use link::{Intake, Unfinished};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -14,7 +16,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::BoxError;
 use crate::pipe::{Behind, PipeBody};
 
-/// A response body: nothing, bytes that are already there, or a stream.
+/// A body of a response or a request: nothing, bytes that are already there, what a connection of [`serve`](crate::serve)
+/// receives, or a stream.
 #[derive(Default)]
 pub struct Body(Inner);
 
@@ -24,6 +27,7 @@ enum Inner {
     Empty,
     Full(Bytes),
     Pipe(PipeBody),
+    Received(Incoming),
     Stream(Pin<Box<dyn HttpBody<Data = Bytes, Error = BoxError> + Send>>),
 }
 
@@ -47,7 +51,7 @@ impl Body {
         match self.0 {
             Inner::Empty => Ok(Bytes::new()),
             Inner::Full(bytes) => Ok(bytes),
-            Inner::Pipe(_) | Inner::Stream(_) => Err(self),
+            Inner::Pipe(_) | Inner::Received(_) | Inner::Stream(_) => Err(self),
         }
     }
 
@@ -60,8 +64,25 @@ impl Body {
     pub(crate) fn behind(&self) -> Option<Behind> {
         match &self.0 {
             Inner::Pipe(body) => Some(body.behind()),
-            Inner::Empty | Inner::Full(_) | Inner::Stream(_) => None,
+            Inner::Empty | Inner::Full(_) | Inner::Received(_) | Inner::Stream(_) => None,
         }
+    }
+
+    /// The body of a request of whatever HTTP server. This crate's own and hyper's are taken as they are; any other is boxed.
+    pub fn of_request<B>(body: B) -> Self
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let mut slot = Some(body);
+        let any: &mut dyn Any = &mut slot;
+        if let Some(own) = any.downcast_mut::<Option<Body>>() {
+            return own.take().unwrap_or_default();
+        }
+        if let Some(received) = any.downcast_mut::<Option<Incoming>>() {
+            return received.take().map_or_else(Body::empty, |body| Body(Inner::Received(body)));
+        }
+        slot.map_or_else(Body::empty, |body| Body::stream(Boxed { body }))
     }
 
     /// A body that is produced while it is sent.
@@ -75,7 +96,7 @@ impl std::fmt::Debug for Body {
         match &self.0 {
             Inner::Empty => f.write_str("Body(empty)"),
             Inner::Full(bytes) => write!(f, "Body({} bytes)", bytes.len()),
-            Inner::Pipe(_) | Inner::Stream(_) => f.write_str("Body(stream)"),
+            Inner::Pipe(_) | Inner::Received(_) | Inner::Stream(_) => f.write_str("Body(stream)"),
         }
     }
 }
@@ -96,6 +117,7 @@ impl HttpBody for Body {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Inner::Pipe(body) => Pin::new(body).poll_frame(cx),
+            Inner::Received(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Inner::Stream(body) => body.as_mut().poll_frame(cx),
         }
     }
@@ -105,6 +127,7 @@ impl HttpBody for Body {
             Inner::Empty => true,
             Inner::Full(_) => false,
             Inner::Pipe(body) => body.is_end_stream(),
+            Inner::Received(body) => body.is_end_stream(),
             Inner::Stream(body) => body.is_end_stream(),
         }
     }
@@ -114,8 +137,41 @@ impl HttpBody for Body {
             Inner::Empty => SizeHint::with_exact(0),
             Inner::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Inner::Pipe(body) => body.size_hint(),
+            Inner::Received(body) => body.size_hint(),
             Inner::Stream(body) => body.size_hint(),
         }
+    }
+}
+
+pin_project! {
+    /// A body whose errors are boxed.
+    struct Boxed<B> {
+        #[pin]
+        body: B,
+    }
+}
+
+impl<B> HttpBody for Boxed<B>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.project().body.poll_frame(cx).map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -23,6 +23,7 @@ mod credentials;
 mod fields;
 mod head;
 mod held;
+mod holds;
 mod host;
 mod io;
 mod origin;
@@ -48,6 +49,7 @@ pub use credentials::{
     credentials_from,
 };
 pub use fields::Fields;
+pub use holds::Holds;
 pub use host::HostPolicy;
 pub use link::{FREE_BYTES, Intake, IntakeConfig, IntakeStats, Unfinished};
 pub use origin::{Cookies, LiveOrigins, OriginPolicy};

@@ -22,7 +22,7 @@ use crate::{Response, read_body, response_head};
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 /// The right to have a request's connection wait without hyper, as a request extension: on HTTP/1.1 connections of
-/// [`serve`](crate::serve) that stay open, where [`ServeConfig::may_park`](crate::ServeConfig::may_park) says so.
+/// [`serve`](crate::serve) that stay open, where [`ServeConfig::holds`](crate::ServeConfig::holds) says so.
 #[derive(Clone)]
 pub struct Park {
     watch: Arc<Watch>,

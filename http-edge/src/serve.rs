@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Uri, Version, header};
+use http::{HeaderName, HeaderValue, Method, Request, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -24,6 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior, Sleep, interval_at, sleep, timeou
 
 use crate::head::{check_http1, check_http2};
 use crate::held::{Bounds, Held, HeldBody, Spawner};
+use crate::holds::Holds;
 use crate::io::{Claim, Then, Watch, WatchedIo};
 use crate::park::{self, Park, may_park};
 use crate::refuse::{Refuser, Unread, refuse_unread};
@@ -46,11 +47,8 @@ pub struct ServeConfig {
     pub max_header_bytes: u32,
     /// Requests at a time on one HTTP/2 connection, streams included. Default 4,096; more are refused by the protocol.
     pub max_concurrent_streams: u32,
-    /// Which requests are answered even if an HTTP/1 client has ended its side before, as a shell's `nc -N` does. For requests
-    /// that are answered at once: it takes a second longer to find that a client is gone. Default none.
-    pub answers_half_closed: fn(&Uri) -> bool,
-    /// Which requests may be held for long: they get a [`Park`] extension, which costs three allocations. Default none.
-    pub may_park: fn(&Uri) -> bool,
+    /// Which requests over HTTP/1 may be held for long, and which are answered at once. Default: nobody says.
+    pub holds: Holds,
     /// Bytes that wait per HTTP/2 stream for the client's window. Default 64 KiB; then the stream's own queue grows.
     pub max_send_bytes: usize,
     /// Bytes that may wait on one HTTP/2 connection for streams whose client takes nothing: in the connection, in what fills their
@@ -82,8 +80,7 @@ impl Default for ServeConfig {
             stalled: Stalled::default(),
             refuse: Refuser::default(),
             hold: link::Hold::default(),
-            answers_half_closed: |_| false,
-            may_park: |_| false,
+            holds: Holds::default(),
         }
     }
 }
@@ -217,7 +214,7 @@ where
     let mut io = WatchedIo::new(stream, Arc::clone(&watch), config.hold.clone());
     io.put_back(read);
     let seen = Arc::clone(&watch);
-    let (answers_half_closed, is_held) = (config.answers_half_closed, config.may_park);
+    let holds = config.holds.clone();
     let refuse = config.refuse.clone();
     let mut handler = service_fn(move |mut request: Request<Incoming>| {
         seen.head_begun.store(false, Relaxed);
@@ -230,8 +227,9 @@ where
                 return Answering { answer, busy: Some(Busy::new(&seen)), closes: false };
             }
         };
-        seen.patient.store(answers_half_closed(request.uri()), Relaxed);
-        if is_held(request.uri()) && may_park(&request) {
+        let is_held = holds.ask(request.uri());
+        seen.patient.store(is_held == Some(false), Relaxed);
+        if is_held == Some(true) && may_park(&request) {
             request.extensions_mut().insert(Park::new(Arc::clone(&seen), number));
         }
         let busy = Busy::new(&seen);

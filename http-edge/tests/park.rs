@@ -73,7 +73,10 @@ async fn start() -> Server {
         while let Ok((stream, peer)) = listener.accept().await {
             let held = Arc::clone(&shared);
             let service = move |request| answer(request, Arc::clone(&held));
-            let config = ServeConfig { may_park: |uri| uri.path() != "/never", ..ServeConfig::default() };
+            let config = ServeConfig {
+                holds: http_edge::Holds::by(|uri| uri.path() != "/never"),
+                ..ServeConfig::default()
+            };
             tokio::spawn(serve(stream, peer, service, config, stop.clone()));
         }
     });
@@ -215,7 +218,7 @@ async fn a_client_that_does_not_read_its_answer_is_given_up() {
     let (stream, peer) = listener.accept().await.unwrap();
     let shared = Arc::clone(&held);
     let config = ServeConfig {
-        may_park: |_| true,
+        holds: http_edge::Holds::by(|_| true),
         header_read_timeout: Duration::from_millis(300),
         ..ServeConfig::default()
     };

@@ -178,9 +178,11 @@ async fn a_client_that_sends_more_than_is_read_still_gets_its_answer() {
 
 #[tokio::test]
 async fn a_client_that_ends_its_side_first_is_answered_where_that_is_wanted() {
-    let server =
-        start(ServeConfig { answers_half_closed: |uri| uri.path() != "/gone", ..ServeConfig::default() })
-            .await;
+    let server = start(ServeConfig {
+        holds: http_edge::Holds::by(|uri| uri.path() == "/gone"),
+        ..ServeConfig::default()
+    })
+    .await;
     for (request, is_answered) in [
         ("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nfirst", true),
         ("POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nfirst", true),

@@ -22,6 +22,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{AllowAll, Authenticator};
+use front::Front;
+
+use crate::OwnFront;
 
 #[cfg(feature = "cli")]
 pub use self::{
@@ -52,10 +55,10 @@ pub struct Config {
     /// Who clients are and what they may do. Default: everybody may do everything, so give another one before listening
     /// beyond loopback.
     pub authenticator: Arc<dyn Authenticator>,
-    /// Connections at a time, over both listeners. Default `None`: what the process' soft descriptor limit allows, less
+    /// Connections at a time, over all listeners. Default `None`: what the process' soft descriptor limit allows, less
     /// 64. One more is answered 503 over HTTP and the protocol's own refusal over MQTT, then closed.
     pub max_connections: Option<usize>,
-    /// Connections at a time from one address (IPv6: from one /64), over both listeners. Default `None`: no bound.
+    /// Connections at a time from one address (IPv6: from one /64), over all listeners. Default `None`: no bound.
     pub max_connections_per_address: Option<usize>,
     /// Requests over HTTP and connections over MQTT that one address may make. Default `None`: no bound.
     #[cfg(feature = "auth")]
@@ -67,6 +70,8 @@ pub struct Config {
     pub broker: broker_core::Config,
     /// Limits of one HTTP connection, the 10 s for its first head among them.
     pub connection: http_edge::ServeConfig,
+    /// Protocols of the embedding service's own: see [`Config::with_front`].
+    pub own_fronts: Vec<OwnFront>,
     /// The HTTP API.
     #[cfg(feature = "http")]
     pub api: front_http::Config,
@@ -87,6 +92,17 @@ impl Config {
 
     /// Descriptors that connections never take: for files, resolvers and refusals. Of a small limit, a quarter is kept.
     pub const RESERVED_DESCRIPTORS: usize = 64;
+
+    /// Adds a protocol of your own. `make` is called once there is a broker; the front is asked for what the built-in ones do
+    /// not claim, and may have a listener of its own ([`Front::listens`]). `examples/own_front.rs` is one.
+    #[must_use]
+    pub fn with_front<F: Front>(
+        mut self,
+        make: impl Fn(&front::Context) -> F + Send + Sync + 'static,
+    ) -> Self {
+        self.own_fronts.push(OwnFront::new(make));
+        self
+    }
 }
 
 impl Default for Config {
@@ -103,6 +119,7 @@ impl Default for Config {
             shutdown_window: Duration::from_secs(10),
             broker: broker_core::Config::default(),
             connection: http_edge::ServeConfig::default(),
+            own_fronts: Vec::new(),
             #[cfg(feature = "http")]
             api: front_http::Config::default(),
             #[cfg(feature = "bayeux")]

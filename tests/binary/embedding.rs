@@ -10,7 +10,7 @@ use crate::support::sse::EventStream;
 use crate::support::{TestServer, within};
 
 /// Cargo builds examples together with tests, beside them.
-fn example(name: &str) -> PathBuf {
+pub(crate) fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a path");
     let profile = test.parent().and_then(|deps| deps.parent()).expect("target/<profile>/deps");
     let example = profile.join("examples").join(name);

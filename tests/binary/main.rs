@@ -10,6 +10,7 @@ mod embedding;
 mod house;
 mod memory;
 mod misconfiguration;
+mod own_front;
 mod publish;
 mod recursion;
 mod replay_ids;

@@ -4,6 +4,7 @@ use fanwire::auth::{Access, Key, Rate};
 use fanwire::edge::OriginPolicy;
 use serde_json::json;
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use crate::attempts::{connack, everything, key, server};
 use crate::support::bayeux::Socket;
@@ -161,6 +162,44 @@ async fn an_address_has_so_many_connections_wherever_they_go() {
     })
     .await;
     drop(stream);
+}
+
+/// One client is one connection, whatever it speaks and wherever it was accepted: two streams and two devices are four.
+#[tokio::test]
+async fn connections_of_one_address_are_counted_once_over_all_listeners() {
+    let server = TestServer::with(|config| config.max_connections_per_address = Some(4)).await;
+    let _stream = EventStream::open(server.http, "/sse/a").await;
+    let _page = Socket::handshake(server.http).await;
+    let device = Bare::shake_hands(server.mqtt, "one").await;
+    let mut upgrade = format!("ws://{}/mqtt", server.http).into_client_request().unwrap();
+    upgrade.headers_mut().insert("sec-websocket-protocol", "mqtt".parse().unwrap());
+    let (_browser, _) = within(tokio_tungstenite::connect_async(upgrade)).await.unwrap();
+
+    // Each is told in its own terms.
+    let refused = EventStream::open(server.http, "/sse/a").await;
+    assert_eq!(
+        (refused.status, refused.retry.is_none()),
+        (200, true),
+        "an event stream that says when to come back"
+    );
+    assert_eq!(get(server.http, "/v1/openapi.json").await.code(), "too_many_connections");
+    assert_eq!(connack(server.mqtt, 5, "").await[3], 0x97);
+    assert_eq!(connack(server.mqtt, 4, "").await, [0x20, 2, 0, 3]);
+
+    drop(device);
+    let metrics = within(async {
+        loop {
+            let answer = get(server.http, "/metrics").await;
+            if answer.status == 200 {
+                break answer;
+            }
+        }
+    })
+    .await;
+    let line = "fanwire_refused_address_connections_total ";
+    let counted = metrics.text().lines().find_map(|text| text.strip_prefix(line)).expect("counted");
+    assert!(counted.parse::<u64>().expect("a number") >= 4, "{counted}");
+    while connack(server.mqtt, 4, "").await != [0x20, 2, 0, 0] {}
 }
 
 const PAGE: &str = "https://app.example";

@@ -62,7 +62,7 @@ impl Server {
                     let front = front.clone();
                     async move { front.handle(request).await }
                 };
-                let config = ServeConfig { may_park: |_| true, ..ServeConfig::default() };
+                let config = ServeConfig { holds: http_edge::Holds::by(|_| true), ..ServeConfig::default() };
                 tokio::spawn(serve(stream, peer, service, config, stopped.clone()));
             }
         });

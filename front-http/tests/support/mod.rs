@@ -80,7 +80,7 @@ impl Server {
                         }
                     }
                 };
-                let config = ServeConfig { may_park: |_| true, ..ServeConfig::default() };
+                let config = ServeConfig { holds: http_edge::Holds::by(|_| true), ..ServeConfig::default() };
                 tokio::spawn(serve(stream, peer, service, config, stop.clone()));
             }
         });

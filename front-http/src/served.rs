@@ -1,0 +1,56 @@
+//! The front as its server sees it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use front::{MetricSource, Task};
+use http::{Request, Uri};
+use http_edge::{Body, Cookies, OriginPolicy, Peer, Response};
+
+use crate::Front;
+
+impl front::Front for Front {
+    fn name(&self) -> &'static str {
+        "http"
+    }
+
+    fn claims(&self, path: &str) -> bool {
+        let below = |prefix: &str| {
+            path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        below(&self.shared().config.path) || ["/healthz", "/readyz", "/metrics"].into_iter().any(below)
+    }
+
+    fn names_answers(&self) -> bool {
+        true
+    }
+
+    fn handle(&self, peer: Option<Peer>, request: Request<Body>) -> Task<Response> {
+        Box::pin(self.handle_from(peer, request))
+    }
+
+    fn readers(&self) -> Option<(&OriginPolicy, Cookies)> {
+        let shared = self.shared();
+        Some((&shared.config.origins, shared.cookies()))
+    }
+
+    /// All is answered at once, but history with `wait`.
+    fn holds(&self, uri: &Uri) -> bool {
+        let rest = uri.path().strip_prefix(&*self.shared().config.path);
+        rest.is_some_and(|rest| rest.starts_with("/history/"))
+            && uri.query().is_some_and(|query| query.split('&').any(|part| part.starts_with("wait=")))
+    }
+
+    fn show(&self, source: Arc<dyn MetricSource>) {
+        self.add_metrics(source);
+    }
+
+    fn set_ready(&self, ready: bool) {
+        Front::set_ready(self, ready);
+    }
+
+    fn shut_down(&self, window: Duration) -> Task {
+        let front = self.clone();
+        Box::pin(async move { front.shutdown(window).await })
+    }
+}
