@@ -35,6 +35,7 @@ pub mod fuzzing;
 mod interest;
 mod key;
 mod lane;
+mod lifecycle;
 mod message;
 mod metrics;
 mod outbox;
@@ -54,6 +55,7 @@ pub use key::{Start, Subscribed, SubscriberKey};
 pub use lane::{
     Close, Connection, Deliver, Delivery, Details, Encoding, ForcedError, Kind, Peer, SendError, Sink,
 };
+pub use lifecycle::{Interest, LeaveReason, Left, Lifecycle};
 pub use message::{ContentType, Echo, Message, MessageId, MessageIdError, Properties, Publish, Qos, Receipt};
 pub use metrics::{LaneStats, Stats};
 pub use outbox::{Class, CloseReason, Outbox, Passed, Queued, Signal, Wire};

@@ -18,6 +18,7 @@ use crate::filter::Filter;
 use crate::interest::{Registry, Wildcards};
 use crate::key::SubscriberKey;
 use crate::lane::{Lane, LaneOwner};
+use crate::lifecycle::Listeners;
 use crate::store::log::{Evicted, Log};
 use crate::store::retained::{Retained, Scan};
 
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) next_lane: AtomicUsize,
     pub(crate) encodings: Arc<AtomicUsize>,
     pub(crate) janitor: Janitor,
+    pub(crate) listeners: Listeners,
     pub(crate) closed: AtomicBool,
     pub(crate) subscriptions: AtomicUsize,
     /// What the subscriptions weigh, the wildcards' tree aside.

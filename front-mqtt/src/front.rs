@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use broker_core::{Action, Authenticator, Broker, Network, Publish, Refused};
+use broker_core::{Action, Authenticator, Broker, LeaveReason, Left, Network, Publish, Refused};
 use dashmap::DashMap;
 use http_edge::{BoxError, Response};
 use link::Socket;
@@ -354,10 +354,12 @@ impl Inner {
 
     /// A connection with this number in its session is over.
     pub(crate) fn conclude(&self, hosted: &Arc<Hosted>, number: u32, end: End) {
+        let why = leave_reason(hosted.session.kicked(number).map_or(end, End::Closed));
         match hosted.session.handle_disconnected(number, end) {
             None => {}
-            Some(Detached::Ended(remains)) => self.end(hosted, remains),
+            Some(Detached::Ended(remains)) => self.end(hosted, remains, why),
             Some(Detached::Stays { will, will_after, holder, ends_after }) => {
+                hosted.subscriber.leave(Left::for_now(why));
                 if let Some(holder) = holder {
                     self.sessions.note_absent(hosted, number, holder);
                 }
@@ -401,15 +403,16 @@ impl Inner {
             What::End => {
                 if let Some(remains) = hosted.session.handle_expired() {
                     self.counters.expired.add(1);
-                    self.end(&hosted, remains);
+                    self.end(&hosted, remains, LeaveReason::Expired);
                 }
             }
         }
     }
 
     /// A session is over: what it leaves is seen to.
-    fn end(&self, hosted: &Arc<Hosted>, mut remains: Remains) {
+    fn end(&self, hosted: &Arc<Hosted>, mut remains: Remains, why: LeaveReason) {
         self.sessions.remove(hosted);
+        hosted.subscriber.leave(Left::for_good(why));
         {
             let state = hosted.session.lock();
             self.counters.received.add(hosted.session.received());
@@ -434,7 +437,7 @@ impl Inner {
         }
         self.publish_wills(aftermath.wills);
         for (ended, remains) in aftermath.ended {
-            self.end(&ended, remains);
+            self.end(&ended, remains, LeaveReason::TakenOver);
         }
         self.forget(hosted, &aftermath.revoked);
     }
@@ -519,5 +522,20 @@ impl Inner {
         stats.bytes_sent = shown.bytes_sent.raise(stats.bytes_sent);
         stats.packets_sent = shown.packets_sent.raise(stats.packets_sent);
         stats
+    }
+}
+
+/// What whoever listens to clients' lives is told of a connection's end.
+fn leave_reason(end: End) -> LeaveReason {
+    match end {
+        End::Goodbye => LeaveReason::Client,
+        End::Lost | End::Closed(Reason::KeepAliveTimeout) => LeaveReason::Lost,
+        End::Closed(Reason::ServerShuttingDown) => LeaveReason::Shutdown,
+        End::Closed(Reason::SessionTakenOver) => LeaveReason::TakenOver,
+        End::Closed(Reason::MaximumConnectTime) => LeaveReason::Expired,
+        End::Closed(Reason::NotAuthorized) => LeaveReason::NotAllowed,
+        End::Closed(Reason::QuotaExceeded) => LeaveReason::TooSlow,
+        End::Closed(Reason::AdministrativeAction) => LeaveReason::Closed,
+        End::Closed(_) => LeaveReason::Protocol,
     }
 }

@@ -309,6 +309,7 @@ impl Shared {
         let stream = Stream::new(Instant::now(), self.config.keep_alive, fastrand::f64(), expires_at);
         let attached = Arc::new(Attached::new(subscriber, Arc::clone(self), origin));
         attached.subscriber.register_connection(&attached);
+        attached.subscriber.join();
         let opened = Opened { attached, stream, _open: open };
         let replay = replay.map(|replay| {
             Counters::add(&self.counters.resumed);

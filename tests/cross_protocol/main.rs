@@ -7,6 +7,7 @@ mod expiry;
 mod expressible;
 mod host_metrics;
 mod levels;
+mod lifecycle;
 mod one_publish;
 mod order;
 mod rights;

@@ -19,6 +19,7 @@ use crate::key::{Start, Subscribed, SubscriberKey};
 use crate::lane::Connection;
 use crate::lane::Kind;
 use crate::lane::{Command, Feed, Then};
+use crate::lifecycle::{Interest, Joining, LeaveReason, Left, Lifecycle, Stage};
 use crate::message::MessageId;
 use crate::outbox::Outbox;
 use crate::shared::Shared;
@@ -34,6 +35,7 @@ pub struct Subscriber {
     shared: Arc<Shared>,
     subscriptions: Mutex<SmallVec<[(Filter, u32); 1]>>,
     groups: Mutex<Vec<(Box<str>, Filter, u32)>>,
+    stage: Stage,
 }
 
 impl Subscriber {
@@ -44,6 +46,7 @@ impl Subscriber {
             shared,
             subscriptions: Mutex::default(),
             groups: Mutex::default(),
+            stage: Stage::default(),
         }
     }
 
@@ -71,6 +74,56 @@ impl Subscriber {
     pub fn register_connection<C: Connection>(&self, connection: &Arc<C>) {
         let connection: Weak<C> = Arc::downgrade(connection);
         self.shared.lane(self.key).connections.enter(self.key, connection);
+    }
+
+    /// The client is here, and its registered connection says who it is: whoever listens to clients' lives is told, of the
+    /// subscriptions that it has already, too. Called by the front once the client is let in, under none of its locks.
+    pub fn join(&self) {
+        if !self.shared.listeners.any() {
+            return;
+        }
+        let Some(connection) = self.shared.lane(self.key).connections.find(self.key) else { return };
+        let joining = self.stage.join();
+        if joining == Joining::TakesOver {
+            self.tell(|listener| listener.left(self.key, Left::for_now(LeaveReason::TakenOver)));
+        }
+        self.tell(|listener| listener.joined(self.key, &connection));
+        if joining == Joining::New {
+            for filter in self.subscriptions() {
+                self.tell(|listener| {
+                    listener.subscribed(self.key, Interest { filter: &filter, group: None })
+                });
+            }
+            let groups: Vec<_> = self.groups.lock().clone();
+            for (group, filter, _) in &groups {
+                let interest = Interest { filter, group: Some(group) };
+                self.tell(|listener| listener.subscribed(self.key, interest));
+            }
+        }
+    }
+
+    /// The client has left, and how: whoever listens is told once. A front that says nothing before it drops this leaves it
+    /// at [`LeaveReason::Lost`].
+    pub fn leave(&self, how: Left) {
+        if self.stage.leave(how) {
+            self.tell(|listener| listener.left(self.key, how));
+        }
+    }
+
+    fn tell(&self, what: impl Fn(&dyn Lifecycle)) {
+        self.shared.listeners.tell(what);
+    }
+
+    fn tell_subscribed(&self, filter: &Filter, group: Option<&str>) {
+        if self.stage.is_told() {
+            self.tell(|listener| listener.subscribed(self.key, Interest { filter, group }));
+        }
+    }
+
+    fn tell_unsubscribed(&self, filter: &Filter, group: Option<&str>) {
+        if self.stage.is_told() {
+            self.tell(|listener| listener.unsubscribed(self.key, Interest { filter, group }));
+        }
     }
 
     /// Subscriptions it holds, groups aside.
@@ -166,6 +219,8 @@ impl Subscriber {
         if new {
             subscriptions.push((filter.clone(), tag));
             self.shared.count_subscription(filter);
+            drop(subscriptions);
+            self.tell_subscribed(filter, None);
         }
         Ok((Subscribed { new }, head))
     }
@@ -181,6 +236,8 @@ impl Subscriber {
         subscriptions.swap_remove(at);
         self.leave_lists(filter, tag);
         self.shared.end_retained(self.key, tag);
+        drop(subscriptions);
+        self.tell_unsubscribed(filter, None);
         true
     }
 
@@ -196,7 +253,12 @@ impl Subscriber {
             }
             !goes
         });
-        subscriptions.len() < before
+        let ended = before - subscriptions.len();
+        drop(subscriptions);
+        for _ in 0..ended {
+            self.tell_unsubscribed(filter, None);
+        }
+        ended > 0
     }
 
     /// Joins the group of this name on `filter`: each message goes to one member (MQTT 5.0 §4.8.2), one with `room` as long
@@ -226,6 +288,8 @@ impl Subscriber {
         if new {
             groups.push((group.into(), filter.clone(), tag));
             self.shared.count_subscription(filter);
+            drop(groups);
+            self.tell_subscribed(filter, Some(group));
         }
         Ok(Subscribed { new })
     }
@@ -240,6 +304,8 @@ impl Subscriber {
         };
         groups.swap_remove(at);
         self.leave_group_lists(group, filter, tag);
+        drop(groups);
+        self.tell_unsubscribed(filter, Some(group));
         true
     }
 
@@ -357,6 +423,7 @@ impl Shared {
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
+        self.leave(Left::for_good(LeaveReason::Lost));
         self.shared.lane(self.key).connections.leave(self.key);
         self.shared.end_all_retained(self.key);
         for (filter, tag) in std::mem::take(&mut *self.subscriptions.lock()) {

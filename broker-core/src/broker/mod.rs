@@ -24,6 +24,7 @@ use crate::key::{Start, SubscriberKey};
 use crate::lane::{Command, Direct, Lane, Worker};
 use crate::lane::{Connection, SendError};
 use crate::lane::{Deliver, Delivery, Encoding, Kind};
+use crate::lifecycle::{Lifecycle, Listeners};
 use crate::message::{Message, MessageId, Publish, Receipt};
 use crate::metrics::{LaneStats, Stats};
 use crate::outbox::{Outbox, Queued};
@@ -97,6 +98,7 @@ impl Broker {
             next_lane: AtomicUsize::new(0),
             encodings,
             janitor: Janitor::default(),
+            listeners: Listeners::default(),
             closed: AtomicBool::new(false),
             subscriptions: AtomicUsize::new(0),
             subscription_bytes: AtomicUsize::new(0),
@@ -205,6 +207,12 @@ impl Broker {
     /// Attaches a front's session or stream. It belongs to one lane from now on.
     pub fn attach(&self, deliver: Arc<dyn Deliver>, config: OutboxConfig) -> Subscriber {
         self.attach_guarded(deliver, config, None)
+    }
+
+    /// Tells `listener` from now on who comes, subscribes and leaves, over all fronts. For the broker's life; several may
+    /// listen.
+    pub fn hear(&self, listener: Arc<dyn Lifecycle>) {
+        self.shared().listeners.add(listener);
     }
 
     /// As [`Broker::attach`], with a principal whose denying rules may touch parts of what its filters match: those

@@ -47,6 +47,8 @@ pub(crate) struct Caller {
     pub(crate) user_agent: Option<Box<str>>,
     /// Which characters the texts may hold that are sent; kept here because [`Online`] has no place to spare.
     pub(crate) characters: ChannelCharacters,
+    /// Why the server ends the connection, once it does from outside of it; here for the same reason.
+    pub(crate) kicked: Option<Reason>,
 }
 
 /// Judges a CONNECT. `assigned_id` is used if the client gave none.

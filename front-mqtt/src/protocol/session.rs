@@ -320,6 +320,11 @@ impl Session {
         self.lock_as(connection)?.outbound.as_mut()?.note_overrun(now)
     }
 
+    /// Why the server ended this connection from outside of it, if it did.
+    pub(crate) fn kicked(&self, connection: u32) -> Option<Reason> {
+        self.lock_as(connection)?.online.as_ref()?.caller.kicked
+    }
+
     /// As [`Session::lock`], for a connection: `None` once another one has the session, so that what the
     /// older one still had in its buffers changes nothing.
     pub(crate) fn lock_as(&self, connection: u32) -> Option<MutexGuard<'_, State>> {

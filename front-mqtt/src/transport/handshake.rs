@@ -195,6 +195,7 @@ impl Handshake {
         let will = terms.will.take();
         let connack = |present| terms.connack(config, present, last_word);
         let caller = Caller {
+            kicked: None,
             since: inner.shared.tenths(Instant::now()),
             remote: self.remote.map(|remote| remote.ip().to_canonical()),
             user_agent: self.user_agent.take(),
@@ -226,6 +227,7 @@ impl Handshake {
         if !Arc::ptr_eq(&entered.hosted, &self.candidate) {
             entered.hosted.subscriber.set_online(true);
         }
+        entered.hosted.subscriber.join();
         let method = connect.auth_method.map(Into::into);
         let mut connection = Connection::new(
             Instant::now(),

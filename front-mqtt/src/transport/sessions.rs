@@ -28,7 +28,8 @@ impl Hosted {
         if reason == Reason::ServerShuttingDown {
             state.will = None;
         }
-        if let Some(online) = &state.online {
+        if let Some(online) = &mut state.online {
+            online.caller.kicked.get_or_insert(reason);
             online.outbox.send_last(goodbye(self.session.config(), online, reason, why));
         }
     }

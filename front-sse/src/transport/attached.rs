@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use broker_core::{
-    Close, Connection, Details, Filter, ForcedError, Peer, Principal, Queued, Start, Subscribed, Subscriber,
-    unix_ms,
+    Close, Connection, Details, Filter, ForcedError, LeaveReason, Left, Peer, Principal, Queued, Start,
+    Subscribed, Subscriber, unix_ms,
 };
 
 use super::registry::retry_within;
@@ -52,6 +52,11 @@ impl Attached {
         }
     }
 
+    /// The client has left, and is not coming back to this stream. The first reason counts.
+    pub(crate) fn leave(&self, why: LeaveReason) {
+        self.subscriber.leave(Left::for_good(why));
+    }
+
     /// The client has taken all that was sent so far: the only sign of life that a stream gives.
     pub(crate) fn note_alive(&self) {
         self.last_active_ms.store(unix_ms(), Relaxed);
@@ -85,6 +90,7 @@ impl Connection for Attached {
     }
 
     fn close(&self, why: &Close) {
+        self.leave(why.into());
         self.subscriber.outbox().send_last(event::last(why.text(), retry_within(RECONNECT_SOON)));
     }
 

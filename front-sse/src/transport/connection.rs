@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_core::{Class, Close, CloseReason, Connection, Filter, MessageId, Replay};
+use broker_core::{Class, Close, CloseReason, Connection, Filter, LeaveReason, MessageId, Replay};
 use bytes::{Bytes, BytesMut};
 use link::{Event, Link};
 use tokio::time::sleep_until;
@@ -50,12 +50,14 @@ pub(crate) fn keep(
                     // A client has nothing more to say here.
                     Event::Read(_) => input = BytesMut::new(),
                     Event::Woken => {}
-                    Event::Eof | Event::Failed(_) => return,
+                    Event::Eof => return opened.attached.leave(LeaveReason::Client),
+                    Event::Failed(_) | Event::Closed(CloseReason::Failed) => {
+                        return opened.attached.leave(LeaveReason::Lost);
+                    }
                     Event::Stalled | Event::Closed(CloseReason::Overflow) => {
                         Counters::add(&opened.attached.front.counters.closed_slow);
-                        return;
+                        return opened.attached.leave(LeaveReason::TooSlow);
                     }
-                    Event::Closed(CloseReason::Failed) => return,
                     Event::Closed(_) => break,
                 },
                 () = timer.as_mut() => {
@@ -82,6 +84,8 @@ pub(crate) fn keep(
                 }
             }
         }
+        // What closed it has said why; all else that closes a stream from here is the server's end.
+        opened.attached.leave(LeaveReason::Shutdown);
         tokio::spawn(link.finish(LINGER));
     }
 }

@@ -1,0 +1,200 @@
+//! Who comes, what they subscribe to, and who leaves: told the same way for every protocol.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use parking_lot::RwLock;
+
+use crate::filter::Filter;
+use crate::key::SubscriberKey;
+use crate::lane::{Close, Connection};
+
+/// Hears of clients, whatever they speak. Given to [`Broker::hear`](crate::Broker::hear); what an embedding service, a
+/// gateway or a log builds on.
+///
+/// For one client the calls come in this order: `joined`, then `subscribed` and `unsubscribed` as they happen, then `left`. A
+/// client that was there before the listener is not told of. Subscriptions of the embedding service itself
+/// ([`Broker::subscribe`](crate::Broker::subscribe)) are no clients.
+///
+/// A call is made by the thread that does what it tells, between two of its steps and under no lock, so it must be quick and
+/// may call the broker. One that panics is logged, and the client goes on.
+pub trait Lifecycle: Send + Sync + 'static {
+    /// A client is attached: its connection tells who it is. An MQTT client that comes back to its session joins again, under
+    /// the same key.
+    fn joined(&self, client: SubscriberKey, connection: &Arc<dyn Connection>) {
+        let _ = (client, connection);
+    }
+
+    /// It subscribed, or was subscribed. What an MQTT session brings with it is not told again.
+    fn subscribed(&self, client: SubscriberKey, subscription: Interest<'_>) {
+        let _ = (client, subscription);
+    }
+
+    /// A subscription ended. Not called for those that a client's end takes along.
+    fn unsubscribed(&self, client: SubscriberKey, subscription: Interest<'_>) {
+        let _ = (client, subscription);
+    }
+
+    /// It left. If its session stays, it may join again, or the session ends later: then this is called once more. After a
+    /// call whose [`Left::stays`] is false nothing more is told of this key.
+    fn left(&self, client: SubscriberKey, how: Left) {
+        let _ = (client, how);
+    }
+}
+
+/// What a subscription is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interest<'a> {
+    /// The channels.
+    pub filter: &'a Filter,
+    /// The group whose members share the messages (MQTT's `$share/GROUP/…`).
+    pub group: Option<&'a str>,
+}
+
+/// How a client left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// Why.
+    pub why: LeaveReason,
+    /// Whether its session and subscriptions wait for its return.
+    pub stays: bool,
+}
+
+impl Left {
+    /// It left for good.
+    pub fn for_good(why: LeaveReason) -> Self {
+        Self { why, stays: false }
+    }
+
+    /// Its session waits for it.
+    pub fn for_now(why: LeaveReason) -> Self {
+        Self { why, stays: true }
+    }
+}
+
+/// Why a client left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LeaveReason {
+    /// It said goodbye, or ended its stream.
+    Client,
+    /// Its connection broke, or nothing came from it for too long.
+    Lost,
+    /// The time of its session or of its credentials was over.
+    Expired,
+    /// It did not take what waited for it.
+    TooSlow,
+    /// Another connection took its session.
+    TakenOver,
+    /// An operator or the embedding service closed it.
+    Closed,
+    /// The rights it was let in with no longer hold, or it did what they do not reach.
+    NotAllowed,
+    /// It broke the rules of its protocol, or asked for what this server does not do.
+    Protocol,
+    /// The server stops.
+    Shutdown,
+}
+
+impl LeaveReason {
+    /// Its name in events and logs: one word in `snake_case`.
+    pub fn name(self) -> &'static str {
+        match self {
+            LeaveReason::Client => "client",
+            LeaveReason::Lost => "lost",
+            LeaveReason::Expired => "expired",
+            LeaveReason::TooSlow => "too_slow",
+            LeaveReason::TakenOver => "taken_over",
+            LeaveReason::Closed => "closed",
+            LeaveReason::NotAllowed => "not_allowed",
+            LeaveReason::Protocol => "protocol",
+            LeaveReason::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl From<&Close> for LeaveReason {
+    fn from(close: &Close) -> Self {
+        match close {
+            Close::Administrative(_) => LeaveReason::Closed,
+            Close::Expired => LeaveReason::Expired,
+            Close::RightsChanged => LeaveReason::NotAllowed,
+        }
+    }
+}
+
+impl fmt::Display for LeaveReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Who listens. Nobody, usually: then an event costs a look at a flag.
+#[derive(Default)]
+pub(crate) struct Listeners {
+    any: AtomicBool,
+    list: RwLock<Arc<[Arc<dyn Lifecycle>]>>,
+}
+
+impl Listeners {
+    pub(crate) fn add(&self, listener: Arc<dyn Lifecycle>) {
+        let mut list = self.list.write();
+        *list = list.iter().cloned().chain([listener]).collect();
+        self.any.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn any(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn tell(&self, what: impl Fn(&dyn Lifecycle)) {
+        let list = Arc::clone(&self.list.read());
+        for listener in list.iter() {
+            if catch_unwind(AssertUnwindSafe(|| what(&**listener))).is_err() {
+                tracing::error!("a listener to clients' lives panicked");
+            }
+        }
+    }
+}
+
+/// Where a client is in its life, as far as listeners were told.
+#[derive(Debug, Default)]
+pub(crate) struct Stage(AtomicU8);
+
+const UNTOLD: u8 = 0;
+const HERE: u8 = 1;
+const AWAY: u8 = 2;
+const GONE: u8 = 3;
+
+impl Stage {
+    /// The client is here now. What was told of it before.
+    pub(crate) fn join(&self) -> Joining {
+        match self.0.swap(HERE, Ordering::AcqRel) {
+            UNTOLD => Joining::New,
+            HERE => Joining::TakesOver,
+            _ => Joining::Returns,
+        }
+    }
+
+    /// The client leaves; false if that need not be told.
+    pub(crate) fn leave(&self, how: Left) -> bool {
+        let next = if how.stays { AWAY } else { GONE };
+        let told = |now| matches!(now, HERE) || (now == AWAY && !how.stays);
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| told(now).then_some(next)).is_ok()
+    }
+
+    /// Whether listeners know of the client.
+    pub(crate) fn is_told(&self) -> bool {
+        matches!(self.0.load(Ordering::Acquire), HERE | AWAY)
+    }
+}
+
+/// What a client that joins was before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Joining {
+    New,
+    Returns,
+    TakesOver,
+}
