@@ -1,28 +1,31 @@
 //! `GET /v1/channels` and `/v1/channels/{channel…}`: which channels are in use.
 
-use broker_core::{Action, ChannelInfo, Filter, HistoryQuery, Order, Principal};
+use broker_core::{Action, Broker, ChannelInfo, Filter, HistoryQuery, Order, Principal};
 use envelope::write_string;
 
 use crate::error::Error;
-use crate::front::Shared;
-use crate::history::limit;
 use crate::name;
-use crate::query::{invalid, parameters};
+use crate::query::{invalid, limit, parameters};
 
-/// A page of channels in the order of their names. `cursor` is the last name of the page before, as `next` gave it.
+/// A page of at most `max_page` channels in the order of their names. `cursor` is the last name of the page before, as `next` gave it.
 /// Channels that the principal may not look at are left out.
-pub(crate) fn list(shared: &Shared, principal: &Principal, query: Option<&str>) -> Result<Vec<u8>, Error> {
-    let (mut prefix, mut cursor, mut count) = (String::new(), None, 100.min(shared.config.max_page));
+pub(crate) fn list(
+    broker: &Broker,
+    max_page: usize,
+    principal: &Principal,
+    query: Option<&str>,
+) -> Result<Vec<u8>, Error> {
+    let (mut prefix, mut cursor, mut count) = (String::new(), None, 100.min(max_page));
     for parameter in parameters(query) {
         let (name, value) = parameter?;
         match &*name {
             "prefix" => prefix = value.into_owned(),
             "cursor" => cursor = Some(value.into_owned()),
-            "limit" => count = limit(&value, shared.config.max_page)?,
+            "limit" => count = limit(&value, max_page)?,
             other => return Err(invalid(other, "unknown; known are prefix, cursor, limit")),
         }
     }
-    let page = shared.broker.channels(&prefix, cursor.as_deref(), count);
+    let page = broker.channels(&prefix, cursor.as_deref(), count);
     let mut out = b"{\"channels\":[".to_vec();
     let mut first = true;
     for info in &page.channels {
@@ -32,7 +35,7 @@ pub(crate) fn list(shared: &Shared, principal: &Principal, query: Option<&str>) 
         if !std::mem::take(&mut first) {
             out.push(b',');
         }
-        write(shared, info, &mut out);
+        write(broker, info, &mut out);
     }
     out.extend_from_slice(b"],\"next\":");
     match page.channels.last() {
@@ -44,30 +47,30 @@ pub(crate) fn list(shared: &Shared, principal: &Principal, query: Option<&str>) 
 }
 
 /// One channel; 404 if it has no subscriber and nothing in the log.
-pub(crate) fn one(shared: &Shared, principal: &Principal, channel: &str) -> Result<Vec<u8>, Error> {
+pub(crate) fn one(broker: &Broker, principal: &Principal, channel: &str) -> Result<Vec<u8>, Error> {
     let channel = name::channel(channel)?;
-    shared.broker.check_levels(&channel.clone().into())?;
+    broker.check_levels(&channel.clone().into())?;
     if !principal.allows(Action::Presence, &channel) {
         return Err(Error::forbidden(principal, "look at", &channel));
     }
-    let retained = shared.broker.retained(&channel).is_some();
-    let info = match shared.broker.channel(&channel) {
+    let retained = broker.retained(&channel).is_some();
+    let info = match broker.channel(&channel) {
         Some(info) => info,
         None if retained => ChannelInfo { channel, subscriptions: 0 },
         None => return Err(Error::NotInUse(channel.as_str().to_owned())),
     };
     let mut out = Vec::new();
-    write(shared, &info, &mut out);
+    write(broker, &info, &mut out);
     Ok(out)
 }
 
 /// Messages are counted up to here; a channel with more shows this number.
 const MAX_COUNTED: usize = 1_000;
 
-fn write(shared: &Shared, info: &ChannelInfo, out: &mut Vec<u8>) {
+fn write(broker: &Broker, info: &ChannelInfo, out: &mut Vec<u8>) {
     let newest = HistoryQuery { after: None, limit: MAX_COUNTED, order: Order::Newest };
-    let messages = shared.broker.history(&Filter::literal(info.channel.clone()), newest).messages.len();
-    let retained = shared.broker.retained(&info.channel).is_some();
+    let messages = broker.history(&Filter::literal(info.channel.clone()), newest).messages.len();
+    let retained = broker.retained(&info.channel).is_some();
     out.extend_from_slice(b"{\"channel\":");
     write_string(info.channel.as_str(), out);
     let rest =

@@ -2,21 +2,20 @@
 
 use std::sync::Arc;
 
-use broker_core::{Action, Channel, Close, Connection, Filter, Peer, Principal, Publish, SubscriberKey};
+use broker_core::{
+    Action, Broker, Channel, Close, Connection, Filter, Peer, Principal, Publish, SubscriberKey,
+};
 use bytes::Bytes;
 use envelope::{timestamp, write_string};
-use http::StatusCode;
 use http::request::Parts;
-use http_edge::{Body, Fields, Response, connection_id, parse_connection_id};
+use http_edge::{Fields, Response, connection_id, parse_connection_id};
 
+use crate::answer::no_content;
 use crate::error::Error;
-use crate::front::Shared;
-use crate::history::limit;
 use crate::json::{write_optional, write_strings};
 use crate::name;
-use crate::presence::read_cursor;
 use crate::publish::{Options, content_type};
-use crate::query::{invalid, parameters};
+use crate::query::{invalid, limit, parameters, read_cursor};
 use crate::stats::Counters;
 
 /// The channel of a direct message whose sender names none.
@@ -38,28 +37,29 @@ pub(crate) fn may_manage_all(principal: &Principal) -> Result<(), Error> {
 }
 
 /// An attached client. What is no id names nobody, like the id of a connection that is gone.
-fn find(shared: &Shared, id: &str) -> Result<(SubscriberKey, Arc<dyn Connection>, Peer), Error> {
+fn find(broker: &Broker, id: &str) -> Result<(SubscriberKey, Arc<dyn Connection>, Peer), Error> {
     let key = parse_connection_id(id).ok_or(Error::Gone)?;
-    let connection = shared.broker.connection(key).ok_or(Error::Gone)?;
+    let connection = broker.connection(key).ok_or(Error::Gone)?;
     let peer = connection.peer().ok_or(Error::Gone)?;
     Ok((key, connection, peer))
 }
 
-/// A page of connections in an order that lasts as long as they stay.
+/// A page of at most `max_page` connections in an order that lasts as long as they stay.
 pub(crate) async fn list(
-    shared: &Shared,
+    broker: &Broker,
+    max_page: usize,
     principal: &Principal,
     query: Option<&str>,
 ) -> Result<Vec<u8>, Error> {
     let (mut user, mut channel, mut cursor) = (None, None, None);
-    let mut page = 100.min(shared.config.max_page);
+    let mut page = 100.min(max_page);
     for parameter in parameters(query) {
         let (name, value) = parameter?;
         match &*name {
             "user" => user = Some(value.into_owned()),
             "channel" => channel = Some(name::channel(&value)?),
             "cursor" => cursor = Some(read_cursor(&value)?),
-            "limit" => page = limit(&value, shared.config.max_page)?,
+            "limit" => page = limit(&value, max_page)?,
             other => return Err(invalid(other, "unknown; known are user, channel, cursor, limit")),
         }
     }
@@ -73,9 +73,9 @@ pub(crate) async fn list(
 
     let mut out = b"{\"connections\":[".to_vec();
     let (mut shown, mut last, mut more) = (0, None, false);
-    let mut walk = Walk::new(shared, channel.as_ref(), cursor);
+    let mut walk = Walk::new(broker, channel.as_ref(), cursor);
     'pages: loop {
-        let some = walk.next(shared);
+        let some = walk.next(broker);
         if some.is_empty() {
             break;
         }
@@ -110,25 +110,25 @@ enum Walk {
 }
 
 impl Walk {
-    fn new(shared: &Shared, channel: Option<&Channel>, after: Option<SubscriberKey>) -> Self {
+    fn new(broker: &Broker, channel: Option<&Channel>, after: Option<SubscriberKey>) -> Self {
         let Some(channel) = channel else { return Walk::All { after, done: false } };
-        let mut keys = shared.broker.subscribers_of(channel);
+        let mut keys = broker.subscribers_of(channel);
         keys.retain(|key| after.is_none_or(|after| *key > after));
         Walk::Channel(keys.into_iter())
     }
 
     /// Empty at the end only.
-    fn next(&mut self, shared: &Shared) -> Vec<(SubscriberKey, Arc<dyn Connection>)> {
+    fn next(&mut self, broker: &Broker) -> Vec<(SubscriberKey, Arc<dyn Connection>)> {
         match self {
             Walk::All { done: true, .. } => Vec::new(),
             Walk::All { after, done } => {
-                let page = shared.broker.connections(*after, TURN);
+                let page = broker.connections(*after, TURN);
                 *done = page.len() < TURN;
                 *after = page.last().map(|(key, _)| *key);
                 page
             }
             Walk::Channel(keys) => {
-                let known = |key| shared.broker.connection(key).map(|connection| (key, connection));
+                let known = |key| broker.connection(key).map(|connection| (key, connection));
                 keys.filter_map(known).take(TURN).collect()
             }
         }
@@ -136,9 +136,9 @@ impl Walk {
 }
 
 /// One connection; 410 if it is gone.
-pub(crate) fn one(shared: &Shared, principal: &Principal, id: &str) -> Result<Vec<u8>, Error> {
+pub(crate) fn one(broker: &Broker, principal: &Principal, id: &str) -> Result<Vec<u8>, Error> {
     may_manage_all(principal)?;
-    let (key, connection, peer) = find(shared, id)?;
+    let (key, connection, peer) = find(broker, id)?;
     let mut out = Vec::with_capacity(512);
     write(key, &peer, &*connection, principal, &mut out);
     Ok(out)
@@ -191,7 +191,8 @@ fn may_manage(asker: &Principal, subscription: &str) -> bool {
 /// Sends `body` to one client, on the channel that `?channel=` names. Answered once it has its place in the client's
 /// queue; never waits for the client.
 pub(crate) async fn send(
-    shared: &Shared,
+    broker: &Broker,
+    counters: &Counters,
     principal: &Principal,
     id: &str,
     parts: &Parts,
@@ -208,7 +209,7 @@ pub(crate) async fn send(
         }
     }
     let channel = name::target(channel.as_deref().unwrap_or(DEFAULT_CHANNEL))?;
-    shared.broker.check_levels(&channel.clone().into())?;
+    broker.check_levels(&channel.clone().into())?;
     if !principal.allows(Action::Manage, &channel) {
         return Err(Error::forbidden(principal, "send to connections on", &channel));
     }
@@ -223,14 +224,15 @@ pub(crate) async fn send(
     if let Some(ttl) = options.ttl {
         publish = publish.ttl(ttl);
     }
-    let queued = shared.broker.send_to(key, publish).await?;
-    Counters::add(&shared.counters.direct_messages);
+    let queued = broker.send_to(key, publish).await?;
+    Counters::add(&counters.direct_messages);
     Ok(format!("{{\"queued_bytes\":{}}}", queued.bytes).into_bytes())
 }
 
 /// Closes a connection in its protocol's terms.
 pub(crate) fn close(
-    shared: &Shared,
+    broker: &Broker,
+    counters: &Counters,
     principal: &Principal,
     id: &str,
     query: Option<&str>,
@@ -249,9 +251,9 @@ pub(crate) fn close(
         }
     }
     may_manage_all(principal)?;
-    let (_, connection, _) = find(shared, id)?;
+    let (_, connection, _) = find(broker, id)?;
     connection.close(&Close::Administrative(reason));
-    Counters::add(&shared.counters.closed_connections);
+    Counters::add(&counters.closed_connections);
     Ok(no_content())
 }
 
@@ -270,7 +272,8 @@ pub(crate) enum Forced {
 
 /// Subscribes a client that has not asked for it, or takes a subscription away.
 pub(crate) fn change_subscription(
-    shared: &Shared,
+    broker: &Broker,
+    counters: &Counters,
     principal: &Principal,
     id: &str,
     filter: &str,
@@ -280,20 +283,14 @@ pub(crate) fn change_subscription(
     if !principal.allows_all_of(Action::Manage, &filter) {
         return Err(Error::forbidden(principal, "manage subscriptions to", &filter));
     }
-    let (_, connection, _) = find(shared, id)?;
+    let (_, connection, _) = find(broker, id)?;
     match change {
         Forced::Subscribe => _ = connection.subscribe(&filter)?,
         Forced::Unsubscribe if connection.unsubscribe(&filter) => {}
         Forced::Unsubscribe => return Err(Error::NotSubscribed(filter.to_string())),
     }
-    Counters::add(&shared.counters.forced_subscriptions);
+    Counters::add(&counters.forced_subscriptions);
     Ok(no_content())
-}
-
-fn no_content() -> Response {
-    let mut response = http::Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    response
 }
 
 #[cfg(test)]

@@ -6,45 +6,48 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use ::front::MetricSource;
-use broker_core::{Authenticator, Broker, Principal};
+use broker_core::{Authenticator, Broker};
 use bytes::Bytes;
 use futures_util::future::Either;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, header};
 use http_edge::{
     Body, BoxError, Cookies, Decoded, Fields, Park, Peer, Problem, Response, X_REQUEST_ID, credentials_among,
     request_id, take_body,
 };
 use parking_lot::RwLock;
-use tokio::sync::watch;
 
-use crate::connections::Forced;
+use crate::answer::{json, json_document, no_content};
+use crate::channels;
+use crate::config::{Config, MetricsAccess};
+use crate::connections::{self, Forced};
 use crate::error::Error;
 use crate::events::{publish_events, webhook_handshake};
+use crate::health;
+use crate::history::Pages;
 use crate::idempotency::{Bounds, Idempotency};
-use crate::metrics;
-use crate::publish::{Published, Publisher, Retain, key_of, publish_items, publish_lines, publish_raw};
+use crate::metrics::{self, Scraped};
+use crate::openapi;
+use crate::presence;
+use crate::publish::{Gate, Published, Publisher, Retain, key_of, publish_items, publish_lines, publish_raw};
 use crate::query::{invalid, no_parameters};
+use crate::retained;
 use crate::route::Resource;
-use crate::stats::Counters;
-use crate::{
-    Config, MetricsAccess, Stats, channels, connections, health, history, openapi, presence, retained,
-};
+use crate::stats::{Counters, Stats};
 
 /// The HTTP API over one broker. Clones are handles to the same front.
 #[derive(Clone)]
 pub struct Front(Arc<Shared>);
 
-pub(crate) struct Shared {
-    pub(crate) broker: Broker,
+struct Shared {
+    broker: Broker,
     authenticator: Arc<dyn Authenticator>,
-    pub(crate) config: Config,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) idempotency: Idempotency,
-    pub(crate) ready: AtomicBool,
-    /// True once the front shuts down: requests that are held end.
-    pub(crate) closing: watch::Sender<bool>,
-    pub(crate) sources: RwLock<Vec<Arc<dyn MetricSource>>>,
+    config: Config,
+    counters: Arc<Counters>,
+    gate: Arc<Gate>,
+    history: Pages,
+    ready: AtomicBool,
+    sources: RwLock<Vec<Arc<dyn MetricSource>>>,
 }
 
 impl Front {
@@ -59,14 +62,17 @@ impl Front {
                 max_holder_bytes: config.max_idempotency_bytes_per_holder,
             },
         );
+        let counters = Arc::<Counters>::default();
+        let gate =
+            Gate::new(broker.clone(), authenticator.clone(), counters.clone(), idempotency, config.max_batch);
         Front(Arc::new(Shared {
+            history: Pages::new(broker.clone(), authenticator.clone(), &config),
             broker,
             authenticator,
             config,
-            counters: Arc::default(),
-            idempotency,
+            counters,
+            gate: Arc::new(gate),
             ready: AtomicBool::new(true),
-            closing: watch::Sender::new(false),
             sources: RwLock::default(),
         }))
     }
@@ -150,11 +156,15 @@ impl Front {
     pub async fn shutdown(&self, window: Duration) {
         let _ = window;
         self.set_ready(false);
-        self.0.closing.send_replace(true);
+        self.0.history.hold_no_more();
     }
 
-    pub(crate) fn shared(&self) -> &Shared {
-        &self.0
+    pub(crate) fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    pub(crate) fn cookies(&self) -> Cookies {
+        self.0.cookies()
     }
 
     /// Counters.
@@ -170,17 +180,22 @@ impl std::fmt::Debug for Front {
 }
 
 impl Shared {
-    /// Whether the configuration that `principal` was let in by still does.
-    pub(crate) fn still_holds(&self, principal: &Principal) -> bool {
-        self.authenticator.still_holds(principal)
+    fn scraped(&self) -> Scraped<'_> {
+        Scraped {
+            broker: &self.broker,
+            counters: &self.counters,
+            idempotency: &self.gate.idempotency,
+            unfinished: &self.config.intake,
+            sources: &self.sources,
+        }
     }
 
-    pub(crate) fn cookies(&self) -> Cookies {
+    fn cookies(&self) -> Cookies {
         self.config.origins.cookies(&self.config.token_sources)
     }
 
     async fn answer<B>(
-        self: &Arc<Self>,
+        &self,
         peer: Option<Peer>,
         parts: &Parts,
         fields: &Fields<'_>,
@@ -223,7 +238,7 @@ impl Shared {
                 return Ok(health::ready(state));
             }
             Resource::Metrics if self.config.metrics == MetricsAccess::Open => {
-                return Ok(metrics::answer(self));
+                return Ok(metrics::answer(&self.scraped()));
             }
             Resource::OpenApi => {
                 no_parameters(parts.uri.query())?;
@@ -255,63 +270,100 @@ impl Shared {
             Resource::Publish(Some(channel)) => {
                 let body =
                     take_body(body, self.broker.config().max_message_bytes, &self.config.intake).await?;
-                publish_raw(self, &publisher, &channel, parts.uri.query(), fields, &body, Retain::IfAsked)
-                    .map(|done| published(&done))
+                publish_raw(
+                    &self.gate,
+                    &publisher,
+                    &channel,
+                    parts.uri.query(),
+                    fields,
+                    &body,
+                    Retain::IfAsked,
+                )
+                .map(|done| published(&done))
             }
             Resource::Publish(None) => Box::pin(self.publish_many(parts, fields, &publisher, body)).await,
             Resource::Events => {
                 let body = take_body(body, self.config.max_request_bytes, &self.config.intake).await?;
-                Box::pin(publish_events(self, &publisher, parts, &body)).await.map(json)
+                Box::pin(publish_events(&self.gate, &publisher, parts, &body)).await.map(json)
             }
             Resource::History(filter) => {
-                Box::pin(history::answer(self, principal, &filter, parts.uri.query())).await.map(json)
+                Box::pin(self.history.answer(principal, &filter, parts.uri.query())).await.map(json)
             }
             Resource::Retained(channel) if method == Method::PUT => {
                 let body =
                     take_body(body, self.broker.config().max_message_bytes, &self.config.intake).await?;
-                publish_raw(self, &publisher, &channel, parts.uri.query(), fields, &body, Retain::Always)
-                    .map(|done| published(&done))
+                publish_raw(
+                    &self.gate,
+                    &publisher,
+                    &channel,
+                    parts.uri.query(),
+                    fields,
+                    &body,
+                    Retain::Always,
+                )
+                .map(|done| published(&done))
             }
             Resource::Retained(channel) if method == Method::DELETE => {
                 no_parameters(parts.uri.query())?;
-                retained::clear(self, principal, &channel)
+                retained::clear(&self.broker, principal, &channel)
             }
-            Resource::Retained(channel) => retained::show(self, principal, &channel, parts.uri.query()),
-            Resource::Presence(channel) => {
-                Box::pin(presence::answer(self, principal, &channel, parts.uri.query())).await.map(json)
+            Resource::Retained(channel) => {
+                retained::show(&self.broker, principal, &channel, parts.uri.query())
             }
+            Resource::Presence(channel) => Box::pin(presence::answer(
+                &self.broker,
+                self.config.max_page,
+                principal,
+                &channel,
+                parts.uri.query(),
+            ))
+            .await
+            .map(json),
             Resource::Connections => {
-                Box::pin(connections::list(self, principal, parts.uri.query())).await.map(json)
+                Box::pin(connections::list(&self.broker, self.config.max_page, principal, parts.uri.query()))
+                    .await
+                    .map(json)
             }
             Resource::Connection(id) if method == Method::DELETE => {
-                connections::close(self, principal, &id, parts.uri.query())
+                connections::close(&self.broker, &self.counters, principal, &id, parts.uri.query())
             }
             Resource::Connection(id) => {
                 no_parameters(parts.uri.query())?;
-                connections::one(self, principal, &id).map(json)
+                connections::one(&self.broker, principal, &id).map(json)
             }
             Resource::ConnectionMessages(id) => {
                 let body =
                     take_body(body, self.broker.config().max_message_bytes, &self.config.intake).await?;
-                Box::pin(connections::send(self, principal, &id, parts, body)).await.map(json)
+                Box::pin(connections::send(&self.broker, &self.counters, principal, &id, parts, body))
+                    .await
+                    .map(json)
             }
             Resource::ConnectionSubscription { id, filter } => {
                 no_parameters(parts.uri.query())?;
                 let change = if method == Method::PUT { Forced::Subscribe } else { Forced::Unsubscribe };
-                connections::change_subscription(self, principal, &id, &filter, change)
+                connections::change_subscription(
+                    &self.broker,
+                    &self.counters,
+                    principal,
+                    &id,
+                    &filter,
+                    change,
+                )
             }
-            Resource::Channels(None) => channels::list(self, principal, parts.uri.query()).map(json),
+            Resource::Channels(None) => {
+                channels::list(&self.broker, self.config.max_page, principal, parts.uri.query()).map(json)
+            }
             Resource::Channels(Some(channel)) => {
                 no_parameters(parts.uri.query())?;
-                channels::one(self, principal, &channel).map(json)
+                channels::one(&self.broker, principal, &channel).map(json)
             }
-            Resource::Metrics => metrics::answer_to(self, principal),
+            Resource::Metrics => metrics::answer_to(&self.scraped(), principal),
             Resource::Health | Resource::Ready | Resource::OpenApi => Err(Error::NotFound),
         }
     }
 
     async fn publish_many<B>(
-        self: &Arc<Self>,
+        &self,
         parts: &Parts,
         fields: &Fields<'_>,
         publisher: &Publisher,
@@ -326,12 +378,12 @@ impl Shared {
         match media_type(fields)? {
             Media::Json => {
                 let body = take_body(body, self.config.max_request_bytes, &self.config.intake).await?;
-                let results = publish_items(self, publisher, key.as_deref(), &body).await;
+                let results = publish_items(&self.gate, publisher, key.as_deref(), &body).await;
                 results.map(|results| json(results.json))
             }
             Media::Lines => {
                 let key = key.map(Cow::into_owned);
-                let lines = publish_lines(Arc::clone(self), publisher.clone(), key, body);
+                let lines = publish_lines(Arc::clone(&self.gate), &self.config, publisher.clone(), key, body);
                 let mut response = http::Response::new(lines);
                 let ndjson = const { HeaderValue::from_static("application/x-ndjson") };
                 response.headers_mut().insert(header::CONTENT_TYPE, ndjson);
@@ -364,27 +416,9 @@ fn published(done: &Published) -> Response {
     json_document(out)
 }
 
-/// 200 with a JSON document that no cache keeps.
-pub(crate) fn json(document: Vec<u8>) -> Response {
-    let mut response = json_document(document);
-    response.headers_mut().insert(header::CACHE_CONTROL, const { HeaderValue::from_static("no-store") });
-    response
-}
-
-/// 200 with a JSON document. An answer to a POST or PUT is not kept by caches anyway (RFC 9110 §9.3.3).
-fn json_document(document: Vec<u8>) -> Response {
-    let mut response = http::Response::new(Body::full(document));
-    let headers = response.headers_mut();
-    // This one, the request's id, and what pages need.
-    headers.reserve(4);
-    headers.insert(header::CONTENT_TYPE, const { HeaderValue::from_static("application/json") });
-    response
-}
-
 /// `HEAD` where only `POST` does something: what may be done, and nothing else.
 fn nothing(resource: &Resource<'_>) -> Response {
-    let mut response = http::Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
+    let mut response = no_content();
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(resource.methods()));
     response
 }

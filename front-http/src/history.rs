@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{
-    Action, Event, Filter, HistoryQuery, Message, MessageId, Order, OutboxConfig, Policy, Principal,
-    SubscribeOptions, unix_ms,
+    Action, Authenticator, Broker, Event, Filter, HistoryQuery, Message, MessageId, Order, OutboxConfig,
+    Policy, Principal, SubscribeOptions, unix_ms,
 };
 use envelope::{envelope, write_string};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::config::Config;
 use crate::error::Error;
-use crate::front::Shared;
 use crate::name;
-use crate::query::{invalid, parameters};
+use crate::query::{invalid, limit, parameters};
 
 /// The parameters of a request for history.
 #[derive(Debug, PartialEq)]
@@ -62,73 +63,125 @@ impl Query {
     }
 }
 
-/// A page's size: 1 to `max`.
-pub(crate) fn limit(value: &str, max: usize) -> Result<usize, Error> {
-    match value.parse() {
-        Ok(limit) if (1..=max).contains(&limit) => Ok(limit),
-        _ => Err(invalid("limit", format!("not between 1 and {max}"))),
-    }
-}
-
 /// How often it is asked whether a held request would still be let in.
 const JUDGED_EVERY: Duration = Duration::from_secs(2);
 
 /// That something came is all a held request wants to know of it; what it is stands in the log.
 const FEW: OutboxConfig = OutboxConfig { max_messages: 1, max_bytes: 1 << 10, policy: Policy::DropOldest };
 
-/// One page as JSON. With `wait`, an empty one is held until something comes, the time is over, or the front shuts down.
-pub(crate) async fn answer(
-    shared: &Arc<Shared>,
-    principal: &Principal,
-    filter: &str,
-    query: Option<&str>,
-) -> Result<Vec<u8>, Error> {
-    let query = Query::read(query, shared.config.max_page, shared.config.max_wait)?;
-    let filter = name::filter(filter)?;
-    shared.broker.check_levels(&filter)?;
-    if !principal.allows_filter(Action::History, &filter) {
-        return Err(Error::forbidden(principal, "read the history of", &filter));
-    }
-    if query.wait.is_zero() {
-        return Ok(page(shared, principal, &filter, &query).await.json);
-    }
-    // Subscribed before the log is read, so that nothing falls between.
-    let options = SubscribeOptions { outbox: FEW, ..SubscribeOptions::default() };
-    let mut live = shared.broker.subscribe_with(std::slice::from_ref(&filter), options)?;
-    let mut closing = shared.closing.subscribe();
-    let left = principal.expires_at_ms().map(|end| Duration::from_millis(end.saturating_sub(unix_ms())));
-    let expires = left.filter(|left| *left < query.wait).map(|left| Instant::now() + left);
-    let deadline = expires.unwrap_or_else(|| Instant::now() + query.wait);
-    loop {
-        // While the request was held the configuration may have changed.
-        if !shared.still_holds(principal) {
-            return Err(Error::RightsChanged);
+/// What pages are read from, within which bounds, and what ends the requests that are held.
+pub(crate) struct Pages {
+    broker: Broker,
+    authenticator: Arc<dyn Authenticator>,
+    max_page: usize,
+    max_page_bytes: usize,
+    max_wait: Duration,
+    /// True once the front shuts down.
+    closing: watch::Sender<bool>,
+}
+
+impl Pages {
+    pub(crate) fn new(broker: Broker, authenticator: Arc<dyn Authenticator>, config: &Config) -> Self {
+        Pages {
+            broker,
+            authenticator,
+            max_page: config.max_page,
+            max_page_bytes: config.max_page_bytes,
+            max_wait: config.max_wait,
+            closing: watch::Sender::new(false),
         }
-        let page = page(shared, principal, &filter, &query).await;
-        if !page.is_empty || *closing.borrow_and_update() {
-            return Ok(page.json);
+    }
+
+    /// Answers the requests that are held with what there is, and holds none any more.
+    pub(crate) fn hold_no_more(&self) {
+        self.closing.send_replace(true);
+    }
+
+    /// One page as JSON. With `wait`, an empty one is held until something comes, the time is over, or the front shuts down.
+    pub(crate) async fn answer(
+        &self,
+        principal: &Principal,
+        filter: &str,
+        query: Option<&str>,
+    ) -> Result<Vec<u8>, Error> {
+        let query = Query::read(query, self.max_page, self.max_wait)?;
+        let filter = name::filter(filter)?;
+        self.broker.check_levels(&filter)?;
+        if !principal.allows_filter(Action::History, &filter) {
+            return Err(Error::forbidden(principal, "read the history of", &filter));
         }
-        let next = async {
-            loop {
-                tokio::select! {
-                    event = live.next() => return event.is_some(),
-                    _ = closing.changed() => return true,
-                    () = sleep(JUDGED_EVERY) => {
-                        if !shared.still_holds(principal) {
-                            return true;
+        if query.wait.is_zero() {
+            return Ok(self.page(principal, &filter, &query).await.json);
+        }
+        // Subscribed before the log is read, so that nothing falls between.
+        let options = SubscribeOptions { outbox: FEW, ..SubscribeOptions::default() };
+        let mut live = self.broker.subscribe_with(std::slice::from_ref(&filter), options)?;
+        let mut closing = self.closing.subscribe();
+        let left = principal.expires_at_ms().map(|end| Duration::from_millis(end.saturating_sub(unix_ms())));
+        let expires = left.filter(|left| *left < query.wait).map(|left| Instant::now() + left);
+        let deadline = expires.unwrap_or_else(|| Instant::now() + query.wait);
+        loop {
+            // While the request was held the configuration may have changed.
+            if !self.authenticator.still_holds(principal) {
+                return Err(Error::RightsChanged);
+            }
+            let page = self.page(principal, &filter, &query).await;
+            if !page.is_empty || *closing.borrow_and_update() {
+                return Ok(page.json);
+            }
+            let next = async {
+                loop {
+                    tokio::select! {
+                        event = live.next() => return event.is_some(),
+                        _ = closing.changed() => return true,
+                        () = sleep(JUDGED_EVERY) => {
+                            if !self.authenticator.still_holds(principal) {
+                                return true;
+                            }
                         }
                     }
                 }
+            };
+            match timeout_at(deadline, next).await {
+                Ok(true) | Err(_) if !self.authenticator.still_holds(principal) => {
+                    return Err(Error::RightsChanged);
+                }
+                Ok(true) => {}
+                Err(_) if expires.is_some() => return Err(Error::Expired),
+                Ok(false) | Err(_) => return Ok(page.json),
             }
-        };
-        match timeout_at(deadline, next).await {
-            Ok(true) | Err(_) if !shared.still_holds(principal) => return Err(Error::RightsChanged),
-            Ok(true) => {}
-            Err(_) if expires.is_some() => return Err(Error::Expired),
-            Ok(false) | Err(_) => return Ok(page.json),
+            // One look at the log serves all that came meanwhile.
+            while let Some(Event::Message(_) | Event::Lagged(_)) = now_or_never(live.next()) {}
         }
-        // One look at the log serves all that came meanwhile.
-        while let Some(Event::Message(_) | Event::Lagged(_)) = now_or_never(live.next()) {}
+    }
+
+    async fn page(&self, principal: &Principal, filter: &Filter, query: &Query) -> Page {
+        let asked = HistoryQuery { after: query.after, limit: query.limit, order: query.order };
+        let history = self.broker.read_history(filter, asked).await;
+        let mut json = b"{\"epoch\":".to_vec();
+        let first = history.first.to_string();
+        write_string(first.split('-').next().unwrap_or_default(), &mut json);
+        json.extend_from_slice(b",\"first\":");
+        write_string(&first, &mut json);
+        json.extend_from_slice(b",\"last\":");
+        write_string(&history.last.to_string(), &mut json);
+        json.extend_from_slice(if history.gap { b",\"gap\":true" } else { b",\"gap\":false" });
+        json.extend_from_slice(b",\"messages\":[");
+        let (mut bytes, mut count) = (0, 0);
+        let allowed = |message: &&Arc<Message>| principal.allows(Action::History, message.channel());
+        for message in history.messages.iter().filter(allowed) {
+            bytes += message.payload().len();
+            if count > 0 {
+                if bytes > self.max_page_bytes {
+                    break;
+                }
+                json.push(b',');
+            }
+            count += 1;
+            json.extend_from_slice(&envelope(message));
+        }
+        json.extend_from_slice(b"]}");
+        Page { json, is_empty: count == 0 && !history.gap }
     }
 }
 
@@ -145,35 +198,6 @@ struct Page {
     json: Vec<u8>,
     /// Nothing new, and no gap to be told of.
     is_empty: bool,
-}
-
-async fn page(shared: &Shared, principal: &Principal, filter: &Filter, query: &Query) -> Page {
-    let asked = HistoryQuery { after: query.after, limit: query.limit, order: query.order };
-    let history = shared.broker.read_history(filter, asked).await;
-    let mut json = b"{\"epoch\":".to_vec();
-    let first = history.first.to_string();
-    write_string(first.split('-').next().unwrap_or_default(), &mut json);
-    json.extend_from_slice(b",\"first\":");
-    write_string(&first, &mut json);
-    json.extend_from_slice(b",\"last\":");
-    write_string(&history.last.to_string(), &mut json);
-    json.extend_from_slice(if history.gap { b",\"gap\":true" } else { b",\"gap\":false" });
-    json.extend_from_slice(b",\"messages\":[");
-    let (mut bytes, mut count) = (0, 0);
-    let allowed = |message: &&Arc<Message>| principal.allows(Action::History, message.channel());
-    for message in history.messages.iter().filter(allowed) {
-        bytes += message.payload().len();
-        if count > 0 {
-            if bytes > shared.config.max_page_bytes {
-                break;
-            }
-            json.push(b',');
-        }
-        count += 1;
-        json.extend_from_slice(&envelope(message));
-    }
-    json.extend_from_slice(b"]}");
-    Page { json, is_empty: count == 0 && !history.gap }
 }
 
 #[cfg(test)]

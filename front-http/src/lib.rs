@@ -26,6 +26,7 @@
 //!
 //! Payloads are bytes. A raw publish is never looked into; of a JSON publish the exact text of `data` is kept.
 
+mod answer;
 mod channels;
 mod config;
 mod connections;

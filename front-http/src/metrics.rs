@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use broker_core::{Action, Broker, Channel, Principal};
-use front::{Metric, Value};
+use front::{Metric, MetricSource, Value};
 use http::{HeaderValue, StatusCode, header};
-use http_edge::{Body, Response};
+use http_edge::{Body, Intake, Response};
+use parking_lot::RwLock;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
 use prometheus_client::metrics::MetricType;
@@ -17,23 +18,33 @@ use prometheus_client::registry::Registry;
 use crate::config::METRICS_CHANNEL;
 use crate::connections::may_manage_all;
 use crate::error::Error;
-use crate::front::Shared;
+use crate::idempotency::Idempotency;
+use crate::stats::Counters;
+
+/// What a scrape reads.
+pub(crate) struct Scraped<'a> {
+    pub(crate) broker: &'a Broker,
+    pub(crate) counters: &'a Counters,
+    pub(crate) idempotency: &'a Idempotency,
+    pub(crate) unfinished: &'a Intake,
+    pub(crate) sources: &'a RwLock<Vec<Arc<dyn MetricSource>>>,
+}
 
 /// The answer to a scrape by somebody who needs the right to it.
-pub(crate) fn answer_to(shared: &Shared, principal: &Principal) -> Result<Response, Error> {
+pub(crate) fn answer_to(scraped: &Scraped<'_>, principal: &Principal) -> Result<Response, Error> {
     let alone = Channel::parse(METRICS_CHANNEL).is_ok_and(|own| principal.allows(Action::Manage, &own));
     if !alone && may_manage_all(principal).is_err() {
         return Err(Error::forbidden(principal, "manage", METRICS_CHANNEL));
     }
-    Ok(answer(shared))
+    Ok(answer(scraped))
 }
 
 /// The answer to a scrape: the broker, this API, and every source that was added.
-pub(crate) fn answer(shared: &Shared) -> Response {
+pub(crate) fn answer(scraped: &Scraped<'_>) -> Response {
     let mut metrics = Vec::with_capacity(64);
-    of_broker(&shared.broker, &mut metrics);
-    of_api(shared, &mut metrics);
-    let sources: Vec<_> = shared.sources.read().iter().map(Arc::clone).collect();
+    of_broker(scraped.broker, &mut metrics);
+    of_api(scraped, &mut metrics);
+    let sources: Vec<_> = scraped.sources.read().iter().map(Arc::clone).collect();
     for source in sources {
         source.collect(&mut metrics);
     }
@@ -122,9 +133,9 @@ fn of_broker(broker: &Broker, out: &mut Vec<Metric>) {
     ]);
 }
 
-fn of_api(shared: &Shared, out: &mut Vec<Metric>) {
-    let stats = shared.counters.snapshot();
-    let intake = shared.config.intake.stats();
+fn of_api(scraped: &Scraped<'_>, out: &mut Vec<Metric>) {
+    let stats = scraped.counters.snapshot();
+    let intake = scraped.unfinished.stats();
     let counter = |name, help, value| Metric { name, help, value: Value::Counter(value) };
     let gauge = |name, help, value| Metric { name, help, value: Value::Gauge(value) };
     out.extend([
@@ -153,12 +164,12 @@ fn of_api(shared: &Shared, out: &mut Vec<Metric>) {
         Metric {
             name: "http_idempotency_keys",
             help: "Idempotency keys remembered",
-            value: Value::Gauge(shared.idempotency.len() as u64),
+            value: Value::Gauge(scraped.idempotency.len() as u64),
         },
         counter(
             "http_idempotency_forgotten_early",
             "Idempotency keys forgotten before their time, of whoever held most",
-            shared.idempotency.forgotten_early(),
+            scraped.idempotency.forgotten_early(),
         ),
     ]);
 }

@@ -2,7 +2,7 @@
 
 use http_edge::Response;
 
-use crate::front::json;
+use crate::answer::json;
 
 const DOCUMENT: &str = include_str!("openapi.json");
 

@@ -2,52 +2,50 @@
 
 use std::collections::HashSet;
 
-use broker_core::{Action, Peer, Principal, SubscriberKey};
+use broker_core::{Action, Broker, Peer, Principal, SubscriberKey};
 use envelope::{timestamp, write_string};
-use http_edge::{connection_id, parse_connection_id};
+use http_edge::connection_id;
 
 use crate::error::Error;
-use crate::front::Shared;
-use crate::history::limit;
 use crate::json::write_optional;
 use crate::name;
-use crate::publish::flag;
-use crate::query::{invalid, parameters};
+use crate::query::{flag, invalid, limit, parameters, read_cursor};
 
 /// Subscribers looked at before other tasks get their turn.
 const TURN: usize = 1_000;
 
-/// Numbers of all, and the members of one page, in an order that lasts as long as they stay.
+/// Numbers of all, and the members of one page of at most `max_page`, in an order that lasts as long as they stay.
 pub(crate) async fn answer(
-    shared: &Shared,
+    broker: &Broker,
+    max_page: usize,
     principal: &Principal,
     channel: &str,
     query: Option<&str>,
 ) -> Result<Vec<u8>, Error> {
-    let (mut only_stats, mut cursor, mut page) = (false, None, shared.config.max_page);
+    let (mut only_stats, mut cursor, mut page) = (false, None, max_page);
     for parameter in parameters(query) {
         let (name, value) = parameter?;
         match &*name {
             "stats" => only_stats = flag("stats", &value)?,
             "cursor" => cursor = Some(read_cursor(&value)?),
-            "limit" => page = limit(&value, shared.config.max_page)?,
+            "limit" => page = limit(&value, max_page)?,
             other => return Err(invalid(other, "unknown; known are stats, cursor, limit")),
         }
     }
     let channel = name::channel(channel)?;
-    shared.broker.check_levels(&channel.clone().into())?;
+    broker.check_levels(&channel.clone().into())?;
     if !principal.allows(Action::Presence, &channel) {
         return Err(Error::forbidden(principal, "see who is on", &channel));
     }
 
     let (mut connections, mut users) = (0_u64, HashSet::<String>::new());
     let (mut members, mut shown, mut last, mut more) = (Vec::new(), 0, None, false);
-    for (number, key) in shared.broker.subscribers_of(&channel).into_iter().enumerate() {
+    for (number, key) in broker.subscribers_of(&channel).into_iter().enumerate() {
         if number % TURN == TURN - 1 {
             tokio::task::yield_now().await;
         }
         // In-process subscribers are no connections, and nobody is there where a session waits for its client.
-        let Some(peer) = shared.broker.connection(key).and_then(|connection| connection.peer()) else {
+        let Some(peer) = broker.connection(key).and_then(|connection| connection.peer()) else {
             continue;
         };
         connections += 1;
@@ -80,11 +78,6 @@ pub(crate) async fn answer(
     }
     out.push(b'}');
     Ok(out)
-}
-
-/// Where a page goes on: behind the last connection of the page before, even if that one has left.
-pub(crate) fn read_cursor(value: &str) -> Result<SubscriberKey, Error> {
-    parse_connection_id(value).ok_or_else(|| invalid("cursor", "not the `next` of another page"))
 }
 
 fn write_member(key: SubscriberKey, peer: &Peer, out: &mut Vec<u8>) {

@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+use broker_core::SubscriberKey;
+use http_edge::parse_connection_id;
+
 use crate::error::Error;
 
 /// Each parameter once, without the token that may stand among them. One that is given twice is refused, as one of its values
@@ -37,6 +40,28 @@ pub(crate) fn no_parameters(query: Option<&str>) -> Result<(), Error> {
         Some(parameter) => Err(invalid(&parameter?.0, "unknown; this resource has no parameters")),
         None => Ok(()),
     }
+}
+
+/// A page's size: 1 to `max`.
+pub(crate) fn limit(value: &str, max: usize) -> Result<usize, Error> {
+    match value.parse() {
+        Ok(limit) if (1..=max).contains(&limit) => Ok(limit),
+        _ => Err(invalid("limit", format!("not between 1 and {max}"))),
+    }
+}
+
+/// A parameter that is there or not.
+pub(crate) fn flag(name: &str, value: &str) -> Result<bool, Error> {
+    match value {
+        "true" | "1" | "" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(invalid(name, "not `true` or `false`")),
+    }
+}
+
+/// Where a page goes on: behind the last connection of the page before, even if that one has left.
+pub(crate) fn read_cursor(value: &str) -> Result<SubscriberKey, Error> {
+    parse_connection_id(value).ok_or_else(|| invalid("cursor", "not the `next` of another page"))
 }
 
 pub(crate) fn invalid(name: &str, why: impl Into<String>) -> Error {

@@ -1,18 +1,18 @@
 //! `/v1/retained/{channel…}`: the one message that a channel keeps. `PUT` is a publish and lives there.
 
-use broker_core::{Action, Principal};
+use broker_core::{Action, Broker, Principal};
 use envelope::envelope;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, header};
 use http_edge::{Body, Response};
 
+use crate::answer::{json, no_content};
 use crate::error::Error;
-use crate::front::{Shared, json};
 use crate::name;
 use crate::query::{invalid, parameters};
 
 /// The message as its envelope, or with `?format=raw` as it was published.
 pub(crate) fn show(
-    shared: &Shared,
+    broker: &Broker,
     principal: &Principal,
     channel: &str,
     query: Option<&str>,
@@ -28,11 +28,11 @@ pub(crate) fn show(
         }
     }
     let channel = name::channel(channel)?;
-    shared.broker.check_levels(&channel.clone().into())?;
+    broker.check_levels(&channel.clone().into())?;
     if !principal.allows(Action::History, &channel) {
         return Err(Error::forbidden(principal, "read", &channel));
     }
-    let Some(message) = shared.broker.retained(&channel) else {
+    let Some(message) = broker.retained(&channel) else {
         return Err(Error::NotRetained(channel.as_str().to_owned()));
     };
     if !raw {
@@ -52,17 +52,15 @@ pub(crate) fn show(
 
 /// Forgets it: 204, or 404 if there is none. Nobody is told; publishing an empty payload with `retain` would tell
 /// subscribers.
-pub(crate) fn clear(shared: &Shared, principal: &Principal, channel: &str) -> Result<Response, Error> {
+pub(crate) fn clear(broker: &Broker, principal: &Principal, channel: &str) -> Result<Response, Error> {
     let channel = name::target(channel)?;
-    shared.broker.check_levels(&channel.clone().into())?;
+    broker.check_levels(&channel.clone().into())?;
     // Whoever may replace it with anything may also remove it.
     if !principal.allows(Action::Publish, &channel) && !principal.allows(Action::Manage, &channel) {
         return Err(Error::forbidden(principal, "clear", &channel));
     }
-    if !shared.broker.clear_retained(&channel) {
+    if !broker.clear_retained(&channel) {
         return Err(Error::NotRetained(channel.as_str().to_owned()));
     }
-    let mut response = http::Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    Ok(response)
+    Ok(no_content())
 }

@@ -7,7 +7,7 @@ use front::{MetricSource, Task};
 use http::{Request, Uri};
 use http_edge::{Body, Cookies, OriginPolicy, Peer, Response};
 
-use crate::Front;
+use crate::front::Front;
 
 impl front::Front for Front {
     fn name(&self) -> &'static str {
@@ -18,7 +18,7 @@ impl front::Front for Front {
         let below = |prefix: &str| {
             path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        below(&self.shared().config.path) || ["/healthz", "/readyz", "/metrics"].into_iter().any(below)
+        below(&self.config().path) || ["/healthz", "/readyz", "/metrics"].into_iter().any(below)
     }
 
     fn names_answers(&self) -> bool {
@@ -30,13 +30,12 @@ impl front::Front for Front {
     }
 
     fn readers(&self) -> Option<(&OriginPolicy, Cookies)> {
-        let shared = self.shared();
-        Some((&shared.config.origins, shared.cookies()))
+        Some((&self.config().origins, self.cookies()))
     }
 
     /// All is answered at once, but history with `wait`.
     fn holds(&self, uri: &Uri) -> bool {
-        let rest = uri.path().strip_prefix(&*self.shared().config.path);
+        let rest = uri.path().strip_prefix(&*self.config().path);
         rest.is_some_and(|rest| rest.starts_with("/history/"))
             && uri.query().is_some_and(|query| query.split('&').any(|part| part.starts_with("wait=")))
     }

@@ -17,9 +17,8 @@ use http_edge::{Body, Fields, Response};
 
 use self::attributes::Attributes;
 use crate::error::Error;
-use crate::front::Shared;
 use crate::name;
-use crate::publish::{Answer, Batch, Options, Publication, Publisher, Turn, own, parse_array};
+use crate::publish::{Answer, Batch, Gate, Options, Publication, Publisher, Turn, own, parse_array};
 
 /// How an event is sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -31,7 +30,7 @@ enum Mode {
 
 /// Publishes what `body` and the headers hold: one event, answered with its result, or a batch.
 pub(crate) async fn publish_events(
-    shared: &Shared,
+    gate: &Gate,
     publisher: &Publisher,
     parts: &Parts,
     body: &Bytes,
@@ -53,7 +52,7 @@ pub(crate) async fn publish_events(
             key: Some(Cow::Owned(attributes.key()?)),
         };
         let mut json = Vec::with_capacity(128);
-        shared.publish(publisher, item)?.write_to(&mut json);
+        gate.publish(publisher, item)?.write_to(&mut json);
         Ok(json)
     };
     match mode(&parts.headers)? {
@@ -65,9 +64,9 @@ pub(crate) async fn publish_events(
         Mode::Batched => {
             let mut batch = Batch::default();
             let mut turn = Turn::new();
-            for event in parse_array(body, shared.config.max_batch)? {
+            for event in parse_array(body, gate.max_batch)? {
                 turn.take().await;
-                batch.take(shared, publish(event.get().as_bytes(), body).map(Answer::One));
+                batch.take(gate, publish(event.get().as_bytes(), body).map(Answer::One));
             }
             Ok(batch.finish())
         }

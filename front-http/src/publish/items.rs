@@ -15,9 +15,8 @@ use serde::de::{self, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::options::{event, exclude, idempotency_key, ttl};
-use super::{Publication, Publisher, Turn, own};
+use super::{Gate, Publication, Publisher, Turn, own};
 use crate::error::Error;
-use crate::front::Shared;
 use crate::name;
 use crate::stats::Counters;
 use crate::text::{Text, given};
@@ -65,25 +64,25 @@ pub(crate) struct Results {
 /// `key` is the request's own idempotency key: it stands for that of a single item, and with its place for that of each
 /// item of an array, where the item has none.
 pub(crate) async fn publish_items(
-    shared: &Shared,
+    gate: &Gate,
     publisher: &Publisher,
     key: Option<&str>,
     body: &Bytes,
 ) -> Result<Results, Error> {
     let is_array = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
-    let max = shared.config.max_batch;
+    let max = gate.max_batch;
     let mut batch = Batch::default();
     let mut turn = Turn::new();
     if is_array {
         for (place, item) in parse_array(body, max)?.into_iter().enumerate() {
             let key = key.map(|key| key_at(key, place));
             let item = item.get().as_bytes();
-            batch.take(shared, publish_item(shared, publisher, item, body, key, &mut turn).await);
+            batch.take(gate, publish_item(gate, publisher, item, body, key, &mut turn).await);
         }
     } else {
-        match publish_item(shared, publisher, body, body, key.map(Cow::Borrowed), &mut turn).await? {
+        match publish_item(gate, publisher, body, body, key.map(Cow::Borrowed), &mut turn).await? {
             Answer::One(json) => return Ok(Results { json }),
-            Answer::Several(answers) => batch.add(shared, answers),
+            Answer::Several(answers) => batch.add(gate, answers),
         }
     }
     Ok(Results { json: batch.finish() })
@@ -91,26 +90,26 @@ pub(crate) async fn publish_items(
 
 /// Publishes one line of a stream; the answer is one line of JSON too.
 pub(crate) async fn publish_line(
-    shared: &Shared,
+    gate: &Gate,
     publisher: &Publisher,
     key: Option<Cow<'_, str>>,
     line: &Bytes,
     turn: &mut Turn,
 ) -> Vec<u8> {
     // A stream of lines may outlive the configuration that let it in.
-    let published = match shared.still_holds(&publisher.principal) {
-        true => publish_item(shared, publisher, line, line, key, turn).await,
+    let published = match gate.still_holds(&publisher.principal) {
+        true => publish_item(gate, publisher, line, line, key, turn).await,
         false => Err(Error::RightsChanged),
     };
     match published {
         Ok(Answer::One(json)) => json,
         Ok(Answer::Several(answers)) => {
             let mut batch = Batch::default();
-            batch.add(shared, answers);
+            batch.add(gate, answers);
             batch.finish()
         }
         Err(error) => {
-            Counters::add(&shared.counters.failed_items);
+            Counters::add(&gate.counters.failed_items);
             error_json(error)
         }
     }
@@ -137,25 +136,25 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    pub(crate) fn take(&mut self, shared: &Shared, answer: Result<Answer, Error>) {
+    pub(crate) fn take(&mut self, gate: &Gate, answer: Result<Answer, Error>) {
         match answer {
             Ok(Answer::One(json)) => self.push(&json),
             Ok(Answer::Several(answers)) => {
                 let mut inner = Batch::default();
-                inner.add(shared, answers);
+                inner.add(gate, answers);
                 self.errors += inner.errors;
                 self.push(&inner.finish());
             }
-            Err(error) => self.add(shared, vec![Err(error)]),
+            Err(error) => self.add(gate, vec![Err(error)]),
         }
     }
 
-    fn add(&mut self, shared: &Shared, answers: Vec<Result<Vec<u8>, Error>>) {
+    fn add(&mut self, gate: &Gate, answers: Vec<Result<Vec<u8>, Error>>) {
         for answer in answers {
             match answer {
                 Ok(json) => self.push(&json),
                 Err(error) => {
-                    Counters::add(&shared.counters.failed_items);
+                    Counters::add(&gate.counters.failed_items);
                     self.errors += 1;
                     self.push(&error_json(error));
                 }
@@ -183,7 +182,7 @@ fn error_json(error: Error) -> Vec<u8> {
 }
 
 async fn publish_item<'a>(
-    shared: &Shared,
+    gate: &Gate,
     publisher: &Publisher,
     text: &'a [u8],
     body: &Bytes,
@@ -220,7 +219,7 @@ async fn publish_item<'a>(
             key: key.clone(),
         };
         let mut json = Vec::with_capacity(128);
-        shared.publish(publisher, item)?.write_to(&mut json);
+        gate.publish(publisher, item)?.write_to(&mut json);
         Ok(json)
     };
     match (&item.channel, &item.channels) {
@@ -229,7 +228,7 @@ async fn publish_item<'a>(
             publish(channel).map(Answer::One)
         }
         (None, Some(channels)) => {
-            let texts = parse_array(channels.get().as_bytes(), shared.config.max_batch)?;
+            let texts = parse_array(channels.get().as_bytes(), gate.max_batch)?;
             let names = texts.iter().map(|text| serde_json::from_str::<Text<'_>>(text.get()));
             let names: Result<Vec<_>, _> = names.collect();
             let names = names.map_err(|_| Error::Item("`channels` is an array of strings"))?;

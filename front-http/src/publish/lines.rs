@@ -8,14 +8,14 @@ use std::task::{Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body as HttpBody;
-use http_edge::{Body, BodyError, BoxError, DEFAULT_BODY_STALL, PipeIo, Problem, Unfinished, pipe};
+use http_edge::{Body, BodyError, BoxError, DEFAULT_BODY_STALL, Intake, PipeIo, Problem, Unfinished, pipe};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until};
 
 use super::items::{key_at, publish_line};
-use super::{Publisher, Turn};
+use super::{Gate, Publisher, Turn};
+use crate::config::Config;
 use crate::error::Error;
-use crate::front::Shared;
 
 /// The results of a body that is still being sent: one line for each line. A line longer than `max_request_bytes`, or a silent
 /// client, ends the answer with an error line. `key` is the request's own idempotency key; with a line's number it stands for
@@ -25,7 +25,8 @@ use crate::front::Shared;
 /// look at its answer. Up to `max_result_bytes` of results wait; then the body waits too, as nothing else bounds them. They count as
 /// unfinished as long as they wait, as does a line that has begun; a line must come as fast as a whole body must.
 pub(crate) fn publish_lines<B>(
-    shared: Arc<Shared>,
+    gate: Arc<Gate>,
+    config: &Config,
     publisher: Publisher,
     key: Option<String>,
     body: B,
@@ -34,9 +35,11 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let (results, answer) = pipe(shared.config.max_result_bytes);
+    let (results, answer) = pipe(config.max_result_bytes);
     let lines = Lines {
-        shared,
+        gate,
+        intake: config.intake.clone(),
+        max_line_bytes: config.max_request_bytes,
         publisher,
         key,
         number: 0,
@@ -54,7 +57,9 @@ where
 }
 
 struct Lines {
-    shared: Arc<Shared>,
+    gate: Arc<Gate>,
+    intake: Intake,
+    max_line_bytes: usize,
     publisher: Publisher,
     key: Option<String>,
     /// Items so far.
@@ -104,7 +109,7 @@ impl Lines {
                 }
                 Err(error) => return end(error, results).await,
             };
-            let max = self.shared.config.max_request_bytes;
+            let max = self.max_line_bytes;
             if self.line.len() + data.len() > max && !data.contains(&b'\n') {
                 return end(BodyError::TooLarge { max }, results).await;
             }
@@ -121,7 +126,7 @@ impl Lines {
         B: HttpBody<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        let intake = &self.shared.config.intake;
+        let intake = &self.intake;
         let (now, received) = (Instant::now(), self.line.len());
         let stalled_at = now + DEFAULT_BODY_STALL;
         self.unfinished.hold(intake, received + results.waiting_bytes(), now.into_std());
@@ -166,7 +171,7 @@ impl Lines {
                     Poll::Ready(written) => out = out.get(written..).unwrap_or_default(),
                     Poll::Pending => {
                         let held = self.line.len() + results.waiting_bytes();
-                        self.unfinished.hold(&self.shared.config.intake, held, Instant::now().into_std());
+                        self.unfinished.hold(&self.intake, held, Instant::now().into_std());
                         ready!(self.unfinished.poll_shed(cx));
                         results.discard();
                         return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
@@ -203,7 +208,7 @@ impl Lines {
         self.number += 1;
         // The line is a slice of what is being read into, so its payload counts as part of something larger.
         let line = Bytes::copy_from_slice(line);
-        let result = publish_line(&self.shared, &self.publisher, key, &line, &mut self.turn).await;
+        let result = publish_line(&self.gate, &self.publisher, key, &line, &mut self.turn).await;
         out.extend_from_slice(&result);
         out.push(b'\n');
     }

@@ -9,7 +9,7 @@ use http::HeaderValue;
 use http_edge::Fields;
 
 use crate::error::Error;
-use crate::query::{invalid, parameters};
+use crate::query::{flag, invalid, parameters};
 
 /// The options of `?…` and of the headers.
 #[derive(Debug, Default, PartialEq)]
@@ -87,14 +87,6 @@ pub(crate) fn ttl(secs: f64) -> Result<Duration, Error> {
         Ok(Duration::from_secs_f64(secs))
     } else {
         Err(invalid("ttl", "not between 0 and a hundred years, in seconds"))
-    }
-}
-
-pub(crate) fn flag(name: &str, value: &str) -> Result<bool, Error> {
-    match value {
-        "true" | "1" | "" => Ok(true),
-        "false" | "0" => Ok(false),
-        _ => Err(invalid(name, "not `true` or `false`")),
     }
 }
 

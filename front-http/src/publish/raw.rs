@@ -4,11 +4,9 @@ use broker_core::ContentType;
 use bytes::Bytes;
 use http_edge::Fields;
 
-use super::{Options, Publication, Publisher, own};
+use super::{Gate, Options, Publication, Published, Publisher, own};
 use crate::error::Error;
-use crate::front::Shared;
 use crate::name;
-use crate::publish::Published;
 use crate::query::invalid;
 
 /// The largest buffer that hyper reads a body into; a body in one piece may be a slice of one.
@@ -25,7 +23,7 @@ pub(crate) enum Retain {
 
 /// Publishes `body` as it is.
 pub(crate) fn publish_raw(
-    shared: &Shared,
+    gate: &Gate,
     publisher: &Publisher,
     channel: &str,
     query: Option<&str>,
@@ -51,7 +49,7 @@ pub(crate) fn publish_raw(
         exclude: options.exclude,
         key: options.key,
     };
-    shared.publish(publisher, item)
+    gate.publish(publisher, item)
 }
 
 /// Longest content type in bytes.
