@@ -39,6 +39,8 @@ pub struct Config {
     pub log: LogConfig,
     /// What differs by the first segment of a channel. Default: nothing.
     pub namespaces: Vec<NamespaceConfig>,
+    /// What is remembered of publishes with a key. Default: 5 minutes, 100,000 keys and 64 MiB.
+    pub idempotency: IdempotencyConfig,
 }
 
 impl Default for Config {
@@ -57,6 +59,7 @@ impl Default for Config {
             max_lane_bytes: 64 << 20,
             log: LogConfig::default(),
             namespaces: Vec::new(),
+            idempotency: IdempotencyConfig::default(),
         }
     }
 }
@@ -82,6 +85,35 @@ impl Default for LogConfig {
 impl LogConfig {
     /// No recording.
     pub const OFF: Self = Self { enabled: false, max_bytes: 0, max_age: Duration::ZERO };
+}
+
+/// How publishes with a key are remembered, see [`Broker::publish_once`](crate::Broker::publish_once).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdempotencyConfig {
+    /// How long a key is remembered. Default 5 minutes.
+    pub window: Duration,
+    /// Keys remembered. Default 100,000; beyond them the oldest key of whoever holds most is forgotten early.
+    pub max_keys: usize,
+    /// Bytes that they take. Default 64 MiB; then the same.
+    pub max_bytes: usize,
+    /// Of these, the keys of one holder: a user at one address (IPv6: one network of 64 bits). Default 50,000; then its
+    /// publishes with a new key are [`PublishOnceError::Full`](crate::PublishOnceError::Full) rather than forgetting one
+    /// early, and nobody else's are.
+    pub max_keys_per_holder: usize,
+    /// Bytes that the keys of one holder take. Default 32 MiB; then the same.
+    pub max_bytes_per_holder: usize,
+}
+
+impl Default for IdempotencyConfig {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_secs(300),
+            max_keys: 100_000,
+            max_bytes: 64 << 20,
+            max_keys_per_holder: 50_000,
+            max_bytes_per_holder: 32 << 20,
+        }
+    }
 }
 
 /// What differs for channels with one first segment.

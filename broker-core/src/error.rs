@@ -80,6 +80,23 @@ impl From<PublishError> for Refused {
     }
 }
 
+/// Why a publish with a key was not taken, from [`Broker::publish_once`](crate::Broker::publish_once). Nothing of it was
+/// stored, delivered or remembered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishOnceError {
+    /// The broker refused the message.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The key was used within the window with another message.
+    #[error("the idempotency key was used with another message on this channel")]
+    Conflict,
+    /// The holder of the key has as many as
+    /// [`IdempotencyConfig::max_keys_per_holder`](crate::IdempotencyConfig::max_keys_per_holder) or
+    /// [`max_bytes_per_holder`](crate::IdempotencyConfig::max_bytes_per_holder) allow.
+    #[error("too many idempotency keys of yours are remembered")]
+    Full,
+}
+
 /// Why a subscription was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubscribeError {

@@ -47,8 +47,8 @@ pub use attach::{Event, From, Replay, SubscribeOptions, Subscriber, Subscription
 pub use broker::{Broker, ChannelInfo, ChannelPage};
 pub use channel::{Channel, ChannelCharacters, ChannelError};
 pub use clock::{steady_ms, unix_ms};
-pub use config::{Config, LogConfig, NamespaceConfig, OutboxConfig, Policy};
-pub use error::{Inexpressible, PublishError, Refused, SubscribeError};
+pub use config::{Config, IdempotencyConfig, LogConfig, NamespaceConfig, OutboxConfig, Policy};
+pub use error::{Inexpressible, PublishError, PublishOnceError, Refused, SubscribeError};
 pub use filter::{Filter, FilterError, Segment};
 pub use interest::Room;
 pub use key::{Start, Subscribed, SubscriberKey};
@@ -56,7 +56,9 @@ pub use lane::{
     Close, Connection, Deliver, Delivery, Details, Encoding, ForcedError, Kind, Peer, SendError, Sink,
 };
 pub use lifecycle::{Interest, LeaveReason, Left, Lifecycle};
-pub use message::{ContentType, Echo, Message, MessageId, MessageIdError, Properties, Publish, Qos, Receipt};
+pub use message::{
+    ContentType, Echo, KeyedReceipt, Message, MessageId, MessageIdError, Properties, Publish, Qos, Receipt,
+};
 pub use metrics::{LaneStats, Stats};
 pub use outbox::{Class, CloseReason, Outbox, Passed, Queued, Signal, Wire};
 pub use rights::{
@@ -64,3 +66,4 @@ pub use rights::{
     Principal, Rights, RightsTemplate, Rule, Source, SourceKind, Throttle,
 };
 pub use store::history::{After, Gap, History, HistoryQuery, Order};
+pub use store::idempotency::IdempotencyKey;

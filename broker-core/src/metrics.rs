@@ -41,6 +41,10 @@ pub struct Stats {
     pub log_bytes: usize,
     /// The newest offset.
     pub log_head: u64,
+    /// Keys of publishes that are remembered ([`Broker::publish_once`](crate::Broker::publish_once)).
+    pub idempotency_keys: usize,
+    /// Keys that were forgotten before their time, of whoever held most.
+    pub idempotency_forgotten_early: u64,
     /// One for each lane.
     pub lanes: Vec<LaneStats>,
 }

@@ -19,6 +19,7 @@ use crate::interest::{Registry, Wildcards};
 use crate::key::SubscriberKey;
 use crate::lane::{Lane, LaneOwner};
 use crate::lifecycle::Listeners;
+use crate::store::idempotency::Idempotency;
 use crate::store::log::{Evicted, Log};
 use crate::store::retained::{Retained, Scan};
 
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) wildcards: Wildcards,
     pub(crate) log: Log,
     pub(crate) retained: Retained,
+    pub(crate) idempotency: Idempotency,
     pub(crate) feeds: Feeds,
     pub(crate) lanes: Vec<Arc<Lane>>,
     /// Where the lanes run, and what else needs a task.

@@ -31,17 +31,6 @@ pub struct Config {
     pub max_page_bytes: usize,
     /// The longest `wait`. Default 55 s, below the minute that functions and gateways allow; longer ones are cut to it.
     pub max_wait: Duration,
-    /// How long an idempotency key is remembered. Default 5 minutes.
-    pub idempotency_window: Duration,
-    /// Idempotency keys remembered. Default 100,000; beyond them the oldest key of whoever holds most is forgotten early.
-    pub max_idempotency_keys: usize,
-    /// Bytes that they take. Default 64 MiB; then the same.
-    pub max_idempotency_bytes: usize,
-    /// Of these, the keys of one holder: a principal at one address (IPv6: one network of 64 bits). Default 50,000; then its publishes with
-    /// a new key are 503 rather than forgetting one early, and nobody else's are.
-    pub max_idempotency_keys_per_holder: usize,
-    /// Bytes that the keys of one holder take. Default 32 MiB; then the same.
-    pub max_idempotency_bytes_per_holder: usize,
 }
 
 /// Who may read `/metrics`.
@@ -71,11 +60,6 @@ impl Default for Config {
             max_page: 1_000,
             max_page_bytes: 8 << 20,
             max_wait: Duration::from_secs(55),
-            idempotency_window: Duration::from_secs(300),
-            max_idempotency_keys: 100_000,
-            max_idempotency_bytes: 64 << 20,
-            max_idempotency_keys_per_holder: 50_000,
-            max_idempotency_bytes_per_holder: 32 << 20,
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use broker_core::{
-    AuthError, Channel, ChannelError, FilterError, ForcedError, Principal, PublishError, SendError,
-    SubscribeError,
+    AuthError, Channel, ChannelError, FilterError, ForcedError, Principal, PublishError, PublishOnceError,
+    SendError, SubscribeError,
 };
 use http::StatusCode;
 use http_edge::{BodyError, Problem, UnknownCoding};
@@ -62,10 +62,8 @@ pub(crate) enum Error {
     Publish(#[from] PublishError),
     #[error(transparent)]
     Subscribe(#[from] SubscribeError),
-    #[error("the idempotency key was used with another message on this channel")]
-    IdempotencyMismatch,
-    #[error("too many idempotency keys of yours are remembered")]
-    IdempotencyFull,
+    #[error(transparent)]
+    PublishOnce(#[from] PublishOnceError),
     #[error("no message is retained on {0:?}")]
     NotRetained(String),
     #[error("channel {0:?} is not in use")]
@@ -122,8 +120,9 @@ impl From<Error> for Problem {
             Error::TooMany(_) => (S::BAD_REQUEST, "too_many_items"),
             Error::Publish(error) => return refused(&error, detail),
             Error::Subscribe(error) => return not_subscribed(&error, detail),
-            Error::IdempotencyMismatch => (S::CONFLICT, "idempotency_mismatch"),
-            Error::IdempotencyFull => return unavailable("idempotency_full", detail),
+            Error::PublishOnce(PublishOnceError::Publish(error)) => return refused(&error, detail),
+            Error::PublishOnce(PublishOnceError::Conflict) => (S::CONFLICT, "idempotency_mismatch"),
+            Error::PublishOnce(PublishOnceError::Full) => return unavailable("idempotency_full", detail),
             Error::NotRetained(_) => (S::NOT_FOUND, "not_retained"),
             Error::NotInUse(_) => (S::NOT_FOUND, "channel_not_found"),
             Error::Gone | Error::Send(SendError::Gone) | Error::Forced(ForcedError::Gone) => {

@@ -25,7 +25,6 @@ use crate::error::Error;
 use crate::events::{publish_events, webhook_handshake};
 use crate::health;
 use crate::history::Pages;
-use crate::idempotency::{Bounds, Idempotency};
 use crate::metrics::{self, Scraped};
 use crate::openapi;
 use crate::presence;
@@ -53,18 +52,8 @@ struct Shared {
 impl Front {
     /// The API on `broker`, for whom `authenticator` knows. It is ready at once.
     pub fn new(broker: Broker, authenticator: Arc<dyn Authenticator>, config: Config) -> Self {
-        let idempotency = Idempotency::new(
-            config.idempotency_window,
-            Bounds {
-                max_keys: config.max_idempotency_keys,
-                max_bytes: config.max_idempotency_bytes,
-                max_holder_keys: config.max_idempotency_keys_per_holder,
-                max_holder_bytes: config.max_idempotency_bytes_per_holder,
-            },
-        );
         let counters = Arc::<Counters>::default();
-        let gate =
-            Gate::new(broker.clone(), authenticator.clone(), counters.clone(), idempotency, config.max_batch);
+        let gate = Gate::new(broker.clone(), authenticator.clone(), counters.clone(), config.max_batch);
         Front(Arc::new(Shared {
             history: Pages::new(broker.clone(), authenticator.clone(), &config),
             broker,
@@ -184,7 +173,6 @@ impl Shared {
         Scraped {
             broker: &self.broker,
             counters: &self.counters,
-            idempotency: &self.gate.idempotency,
             unfinished: &self.config.intake,
             sources: &self.sources,
         }

@@ -4,7 +4,7 @@
 //! the log and its jobs in the lanes when the answer is sent.
 //!
 //! ```text
-//! request ─▶ route ─┬─ publish/   raw body · object or array · NDJSON ─▶ idempotency ─▶ Broker::publish
+//! request ─▶ route ─┬─ publish/   raw body · object or array · NDJSON ─▶ Broker::publish, publish_once
 //!                   ├─ events     CloudEvents, on the same path
 //!                   ├─ history    long poll on an in-process subscription
 //!                   ├─ retained · channels
@@ -35,7 +35,6 @@ mod events;
 mod front;
 mod health;
 mod history;
-mod idempotency;
 mod json;
 mod metrics;
 mod name;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use broker_core::{Action, Broker, Channel, Principal};
+use broker_core::{Action, Broker, Channel, Principal, Stats};
 use front::{Metric, MetricSource, Value};
 use http::{HeaderValue, StatusCode, header};
 use http_edge::{Body, Intake, Response};
@@ -18,14 +18,12 @@ use prometheus_client::registry::Registry;
 use crate::config::METRICS_CHANNEL;
 use crate::connections::may_manage_all;
 use crate::error::Error;
-use crate::idempotency::Idempotency;
 use crate::stats::Counters;
 
 /// What a scrape reads.
 pub(crate) struct Scraped<'a> {
     pub(crate) broker: &'a Broker,
     pub(crate) counters: &'a Counters,
-    pub(crate) idempotency: &'a Idempotency,
     pub(crate) unfinished: &'a Intake,
     pub(crate) sources: &'a RwLock<Vec<Arc<dyn MetricSource>>>,
 }
@@ -42,8 +40,9 @@ pub(crate) fn answer_to(scraped: &Scraped<'_>, principal: &Principal) -> Result<
 /// The answer to a scrape: the broker, this API, and every source that was added.
 pub(crate) fn answer(scraped: &Scraped<'_>) -> Response {
     let mut metrics = Vec::with_capacity(64);
-    of_broker(scraped.broker, &mut metrics);
-    of_api(scraped, &mut metrics);
+    let stats = scraped.broker.stats();
+    of_broker(&stats, &mut metrics);
+    of_api(scraped, &stats, &mut metrics);
     let sources: Vec<_> = scraped.sources.read().iter().map(Arc::clone).collect();
     for source in sources {
         source.collect(&mut metrics);
@@ -91,8 +90,7 @@ impl Collector for Snapshot {
     }
 }
 
-fn of_broker(broker: &Broker, out: &mut Vec<Metric>) {
-    let stats = broker.stats();
+fn of_broker(stats: &Stats, out: &mut Vec<Metric>) {
     let counter = |name, help, value| Metric { name, help, value: Value::Counter(value) };
     let gauge = |name, help, value: usize| Metric { name, help, value: Value::Gauge(value as u64) };
     let waiting = |of: fn(&broker_core::LaneStats) -> usize| stats.lanes.iter().map(of).sum::<usize>();
@@ -133,7 +131,7 @@ fn of_broker(broker: &Broker, out: &mut Vec<Metric>) {
     ]);
 }
 
-fn of_api(scraped: &Scraped<'_>, out: &mut Vec<Metric>) {
+fn of_api(scraped: &Scraped<'_>, broker: &Stats, out: &mut Vec<Metric>) {
     let stats = scraped.counters.snapshot();
     let intake = scraped.unfinished.stats();
     let counter = |name, help, value| Metric { name, help, value: Value::Counter(value) };
@@ -164,12 +162,12 @@ fn of_api(scraped: &Scraped<'_>, out: &mut Vec<Metric>) {
         Metric {
             name: "http_idempotency_keys",
             help: "Idempotency keys remembered",
-            value: Value::Gauge(scraped.idempotency.len() as u64),
+            value: Value::Gauge(broker.idempotency_keys as u64),
         },
         counter(
             "http_idempotency_forgotten_early",
             "Idempotency keys forgotten before their time, of whoever held most",
-            scraped.idempotency.forgotten_early(),
+            broker.idempotency_forgotten_early,
         ),
     ]);
 }

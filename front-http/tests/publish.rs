@@ -319,8 +319,12 @@ async fn retries_at_the_same_instant_publish_once() {
 
 #[tokio::test]
 async fn a_full_memory_of_keys_refuses_new_ones_of_its_holder_alone() {
-    let config = front_http::Config { max_idempotency_keys_per_holder: 1, ..front_http::Config::default() };
-    let server = Server::with(broker_core::Config::default(), config, Arc::new(broker_core::AllowAll)).await;
+    let idempotency = broker_core::IdempotencyConfig {
+        max_keys_per_holder: 1,
+        ..broker_core::IdempotencyConfig::default()
+    };
+    let core = broker_core::Config { idempotency, ..broker_core::Config::default() };
+    let server = Server::with(core, front_http::Config::default(), Arc::new(broker_core::AllowAll)).await;
     assert_eq!(server.post("/v1/publish/a", "Idempotency-Key: 1\r\n", "x").await.status, 200);
     let full = server.post("/v1/publish/a", "Idempotency-Key: 2\r\n", "x").await;
     assert_eq!((full.status, full.code().as_str()), (503, "idempotency_full"));

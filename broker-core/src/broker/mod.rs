@@ -15,7 +15,7 @@ use crate::attach::{From, SubscribeOptions, Subscriber, Subscription};
 use crate::channel::Channel;
 use crate::clock::steady_ms;
 use crate::config::{Config, OutboxConfig};
-use crate::error::{PublishError, Refused, SubscribeError};
+use crate::error::{PublishError, PublishOnceError, Refused, SubscribeError};
 use crate::filter::Filter;
 use crate::interest::Hits;
 use crate::interest::Registry;
@@ -25,12 +25,13 @@ use crate::lane::{Command, Direct, Lane, Worker};
 use crate::lane::{Connection, SendError};
 use crate::lane::{Deliver, Delivery, Encoding, Kind};
 use crate::lifecycle::{Lifecycle, Listeners};
-use crate::message::{Message, MessageId, Publish, Receipt};
+use crate::message::{KeyedReceipt, Message, MessageId, Publish, Receipt};
 use crate::metrics::{LaneStats, Stats};
 use crate::outbox::{Outbox, Queued};
 use crate::rights::Principal;
 use crate::shared::{Feeds, Janitor, Shared};
 use crate::store::history::{Asking, History, HistoryQuery};
+use crate::store::idempotency::{Idempotency, IdempotencyKey};
 use crate::store::log::Log;
 use crate::store::retained::{Limits, Retained, SWEEP_MESSAGES, Scan};
 
@@ -92,6 +93,7 @@ impl Broker {
             wildcards: Wildcards::default(),
             log: Log::new(&config),
             retained: Retained::new(config.max_retained_messages, config.max_retained_bytes),
+            idempotency: Idempotency::new(config.idempotency),
             feeds: Feeds::default(),
             lanes,
             runtime: runtime.clone(),
@@ -152,6 +154,36 @@ impl Broker {
             Err(_) => _ = counters.refused.fetch_add(1, Ordering::Relaxed),
         }
         result
+    }
+
+    /// As [`Broker::publish`], once for each key: whoever asks for the same again within
+    /// [`IdempotencyConfig::window`](crate::IdempotencyConfig::window) is answered with the first receipt. Of two at the
+    /// same instant one waits until the other is published. A publish that was refused is not remembered.
+    ///
+    /// ```
+    /// use broker_core::{Broker, Channel, IdempotencyKey, Publish};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let broker = Broker::new(broker_core::Config::default());
+    /// let order = Publish::new(Channel::parse("orders")?, "{\"number\":17}").json();
+    /// let key = IdempotencyKey { user: "shop", ..IdempotencyKey::new("order-17") };
+    /// let first = broker.publish_once(order.clone(), &key)?;
+    /// let again = broker.publish_once(order, &key)?;
+    /// assert!(!first.duplicate && again.duplicate);
+    /// assert_eq!(first.receipt, again.receipt);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`PublishOnceError`]; nothing was stored or delivered.
+    pub fn publish_once(
+        &self,
+        publish: Publish,
+        key: &IdempotencyKey<'_>,
+    ) -> Result<KeyedReceipt, PublishOnceError> {
+        let idempotency = &self.shared().idempotency;
+        let claim = idempotency.claim(key, &publish);
+        idempotency.once(Instant::now(), claim, || self.publish(publish))
     }
 
     /// As [`Broker::publish`], but waits while the broker is busy.
@@ -485,6 +517,8 @@ impl Broker {
             log_messages,
             log_bytes,
             log_head: shared.log.head(),
+            idempotency_keys: shared.idempotency.len(),
+            idempotency_forgotten_early: shared.idempotency.forgotten_early(),
             lanes,
         }
     }

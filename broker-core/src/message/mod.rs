@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 pub use self::content::{ContentType, Properties, Qos};
 pub use self::id::{MessageId, MessageIdError};
-pub use self::publish::{Echo, Publish, Receipt};
+pub use self::publish::{Echo, KeyedReceipt, Publish, Receipt};
 use crate::channel::Channel;
 
 /// An immutable published message, shared by reference by everybody who holds it.

@@ -12,7 +12,7 @@ use crate::clock::{steady_ms, unix_ms};
 use crate::key::SubscriberKey;
 
 /// Whether a publisher's own subscriptions get its message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Echo {
     /// They do.
     #[default]
@@ -29,7 +29,7 @@ pub enum Echo {
 /// let publish = Publish::new(Channel::parse("chat/room1")?, "{\"text\":\"hi\"}").json().retain(true);
 /// # let _ = publish; Ok(()) }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct Publish {
     pub(crate) channel: Channel,
     pub(crate) payload: Bytes,
@@ -198,6 +198,15 @@ pub struct Receipt {
     pub time_ms: u64,
     /// Subscriptions matched: overlaps of one subscriber counted each, a shared group once.
     pub receivers: u64,
+}
+
+/// What a publisher learns who names its message by a key ([`Broker::publish_once`](crate::Broker::publish_once)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyedReceipt {
+    /// Of the message, or of the first one under the key.
+    pub receipt: Receipt,
+    /// Whether the message had been published before, so that nothing was done now.
+    pub duplicate: bool,
 }
 
 #[cfg(test)]

@@ -4,15 +4,15 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use broker_core::{
-    Action, Authenticator, Broker, Channel, ContentType, Principal, Publish, Receipt, SubscriberKey, unix_ms,
+    Action, Authenticator, Broker, Channel, ContentType, IdempotencyKey, KeyedReceipt, Principal, Publish,
+    Receipt, SubscriberKey, unix_ms,
 };
 use bytes::Bytes;
 
 use crate::error::Error;
-use crate::idempotency::{Idempotency, Key, Outcome};
 use crate::stats::Counters;
 
 /// Who publishes, and from where.
@@ -49,7 +49,6 @@ pub(crate) struct Gate {
     broker: Broker,
     authenticator: Arc<dyn Authenticator>,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) idempotency: Idempotency,
     /// Messages in one array, and channels in one item.
     pub(crate) max_batch: usize,
 }
@@ -59,10 +58,9 @@ impl Gate {
         broker: Broker,
         authenticator: Arc<dyn Authenticator>,
         counters: Arc<Counters>,
-        idempotency: Idempotency,
         max_batch: usize,
     ) -> Self {
-        Gate { broker, authenticator, counters, idempotency, max_batch }
+        Gate { broker, authenticator, counters, max_batch }
     }
 
     /// Whether the configuration that `principal` was let in by still does.
@@ -87,33 +85,15 @@ impl Gate {
             self.counters.published.fetch_add(1, Relaxed);
             return Ok(Published { channel, receipt, duplicate: false });
         };
-        let fingerprint = self.idempotency.fingerprint(&(
-            &item.payload,
-            item.content_type.as_ref().map(ContentType::as_str),
-            &item.event,
-            item.ttl,
-            item.retain,
-            item.exclude,
-        ));
-        let key = Key {
+        let key = IdempotencyKey {
+            text: &key,
             user: principal.user().unwrap_or_default(),
             address: publisher.address,
-            channel: channel.as_str(),
-            key: &key,
         };
-        let outcome = self
-            .idempotency
-            .once(Instant::now(), &key, fingerprint, || Ok(self.broker.publish(item.into_publish())?))?;
-        Ok(match outcome {
-            Outcome::First(receipt) => {
-                self.counters.published.fetch_add(1, Relaxed);
-                Published { channel, receipt, duplicate: false }
-            }
-            Outcome::Repeated(receipt) => {
-                self.counters.duplicates.fetch_add(1, Relaxed);
-                Published { channel, receipt, duplicate: true }
-            }
-        })
+        let KeyedReceipt { receipt, duplicate } = self.broker.publish_once(item.into_publish(), &key)?;
+        let counter = if duplicate { &self.counters.duplicates } else { &self.counters.published };
+        counter.fetch_add(1, Relaxed);
+        Ok(Published { channel, receipt, duplicate })
     }
 }
 

@@ -1,7 +1,9 @@
 //! `[api]`
 
+use broker_core::IdempotencyConfig;
+
 use super::section::section;
-use crate::config::units::{Size, Span};
+use crate::config::units::{Setting, Size, Span};
 
 section!(
     /// `[api]`
@@ -12,10 +14,25 @@ section!(
         max_page: usize,
         max_page_bytes: Size,
         max_wait: Span,
-        idempotency_window: Span,
-        max_idempotency_keys: usize,
-        max_idempotency_bytes: Size,
-        max_idempotency_keys_per_holder: usize,
-        max_idempotency_bytes_per_holder: Size,
+    } beside {
+        // The broker's, named for where keys come from.
+        idempotency_window: Span = Span(IdempotencyConfig::default().window),
+        max_idempotency_keys: usize = IdempotencyConfig::default().max_keys,
+        max_idempotency_bytes: Size = Size::from_value(IdempotencyConfig::default().max_bytes),
+        max_idempotency_keys_per_holder: usize = IdempotencyConfig::default().max_keys_per_holder,
+        max_idempotency_bytes_per_holder: Size = Size::from_value(IdempotencyConfig::default().max_bytes_per_holder),
     }
 );
+
+impl Api {
+    /// What the broker remembers of publishes with a key.
+    pub(super) fn idempotency(&self) -> IdempotencyConfig {
+        IdempotencyConfig {
+            window: self.idempotency_window.into_value(),
+            max_keys: self.max_idempotency_keys,
+            max_bytes: self.max_idempotency_bytes.into_value(),
+            max_keys_per_holder: self.max_idempotency_keys_per_holder,
+            max_bytes_per_holder: self.max_idempotency_bytes_per_holder.into_value(),
+        }
+    }
+}

@@ -72,6 +72,7 @@ impl Settings {
         self.http.apply(&mut config.connection);
         #[cfg(feature = "http")]
         {
+            config.broker.idempotency = self.api.idempotency();
             self.api.apply(&mut config.api);
             config.api.origins = origins.clone();
             config.api.intake = intake.clone();

@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::Bounds;
+use crate::config::IdempotencyConfig;
 
 /// Keys by their holder, oldest first.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    bounds: Bounds,
-    window: Duration,
+    bounds: IdempotencyConfig,
     holders: HashMap<u128, Holder>,
     /// Holders by the bytes of their keys.
     by_weight: BTreeSet<(usize, u128)>,
@@ -43,10 +42,9 @@ const HOLDER_OVERHEAD: usize = 384;
 const STEP: usize = 8;
 
 impl Ledger {
-    pub(super) fn new(window: Duration, bounds: Bounds) -> Self {
+    pub(super) fn new(bounds: IdempotencyConfig) -> Self {
         Ledger {
             bounds,
-            window,
             holders: HashMap::new(),
             by_weight: BTreeSet::new(),
             by_age: BTreeSet::new(),
@@ -70,8 +68,8 @@ impl Ledger {
         let weight = name.len() + KEY_OVERHEAD;
         loop {
             let Some(held) = self.holders.get(&holder) else { return true };
-            if held.keys.len() < self.bounds.max_holder_keys
-                && held.bytes + weight <= self.bounds.max_holder_bytes
+            if held.keys.len() < self.bounds.max_keys_per_holder
+                && held.bytes + weight <= self.bounds.max_bytes_per_holder
             {
                 return true;
             }
@@ -111,7 +109,7 @@ impl Ledger {
     }
 
     fn is_over(&self, since: Instant, now: Instant) -> bool {
-        now.saturating_duration_since(since) >= self.window
+        now.saturating_duration_since(since) >= self.bounds.window
     }
 
     /// Takes a holder's oldest key out.

@@ -1,0 +1,50 @@
+//! What names a publish that may be repeated.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+/// What names a publish, so that it is done once however often it is asked for
+/// ([`Broker::publish_once`](crate::Broker::publish_once)). The channel is part of the name: the same text on another
+/// channel is another key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdempotencyKey<'a> {
+    /// What the publisher calls it, an order's number say. Of any length; it is kept, and counts against
+    /// [`IdempotencyConfig::max_bytes`](crate::IdempotencyConfig::max_bytes).
+    pub text: &'a str,
+    /// Whose key it is: the same text of two users is two keys. Empty for nobody in particular.
+    pub user: &'a str,
+    /// Where it comes from, as far as that is known. Not part of the name: who tries again may come from elsewhere. The
+    /// budget that the key counts against is that of the user at this address (IPv6: at this network of 64 bits).
+    pub address: Option<IpAddr>,
+}
+
+impl<'a> IdempotencyKey<'a> {
+    /// A key of nobody in particular, from anywhere.
+    pub fn new(text: &'a str) -> Self {
+        Self { text, user: "", address: None }
+    }
+
+    /// The bytes that it is known by on `channel`.
+    pub(super) fn name_on(&self, channel: &str) -> Vec<u8> {
+        let parts = [self.user, channel, self.text];
+        let mut name = Vec::with_capacity(parts.iter().map(|part| part.len() + 4).sum());
+        for part in parts {
+            // Lengths keep ("a", "bc") and ("ab", "c") apart.
+            name.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes());
+            name.extend_from_slice(part.as_bytes());
+        }
+        name
+    }
+
+    /// Against whose budget it counts.
+    pub(super) fn holder(&self) -> (&'a str, Option<IpAddr>) {
+        (self.user, self.address.map(network))
+    }
+}
+
+/// An address as far as somebody is behind it: who has one of IPv6 has the 64 bits below, too.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        v4 => v4,
+    }
+}
