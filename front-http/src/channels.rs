@@ -4,7 +4,6 @@ use broker_core::{Action, Broker, ChannelInfo, Filter, HistoryQuery, Order, Prin
 use envelope::write_string;
 
 use crate::error::Error;
-use crate::name;
 use crate::query::{invalid, limit, parameters};
 
 /// A page of at most `max_page` channels in the order of their names. `cursor` is the last name of the page before, as `next` gave it.
@@ -48,7 +47,7 @@ pub(crate) fn list(
 
 /// One channel; 404 if it has no subscriber and nothing in the log.
 pub(crate) fn one(broker: &Broker, principal: &Principal, channel: &str) -> Result<Vec<u8>, Error> {
-    let channel = name::channel(channel)?;
+    let channel = intake::channel(channel)?;
     broker.check_levels(&channel.clone().into())?;
     if !principal.allows(Action::Presence, &channel) {
         return Err(Error::forbidden(principal, "look at", &channel));

@@ -13,7 +13,6 @@ use http_edge::{Fields, Response, connection_id, parse_connection_id};
 use crate::answer::no_content;
 use crate::error::Error;
 use crate::json::{write_optional, write_strings};
-use crate::name;
 use crate::publish::{Options, content_type};
 use crate::query::{invalid, limit, parameters, read_cursor};
 use crate::stats::Counters;
@@ -29,7 +28,7 @@ const TURN: usize = 1_000;
 
 /// Who may look at and close connections whatever they are subscribed to: who may manage every channel, with none denied.
 pub(crate) fn may_manage_all(principal: &Principal) -> Result<(), Error> {
-    let all = name::filter("**")?;
+    let all = intake::filter("**")?;
     if principal.allows_all_of(Action::Manage, &all) {
         return Ok(());
     }
@@ -57,7 +56,7 @@ pub(crate) async fn list(
         let (name, value) = parameter?;
         match &*name {
             "user" => user = Some(value.into_owned()),
-            "channel" => channel = Some(name::channel(&value)?),
+            "channel" => channel = Some(intake::channel(&value)?),
             "cursor" => cursor = Some(read_cursor(&value)?),
             "limit" => page = limit(&value, max_page)?,
             other => return Err(invalid(other, "unknown; known are user, channel, cursor, limit")),
@@ -208,7 +207,7 @@ pub(crate) async fn send(
             return Err(invalid(name, "means nothing for a direct message"));
         }
     }
-    let channel = name::target(channel.as_deref().unwrap_or(DEFAULT_CHANNEL))?;
+    let channel = intake::target(channel.as_deref().unwrap_or(DEFAULT_CHANNEL))?;
     broker.check_levels(&channel.clone().into())?;
     if !principal.allows(Action::Manage, &channel) {
         return Err(Error::forbidden(principal, "send to connections on", &channel));
@@ -279,7 +278,7 @@ pub(crate) fn change_subscription(
     filter: &str,
     change: Forced,
 ) -> Result<Response, Error> {
-    let filter: Filter = name::filter(filter)?;
+    let filter: Filter = intake::filter(filter)?;
     if !principal.allows_all_of(Action::Manage, &filter) {
         return Err(Error::forbidden(principal, "manage subscriptions to", &filter));
     }

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use broker_core::{
-    AuthError, Channel, ChannelError, FilterError, ForcedError, Principal, PublishError, PublishOnceError,
-    SendError, SubscribeError,
-};
+use broker_core::{AuthError, ForcedError, Principal, PublishError, SendError, SubscribeError};
 use http::StatusCode;
 use http_edge::{BodyError, Problem, UnknownCoding};
+use intake::Error as Refusal;
 
 /// A request, or one item of a batch, that was not done.
 #[derive(Debug, thiserror::Error)]
@@ -20,50 +18,18 @@ pub(crate) enum Error {
     Origin,
     #[error(transparent)]
     Auth(#[from] AuthError),
-    #[error("no right to {action} {name:?}")]
-    Forbidden { action: &'static str, name: String },
-    #[error("no right to {action} {name:?} without credentials")]
-    Unidentified { action: &'static str, name: String },
-    #[error("the rate of these credentials is used up")]
-    RateLimited(Duration),
-    #[error("the credentials have expired while the request was held")]
-    Expired,
-    #[error("the rights of these credentials have changed while the request was held")]
-    RightsChanged,
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     #[error(transparent)]
     Body(#[from] BodyError),
     #[error(transparent)]
     Coding(#[from] UnknownCoding),
     #[error("{0:?} is not accepted here, send {1}")]
     MediaType(String, &'static str),
-    #[error(transparent)]
-    Channel(#[from] ChannelError),
-    #[error("channel {name:?} {why}")]
-    Inexpressible { name: String, why: &'static str },
-    #[error("channel {:?} is the broker's own", .0.as_str())]
-    Reserved(Channel),
-    #[error("filter {text:?}: {error}")]
-    Filter { text: String, error: FilterError },
     #[error("parameter `{name}`: {why}")]
     Parameter { name: String, why: String },
-    #[error("the body is not valid JSON: {0}")]
-    Json(String),
-    #[error("`data` nests deeper than {0} levels")]
-    TooDeep(usize),
-    #[error("{0}")]
-    Item(&'static str),
-    #[error("not an item: {0}")]
-    Shape(String),
-    #[error("not a CloudEvent: {0}")]
-    Event(String),
-    #[error("more than {0} in one request")]
-    TooMany(usize),
-    #[error(transparent)]
-    Publish(#[from] PublishError),
     #[error(transparent)]
     Subscribe(#[from] SubscribeError),
-    #[error(transparent)]
-    PublishOnce(#[from] PublishOnceError),
     #[error("no message is retained on {0:?}")]
     NotRetained(String),
     #[error("channel {0:?} is not in use")]
@@ -84,11 +50,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 impl Error {
     /// `principal` may not do `action` to what is named. Who has shown no credentials is asked for some.
     pub(crate) fn forbidden(principal: &Principal, action: &'static str, name: impl ToString) -> Self {
-        let name = name.to_string();
-        if principal.is_unidentified() {
-            return Error::Unidentified { action, name };
-        }
-        Error::Forbidden { action, name }
+        Error::Refused(Refusal::forbidden(principal, action, name))
     }
 }
 
@@ -101,28 +63,12 @@ impl From<Error> for Problem {
             Error::Method(allow) => return Problem::method_not_allowed(allow),
             Error::Origin => (S::FORBIDDEN, "origin_not_allowed"),
             Error::Auth(error) => return error.into(),
-            Error::Forbidden { .. } => (S::FORBIDDEN, "forbidden"),
-            Error::Unidentified { .. } => (S::UNAUTHORIZED, "credentials_required"),
-            Error::RateLimited(wait) => return Problem::rate_limited(wait),
-            Error::Expired => return Problem::credentials_expired(),
-            Error::RightsChanged => return Problem::rights_changed(),
+            Error::Refused(error) => return not_published(&error, detail),
             Error::Body(error) => return error.into(),
             Error::Coding(error) => return error.into(),
             Error::MediaType(..) => (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
-            Error::Channel(_) | Error::Inexpressible { .. } => (S::BAD_REQUEST, "invalid_channel"),
-            Error::Reserved(_) => (S::FORBIDDEN, "reserved_channel"),
-            Error::Filter { .. } => (S::BAD_REQUEST, "invalid_filter"),
             Error::Parameter { .. } => (S::BAD_REQUEST, "invalid_parameter"),
-            Error::Json(_) => (S::BAD_REQUEST, "invalid_json"),
-            Error::TooDeep(_) => (S::BAD_REQUEST, "json_too_deep"),
-            Error::Item(_) | Error::Shape(_) => (S::BAD_REQUEST, "invalid_item"),
-            Error::Event(_) => (S::UNPROCESSABLE_ENTITY, "invalid_event"),
-            Error::TooMany(_) => (S::BAD_REQUEST, "too_many_items"),
-            Error::Publish(error) => return refused(&error, detail),
             Error::Subscribe(error) => return not_subscribed(&error, detail),
-            Error::PublishOnce(PublishOnceError::Publish(error)) => return refused(&error, detail),
-            Error::PublishOnce(PublishOnceError::Conflict) => (S::CONFLICT, "idempotency_mismatch"),
-            Error::PublishOnce(PublishOnceError::Full) => return unavailable("idempotency_full", detail),
             Error::NotRetained(_) => (S::NOT_FOUND, "not_retained"),
             Error::NotInUse(_) => (S::NOT_FOUND, "channel_not_found"),
             Error::Gone | Error::Send(SendError::Gone) | Error::Forced(ForcedError::Gone) => {
@@ -141,6 +87,30 @@ impl From<Error> for Problem {
         };
         Problem::new(status, code, detail)
     }
+}
+
+fn not_published(error: &Refusal, detail: String) -> Problem {
+    use StatusCode as S;
+    let (status, code) = match error {
+        Refusal::Forbidden { .. } => (S::FORBIDDEN, "forbidden"),
+        Refusal::Unidentified { .. } => (S::UNAUTHORIZED, "credentials_required"),
+        Refusal::RateLimited(wait) => return Problem::rate_limited(*wait),
+        Refusal::Expired => return Problem::credentials_expired(),
+        Refusal::RightsChanged => return Problem::rights_changed(),
+        Refusal::Channel(_) | Refusal::Inexpressible { .. } => (S::BAD_REQUEST, "invalid_channel"),
+        Refusal::Reserved(_) => (S::FORBIDDEN, "reserved_channel"),
+        Refusal::Filter { .. } => (S::BAD_REQUEST, "invalid_filter"),
+        Refusal::Option { .. } => (S::BAD_REQUEST, "invalid_parameter"),
+        Refusal::Json(_) => (S::BAD_REQUEST, "invalid_json"),
+        Refusal::TooDeep(_) => (S::BAD_REQUEST, "json_too_deep"),
+        Refusal::Item(_) | Refusal::Shape(_) => (S::BAD_REQUEST, "invalid_item"),
+        Refusal::Event(_) => (S::UNPROCESSABLE_ENTITY, "invalid_event"),
+        Refusal::TooMany(_) => (S::BAD_REQUEST, "too_many_items"),
+        Refusal::Publish(error) => return refused(error, detail),
+        Refusal::KeyConflict => (S::CONFLICT, "idempotency_mismatch"),
+        Refusal::KeysFull => return unavailable("idempotency_full", detail),
+    };
+    Problem::new(status, code, detail)
 }
 
 fn refused(error: &PublishError, detail: String) -> Problem {

@@ -15,6 +15,7 @@ use http_edge::{
     Body, BoxError, Cookies, Decoded, Fields, Park, Peer, Problem, Response, X_REQUEST_ID, credentials_among,
     request_id, take_body,
 };
+use intake::{Gate, Published, Publisher};
 use parking_lot::RwLock;
 
 use crate::answer::{json, json_document, no_content};
@@ -28,7 +29,7 @@ use crate::history::Pages;
 use crate::metrics::{self, Scraped};
 use crate::openapi;
 use crate::presence;
-use crate::publish::{Gate, Published, Publisher, Retain, key_of, publish_items, publish_lines, publish_raw};
+use crate::publish::{Desk, Retain, key_of, publish_items, publish_lines, publish_raw, write_published};
 use crate::query::{invalid, no_parameters};
 use crate::retained;
 use crate::route::Resource;
@@ -43,7 +44,7 @@ struct Shared {
     authenticator: Arc<dyn Authenticator>,
     config: Config,
     counters: Arc<Counters>,
-    gate: Arc<Gate>,
+    desk: Arc<Desk>,
     history: Pages,
     ready: AtomicBool,
     sources: RwLock<Vec<Arc<dyn MetricSource>>>,
@@ -53,14 +54,18 @@ impl Front {
     /// The API on `broker`, for whom `authenticator` knows. It is ready at once.
     pub fn new(broker: Broker, authenticator: Arc<dyn Authenticator>, config: Config) -> Self {
         let counters = Arc::<Counters>::default();
-        let gate = Gate::new(broker.clone(), authenticator.clone(), counters.clone(), config.max_batch);
+        let desk = Desk {
+            gate: Gate::new(broker.clone(), authenticator.clone()),
+            counters: counters.clone(),
+            max_batch: config.max_batch,
+        };
         Front(Arc::new(Shared {
             history: Pages::new(broker.clone(), authenticator.clone(), &config),
             broker,
             authenticator,
             config,
             counters,
-            gate: Arc::new(gate),
+            desk: Arc::new(desk),
             ready: AtomicBool::new(true),
             sources: RwLock::default(),
         }))
@@ -158,7 +163,7 @@ impl Front {
 
     /// Counters.
     pub fn stats(&self) -> Stats {
-        self.0.counters.snapshot()
+        self.0.stats()
     }
 }
 
@@ -169,10 +174,14 @@ impl std::fmt::Debug for Front {
 }
 
 impl Shared {
+    fn stats(&self) -> Stats {
+        self.counters.snapshot(self.desk.gate.stats())
+    }
+
     fn scraped(&self) -> Scraped<'_> {
         Scraped {
             broker: &self.broker,
-            counters: &self.counters,
+            stats: self.stats(),
             unfinished: &self.config.intake,
             sources: &self.sources,
         }
@@ -243,7 +252,7 @@ impl Shared {
         let is_publish = matches!(resource, Resource::Publish(_) | Resource::Events)
             || matches!(resource, Resource::Retained(_) if method == Method::PUT);
         if !is_publish {
-            principal.admit(1).map_err(Error::RateLimited)?;
+            principal.admit(1).map_err(intake::Error::RateLimited)?;
         }
         // What waits long or holds much is boxed: every connection has room for the rest of this future.
         match resource {
@@ -259,7 +268,7 @@ impl Shared {
                 let body =
                     take_body(body, self.broker.config().max_message_bytes, &self.config.intake).await?;
                 publish_raw(
-                    &self.gate,
+                    &self.desk.gate,
                     &publisher,
                     &channel,
                     parts.uri.query(),
@@ -272,7 +281,7 @@ impl Shared {
             Resource::Publish(None) => Box::pin(self.publish_many(parts, fields, &publisher, body)).await,
             Resource::Events => {
                 let body = take_body(body, self.config.max_request_bytes, &self.config.intake).await?;
-                Box::pin(publish_events(&self.gate, &publisher, parts, &body)).await.map(json)
+                Box::pin(publish_events(&self.desk, &publisher, parts, &body)).await.map(json)
             }
             Resource::History(filter) => {
                 Box::pin(self.history.answer(principal, &filter, parts.uri.query())).await.map(json)
@@ -281,7 +290,7 @@ impl Shared {
                 let body =
                     take_body(body, self.broker.config().max_message_bytes, &self.config.intake).await?;
                 publish_raw(
-                    &self.gate,
+                    &self.desk.gate,
                     &publisher,
                     &channel,
                     parts.uri.query(),
@@ -366,12 +375,12 @@ impl Shared {
         match media_type(fields)? {
             Media::Json => {
                 let body = take_body(body, self.config.max_request_bytes, &self.config.intake).await?;
-                let results = publish_items(&self.gate, publisher, key.as_deref(), &body).await;
-                results.map(|results| json(results.json))
+                let results = publish_items(&self.desk, publisher, key.as_deref(), &body).await;
+                results.map(json)
             }
             Media::Lines => {
                 let key = key.map(Cow::into_owned);
-                let lines = publish_lines(Arc::clone(&self.gate), &self.config, publisher.clone(), key, body);
+                let lines = publish_lines(Arc::clone(&self.desk), &self.config, publisher.clone(), key, body);
                 let mut response = http::Response::new(lines);
                 let ndjson = const { HeaderValue::from_static("application/x-ndjson") };
                 response.headers_mut().insert(header::CONTENT_TYPE, ndjson);
@@ -400,7 +409,7 @@ fn media_type(fields: &Fields<'_>) -> Result<Media, Error> {
 
 fn published(done: &Published) -> Response {
     let mut out = Vec::with_capacity(160);
-    done.write_to(&mut out);
+    write_published(done, &mut out);
     json_document(out)
 }
 

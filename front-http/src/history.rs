@@ -13,7 +13,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::name;
 use crate::query::{invalid, limit, parameters};
 
 /// The parameters of a request for history.
@@ -105,7 +104,7 @@ impl Pages {
         query: Option<&str>,
     ) -> Result<Vec<u8>, Error> {
         let query = Query::read(query, self.max_page, self.max_wait)?;
-        let filter = name::filter(filter)?;
+        let filter = intake::filter(filter)?;
         self.broker.check_levels(&filter)?;
         if !principal.allows_filter(Action::History, &filter) {
             return Err(Error::forbidden(principal, "read the history of", &filter));
@@ -123,7 +122,7 @@ impl Pages {
         loop {
             // While the request was held the configuration may have changed.
             if !self.authenticator.still_holds(principal) {
-                return Err(Error::RightsChanged);
+                return Err(intake::Error::RightsChanged.into());
             }
             let page = self.page(principal, &filter, &query).await;
             if !page.is_empty || *closing.borrow_and_update() {
@@ -144,10 +143,10 @@ impl Pages {
             };
             match timeout_at(deadline, next).await {
                 Ok(true) | Err(_) if !self.authenticator.still_holds(principal) => {
-                    return Err(Error::RightsChanged);
+                    return Err(intake::Error::RightsChanged.into());
                 }
                 Ok(true) => {}
-                Err(_) if expires.is_some() => return Err(Error::Expired),
+                Err(_) if expires.is_some() => return Err(intake::Error::Expired.into()),
                 Ok(false) | Err(_) => return Ok(page.json),
             }
             // One look at the log serves all that came meanwhile.

@@ -4,7 +4,7 @@
 //! the log and its jobs in the lanes when the answer is sent.
 //!
 //! ```text
-//! request ─▶ route ─┬─ publish/   raw body · object or array · NDJSON ─▶ Broker::publish, publish_once
+//! request ─▶ route ─┬─ publish/   raw body · object or array · NDJSON ─▶ intake ─▶ Broker
 //!                   ├─ events     CloudEvents, on the same path
 //!                   ├─ history    long poll on an in-process subscription
 //!                   ├─ retained · channels
@@ -46,7 +46,6 @@ mod retained;
 mod route;
 mod served;
 mod stats;
-mod text;
 
 pub use ::front::{Metric, MetricSource, Value};
 pub use config::{Config, METRICS_CHANNEL, MetricsAccess};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use broker_core::{Action, Broker, Channel, Principal, Stats};
+use broker_core::{Action, Broker, Channel, Principal, Stats as BrokerStats};
 use front::{Metric, MetricSource, Value};
 use http::{HeaderValue, StatusCode, header};
 use http_edge::{Body, Intake, Response};
@@ -18,12 +18,12 @@ use prometheus_client::registry::Registry;
 use crate::config::METRICS_CHANNEL;
 use crate::connections::may_manage_all;
 use crate::error::Error;
-use crate::stats::Counters;
+use crate::stats::Stats;
 
 /// What a scrape reads.
 pub(crate) struct Scraped<'a> {
     pub(crate) broker: &'a Broker,
-    pub(crate) counters: &'a Counters,
+    pub(crate) stats: Stats,
     pub(crate) unfinished: &'a Intake,
     pub(crate) sources: &'a RwLock<Vec<Arc<dyn MetricSource>>>,
 }
@@ -90,7 +90,7 @@ impl Collector for Snapshot {
     }
 }
 
-fn of_broker(stats: &Stats, out: &mut Vec<Metric>) {
+fn of_broker(stats: &BrokerStats, out: &mut Vec<Metric>) {
     let counter = |name, help, value| Metric { name, help, value: Value::Counter(value) };
     let gauge = |name, help, value: usize| Metric { name, help, value: Value::Gauge(value as u64) };
     let waiting = |of: fn(&broker_core::LaneStats) -> usize| stats.lanes.iter().map(of).sum::<usize>();
@@ -131,8 +131,8 @@ fn of_broker(stats: &Stats, out: &mut Vec<Metric>) {
     ]);
 }
 
-fn of_api(scraped: &Scraped<'_>, broker: &Stats, out: &mut Vec<Metric>) {
-    let stats = scraped.counters.snapshot();
+fn of_api(scraped: &Scraped<'_>, broker: &BrokerStats, out: &mut Vec<Metric>) {
+    let stats = scraped.stats;
     let intake = scraped.unfinished.stats();
     let counter = |name, help, value| Metric { name, help, value: Value::Counter(value) };
     let gauge = |name, help, value| Metric { name, help, value: Value::Gauge(value) };

@@ -8,7 +8,6 @@ use http_edge::connection_id;
 
 use crate::error::Error;
 use crate::json::write_optional;
-use crate::name;
 use crate::query::{flag, invalid, limit, parameters, read_cursor};
 
 /// Subscribers looked at before other tasks get their turn.
@@ -32,7 +31,7 @@ pub(crate) async fn answer(
             other => return Err(invalid(other, "unknown; known are stats, cursor, limit")),
         }
     }
-    let channel = name::channel(channel)?;
+    let channel = intake::channel(channel)?;
     broker.check_levels(&channel.clone().into())?;
     if !principal.allows(Action::Presence, &channel) {
         return Err(Error::forbidden(principal, "see who is on", &channel));

@@ -7,7 +7,6 @@ use http_edge::{Body, Response};
 
 use crate::answer::{json, no_content};
 use crate::error::Error;
-use crate::name;
 use crate::query::{invalid, parameters};
 
 /// The message as its envelope, or with `?format=raw` as it was published.
@@ -27,7 +26,7 @@ pub(crate) fn show(
             (other, _) => return Err(invalid(other, "unknown; known is format")),
         }
     }
-    let channel = name::channel(channel)?;
+    let channel = intake::channel(channel)?;
     broker.check_levels(&channel.clone().into())?;
     if !principal.allows(Action::History, &channel) {
         return Err(Error::forbidden(principal, "read", &channel));
@@ -53,7 +52,7 @@ pub(crate) fn show(
 /// Forgets it: 204, or 404 if there is none. Nobody is told; publishing an empty payload with `retain` would tell
 /// subscribers.
 pub(crate) fn clear(broker: &Broker, principal: &Principal, channel: &str) -> Result<Response, Error> {
-    let channel = name::target(channel)?;
+    let channel = intake::target(channel)?;
     broker.check_levels(&channel.clone().into())?;
     // Whoever may replace it with anything may also remove it.
     if !principal.allows(Action::Publish, &channel) && !principal.allows(Action::Manage, &channel) {

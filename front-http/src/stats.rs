@@ -27,11 +27,10 @@ pub struct Stats {
     pub forced_subscriptions: u64,
 }
 
+/// What is counted here; publishes are by the gate.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) requests: AtomicU64,
-    pub(crate) published: AtomicU64,
-    pub(crate) duplicates: AtomicU64,
     pub(crate) refused_rights: AtomicU64,
     pub(crate) refused_busy: AtomicU64,
     pub(crate) failed: AtomicU64,
@@ -57,11 +56,12 @@ impl Counters {
         }
     }
 
-    pub(crate) fn snapshot(&self) -> Stats {
+    /// With what the gate has counted.
+    pub(crate) fn snapshot(&self, gate: intake::Stats) -> Stats {
         Stats {
             requests: self.requests.load(Relaxed),
-            published: self.published.load(Relaxed),
-            duplicates: self.duplicates.load(Relaxed),
+            published: gate.published,
+            duplicates: gate.duplicates,
             refused_rights: self.refused_rights.load(Relaxed),
             refused_busy: self.refused_busy.load(Relaxed),
             failed: self.failed.load(Relaxed),

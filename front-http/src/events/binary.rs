@@ -6,9 +6,8 @@ use broker_core::ContentType;
 use bytes::Bytes;
 use envelope::{JsonValue, classify, write_string};
 use http::{HeaderMap, header};
+use intake::Error;
 use percent_encoding::percent_decode;
-
-use crate::error::Error;
 
 /// The same event in the JSON format, attributes in the order of the headers.
 pub(super) fn to_structured(headers: &HeaderMap, body: &Bytes) -> Result<Vec<u8>, Error> {

@@ -3,22 +3,19 @@
 //! What is published is the event itself, as the JSON of the structured mode: a structured event keeps its exact text, a
 //! binary one is written as such. Its source and id are its idempotency key.
 
-mod attributes;
 mod binary;
 
 use std::borrow::Cow;
 
 use broker_core::ContentType;
 use bytes::Bytes;
-use envelope::{MAX_DEPTH, is_valid_json};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_edge::{Body, Fields, Response};
+use intake::{CloudEvent, Outcome, Publication, Published, Publisher, Turn, own, parse_array, target};
 
-use self::attributes::Attributes;
 use crate::error::Error;
-use crate::name;
-use crate::publish::{Answer, Batch, Gate, Options, Publication, Publisher, Turn, own, parse_array};
+use crate::publish::{Batch, Desk, Options, write_published};
 
 /// How an event is sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -30,19 +27,16 @@ enum Mode {
 
 /// Publishes what `body` and the headers hold: one event, answered with its result, or a batch.
 pub(crate) async fn publish_events(
-    gate: &Gate,
+    desk: &Desk,
     publisher: &Publisher,
     parts: &Parts,
     body: &Bytes,
 ) -> Result<Vec<u8>, Error> {
     let (options, channel) = Options::read_with_channel(parts.uri.query(), &Fields::from(&parts.headers))?;
-    let publish = |event: &[u8], buffer: &Bytes| {
-        let attributes = Attributes::parse(event)?;
-        if !is_valid_json(event, MAX_DEPTH) {
-            return Err(Error::TooDeep(MAX_DEPTH));
-        }
+    let publish = |event: &[u8], buffer: &Bytes| -> Result<Published, intake::Error> {
+        let attributes = CloudEvent::parse(event)?;
         let item = Publication {
-            channel: name::target(channel.as_deref().unwrap_or(attributes.channel()))?,
+            channel: target(channel.as_deref().unwrap_or(attributes.channel()))?,
             payload: own(event, buffer, buffer.len()),
             content_type: Some(ContentType::new("application/cloudevents+json")),
             event: options.event.clone(),
@@ -51,22 +45,25 @@ pub(crate) async fn publish_events(
             exclude: options.exclude,
             key: Some(Cow::Owned(attributes.key()?)),
         };
+        desk.gate.publish(publisher, item)
+    };
+    let single = |event: &[u8], buffer: &Bytes| -> Result<Vec<u8>, Error> {
         let mut json = Vec::with_capacity(128);
-        gate.publish(publisher, item)?.write_to(&mut json);
+        write_published(&publish(event, buffer)?, &mut json);
         Ok(json)
     };
     match mode(&parts.headers)? {
-        Mode::Structured => publish(body.trim_ascii(), body),
+        Mode::Structured => single(body.trim_ascii(), body),
         Mode::Binary => {
             let event = Bytes::from(binary::to_structured(&parts.headers, body)?);
-            publish(&event, &event)
+            single(&event, &event)
         }
         Mode::Batched => {
-            let mut batch = Batch::default();
+            let mut batch = Batch::new(&desk.counters);
             let mut turn = Turn::new();
-            for event in parse_array(body, gate.max_batch)? {
+            for event in parse_array(body, desk.max_batch)? {
                 turn.take().await;
-                batch.take(gate, publish(event.get().as_bytes(), body).map(Answer::One));
+                batch.take(publish(event.get().as_bytes(), body).map(Outcome::One));
             }
             Ok(batch.finish())
         }

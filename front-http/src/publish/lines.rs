@@ -9,11 +9,11 @@ use std::task::{Poll, ready};
 use bytes::{Bytes, BytesMut};
 use http_body::Body as HttpBody;
 use http_edge::{Body, BodyError, BoxError, DEFAULT_BODY_STALL, Intake, PipeIo, Problem, Unfinished, pipe};
+use intake::{Publisher, Turn, key_at};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until};
 
-use super::items::{key_at, publish_line};
-use super::{Gate, Publisher, Turn};
+use super::items::Desk;
 use crate::config::Config;
 use crate::error::Error;
 
@@ -25,7 +25,7 @@ use crate::error::Error;
 /// look at its answer. Up to `max_result_bytes` of results wait; then the body waits too, as nothing else bounds them. They count as
 /// unfinished as long as they wait, as does a line that has begun; a line must come as fast as a whole body must.
 pub(crate) fn publish_lines<B>(
-    gate: Arc<Gate>,
+    desk: Arc<Desk>,
     config: &Config,
     publisher: Publisher,
     key: Option<String>,
@@ -37,7 +37,7 @@ where
 {
     let (results, answer) = pipe(config.max_result_bytes);
     let lines = Lines {
-        gate,
+        desk,
         intake: config.intake.clone(),
         max_line_bytes: config.max_request_bytes,
         publisher,
@@ -57,7 +57,7 @@ where
 }
 
 struct Lines {
-    gate: Arc<Gate>,
+    desk: Arc<Desk>,
     intake: Intake,
     max_line_bytes: usize,
     publisher: Publisher,
@@ -208,7 +208,7 @@ impl Lines {
         self.number += 1;
         // The line is a slice of what is being read into, so its payload counts as part of something larger.
         let line = Bytes::copy_from_slice(line);
-        let result = publish_line(&self.gate, &self.publisher, key, &line, &mut self.turn).await;
+        let result = self.desk.publish_line(&self.publisher, key, &line, &mut self.turn).await;
         out.extend_from_slice(&result);
         out.push(b'\n');
     }

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use broker_core::SubscriberKey;
-use envelope::is_reserved_event;
 use http::HeaderValue;
 use http_edge::Fields;
+use intake::{event, idempotency_key, ttl};
 
 use crate::error::Error;
 use crate::query::{flag, invalid, parameters};
@@ -21,15 +21,6 @@ pub(crate) struct Options<'a> {
     pub(crate) exclude: Option<SubscriberKey>,
     pub(crate) key: Option<Cow<'a, str>>,
 }
-
-/// Longest event name in bytes.
-const MAX_EVENT_BYTES: usize = 1_024;
-
-/// Longest idempotency key in bytes.
-const MAX_KEY_BYTES: usize = 128;
-
-/// Longest time to live: a hundred years. A time beyond any clock is a mistake of units.
-const MAX_TTL_SECS: f64 = 100.0 * 365.0 * 24.0 * 3600.0;
 
 impl<'a> Options<'a> {
     /// Reads both; a parameter wins over its header. An unknown parameter is refused: `retian=true` would otherwise
@@ -73,7 +64,8 @@ impl<'a> Options<'a> {
 
 /// The request's idempotency key.
 pub(crate) fn key_of<'a>(fields: &Fields<'a>) -> Result<Option<Cow<'a, str>>, Error> {
-    text("Idempotency-Key", fields.idempotency_key)?.map(|key| idempotency_key(key.into())).transpose()
+    let key = text("Idempotency-Key", fields.idempotency_key)?;
+    Ok(key.map(|key| idempotency_key(key.into())).transpose()?)
 }
 
 fn text<'a>(name: &str, value: Option<&'a HeaderValue>) -> Result<Option<&'a str>, Error> {
@@ -81,42 +73,7 @@ fn text<'a>(name: &str, value: Option<&'a HeaderValue>) -> Result<Option<&'a str
     text.map_err(|_| invalid(name, "not UTF-8"))
 }
 
-/// A time to live in seconds, fractions allowed.
-pub(crate) fn ttl(secs: f64) -> Result<Duration, Error> {
-    if (0.0..=MAX_TTL_SECS).contains(&secs) {
-        Ok(Duration::from_secs_f64(secs))
-    } else {
-        Err(invalid("ttl", "not between 0 and a hundred years, in seconds"))
-    }
-}
-
-/// An event name. A line break would let it forge other fields of an event stream, and NUL is no text.
-pub(crate) fn event(name: Cow<'_, str>) -> Result<Cow<'_, str>, Error> {
-    if name.len() > MAX_EVENT_BYTES {
-        return Err(invalid("event", format!("longer than {MAX_EVENT_BYTES} bytes")));
-    }
-    if name.contains(['\r', '\n', '\0']) {
-        return Err(invalid("event", "holds a line break or NUL"));
-    }
-    if is_reserved_event(&name) {
-        return Err(invalid(
-            "event",
-            "`gap` and `binary` are what event streams themselves say, `open` and `error` what EventSource does",
-        ));
-    }
-    Ok(name)
-}
-
-/// An idempotency key: 1 to 128 printable ASCII characters.
-pub(crate) fn idempotency_key(key: Cow<'_, str>) -> Result<Cow<'_, str>, Error> {
-    if (1..=MAX_KEY_BYTES).contains(&key.len()) && key.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
-        Ok(key)
-    } else {
-        Err(invalid("Idempotency-Key", "not 1 to 128 printable ASCII characters"))
-    }
-}
-
-pub(crate) fn exclude(id: &str) -> Result<SubscriberKey, Error> {
+fn exclude(id: &str) -> Result<SubscriberKey, Error> {
     http_edge::parse_connection_id(id).ok_or_else(|| invalid("exclude", "not a connection id"))
 }
 

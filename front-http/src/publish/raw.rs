@@ -3,10 +3,10 @@
 use broker_core::ContentType;
 use bytes::Bytes;
 use http_edge::Fields;
+use intake::{Gate, Publication, Published, Publisher, own, target};
 
-use super::{Gate, Options, Publication, Published, Publisher, own};
+use super::Options;
 use crate::error::Error;
-use crate::name;
 use crate::query::invalid;
 
 /// The largest buffer that hyper reads a body into; a body in one piece may be a slice of one.
@@ -40,7 +40,7 @@ pub(crate) fn publish_raw(
         (Retain::IfAsked, asked) => asked.unwrap_or(false),
     };
     let item = Publication {
-        channel: name::target(channel)?,
+        channel: target(channel)?,
         payload: own(body, body, body.len().max(READ_BUFFER_BYTES)),
         content_type: content_type(fields)?,
         event: options.event,
@@ -49,7 +49,7 @@ pub(crate) fn publish_raw(
         exclude: options.exclude,
         key: options.key,
     };
-    gate.publish(publisher, item)
+    Ok(gate.publish(publisher, item)?)
 }
 
 /// Longest content type in bytes.

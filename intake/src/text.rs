@@ -8,7 +8,7 @@ use serde::de::{Deserialize, Deserializer, Visitor};
 
 /// A string that is borrowed where it holds no escapes. serde's own `Option<Cow<str>>` always copies.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
+pub struct Text<'a>(pub Cow<'a, str>);
 
 impl Deref for Text<'_> {
     type Target = str;

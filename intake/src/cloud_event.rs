@@ -1,19 +1,21 @@
-//! The context attributes of an event (CloudEvents 1.0, "Context Attributes").
+//! An event in the JSON format (CloudEvents 1.0), by its context attributes.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use base64::Engine;
+use envelope::{MAX_DEPTH, is_valid_json};
 use serde::Deserializer as _;
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 
 use crate::error::Error;
-use crate::publish::BASE64;
+use crate::payload::BASE64;
 use crate::text::Text;
 
-/// What Fanwire needs of an event in its JSON format; the rest is only checked for its form.
+/// What Fanwire needs of a CloudEvent 1.0 in its JSON format; the rest is only checked for its form. What is published
+/// of it is its exact text.
 #[derive(Debug, Default)]
-pub(super) struct Attributes<'a> {
+pub struct CloudEvent<'a> {
     specversion: Option<Cow<'a, str>>,
     id: Option<Cow<'a, str>>,
     source: Option<Cow<'a, str>>,
@@ -28,9 +30,12 @@ pub(super) struct Attributes<'a> {
 /// Longest source and id together, in bytes: they are kept as an idempotency key.
 const MAX_KEY_BYTES: usize = 4_096;
 
-impl<'a> Attributes<'a> {
-    /// Reads and checks an event in the JSON format.
-    pub(super) fn parse(event: &'a [u8]) -> Result<Self, Error> {
+impl<'a> CloudEvent<'a> {
+    /// Reads and checks an event.
+    ///
+    /// # Errors
+    /// [`Error::Json`], [`Error::Event`], and [`Error::TooDeep`] beyond 512 levels.
+    pub fn parse(event: &'a [u8]) -> Result<Self, Error> {
         let mut deserializer = serde_json::Deserializer::from_slice(event);
         let attributes =
             deserializer.deserialize_map(Members).and_then(|read| deserializer.end().map(|()| read));
@@ -40,6 +45,9 @@ impl<'a> Attributes<'a> {
             if is_json { Error::Event(error.to_string()) } else { Error::Json(error.to_string()) }
         })?;
         attributes.check()?;
+        if !is_valid_json(event, MAX_DEPTH) {
+            return Err(Error::TooDeep(MAX_DEPTH));
+        }
         Ok(attributes)
     }
 
@@ -73,13 +81,17 @@ impl<'a> Attributes<'a> {
         Ok(())
     }
 
-    /// Where the event goes if the request does not say.
-    pub(super) fn channel(&self) -> &str {
+    /// Where the event goes if the request does not say: its `channel`, its `subject`, or its `type`.
+    pub fn channel(&self) -> &str {
         self.channel.as_deref().or(self.subject.as_deref()).or(self.kind.as_deref()).unwrap_or_default()
     }
 
-    /// Source and id, which together name an event for ever.
-    pub(super) fn key(&self) -> Result<String, Error> {
+    /// Source and id, which together name an event for ever: its idempotency key, up to 4,096 bytes and the one
+    /// between them.
+    ///
+    /// # Errors
+    /// [`Error::Event`] if they are longer.
+    pub fn key(&self) -> Result<String, Error> {
         let (source, id) =
             (self.source.as_deref().unwrap_or_default(), self.id.as_deref().unwrap_or_default());
         if source.len() + id.len() > MAX_KEY_BYTES {
@@ -92,14 +104,14 @@ impl<'a> Attributes<'a> {
 struct Members;
 
 impl<'de> Visitor<'de> for Members {
-    type Value = Attributes<'de>;
+    type Value = CloudEvent<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an event as an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Attributes<'de>, A::Error> {
-        let mut read = Attributes::default();
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<CloudEvent<'de>, A::Error> {
+        let mut read = CloudEvent::default();
         while let Some(name) = members.next_key::<Text<'de>>()? {
             let slot = match &*name.0 {
                 "specversion" => &mut read.specversion,
@@ -208,10 +220,10 @@ mod tests {
             (r#","subject":null"#, "t.x"),
         ] {
             let event = format!("{{{REQUIRED}{more}}}");
-            assert_eq!(Attributes::parse(event.as_bytes()).unwrap().channel(), channel, "{more}");
+            assert_eq!(CloudEvent::parse(event.as_bytes()).unwrap().channel(), channel, "{more}");
         }
         assert_eq!(
-            Attributes::parse(format!("{{{REQUIRED}}}").as_bytes()).unwrap().key().unwrap(),
+            CloudEvent::parse(format!("{{{REQUIRED}}}").as_bytes()).unwrap().key().unwrap(),
             "/s\u{0}1"
         );
     }
@@ -225,7 +237,7 @@ mod tests {
             format!(r#"{{{REQUIRED},"time":"2026-11-20T20:16:00.5+01:00","data_base64":"AA=="}}"#),
         ];
         for event in good {
-            assert!(Attributes::parse(event.as_bytes()).is_ok(), "{event}");
+            assert!(CloudEvent::parse(event.as_bytes()).is_ok(), "{event}");
         }
         for (event, is_json) in [
             (String::new(), false),
@@ -248,7 +260,7 @@ mod tests {
             (format!("{{{}}}", REQUIRED.replace("\"1\"", "1")), true),
             (format!("{{{}}}", REQUIRED.replace("\"/s\"", "\"\"")), true),
         ] {
-            match Attributes::parse(event.as_bytes()) {
+            match CloudEvent::parse(event.as_bytes()) {
                 Err(Error::Event(_)) => assert!(is_json, "{event}"),
                 Err(Error::Json(_)) => assert!(!is_json, "{event}"),
                 other => panic!("{event}: {other:?}"),

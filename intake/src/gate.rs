@@ -1,0 +1,126 @@
+//! What every publish goes through, however it was sent: rights, expiry, rate and idempotency key.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use broker_core::{Action, Authenticator, Broker, IdempotencyKey, KeyedReceipt, Principal, unix_ms};
+
+use crate::error::Error;
+use crate::item::{Channels, Item};
+use crate::publication::{Publication, Published, Publisher};
+use crate::turn::Turn;
+
+/// The way of a front's publishes into the broker.
+pub struct Gate {
+    broker: Broker,
+    authenticator: Arc<dyn Authenticator>,
+    published: AtomicU64,
+    duplicates: AtomicU64,
+}
+
+/// What a gate has counted; both only grow.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Stats {
+    /// Messages published.
+    pub published: u64,
+    /// Publishes that were answered from a remembered key.
+    pub duplicates: u64,
+}
+
+/// What became of an item.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It was for one channel.
+    One(Published),
+    /// It was for several, in their order; each may have failed by itself.
+    Several(Vec<Result<Published, Error>>),
+}
+
+impl Gate {
+    /// The gate to `broker`. `authenticator` is the one that made the principals which publish here.
+    pub fn new(broker: Broker, authenticator: Arc<dyn Authenticator>) -> Self {
+        Gate { broker, authenticator, published: AtomicU64::new(0), duplicates: AtomicU64::new(0) }
+    }
+
+    /// Whether the configuration that `principal` was let in by still does: to be asked between the items of a request
+    /// that may last.
+    ///
+    /// # Errors
+    /// [`Error::RightsChanged`].
+    pub fn still_holds(&self, principal: &Principal) -> Result<(), Error> {
+        if self.authenticator.still_holds(principal) { Ok(()) } else { Err(Error::RightsChanged) }
+    }
+
+    /// Publishes one message, once for each idempotency key. Never waits for a subscriber.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] or [`Error::Unidentified`], [`Error::Expired`], [`Error::RateLimited`], what the broker says
+    /// ([`Error::Publish`]) and what a key is refused for. Nothing was published; a rate that was asked is used.
+    pub fn publish(&self, publisher: &Publisher, mut message: Publication<'_>) -> Result<Published, Error> {
+        let principal = &publisher.principal;
+        if !principal.allows(Action::Publish, &message.channel) {
+            return Err(Error::forbidden(principal, "publish to", &message.channel));
+        }
+        // A body of many lines may be sent for longer than its credentials last.
+        if principal.expires_at_ms().is_some_and(|end| end <= unix_ms()) {
+            return Err(Error::Expired);
+        }
+        principal.admit(1).map_err(Error::RateLimited)?;
+        let channel = message.channel.clone();
+        let Some(key) = message.key.take() else {
+            let receipt = self.broker.publish(message.into_publish())?;
+            self.published.fetch_add(1, Relaxed);
+            return Ok(Published { channel, receipt, duplicate: false });
+        };
+        let key = IdempotencyKey {
+            text: &key,
+            user: principal.user().unwrap_or_default(),
+            address: publisher.address,
+        };
+        let KeyedReceipt { receipt, duplicate } = self.broker.publish_once(message.into_publish(), &key)?;
+        let counter = if duplicate { &self.duplicates } else { &self.published };
+        counter.fetch_add(1, Relaxed);
+        Ok(Published { channel, receipt, duplicate })
+    }
+
+    /// Publishes an item to each of its channels, taking a turn for each.
+    ///
+    /// # Errors
+    /// Of an item for one channel, as [`Gate::publish`] and [`target`](crate::target). Of several, each has its own.
+    ///
+    /// # Cancel safety
+    /// Cancelled, what was published stays published.
+    pub async fn publish_item(
+        &self,
+        publisher: &Publisher,
+        item: &Item<'_>,
+        turn: &mut Turn,
+    ) -> Result<Outcome, Error> {
+        match &item.channels {
+            Channels::One(name) => {
+                turn.take().await;
+                self.publish(publisher, item.publication(name)?).map(Outcome::One)
+            }
+            Channels::Several(names) => {
+                let mut results = Vec::with_capacity(names.len());
+                for name in names {
+                    turn.take().await;
+                    let message = item.publication(name);
+                    results.push(message.and_then(|message| self.publish(publisher, message)));
+                }
+                Ok(Outcome::Several(results))
+            }
+        }
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> Stats {
+        Stats { published: self.published.load(Relaxed), duplicates: self.duplicates.load(Relaxed) }
+    }
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gate").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
