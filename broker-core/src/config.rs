@@ -96,7 +96,7 @@ pub struct IdempotencyConfig {
     pub max_keys: usize,
     /// Bytes that they take. Default 64 MiB; then the same.
     pub max_bytes: usize,
-    /// Of these, the keys of one holder: a user at one address (IPv6: one network of 64 bits). Default 50,000; then its
+    /// Of these, the keys of one holder: a user at one [`Network`](crate::Network). Default 50,000; then its
     /// publishes with a new key are [`PublishOnceError::Full`](crate::PublishOnceError::Full) rather than forgetting one
     /// early, and nobody else's are.
     pub max_keys_per_holder: usize,

@@ -1,6 +1,8 @@
 //! What names a publish that may be repeated.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
+
+use crate::rights::Network;
 
 /// What names a publish, so that it is done once however often it is asked for
 /// ([`Broker::publish_once`](crate::Broker::publish_once)). The channel is part of the name: the same text on another
@@ -13,7 +15,7 @@ pub struct IdempotencyKey<'a> {
     /// Whose key it is: the same text of two users is two keys. Empty for nobody in particular.
     pub user: &'a str,
     /// Where it comes from, as far as that is known. Not part of the name: who tries again may come from elsewhere. The
-    /// budget that the key counts against is that of the user at this address (IPv6: at this network of 64 bits).
+    /// budget that the key counts against is that of the user at this address (IPv6: at its [`Network`](crate::Network)).
     pub address: Option<IpAddr>,
 }
 
@@ -36,15 +38,7 @@ impl<'a> IdempotencyKey<'a> {
     }
 
     /// Against whose budget it counts.
-    pub(super) fn holder(&self) -> (&'a str, Option<IpAddr>) {
-        (self.user, self.address.map(network))
-    }
-}
-
-/// An address as far as somebody is behind it: who has one of IPv6 has the 64 bits below, too.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        v4 => v4,
+    pub(super) fn holder(&self) -> (&'a str, Option<Network>) {
+        (self.user, self.address.map(Network::of))
     }
 }
