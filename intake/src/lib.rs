@@ -15,6 +15,8 @@
 //! somebody is; how an answer or an [`Error`] is written; how a front writes its connections (`exclude` is given a
 //! parser for that). It knows JSON where the form of an item or an event is JSON.
 //!
+//! (The `Intake` of crate `link` is another thing: it counts the bytes of requests that are not whole yet.)
+//!
 //! ```
 //! use std::sync::Arc;
 //! use broker_core::{AllowAll, Broker, Config, Principal, Rights};
