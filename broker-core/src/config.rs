@@ -132,20 +132,20 @@ pub struct OutboxConfig {
     pub max_messages: usize,
     /// Bytes that may wait. Default 1 MiB. An empty outbox takes one frame of any size.
     pub max_bytes: usize,
-    /// What happens to droppable frames at the bound. Default [`Policy::DropOldest`].
-    pub policy: Policy,
+    /// What happens to droppable frames at the bound. Default [`OutboxPolicy::DropOldest`].
+    pub policy: OutboxPolicy,
 }
 
 impl Default for OutboxConfig {
     fn default() -> Self {
-        Self { max_messages: 1_000, max_bytes: 1 << 20, policy: Policy::DropOldest }
+        Self { max_messages: 1_000, max_bytes: 1 << 20, policy: OutboxPolicy::DropOldest }
     }
 }
 
 /// What a full outbox does with a droppable frame. Frames that are not droppable are never touched; if they alone exceed
 /// the bound, the connection closes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Policy {
+pub enum OutboxPolicy {
     /// The oldest droppable frame goes.
     DropOldest,
     /// The new frame is not taken.

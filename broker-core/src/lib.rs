@@ -47,7 +47,7 @@ pub use attach::{Event, From, Replay, SubscribeOptions, Subscriber, Subscription
 pub use broker::{Broker, ChannelInfo, ChannelPage};
 pub use channel::{Channel, ChannelCharacters, ChannelError};
 pub use clock::{steady_ms, unix_ms};
-pub use config::{Config, IdempotencyConfig, LogConfig, NamespaceConfig, OutboxConfig, Policy};
+pub use config::{Config, IdempotencyConfig, LogConfig, NamespaceConfig, OutboxConfig, OutboxPolicy};
 pub use error::{Inexpressible, PublishError, PublishOnceError, Refused, SubscribeError};
 pub use filter::{Filter, FilterError, Segment};
 pub use interest::Room;

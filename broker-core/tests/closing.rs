@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{
-    After, Broker, CloseReason, Config, Deliver, Delivery, Event, From, OutboxConfig, Policy, Publish,
+    After, Broker, CloseReason, Config, Deliver, Delivery, Event, From, OutboxConfig, OutboxPolicy, Publish,
     PublishError, SendError, Sink, Start, SubscribeError, SubscribeOptions, Subscription,
 };
 use support::*;
@@ -161,7 +161,7 @@ async fn a_replay_ends_with_its_broker() {
     for number in 0..1_000 {
         publish(&broker, "a", numbered(0, number));
     }
-    let outbox = OutboxConfig { max_messages: 10, max_bytes: 1 << 20, policy: Policy::Disconnect };
+    let outbox = OutboxConfig { max_messages: 10, max_bytes: 1 << 20, policy: OutboxPolicy::Disconnect };
     let subscriber = broker.attach(Arc::new(Plain), outbox);
     let replay = subscriber.subscribe_after(&[(filter("a"), 0)], After::Earliest).unwrap();
     // Its reader never reads.
@@ -243,7 +243,11 @@ async fn what_was_taken_while_it_was_closed_is_delivered_and_the_rest_refused() 
     for round in 0..50 {
         let broker = Broker::new(Config::default());
         let options = SubscribeOptions {
-            outbox: OutboxConfig { max_messages: 1_000_000, max_bytes: 1 << 30, policy: Policy::Disconnect },
+            outbox: OutboxConfig {
+                max_messages: 1_000_000,
+                max_bytes: 1 << 30,
+                policy: OutboxPolicy::Disconnect,
+            },
             ..SubscribeOptions::default()
         };
         let stream = broker.subscribe_with(&[filter("a/*")], options).unwrap();

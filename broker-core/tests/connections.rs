@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 
 use broker_core::{
     Broker, Class, Close, Config, Connection, Deliver, Delivery, Details, Filter, ForcedError, OutboxConfig,
-    Peer, Policy, Principal, Publish, Queued, Rights, Rule, SendError, Sink, Start, Subscribed, Subscriber,
-    SubscriberKey,
+    OutboxPolicy, Peer, Principal, Publish, Queued, Rights, Rule, SendError, Sink, Start, Subscribed,
+    Subscriber, SubscriberKey,
 };
 use support::*;
 
@@ -170,7 +170,7 @@ async fn a_direct_message_reaches_one_client_behind_what_was_published_before() 
 #[tokio::test]
 async fn a_direct_message_is_refused_rather_than_lost() {
     let broker = Broker::new(Config { lanes: Some(1), max_message_bytes: 100, ..Config::default() });
-    let bounds = OutboxConfig { max_messages: 1_000, max_bytes: 100, policy: Policy::Disconnect };
+    let bounds = OutboxConfig { max_messages: 1_000, max_bytes: 100, policy: OutboxPolicy::Disconnect };
     let client = Client::attach(&broker, bounds, &["a"]);
     let send = |text: &str| broker.send_to(client.key(), message("b", text));
     let half = "x".repeat(50);
@@ -197,7 +197,7 @@ async fn a_direct_message_is_refused_rather_than_lost() {
 #[tokio::test]
 async fn an_accepted_direct_message_survives_a_policy_that_drops() {
     let broker = Broker::new(Config { lanes: Some(1), ..Config::default() });
-    let bounds = OutboxConfig { max_messages: 3, max_bytes: 1_000, policy: Policy::DropOldest };
+    let bounds = OutboxConfig { max_messages: 3, max_bytes: 1_000, policy: OutboxPolicy::DropOldest };
     let client = Client::attach(&broker, bounds, &["a"]);
     broker.send_to(client.key(), message("b", "direct")).await.unwrap();
     for number in 0..10 {

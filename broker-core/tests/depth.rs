@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{
-    Action, After, Broker, Config, Deliver, Delivery, Filter, From, HistoryQuery, OutboxConfig, Policy,
+    Action, After, Broker, Config, Deliver, Delivery, Filter, From, HistoryQuery, OutboxConfig, OutboxPolicy,
     Principal, Publish, PublishError, Rights, Rule, Sink, Start, SubscribeError, SubscribeOptions,
     Subscriber,
 };
@@ -98,7 +98,7 @@ async fn deep_retained(broker: &Broker) {
     tokio::time::sleep(Duration::from_millis(5)).await;
     assert_eq!(broker.retained_matching(&filter("#")).len(), 3);
     assert_eq!(broker.retained_matching(&filter(&levels("*", 15_000))).len(), 1);
-    let outbox = OutboxConfig { max_messages: 100, max_bytes: 1 << 20, policy: Policy::Disconnect };
+    let outbox = OutboxConfig { max_messages: 100, max_bytes: 1 << 20, policy: OutboxPolicy::Disconnect };
     let options = SubscribeOptions { from: From::Retained, outbox };
     let filters = [filter("a/#"), filter(&format!("{}/#", levels("*", 8_000)))];
     let mut stream = broker.subscribe_with(&filters, options).unwrap();

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use broker_core::{
     Action, Broker, Class, CloseReason, Config, Deliver, Delivery, Echo, Event, LogConfig, OutboxConfig,
-    Policy, Principal, Publish, PublishError, Rights, Room, Rule, Sink, Start, SubscribeError,
+    OutboxPolicy, Principal, Publish, PublishError, Rights, Room, Rule, Sink, Start, SubscribeError,
     SubscribeOptions,
 };
 use support::*;
 
-fn options(max_messages: usize, policy: Policy) -> SubscribeOptions {
+fn options(max_messages: usize, policy: OutboxPolicy) -> SubscribeOptions {
     SubscribeOptions {
         outbox: OutboxConfig { max_messages, max_bytes: 1 << 20, policy },
         ..SubscribeOptions::default()
@@ -20,7 +20,7 @@ fn options(max_messages: usize, policy: Policy) -> SubscribeOptions {
 }
 
 /// Publishes ten messages on channels `a0` and `a1` in turn to a reader that polls only afterwards.
-async fn after_ten(policy: Policy) -> (Vec<String>, u64, bool) {
+async fn after_ten(policy: OutboxPolicy) -> (Vec<String>, u64, bool) {
     let broker = Broker::new(Config { lanes: Some(1), ..Config::default() });
     let mut stream = broker.subscribe_with(&[filter("*")], options(4, policy)).unwrap();
     for number in 0..10 {
@@ -44,17 +44,17 @@ async fn after_ten(policy: Policy) -> (Vec<String>, u64, bool) {
 #[tokio::test]
 async fn each_policy_does_what_it_says() {
     let texts = |numbers: &[u32]| numbers.iter().map(u32::to_string).collect::<Vec<_>>();
-    assert_eq!(after_ten(Policy::DropOldest).await, (texts(&[6, 7, 8, 9]), 6, false));
-    assert_eq!(after_ten(Policy::DropNewest).await, (texts(&[0, 1, 2, 3]), 6, false));
-    assert_eq!(after_ten(Policy::Conflate).await, (texts(&[8, 9]), 8, false));
-    let (payloads, _, ended) = after_ten(Policy::Disconnect).await;
+    assert_eq!(after_ten(OutboxPolicy::DropOldest).await, (texts(&[6, 7, 8, 9]), 6, false));
+    assert_eq!(after_ten(OutboxPolicy::DropNewest).await, (texts(&[0, 1, 2, 3]), 6, false));
+    assert_eq!(after_ten(OutboxPolicy::Conflate).await, (texts(&[8, 9]), 8, false));
+    let (payloads, _, ended) = after_ten(OutboxPolicy::Disconnect).await;
     assert!(payloads.is_empty() && ended);
 }
 
 #[tokio::test]
 async fn an_empty_outbox_takes_one_message_of_any_size() {
     let broker = Broker::new(Config::default());
-    let outbox = OutboxConfig { max_messages: 10, max_bytes: 10, policy: Policy::DropNewest };
+    let outbox = OutboxConfig { max_messages: 10, max_bytes: 10, policy: OutboxPolicy::DropNewest };
     let mut stream = broker
         .subscribe_with(&[filter("a")], SubscribeOptions { outbox, ..SubscribeOptions::default() })
         .unwrap();

@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 
 use broker_core::{
-    Broker, Config, Deliver, Delivery, HistoryQuery, OutboxConfig, Policy, Publish, Sink, Start,
+    Broker, Config, Deliver, Delivery, HistoryQuery, OutboxConfig, OutboxPolicy, Publish, Sink, Start,
     SubscribeOptions,
 };
 use support::*;
@@ -14,7 +14,8 @@ const PUBLISHERS: usize = 4;
 const MESSAGES: usize = 500;
 
 fn roomy() -> SubscribeOptions {
-    let outbox = OutboxConfig { max_messages: 100_000, max_bytes: 64 << 20, policy: Policy::Disconnect };
+    let outbox =
+        OutboxConfig { max_messages: 100_000, max_bytes: 64 << 20, policy: OutboxPolicy::Disconnect };
     SubscribeOptions { outbox, ..SubscribeOptions::default() }
 }
 

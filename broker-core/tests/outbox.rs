@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use broker_core::{
-    Broker, Class, CloseReason, Config, Deliver, Delivery, Outbox, OutboxConfig, Policy, Publish, Signal,
-    Sink, Start, Subscriber, Wire,
+    Broker, Class, CloseReason, Config, Deliver, Delivery, Outbox, OutboxConfig, OutboxPolicy, Publish,
+    Signal, Sink, Start, Subscriber, Wire,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -77,7 +77,11 @@ impl Deliver for SharedPayload {
     }
 }
 
-fn outbox(broker: &Broker, max_messages: usize, policy: Policy) -> (Subscriber, Arc<Outbox>, Arc<Narrow>) {
+fn outbox(
+    broker: &Broker,
+    max_messages: usize,
+    policy: OutboxPolicy,
+) -> (Subscriber, Arc<Outbox>, Arc<Narrow>) {
     outbox_of(broker, Arc::new(Payload), max_messages, policy)
 }
 
@@ -85,7 +89,7 @@ fn outbox_of(
     broker: &Broker,
     deliver: Arc<dyn Deliver>,
     max_messages: usize,
-    policy: Policy,
+    policy: OutboxPolicy,
 ) -> (Subscriber, Arc<Outbox>, Arc<Narrow>) {
     let config = OutboxConfig { max_messages, max_bytes: 1_000, policy };
     let subscriber = broker.attach(deliver, config);
@@ -109,7 +113,7 @@ fn droppable(outbox: &Outbox, text: &str) {
 #[tokio::test]
 async fn a_partly_written_frame_is_finished_whatever_the_policy_drops() {
     let broker = Broker::new(Config::default());
-    let (_subscriber, outbox, wire) = outbox(&broker, 2, Policy::DropOldest);
+    let (_subscriber, outbox, wire) = outbox(&broker, 2, OutboxPolicy::DropOldest);
     wire.give_room(3);
     droppable(&outbox, "<first>");
     assert_eq!(signal(&outbox), Some(Signal::Flush));
@@ -126,7 +130,7 @@ async fn a_partly_written_frame_is_finished_whatever_the_policy_drops() {
 #[tokio::test]
 async fn control_frames_are_never_dropped_and_close_when_they_alone_are_too_many() {
     let broker = Broker::new(Config::default());
-    let (_subscriber, outbox, wire) = outbox(&broker, 3, Policy::DropOldest);
+    let (_subscriber, outbox, wire) = outbox(&broker, 3, OutboxPolicy::DropOldest);
     for number in 0..3 {
         droppable(&outbox, "<droppable>");
         assert!(outbox.send(format!("<{number}>").into(), Class::Control), "{number}");
@@ -142,7 +146,7 @@ async fn a_burst_of_a_front_s_own_frames_is_one_write_and_never_too_long_for_a_r
     // The queue holds 10: the burst of 25 goes in pieces.
     for (burst, writes) in [(1, 1), (8, 1), (25, 3)] {
         let broker = Broker::new(Config::default());
-        let (_subscriber, outbox, _) = outbox(&broker, 10, Policy::DropOldest);
+        let (_subscriber, outbox, _) = outbox(&broker, 10, OutboxPolicy::DropOldest);
         let wire = Arc::new(Counting::default());
         outbox.attach_wire(Arc::<Counting>::clone(&wire));
         let mut expected = String::new();
@@ -162,7 +166,7 @@ async fn a_burst_of_a_front_s_own_frames_is_one_write_and_never_too_long_for_a_r
 #[tokio::test]
 async fn a_goodbye_is_the_last_thing_written() {
     let broker = Broker::new(Config::default());
-    let (_subscriber, outbox, wire) = outbox(&broker, 10, Policy::DropOldest);
+    let (_subscriber, outbox, wire) = outbox(&broker, 10, OutboxPolicy::DropOldest);
     droppable(&outbox, "<event>");
     outbox.send_last(Bytes::from_static(b"<bye>"));
     assert!(!outbox.send(Bytes::from_static(b"<more>"), Class::Control));
@@ -178,7 +182,7 @@ async fn a_message_whose_time_is_over_is_not_written_from_the_queue() {
     for shared in [false, true] {
         let broker = Broker::new(Config::default());
         let deliver: Arc<dyn Deliver> = if shared { Arc::new(SharedPayload) } else { Arc::new(Payload) };
-        let (_subscriber, outbox, wire) = outbox_of(&broker, deliver, 10, Policy::DropOldest);
+        let (_subscriber, outbox, wire) = outbox_of(&broker, deliver, 10, OutboxPolicy::DropOldest);
         wire.give_room(2);
         for (text, ttl_ms) in [("<half>", 20), ("<short>", 20), ("<long>", 60_000)] {
             let ttl = std::time::Duration::from_millis(ttl_ms);
@@ -195,7 +199,7 @@ async fn a_message_whose_time_is_over_is_not_written_from_the_queue() {
 #[tokio::test]
 async fn a_new_wire_discards_the_rest_of_a_half_written_frame() {
     let broker = Broker::new(Config::default());
-    let (_subscriber, outbox, old) = outbox(&broker, 10, Policy::DropOldest);
+    let (_subscriber, outbox, old) = outbox(&broker, 10, OutboxPolicy::DropOldest);
     old.give_room(3);
     droppable(&outbox, "<half>");
     droppable(&outbox, "<whole>");
@@ -214,7 +218,7 @@ async fn a_socket_that_fails_closes_and_leaves_what_was_not_begun() {
         }
     }
     let broker = Broker::new(Config::default());
-    let (_subscriber, outbox, _) = outbox(&broker, 10, Policy::DropOldest);
+    let (_subscriber, outbox, _) = outbox(&broker, 10, OutboxPolicy::DropOldest);
     droppable(&outbox, "x");
     outbox.attach_wire(Arc::new(Broken));
     assert_eq!(signal(&outbox), Some(Signal::Closed(CloseReason::Failed)));
@@ -235,7 +239,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let broker = Broker::new(Config { lanes: Some(1), ..Config::default() });
-            let policy = if conflate { Policy::Conflate } else { Policy::DropOldest };
+            let policy = if conflate { OutboxPolicy::Conflate } else { OutboxPolicy::DropOldest };
             let deliver: Arc<dyn Deliver> = if shared { Arc::new(SharedPayload) } else { Arc::new(Payload) };
             let (_subscriber, outbox, wire) = outbox_of(&broker, deliver, max_messages, policy);
             for (number, (room, by_lane, flush)) in steps.iter().enumerate() {

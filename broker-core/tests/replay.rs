@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use broker_core::{
     After, Broker, Config, Event, From, HistoryQuery, LogConfig, MessageId, NamespaceConfig, Order,
-    OutboxConfig, Policy, Publish, SubscribeOptions, Subscription,
+    OutboxConfig, OutboxPolicy, Publish, SubscribeOptions, Subscription,
 };
 use support::*;
 
@@ -19,7 +19,7 @@ fn resume(broker: &Broker, filters: &[&str], after: After, outbox: OutboxConfig)
 
 fn strict(max_messages: usize) -> OutboxConfig {
     // A loss would close the stream, and the test with it.
-    OutboxConfig { max_messages, max_bytes: 1 << 20, policy: Policy::Disconnect }
+    OutboxConfig { max_messages, max_bytes: 1 << 20, policy: OutboxPolicy::Disconnect }
 }
 
 fn at(broker: &Broker, offset: u64) -> After {
@@ -118,7 +118,7 @@ async fn a_replay_waits_for_a_slow_reader_instead_of_overflowing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_heavier_than_the_outbox_are_replayed_one_by_one() {
     let broker = Broker::new(Config::default());
-    let outbox = OutboxConfig { max_messages: 100, max_bytes: 10_000, policy: Policy::Disconnect };
+    let outbox = OutboxConfig { max_messages: 100, max_bytes: 10_000, policy: OutboxPolicy::Disconnect };
     for size in [20_000, 10, 30_000, 9_000, 9_000] {
         publish(&broker, "a", vec![b'x'; size]);
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{
-    After, Broker, Class, Config, Deliver, Delivery, From, Outbox, OutboxConfig, Policy, Publish, Sink,
+    After, Broker, Class, Config, Deliver, Delivery, From, Outbox, OutboxConfig, OutboxPolicy, Publish, Sink,
     SubscribeOptions,
 };
 use bytes::Bytes;
@@ -46,7 +46,7 @@ async fn each_of_many_replays_of_a_slow_reader_goes_live() {
             publish(&broker, &format!("a/{replay}"), format!("{replay}:{number}:{:1500}", ""));
         }
     }
-    let outbox = OutboxConfig { max_messages: 1_000, max_bytes: 256 << 10, policy: Policy::Disconnect };
+    let outbox = OutboxConfig { max_messages: 1_000, max_bytes: 256 << 10, policy: OutboxPolicy::Disconnect };
     let subscriber = broker.attach(Arc::new(Strict), outbox);
     let mut replays = Vec::new();
     for replay in 0..REPLAYS {
@@ -102,7 +102,7 @@ async fn a_replay_that_is_given_up_leaves_its_turn_to_the_next() {
     for number in 0..50 {
         publish(&broker, "a", numbered(0, number));
     }
-    let outbox = OutboxConfig { max_messages: 20, max_bytes: 1 << 20, policy: Policy::Disconnect };
+    let outbox = OutboxConfig { max_messages: 20, max_bytes: 1 << 20, policy: OutboxPolicy::Disconnect };
     let subscriber = broker.attach(Arc::new(Strict), outbox);
     let run = |tag: u32| {
         let replay = subscriber.subscribe_after(&[(filter("a"), tag)], After::Earliest).unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use broker_core::{
     After, Broker, Class, CloseReason, Config, Deliver, Delivery, Event, From, HistoryQuery, LogConfig,
-    Message, Outbox, OutboxConfig, Policy, Publish, Sink, Start, SubscribeOptions, Subscriber,
+    Message, Outbox, OutboxConfig, OutboxPolicy, Publish, Sink, Start, SubscribeOptions, Subscriber,
 };
 use support::*;
 
@@ -19,7 +19,7 @@ impl Deliver for Plain {
     }
 }
 
-fn bounded(max_messages: usize, policy: Policy) -> OutboxConfig {
+fn bounded(max_messages: usize, policy: OutboxPolicy) -> OutboxConfig {
     OutboxConfig { max_messages, max_bytes: 64 << 20, policy }
 }
 
@@ -49,7 +49,7 @@ async fn silent_readers_hold_a_position_and_little_else() {
         let filters = [("a/b", 0), ("a/*", 1), ("#", 2)];
         let (text, tag) = filters[stream % filters.len()];
         let subscriber =
-            broker.attach(Arc::new(Plain(Class::Droppable)), bounded(10_000, Policy::Disconnect));
+            broker.attach(Arc::new(Plain(Class::Droppable)), bounded(10_000, OutboxPolicy::Disconnect));
         let replay = subscriber.subscribe_after(&[(filter(text), tag)], After::Earliest).unwrap();
         tokio::spawn(replay.run(|_| {}));
         streams.push(subscriber);
@@ -82,7 +82,7 @@ async fn a_gap_that_opens_while_a_replay_waits_is_told() {
     for number in 0..2_000 {
         publish(&broker, "a", numbered(0, number));
     }
-    let outbox = bounded(100, Policy::Disconnect);
+    let outbox = bounded(100, OutboxPolicy::Disconnect);
     let options = SubscribeOptions { from: From::Log(After::Earliest), outbox };
     let mut stream = broker.subscribe_with(&[filter("a")], options).unwrap();
     for number in 0..10 {
@@ -118,10 +118,10 @@ async fn messages_whose_time_is_over_leave_their_room_to_others() {
     // Long enough to publish a thousand messages on a machine that is busy with something else.
     const LIFE: Duration = Duration::from_secs(2);
     for (policy, classes) in [
-        (Policy::DropOldest, &[Class::Droppable, Class::Control][..]),
-        (Policy::DropNewest, &[Class::Droppable]),
-        (Policy::Disconnect, &[Class::Droppable]),
-        (Policy::Conflate, &[Class::Droppable]),
+        (OutboxPolicy::DropOldest, &[Class::Droppable, Class::Control][..]),
+        (OutboxPolicy::DropNewest, &[Class::Droppable]),
+        (OutboxPolicy::Disconnect, &[Class::Droppable]),
+        (OutboxPolicy::Conflate, &[Class::Droppable]),
     ] {
         for class in classes.iter().copied() {
             let broker = Broker::new(Config::default());
@@ -164,7 +164,7 @@ async fn what_waits_behind_retained_messages_leaves_its_room_when_its_time_is_ov
     for number in 0..2_000 {
         broker.publish(Publish::new(channel(&format!("a/{number}")), "kept").retain(true)).unwrap();
     }
-    let options = SubscribeOptions { from: From::Retained, outbox: bounded(200, Policy::Disconnect) };
+    let options = SubscribeOptions { from: From::Retained, outbox: bounded(200, OutboxPolicy::Disconnect) };
     let mut stream = broker.subscribe_with(&[filter("a/*")], options).unwrap();
     settled(&[stream.subscriber().outbox()]).await;
     for _ in 0..900 {
@@ -201,8 +201,8 @@ async fn a_reader_in_process_is_told_exactly_what_it_lost() {
         outbox: OutboxConfig { max_messages: 100_000, max_bytes: 200_000, policy },
         ..SubscribeOptions::default()
     };
-    let mut stream = broker.subscribe_with(&[filter("a")], options(Policy::DropOldest)).unwrap();
-    let mut strict = broker.subscribe_with(&[filter("a")], options(Policy::Disconnect)).unwrap();
+    let mut stream = broker.subscribe_with(&[filter("a")], options(OutboxPolicy::DropOldest)).unwrap();
+    let mut strict = broker.subscribe_with(&[filter("a")], options(OutboxPolicy::Disconnect)).unwrap();
     for number in 0..2_000 {
         publish(&broker, "a", numbered(0, number));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use broker_core::{
     Action, Authenticator, Broker, Event, Filter, HistoryQuery, Message, MessageId, Order, OutboxConfig,
-    Policy, Principal, SubscribeOptions, unix_ms,
+    OutboxPolicy, Principal, SubscribeOptions, unix_ms,
 };
 use envelope::{envelope, write_string};
 use tokio::sync::watch;
@@ -66,7 +66,8 @@ impl Query {
 const JUDGED_EVERY: Duration = Duration::from_secs(2);
 
 /// That something came is all a held request wants to know of it; what it is stands in the log.
-const FEW: OutboxConfig = OutboxConfig { max_messages: 1, max_bytes: 1 << 10, policy: Policy::DropOldest };
+const FEW: OutboxConfig =
+    OutboxConfig { max_messages: 1, max_bytes: 1 << 10, policy: OutboxPolicy::DropOldest };
 
 /// What pages are read from, within which bounds, and what ends the requests that are held.
 pub(crate) struct Pages {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker_core::{OutboxConfig, Policy};
+use broker_core::{OutboxConfig, OutboxPolicy};
 use http_edge::{Intake, OriginPolicy, TokenSources};
 
 /// How the front is set up. Every default suits a broker that anybody on the machine may use.
@@ -44,7 +44,11 @@ impl Default for Config {
             origins: OriginPolicy::default(),
             token_sources: TokenSources::default(),
             keep_alive: Duration::from_secs(15),
-            outbox: OutboxConfig { max_messages: 10_000, max_bytes: 1 << 20, policy: Policy::Disconnect },
+            outbox: OutboxConfig {
+                max_messages: 10_000,
+                max_bytes: 1 << 20,
+                policy: OutboxPolicy::Disconnect,
+            },
             max_filters: 1_000,
             max_request_bytes: 1 << 20,
             max_streams: 1_000_000,

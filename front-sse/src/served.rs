@@ -21,10 +21,6 @@ impl front::Front for Front {
         self.shared().rest_of(path).is_some()
     }
 
-    fn names_answers(&self) -> bool {
-        true
-    }
-
     fn handle(&self, peer: Option<Peer>, mut request: Request<Body>) -> Task<Response> {
         if let Some(peer) = peer {
             request.extensions_mut().insert(peer);

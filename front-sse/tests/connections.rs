@@ -5,8 +5,8 @@ mod support;
 use std::sync::Arc;
 
 use broker_core::{
-    AllowAll, Channel, Close, Connection, Filter, ForcedError, OutboxConfig, Policy, Publish, SendError,
-    Subscribed,
+    AllowAll, Channel, Close, Connection, Filter, ForcedError, OutboxConfig, OutboxPolicy, Publish,
+    SendError, Subscribed,
 };
 use front_sse::Config;
 use support::{Client, Server, eventually};
@@ -63,7 +63,7 @@ async fn a_direct_message_is_an_event_without_an_id() {
 
 #[tokio::test]
 async fn a_stream_that_does_not_read_is_full_and_stays_open() {
-    let outbox = OutboxConfig { max_messages: 1_000, max_bytes: 300_000, policy: Policy::Disconnect };
+    let outbox = OutboxConfig { max_messages: 1_000, max_bytes: 300_000, policy: OutboxPolicy::Disconnect };
     let config = Config { outbox, ..Config::default() };
     let server = Server::with(broker_core::Config::default(), config, Arc::new(AllowAll)).await;
     let mut client = open(&server).await;

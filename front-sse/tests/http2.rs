@@ -105,7 +105,7 @@ async fn a_stream_that_is_not_read_holds_up_no_other() {
         outbox: broker_core::OutboxConfig {
             max_messages: 10_000,
             max_bytes: 64 << 10,
-            policy: broker_core::Policy::Disconnect,
+            policy: broker_core::OutboxPolicy::Disconnect,
         },
         ..front_sse::Config::default()
     };

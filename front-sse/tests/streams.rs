@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use broker_core::{
     Action, AllowAll, Anonymous, AuthError, Channel, ContentType, Filter, LogConfig, NamespaceConfig,
-    OutboxConfig, Policy, Principal, Publish, Rights, Rule, unix_ms,
+    OutboxConfig, OutboxPolicy, Principal, Publish, Rights, Rule, unix_ms,
 };
 use bytes::Bytes;
 use front_sse::Config;
@@ -216,7 +216,7 @@ async fn retained_messages_come_first_and_leave_the_position_alone() {
 
 #[tokio::test]
 async fn more_retained_messages_than_a_stream_takes_are_refused() {
-    let outbox = OutboxConfig { max_messages: 10, max_bytes: 1 << 20, policy: Policy::Disconnect };
+    let outbox = OutboxConfig { max_messages: 10, max_bytes: 1 << 20, policy: OutboxPolicy::Disconnect };
     let config = Config { outbox, ..Config::default() };
     let server = Server::with(broker_core::Config::default(), config, Arc::new(AllowAll)).await;
     for at in 0..6 {
@@ -478,7 +478,7 @@ async fn expired_credentials_end_a_stream() {
 
 #[tokio::test]
 async fn a_stream_that_is_cut_does_not_look_whole() {
-    let outbox = OutboxConfig { max_messages: 10_000, max_bytes: 64 << 10, policy: Policy::Disconnect };
+    let outbox = OutboxConfig { max_messages: 10_000, max_bytes: 64 << 10, policy: OutboxPolicy::Disconnect };
     let config = Config { outbox, ..Config::default() };
     let server = Server::with(broker_core::Config::default(), config, Arc::new(AllowAll)).await;
     let mut taken_back = server.open("/sse/a").await;
@@ -505,7 +505,8 @@ async fn a_stream_that_is_cut_does_not_look_whole() {
 
 #[tokio::test]
 async fn a_reader_that_stops_is_closed_and_resumes() {
-    let outbox = OutboxConfig { max_messages: 10_000, max_bytes: 256 << 10, policy: Policy::Disconnect };
+    let outbox =
+        OutboxConfig { max_messages: 10_000, max_bytes: 256 << 10, policy: OutboxPolicy::Disconnect };
     let config = Config { outbox, ..Config::default() };
     let server = Server::with(broker_core::Config::default(), config, Arc::new(AllowAll)).await;
     let mut stopped = server.open("/sse/a").await;

@@ -10,7 +10,7 @@ use futures_core::Stream;
 use parking_lot::Mutex;
 
 use super::subscriber::Subscriber;
-use crate::config::{OutboxConfig, Policy};
+use crate::config::{OutboxConfig, OutboxPolicy};
 use crate::lane::{Deliver, Delivery, Sink};
 use crate::message::Message;
 use crate::outbox::{CloseReason, Signal};
@@ -52,7 +52,8 @@ pub struct SubscribeOptions {
 
 impl Default for SubscribeOptions {
     fn default() -> Self {
-        let outbox = OutboxConfig { max_messages: 100_000, max_bytes: 16 << 20, policy: Policy::DropOldest };
+        let outbox =
+            OutboxConfig { max_messages: 100_000, max_bytes: 16 << 20, policy: OutboxPolicy::DropOldest };
         Self { from: From::Now, outbox }
     }
 }
@@ -63,7 +64,7 @@ impl Default for SubscribeOptions {
 /// What is not polled waits within the bounds of [`SubscribeOptions::outbox`]. Beyond them messages are dropped by the policy:
 /// [`Event::Lagged`] says how many, before the next message, and [`Subscription::dropped`] how many in all. Only
 /// [`Subscription::message`] passes over it. Messages whose time is over are no loss: they leave their room to others, and are
-/// not counted. With [`Policy::Disconnect`](crate::Policy::Disconnect) the stream ends at the bound, what waited is gone, and
+/// not counted. With [`OutboxPolicy::Disconnect`](crate::OutboxPolicy::Disconnect) the stream ends at the bound, what waited is gone, and
 /// [`Subscription::closed`] says why. A publisher never waits for a reader.
 ///
 /// # The end

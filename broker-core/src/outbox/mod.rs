@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 use self::state::{Label, MAX_SLICES, State};
 use crate::channel::Channel;
-use crate::config::{OutboxConfig, Policy};
+use crate::config::{OutboxConfig, OutboxPolicy};
 use crate::message::Message;
 
 /// Where an outbox writes when it writes by itself: a socket that never blocks.
@@ -118,13 +118,13 @@ pub(crate) enum Sent {
 /// One subscriber's bounded queue of encoded frames.
 ///
 /// # Slow or vanished readers
-/// At the bound the [`Policy`] acts on droppable frames; if the others alone exceed it, the outbox closes with
+/// At the bound the [`OutboxPolicy`] acts on droppable frames; if the others alone exceed it, the outbox closes with
 /// [`CloseReason::Overflow`]. A frame of which a part was written is never dropped.
 pub struct Outbox {
     state: Mutex<State>,
     max_messages: u32,
     max_bytes: u32,
-    policy: Policy,
+    policy: OutboxPolicy,
 }
 
 impl Outbox {
@@ -475,7 +475,7 @@ impl Outbox {
 
     fn admit(&self, state: &mut State, bytes: usize, class: Class, channel: Option<&Channel>) -> Admission {
         let first_droppable = usize::from(state.written > 0);
-        if self.policy == Policy::Conflate && class == Class::Droppable && channel.is_some() {
+        if self.policy == OutboxPolicy::Conflate && class == Class::Droppable && channel.is_some() {
             let same =
                 state.queue.iter().skip(first_droppable).rposition(|item| item.label.channel() == channel);
             if let Some(index) = same {
@@ -495,9 +495,9 @@ impl Outbox {
             return if fits(state.control) { Admission::Push(0) } else { Admission::Close };
         }
         match self.policy {
-            Policy::DropNewest => Admission::Drop,
-            Policy::Disconnect => Admission::Close,
-            Policy::DropOldest | Policy::Conflate => {
+            OutboxPolicy::DropNewest => Admission::Drop,
+            OutboxPolicy::Disconnect => Admission::Close,
+            OutboxPolicy::DropOldest | OutboxPolicy::Conflate => {
                 let mut dropped = 0;
                 while !fits(Queued { messages: state.queue.len(), bytes: state.bytes }) {
                     let oldest = state

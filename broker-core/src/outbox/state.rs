@@ -12,7 +12,7 @@ use super::turns::Turns;
 use super::{Class, CloseReason, Flush, Passed, Queued, Sent, Wire};
 use crate::channel::Channel;
 use crate::clock::steady_ms;
-use crate::config::Policy;
+use crate::config::OutboxPolicy;
 use crate::message::Message;
 
 #[derive(Default)]
@@ -60,10 +60,10 @@ pub(super) enum Label {
 }
 
 impl Label {
-    pub(super) fn of(message: &Arc<Message>, policy: Policy) -> Self {
+    pub(super) fn of(message: &Arc<Message>, policy: OutboxPolicy) -> Self {
         if message.expires_at_ms().is_some() {
             Self::Message(Arc::clone(message))
-        } else if policy == Policy::Conflate {
+        } else if policy == OutboxPolicy::Conflate {
             Self::Channel(message.channel().clone())
         } else {
             Self::None

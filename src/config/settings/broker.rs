@@ -2,7 +2,7 @@
 
 use broker_core::{Config, LogConfig, NamespaceConfig};
 #[cfg(any(feature = "mqtt", feature = "sse"))]
-use broker_core::{OutboxConfig, Policy};
+use broker_core::{OutboxConfig, OutboxPolicy};
 use serde::{Deserialize, Serialize};
 
 #[cfg(any(feature = "mqtt", feature = "sse"))]
@@ -58,7 +58,7 @@ section!(
 #[cfg(any(feature = "mqtt", feature = "sse"))]
 choice!(
     /// What a full outbox does.
-    Full: Policy {
+    Full: OutboxPolicy {
         DropOldest = "drop_oldest",
         DropNewest = "drop_newest",
         Disconnect = "disconnect",
