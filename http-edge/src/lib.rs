@@ -15,61 +15,19 @@
 //!
 //! It leaves to others: paths and methods (each front), what a credential is worth (the `Authenticator`), TLS.
 
-mod body;
-mod coding;
-mod connection_id;
-mod cookies;
-mod credentials;
-mod fields;
-mod head;
-mod held;
-mod holds;
-mod host;
-mod io;
-mod origin;
-mod park;
-mod pipe;
+mod connection;
 mod problem;
-mod query;
-mod refuse;
-mod request_id;
-mod rewound;
-mod seldom;
-mod serve;
-mod stalled;
-mod takeover;
-mod upgrade;
+mod request;
 
-pub use body::{Body, BodyError, DEFAULT_BODY_STALL, read_body, take_body};
-pub use coding::{Decoded, UnknownCoding};
-pub use connection_id::{connection_id, parse_connection_id};
-pub use cookies::cookies;
-pub use credentials::{
-    HttpCredentials, TokenPlaces, TokenSources, credentials, credentials_among, credentials_found,
-    credentials_from,
+pub use connection::{
+    Holds, Park, Refuser, ServeConfig, Stalled, Takeover, response_head, serve, serve_unnamed, upgraded,
 };
-pub use fields::Fields;
-pub use holds::Holds;
-pub use host::HostPolicy;
 pub use link::{FREE_BYTES, Intake, IntakeConfig, IntakeStats, Unfinished};
-pub use origin::{Cookies, LiveOrigins, OriginPolicy};
-pub use park::Park;
-pub use pipe::{PipeIo, pipe, pipe_from};
 pub use problem::Problem;
-pub use query::{BadEncoding, BadParameter, parameters, percent_decode};
-pub use refuse::Refuser;
-pub use request_id::{X_REQUEST_ID, request_id, request_id_among};
-pub use serve::{ServeConfig, serve, serve_unnamed};
-pub use stalled::Stalled;
-pub use takeover::{Takeover, response_head};
-pub use upgrade::upgraded;
-
-/// Any error that a body or an upgrade can end with.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// What every handler answers with.
-pub type Response = http::Response<Body>;
-
-/// The address the connection came from, as a request extension. [`serve`] sets it; an embedding service may.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Peer(pub std::net::SocketAddr);
+pub use request::{
+    BadEncoding, BadParameter, Body, BodyError, BoxError, Cookies, DEFAULT_BODY_STALL, Decoded, Fields,
+    HostPolicy, HttpCredentials, LiveOrigins, OriginPolicy, Peer, PipeIo, Response, TokenPlaces,
+    TokenSources, UnknownCoding, X_REQUEST_ID, connection_id, cookies, credentials, credentials_among,
+    credentials_found, credentials_from, parameters, parse_connection_id, percent_decode, pipe, pipe_from,
+    read_body, request_id, request_id_among, take_body,
+};

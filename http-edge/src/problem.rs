@@ -7,8 +7,7 @@ use broker_core::AuthError;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use crate::coding::{ACCEPTED_CODINGS, Corrupt};
-use crate::{Body, BodyError, Response, UnknownCoding};
+use crate::request::{ACCEPTED_CODINGS, Body, BodyError, Corrupt, Response, UnknownCoding};
 
 /// An error answer with a `code` that clients may rely on; `detail` is for people and may change.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -252,7 +251,7 @@ impl From<AuthError> for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::read_body;
+    use crate::request::read_body;
 
     #[tokio::test]
     async fn a_problem_names_its_code_and_its_headers() {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::held::Held;
+use super::held::Held;
 
 /// The account that connections share. Clones are handles to the same one.
 #[derive(Clone, Debug, Default)]

@@ -15,8 +15,9 @@ use tokio::io::{AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::io::{Claim, Then, Watch};
-use crate::{Response, read_body, response_head};
+use super::io::{Claim, Then, Watch};
+use super::takeover::response_head;
+use crate::request::{Response, read_body};
 
 /// An answer that takes its time.
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;

@@ -1,13 +1,15 @@
 //! Which web pages may talk to a front, and the headers that tell their browser so.
 
+use std::sync::Arc;
+
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use std::sync::Arc;
-
 use parking_lot::RwLock;
 
-use crate::{Body, Fields, Response, TokenSources};
+use super::body::{Body, Response};
+use super::credentials::TokenSources;
+use super::fields::Fields;
 
 /// The origins that are answered. A request that does not come from a page is always allowed.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

@@ -10,7 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::{Problem, Response, X_REQUEST_ID, read_body, response_head};
+use super::takeover::response_head;
+use crate::problem::Problem;
+use crate::request::{Response, X_REQUEST_ID, read_body};
 
 /// How such requests are answered. Without one, with the problem alone; a server adds the headers without which a page may not
 /// read it.

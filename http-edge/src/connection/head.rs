@@ -3,8 +3,8 @@
 use http::{HeaderMap, HeaderValue, Request, Version, header};
 use memchr::memchr;
 
-use crate::Problem;
-use crate::io::Lengths;
+use super::io::Lengths;
+use crate::problem::Problem;
 
 /// Looks at the bytes of a head for what hyper takes away: of `Transfer-Encoding` and `Content-Length` it leaves one.
 #[derive(Default)]

@@ -5,8 +5,8 @@ use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade;
 use tokio::net::TcpStream;
 
-use crate::BoxError;
-use crate::io::WatchedIo;
+use super::io::WatchedIo;
+use crate::request::BoxError;
 
 /// The connection once the 101 is written: a plain TcpStream where [`serve`](crate::serve) or an embedding
 /// service's hyper-util server (axum, for one) holds one, else whatever carries the bytes (TLS, say).

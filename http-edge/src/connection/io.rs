@@ -17,9 +17,9 @@ use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::head::HeadScan;
-use crate::park::Answer;
-use crate::refuse::{Unread, canned};
+use super::head::HeadScan;
+use super::park::Answer;
+use super::refuse::{Unread, canned};
 
 thread_local! {
     /// Where heads are read; one for each thread, as no connection reads while another does.

@@ -12,9 +12,10 @@ use http::HeaderValue;
 use http::request::Parts;
 use parking_lot::RwLock;
 
-use crate::cookies::cookies;
-use crate::origin::cross_origin;
-use crate::{Fields, Peer};
+use super::cookies::cookies;
+use super::fields::Fields;
+use super::origin::cross_origin;
+use super::peer::Peer;
 
 /// What a request presents. At most one of `token` and `user` with `password` is set.
 #[derive(Clone, Default, Eq, PartialEq)]

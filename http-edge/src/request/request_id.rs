@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::Fields;
+use super::fields::Fields;
 
 /// The header that carries it.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

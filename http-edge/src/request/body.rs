@@ -13,8 +13,13 @@ use link::{Intake, Unfinished};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::BoxError;
-use crate::pipe::{Behind, PipeBody};
+use super::pipe::{Behind, PipeBody};
+
+/// Any error that a body or an upgrade can end with.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What every handler answers with.
+pub type Response = http::Response<Body>;
 
 /// A body of a response or a request: nothing, bytes that are already there, what a connection of [`serve`](crate::serve)
 /// receives, or a stream.

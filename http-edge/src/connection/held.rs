@@ -17,9 +17,8 @@ use parking_lot::Mutex;
 use slab::Slab;
 use tokio::task::AbortHandle;
 
-use crate::BoxError;
-use crate::pipe::Behind;
-use crate::stalled::Stalled;
+use super::stalled::Stalled;
+use crate::request::{Behind, BoxError};
 
 /// The largest frame that is given at once; what is larger waits here, where it is counted, and not in the connection.
 const MAX_FRAME_BYTES: usize = 16 << 10;
@@ -390,7 +389,7 @@ impl<B: HttpBody<Data = Bytes, Error = BoxError> + Unpin> HttpBody for HeldBody<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Body;
+    use crate::request::Body;
 
     fn next(body: &mut HeldBody<Body>) -> usize {
         match Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop())) {

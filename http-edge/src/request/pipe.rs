@@ -14,8 +14,8 @@ use http_body::{Body as HttpBody, Frame};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::held::Held;
-use crate::{Body, BoxError};
+use super::body::{Body, BoxError};
+use crate::connection::Held;
 
 /// The writing end. Shutting it down ends the body; dropping it before cuts the body off, so that its reader does not take
 /// what it has for all. Reading from it never yields a byte: it waits, and ends when the client is gone.

@@ -22,16 +22,18 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, Sleep, interval_at, sleep, timeout};
 
-use crate::head::{check_http1, check_http2};
-use crate::held::{Bounds, Held, HeldBody, Spawner};
-use crate::holds::Holds;
-use crate::io::{Claim, Then, Watch, WatchedIo};
-use crate::park::{self, Park, may_park};
-use crate::refuse::{Refuser, Unread, refuse_unread};
-use crate::rewound::Rewound;
-use crate::seldom::Seldom;
-use crate::stalled::Stalled;
-use crate::{Body, BoxError, Peer, Problem, Response, Takeover};
+use super::head::{check_http1, check_http2};
+use super::held::{Bounds, Held, HeldBody, Spawner};
+use super::holds::Holds;
+use super::io::{Claim, Then, Watch, WatchedIo};
+use super::park::{self, Park, may_park};
+use super::refuse::{Refuser, Unread, refuse_unread};
+use super::rewound::Rewound;
+use super::seldom::Seldom;
+use super::stalled::Stalled;
+use super::takeover::Takeover;
+use crate::problem::Problem;
+use crate::request::{Body, BoxError, Peer, Response};
 
 /// Limits of one connection.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::{Bytes, BytesMut};
 use http::response::Parts;
 
-use crate::io::{Claim, Then, Watch};
+use super::io::{Claim, Then, Watch};
 
 /// The right to the connection's TcpStream, as a request extension.
 ///

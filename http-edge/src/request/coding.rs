@@ -9,7 +9,8 @@ use http::{HeaderMap, HeaderValue, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::{BoxError, Fields};
+use super::body::BoxError;
+use super::fields::Fields;
 
 /// The codings that [`Decoded`] undoes, for the `Accept-Encoding` of a 415 (RFC 9110 §15.5.16).
 pub(crate) const ACCEPTED_CODINGS: HeaderValue = HeaderValue::from_static("gzip, deflate, identity");
@@ -331,7 +332,7 @@ mod tests {
     use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 
     use super::*;
-    use crate::{BodyError, read_body};
+    use crate::request::{BodyError, read_body};
 
     /// A body in pieces of so many bytes.
     struct Pieces(Bytes, usize);

@@ -1,0 +1,23 @@
+//! The machine: one accepted stream as HTTP/1 or HTTP/2, and how a handler gets the stream back from hyper.
+
+mod head;
+mod held;
+mod holds;
+mod io;
+mod park;
+mod refuse;
+mod rewound;
+mod seldom;
+mod serve;
+mod stalled;
+mod takeover;
+mod upgrade;
+
+pub(crate) use held::Held;
+pub use holds::Holds;
+pub use park::Park;
+pub use refuse::Refuser;
+pub use serve::{ServeConfig, serve, serve_unnamed};
+pub use stalled::Stalled;
+pub use takeover::{Takeover, response_head};
+pub use upgrade::upgraded;

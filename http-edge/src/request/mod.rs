@@ -1,0 +1,33 @@
+//! The words of a request and its answer: what the head says, who asks, and bodies in both directions. It knows no
+//! connection.
+
+mod body;
+mod coding;
+mod connection_id;
+mod cookies;
+mod credentials;
+mod fields;
+mod host;
+mod origin;
+mod peer;
+mod pipe;
+mod query;
+mod request_id;
+
+pub use body::{Body, BodyError, BoxError, DEFAULT_BODY_STALL, Response, read_body, take_body};
+pub(crate) use coding::{ACCEPTED_CODINGS, Corrupt};
+pub use coding::{Decoded, UnknownCoding};
+pub use connection_id::{connection_id, parse_connection_id};
+pub use cookies::cookies;
+pub use credentials::{
+    HttpCredentials, TokenPlaces, TokenSources, credentials, credentials_among, credentials_found,
+    credentials_from,
+};
+pub use fields::Fields;
+pub use host::HostPolicy;
+pub use origin::{Cookies, LiveOrigins, OriginPolicy};
+pub use peer::Peer;
+pub(crate) use pipe::Behind;
+pub use pipe::{PipeIo, pipe, pipe_from};
+pub use query::{BadEncoding, BadParameter, parameters, percent_decode};
+pub use request_id::{X_REQUEST_ID, request_id, request_id_among};
