@@ -1,10 +1,9 @@
-//! The stream that hyper sees, and what the driver of a connection learns from watching it.
+//! The stream that hyper sees, of which a connection's driver learns what goes on.
 
-use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,138 +11,13 @@ use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use link::Hold;
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::head::HeadScan;
-use super::park::Answer;
 use super::refuse::{Unread, canned};
-
-thread_local! {
-    /// Where heads are read; one for each thread, as no connection reads while another does.
-    static HEAD: RefCell<LastRead> =
-        RefCell::new(LastRead { space: vec![0; 8 << 10], length: 0, of: (0, 0) });
-}
-
-/// What was read last, of what may be a head. Nearly all heads come whole, hyper takes them as soon as they are read, and few
-/// are worth a look: so they stay here until it is known whether this one is.
-struct LastRead {
-    space: Vec<u8>,
-    length: usize,
-    /// The connection, and how many requests it had begun.
-    of: (u64, u64),
-}
-
-impl LastRead {
-    fn bytes(&self) -> &[u8] {
-        self.space.get(..self.length).unwrap_or_default()
-    }
-}
-
-/// A number for each connection, from 1.
-fn next_id() -> u64 {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    LAST.fetch_add(1, Relaxed) + 1
-}
-
-/// The lengths that a head says its body has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lengths {
-    /// Both `Content-Length` and `Transfer-Encoding`.
-    Two,
-    /// At most one of them.
-    One,
-    /// The head came behind another one and was not looked at.
-    Unknown,
-}
-
-/// One HTTP/1 connection as seen from outside hyper. Everything happens on the connection's own task; the atomics
-/// are there because handlers must be `Send`.
-pub(crate) struct Watch {
-    /// Which connection it is.
-    id: u64,
-    /// Flushes that reached the socket. hyper flushes its stream only once its own buffer is empty, so a flush
-    /// after a claim proves that every earlier response byte was written.
-    pub(crate) flushes: AtomicU64,
-    /// Reads and writes that moved a byte.
-    pub(crate) progress: AtomicU64,
-    /// Whether the last write found the socket full.
-    pub(crate) blocked: AtomicBool,
-    /// Bytes came since the last request's head was complete.
-    pub(crate) head_begun: AtomicBool,
-    /// The server has ended its side, after all that it had to say.
-    pub(crate) shut: AtomicBool,
-    /// The request under way is answered even if its client has ended its side.
-    pub(crate) patient: AtomicBool,
-    /// The head that comes has `Content-Length` and `Transfer-Encoding`, as far as it was looked at.
-    two_lengths: AtomicBool,
-    /// Which head is looked at piece by piece: one more than the requests that had begun before it.
-    scanned: AtomicU64,
-    /// Requests begun: the number of the one that may claim.
-    pub(crate) requests: AtomicU64,
-    /// Requests whose response is not yet handed over whole.
-    pub(crate) busy: AtomicU32,
-    /// `flushes` when the last response was handed over whole: as long as it is that, some of it may be unwritten.
-    pub(crate) handed_over: AtomicU64,
-    /// Whether `claim` holds one.
-    pub(crate) claimed: AtomicBool,
-    pub(crate) claim: Mutex<Option<Claim>>,
-}
-
-impl Default for Watch {
-    fn default() -> Self {
-        Watch {
-            id: next_id(),
-            flushes: AtomicU64::default(),
-            progress: AtomicU64::default(),
-            blocked: AtomicBool::default(),
-            head_begun: AtomicBool::default(),
-            shut: AtomicBool::default(),
-            patient: AtomicBool::default(),
-            two_lengths: AtomicBool::default(),
-            scanned: AtomicU64::default(),
-            requests: AtomicU64::default(),
-            busy: AtomicU32::default(),
-            handed_over: AtomicU64::default(),
-            claimed: AtomicBool::default(),
-            claim: Mutex::default(),
-        }
-    }
-}
-
-impl Watch {
-    /// What is known of the head before which `requests` had begun. To be asked as soon as hyper has read it.
-    pub(crate) fn lengths(&self, requests: u64) -> Lengths {
-        let two = |two| if two { Lengths::Two } else { Lengths::One };
-        if self.scanned.load(Relaxed) == requests + 1 {
-            return two(self.two_lengths.load(Relaxed));
-        }
-        HEAD.with_borrow(|last| {
-            if last.of != (self.id, requests) {
-                return Lengths::Unknown;
-            }
-            let mut head = HeadScan::default();
-            head.feed(last.bytes());
-            two(head.has_two_lengths())
-        })
-    }
-}
-
-/// What a handler asked for instead of answering.
-pub(crate) struct Claim {
-    pub(crate) then: Then,
-    /// `flushes` when it was made.
-    pub(crate) flushes: u64,
-}
-
-pub(crate) enum Then {
-    /// This head is written, and somebody else has the socket.
-    TakeOver { head: Bytes, then: Box<dyn FnOnce(link::Socket) + Send> },
-    /// The connection waits for this, writes it, and goes on.
-    Answer(Answer),
-}
+use super::scan::{HEAD, HeadScan, LastRead};
+use super::watch::Watch;
 
 /// A TcpStream under watch. A concrete type, so that an upgraded connection can be cast back to it.
 pub(crate) struct WatchedIo {

@@ -1,7 +1,6 @@
 //! Requests that are held for long: meanwhile their connection is a socket, without hyper and its buffers.
 
 use std::future::{Future, pending, poll_fn};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
@@ -15,12 +14,9 @@ use tokio::io::{AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::io::{Claim, Then, Watch};
-use super::takeover::response_head;
+use super::response_head::response_head;
+use super::watch::{Answer, Claim, Then, Watch};
 use crate::request::{Response, read_body};
-
-/// An answer that takes its time.
-pub(crate) type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 /// The right to have a request's connection wait without hyper, as a request extension: on HTTP/1.1 connections of
 /// [`serve`](crate::serve) that stay open, where [`ServeConfig::holds`](crate::ServeConfig::holds) says so.

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::takeover::response_head;
+use super::response_head::response_head;
 use crate::problem::Problem;
 use crate::request::{Response, X_REQUEST_ID, read_body};
 

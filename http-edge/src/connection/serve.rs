@@ -25,13 +25,14 @@ use tokio::time::{Instant, MissedTickBehavior, Sleep, interval_at, sleep, timeou
 use super::head::{check_http1, check_http2};
 use super::held::{Bounds, Held, HeldBody, Spawner};
 use super::holds::Holds;
-use super::io::{Claim, Then, Watch, WatchedIo};
+use super::io::WatchedIo;
 use super::park::{self, Park, may_park};
 use super::refuse::{Refuser, Unread, refuse_unread};
 use super::rewound::Rewound;
 use super::seldom::Seldom;
 use super::stalled::Stalled;
 use super::takeover::Takeover;
+use super::watch::{Claim, Then, Watch};
 use crate::problem::Problem;
 use crate::request::{Body, BoxError, Peer, Response};
 

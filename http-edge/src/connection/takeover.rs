@@ -1,14 +1,11 @@
 //! Taking a connection back from hyper, so that a long stream costs a socket and not hyper's buffers.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::{Bytes, BytesMut};
-use http::response::Parts;
+use bytes::Bytes;
 
-use super::io::{Claim, Then, Watch};
+use super::watch::{Claim, Then, Watch};
 
 /// The right to the connection's TcpStream, as a request extension.
 ///
@@ -50,40 +47,4 @@ impl std::fmt::Debug for Takeover {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Takeover").field("request", &self.request).finish()
     }
-}
-
-/// A response head as the bytes of HTTP/1.1, with `Date` added, for [`Takeover::claim`]. `extra` bytes of the body
-/// follow the head in the same write.
-pub fn response_head(parts: &Parts, extra: &[u8]) -> Bytes {
-    let mut head = BytesMut::with_capacity(512 + extra.len());
-    let reason = parts.status.canonical_reason().unwrap_or_default();
-    for piece in ["HTTP/1.1 ", parts.status.as_str(), " ", reason, "\r\n"] {
-        head.extend_from_slice(piece.as_bytes());
-    }
-    for (name, value) in &parts.headers {
-        head.extend_from_slice(name.as_str().as_bytes());
-        head.extend_from_slice(b": ");
-        head.extend_from_slice(value.as_bytes());
-        head.extend_from_slice(b"\r\n");
-    }
-    head.extend_from_slice(b"date: ");
-    put_date(&mut head);
-    head.extend_from_slice(b"\r\n\r\n");
-    head.extend_from_slice(extra);
-    head.freeze()
-}
-
-/// Now, as a header field says it. The text is made once for each second and thread.
-fn put_date(out: &mut BytesMut) {
-    thread_local! {
-        static LAST: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
-    }
-    let now = SystemTime::now();
-    let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    LAST.with_borrow_mut(|(of, text)| {
-        if *of != second || text.is_empty() {
-            (*of, *text) = (second, httpdate::fmt_http_date(now));
-        }
-        out.extend_from_slice(text.as_bytes());
-    });
 }
