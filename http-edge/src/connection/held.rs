@@ -9,7 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -17,8 +17,8 @@ use parking_lot::Mutex;
 use slab::Slab;
 use tokio::task::AbortHandle;
 
-use super::stalled::Stalled;
-use crate::request::{Behind, BoxError};
+use super::stalled::{Holder, Stalled};
+use crate::request::{Behind, BoxError, Filled};
 
 /// The largest frame that is given at once; what is larger waits here, where it is counted, and not in the connection.
 const MAX_FRAME_BYTES: usize = 16 << 10;
@@ -31,13 +31,12 @@ pub(crate) struct Held {
     /// This one's part of it.
     counted: AtomicUsize,
     streams: Mutex<Streams>,
-    /// A stream has more than its share waiting: somebody should look.
-    filled: AtomicBool,
+    /// A stream has more than its share waiting: somebody should look. By itself, as pipes know no more of the connection.
+    filled: Arc<Filled>,
     /// More waits over all connections than may, or would, and most of it here.
     gives_way: AtomicBool,
     /// The room that an answer would have needed for which there was none.
     needed: AtomicUsize,
-    task: Mutex<Option<Waker>>,
 }
 
 /// How much may wait, in bytes.
@@ -84,18 +83,13 @@ impl Held {
             stalled,
             counted: AtomicUsize::new(0),
             streams: Mutex::default(),
-            filled: AtomicBool::new(false),
+            filled: Arc::default(),
             gives_way: AtomicBool::new(false),
             needed: AtomicUsize::new(0),
-            task: Mutex::default(),
         });
-        held.stalled.enter(&held);
+        let weak = Arc::downgrade(&held);
+        held.stalled.enter(weak);
         held
-    }
-
-    /// What it has in the account of all connections.
-    pub(crate) fn counted(&self) -> usize {
-        self.counted.load(Ordering::Relaxed)
     }
 
     /// Whether it is in the account: less the connection takes at once.
@@ -129,13 +123,6 @@ impl Held {
         }
     }
 
-    /// To be called on the connection that holds most when all hold too much.
-    pub(crate) fn give_way(&self, needed: usize) {
-        self.needed.fetch_max(needed, Ordering::Relaxed);
-        self.gives_way.store(true, Ordering::Release);
-        self.fill();
-    }
-
     /// Whether a look should not wait for its time.
     pub(crate) fn is_urgent(&self) -> bool {
         self.gives_way.load(Ordering::Acquire)
@@ -150,24 +137,9 @@ impl Held {
         Place { held: Arc::clone(self), key }
     }
 
-    /// Says that something waits that the client does not take.
-    pub(crate) fn fill(&self) {
-        if !self.filled.swap(true, Ordering::AcqRel)
-            && let Some(task) = self.task.lock().take()
-        {
-            task.wake();
-        }
-    }
-
     /// Ready once something has waited since the last time.
     pub(crate) fn poll_filled(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.filled.load(Ordering::Acquire) {
-            let mut task = self.task.lock();
-            if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
-                *task = Some(cx.waker().clone());
-            }
-        }
-        if self.filled.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+        self.filled.poll(cx)
     }
 
     /// Looks at the streams that were not asked since the last look, and resets the ones that have waited longest until the others hold
@@ -230,9 +202,15 @@ impl Held {
     }
 }
 
-impl std::fmt::Debug for Held {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Held").field("counted", &self.counted()).finish_non_exhaustive()
+impl Holder for Held {
+    fn counted(&self) -> usize {
+        self.counted.load(Ordering::Relaxed)
+    }
+
+    fn give_way(&self, needed: usize) {
+        self.needed.fetch_max(needed, Ordering::Relaxed);
+        self.gives_way.store(true, Ordering::Release);
+        self.filled.set();
     }
 }
 
@@ -312,7 +290,7 @@ impl<B: HttpBody> HeldBody<B> {
     pub(crate) fn new(body: B, behind: Option<Behind>, place: Place) -> Self {
         let known = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
         if let Some(behind) = &behind {
-            behind.watched_by(&place.held);
+            behind.watched_by(&place.held.filled);
         }
         place.with(|stream, look| {
             (stream.asked_at, stream.waiting, stream.behind) = (look, known, behind);
@@ -329,7 +307,7 @@ impl<B: HttpBody> HeldBody<B> {
             held.account(std::mem::replace(&mut self.counted, counted), counted);
         }
         if counted > 0 {
-            held.fill();
+            held.filled.set();
         }
     }
 
@@ -388,6 +366,8 @@ impl<B: HttpBody<Data = Bytes, Error = BoxError> + Unpin> HttpBody for HeldBody<
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
     use super::*;
     use crate::request::Body;
 

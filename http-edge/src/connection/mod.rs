@@ -16,7 +16,6 @@ mod takeover;
 mod upgrade;
 mod watch;
 
-pub(crate) use held::Held;
 pub use holds::Holds;
 pub use park::Park;
 pub use refuse::Refuser;

@@ -5,8 +5,6 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::held::Held;
-
 /// The account that connections share. Clones are handles to the same one.
 #[derive(Clone, Debug, Default)]
 pub struct Stalled(Arc<Account>);
@@ -16,7 +14,16 @@ struct Account {
     bytes: AtomicUsize,
     reset: AtomicU64,
     refused: AtomicU64,
-    connections: Mutex<Vec<Weak<Held>>>,
+    connections: Mutex<Vec<Weak<dyn Holder>>>,
+}
+
+/// A connection in the account.
+pub(crate) trait Holder: Send + Sync {
+    /// What it has in the account, in bytes.
+    fn counted(&self) -> usize;
+
+    /// To be called on the connection that holds most when all hold too much, or would with so many bytes more as are `needed`.
+    fn give_way(&self, needed: usize);
 }
 
 impl Stalled {
@@ -35,12 +42,12 @@ impl Stalled {
         self.0.refused.load(Relaxed)
     }
 
-    pub(crate) fn enter(&self, connection: &Arc<Held>) {
+    pub(crate) fn enter(&self, connection: Weak<dyn Holder>) {
         let mut connections = self.0.connections.lock();
         if connections.len() == connections.capacity() {
             connections.retain(|connection| connection.strong_count() > 0);
         }
-        connections.push(Arc::downgrade(connection));
+        connections.push(connection);
     }
 
     pub(crate) fn add(&self, bytes: usize) {

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::body::BoxError;
+use super::error::BoxError;
 use super::fields::Fields;
 
 /// The codings that [`Decoded`] undoes, for the `Accept-Encoding` of a 415 (RFC 9110 §15.5.16).

@@ -2,20 +2,18 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use broker_core::{AuthError, Authenticated, Authenticator, Credentials};
 use http::HeaderValue;
 use http::request::Parts;
-use parking_lot::RwLock;
 
 use super::cookies::cookies;
 use super::fields::Fields;
 use super::origin::cross_origin;
 use super::peer::Peer;
+use super::tokens::TokenSources;
 
 /// What a request presents. At most one of `token` and `user` with `password` is set.
 #[derive(Clone, Default, Eq, PartialEq)]
@@ -83,49 +81,6 @@ impl std::fmt::Debug for HttpCredentials<'_> {
     }
 }
 
-/// Places beside the headers where a token is accepted, for clients that cannot set headers: browsers' WebSocket
-/// and EventSource. Both are off by default: a cookie is sent by any page, and addresses end in logs.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct TokenPlaces {
-    /// Name of the cookie that holds the token.
-    pub cookie: Option<String>,
-    /// Whether `?access_token=` is read.
-    pub query: bool,
-}
-
-/// The [`TokenPlaces`] of a front, which can be changed while it uses them. Clones are handles to the same.
-#[derive(Clone, Debug, Default)]
-pub struct TokenSources(Arc<Sources>);
-
-#[derive(Debug, Default)]
-struct Sources {
-    /// Whether there are any: where there are none, no request waits for a lock.
-    any: AtomicBool,
-    places: RwLock<TokenPlaces>,
-}
-
-impl TokenSources {
-    /// Replaces the places, for the requests from now on.
-    pub fn set(&self, places: TokenPlaces) {
-        let mut current = self.0.places.write();
-        self.0.any.store(places.cookie.is_some() || places.query, Relaxed);
-        *current = places;
-    }
-
-    /// Whether a token is read from a cookie.
-    pub fn reads_cookie(&self) -> bool {
-        self.0.any.load(Relaxed) && self.0.places.read().cookie.is_some()
-    }
-}
-
-impl From<TokenPlaces> for TokenSources {
-    fn from(places: TokenPlaces) -> Self {
-        let sources = TokenSources::default();
-        sources.set(places);
-        sources
-    }
-}
-
 /// Cookies of one name that are tried after the first: each may cost the check of a signature.
 const MAX_MORE_TOKENS: usize = 3;
 
@@ -162,10 +117,10 @@ pub fn credentials_among<'a>(
 ) -> HttpCredentials<'a> {
     let mut found = presented(fields);
     found.remote = remote;
-    if found.token.is_some() || found.user.is_some() || !sources.0.any.load(Relaxed) {
+    if found.token.is_some() || found.user.is_some() {
         return found;
     }
-    let places = sources.0.places.read();
+    let Some(places) = sources.places() else { return found };
     if let Some(name) = &places.cookie {
         // A value that is no text is handed on as what no authenticator knows, like an `Authorization` that cannot be read.
         let mut tokens = cookies(&parts.headers, name).map(String::from_utf8_lossy);
@@ -216,12 +171,13 @@ fn authorization(value: Cow<'_, str>) -> HttpCredentials<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     use broker_core::{Principal, Rights};
     use http::header;
 
     use super::*;
+    use crate::request::TokenPlaces;
 
     fn parts(uri: &str, lines: &[(&str, &str)]) -> Parts {
         let mut request = http::Request::get(uri);

@@ -8,8 +8,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use parking_lot::RwLock;
 
 use super::body::{Body, Response};
-use super::credentials::TokenSources;
 use super::fields::Fields;
+use super::tokens::TokenSources;
 
 /// The origins that are answered. A request that does not come from a page is always allowed.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

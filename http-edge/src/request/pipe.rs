@@ -14,8 +14,8 @@ use http_body::{Body as HttpBody, Frame};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::body::{Body, BoxError};
-use crate::connection::Held;
+use super::error::BoxError;
+use super::filled::Filled;
 
 /// The writing end. Shutting it down ends the body; dropping it before cuts the body off, so that its reader does not take
 /// what it has for all. Reading from it never yields a byte: it waits, and ends when the client is gone.
@@ -42,9 +42,9 @@ impl Behind {
         waiting + self.0.outbox.as_ref().map_or(0, |outbox| outbox.queued().bytes)
     }
 
-    /// Has `held` told when the pipe is full.
-    pub(crate) fn watched_by(&self, held: &Arc<Held>) {
-        self.0.state.lock().watcher = Arc::downgrade(held);
+    /// Has `watcher` set when the pipe is full.
+    pub(crate) fn watched_by(&self, watcher: &Arc<Filled>) {
+        self.0.state.lock().watcher = Arc::downgrade(watcher);
     }
 }
 
@@ -59,8 +59,8 @@ struct State {
     waiting: BytesMut,
     writer: Writer,
     reader_gone: bool,
-    /// Who is told that it is full.
-    watcher: Weak<Held>,
+    /// Set when it is full.
+    watcher: Weak<Filled>,
     /// The body's task, waiting for bytes.
     on_data: Option<Waker>,
     /// The writer's task, waiting for room.
@@ -79,20 +79,10 @@ enum Writer {
     Cut,
 }
 
-/// A pipe that holds at most `capacity_bytes` not yet taken by the client.
-pub fn pipe(capacity_bytes: usize) -> (PipeIo, Body) {
-    new(capacity_bytes, None)
-}
-
-/// The same, for a writer that takes from `outbox`. What waits there counts too among what an HTTP/2 connection may hold for a client
-/// that takes nothing ([`ServeConfig::max_stalled_bytes`](crate::ServeConfig::max_stalled_bytes)).
-pub fn pipe_from(outbox: Arc<Outbox>, capacity_bytes: usize) -> (PipeIo, Body) {
-    new(capacity_bytes, Some(outbox))
-}
-
-fn new(capacity_bytes: usize, outbox: Option<Arc<Outbox>>) -> (PipeIo, Body) {
+/// Both ends. What the writer takes from, if it is known, counts in [`Behind::bytes`].
+pub(super) fn ends(capacity_bytes: usize, outbox: Option<Arc<Outbox>>) -> (PipeIo, PipeBody) {
     let shared = Arc::new(Shared { capacity: capacity_bytes.max(1), outbox, state: Mutex::default() });
-    (PipeIo(Arc::clone(&shared)), Body::pipe(PipeBody(shared)))
+    (PipeIo(Arc::clone(&shared)), PipeBody(shared))
 }
 
 impl std::fmt::Debug for State {
@@ -140,8 +130,8 @@ impl AsyncWrite for PipeIo {
             register(&mut state.on_room, cx);
             let watcher = state.watcher.clone();
             drop(state);
-            if let Some(held) = watcher.upgrade() {
-                held.fill();
+            if let Some(filled) = watcher.upgrade() {
+                filled.set();
             }
             return Poll::Pending;
         }
@@ -235,8 +225,10 @@ impl Drop for PipeBody {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::request::{Body, pipe};
 
     async fn next(body: &mut Body) -> Option<Bytes> {
         std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx))
