@@ -1,10 +1,17 @@
 //! The machine: one accepted stream as HTTP/1 or HTTP/2, and how a handler gets the stream back from hyper.
 
+mod answering;
+mod config;
+mod events;
 mod head;
 mod held;
 mod holds;
+mod http1;
+mod http2;
 mod io;
+mod linger;
 mod park;
+mod preface;
 mod refuse;
 mod response_head;
 mod rewound;
@@ -15,12 +22,14 @@ mod stalled;
 mod takeover;
 mod upgrade;
 mod watch;
+mod watchdog;
 
+pub use config::ServeConfig;
 pub use holds::Holds;
 pub use park::Park;
 pub use refuse::Refuser;
 pub use response_head::response_head;
-pub use serve::{ServeConfig, serve, serve_unnamed};
+pub use serve::{serve, serve_unnamed};
 pub use stalled::Stalled;
 pub use takeover::Takeover;
 pub use upgrade::upgraded;
