@@ -39,20 +39,22 @@ fn without_tests(text: &str) -> &str {
     text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default()
 }
 
-/// Which room of a crate uses which, by the `use crate::` lines of its files. A room is a folder or a file beside `lib.rs`.
+/// Which room of a crate uses which, by the `use crate::` lines of its files. A room is a folder or a file beside `lib.rs`; of
+/// a folder below `src/` it is a file beside `mod.rs`, and the lines are `use super::`.
 fn arrows(source: &Path) -> Arrows {
+    let within = if source.ends_with("src") { "use crate::" } else { "use super::" };
     let mut arrows = Arrows::new();
     for file in files(source, ".rs") {
         let relative = file.strip_prefix(source).expect("below");
         let first = relative.components().next().expect("a name").as_os_str().to_str().expect("plain");
         let room = first.trim_end_matches(".rs");
-        if matches!(room, "lib" | "fuzzing") || relative.ends_with("tests.rs") {
+        if matches!(room, "lib" | "mod" | "fuzzing") || relative.ends_with("tests.rs") {
             continue;
         }
         let text = std::fs::read_to_string(&file).expect("a source");
         for line in without_tests(&text).lines() {
             let line = line.trim_start().trim_start_matches("pub ").trim_start_matches("pub(crate) ");
-            let Some(path) = line.strip_prefix("use crate::") else { continue };
+            let Some(path) = line.strip_prefix(within) else { continue };
             let used = path.split(['{', ':', ';']).next().unwrap_or_default();
             assert!(!used.is_empty(), "{}: a line for each room, please: {line}", file.display());
             if used != room {
@@ -63,7 +65,7 @@ fn arrows(source: &Path) -> Arrows {
     arrows
 }
 
-/// The blocks of the page that list a crate's arrows.
+/// The blocks of the page that list the arrows of a crate, or of a folder in one.
 fn listed() -> Vec<(&'static str, Arrows)> {
     let blocks = PAGE.split("```text arrows ").skip(1);
     let parse = |block: &'static str| {
@@ -113,7 +115,8 @@ fn the_arrows_between_rooms_are_those_of_the_page() {
     let listed = listed();
     assert!(listed.iter().any(|(name, _)| *name == "broker-core"), "the core's arrows stand on the page");
     for (name, listed) in listed {
-        let found = arrows(&root().join(name).join("src"));
+        let source = root().join(name);
+        let found = arrows(&if name.contains('/') { source } else { source.join("src") });
         assert!(!found.is_empty(), "{name} has rooms");
         for (from, to) in &found {
             let known = listed.get(from);
