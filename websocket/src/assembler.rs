@@ -150,6 +150,7 @@ impl Assembler {
     /// Gives up what is not whole and reads nothing more.
     pub fn finish(&mut self) {
         self.finished = true;
+        (self.frame, self.open) = (None, None);
         self.message = BytesMut::new();
     }
 

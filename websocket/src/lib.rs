@@ -1,13 +1,14 @@
-//! Server-side WebSocket without IO: handshake, assembly, control frames, close codes, deflate.
+//! Server-side WebSocket without IO: handshake, assembly, control frames, silence, close codes, deflate.
 //!
 //! Bytes go in, messages come out; frames to send are plain [`bytes::Bytes`] which any number of
 //! connections can share, because a server does not mask. Who owns the socket and what is queued
 //! for it is the caller's business.
 //!
 //! ```text
-//! request ─▶ handshake::accept ─▶ 101
-//! bytes   ─▶ Assembler::feed   ─▶ Incoming::{Text, Binary, Ping, Pong, Close} or a Violation
-//! payload ─▶ encode::frame     ─▶ one buffer, ready for the wire
+//! request ─▶ handshake::accept       ─▶ 101
+//! bytes   ─▶ Conversation::poll_turn ─▶ Turn::{Text, Binary, Answer, Last}, of what Assembler::feed finds in them
+//! time    ─▶ Pulse::handle_timeout   ─▶ Silence::{Ping, TooLong}
+//! payload ─▶ encode::frame           ─▶ one buffer, ready for the wire
 //! ```
 //!
 //! ```
@@ -25,14 +26,18 @@
 //! connection, which is possible because neither side may keep a context between messages.
 
 mod assembler;
+mod conversation;
 pub mod decode;
 mod deflate;
 pub mod encode;
 mod error;
 pub mod handshake;
 mod mask;
+mod pulse;
 
 pub use assembler::{Assembler, Incoming, Limits};
+pub use conversation::{Conversation, End, Turn};
 pub use deflate::DeflateParams;
 pub use error::Violation;
+pub use pulse::{MIN_PING_INTERVAL, Patience, Pulse, Silence};
 pub use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
