@@ -9,7 +9,7 @@
 //! TcpStream ─▶ serve ─┬─ HTTP/1 ─▶ handler ─┬─ Response
 //!                     │                     ├─ Takeover::claim ─▶ link::Socket   (SSE)
 //!                     │                     ├─ Park::wait ─▶ Response ─▶ HTTP/1  (long-polling)
-//!                     │                     └─ 101 ─▶ upgraded() ─▶ link::Socket (WebSocket)
+//!                     │                     └─ Upgrade::then ─▶ link::Socket       (WebSocket)
 //!                     └─ h2c ────▶ handler ─── Response, body from pipe()
 //! ```
 //!
@@ -18,6 +18,8 @@
 mod connection;
 mod problem;
 mod request;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 
 pub use connection::{
     Holds, Park, Refuser, ServeConfig, Stalled, Takeover, response_head, serve, serve_unnamed, upgraded,

@@ -110,6 +110,11 @@ impl Link {
         }
     }
 
+    /// Where what is sent waits.
+    pub fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
     /// Waits for the next thing to happen, writing meanwhile what the outbox holds. Memory is added to `input` only when
     /// bytes have arrived: an idle connection whose caller drops an empty `input` holds no buffer.
     ///
