@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use link::{Intake, Unfinished};
-use websocket::{Assembler, CloseCode, Incoming, Limits};
+use websocket::{Conversation, Limits, Turn};
 
 use crate::codec::{self, DecodeError, Frame, Framing, Packet, Reason, Version};
 
@@ -18,8 +18,7 @@ pub(crate) struct Input {
 }
 
 struct Frames {
-    assembler: Assembler,
-    bytes: BytesMut,
+    conversation: Conversation,
     /// The connection ends with this frame once what came before is handled; nothing after it counts.
     last: Option<Box<[u8]>>,
 }
@@ -50,20 +49,15 @@ impl Input {
         // bound on packets is the one that clients should meet, because it has a reason code.
         let bound = max_packet_bytes.saturating_mul(4);
         let limits = Limits { max_frame_bytes: bound, max_message_bytes: bound };
-        let websocket = (framing == Framing::WebSocket).then(|| {
-            Box::new(Frames {
-                assembler: Assembler::binary_stream(limits, None),
-                bytes: BytesMut::new(),
-                last: None,
-            })
-        });
+        let websocket = (framing == Framing::WebSocket)
+            .then(|| Box::new(Frames { conversation: Conversation::of_bytes(limits), last: None }));
         Self { packets: BytesMut::new(), websocket, unfinished: Unfinished::default() }
     }
 
     /// Where the link reads into.
     pub(crate) fn buffer(&mut self) -> &mut BytesMut {
         match &mut self.websocket {
-            Some(frames) => &mut frames.bytes,
+            Some(frames) => frames.conversation.input(),
             None => &mut self.packets,
         }
     }
@@ -72,23 +66,10 @@ impl Input {
     pub(crate) fn unframe(&mut self) -> Option<Control> {
         let frames = self.websocket.as_mut().filter(|frames| frames.last.is_none())?;
         loop {
-            match frames.assembler.feed(&mut frames.bytes) {
-                Ok(None) => return None,
-                Ok(Some(Incoming::BinaryPart(part) | Incoming::Binary(part) | Incoming::Text(part))) => {
-                    self.packets.extend_from_slice(&part);
-                }
-                Ok(Some(Incoming::Ping(payload))) => {
-                    return Some(Control::Reply(websocket::encode::pong(&payload)));
-                }
-                Ok(Some(Incoming::Pong)) => {}
-                Ok(Some(Incoming::Close { code, .. })) => {
-                    let code = code.unwrap_or(CloseCode::Status);
-                    return Some(Control::Close(websocket::encode::close(code, "")));
-                }
-                Err(violation) => {
-                    let frame = websocket::encode::close(violation.close_code, violation.reason);
-                    return Some(Control::Close(frame));
-                }
+            match frames.conversation.poll_turn()? {
+                Turn::Binary(part) | Turn::Text(part) => self.packets.extend_from_slice(&part),
+                Turn::Answer(frame) => return Some(Control::Reply(frame)),
+                Turn::Last { frame, .. } => return Some(Control::Close(frame)),
             }
         }
     }
@@ -156,7 +137,8 @@ impl Input {
         last_read: Instant,
         cx: &mut Context<'_>,
     ) -> Result<Option<Instant>, DecodeError> {
-        let bytes = self.packets.len() + self.websocket.as_ref().map_or(0, |frames| frames.bytes.len());
+        let framed = self.websocket.as_ref().and_then(|frames| frames.conversation.unfinished_bytes());
+        let bytes = self.packets.len() + framed.unwrap_or(0);
         if bytes == 0 {
             self.unfinished.finish();
             return Ok(None);

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Method, Request, StatusCode, header};
+use http_edge::websocket::Upgrade;
 use http_edge::{Body, Peer, Problem, Response};
-use hyper::upgrade::OnUpgrade;
-use websocket::handshake;
+use websocket::handshake::Options;
 
 use super::handshake::{Arrival, Presented, accept};
 use crate::codec::Framing;
@@ -39,31 +39,10 @@ pub(crate) fn upgrade<B>(inner: Arc<Inner>, request: Request<B>) -> Response {
     }
     // A client that offers nothing is served without a subprotocol: some old ones do.
     let offers = parts.headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
-    let options = handshake::Options { protocols: PROTOCOLS, protocol_required: offers, deflate: false };
-    let accepted = match handshake::accept(&parts, &options) {
-        Ok(accepted) => accepted,
-        Err(refused) => {
-            let code = match refused.status {
-                StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
-                StatusCode::UPGRADE_REQUIRED => "upgrade_required",
-                _ => "invalid_handshake",
-            };
-            let mut response = Problem::new(refused.status, code, refused.reason).response();
-            let headers = response.headers_mut();
-            headers.extend(refused.response().into_parts().0.headers);
-            if refused.status == StatusCode::METHOD_NOT_ALLOWED {
-                headers.insert(header::ALLOW, HeaderValue::from_static(METHODS));
-            }
-            return response;
-        }
-    };
-    let Some(on_upgrade) = parts.extensions.remove::<OnUpgrade>() else {
-        return Problem::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "no_upgrade",
-            "this connection cannot become a WebSocket",
-        )
-        .response();
+    let options = Options { protocols: PROTOCOLS, protocol_required: offers, deflate: false };
+    let upgrade = match Upgrade::accept(&mut parts, &options) {
+        Ok(upgrade) => upgrade,
+        Err(refused) => return refused.response(METHODS),
     };
     let remote = parts.extensions.get::<Peer>().map(|peer| peer.0);
     let presented = Presented::keep(http_edge::credentials_from(&parts, &inner.shared.config.token_sources));
@@ -71,12 +50,11 @@ pub(crate) fn upgrade<B>(inner: Arc<Inner>, request: Request<B>) -> Response {
     let user_agent = user_agent
         .map(|text| text.get(..text.floor_char_boundary(MAX_USER_AGENT_BYTES)).unwrap_or_default().into());
     drop(parts);
-    tokio::spawn(async move {
-        // The peer may be gone before the 101 is written; then there is nobody to tell.
-        if let Ok(socket) = http_edge::upgraded(on_upgrade).await {
-            let framing = Framing::WebSocket;
-            accept(inner, Arrival { socket, framing, remote, presented, user_agent, refusal: None }).await;
-        }
-    });
-    accepted.response.map(|()| Body::empty())
+    upgrade.then(move |socket| {
+        let framing = Framing::WebSocket;
+        tokio::spawn(accept(
+            inner,
+            Arrival { socket, framing, remote, presented, user_agent, refusal: None },
+        ));
+    })
 }
