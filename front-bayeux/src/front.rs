@@ -11,19 +11,21 @@ use dashmap::DashMap;
 use http_edge::{BoxError, OriginPolicy, Response};
 use parking_lot::RwLock;
 
-use crate::bucket::Bucket;
 use crate::codec::id::ClientId;
 use crate::codec::object::Object;
 use crate::config::Config;
 use crate::dispatch::session_options;
-use crate::listener::{Closed, Listener};
-use crate::mailbox::{Common, Encodings};
-use crate::policy::{ByRights, Policy};
+use crate::hooks::listener::{Closed, Listener};
+use crate::hooks::policy::{ByRights, Policy};
+use crate::hooks::service::{ServiceReply, ServiceRequest, Services};
 use crate::protocol::{End, SessionTiming};
-use crate::registry::{Member, Registry};
-use crate::service::{ServiceReply, ServiceRequest, Services};
+use crate::sessions::connect_reply;
+use crate::sessions::mailbox::{Common, Encodings};
+use crate::sessions::rate::Bucket;
+use crate::sessions::registry::{Member, Registry};
+use crate::sessions::sweep;
 use crate::stats::{Counters, Stats};
-use crate::{replies, sweep, transport};
+use crate::transport;
 
 /// Bayeux for one broker. Cheap to clone; hand it every request below its path.
 #[derive(Clone)]
@@ -143,7 +145,7 @@ impl Front {
         let mut object = Object::new(&mut out);
         object.text("channel", channel);
         put_data(&mut object, data);
-        replies::put_timestamp(&mut object, self.shared().config());
+        connect_reply::put_timestamp(&mut object, self.shared().config());
         object.finish();
         member.mailbox.deliver_direct(Instant::now(), out.into());
         true

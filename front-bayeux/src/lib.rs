@@ -34,9 +34,6 @@
 //! Listening and TLS (`http-edge` or any HTTP server), who may do what ([`Policy`], by default the
 //! broker's rights), and what is behind `/service/**`.
 
-mod attached;
-mod authorizers;
-mod bucket;
 mod codec;
 mod config;
 mod dispatch;
@@ -45,24 +42,13 @@ mod front;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
-mod leaving;
-mod listener;
-mod mailbox;
-mod overlap;
-mod policy;
+mod hooks;
 mod protocol;
-mod registry;
-mod replay;
-mod replies;
-mod salvage;
 mod served;
-mod service;
+mod sessions;
 mod stats;
-mod subscriptions;
-mod sweep;
 mod transport;
 
-pub use authorizers::{Authorizers, Operation, Verdict};
 pub use codec::channel::Grammar;
 pub use codec::id::ClientId;
 pub use config::{
@@ -71,8 +57,9 @@ pub use config::{
 };
 pub use error::Denial;
 pub use front::Front;
-pub use listener::{Closed, Incoming, Listener};
-pub use policy::{ByRights, HandshakeDenial, Handshaken, Policy};
+pub use hooks::authorizers::{Authorizers, Operation, Verdict};
+pub use hooks::listener::{Closed, Incoming, Listener};
+pub use hooks::policy::{ByRights, HandshakeDenial, Handshaken, Policy};
+pub use hooks::service::{Handling, ServiceReply, ServiceRequest};
 pub use protocol::SessionTiming;
-pub use service::{Handling, ServiceReply, ServiceRequest};
 pub use stats::Stats;

@@ -1,13 +1,22 @@
 //! Broker messages as Bayeux events (Bayeux 1.0, "Deliver Event message").
 
-use broker_core::Message;
+use broker_core::{Filter, Message};
 use bytes::Bytes;
 use envelope::JsonValue;
 
 use super::channel::is_expressible;
 use super::object::{Object, put_text};
 use super::{replay_id, z85};
-use crate::config::EventOptions;
+
+/// What goes into events beside channel, data and the publisher's `ext`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventOptions {
+    /// A `timestamp` on every message the server sends (the timestamp extension); default false.
+    pub timestamp: bool,
+    /// Channels whose events carry the offset as `data.event.replayId`, as Salesforce's do; default
+    /// none: sessions with the replay extension find the id in `ext.replay`.
+    pub replay_in_data: Vec<Filter>,
+}
 
 /// One event object, `{"channel":…,"data":…}`; empty if Bayeux cannot express the channel.
 ///

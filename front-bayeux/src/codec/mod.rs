@@ -8,4 +8,5 @@ pub(crate) mod message;
 pub(crate) mod object;
 pub(crate) mod replay_id;
 pub(crate) mod reply;
+pub(crate) mod unsent;
 pub(crate) mod z85;

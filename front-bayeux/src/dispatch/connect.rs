@@ -10,11 +10,11 @@ use super::{Caller, HeldConnect, Outcome};
 use crate::codec::message::{self, Message};
 use crate::error::Fault;
 use crate::front::Shared;
-use crate::mailbox::Socket;
 use crate::protocol::timesync::Timesync;
 use crate::protocol::{ConnectRequest, ConnectStep, End};
-use crate::registry::Member;
-use crate::replies;
+use crate::sessions::connect_reply;
+use crate::sessions::mailbox::Socket;
+use crate::sessions::registry::Member;
 
 impl Shared {
     pub(super) fn connect(
@@ -76,10 +76,10 @@ impl Shared {
         match step {
             ConnectStep::Answer(mut answer) => {
                 if answer.end == Some(End::Kicked) {
-                    outcome.raw_reply(&replies::goodbye(member.reason(), config));
+                    outcome.raw_reply(&connect_reply::goodbye(member.reason(), config));
                 }
                 outcome.events.append(&mut answer.events);
-                outcome.raw_reply(&replies::connect(&answer, config));
+                outcome.raw_reply(&connect_reply::connect(&answer, config));
                 if let Some(socket) = &mut caller.socket {
                     socket.held_until = None;
                 }

@@ -14,13 +14,13 @@ use crate::codec::reply::{Advice, Common, Reconnect};
 use crate::config::{Config, QueueFull, Transport};
 use crate::error::Fault;
 use crate::front::Shared;
-use crate::mailbox::{Common as MailboxCommon, Mailbox};
-use crate::policy::HandshakeDenial;
+use crate::hooks::policy::HandshakeDenial;
 use crate::protocol::queue::QueueLimits;
 use crate::protocol::timesync::Timesync;
 use crate::protocol::{Options, Rules, Session, handshake};
-use crate::registry::{Capacity, Member, Origin};
-use crate::replies;
+use crate::sessions::connect_reply;
+use crate::sessions::mailbox::{Common as MailboxCommon, Mailbox};
+use crate::sessions::registry::{Capacity, Member, Origin};
 
 impl Shared {
     pub(super) async fn handshake(
@@ -142,7 +142,7 @@ impl Shared {
         };
         let batch = batch.and_then(|batch| i64::try_from(batch).ok());
         let advice = Advice::retry(timing, config.handshake_reconnect);
-        let timestamp = replies::timestamp(config, message.stamped.into());
+        let timestamp = connect_reply::timestamp(config, message.stamped.into());
         let common = Common {
             channel: message.channel.map(RawValue::get),
             id: message.id.map(RawValue::get),
@@ -172,7 +172,7 @@ impl Shared {
                         ext.flag("replay", true);
                     }
                     if let Some(fields) = timesync {
-                        ext.object("timesync", |timesync| replies::put_timesync(timesync, fields));
+                        ext.object("timesync", |timesync| connect_reply::put_timesync(timesync, fields));
                     }
                 });
             }

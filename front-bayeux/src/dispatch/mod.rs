@@ -18,12 +18,12 @@ use crate::codec::reply::{Advice, Common, Reconnect, put_reply};
 use crate::config::Transport;
 use crate::error::{Denial, Fault};
 use crate::front::Shared;
-use crate::leaving::Leaving;
-use crate::listener::Incoming;
-use crate::mailbox::{Mailbox, Socket};
+use crate::hooks::listener::Incoming;
 use crate::protocol::End;
-use crate::registry::Member;
-use crate::replies;
+use crate::sessions::connect_reply;
+use crate::sessions::mailbox::{Mailbox, Socket};
+use crate::sessions::registry::Member;
+use crate::sessions::unwritten::Leaving;
 
 mod connect;
 mod handshake;
@@ -366,7 +366,7 @@ impl Shared {
     }
 
     fn succeed(&self, message: &Message<'_>, outcome: &mut Outcome, fill: impl FnOnce(&mut Object<'_>)) {
-        let timestamp = replies::timestamp(self.config(), message.stamped.into());
+        let timestamp = connect_reply::timestamp(self.config(), message.stamped.into());
         outcome.reply(&Common { timestamp: timestamp.as_deref(), ..common(message) }, fill);
     }
 
@@ -403,7 +403,8 @@ impl Shared {
         if matches!(fault, Fault::RateLimited { .. }) {
             self.counters().limited();
         }
-        let (error, timestamp) = (fault.wire(), replies::timestamp(self.config(), message.stamped.into()));
+        let (error, timestamp) =
+            (fault.wire(), connect_reply::timestamp(self.config(), message.stamped.into()));
         let common =
             Common { error: Some(&error), advice, timestamp: timestamp.as_deref(), ..common(message) };
         outcome.reply(&common, |object| {

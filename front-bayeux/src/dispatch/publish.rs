@@ -9,16 +9,16 @@ use broker_core::{Channel, Echo, Principal, Properties, Publish, PublishError};
 use bytes::Bytes;
 
 use super::{Caller, Outcome};
-use crate::bucket::Bucket;
 use crate::codec::message::{self, Message};
 use crate::codec::object::Object;
 use crate::error::{Denial, Fault};
 use crate::front::Shared;
-use crate::listener::Listener;
-use crate::mailbox::Common;
-use crate::registry::Member;
-use crate::replies;
-use crate::service::{ServiceReply, ServiceRequest};
+use crate::hooks::listener::Listener;
+use crate::hooks::service::{ServiceReply, ServiceRequest};
+use crate::sessions::connect_reply;
+use crate::sessions::mailbox::Common;
+use crate::sessions::rate::Bucket;
+use crate::sessions::registry::Member;
 
 /// Payloads below this are copied out of the request, so that a small message does not keep a large
 /// body alive.
@@ -211,7 +211,7 @@ fn deliver_service_reply(
         ServiceReply::Refused(error) => _ = object.text("data", error).text("error", error),
     }
     object.flag("successful", matches!(reply, ServiceReply::Data(_)));
-    replies::put_timestamp(&mut object, &common.config);
+    connect_reply::put_timestamp(&mut object, &common.config);
     object.finish();
     member.mailbox.deliver_direct(Instant::now(), out.into());
 }

@@ -11,7 +11,7 @@ use crate::codec::channel::{self, Pattern};
 use crate::codec::message::{self, Message, NoStrings};
 use crate::error::{Denial, Fault};
 use crate::front::Shared;
-use crate::registry::Member;
+use crate::sessions::registry::Member;
 
 /// What a look into the log costs beside a message that is handled.
 const LOOK_INTO_LOG: usize = 16;

@@ -5,6 +5,7 @@
 //! [`Session::poll_connect`] and [`Session::poll_events`]; [`Session::poll_timeout`] says when to call
 //! back.
 
+pub(crate) mod duplicates;
 pub(crate) mod handshake;
 pub(crate) mod queue;
 pub(crate) mod session;

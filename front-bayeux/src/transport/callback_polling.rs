@@ -8,7 +8,7 @@ use http_edge::{Body, Response};
 use super::polling::Answer;
 use crate::codec::message::ParseError;
 use crate::error::RequestFault;
-use crate::leaving::carry;
+use crate::sessions::unwritten::carry;
 
 /// A function name that is safe to write into a script.
 #[derive(Debug, PartialEq, Eq)]

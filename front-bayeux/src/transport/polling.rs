@@ -18,9 +18,9 @@ use crate::config::Transport;
 use crate::dispatch::{Caller, HeldConnect, Outcome, UserAgent};
 use crate::error::RequestFault;
 use crate::front::Shared;
-use crate::leaving::{Leaving, carry};
 use crate::protocol::{ConnectAnswer, Held};
-use crate::replies;
+use crate::sessions::connect_reply;
+use crate::sessions::unwritten::{Leaving, carry};
 use crate::stats::Gauge;
 
 /// One polling request.
@@ -224,10 +224,10 @@ fn superseded(shared: &Shared) -> Answer {
 impl Outcome {
     fn answer_connect(&mut self, answer: &ConnectAnswer, held: &HeldConnect, shared: &Shared) {
         if answer.end == Some(crate::protocol::End::Kicked) {
-            self.raw_reply(&replies::goodbye(held.member.reason(), shared.config()));
+            self.raw_reply(&connect_reply::goodbye(held.member.reason(), shared.config()));
         }
         self.events.extend(answer.events.iter().cloned());
-        self.raw_reply(&replies::connect(answer, shared.config()));
+        self.raw_reply(&connect_reply::connect(answer, shared.config()));
     }
 
     /// Events first, then replies; but a handshake's reply comes before its events.

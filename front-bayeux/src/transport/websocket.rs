@@ -21,9 +21,9 @@ use crate::codec::reply;
 use crate::config::Transport;
 use crate::dispatch::{Caller, SocketCaller, UserAgent, outbox_config, unborn_session};
 use crate::front::Shared;
-use crate::leaving::carry;
-use crate::mailbox::{Lost, Mailbox, Socket};
 use crate::protocol::End;
+use crate::sessions::mailbox::{Lost, Mailbox, Socket};
+use crate::sessions::unwritten::carry;
 use crate::stats::Gauge;
 
 /// How long a goodbye may take to be written and answered.

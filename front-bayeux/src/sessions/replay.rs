@@ -19,8 +19,8 @@ use crate::codec::message::string;
 use crate::codec::replay_id;
 use crate::error::Fault;
 use crate::front::Shared;
-use crate::overlap::MAX_OTHERS;
-use crate::registry::{Member, TAG};
+use crate::protocol::duplicates::MAX_OTHERS;
+use crate::sessions::registry::{Member, TAG};
 
 impl Shared {
     /// Where a subscription to `filter` starts; `None` means live.

@@ -17,14 +17,14 @@ use websocket::encode;
 use crate::codec::event::{self, Replay};
 use crate::codec::id::ClientId;
 use crate::codec::reply;
+use crate::codec::unsent;
 use crate::config::{Config, Lazy, QueueFull};
-use crate::leaving::{self, Leaving};
-use crate::listener::Listener;
-use crate::overlap::Overlap;
+use crate::hooks::listener::Listener;
+use crate::protocol::duplicates::Overlap;
 use crate::protocol::queue::has_room_for_page;
 use crate::protocol::{Delivered, End, Held, Options, Push, Session};
-use crate::replies;
-use crate::salvage;
+use crate::sessions::connect_reply;
+use crate::sessions::unwritten::{self, Leaving};
 use crate::stats::Counters;
 
 /// The encodings that all sessions share.
@@ -296,7 +296,7 @@ impl Mailbox {
                 && state.session.end().is_none()
                 && let Some(socket) = &state.socket
             {
-                let goodbye = replies::goodbye(reason, &self.common.config);
+                let goodbye = connect_reply::goodbye(reason, &self.common.config);
                 socket.outbox.send(reply::text_frame([&goodbye[..]]), Class::Control);
                 // The connection has to know, too: it closes the socket once its client had time to.
                 socket.outbox.notify();
@@ -447,7 +447,7 @@ impl Mailbox {
             if lost == Lost::Socket {
                 // Lanes deliver under this mutex: nothing is added to the outbox any more.
                 let frames = socket.outbox.take(usize::MAX);
-                state.session.take_back(salvage::events(&frames, self.common.config.max_queue_bytes));
+                state.session.take_back(unsent::events(&frames, self.common.config.max_queue_bytes));
             }
             state.session.drop_socket(now);
             if lost == Lost::Session {
@@ -478,10 +478,10 @@ impl Mailbox {
         state.count_drops();
         let held = state.session.held().map(|token| state.session.poll_connect(now, token));
         if let Some(Held::Answer(answer)) = held {
-            let last = replies::connect(&answer, &self.common.config);
+            let last = connect_reply::connect(&answer, &self.common.config);
             let objects = answer.events.iter().map(|event| &event[..]).chain([&last[..]]);
             let frame = reply::text_frame(objects);
-            send(leaving::carry(frame, vec![self.reply_begins(state)]), Class::Control);
+            send(unwritten::carry(frame, vec![self.reply_begins(state)]), Class::Control);
         }
         let events = state.session.poll_push(now);
         let per_frame = match self.common.config.websocket.messages_per_frame {

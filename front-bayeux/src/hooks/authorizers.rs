@@ -3,7 +3,7 @@
 use broker_core::{Channel, Credentials, Filter, Principal};
 
 use crate::error::Denial;
-use crate::policy::{Handshaken, Policy};
+use crate::hooks::policy::{Handshaken, Policy};
 
 /// What an authorizer is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +99,7 @@ mod tests {
     use broker_core::{AllowAll, Rights};
 
     use super::*;
-    use crate::policy::ByRights;
+    use crate::hooks::policy::ByRights;
 
     #[test]
     fn one_must_grant_and_none_may_deny() {

@@ -4,7 +4,7 @@ use std::sync::Weak;
 
 use bytes::Bytes;
 
-use crate::mailbox::Mailbox;
+use crate::sessions::mailbox::Mailbox;
 
 /// A connect's reply on its way. It is dropped when the reply was written, or will never be.
 #[derive(Debug)]

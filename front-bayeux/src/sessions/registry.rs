@@ -11,12 +11,12 @@ use dashmap::mapref::entry::Entry as MapEntry;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use crate::bucket::Bucket;
 use crate::codec::id::ClientId;
 use crate::front::Shared;
-use crate::mailbox::Mailbox;
-use crate::replay::Replays;
-use crate::subscriptions::Subscriptions;
+use crate::sessions::mailbox::Mailbox;
+use crate::sessions::rate::Bucket;
+use crate::sessions::replay::Replays;
+use crate::sessions::subscriptions::Subscriptions;
 
 /// One session as requests find it.
 pub(crate) struct Member {

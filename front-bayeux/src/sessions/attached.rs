@@ -8,7 +8,7 @@ use broker_core::{
 
 use crate::codec::channel::is_expressible;
 use crate::protocol::End;
-use crate::registry::{Member, TAG};
+use crate::sessions::registry::{Member, TAG};
 
 /// The session is the connection, from its handshake to its end: between two polls, and while its client looks for another
 /// socket, what is sent to it waits.
