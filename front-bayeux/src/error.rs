@@ -29,12 +29,23 @@ impl Denial {
     }
 }
 
+/// A handshake that the policy refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandshakeDenial {
+    /// For good: the client is told not to come back (`advice.reconnect` is `none`).
+    Refused,
+    /// The client may shake hands again with better credentials (`handshake`).
+    TryAgain,
+    /// The credentials could not be checked just now; the client tries again after the interval.
+    Unavailable,
+}
+
 /// Why one message failed; its reply is `successful:false` with [`Fault::wire`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
     VersionMismatch,
     NoCommonConnectionType,
-    HandshakeDenied,
+    HandshakeDenied(HandshakeDenial),
     ChannelMissing,
     ChannelInvalid,
     /// The name holds a character that may not be published to.
@@ -96,7 +107,7 @@ impl Fault {
     pub(crate) fn is_denial(&self) -> bool {
         matches!(
             self,
-            Fault::HandshakeDenied
+            Fault::HandshakeDenied(_)
                 | Fault::SubscribeDenied(_)
                 | Fault::CreateDenied(_)
                 | Fault::ChannelCreateDenied(_)
@@ -109,7 +120,7 @@ impl Fault {
         Cow::Borrowed(match self {
             Fault::VersionMismatch => "300::version_mismatch",
             Fault::NoCommonConnectionType => "301::connection_types_unsupported",
-            Fault::HandshakeDenied => "403::handshake_denied",
+            Fault::HandshakeDenied(_) => "403::handshake_denied",
             Fault::ChannelMissing => "400::channel_missing",
             Fault::ChannelInvalid => "405::channel_invalid",
             Fault::ChannelCharacter(character) => {

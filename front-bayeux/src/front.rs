@@ -14,11 +14,10 @@ use parking_lot::RwLock;
 use crate::codec::id::ClientId;
 use crate::codec::object::Object;
 use crate::config::Config;
-use crate::dispatch::session_options;
 use crate::hooks::listener::{Closed, Listener};
 use crate::hooks::policy::{ByRights, Policy};
 use crate::hooks::service::{ServiceReply, ServiceRequest, Services};
-use crate::protocol::{End, SessionTiming};
+use crate::protocol::{End, Options, SessionTiming};
 use crate::sessions::connect_reply;
 use crate::sessions::mailbox::{Common, Encodings};
 use crate::sessions::rate::Bucket;
@@ -74,7 +73,7 @@ impl Front {
             config.transports.iter().map(|transport| format!("\"{}\"", transport.name())).collect();
         let connection_types = format!("[{}]", names.join(","));
         let encodings = Encodings::register(&broker);
-        let options = Arc::new(session_options(&config));
+        let options = Arc::new(Options::new(&config));
         let common = Common {
             config,
             options,

@@ -11,10 +11,10 @@ use crate::codec::channel::{self, Grammar};
 use crate::codec::event;
 use crate::codec::message::{self, Bounds, parse_batch};
 use crate::config::{Config, Extensions, QueueFull, Transport};
-use crate::dispatch::session_options;
 use crate::protocol::timesync::Timesync;
 use crate::protocol::{
-    ConnectAnswer, ConnectRequest, ConnectStep, Delivered, End, Held, Push, Session, SessionTiming, handshake,
+    ConnectAnswer, ConnectRequest, ConnectStep, Delivered, End, Held, Options, Push, Session, SessionTiming,
+    handshake,
 };
 
 /// The parser, and everything that reads a field of what it found.
@@ -127,7 +127,7 @@ impl Life {
         config.extensions.activity =
             (kind & 32 != 0).then_some((crate::config::Activity::ClientAndServer, Duration::from_secs(20)));
         let now = Instant::now();
-        let mut session = Session::new(now, Arc::new(session_options(&config)), Transport::LongPolling);
+        let mut session = Session::new(now, Arc::new(Options::new(&config)), Transport::LongPolling);
         let acks = kind & 1 == 0;
         if acks {
             session.enable_ack();

@@ -55,11 +55,11 @@ pub use config::{
     Activity, BrowserCookie, Config, EventOptions, Extensions, Lazy, QueueFull, Timing, Transport,
     TransportOptions, WebSocketConfig,
 };
-pub use error::Denial;
+pub use error::{Denial, HandshakeDenial};
 pub use front::Front;
 pub use hooks::authorizers::{Authorizers, Operation, Verdict};
 pub use hooks::listener::{Closed, Incoming, Listener};
-pub use hooks::policy::{ByRights, HandshakeDenial, Handshaken, Policy};
+pub use hooks::policy::{ByRights, Handshaken, Policy};
 pub use hooks::service::{Handling, ServiceReply, ServiceRequest};
 pub use protocol::SessionTiming;
 pub use stats::Stats;

@@ -13,7 +13,7 @@ pub(crate) enum Reconnect {
     None,
 }
 
-/// Times in milliseconds, as on the wire; what is `None` is not sent.
+/// Times in milliseconds, as on the wire; what is `None` is not sent. `protocol/advice.rs` says which when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Advice {
     pub(crate) reconnect: Reconnect,
@@ -24,21 +24,6 @@ pub(crate) struct Advice {
 }
 
 impl Advice {
-    pub(crate) const fn new(reconnect: Reconnect) -> Self {
-        Self {
-            reconnect,
-            interval_ms: None,
-            timeout_ms: None,
-            max_interval_ms: None,
-            multiple_clients: false,
-        }
-    }
-
-    /// Start over: what an unknown or lost session is told.
-    pub(crate) const HANDSHAKE: Self = Self { interval_ms: Some(0), ..Self::new(Reconnect::Handshake) };
-    /// Go away for good.
-    pub(crate) const NONE: Self = Self::new(Reconnect::None);
-
     fn put(&self, object: &mut Object<'_>) {
         let reconnect = match self.reconnect {
             Reconnect::Retry => "retry",
@@ -137,7 +122,13 @@ mod tests {
             channel: Some("\"/meta/connect\""),
             id: Some("7"),
             error: Some("402::session_unknown"),
-            advice: Some(Advice::HANDSHAKE),
+            advice: Some(Advice {
+                reconnect: Reconnect::Handshake,
+                interval_ms: Some(0),
+                timeout_ms: None,
+                max_interval_ms: None,
+                multiple_clients: false,
+            }),
             timestamp: None,
         };
         let mut out = Vec::new();

@@ -10,14 +10,12 @@ use serde_json::value::RawValue;
 use super::{Caller, Outcome};
 use crate::codec::id::ClientId;
 use crate::codec::message::Message;
-use crate::codec::reply::{Advice, Common, Reconnect};
+use crate::codec::reply::{Advice, Common};
 use crate::config::{Config, QueueFull, Transport};
-use crate::error::Fault;
+use crate::error::{Fault, HandshakeDenial};
 use crate::front::Shared;
-use crate::hooks::policy::HandshakeDenial;
-use crate::protocol::queue::QueueLimits;
 use crate::protocol::timesync::Timesync;
-use crate::protocol::{Options, Rules, Session, handshake};
+use crate::protocol::{Session, handshake};
 use crate::sessions::connect_reply;
 use crate::sessions::mailbox::{Common as MailboxCommon, Mailbox};
 use crate::sessions::registry::{Capacity, Member, Origin};
@@ -31,21 +29,19 @@ impl Shared {
     ) -> Result<(), Fault> {
         let now = Instant::now();
         let config = self.config();
-        let refuse = |fault: Fault, advice: Advice, outcome: &mut Outcome| {
-            self.counters().refused_handshake();
-            self.refuse(message, &fault, advice, outcome);
+        let refuse = |fault: Fault, outcome: &mut Outcome| {
+            self.refuse_handshake(message, &fault, outcome);
             Ok(())
         };
         let negotiated = match handshake::negotiate(message, &config.transports, &config.extensions) {
             Ok(negotiated) => negotiated,
-            Err(fault) => return refuse(fault, Advice::NONE, outcome),
+            Err(fault) => return refuse(fault, outcome),
         };
         // Salesforce's clients do not ask: they look whether the server offers it.
         let offers_replay = config.extensions.replay && !config.events.replay_in_data.is_empty();
         let replay = negotiated.replay || offers_replay;
         if self.is_closing() {
-            let advice = Advice { interval_ms: Some(1000), ..Advice::new(Reconnect::Handshake) };
-            return refuse(Fault::Closed, advice, outcome);
+            return refuse(Fault::Closed, outcome);
         }
         let (token, user) = (handshake::token(message), handshake::user(message));
         let mut credentials = caller.credentials;
@@ -70,25 +66,16 @@ impl Shared {
         }
         let principal = match decided {
             Ok(principal) => principal,
-            Err(denial) => {
-                let reconnect = match denial {
-                    HandshakeDenial::Refused => Reconnect::None,
-                    HandshakeDenial::TryAgain | HandshakeDenial::Unavailable => Reconnect::Handshake,
-                };
-                let interval_ms = (denial == HandshakeDenial::Unavailable).then_some(1000);
-                let advice = Advice { interval_ms, ..Advice::new(reconnect) };
-                return refuse(Fault::HandshakeDenied, advice, outcome);
-            }
+            Err(denial) => return refuse(Fault::HandshakeDenied(denial), outcome),
         };
         let address = caller.remote.map(|remote| remote.ip());
         let capacity =
             Capacity { max_sessions: config.max_sessions, max_per_address: config.max_sessions_per_address };
         let Ok(id) = ClientId::random() else {
-            return refuse(Fault::Busy, Advice::new(Reconnect::Handshake), outcome);
+            return refuse(Fault::Busy, outcome);
         };
         if self.registry.reserve(address, capacity).is_err() {
-            let advice = Advice { interval_ms: Some(5000), ..Advice::new(Reconnect::Handshake) };
-            return refuse(Fault::TooManySessions, advice, outcome);
+            return refuse(Fault::TooManySessions, outcome);
         }
 
         let timing = config.timing_for(caller.transport);
@@ -200,28 +187,6 @@ pub(crate) fn outbox_config(config: &Config) -> OutboxConfig {
             QueueFull::DropNewest => OutboxPolicy::DropNewest,
             QueueFull::DropOldest | QueueFull::Clear => OutboxPolicy::DropOldest,
         },
-    }
-}
-
-/// The state machine's part of the configuration.
-pub(crate) fn session_options(config: &Config) -> Options {
-    Options {
-        limits: QueueLimits { max_messages: config.max_queue_messages, max_bytes: config.max_queue_bytes },
-        websocket: rules(config, Transport::WebSocket),
-        long_polling: rules(config, Transport::LongPolling),
-        callback_polling: rules(config, Transport::CallbackPolling),
-        max_client_timeout: config.max_client_timeout,
-        activity: config.extensions.activity,
-        tells_max_interval: config.handshake_reconnect,
-    }
-}
-
-fn rules(config: &Config, transport: Transport) -> Rules {
-    let own = config.narrowed(transport);
-    Rules {
-        timing: config.timing_for(transport),
-        deliver_only: own.meta_connect_deliver_only.unwrap_or(config.meta_connect_deliver_only),
-        max_processing: own.max_processing.or(config.max_processing),
     }
 }
 

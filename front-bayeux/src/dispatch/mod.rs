@@ -14,7 +14,7 @@ use crate::codec::channel::{self, Grammar, Meta, Target};
 use crate::codec::id::ClientId;
 use crate::codec::message::{self, Message};
 use crate::codec::object::Object;
-use crate::codec::reply::{Advice, Common, Reconnect, put_reply};
+use crate::codec::reply::{Advice, Common, put_reply};
 use crate::config::Transport;
 use crate::error::{Denial, Fault};
 use crate::front::Shared;
@@ -30,7 +30,7 @@ mod handshake;
 mod publish;
 mod subscribe;
 
-pub(crate) use handshake::{outbox_config, session_options, unborn_session};
+pub(crate) use handshake::{outbox_config, unborn_session};
 
 /// What a request may do before other tasks get their turn: so many messages, or names in subscriptions.
 const BEFORE_YIELD: usize = 64;
@@ -193,8 +193,7 @@ impl Shared {
                 Ok(Target::Meta(Meta::Handshake)) => match self.incoming(message, None) {
                     Ok(()) => self.handshake(message, caller, &mut outcome).await,
                     Err(fault) => {
-                        self.counters().refused_handshake();
-                        self.refuse(message, &fault, Advice::NONE, &mut outcome);
+                        self.refuse_handshake(message, &fault, &mut outcome);
                         Ok(())
                     }
                 },
@@ -373,21 +372,14 @@ impl Shared {
     fn fail(&self, message: &Message<'_>, fault: &Fault, outcome: &mut Outcome) {
         self.counters().failed();
         let is_connect = message.channel.is_some_and(|channel| channel.get() == "\"/meta/connect\"");
-        // Only a connect (or handshake) is told how to go on; others just learn that it is over.
-        let advice = match fault {
-            Fault::SessionUnknown | Fault::SessionLost(_) if is_connect => Some(Advice::HANDSHAKE),
-            Fault::RateLimited { retry_after_ms } => {
-                let interval_ms = i64::try_from(*retry_after_ms).ok();
-                Some(Advice { interval_ms, ..Advice::new(Reconnect::Retry) })
-            }
-            _ => None,
-        };
+        let advice = if is_connect { Advice::failed_connect(fault) } else { Advice::failed(fault) };
         self.put_failure(message, fault, advice, outcome);
     }
 
-    fn refuse(&self, message: &Message<'_>, fault: &Fault, advice: Advice, outcome: &mut Outcome) {
+    fn refuse_handshake(&self, message: &Message<'_>, fault: &Fault, outcome: &mut Outcome) {
+        self.counters().refused_handshake();
         self.counters().failed();
-        self.put_failure(message, fault, Some(advice), outcome);
+        self.put_failure(message, fault, Some(Advice::failed_handshake(fault)), outcome);
     }
 
     fn put_failure(

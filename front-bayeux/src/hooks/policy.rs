@@ -6,21 +6,10 @@ use std::sync::Arc;
 
 use broker_core::{Action, AuthError, Authenticator, Channel, Credentials, Filter, Principal};
 
-use crate::error::Denial;
+use crate::error::{Denial, HandshakeDenial};
 
 /// What a policy's handshake gives.
 pub type Handshaken<'a> = Pin<Box<dyn Future<Output = Result<Principal, HandshakeDenial>> + Send + 'a>>;
-
-/// A handshake that the policy refuses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HandshakeDenial {
-    /// For good: the client is told not to come back (`advice.reconnect` is `none`).
-    Refused,
-    /// The client may shake hands again with better credentials (`handshake`).
-    TryAgain,
-    /// The credentials could not be checked just now; the client tries again after the interval.
-    Unavailable,
-}
 
 /// Decides at handshake, subscribe and publish. [`ByRights`] is the default; it asks the
 /// authenticator and the principal's rights.

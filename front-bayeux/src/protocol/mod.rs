@@ -5,13 +5,16 @@
 //! [`Session::poll_connect`] and [`Session::poll_events`]; [`Session::poll_timeout`] says when to call
 //! back.
 
+pub(crate) mod advice;
 pub(crate) mod duplicates;
+pub(crate) mod end;
 pub(crate) mod handshake;
 pub(crate) mod queue;
 pub(crate) mod session;
 pub(crate) mod timesync;
 
+pub(crate) use end::End;
 pub use session::SessionTiming;
 pub(crate) use session::{
-    ConnectAnswer, ConnectRequest, ConnectStep, Delivered, End, Held, Options, Push, Rules, Session,
+    ConnectAnswer, ConnectRequest, ConnectStep, Delivered, Held, Options, Push, Session,
 };

@@ -57,9 +57,7 @@ pub(crate) fn connect(answer: &ConnectAnswer, config: &Config) -> Vec<u8> {
         Some(End::ReplayLost) => Some(Fault::SessionLost("replay_lost")),
         Some(End::Shutdown { .. }) => Some(Fault::SessionLost("server_closing")),
     };
-    let refused = answer.advice.is_some_and(|advice| {
-        advice.multiple_clients && advice.reconnect == crate::codec::reply::Reconnect::None
-    });
+    let refused = answer.advice.is_some_and(|advice| advice.refuses_second_session());
     let fault = if refused { Some(Fault::MultipleClients) } else { fault };
     let error = fault.map(|fault| fault.wire());
     let timestamp = timestamp(config, answer.stamped.into());

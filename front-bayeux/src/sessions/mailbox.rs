@@ -254,7 +254,7 @@ impl Mailbox {
     /// Passes on to the session that its reply left.
     fn note_left(&self, state: &mut State) {
         if state.session.is_replying() {
-            state.session.reply_left(Instant::now(), self.left.load(Ordering::SeqCst));
+            state.session.reply_written(Instant::now(), self.left.load(Ordering::SeqCst));
         }
     }
 

@@ -1,6 +1,10 @@
 use proptest::prelude::*;
 
+use super::connecting::MAX_CLIENT_INTERVAL;
+use super::options::Rules;
 use super::*;
+use crate::codec::reply::{Advice, Reconnect};
+use crate::protocol::queue::QueueLimits;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -92,16 +96,16 @@ fn while_its_reply_is_written_a_session_does_not_expire() {
     assert_eq!(session.poll_timeout(), None);
     assert!(!session.handle_timeout(now + 60 * SECOND));
     let token = session.token();
-    session.reply_left(now + 60 * SECOND, token);
-    session.reply_left(now + 65 * SECOND, token);
+    session.reply_written(now + 60 * SECOND, token);
+    session.reply_written(now + 65 * SECOND, token);
     assert_eq!(session.poll_timeout(), Some(now + 70 * SECOND));
     // Of the replies to two connects the later one counts.
     answer(session.handle_connect(now, ConnectRequest { timeout: Some(Duration::ZERO), ..connect() }));
     session.begin_reply();
-    session.reply_left(now + 61 * SECOND, token);
+    session.reply_written(now + 61 * SECOND, token);
     assert_eq!(session.poll_timeout(), None);
     let (held, _) = hold(session.handle_connect(now + 62 * SECOND, connect()));
-    session.reply_left(now + 63 * SECOND, held - 1);
+    session.reply_written(now + 63 * SECOND, held - 1);
     assert_eq!(session.poll_timeout(), None, "a connect is held");
     session.drop_connect(now + 64 * SECOND, held);
     assert_eq!(session.poll_timeout(), Some(now + 74 * SECOND));
@@ -181,7 +185,14 @@ fn credentials_end_a_session() {
     let (token, _) = hold(session.handle_connect(now, connect()));
     assert!(session.handle_timeout(now + 3 * SECOND));
     let Held::Answer(answer) = session.poll_connect(now + 3 * SECOND, token) else { panic!("held") };
-    assert_eq!(answer.advice, Some(Advice::HANDSHAKE));
+    let handshake = Advice {
+        reconnect: Reconnect::Handshake,
+        interval_ms: Some(0),
+        timeout_ms: None,
+        max_interval_ms: None,
+        multiple_clients: false,
+    };
+    assert_eq!(answer.advice, Some(handshake));
 }
 
 #[test]
