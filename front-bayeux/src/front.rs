@@ -1,7 +1,7 @@
 //! The front: what an embedding service holds.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -9,19 +9,17 @@ use broker_core::{Authenticator, Broker, Outbox, Principal};
 use bytes::Bytes;
 use dashmap::DashMap;
 use http_edge::{BoxError, OriginPolicy, Response};
-use parking_lot::RwLock;
 
 use crate::codec::id::ClientId;
-use crate::codec::object::Object;
 use crate::config::Config;
 use crate::hooks::listener::{Closed, Listener};
 use crate::hooks::policy::{ByRights, Policy};
 use crate::hooks::service::{ServiceReply, ServiceRequest, Services};
-use crate::protocol::{End, Options, SessionTiming};
-use crate::sessions::connect_reply;
-use crate::sessions::mailbox::{Common, Encodings};
-use crate::sessions::rate::Bucket;
+use crate::protocol::{End, SessionTiming};
+use crate::sessions::own_messages::direct_message;
+use crate::sessions::rate::RateLimit;
 use crate::sessions::registry::{Member, Registry};
+use crate::sessions::shared::Shared as Common;
 use crate::sessions::sweep;
 use crate::stats::{Counters, Stats};
 use crate::transport;
@@ -48,7 +46,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) services: Services,
     /// Channels that publishers without a session bring into being.
-    pub(crate) anonymous_channels: Bucket,
+    pub(crate) anonymous_channels: RateLimit,
     /// JSON text of the transports in order of liking.
     pub(crate) connection_types: String,
     pub(crate) socket_numbers: AtomicU64,
@@ -72,25 +70,15 @@ impl Front {
         let names: Vec<String> =
             config.transports.iter().map(|transport| format!("\"{}\"", transport.name())).collect();
         let connection_types = format!("[{}]", names.join(","));
-        let encodings = Encodings::register(&broker);
-        let options = Arc::new(Options::new(&config));
-        let common = Common {
-            config,
-            options,
-            encodings,
-            counters: Counters::default(),
-            started: Instant::now(),
-            service_calls: AtomicUsize::new(0),
-            listener: RwLock::default(),
-        };
+        let common = Arc::new(Common::new(&broker, config));
         let shared = Arc::new_cyclic(|myself| Shared {
             myself: Weak::clone(myself),
             broker,
             policy: Arc::new(policy),
-            common: Arc::new(common),
+            common,
             registry: Registry::default(),
             services: Services::default(),
-            anonymous_channels: Bucket::default(),
+            anonymous_channels: RateLimit::default(),
             connection_types,
             socket_numbers: AtomicU64::new(0),
             closing: AtomicBool::new(false),
@@ -140,13 +128,8 @@ impl Front {
         else {
             return false;
         };
-        let mut out = Vec::with_capacity(32 + channel.len() + data.len());
-        let mut object = Object::new(&mut out);
-        object.text("channel", channel);
-        put_data(&mut object, data);
-        connect_reply::put_timestamp(&mut object, self.shared().config());
-        object.finish();
-        member.mailbox.deliver_direct(Instant::now(), out.into());
+        let message = direct_message(channel, data, self.shared().config());
+        member.mailbox.deliver_direct(Instant::now(), message);
         true
     }
 
@@ -197,7 +180,7 @@ impl Front {
 
     /// Sets what hears of sessions and messages; it replaces the one before.
     pub fn set_listener(&self, listener: impl Listener) {
-        *self.shared().common.listener.write() = Some(Arc::new(listener));
+        self.shared().common.set_listener(listener);
     }
 
     /// What the front has counted so far.
@@ -269,19 +252,5 @@ impl Shared {
             };
             self.tell(|listener| listener.closed(&member.id, why));
         }
-    }
-}
-
-/// Adds `data` as it is if it is JSON, else as a string; nothing if it is empty.
-pub(crate) fn put_data(object: &mut Object<'_>, data: &Bytes) {
-    if data.is_empty() {
-        object.raw("data", "null");
-        return;
-    }
-    let text = String::from_utf8_lossy(data);
-    if envelope::is_valid_json(data, envelope::MAX_DEPTH) {
-        object.raw("data", &text);
-    } else {
-        object.text("data", &text);
     }
 }

@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use crate::codec::message::field;
+use super::message::field;
 
 /// The event objects in `frames`, in order. Replies are left out: whoever waited for them has asked
 /// again. A frame whose head is gone was half on the wire, which is all that a broken socket loses.
-pub(crate) fn events(frames: &[Bytes], max_bytes: usize) -> Vec<Bytes> {
+pub(crate) fn unsent_events(frames: &[Bytes], max_bytes: usize) -> Vec<Bytes> {
     let texts = frames.iter().filter_map(|frame| websocket::decode::text_of(frame, max_bytes));
     texts.flat_map(|text| events_of(&text)).collect()
 }
@@ -39,8 +39,10 @@ mod tests {
             encode::deflated(long.as_bytes()),
             text("not json"),
         ];
-        let got: Vec<String> =
-            events(&frames, 10_000).iter().map(|event| String::from_utf8_lossy(event).into_owned()).collect();
+        let got: Vec<String> = unsent_events(&frames, 10_000)
+            .iter()
+            .map(|event| String::from_utf8_lossy(event).into_owned())
+            .collect();
         assert_eq!(
             got,
             [r#"{"channel":"/a","data":1}"#, r#"{"channel":"/a","data":null}"#, &long[1..long.len() - 1]]

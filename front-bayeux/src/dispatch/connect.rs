@@ -12,8 +12,8 @@ use crate::error::Fault;
 use crate::front::Shared;
 use crate::protocol::timesync::Timesync;
 use crate::protocol::{ConnectRequest, ConnectStep, End};
-use crate::sessions::connect_reply;
-use crate::sessions::mailbox::Socket;
+use crate::sessions::connect_reply::connect_reply;
+use crate::sessions::own_messages;
 use crate::sessions::registry::Member;
 
 impl Shared {
@@ -55,7 +55,9 @@ impl Shared {
                 if !bound {
                     let own = Arc::ptr_eq(&member.subscriber.outbox(), &socket.socket.outbox);
                     // Before its reply may come what waited for it.
-                    member.mailbox.bind(now, Socket { own, ..socket.socket.clone() });
+                    let mut socket = socket.socket.clone();
+                    socket.own = own;
+                    member.mailbox.bind(now, socket);
                 }
             }
             None => member.mailbox.leave_socket(now),
@@ -64,7 +66,7 @@ impl Shared {
             state.count_drops();
             let step = state.session.handle_connect(now, request);
             if matches!(step, ConnectStep::Answer(_)) {
-                outcome.leaving.push(member.mailbox.reply_begins(state));
+                outcome.unwritten.push(member.mailbox.begin_reply(state));
             }
             (step, state.session.take_acknowledged())
         });
@@ -76,10 +78,10 @@ impl Shared {
         match step {
             ConnectStep::Answer(mut answer) => {
                 if answer.end == Some(End::Kicked) {
-                    outcome.raw_reply(&connect_reply::goodbye(member.reason(), config));
+                    outcome.raw_reply(&own_messages::goodbye(member.reason(), config));
                 }
                 outcome.events.append(&mut answer.events);
-                outcome.raw_reply(&connect_reply::connect(&answer, config));
+                outcome.raw_reply(&connect_reply(&answer, config));
                 if let Some(socket) = &mut caller.socket {
                     socket.held_until = None;
                 }

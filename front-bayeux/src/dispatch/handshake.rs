@@ -8,17 +8,19 @@ use broker_core::{Credentials, OutboxConfig, Policy as OutboxPolicy, Principal, 
 use serde_json::value::RawValue;
 
 use super::{Caller, Outcome};
+use crate::codec::event::Replay;
 use crate::codec::id::ClientId;
 use crate::codec::message::Message;
 use crate::codec::reply::{Advice, Common};
-use crate::config::{Config, QueueFull, Transport};
+use crate::config::{Config, QueueFull};
 use crate::error::{Fault, HandshakeDenial};
 use crate::front::Shared;
 use crate::protocol::timesync::Timesync;
 use crate::protocol::{Session, handshake};
-use crate::sessions::connect_reply;
-use crate::sessions::mailbox::{Common as MailboxCommon, Mailbox};
+use crate::sessions::connect_reply::put_timesync;
+use crate::sessions::mailbox::Mailbox;
 use crate::sessions::registry::{Capacity, Member, Origin};
+use crate::sessions::timestamp::timestamp;
 
 impl Shared {
     pub(super) async fn handshake(
@@ -86,17 +88,17 @@ impl Shared {
         if negotiated.ack {
             session.enable_ack();
         }
+        let events = if negotiated.replay { Replay::InExt } else { Replay::Plain };
         let unborn = caller.socket.as_mut().and_then(|socket| socket.unborn.take());
         let (mailbox, subscriber, own) = match unborn {
             Some((mailbox, subscriber)) => {
-                mailbox.begin(id, session, Some(principal.clone()), negotiated.replay);
+                mailbox.begin(id, session, Some(principal.clone()), events);
                 (mailbox, subscriber, true)
             }
             None => {
-                let unborn = unborn_session(&self.common, now);
-                let mailbox = Mailbox::new(Arc::clone(&self.common), unborn);
+                let mailbox = Mailbox::new(Arc::clone(&self.common), now);
                 // The core watches over its rights.
-                mailbox.begin(id, session, None, negotiated.replay);
+                mailbox.begin(id, session, None, events);
                 let subscriber =
                     self.broker.attach_as(Arc::clone(&mailbox) as _, outbox_config(config), &principal);
                 (mailbox, Arc::new(subscriber), false)
@@ -129,7 +131,7 @@ impl Shared {
         };
         let batch = batch.and_then(|batch| i64::try_from(batch).ok());
         let advice = Advice::retry(timing, config.handshake_reconnect);
-        let timestamp = connect_reply::timestamp(config, message.stamped.into());
+        let timestamp = timestamp(config, message.stamped.into());
         let common = Common {
             channel: message.channel.map(RawValue::get),
             id: message.id.map(RawValue::get),
@@ -159,7 +161,7 @@ impl Shared {
                         ext.flag("replay", true);
                     }
                     if let Some(fields) = timesync {
-                        ext.object("timesync", |timesync| connect_reply::put_timesync(timesync, fields));
+                        ext.object("timesync", |timesync| put_timesync(timesync, fields));
                     }
                 });
             }
@@ -188,11 +190,6 @@ pub(crate) fn outbox_config(config: &Config) -> OutboxConfig {
             QueueFull::DropOldest | QueueFull::Clear => OutboxPolicy::DropOldest,
         },
     }
-}
-
-/// A session that nobody has shaken hands for yet; its socket's mailbox needs something to hold.
-pub(crate) fn unborn_session(common: &MailboxCommon, now: Instant) -> Session {
-    Session::new(now, Arc::clone(&common.options), Transport::WebSocket)
 }
 
 /// When a principal's credentials run out, on the clock of sessions.

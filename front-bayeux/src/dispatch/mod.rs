@@ -20,17 +20,18 @@ use crate::error::{Denial, Fault};
 use crate::front::Shared;
 use crate::hooks::listener::Incoming;
 use crate::protocol::End;
-use crate::sessions::connect_reply;
-use crate::sessions::mailbox::{Mailbox, Socket};
+use crate::sessions::mailbox::Mailbox;
 use crate::sessions::registry::Member;
-use crate::sessions::unwritten::Leaving;
+use crate::sessions::socket::Socket;
+use crate::sessions::timestamp::timestamp;
+use crate::sessions::unwritten::UnwrittenReply;
 
 mod connect;
 mod handshake;
 mod publish;
 mod subscribe;
 
-pub(crate) use handshake::{outbox_config, unborn_session};
+pub(crate) use handshake::outbox_config;
 
 /// What a request may do before other tasks get their turn: so many messages, or names in subscriptions.
 const BEFORE_YIELD: usize = 64;
@@ -121,7 +122,7 @@ pub(crate) struct Outcome {
     /// A connect that is to be held.
     pub(crate) held: Option<HeldConnect>,
     /// The replies to connects among it.
-    pub(crate) leaving: Vec<Leaving>,
+    pub(crate) unwritten: Vec<UnwrittenReply>,
     /// A session was made, so the browser needs its cookie.
     pub(crate) shook_hands: bool,
 }
@@ -365,7 +366,7 @@ impl Shared {
     }
 
     fn succeed(&self, message: &Message<'_>, outcome: &mut Outcome, fill: impl FnOnce(&mut Object<'_>)) {
-        let timestamp = connect_reply::timestamp(self.config(), message.stamped.into());
+        let timestamp = timestamp(self.config(), message.stamped.into());
         outcome.reply(&Common { timestamp: timestamp.as_deref(), ..common(message) }, fill);
     }
 
@@ -395,8 +396,7 @@ impl Shared {
         if matches!(fault, Fault::RateLimited { .. }) {
             self.counters().limited();
         }
-        let (error, timestamp) =
-            (fault.wire(), connect_reply::timestamp(self.config(), message.stamped.into()));
+        let (error, timestamp) = (fault.wire(), timestamp(self.config(), message.stamped.into()));
         let common =
             Common { error: Some(&error), advice, timestamp: timestamp.as_deref(), ..common(message) };
         outcome.reply(&common, |object| {

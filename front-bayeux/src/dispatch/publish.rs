@@ -10,15 +10,15 @@ use bytes::Bytes;
 
 use super::{Caller, Outcome};
 use crate::codec::message::{self, Message};
-use crate::codec::object::Object;
 use crate::error::{Denial, Fault};
 use crate::front::Shared;
 use crate::hooks::listener::Listener;
 use crate::hooks::service::{ServiceReply, ServiceRequest};
-use crate::sessions::connect_reply;
-use crate::sessions::mailbox::Common;
-use crate::sessions::rate::Bucket;
+use crate::sessions::own_messages::service_answer;
+
+use crate::sessions::rate::RateLimit;
 use crate::sessions::registry::Member;
+use crate::sessions::shared::Shared as Common;
 
 /// Payloads below this are copied out of the request, so that a small message does not keep a large
 /// body alive.
@@ -81,7 +81,7 @@ impl Shared {
     pub(super) fn allow_creation(
         &self,
         principal: &Principal,
-        bucket: &Bucket,
+        bucket: &RateLimit,
         channel: &Channel,
     ) -> Result<(), Denial> {
         let per_second = self.config().max_new_channels_per_second;
@@ -92,7 +92,7 @@ impl Shared {
         if guards {
             self.policy.can_create(principal, channel)?;
         }
-        if per_second != 0 && !bucket.take(self.common.started.elapsed(), per_second) {
+        if per_second != 0 && !bucket.take(self.common.age(), per_second) {
             return Err(Denial::Because("too_many_new_channels".into()));
         }
         Ok(())
@@ -198,20 +198,7 @@ fn deliver_service_reply(
     id: Option<&str>,
     reply: &ServiceReply,
 ) {
-    let mut out = Vec::with_capacity(64 + channel.len());
-    let mut object = Object::new(&mut out);
-    object.text("channel", channel);
-    if let Some(id) = id {
-        object.raw("id", id);
+    if let Some(answer) = service_answer(channel, id, reply, &common.config) {
+        member.mailbox.deliver_direct(Instant::now(), answer);
     }
-    match reply {
-        ServiceReply::Accepted => return,
-        ServiceReply::Data(data) | ServiceReply::Failed(data) => crate::front::put_data(&mut object, data),
-        // The message's own reply is gone already.
-        ServiceReply::Refused(error) => _ = object.text("data", error).text("error", error),
-    }
-    object.flag("successful", matches!(reply, ServiceReply::Data(_)));
-    connect_reply::put_timestamp(&mut object, &common.config);
-    object.finish();
-    member.mailbox.deliver_direct(Instant::now(), out.into());
 }

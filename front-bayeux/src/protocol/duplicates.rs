@@ -17,7 +17,7 @@ pub(crate) const MAX_OTHERS: usize = 64;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Overlap {
+pub(crate) struct Duplicates {
     /// The tag of the replay's subscription.
     tag: u32,
     filter: Filter,
@@ -53,7 +53,7 @@ impl Other {
     }
 }
 
-impl Overlap {
+impl Duplicates {
     /// A replay of what is after `after` is about to begin; [`settle`](Self::settle) once all up to some offset has been
     /// delivered.
     pub(crate) fn new(tag: u32, filter: Filter, after: u64) -> Self {

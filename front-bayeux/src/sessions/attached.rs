@@ -111,9 +111,9 @@ impl Member {
     /// Subscribes, so that replays of the same session know from where on it brings what they would bring.
     fn subscribe_beside_replays(&self, filter: &Filter, start: Start) -> Result<(), SubscribeError> {
         let beside = self.mailbox.with(|state| {
-            state.overlap().map(|overlap| {
-                overlap.begins(filter);
-                overlap.tag()
+            state.duplicates().map(|duplicates| {
+                duplicates.begins(filter);
+                duplicates.tag()
             })
         });
         let subscribed = self.subscriber.subscribe_at_head(filter, TAG, start);
@@ -122,10 +122,10 @@ impl Member {
             self.replays.note_live(filter, since);
         }
         self.mailbox.with(|state| {
-            let Some(overlap) = state.overlap() else { return };
+            let Some(duplicates) = state.duplicates() else { return };
             match since {
-                Some(since) if beside == Some(overlap.tag()) => overlap.begun(filter, since),
-                Some(since) => overlap.add_live(filter.clone(), since),
+                Some(since) if beside == Some(duplicates.tag()) => duplicates.begun(filter, since),
+                Some(since) => duplicates.add_live(filter.clone(), since),
                 None => {}
             }
         });

@@ -1,65 +1,15 @@
-//! Replies that are built from a session's answers.
+//! The reply to a connect, as text.
 
+use super::timestamp::timestamp;
 use crate::codec::object::Object;
 use crate::codec::reply::{Common, put_reply};
 use crate::config::Config;
 use crate::error::Fault;
 use crate::protocol::{ConnectAnswer, End};
 
-/// What a session that the server ends is told (CometD, "disconnect"), and why, if whoever ended it said so.
-pub(crate) fn goodbye(reason: Option<&str>, config: &Config) -> Vec<u8> {
-    let mut out = br#"{"channel":"/meta/disconnect","successful":true"#.to_vec();
-    if let Some(reason) = reason {
-        // `code:arguments:text`, as every error (Bayeux 1.0, "error").
-        out.extend_from_slice(b",\"error\":");
-        envelope::write_string(&format!("403::{reason}"), &mut out);
-    }
-    if let Some(timestamp) = timestamp(config, Asked::No) {
-        out.extend_from_slice(b",\"timestamp\":");
-        envelope::write_string(&timestamp, &mut out);
-    }
-    out.push(b'}');
-    out
-}
-
-/// Whether a request carried a `timestamp`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asked {
-    Yes,
-    No,
-}
-
-impl From<bool> for Asked {
-    fn from(stamped: bool) -> Self {
-        if stamped { Self::Yes } else { Self::No }
-    }
-}
-
-/// The current time for a message: if all carry one, or if it answers one that did (CometD, "Timestamp Extension").
-pub(crate) fn timestamp(config: &Config, asked: Asked) -> Option<String> {
-    (config.events.timestamp || asked == Asked::Yes).then(|| envelope::timestamp(broker_core::unix_ms()))
-}
-
-/// Adds the time to a message of the server's own, if all carry it.
-pub(crate) fn put_timestamp(object: &mut Object<'_>, config: &Config) {
-    if let Some(timestamp) = timestamp(config, Asked::No) {
-        object.text("timestamp", &timestamp);
-    }
-}
-
-/// The reply to a connect, without its events.
-pub(crate) fn connect(answer: &ConnectAnswer, config: &Config) -> Vec<u8> {
-    let fault = match answer.end {
-        // Who is told to go away did nothing wrong.
-        None | Some(End::Disconnected | End::Kicked) => None,
-        Some(End::Expired) => Some(Fault::SessionUnknown),
-        Some(End::QueueFull) => Some(Fault::SessionLost("queue_full")),
-        Some(End::ReplayLost) => Some(Fault::SessionLost("replay_lost")),
-        Some(End::Shutdown { .. }) => Some(Fault::SessionLost("server_closing")),
-    };
-    let refused = answer.advice.is_some_and(|advice| advice.refuses_second_session());
-    let fault = if refused { Some(Fault::MultipleClients) } else { fault };
-    let error = fault.map(|fault| fault.wire());
+/// The reply, without its events.
+pub(crate) fn connect_reply(answer: &ConnectAnswer, config: &Config) -> Vec<u8> {
+    let error = fault(answer).map(|fault| fault.wire());
     let timestamp = timestamp(config, answer.stamped.into());
     let common = Common {
         channel: Some("\"/meta/connect\""),
@@ -77,6 +27,20 @@ pub(crate) fn connect(answer: &ConnectAnswer, config: &Config) -> Vec<u8> {
     out
 }
 
+fn fault(answer: &ConnectAnswer) -> Option<Fault> {
+    if answer.advice.is_some_and(|advice| advice.refuses_second_session()) {
+        return Some(Fault::MultipleClients);
+    }
+    match answer.end? {
+        // Who is told to go away did nothing wrong.
+        End::Disconnected | End::Kicked => None,
+        End::Expired => Some(Fault::SessionUnknown),
+        End::QueueFull => Some(Fault::SessionLost("queue_full")),
+        End::ReplayLost => Some(Fault::SessionLost("replay_lost")),
+        End::Shutdown { .. } => Some(Fault::SessionLost("server_closing")),
+    }
+}
+
 fn put_ext(ext: &mut Object<'_>, answer: &ConnectAnswer) {
     if let Some(ack) = answer.ack {
         ext.number("ack", i64::try_from(ack).unwrap_or(i64::MAX));
@@ -89,6 +53,7 @@ fn put_ext(ext: &mut Object<'_>, answer: &ConnectAnswer) {
     }
 }
 
+/// Adds what the server says of the clocks.
 pub(crate) fn put_timesync(object: &mut Object<'_>, fields: [(&'static str, i64); 4]) {
     for (name, value) in fields {
         object.number(name, value);

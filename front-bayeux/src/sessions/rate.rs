@@ -1,24 +1,24 @@
-//! How often something may be done: a bucket that fills with time and is emptied by doing it.
+//! How often something may be done.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The time that a full bucket lasts for.
-const DEPTH: Duration = Duration::from_secs(10);
+/// What was not used for this long may be used at once.
+const BURST: Duration = Duration::from_secs(10);
 
-/// When the bucket would be full again, in microseconds since the front's start (GCRA).
+/// A bound by rate. It holds when nothing of its past would count any more, in microseconds since the front's start (GCRA).
 #[derive(Debug, Default)]
-pub(crate) struct Bucket(AtomicU64);
+pub(crate) struct RateLimit(AtomicU64);
 
-impl Bucket {
+impl RateLimit {
     /// Takes one of `per_second`; false if none is left.
     pub(crate) fn take(&self, since_start: Duration, per_second: u32) -> bool {
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let (now, depth) = (micros(since_start), micros(DEPTH));
+        let (now, burst) = (micros(since_start), micros(BURST));
         let cost = (1_000_000 / u64::from(per_second.max(1))).max(1);
-        let take = |full_at: u64| {
-            let full_at = full_at.max(now).saturating_add(cost);
-            (full_at - now <= depth).then_some(full_at)
+        let take = |free_at: u64| {
+            let free_at = free_at.max(now).saturating_add(cost);
+            (free_at - now <= burst).then_some(free_at)
         };
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
@@ -30,10 +30,10 @@ mod tests {
 
     #[test]
     fn ten_seconds_worth_at_once_and_then_as_fast_as_it_fills() {
-        let bucket = Bucket::default();
+        let limit = RateLimit::default();
         let second = Duration::from_secs(1);
-        assert_eq!((0..100).filter(|_| bucket.take(second, 5)).count(), 50);
-        assert_eq!((0..100).filter(|_| bucket.take(2 * second, 5)).count(), 5);
-        assert_eq!((0..100).filter(|_| bucket.take(100 * second, 5)).count(), 50);
+        assert_eq!((0..100).filter(|_| limit.take(second, 5)).count(), 50);
+        assert_eq!((0..100).filter(|_| limit.take(2 * second, 5)).count(), 5);
+        assert_eq!((0..100).filter(|_| limit.take(100 * second, 5)).count(), 50);
     }
 }

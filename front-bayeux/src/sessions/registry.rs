@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use crate::codec::id::ClientId;
 use crate::front::Shared;
 use crate::sessions::mailbox::Mailbox;
-use crate::sessions::rate::Bucket;
+use crate::sessions::rate::RateLimit;
 use crate::sessions::replay::Replays;
 use crate::sessions::subscriptions::Subscriptions;
 
@@ -40,7 +40,7 @@ pub(crate) struct Member {
     /// Whether it gets its own messages.
     pub(crate) echo: AtomicBool,
     /// Channels that it brings into being.
-    pub(crate) new_channels: Bucket,
+    pub(crate) new_channels: RateLimit,
     /// Calls to services that wait for their handlers.
     pub(crate) service_calls: AtomicUsize,
     detached: AtomicBool,
@@ -97,7 +97,7 @@ impl Member {
             replays: Replays::default(),
             replay: origin.replay,
             echo: AtomicBool::new(true),
-            new_channels: Bucket::default(),
+            new_channels: RateLimit::default(),
             service_calls: AtomicUsize::new(0),
             detached: AtomicBool::new(false),
             reason: OnceLock::new(),
@@ -157,9 +157,9 @@ impl Member {
     pub(crate) fn unsubscribe(&self, filter: &Filter) -> bool {
         let Some(tag) = self.subscriptions.lock().remove(filter) else { return false };
         let beside = self.mailbox.with(|state| {
-            state.overlap().map(|overlap| {
-                overlap.ends(filter);
-                overlap.tag()
+            state.duplicates().map(|duplicates| {
+                duplicates.ends(filter);
+                duplicates.tag()
             })
         });
         self.subscriber.unsubscribe(filter, tag);
@@ -182,8 +182,8 @@ impl Member {
         let head = front.broker.head().offset();
         self.mailbox.with(|state| {
             // Another one may run by now.
-            if let Some(overlap) = state.overlap().filter(|overlap| overlap.tag() == replay) {
-                overlap.settle(head);
+            if let Some(duplicates) = state.duplicates().filter(|duplicates| duplicates.tag() == replay) {
+                duplicates.settle(head);
             }
         });
     }

@@ -163,17 +163,17 @@ async fn run(broker: &Broker, member: &Member, waiting: Waiting, done: &[Done]) 
         replayed.or_else(|| (tag == TAG).then(|| (other.clone(), None)))
     });
     member.mailbox.with(|state| {
-        let Some(overlap) = state.overlap() else { return };
+        let Some(duplicates) = state.duplicates() else { return };
         for (other, replayed_after) in others {
             match (replayed_after, member.replays.live_since(&other)) {
-                (Some(after), _) => overlap.add_replayed(other, after, head),
-                (None, Some(since)) => overlap.add_live(other, since.max(asked_at)),
+                (Some(after), _) => duplicates.add_replayed(other, after, head),
+                (None, Some(since)) => duplicates.add_live(other, since.max(asked_at)),
                 // It is being made, and says so itself.
                 (None, None) => {}
             }
         }
-        overlap.delivered(head);
-        overlap.settle(head);
+        duplicates.delivered(head);
+        duplicates.settle(head);
     });
     let stopped = async {
         loop {

@@ -1,28 +1,28 @@
-//! When a connect's reply has left the server: only from then on is its client's time to come again counted.
+//! When a connect's reply was written: only from then on is its client's time to come again counted.
 
 use std::sync::Weak;
 
 use bytes::Bytes;
 
-use crate::sessions::mailbox::Mailbox;
+use super::mailbox::Mailbox;
 
 /// A connect's reply on its way. It is dropped when the reply was written, or will never be.
 #[derive(Debug)]
-pub(crate) struct Leaving {
+pub(crate) struct UnwrittenReply {
     mailbox: Weak<Mailbox>,
     token: u64,
 }
 
-impl Leaving {
-    pub(crate) fn new(mailbox: Weak<Mailbox>, token: u64) -> Self {
+impl UnwrittenReply {
+    pub(super) fn new(mailbox: Weak<Mailbox>, token: u64) -> Self {
         Self { mailbox, token }
     }
 }
 
-impl Drop for Leaving {
+impl Drop for UnwrittenReply {
     fn drop(&mut self) {
         if let Some(mailbox) = self.mailbox.upgrade() {
-            mailbox.reply_left(self.token);
+            mailbox.reply_written(self.token);
         }
     }
 }
@@ -30,7 +30,7 @@ impl Drop for Leaving {
 /// Text with the replies that it contains. Whoever writes it lets go of it once it is written.
 struct Carrier<T> {
     text: T,
-    _replies: Vec<Leaving>,
+    _replies: Vec<UnwrittenReply>,
 }
 
 impl<T: AsRef<[u8]>> AsRef<[u8]> for Carrier<T> {
@@ -40,7 +40,7 @@ impl<T: AsRef<[u8]>> AsRef<[u8]> for Carrier<T> {
 }
 
 /// The text as bytes that stand for these replies.
-pub(crate) fn carry<T>(text: T, replies: Vec<Leaving>) -> Bytes
+pub(crate) fn carrying<T>(text: T, replies: Vec<UnwrittenReply>) -> Bytes
 where
     T: AsRef<[u8]> + Into<Bytes> + Send + 'static,
 {

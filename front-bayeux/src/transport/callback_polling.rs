@@ -8,7 +8,7 @@ use http_edge::{Body, Response};
 use super::polling::Answer;
 use crate::codec::message::ParseError;
 use crate::error::RequestFault;
-use crate::sessions::unwritten::carry;
+use crate::sessions::unwritten::carrying;
 
 /// A function name that is safe to write into a script.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub(super) fn wrap(answer: Answer, Callback(callback): &Callback) -> Response {
     script.extend_from_slice(rest);
     script.extend_from_slice(b");");
     let mut response = answer.head;
-    *response.body_mut() = Body::full(carry(script, answer.leaving));
+    *response.body_mut() = Body::full(carrying(script, answer.unwritten));
     if !json.is_empty() || response.status().is_success() {
         let kind = HeaderValue::from_static("text/javascript; charset=utf-8");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);

@@ -19,8 +19,9 @@ use crate::dispatch::{Caller, HeldConnect, Outcome, UserAgent};
 use crate::error::RequestFault;
 use crate::front::Shared;
 use crate::protocol::{ConnectAnswer, Held};
-use crate::sessions::connect_reply;
-use crate::sessions::unwritten::{Leaving, carry};
+use crate::sessions::connect_reply::connect_reply;
+use crate::sessions::own_messages;
+use crate::sessions::unwritten::{UnwrittenReply, carrying};
 use crate::stats::Gauge;
 
 /// One polling request.
@@ -38,12 +39,12 @@ pub(super) struct Answer {
     pub(super) head: Response,
     pub(super) body: Vec<u8>,
     /// The replies to connects that it contains.
-    pub(super) leaving: Vec<Leaving>,
+    pub(super) unwritten: Vec<UnwrittenReply>,
 }
 
 impl Answer {
-    pub(super) fn new(body: Vec<u8>, leaving: Vec<Leaving>) -> Self {
-        Answer { head: http::Response::new(Body::empty()), body, leaving }
+    pub(super) fn new(body: Vec<u8>, unwritten: Vec<UnwrittenReply>) -> Self {
+        Answer { head: http::Response::new(Body::empty()), body, unwritten }
     }
 
     fn into_response(self, callback: Option<&Callback>) -> Response {
@@ -59,7 +60,7 @@ impl Answer {
         if response.status().is_success() {
             let kind = const { HeaderValue::from_static("application/json;charset=UTF-8") };
             response.headers_mut().insert(header::CONTENT_TYPE, kind);
-            *response.body_mut() = Body::full(carry(self.body, self.leaving));
+            *response.body_mut() = Body::full(carrying(self.body, self.unwritten));
         }
         response
     }
@@ -139,9 +140,9 @@ impl Hold {
     /// Waits until there is something to say, and says it.
     pub(super) async fn run(mut self, shared: &Shared) -> Response {
         let answer = match hold(shared, &self.connect, self.limit.as_ref()).await {
-            Some((answer, leaving)) => {
+            Some((answer, unwritten)) => {
                 self.outcome.answer_connect(&answer, &self.connect, shared);
-                self.outcome.leaving.push(leaving);
+                self.outcome.unwritten.push(unwritten);
                 self.outcome.into_answer()
             }
             None => superseded(shared),
@@ -155,7 +156,7 @@ async fn hold(
     shared: &Shared,
     held: &HeldConnect,
     limit: Option<&Limit>,
-) -> Option<(Box<ConnectAnswer>, Leaving)> {
+) -> Option<(Box<ConnectAnswer>, UnwrittenReply)> {
     let mailbox = Arc::clone(&held.member.mailbox);
     if let Some(Limit { browser, max }) = limit
         && !shared.registry.hold(browser, held.member.id, held.token, *max)
@@ -164,7 +165,7 @@ async fn hold(
         let wait = (!wait.is_zero()).then_some(wait);
         return mailbox.with(|state| {
             let refused = state.session.refuse_hold(Instant::now(), held.token, wait)?;
-            Some((Box::new(refused), mailbox.reply_begins(state)))
+            Some((Box::new(refused), mailbox.begin_reply(state)))
         });
     }
     let _gauge = Gauge::new(&shared.counters().held_polls);
@@ -177,7 +178,7 @@ async fn hold(
         woken.as_mut().enable();
         let polled = mailbox.with(|state| match state.session.poll_connect(Instant::now(), held.token) {
             Held::Wait { until } => Err(until),
-            Held::Answer(answer) => Ok(Some((answer, mailbox.reply_begins(state)))),
+            Held::Answer(answer) => Ok(Some((answer, mailbox.begin_reply(state)))),
             Held::Superseded => Ok(None),
         });
         let until = match polled {
@@ -224,16 +225,16 @@ fn superseded(shared: &Shared) -> Answer {
 impl Outcome {
     fn answer_connect(&mut self, answer: &ConnectAnswer, held: &HeldConnect, shared: &Shared) {
         if answer.end == Some(crate::protocol::End::Kicked) {
-            self.raw_reply(&connect_reply::goodbye(held.member.reason(), shared.config()));
+            self.raw_reply(&own_messages::goodbye(held.member.reason(), shared.config()));
         }
         self.events.extend(answer.events.iter().cloned());
-        self.raw_reply(&connect_reply::connect(answer, shared.config()));
+        self.raw_reply(&connect_reply(answer, shared.config()));
     }
 
     /// Events first, then replies; but a handshake's reply comes before its events.
     fn into_answer(self) -> Answer {
         let mut out = Vec::with_capacity(array_bytes(self.objects()));
         put_array(&mut out, self.objects());
-        Answer::new(out, self.leaving)
+        Answer::new(out, self.unwritten)
     }
 }

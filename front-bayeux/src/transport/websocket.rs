@@ -19,11 +19,12 @@ use super::cookie;
 use crate::codec::message::{Bounds, ParseError};
 use crate::codec::reply;
 use crate::config::Transport;
-use crate::dispatch::{Caller, SocketCaller, UserAgent, outbox_config, unborn_session};
+use crate::dispatch::{Caller, SocketCaller, UserAgent, outbox_config};
 use crate::front::Shared;
 use crate::protocol::End;
-use crate::sessions::mailbox::{Lost, Mailbox, Socket};
-use crate::sessions::unwritten::carry;
+use crate::sessions::mailbox::Mailbox;
+use crate::sessions::socket::{Lost, Socket};
+use crate::sessions::unwritten::carrying;
 use crate::stats::Gauge;
 
 /// How long a goodbye may take to be written and answered.
@@ -149,19 +150,13 @@ impl Connection {
     ) -> Self {
         let config = shared.config();
         let now = Instant::now();
-        let mailbox = Mailbox::new(Arc::clone(&shared.common), unborn_session(&shared.common, now));
+        let mailbox = Mailbox::new(Arc::clone(&shared.common), now);
         let subscriber = Arc::new(shared.broker.attach(Arc::clone(&mailbox) as _, outbox_config(config)));
         let outbox = subscriber.outbox();
         let max = config.websocket.max_message_bytes;
         let limits = Limits { max_frame_bytes: max, max_message_bytes: max };
         let number = shared.socket_numbers.fetch_add(1, Ordering::Relaxed);
-        let socket_of_session = Socket {
-            outbox: Arc::clone(&outbox),
-            own: false,
-            deflate: deflate.is_some(),
-            number,
-            counted_drops: 0,
-        };
+        let socket_of_session = Socket::new(Arc::clone(&outbox), number, deflate.is_some());
         Self {
             visitor,
             link: Link::new(socket, outbox),
@@ -310,7 +305,7 @@ impl Connection {
         };
         let outcome = self.shared.handle_batch(&text, &messages, &mut caller).await;
         if outcome.count > 0 || !outcome.events.is_empty() {
-            let frame = carry(reply::text_frame(outcome.objects()), outcome.leaving);
+            let frame = carrying(reply::text_frame(outcome.objects()), outcome.unwritten);
             self.caller.socket.outbox.send(frame, Class::Control);
         }
         Ok(())
