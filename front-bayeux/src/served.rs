@@ -6,7 +6,7 @@ use front::{Metric, Task};
 use http::Request;
 use http_edge::{Body, Cookies, OriginPolicy, Peer, Response};
 
-use crate::Front;
+use crate::front::Front;
 
 impl front::Front for Front {
     fn name(&self) -> &'static str {

@@ -30,7 +30,8 @@ pub struct Stats {
     pub expired: u64,
     /// Sessions ended because their queue was full.
     pub overflowed: u64,
-    /// Events dropped for want of room, where `queue_full` says so; those that a socket's outbox drops are the broker's.
+    /// Events dropped for want of room, where `queue_full` says so; those that a socket's outbox drops are the
+    /// broker's.
     pub dropped: u64,
     /// Sessions ended because the log lost what a replay had still to bring.
     pub replays_lost: u64,

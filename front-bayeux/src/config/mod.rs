@@ -108,7 +108,8 @@ pub struct Config {
     pub max_sessions: usize,
     /// Sessions from one address; default 100,000, as many may share one behind a proxy.
     pub max_sessions_per_address: usize,
-    /// Pages that may use the endpoint. Default: those of the same origin and of this machine ([`OriginPolicy::Loopback`]).
+    /// Pages that may use the endpoint. Default: those of the same origin and of this machine
+    /// ([`OriginPolicy::Loopback`]).
     pub origins: OriginPolicy,
     /// What counts the requests and messages that are not whole yet, and how slowly they may come. Default that of the
     /// process.

@@ -1,51 +1,79 @@
 //! `/meta/handshake`: from credentials to a session.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker_core::{Credentials, OutboxConfig, Policy as OutboxPolicy, Principal, unix_ms};
+use broker_core::{Credentials, Principal, unix_ms};
 use serde_json::value::RawValue;
 
-use super::{Caller, Outcome};
+use super::caller::Caller;
+use super::outcome::Outcome;
 use crate::codec::event::Replay;
 use crate::codec::id::ClientId;
 use crate::codec::message::Message;
+use crate::codec::object::Object;
 use crate::codec::reply::{Advice, Common};
-use crate::config::{Config, QueueFull};
 use crate::error::{Fault, HandshakeDenial};
-use crate::front::Shared;
+use crate::hooks::policy::Policy;
 use crate::protocol::timesync::Timesync;
 use crate::protocol::{Session, handshake};
+use crate::sessions::Sessions;
 use crate::sessions::connect_reply::put_timesync;
-use crate::sessions::mailbox::Mailbox;
-use crate::sessions::registry::{Capacity, Member, Origin};
+use crate::sessions::member::{Member, Origin};
+use crate::sessions::registry::Capacity;
 use crate::sessions::timestamp::timestamp;
 
-impl Shared {
-    pub(super) async fn handshake(
-        &self,
-        message: &Message<'_>,
-        caller: &mut Caller<'_>,
-        outcome: &mut Outcome,
-    ) -> Result<(), Fault> {
-        let now = Instant::now();
-        let config = self.config();
-        let refuse = |fault: Fault, outcome: &mut Outcome| {
-            self.refuse_handshake(message, &fault, outcome);
-            Ok(())
-        };
-        let negotiated = match handshake::negotiate(message, &config.transports, &config.extensions) {
-            Ok(negotiated) => negotiated,
-            Err(fault) => return refuse(fault, outcome),
-        };
+/// One handshake, and what it is decided with.
+pub(super) struct Handshake<'a> {
+    pub(super) sessions: &'a Arc<Sessions>,
+    pub(super) policy: &'a dyn Policy,
+    /// JSON text of the transports in order of liking.
+    pub(super) connection_types: &'a str,
+    pub(super) message: &'a Message<'a>,
+    pub(super) now: Instant,
+}
+
+/// What the session may do.
+#[derive(Clone, Copy)]
+struct Granted {
+    ack: bool,
+    /// Its subscriptions may name a position in the log.
+    replay: bool,
+    /// Its client asked for that, so its events say where they stand.
+    events: Replay,
+}
+
+impl Handshake<'_> {
+    /// Makes a session of the caller, or says why not.
+    pub(super) async fn run(&self, caller: &mut Caller<'_>, outcome: &mut Outcome) -> Result<(), Fault> {
+        let granted = self.negotiate()?;
+        if self.sessions.is_closing() {
+            return Err(Fault::Closed);
+        }
+        let principal = self.authenticate(caller).await?;
+        let id = self.reserve(caller)?;
+        let member = self.begin(id, granted, principal, caller);
+        self.reply(&member, granted, caller, outcome);
+        self.bind(member, caller);
+        outcome.shook_hands = true;
+        Ok(())
+    }
+
+    fn negotiate(&self) -> Result<Granted, Fault> {
+        let config = self.sessions.config();
+        let agreed = handshake::negotiate(self.message, &config.transports, &config.extensions)?;
         // Salesforce's clients do not ask: they look whether the server offers it.
         let offers_replay = config.extensions.replay && !config.events.replay_in_data.is_empty();
-        let replay = negotiated.replay || offers_replay;
-        if self.is_closing() {
-            return refuse(Fault::Closed, outcome);
-        }
-        let (token, user) = (handshake::token(message), handshake::user(message));
+        Ok(Granted {
+            ack: agreed.ack,
+            replay: agreed.replay || offers_replay,
+            events: if agreed.replay { Replay::InExt } else { Replay::Plain },
+        })
+    }
+
+    /// As whom the client comes: what the message itself presents goes before what HTTP's headers do.
+    async fn authenticate(&self, caller: &Caller<'_>) -> Result<Principal, Fault> {
+        let (token, user) = (handshake::token(self.message), handshake::user(self.message));
         let mut credentials = caller.credentials;
         if let Some(token) = &token {
             credentials = Credentials { token: Some(token), user: None, password: None, ..credentials };
@@ -57,7 +85,7 @@ impl Shared {
                 ..credentials
             };
         }
-        let ext = message.ext.map(RawValue::get);
+        let ext = self.message.ext.map(RawValue::get);
         let mut decided = self.policy.can_handshake(credentials, ext).await;
         if credentials.token.is_some() {
             for token in caller.more_tokens {
@@ -66,129 +94,113 @@ impl Shared {
                     self.policy.can_handshake(Credentials { token: Some(token), ..credentials }, ext).await;
             }
         }
-        let principal = match decided {
-            Ok(principal) => principal,
-            Err(denial) => return refuse(Fault::HandshakeDenied(denial), outcome),
-        };
-        let address = caller.remote.map(|remote| remote.ip());
+        decided.map_err(Fault::HandshakeDenied)
+    }
+
+    /// An id, and a place for its session.
+    fn reserve(&self, caller: &Caller<'_>) -> Result<ClientId, Fault> {
+        let config = self.sessions.config();
         let capacity =
             Capacity { max_sessions: config.max_sessions, max_per_address: config.max_sessions_per_address };
-        let Ok(id) = ClientId::random() else {
-            return refuse(Fault::Busy, outcome);
-        };
-        if self.registry.reserve(address, capacity).is_err() {
-            return refuse(Fault::TooManySessions, outcome);
-        }
+        let id = ClientId::random().map_err(|_| Fault::Busy)?;
+        let address = caller.remote.map(|remote| remote.ip());
+        self.sessions.registry.reserve(address, capacity).map_err(|_| Fault::TooManySessions)?;
+        Ok(id)
+    }
 
-        let timing = config.timing_for(caller.transport);
-        let mut session = Session::new(now, Arc::clone(&self.common.options), caller.transport);
-        if let Some(end) = credentials_end(&principal, now) {
+    fn begin(
+        &self,
+        id: ClientId,
+        granted: Granted,
+        principal: Principal,
+        caller: &mut Caller<'_>,
+    ) -> Arc<Member> {
+        let options = Arc::clone(&self.sessions.shared.options);
+        let mut session = Session::new(self.now, options, caller.transport);
+        if let Some(end) = credentials_end(&principal, self.now) {
             session.limit_to(end);
         }
-        if negotiated.ack {
+        if granted.ack {
             session.enable_ack();
         }
-        let events = if negotiated.replay { Replay::InExt } else { Replay::Plain };
-        let unborn = caller.socket.as_mut().and_then(|socket| socket.unborn.take());
-        let (mailbox, subscriber, own) = match unborn {
-            Some((mailbox, subscriber)) => {
-                mailbox.begin(id, session, Some(principal.clone()), events);
-                (mailbox, subscriber, true)
-            }
-            None => {
-                let mailbox = Mailbox::new(Arc::clone(&self.common), now);
-                // The core watches over its rights.
-                mailbox.begin(id, session, None, events);
-                let subscriber =
-                    self.broker.attach_as(Arc::clone(&mailbox) as _, outbox_config(config), &principal);
-                (mailbox, Arc::new(subscriber), false)
-            }
-        };
         let origin = Origin {
             principal,
             browser: caller.browser,
-            address,
+            address: caller.remote.map(|remote| remote.ip()),
             user_agent: caller.user_agent.text(),
-            replay,
+            replay: granted.replay,
         };
-        let member = Arc::new(Member::new(Weak::clone(&self.myself), id, mailbox, subscriber, origin));
-        member.echo.store(config.broadcast_to_publisher, Ordering::Relaxed);
-        self.registry.insert(Arc::clone(&member));
-        member.subscriber.register_connection(&member);
-        self.tell(|listener| listener.opened(&member.id, &member.principal));
-        self.counters().shook_hands();
-        outcome.shook_hands = true;
+        let unborn = caller.socket.as_mut().and_then(|socket| socket.unborn.take());
+        self.sessions.begin(self.now, id, session, granted.events, origin, unborn)
+    }
 
+    fn reply(&self, member: &Member, granted: Granted, caller: &Caller<'_>, outcome: &mut Outcome) {
+        let (message, config) = (self.message, self.sessions.config());
         let timesync = message
             .ext
             .filter(|_| config.extensions.timesync)
-            .and_then(|ext| Timesync::read(ext, now, unix_ms()))
+            .and_then(|ext| Timesync::read(ext, self.now, unix_ms()))
             .and_then(|timesync| timesync.answer(Instant::now()));
         let (late, batch) = if config.deliver_during_handshake {
-            member.mailbox.with(|state| state.session.poll_handshake_events(now))
+            member.mailbox.with(|state| state.session.poll_handshake_events(self.now))
         } else {
             (Vec::new(), None)
         };
         let batch = batch.and_then(|batch| i64::try_from(batch).ok());
-        let advice = Advice::retry(timing, config.handshake_reconnect);
         let timestamp = timestamp(config, message.stamped.into());
         let common = Common {
             channel: message.channel.map(RawValue::get),
             id: message.id.map(RawValue::get),
             error: None,
-            advice: Some(advice),
+            advice: Some(Advice::retry(config.timing_for(caller.transport), config.handshake_reconnect)),
             timestamp: timestamp.as_deref(),
         };
         outcome.reply(&common, |object| {
             object.text("version", "1.0").text("minimumVersion", "1.0");
-            object.raw("supportedConnectionTypes", &self.connection_types);
-            object.text("clientId", &id.to_string());
+            object.raw("supportedConnectionTypes", self.connection_types);
+            object.text("clientId", &member.id.to_string());
             if !late.is_empty() {
                 object.number("x-messages", i64::try_from(late.len()).unwrap_or(i64::MAX));
             }
-            if negotiated.ack || replay || timesync.is_some() {
-                object.object("ext", |ext| {
-                    match batch {
-                        Some(batch) if negotiated.ack => {
-                            ext.object("ack", |ack| {
-                                ack.flag("enabled", true).number("batch", batch);
-                            });
-                        }
-                        _ if negotiated.ack => _ = ext.flag("ack", true),
-                        _ => {}
-                    }
-                    if replay {
-                        ext.flag("replay", true);
-                    }
-                    if let Some(fields) = timesync {
-                        ext.object("timesync", |timesync| put_timesync(timesync, fields));
-                    }
-                });
+            if granted.ack || granted.replay || timesync.is_some() {
+                object.object("ext", |ext| put_ext(ext, granted, batch, timesync));
             }
         });
         outcome.late_events = late;
-        if let Some(socket) = &mut caller.socket {
-            if let Some(previous) = socket.member.replace(Arc::clone(&member)) {
-                previous.mailbox.leave_socket(now);
-            }
-            socket.held_until = None;
-            socket.socket.own = own;
-            member.mailbox.bind(now, socket.socket.clone());
+    }
+
+    /// Over WebSocket the session is its socket's from now on.
+    fn bind(&self, member: Arc<Member>, caller: &mut Caller<'_>) {
+        let Some(socket) = &mut caller.socket else { return };
+        if let Some(previous) = socket.member.replace(Arc::clone(&member)) {
+            previous.mailbox.leave_socket(self.now);
         }
-        Ok(())
+        socket.held_until = None;
+        member.bind(self.now, &socket.socket);
     }
 }
 
-/// The bounds that a session and the outbox of its socket share.
-pub(crate) fn outbox_config(config: &Config) -> OutboxConfig {
-    OutboxConfig {
-        max_messages: config.max_queue_messages,
-        max_bytes: config.max_queue_bytes,
-        policy: match config.queue_full {
-            QueueFull::Disconnect => OutboxPolicy::Disconnect,
-            QueueFull::DropNewest => OutboxPolicy::DropNewest,
-            QueueFull::DropOldest | QueueFull::Clear => OutboxPolicy::DropOldest,
-        },
+/// What was granted; `batch` is the number of the reply if events go with it.
+fn put_ext(
+    ext: &mut Object<'_>,
+    granted: Granted,
+    batch: Option<i64>,
+    timesync: Option<[(&'static str, i64); 4]>,
+) {
+    match batch {
+        Some(batch) if granted.ack => {
+            ext.object("ack", |ack| {
+                ack.flag("enabled", true).number("batch", batch);
+            });
+        }
+        _ if granted.ack => _ = ext.flag("ack", true),
+        _ => {}
+    }
+    if granted.replay {
+        ext.flag("replay", true);
+    }
+    if let Some(fields) = timesync {
+        ext.object("timesync", |timesync| put_timesync(timesync, fields));
     }
 }
 

@@ -1,9 +1,10 @@
 //! Messages that a replay and another subscription of the same session would both bring.
 //!
-//! The core sends a message once to a session that several live subscriptions hit. A replay is apart from them: it reads
-//! the log at its own pace. While one runs, the session knows of it, and of each subscription that overlaps it, up to which
-//! offset all has been brought. Offsets rise along a replay and along live delivery, so that positions are enough, however
-//! long the past is. Only what comes while a subscription begins or ends is remembered message by message.
+//! The core sends a message once to a session that several live subscriptions hit. A replay is apart from them: it
+//! reads the log at its own pace. While one runs, the session knows of it, and of each subscription that overlaps it,
+//! up to which offset all has been brought. Offsets rise along a replay and along live delivery, so that positions are
+//! enough, however long the past is. Only what comes while a subscription begins or ends is remembered message by
+//! message.
 
 use std::collections::HashSet;
 
@@ -54,8 +55,8 @@ impl Other {
 }
 
 impl Duplicates {
-    /// A replay of what is after `after` is about to begin; [`settle`](Self::settle) once all up to some offset has been
-    /// delivered.
+    /// A replay of what is after `after` is about to begin; [`settle`](Self::settle) once all up to some offset has
+    /// been delivered.
     pub(crate) fn new(tag: u32, filter: Filter, after: u64) -> Self {
         Self {
             tag,

@@ -1,4 +1,5 @@
-//! When the sweep must look at a session. It is read without the session's mutex: most of the time there is nothing to do.
+//! When the sweep must look at a session. It is read without the session's mutex: most of the time there is nothing to
+//! do.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -26,8 +27,8 @@ impl Clock {
         self.wake_at_ms.store(0, Ordering::Relaxed);
     }
 
-    /// The reply to the connect `token` was written. Takes no lock; time counts from the next look at the session, at the
-    /// latest the sweep's.
+    /// The reply to the connect `token` was written. Takes no lock; time counts from the next look at the session, at
+    /// the latest the sweep's.
     pub(super) fn reply_written(&self, token: u64) {
         self.written.fetch_max(token, Ordering::SeqCst);
         self.wake_at_ms.store(0, Ordering::SeqCst);

@@ -1,5 +1,5 @@
-//! A session where the broker's lanes can reach it: its state behind a small mutex, and the wake-up of a held poll. What
-//! its lane does with it is in `deliver.rs`, its socket in `binding.rs`, its want of room in `overflow.rs`.
+//! A session where the broker's lanes can reach it: its state behind a small mutex, and the wake-up of a held poll.
+//! What its lane does with it is in `deliver.rs`, its socket in `binding.rs`, its want of room in `overflow.rs`.
 
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -31,14 +31,14 @@ pub(crate) struct Mailbox {
 
 /// What the sweep found.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Swept {
-    pub(crate) end: End,
-    pub(crate) forget: bool,
+pub(super) struct Swept {
+    pub(super) end: End,
+    pub(super) forget: bool,
 }
 
 impl Mailbox {
     /// One that nobody has shaken hands for yet: it holds a session that stands for the one to come.
-    pub(crate) fn new(shared: Arc<Shared>, now: Instant) -> Arc<Self> {
+    pub(super) fn new(shared: Arc<Shared>, now: Instant) -> Arc<Self> {
         let session = Session::new(now, Arc::clone(&shared.options), Transport::WebSocket);
         let mailbox = Arc::new_cyclic(|myself| Self {
             myself: Weak::clone(myself),
@@ -52,7 +52,7 @@ impl Mailbox {
     }
 
     /// The session of a handshake takes the place of whatever was here.
-    pub(crate) fn begin(&self, id: ClientId, session: Session, guard: Option<Principal>, replay: Replay) {
+    pub(super) fn begin(&self, id: ClientId, session: Session, guard: Option<Principal>, replay: Replay) {
         self.with(|state| {
             state.id = Some(id);
             state.session = session;
@@ -82,12 +82,12 @@ impl Mailbox {
     }
 
     /// Whether the sweep has something to do here.
-    pub(crate) fn needs_sweep(&self, now: Instant) -> bool {
+    pub(super) fn needs_sweep(&self, now: Instant) -> bool {
         self.clock.is_due(self.shared.millis(now))
     }
 
     /// Time passed; tells whether the session is over and whether it may be forgotten.
-    pub(crate) fn sweep(&self, now: Instant) -> Option<Swept> {
+    pub(super) fn sweep(&self, now: Instant) -> Option<Swept> {
         let (due, end, forget) = self.with(|state| {
             let due = state.session.handle_timeout(now);
             let end = state.session.end();
@@ -100,7 +100,7 @@ impl Mailbox {
     }
 
     /// Ends the session, for a reason that the client is told if there is one, and answers what is held.
-    pub(crate) fn finish(&self, now: Instant, end: End, reason: Option<&str>) {
+    pub(super) fn finish(&self, now: Instant, end: End, reason: Option<&str>) {
         self.with(|state| {
             if end == End::Kicked
                 && state.session.end().is_none()
@@ -121,7 +121,7 @@ impl Mailbox {
     }
 
     /// What waits in the session and on its socket.
-    pub(crate) fn queued(&self) -> Queued {
+    pub(super) fn queued(&self) -> Queued {
         let state = self.state.lock();
         let (messages, bytes) = state.session.waiting();
         let socket = state.socket.as_ref().map(|socket| socket.outbox.queued()).unwrap_or_default();
@@ -129,7 +129,7 @@ impl Mailbox {
     }
 
     /// Events lost because there was no room for them.
-    pub(crate) fn dropped(&self) -> u64 {
+    pub(super) fn dropped(&self) -> u64 {
         let state = self.state.lock();
         let uncounted = state.socket.as_ref().map_or(0, |socket| socket.uncounted_drops());
         uncounted + u64::from(state.session.dropped())

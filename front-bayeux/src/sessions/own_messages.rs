@@ -34,7 +34,8 @@ pub(crate) fn direct_message(channel: &str, data: &Bytes, config: &Config) -> By
     out.into()
 }
 
-/// What a service answers beyond the reply to the message that asked it, whose `id` it carries; none if it only accepts.
+/// What a service answers beyond the reply to the message that asked it, whose `id` it carries; none if it only
+/// accepts.
 pub(crate) fn service_answer(
     channel: &str,
     id: Option<&str>,

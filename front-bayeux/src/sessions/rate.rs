@@ -6,7 +6,8 @@ use std::time::Duration;
 /// What was not used for this long may be used at once.
 const BURST: Duration = Duration::from_secs(10);
 
-/// A bound by rate. It holds when nothing of its past would count any more, in microseconds since the front's start (GCRA).
+/// A bound by rate. It holds when nothing of its past would count any more, in microseconds since the front's start
+/// (GCRA).
 #[derive(Debug, Default)]
 pub(crate) struct RateLimit(AtomicU64);
 

@@ -1,9 +1,4 @@
-//! The replay extension in Salesforce's form: a subscription that starts in the past.
-//!
-//! The handshake asks for it with `ext.replay: true`; a subscribe then names a position per channel,
-//! `ext.replay: {"/ch": -1 | -2 | id}`: only new events, all that are kept, or those after an id. An id
-//! is the event's `data.event.replayId` or `ext.replay`. Both say of which life of the log they are: the past of
-//! another one is gone, and a position in it is refused.
+//! Subscriptions that start in the past.
 //!
 //! A session's replays run one after another: they share its reader anyway, and a client that asks for thousands costs
 //! one task.
@@ -11,63 +6,32 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use broker_core::{After, Broker, Filter, HistoryQuery, MessageId, Replay};
+use broker_core::{After, Broker, Filter, Replay, SubscribeError};
 use parking_lot::Mutex;
-use serde_json::value::RawValue;
 
-use crate::codec::message::string;
-use crate::codec::replay_id;
-use crate::error::Fault;
-use crate::front::Shared;
+use super::member::{LIVE, Member};
 use crate::protocol::duplicates::MAX_OTHERS;
-use crate::sessions::registry::{Member, TAG};
 
-impl Shared {
-    /// Where a subscription to `filter` starts; `None` means live.
-    pub(crate) fn replay_from(&self, asked: &RawValue, filter: &Filter) -> Result<Option<After>, Fault> {
-        let text = string(asked).unwrap_or_else(|| asked.get().into());
-        let invalid = || Fault::ReplayInvalid(text.chars().take(64).filter(|c| !c.is_control()).collect());
-        let head = self.broker.head();
-        let id = match (text.parse::<i64>(), text.parse::<MessageId>()) {
-            (Ok(-1), _) => return Ok(None),
-            (Ok(-2), _) => return Ok(Some(After::Earliest)),
-            (Ok(integer), _) => {
-                u64::try_from(integer).ok().and_then(|integer| replay_id::parse(integer, head))
-            }
-            (Err(_), id) => id.ok(),
-        };
-        let id = id.ok_or_else(invalid)?;
-        let query = HistoryQuery { after: Some(id), limit: 1, ..HistoryQuery::default() };
-        if id.epoch() != head.epoch() || id.offset() > head.offset() || self.broker.history(filter, query).gap
-        {
-            return Err(invalid());
-        }
-        Ok(Some(After::Id(id)))
+/// Subscribes a session from a position on; false if it has this subscription already. `asked_at` is the log's head
+/// when the request was read: what other subscriptions brought before is asked for again.
+pub(crate) fn subscribe_after(
+    broker: &Broker,
+    member: &Arc<Member>,
+    filter: &Filter,
+    after: After,
+    asked_at: u64,
+) -> Result<bool, SubscribeError> {
+    let tag = member.replay_tag();
+    if !member.note(filter, tag) {
+        return Ok(false);
     }
-
-    /// Subscribes from a position on; false if the session has this subscription already. `asked_at` is the log's head
-    /// when the request was read: what other subscriptions brought before is asked for again.
-    pub(crate) fn subscribe_after(
-        &self,
-        member: &Arc<Member>,
-        filter: &Filter,
-        after: After,
-        asked_at: u64,
-    ) -> Result<bool, Fault> {
-        let tag = member.replay_tag();
-        if !member.note(filter, tag) {
-            return Ok(false);
-        }
-        let replay = member.subscriber.subscribe_after(&[(filter.clone(), tag)], after).map_err(|error| {
-            member.unsubscribe(filter);
-            Fault::from(error)
-        })?;
-        let waiting = Waiting { replay, filter: filter.clone(), tag, after, asked_at };
-        if member.replays.push(waiting) {
-            tokio::spawn(run_all(self.broker.clone(), Arc::clone(member)));
-        }
-        Ok(true)
+    let subscribed = member.subscriber.subscribe_after(&[(filter.clone(), tag)], after);
+    let replay = subscribed.inspect_err(|_| _ = member.unsubscribe(filter))?;
+    let waiting = Waiting { replay, filter: filter.clone(), tag, after, asked_at };
+    if member.replays.push(waiting) {
+        tokio::spawn(run_all(broker.clone(), Arc::clone(member)));
     }
+    Ok(true)
 }
 
 /// A subscription whose past is still to be sent.
@@ -79,9 +43,10 @@ struct Waiting {
     asked_at: u64,
 }
 
-/// A session's replays, and what they must know of its other subscriptions. Most sessions have none, and pay for a pointer.
+/// A session's replays, and what they must know of its other subscriptions. Most sessions have none, and pay for a
+/// pointer.
 #[derive(Default)]
-pub(crate) struct Replays(Mutex<Option<Box<Known>>>);
+pub(super) struct Replays(Mutex<Option<Box<Known>>>);
 
 #[derive(Default)]
 struct Known {
@@ -111,11 +76,11 @@ impl Replays {
     }
 
     /// A live subscription has been made; it brings all after `since`.
-    pub(crate) fn note_live(&self, filter: &Filter, since: u64) {
+    pub(super) fn note_live(&self, filter: &Filter, since: u64) {
         self.0.lock().get_or_insert_default().live.insert(filter.clone(), since);
     }
 
-    pub(crate) fn forget_live(&self, filter: &Filter) {
+    pub(super) fn forget_live(&self, filter: &Filter) {
         if let Some(known) = self.0.lock().as_mut() {
             known.live.remove(filter);
         }
@@ -156,11 +121,11 @@ async fn run(broker: &Broker, member: &Member, waiting: Waiting, done: &[Done]) 
     let head = broker.head().offset();
     // What was on its way when the replay began is remembered as it comes.
     broker.drained().await;
-    // Others bring what is after the point at which they began, or after the request, whichever was later; and of what was
-    // replayed already, all is there up to the head.
+    // Others bring what is after the point at which they began, or after the request, whichever was later; and of what
+    // was replayed already, all is there up to the head.
     let others = member.subscriptions(|other, tag| {
         let replayed = done.iter().find(|done| done.tag == tag).map(|done| (other.clone(), Some(done.after)));
-        replayed.or_else(|| (tag == TAG).then(|| (other.clone(), None)))
+        replayed.or_else(|| (tag == LIVE).then(|| (other.clone(), None)))
     });
     member.mailbox.with(|state| {
         let Some(duplicates) = state.duplicates() else { return };

@@ -27,7 +27,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(broker: &Broker, config: Config) -> Self {
+    pub(super) fn new(broker: &Broker, config: Config) -> Self {
         Self {
             options: Arc::new(Options::new(&config)),
             encodings: Encodings::register(broker),

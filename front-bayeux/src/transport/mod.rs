@@ -11,55 +11,56 @@ use http_edge::{Body, BoxError, Cookies, Decoded, Fields, Park, Response, take_b
 use crate::codec::batch::BatchParser;
 use crate::codec::message::{Bounds, Message, ParseError};
 use crate::config::Transport;
-use crate::dispatch::Turn;
+use crate::dispatch::turn::Turn;
 use crate::error::RequestFault;
-use crate::front::Shared;
 
 mod callback_polling;
 mod cookie;
+mod endpoint;
 mod long_polling;
 mod polling;
 mod websocket;
 
+pub(crate) use self::endpoint::Endpoint;
 use self::polling::Hold;
 
 const METHODS: &str = "GET, POST, OPTIONS";
 
 /// One request, whatever it is.
-pub(crate) async fn handle<B>(shared: Arc<Shared>, request: http::Request<B>) -> Response
+pub(crate) async fn handle<B>(endpoint: Arc<Endpoint>, request: http::Request<B>) -> Response
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     let (mut parts, body) = request.into_parts();
     if parts.method == Method::OPTIONS {
-        return shared.config().origins.preflight(&parts.headers, Cookies::Include, METHODS);
+        return endpoint.config().origins.preflight(&parts.headers, Cookies::Include, METHODS);
     }
     if parts.method == Method::GET && ::websocket::handshake::is_upgrade(&parts.headers) {
-        let answer = match shared.config().origins.allows(&parts.headers) {
-            true => Ok(websocket::upgrade(&shared, &mut parts)),
+        let answer = match endpoint.config().origins.allows(&parts.headers) {
+            true => Ok(websocket::upgrade(&endpoint, &mut parts)),
             false => Err(RequestFault::OriginDenied),
         };
-        return conclude(&shared, &parts, answer);
+        return conclude(&endpoint, &parts, answer);
     }
     let fields = Fields::from(&parts.headers);
-    let step = if shared.config().origins.allows(fields) {
+    let step = if endpoint.config().origins.allows(fields) {
         // Boxed, so that a connect that is held has no room for it any more.
-        Box::pin(poll(&shared, &parts, fields, body)).await
+        Box::pin(poll(&endpoint, &parts, fields, body)).await
     } else {
         Err(RequestFault::OriginDenied)
     };
     let hold = match step {
         Ok(Step::Hold(hold)) => hold,
-        Ok(Step::Answer(response)) => return conclude(&shared, &parts, Ok(response)),
-        Err(fault) => return conclude(&shared, &parts, Err(fault)),
+        Ok(Step::Answer(response)) => return conclude(&endpoint, &parts, Ok(response)),
+        Err(fault) => return conclude(&endpoint, &parts, Err(fault)),
     };
     let headers = kept_headers(fields);
     let park = parts.extensions.remove::<Park>();
     drop(parts);
     let answer = async move {
-        let mut response = hold.run(&shared).await;
-        finish(&shared, &headers, &mut response);
+        let mut response = hold.run(&endpoint).await;
+        finish(&endpoint, &headers, &mut response);
         response
     };
     match park {
@@ -69,13 +70,13 @@ where
 }
 
 /// Makes a request's answer whole.
-fn conclude(shared: &Shared, parts: &Parts, answer: Result<Response, RequestFault>) -> Response {
+fn conclude(endpoint: &Endpoint, parts: &Parts, answer: Result<Response, RequestFault>) -> Response {
     let mut response = answer.unwrap_or_else(|fault| {
-        shared.counters().malformed();
+        endpoint.counters().malformed();
         fault.problem().response()
     });
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        finish(shared, &parts.headers, &mut response);
+        finish(endpoint, &parts.headers, &mut response);
     }
     if parts.method == Method::HEAD {
         *response.body_mut() = Body::empty();
@@ -84,15 +85,15 @@ fn conclude(shared: &Shared, parts: &Parts, answer: Result<Response, RequestFaul
 }
 
 /// Adds the headers that every answer has.
-fn finish(shared: &Shared, request: &HeaderMap, response: &mut Response) {
+fn finish(endpoint: &Endpoint, request: &HeaderMap, response: &mut Response) {
     let headers = response.headers_mut();
-    shared.config().origins.cors_headers(request, Cookies::Include, headers);
+    endpoint.config().origins.cors_headers(request, Cookies::Include, headers);
     headers.insert(header::CACHE_CONTROL, const { HeaderValue::from_static("no-store") });
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, const { HeaderValue::from_static("nosniff") });
 }
 
-/// Of a request's headers those that its answer depends on, copied: each is a piece of the connection's read buffer, and
-/// would keep all of that as long as the connect is held.
+/// Of a request's headers those that its answer depends on, copied: each is a piece of the connection's read buffer,
+/// and would keep all of that as long as the connect is held.
 fn kept_headers(fields: Fields<'_>) -> HeaderMap {
     let Some(origin) = fields.origin else { return HeaderMap::new() };
     let kept = [(header::ORIGIN, Some(origin)), (header::HOST, fields.host)];
@@ -108,7 +109,7 @@ enum Step {
 
 /// A request of one of the two polling transports.
 async fn poll<B>(
-    shared: &Arc<Shared>,
+    endpoint: &Arc<Endpoint>,
     parts: &Parts,
     fields: Fields<'_>,
     body: B,
@@ -117,7 +118,7 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let config = shared.config();
+    let config = endpoint.config();
     let (transport, sources, callback) = match parts.method {
         Method::POST => {
             let body = Decoded::found(&fields, &parts.headers, body).map_err(RequestFault::Coding)?;
@@ -145,7 +146,7 @@ where
     };
     let messages = read_batch(&source, bounds).await.map_err(RequestFault::Parse)?;
     let poll = polling::Poll { parts, fields, transport, callback };
-    polling::run(shared, &source, &messages, poll).await
+    polling::run(endpoint, &source, &messages, poll).await
 }
 
 /// Reads a batch, and lets other tasks have their turn in between.

@@ -10,17 +10,16 @@ use http::{HeaderValue, StatusCode, Version, header};
 use http_edge::{Body, Fields, Peer, Response, credentials_found};
 
 use super::callback_polling::{self, Callback};
+use super::endpoint::Endpoint;
 use super::{Step, cookie};
 use crate::codec::id::ClientId;
 use crate::codec::message::Message;
 use crate::codec::reply::{array_bytes, put_array};
 use crate::config::Transport;
-use crate::dispatch::{Caller, HeldConnect, Outcome, UserAgent};
+use crate::dispatch::caller::{Caller, UserAgent};
+use crate::dispatch::outcome::{HeldConnect, Outcome};
 use crate::error::RequestFault;
-use crate::front::Shared;
 use crate::protocol::{ConnectAnswer, Held};
-use crate::sessions::connect_reply::connect_reply;
-use crate::sessions::own_messages;
 use crate::sessions::unwritten::{UnwrittenReply, carrying};
 use crate::stats::Gauge;
 
@@ -47,6 +46,13 @@ impl Answer {
         Answer { head: http::Response::new(Body::empty()), body, unwritten }
     }
 
+    /// Events first, then replies; but a handshake's reply comes before its events.
+    fn of(outcome: Outcome) -> Self {
+        let mut body = Vec::with_capacity(array_bytes(outcome.objects()));
+        put_array(&mut body, outcome.objects());
+        Self::new(body, outcome.unwritten)
+    }
+
     fn into_response(self, callback: Option<&Callback>) -> Response {
         match callback {
             None => self.json(),
@@ -68,12 +74,12 @@ impl Answer {
 
 /// Handles a request's messages.
 pub(super) async fn run(
-    shared: &Arc<Shared>,
+    endpoint: &Arc<Endpoint>,
     source: &Bytes,
     messages: &[Message<'_>],
     poll: Poll<'_>,
 ) -> Result<Step, RequestFault> {
-    let mut cookies = cookie::read(&poll.parts.headers, &shared.config().cookie);
+    let mut cookies = cookie::read(&poll.parts.headers, &endpoint.config().cookie);
     let known = cookies.next();
     let more_browsers: Vec<&str> = cookies.collect();
     // Made before it is known whether it will be needed, because a new session must know its browser.
@@ -93,17 +99,17 @@ pub(super) async fn run(
         more_tokens: &[],
         socket: None,
     };
-    let mut outcome = Box::pin(shared.handle_batch(source, messages, &mut caller)).await;
+    let mut outcome = Box::pin(endpoint.dispatch.handle_batch(source, messages, &mut caller)).await;
     if let Some(connect) = outcome.held.take() {
-        let limit = limit(shared, known, poll.parts.version);
+        let limit = limit(endpoint, known, poll.parts.version);
         // A handshake, which alone needs a cookie, is alone in its request.
         return Ok(Step::Hold(Hold { connect, outcome, limit, callback: poll.callback }));
     }
     let shook_hands = outcome.shook_hands;
-    let mut answer = outcome.into_answer();
+    let mut answer = Answer::of(outcome);
     if known.is_none()
         && shook_hands
-        && let Some(line) = cookie::set(&browser, &shared.config().cookie)
+        && let Some(line) = cookie::set(&browser, &endpoint.config().cookie)
     {
         answer.head.headers_mut().insert(header::SET_COOKIE, line);
     }
@@ -117,8 +123,8 @@ struct Limit {
 }
 
 /// Without a cookie each session counts as a browser of its own.
-fn limit(shared: &Shared, browser: Option<&str>, version: Version) -> Option<Limit> {
-    let config = shared.config();
+fn limit(endpoint: &Endpoint, browser: Option<&str>, version: Version) -> Option<Limit> {
+    let config = endpoint.config();
     let max = match version {
         Version::HTTP_2 => config.http2_max_sessions_per_browser,
         _ => config.max_sessions_per_browser,
@@ -138,14 +144,14 @@ pub(super) struct Hold {
 
 impl Hold {
     /// Waits until there is something to say, and says it.
-    pub(super) async fn run(mut self, shared: &Shared) -> Response {
-        let answer = match hold(shared, &self.connect, self.limit.as_ref()).await {
+    pub(super) async fn run(mut self, endpoint: &Endpoint) -> Response {
+        let answer = match hold(endpoint, &self.connect, self.limit.as_ref()).await {
             Some((answer, unwritten)) => {
-                self.outcome.answer_connect(&answer, &self.connect, shared);
+                self.outcome.answer_connect(*answer, &self.connect.member, &endpoint.sessions.shared);
                 self.outcome.unwritten.push(unwritten);
-                self.outcome.into_answer()
+                Answer::of(self.outcome)
             }
-            None => superseded(shared),
+            None => superseded(endpoint),
         };
         answer.into_response(self.callback.as_ref())
     }
@@ -153,24 +159,24 @@ impl Hold {
 
 /// Holds a connect; `None` if a newer one took its place.
 async fn hold(
-    shared: &Shared,
+    endpoint: &Endpoint,
     held: &HeldConnect,
     limit: Option<&Limit>,
 ) -> Option<(Box<ConnectAnswer>, UnwrittenReply)> {
     let mailbox = Arc::clone(&held.member.mailbox);
     if let Some(Limit { browser, max }) = limit
-        && !shared.registry.hold(browser, held.member.id, held.token, *max)
+        && !endpoint.sessions.held_connects.hold(browser, held.member.id, held.token, *max)
     {
-        let wait = shared.config().multi_session_interval;
+        let wait = endpoint.config().multi_session_interval;
         let wait = (!wait.is_zero()).then_some(wait);
         return mailbox.with(|state| {
             let refused = state.session.refuse_hold(Instant::now(), held.token, wait)?;
             Some((Box::new(refused), mailbox.begin_reply(state)))
         });
     }
-    let _gauge = Gauge::new(&shared.counters().held_polls);
+    let _gauge = Gauge::new(&endpoint.counters().held_polls);
     let browser = limit.map(|limit| &*limit.browser);
-    let mut guard = HoldGuard { shared, held, browser, answered: false };
+    let mut guard = HoldGuard { endpoint, held, browser, answered: false };
     loop {
         let woken = mailbox.woken().notified();
         tokio::pin!(woken);
@@ -195,7 +201,7 @@ async fn hold(
 /// Puts things right when a held connect ends in whatever way; also when its connection dies, which
 /// drops the handler's future.
 struct HoldGuard<'a> {
-    shared: &'a Shared,
+    endpoint: &'a Endpoint,
     held: &'a HeldConnect,
     browser: Option<&'a str>,
     answered: bool,
@@ -208,33 +214,16 @@ impl Drop for HoldGuard<'_> {
             member.mailbox.with(|state| state.session.drop_connect(Instant::now(), *token));
         }
         if let Some(browser) = self.browser {
-            self.shared.registry.let_go(browser, member.id, *token);
+            self.endpoint.sessions.held_connects.let_go(browser, member.id, *token);
         }
     }
 }
 
 /// What the older of two connects gets.
-fn superseded(shared: &Shared) -> Answer {
-    let status = shared.config().duplicate_connect_status;
+fn superseded(endpoint: &Endpoint) -> Answer {
+    let status = endpoint.config().duplicate_connect_status;
     let status = StatusCode::from_u16(status).ok().filter(|status| status.as_u16() >= 400);
     let mut head = http::Response::new(Body::empty());
     *head.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     Answer { head, ..Answer::new(Vec::new(), Vec::new()) }
-}
-
-impl Outcome {
-    fn answer_connect(&mut self, answer: &ConnectAnswer, held: &HeldConnect, shared: &Shared) {
-        if answer.end == Some(crate::protocol::End::Kicked) {
-            self.raw_reply(&own_messages::goodbye(held.member.reason(), shared.config()));
-        }
-        self.events.extend(answer.events.iter().cloned());
-        self.raw_reply(&connect_reply(answer, shared.config()));
-    }
-
-    /// Events first, then replies; but a handshake's reply comes before its events.
-    fn into_answer(self) -> Answer {
-        let mut out = Vec::with_capacity(array_bytes(self.objects()));
-        put_array(&mut out, self.objects());
-        Answer::new(out, self.unwritten)
-    }
 }

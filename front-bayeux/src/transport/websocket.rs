@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ::websocket::handshake::{self, accept};
@@ -16,13 +15,13 @@ use hyper::upgrade::OnUpgrade;
 use link::{Event, Link, Unfinished};
 
 use super::cookie;
+use super::endpoint::Endpoint;
 use crate::codec::message::{Bounds, ParseError};
 use crate::codec::reply;
 use crate::config::Transport;
-use crate::dispatch::{Caller, SocketCaller, UserAgent, outbox_config};
-use crate::front::Shared;
+use crate::dispatch::caller::{Caller, SocketCaller, UserAgent};
+use crate::error::RequestFault;
 use crate::protocol::End;
-use crate::sessions::mailbox::Mailbox;
 use crate::sessions::socket::{Lost, Socket};
 use crate::sessions::unwritten::carrying;
 use crate::stats::Gauge;
@@ -37,10 +36,10 @@ const TIME_TO_LEAVE: Duration = Duration::from_secs(1);
 const MIN_PING_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Answers an upgrade; the connection then lives in a task of its own.
-pub(super) fn upgrade(shared: &Arc<Shared>, parts: &mut Parts) -> Response {
-    let config = shared.config();
+pub(super) fn upgrade(endpoint: &Arc<Endpoint>, parts: &mut Parts) -> Response {
+    let config = endpoint.config();
     if !config.transports.contains(&Transport::WebSocket) {
-        return crate::error::RequestFault::TransportDenied.problem().response();
+        return RequestFault::TransportDenied.problem().response();
     }
     let protocol: Option<&str> = config.websocket.protocol.as_deref();
     let options = handshake::Options {
@@ -51,7 +50,7 @@ pub(super) fn upgrade(shared: &Arc<Shared>, parts: &mut Parts) -> Response {
     let accepted = match accept(parts, &options) {
         Ok(accepted) => accepted,
         Err(refused) => {
-            shared.counters().malformed();
+            endpoint.counters().malformed();
             let mut response = Problem::new(refused.status, "invalid_handshake", refused.reason).response();
             response.headers_mut().extend(refused.response().into_parts().0.headers);
             return response;
@@ -61,13 +60,13 @@ pub(super) fn upgrade(shared: &Arc<Shared>, parts: &mut Parts) -> Response {
         return Problem::new(http::StatusCode::NOT_IMPLEMENTED, "no_upgrade", "this server does no upgrades")
             .response();
     };
-    let visitor = Visitor::read(shared, parts);
-    let (shared, deflate) = (Arc::clone(shared), accepted.deflate);
+    let visitor = Visitor::read(endpoint, parts);
+    let (endpoint, deflate) = (Arc::clone(endpoint), accepted.deflate);
     tokio::spawn(async move {
         // A client that goes away before the 101 is nobody's loss.
         if let Ok(socket) = upgraded(on).await {
             // A task of its own: this future's state is as large as its largest phase.
-            tokio::spawn(Connection::open(shared, socket, deflate, visitor).run());
+            tokio::spawn(Connection::open(endpoint, socket, deflate, visitor).run());
         }
     });
     accepted.response.map(|()| Body::empty())
@@ -86,11 +85,11 @@ struct Visitor {
 }
 
 impl Visitor {
-    fn read(shared: &Shared, parts: &Parts) -> Box<Self> {
-        let found = credentials_from(parts, &shared.config().token_sources);
+    fn read(endpoint: &Endpoint, parts: &Parts) -> Box<Self> {
+        let found = credentials_from(parts, &endpoint.config().token_sources);
         Box::new(Self {
             remote: parts.extensions.get::<Peer>().map(|peer| peer.0),
-            browser: cookie::read(&parts.headers, &shared.config().cookie).next().map(Box::from),
+            browser: cookie::read(&parts.headers, &endpoint.config().cookie).next().map(Box::from),
             user_agent: UserAgent::In(&parts.headers).text().map(Box::from),
             token: found.token.as_deref().map(Box::from),
             more_tokens: found.more_tokens.iter().map(|token| (**token).into()).collect(),
@@ -114,7 +113,7 @@ impl Visitor {
 
 /// An open socket.
 struct Connection {
-    shared: Arc<Shared>,
+    endpoint: Arc<Endpoint>,
     visitor: Box<Visitor>,
     link: Link,
     input: BytesMut,
@@ -143,20 +142,19 @@ enum Ending {
 
 impl Connection {
     fn open(
-        shared: Arc<Shared>,
+        endpoint: Arc<Endpoint>,
         socket: link::Socket,
         deflate: Option<::websocket::DeflateParams>,
         visitor: Box<Visitor>,
     ) -> Self {
-        let config = shared.config();
+        let config = endpoint.config();
         let now = Instant::now();
-        let mailbox = Mailbox::new(Arc::clone(&shared.common), now);
-        let subscriber = Arc::new(shared.broker.attach(Arc::clone(&mailbox) as _, outbox_config(config)));
-        let outbox = subscriber.outbox();
+        let unborn = endpoint.sessions.unborn(now);
+        let outbox = unborn.subscriber.outbox();
         let max = config.websocket.max_message_bytes;
         let limits = Limits { max_frame_bytes: max, max_message_bytes: max };
-        let number = shared.socket_numbers.fetch_add(1, Ordering::Relaxed);
-        let socket_of_session = Socket::new(Arc::clone(&outbox), number, deflate.is_some());
+        let socket_of_session =
+            Socket::new(Arc::clone(&outbox), endpoint.sockets.number(), deflate.is_some());
         Self {
             visitor,
             link: Link::new(socket, outbox),
@@ -164,7 +162,7 @@ impl Connection {
             assembler: Assembler::new(limits, deflate),
             unfinished: Unfinished::default(),
             caller: SocketCaller {
-                unborn: Some((mailbox, subscriber)),
+                unborn: Some(unborn),
                 socket: socket_of_session,
                 member: None,
                 held_until: None,
@@ -173,17 +171,17 @@ impl Connection {
             last_ping: now,
             leaves_at: None,
             sessionless_since: Some(now),
-            shared,
+            endpoint,
         }
     }
 
     #[allow(clippy::manual_async_fn, reason = "the future of an `async fn` holds the connection twice")]
     fn run(mut self) -> impl Future<Output = ()> + Send {
         async move {
-            let shared = Arc::clone(&self.shared);
-            let _gauge = Gauge::new(&shared.counters().websockets);
+            let endpoint = Arc::clone(&self.endpoint);
+            let _gauge = Gauge::new(&endpoint.counters().websockets);
             let number = self.caller.socket.number;
-            shared.sockets.insert(number, Arc::clone(&self.caller.socket.outbox));
+            endpoint.sockets.insert(number, Arc::clone(&self.caller.socket.outbox));
             let ending = self.exchange().await;
             let lost = match ending {
                 Ending::Overflow => Lost::Session,
@@ -192,12 +190,12 @@ impl Connection {
             };
             if let Some(member) = self.caller.member.take() {
                 if lost == Lost::Session {
-                    shared.counters().overflowed();
+                    endpoint.counters().overflowed();
                     member.mailbox.warn("its socket was full and its session is over");
                 }
                 member.mailbox.unbind(Instant::now(), number, lost);
             }
-            shared.sockets.remove(&number);
+            endpoint.sockets.remove(number);
             if matches!(ending, Ending::Closing) {
                 // Boxed, or every open socket would hold the room that its goodbye needs.
                 Box::pin(self.link.finish(LINGER)).await;
@@ -223,7 +221,7 @@ impl Connection {
                     }
                     match self.unfinished_bytes() {
                         Some(bytes) => {
-                            self.unfinished.hold(&self.shared.config().intake, bytes, self.last_read);
+                            self.unfinished.hold(&self.endpoint.config().intake, bytes, self.last_read);
                         }
                         None => self.unfinished.finish(),
                     }
@@ -237,7 +235,7 @@ impl Connection {
                     return self.give_up(CloseCode::Policy, "the message came too slowly");
                 }
                 None if self.is_sessionless() => {
-                    self.shared.counters().no_handshake();
+                    self.endpoint.counters().no_handshake();
                     return self.close(CloseCode::Policy, "no handshake");
                 }
                 None if self.is_idle() => return self.close(CloseCode::Normal, "idle timeout"),
@@ -249,7 +247,7 @@ impl Connection {
                 Some(Event::Stalled | Event::Closed(CloseReason::Overflow)) => return Ending::Overflow,
                 Some(Event::Closed(_)) => return Ending::Closing,
             }
-            if self.shared.is_closing() {
+            if self.endpoint.sessions.is_closing() {
                 self.write();
                 return self.close(CloseCode::Away, "server is shutting down");
             }
@@ -264,7 +262,7 @@ impl Connection {
                 Ok(Some(Incoming::Text(text))) => {
                     self.unfinished.finish();
                     if let Err((code, reason)) = Box::pin(self.handle(text)).await {
-                        self.shared.counters().malformed();
+                        self.endpoint.counters().malformed();
                         return Some(self.close(code, &reason));
                     }
                 }
@@ -279,7 +277,7 @@ impl Connection {
                     return Some(self.close(code.unwrap_or(CloseCode::Status), ""));
                 }
                 Err(violation) => {
-                    self.shared.counters().malformed();
+                    self.endpoint.counters().malformed();
                     return Some(self.close(violation.close_code, violation.reason));
                 }
             }
@@ -288,7 +286,7 @@ impl Connection {
 
     /// One text message: a batch.
     async fn handle(&mut self, text: Bytes) -> Result<(), (CloseCode, String)> {
-        let config = self.shared.config();
+        let config = self.endpoint.config();
         let bounds = Bounds { max_depth: config.max_depth, max_messages: config.max_batch_messages };
         let messages = super::read_batch(&text, bounds)
             .await
@@ -303,8 +301,8 @@ impl Connection {
             more_tokens: &self.visitor.more_tokens,
             socket: Some(&mut self.caller),
         };
-        let outcome = self.shared.handle_batch(&text, &messages, &mut caller).await;
-        if outcome.count > 0 || !outcome.events.is_empty() {
+        let outcome = self.endpoint.dispatch.handle_batch(&text, &messages, &mut caller).await;
+        if outcome.has_objects() {
             let frame = carrying(reply::text_frame(outcome.objects()), outcome.unwritten);
             self.caller.socket.outbox.send(frame, Class::Control);
         }
@@ -347,7 +345,7 @@ impl Connection {
         }
         let idle = self.idle_timeout().map(|timeout| self.last_read + timeout);
         let late = self.unfinished_bytes();
-        let late = late.and_then(|bytes| self.unfinished.due(&self.shared.config().intake, bytes));
+        let late = late.and_then(|bytes| self.unfinished.due(&self.endpoint.config().intake, bytes));
         let sessionless = self.sessionless_until();
         let times = [self.caller.held_until, idle, self.next_ping(), self.leaves_at, late, sessionless];
         times.into_iter().flatten().min()
@@ -360,7 +358,7 @@ impl Connection {
     }
 
     fn is_late(&self) -> bool {
-        let intake = &self.shared.config().intake;
+        let intake = &self.endpoint.config().intake;
         let bytes = self.unfinished_bytes();
         bytes.is_some_and(|bytes| self.unfinished.is_late(intake, bytes, Instant::now()))
     }
@@ -381,7 +379,7 @@ impl Connection {
 
     /// When a socket without a session is closed.
     fn sessionless_until(&self) -> Option<Instant> {
-        let config = self.shared.config();
+        let config = self.endpoint.config();
         let timeout = config.websocket.handshake_timeout;
         let since = self.sessionless_since.filter(|_| !timeout.is_zero())?;
         let since = if config.publish_without_session { since.max(self.last_read) } else { since };
@@ -398,7 +396,8 @@ impl Connection {
 
     /// When a client from which nothing came is to be asked whether it is there.
     fn next_ping(&self) -> Option<Instant> {
-        let interval = self.shared.config().websocket.ping_interval.filter(|interval| !interval.is_zero())?;
+        let interval =
+            self.endpoint.config().websocket.ping_interval.filter(|interval| !interval.is_zero())?;
         Some(self.last_read.max(self.last_ping) + interval.max(MIN_PING_INTERVAL))
     }
 
@@ -414,7 +413,7 @@ impl Connection {
     }
 
     fn idle_timeout(&self) -> Option<Duration> {
-        Some(self.shared.config().websocket.idle_timeout).filter(|timeout| !timeout.is_zero())
+        Some(self.endpoint.config().websocket.idle_timeout).filter(|timeout| !timeout.is_zero())
     }
 
     fn is_idle(&self) -> bool {
@@ -439,6 +438,7 @@ async fn wait(deadline: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sessions::mailbox::Mailbox;
 
     fn future_bytes<F: Future>(_: impl FnOnce(Connection) -> F) -> usize {
         size_of::<F>()

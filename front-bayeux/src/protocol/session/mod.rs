@@ -1,5 +1,5 @@
-//! One session: its queue, its connect, its end. The state machine is spread over the files of this folder: connects are
-//! in `connecting.rs`, deliveries and time here.
+//! One session: its queue, its connect, its end. The state machine is spread over the files of this folder: connects
+//! are in `connecting.rs`, deliveries and time here.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
