@@ -11,11 +11,11 @@ use crate::codec::reply::{Advice, Common, put_reply};
 use crate::error::Fault;
 use crate::protocol::{ConnectAnswer, End};
 use crate::sessions::connect_reply::connect_reply;
+use crate::sessions::mailbox::UnwrittenReply;
 use crate::sessions::member::Member;
 use crate::sessions::own_messages;
 use crate::sessions::shared::Shared;
 use crate::sessions::timestamp::timestamp;
-use crate::sessions::unwritten::UnwrittenReply;
 
 /// Longest `id`, in bytes of JSON text.
 pub(super) const MAX_ID_BYTES: usize = 1024;

@@ -12,7 +12,6 @@ use super::clock::Clock;
 use super::own_messages;
 use super::shared::Shared;
 use super::state::State;
-use super::unwritten::UnwrittenReply;
 use crate::codec::event::Replay;
 use crate::codec::id::ClientId;
 use crate::codec::reply;
@@ -27,6 +26,14 @@ pub(crate) struct Mailbox {
     woken: Notify,
     pub(super) clock: Clock,
     pub(super) shared: Arc<Shared>,
+}
+
+/// A connect's reply on its way. It is dropped when the reply was written, or will never be: only from then on is its
+/// client's time to come again counted.
+#[derive(Debug)]
+pub(crate) struct UnwrittenReply {
+    mailbox: Weak<Mailbox>,
+    token: u64,
 }
 
 /// What the sweep found.
@@ -73,12 +80,7 @@ impl Mailbox {
     /// The answer to a connect was just given; whoever writes it drops what is returned when it is written.
     pub(crate) fn begin_reply(&self, state: &mut State) -> UnwrittenReply {
         state.session.begin_reply();
-        UnwrittenReply::new(Weak::clone(&self.myself), state.session.token())
-    }
-
-    /// The reply to the connect `token` was written.
-    pub(super) fn reply_written(&self, token: u64) {
-        self.clock.reply_written(token);
+        UnwrittenReply { mailbox: Weak::clone(&self.myself), token: state.session.token() }
     }
 
     /// Whether the sweep has something to do here.
@@ -159,5 +161,13 @@ impl Mailbox {
     /// For the handler of a held poll.
     pub(crate) fn woken(&self) -> &Notify {
         &self.woken
+    }
+}
+
+impl Drop for UnwrittenReply {
+    fn drop(&mut self) {
+        if let Some(mailbox) = self.mailbox.upgrade() {
+            mailbox.clock.reply_written(self.token);
+        }
     }
 }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::Sessions;
 use super::mailbox::Mailbox;
 use super::rate::RateLimit;
-use super::replay::Replays;
+use super::replays::Replays;
 use super::socket::Socket;
 use super::subscriptions::Subscriptions;
 use crate::codec::id::ClientId;

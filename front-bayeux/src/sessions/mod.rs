@@ -36,6 +36,7 @@ pub(crate) mod own_messages;
 pub(crate) mod rate;
 pub(crate) mod registry;
 pub(crate) mod replay;
+mod replays;
 pub(crate) mod shared;
 pub(crate) mod socket;
 mod state;

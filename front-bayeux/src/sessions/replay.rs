@@ -3,13 +3,12 @@
 //! A session's replays run one after another: they share its reader anyway, and a client that asks for thousands costs
 //! one task.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use broker_core::{After, Broker, Filter, Replay, SubscribeError};
-use parking_lot::Mutex;
+use broker_core::{After, Broker, Filter, SubscribeError};
 
 use super::member::{LIVE, Member};
+use super::replays::Waiting;
 use crate::protocol::duplicates::MAX_OTHERS;
 
 /// Subscribes a session from a position on; false if it has this subscription already. `asked_at` is the log's head
@@ -32,64 +31,6 @@ pub(crate) fn subscribe_after(
         tokio::spawn(run_all(broker.clone(), Arc::clone(member)));
     }
     Ok(true)
-}
-
-/// A subscription whose past is still to be sent.
-struct Waiting {
-    replay: Replay,
-    filter: Filter,
-    tag: u32,
-    after: After,
-    asked_at: u64,
-}
-
-/// A session's replays, and what they must know of its other subscriptions. Most sessions have none, and pay for a
-/// pointer.
-#[derive(Default)]
-pub(super) struct Replays(Mutex<Option<Box<Known>>>);
-
-#[derive(Default)]
-struct Known {
-    /// Those that wait for their turn.
-    waiting: VecDeque<Waiting>,
-    running: bool,
-    /// The live subscriptions, and the offset after which each brings all.
-    live: HashMap<Filter, u64, ahash::RandomState>,
-}
-
-impl Replays {
-    /// True if nobody runs them yet.
-    fn push(&self, waiting: Waiting) -> bool {
-        let mut known = self.0.lock();
-        let known = known.get_or_insert_default();
-        known.waiting.push_back(waiting);
-        !std::mem::replace(&mut known.running, true)
-    }
-
-    /// The next one; whoever gets `None` has stopped running them.
-    fn next(&self) -> Option<Waiting> {
-        let mut known = self.0.lock();
-        let known = known.as_mut()?;
-        let next = known.waiting.pop_front();
-        known.running = next.is_some();
-        next
-    }
-
-    /// A live subscription has been made; it brings all after `since`.
-    pub(super) fn note_live(&self, filter: &Filter, since: u64) {
-        self.0.lock().get_or_insert_default().live.insert(filter.clone(), since);
-    }
-
-    pub(super) fn forget_live(&self, filter: &Filter) {
-        if let Some(known) = self.0.lock().as_mut() {
-            known.live.remove(filter);
-        }
-    }
-
-    /// The offset after which a live subscription brings all; `None` while it is being made.
-    fn live_since(&self, filter: &Filter) -> Option<u64> {
-        self.0.lock().as_ref()?.live.get(filter).copied()
-    }
 }
 
 /// A replay that has gone live, for as long as others of its session run.

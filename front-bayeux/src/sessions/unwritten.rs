@@ -1,31 +1,8 @@
-//! When a connect's reply was written: only from then on is its client's time to come again counted.
-
-use std::sync::Weak;
+//! Text that stands for the replies to connects in it, until it is written.
 
 use bytes::Bytes;
 
-use super::mailbox::Mailbox;
-
-/// A connect's reply on its way. It is dropped when the reply was written, or will never be.
-#[derive(Debug)]
-pub(crate) struct UnwrittenReply {
-    mailbox: Weak<Mailbox>,
-    token: u64,
-}
-
-impl UnwrittenReply {
-    pub(super) fn new(mailbox: Weak<Mailbox>, token: u64) -> Self {
-        Self { mailbox, token }
-    }
-}
-
-impl Drop for UnwrittenReply {
-    fn drop(&mut self) {
-        if let Some(mailbox) = self.mailbox.upgrade() {
-            mailbox.reply_written(self.token);
-        }
-    }
-}
+use super::mailbox::UnwrittenReply;
 
 /// Text with the replies that it contains. Whoever writes it lets go of it once it is written.
 struct Carrier<T> {

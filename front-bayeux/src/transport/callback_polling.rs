@@ -5,7 +5,7 @@ use http::request::Parts;
 use http::{HeaderValue, header};
 use http_edge::{Body, Response};
 
-use super::polling::Answer;
+use super::answer::Answer;
 use crate::codec::message::ParseError;
 use crate::error::RequestFault;
 use crate::sessions::unwritten::carrying;

@@ -14,6 +14,7 @@ use crate::config::Transport;
 use crate::dispatch::turn::Turn;
 use crate::error::RequestFault;
 
+mod answer;
 mod callback_polling;
 mod cookie;
 mod endpoint;
@@ -22,7 +23,7 @@ mod polling;
 mod websocket;
 
 pub(crate) use self::endpoint::Endpoint;
-use self::polling::Hold;
+use self::polling::Step;
 
 const METHODS: &str = "GET, POST, OPTIONS";
 
@@ -99,12 +100,6 @@ fn kept_headers(fields: Fields<'_>) -> HeaderMap {
     let kept = [(header::ORIGIN, Some(origin)), (header::HOST, fields.host)];
     let copy = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
     kept.into_iter().filter_map(|(name, value)| Some((name, copy(value?)?))).collect()
-}
-
-/// What a polling request comes to at first.
-enum Step {
-    Answer(Response),
-    Hold(Hold),
 }
 
 /// A request of one of the two polling transports.

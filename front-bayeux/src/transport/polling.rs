@@ -6,21 +6,21 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, StatusCode, Version, header};
+use http::{StatusCode, Version, header};
 use http_edge::{Body, Fields, Peer, Response, credentials_found};
 
+use super::answer::Answer;
 use super::callback_polling::{self, Callback};
+use super::cookie;
 use super::endpoint::Endpoint;
-use super::{Step, cookie};
 use crate::codec::id::ClientId;
 use crate::codec::message::Message;
-use crate::codec::reply::{array_bytes, put_array};
 use crate::config::Transport;
 use crate::dispatch::caller::{Caller, UserAgent};
 use crate::dispatch::outcome::{HeldConnect, Outcome};
 use crate::error::RequestFault;
 use crate::protocol::{ConnectAnswer, Held};
-use crate::sessions::unwritten::{UnwrittenReply, carrying};
+use crate::sessions::mailbox::UnwrittenReply;
 use crate::stats::Gauge;
 
 /// One polling request.
@@ -33,43 +33,10 @@ pub(super) struct Poll<'a> {
     pub(super) callback: Option<Callback>,
 }
 
-/// The response's head, and its JSON text for the transport to wrap.
-pub(super) struct Answer {
-    pub(super) head: Response,
-    pub(super) body: Vec<u8>,
-    /// The replies to connects that it contains.
-    pub(super) unwritten: Vec<UnwrittenReply>,
-}
-
-impl Answer {
-    pub(super) fn new(body: Vec<u8>, unwritten: Vec<UnwrittenReply>) -> Self {
-        Answer { head: http::Response::new(Body::empty()), body, unwritten }
-    }
-
-    /// Events first, then replies; but a handshake's reply comes before its events.
-    fn of(outcome: Outcome) -> Self {
-        let mut body = Vec::with_capacity(array_bytes(outcome.objects()));
-        put_array(&mut body, outcome.objects());
-        Self::new(body, outcome.unwritten)
-    }
-
-    fn into_response(self, callback: Option<&Callback>) -> Response {
-        match callback {
-            None => self.json(),
-            Some(callback) => callback_polling::wrap(self, callback),
-        }
-    }
-
-    /// The answer of long-polling.
-    fn json(self) -> Response {
-        let mut response = self.head;
-        if response.status().is_success() {
-            let kind = const { HeaderValue::from_static("application/json;charset=UTF-8") };
-            response.headers_mut().insert(header::CONTENT_TYPE, kind);
-            *response.body_mut() = Body::full(carrying(self.body, self.unwritten));
-        }
-        response
-    }
+/// What a polling request comes to at first.
+pub(super) enum Step {
+    Answer(Response),
+    Hold(Hold),
 }
 
 /// Handles a request's messages.
@@ -113,7 +80,7 @@ pub(super) async fn run(
     {
         answer.head.headers_mut().insert(header::SET_COOKIE, line);
     }
-    Ok(Step::Answer(answer.into_response(poll.callback.as_ref())))
+    Ok(Step::Answer(wrap(answer, poll.callback.as_ref())))
 }
 
 /// How many connects of one browser may be held.
@@ -153,7 +120,7 @@ impl Hold {
             }
             None => superseded(endpoint),
         };
-        answer.into_response(self.callback.as_ref())
+        wrap(answer, self.callback.as_ref())
     }
 }
 
@@ -226,4 +193,12 @@ fn superseded(endpoint: &Endpoint) -> Answer {
     let mut head = http::Response::new(Body::empty());
     *head.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     Answer { head, ..Answer::new(Vec::new(), Vec::new()) }
+}
+
+/// Wraps an answer as its transport does.
+fn wrap(answer: Answer, callback: Option<&Callback>) -> Response {
+    match callback {
+        None => answer.json(),
+        Some(callback) => callback_polling::wrap(answer, callback),
+    }
 }
