@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::dialect::Dialect;
 use crate::engine::Waiting;
 use crate::fleet::Pace;
 use crate::scenario::{Fanout, Hooks, Idle, PublishOnly, Setup, Slow, Storm};
@@ -74,6 +75,9 @@ pub(crate) struct Common {
     /// Rounds, each over all targets in turn.
     #[arg(long, default_value_t = 1)]
     rounds: usize,
+    /// Publish by another protocol than the subscribers', at the server's second port, {port2}.
+    #[arg(long, value_name = "DIALECT")]
+    publisher: Option<Dialect>,
     /// CPUs for the server under test; default 0 if there are two or more, else none.
     #[arg(long)]
     server_cpus: Option<Cpus>,
@@ -120,6 +124,7 @@ impl Common {
                 cpus: self.server_cpus.clone().unwrap_or_else(|| default("0")),
                 log: self.server_log.clone(),
                 at_most: self.at_most.clone(),
+                publisher: self.publisher,
             },
             client_cpus: self.client_cpus.clone().unwrap_or_else(|| default("1")),
             processes: self.processes,
@@ -178,11 +183,16 @@ pub(crate) struct FanoutArgs {
     /// Messages in flight.
     #[arg(long, default_value_t = 1)]
     window: usize,
+    /// As many as --window go at once, in one write of each publisher, and the next when all of them have arrived: a
+    /// server then gets the same bursts every time.
+    #[arg(long)]
+    at_once: bool,
 }
 
 impl FanoutArgs {
     pub(crate) fn scenario(&self) -> Fanout {
-        self.shape.fanout(Pace::Window(self.window.max(1)))
+        let window = self.window.max(1);
+        self.shape.fanout(if self.at_once { Pace::Burst(window) } else { Pace::Window(window) })
     }
 }
 

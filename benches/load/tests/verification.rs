@@ -182,6 +182,17 @@ fn the_bare_server_loses_nothing_over_one_process_or_several() {
     }
 }
 
+/// 16 at once, in one write of each publisher, and the rest at the end.
+#[test]
+fn bursts_lose_nothing_and_end() {
+    let shape = ["--subscribers", "30", "--publishers", "3", "--window", "16", "--messages", "100"];
+    let output =
+        load(&[&["fanout", "--target", "floor", "--at-once", "--time-limit", "20"], &shape[..]].concat());
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{report}");
+    assert!(report.contains("16 at once") && report.contains("3000"), "all of 100 x 30 deliveries: {report}");
+}
+
 #[test]
 fn a_server_that_cannot_be_started_is_an_error_of_the_run() {
     let output = load(&["fanout", "--target", "sse=/nonexistent {address}", "--subscribers", "1"]);

@@ -134,10 +134,13 @@ impl Connection {
         &mut self,
         channel: &str,
         payload: &[u8],
-        poller: &Poller,
         on: &mut dyn FnMut(Event<'_>),
     ) -> Progress {
         self.session.publish(channel, payload, &mut self.unsent, on);
+        Progress::Alive
+    }
+
+    pub(super) fn send(&mut self, poller: &Poller) -> Progress {
         Progress::of(self.flush(poller))
     }
 

@@ -187,7 +187,7 @@ impl Engine {
         }
     }
 
-    /// Publishes on connection `number`; does nothing if it is gone.
+    /// Publishes on connection `number`; does nothing if it is gone. Nothing is written before [`Engine::flush`].
     pub(crate) fn publish(
         &mut self,
         number: usize,
@@ -195,9 +195,12 @@ impl Engine {
         payload: &[u8],
         observer: &mut impl Observer,
     ) {
-        self.progress(number, observer, |connection, poller, _, on| {
-            connection.publish(channel, payload, poller, on)
-        });
+        self.progress(number, observer, |connection, _, _, on| connection.publish(channel, payload, on));
+    }
+
+    /// Writes what was published on connection `number`.
+    pub(crate) fn flush(&mut self, number: usize, observer: &mut impl Observer) {
+        self.progress(number, observer, |connection, poller, _, _| connection.send(poller));
     }
 
     /// How many publishes connection `number` may have unanswered.

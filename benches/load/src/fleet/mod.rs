@@ -44,6 +44,8 @@ pub(crate) struct Plan {
     pub(crate) dialect: String,
     pub(crate) target: SocketAddr,
     pub(crate) publish_target: SocketAddr,
+    /// The publishers' [`Dialect`].
+    pub(crate) publish_dialect: String,
     pub(crate) channels: u32,
     /// Part of the channels' names: what a server remembers of an earlier fleet must not reach this one.
     pub(crate) epoch: u32,
@@ -126,6 +128,8 @@ pub(crate) struct Load {
 pub(crate) enum Pace {
     /// So many are on their way; the next goes when one has reached everybody.
     Window(usize),
+    /// So many go at once, in one write of each publisher; the next go when all of them have reached everybody.
+    Burst(usize),
     /// So many per second, whatever the deliveries do.
     PerSecond(f64),
 }
@@ -180,7 +184,8 @@ impl Fleet {
 
     /// Opens `count` publishing connections.
     pub(crate) fn add_publishers(&mut self, count: usize) -> io::Result<Ramp> {
-        let (dialect, target) = (self.plan.dialect()?, self.plan.publish_target);
+        let dialect: Dialect = self.plan.publish_dialect.parse().map_err(io::Error::other)?;
+        let target = self.plan.publish_target;
         let first = self.engine.next_number();
         let limits = RampLimits { in_flight: 64, deadline: Deadline::after(self.plan.ramp_limit) };
         let dial = |_| Dial { target, source: None, session: dialect.publisher(), receive_buffer: None };
@@ -200,6 +205,7 @@ impl Fleet {
         while completed < load.messages && !deadline.passed() && !patience.passed() {
             let due = match load.pace {
                 Pace::Window(window) => (completed + window as u64).min(load.messages),
+                Pace::Burst(size) => ((completed / size as u64 + 1) * size as u64).min(load.messages),
                 Pace::PerSecond(rate) => {
                     let elapsed = (now_ns() - started) as f64 / 1e9;
                     ((elapsed * rate) as u64 + 1).min(load.messages)
@@ -207,13 +213,13 @@ impl Fleet {
             };
             while published < due {
                 let due_ns = match load.pace {
-                    Pace::Window(_) => now_ns(),
+                    Pace::Window(_) | Pace::Burst(_) => now_ns(),
                     Pace::PerSecond(rate) => started + (published as f64 * 1e9 / rate) as u64,
                 };
                 self.publishers.queue(due_ns);
                 published += 1;
             }
-            self.publish_queued(load.payload_bytes);
+            self.publish_queued(load);
             let wait = match load.pace {
                 Pace::PerSecond(rate) if published < load.messages => {
                     let next = started + (published as f64 * 1e9 / rate) as u64;
@@ -242,7 +248,7 @@ impl Fleet {
                 self.publishers.queue(now_ns());
                 queued += 1;
             }
-            self.publish_queued(load.payload_bytes);
+            self.publish_queued(load);
             self.turn(Duration::from_millis(100).min(deadline.left()))?;
             done = self.crowd.accepted() - before;
         }
@@ -300,13 +306,22 @@ impl Fleet {
         Ok(())
     }
 
-    fn publish_queued(&mut self, payload_bytes: usize) {
+    fn publish_queued(&mut self, load: Load) {
+        let mut unsent = Vec::new();
         self.crowd.give_back_windows(&mut self.publishers);
         while let Some(next) = self.publishers.next_to_send() {
-            next.stamp.write(&mut self.payload, payload_bytes);
+            next.stamp.write(&mut self.payload, load.payload_bytes);
             let channel = self.plan.channel(next.stamp.channel);
             self.engine.publish(next.connection, &channel, &self.payload, &mut self.crowd);
+            match load.pace {
+                Pace::Burst(_) => unsent.push(next.connection),
+                Pace::Window(_) | Pace::PerSecond(_) => self.engine.flush(next.connection, &mut self.crowd),
+            }
             self.crowd.give_back_windows(&mut self.publishers);
+        }
+        unsent.dedup();
+        for connection in unsent {
+            self.engine.flush(connection, &mut self.crowd);
         }
     }
 

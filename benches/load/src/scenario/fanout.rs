@@ -24,6 +24,7 @@ impl Scenario for Fanout {
     fn title(&self) -> String {
         let pace = match self.pace {
             Pace::Window(window) => format!("{window} in flight"),
+            Pace::Burst(size) => format!("{size} at once"),
             Pace::PerSecond(rate) => format!("{rate} messages/s, open loop"),
         };
         format!(
@@ -34,7 +35,7 @@ impl Scenario for Fanout {
 
     fn headline(&self) -> &'static str {
         match self.pace {
-            Pace::Window(_) => "cpu_us",
+            Pace::Window(_) | Pace::Burst(_) => "cpu_us",
             Pace::PerSecond(_) => "p99_ms",
         }
     }

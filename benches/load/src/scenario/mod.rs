@@ -63,6 +63,7 @@ impl Setup {
             dialect: server.dialect.name().to_owned(),
             target: server.address,
             publish_target: server.publish_address,
+            publish_dialect: self.launcher.publisher.unwrap_or(server.dialect).name().to_owned(),
             channels,
             epoch: NEXT_EPOCH.fetch_add(1, Ordering::Relaxed),
             subscribers,

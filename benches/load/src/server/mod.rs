@@ -32,11 +32,17 @@ pub(crate) struct Launcher {
     pub(crate) log: Option<std::path::PathBuf>,
     /// Most subscribers for the servers with these labels.
     pub(crate) at_most: Vec<AtMost>,
+    /// What publishers speak at the second port, if it is not the subscribers' protocol.
+    pub(crate) publisher: Option<Dialect>,
 }
 
 impl Launcher {
     fn max_subscribers(&self, label: &str) -> Option<usize> {
         self.at_most.iter().find(|limit| limit.label == label).map(|limit| limit.subscribers)
+    }
+
+    fn publishes_apart(&self, dialect: Dialect) -> bool {
+        self.publisher.is_some() || dialect.publishes_apart()
     }
 }
 
@@ -101,7 +107,7 @@ impl Server {
         let mut server = Self {
             dialect,
             address: local(port),
-            publish_address: local(if dialect.publishes_apart() { second } else { port }),
+            publish_address: local(if launcher.publishes_apart(dialect) { second } else { port }),
             max_opening,
             max_subscribers,
             processes: ProcessTree::of(pid),
