@@ -12,7 +12,7 @@ use broker_core::{
 };
 use bytes::Bytes;
 use rustix::time::{ClockId, clock_gettime};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
 
 /// The same allocator as the server's binary.
 #[global_allocator]
@@ -44,7 +44,7 @@ impl Deliver for Silent {
     fn deliver(&self, _: &Delivery, _: &[u32], _: &mut Sink<'_>) {}
 }
 
-/// A broker on a runtime of its own with two workers.
+/// A broker on a runtime of its own.
 pub struct Bed {
     /// Where the lanes run.
     pub runtime: Runtime,
@@ -55,22 +55,33 @@ pub struct Bed {
 }
 
 impl Bed {
-    /// A broker without subscribers.
+    /// A broker without subscribers, on two workers.
     ///
     /// # Panics
     /// When the runtime cannot be built.
     pub fn new(recording: Recording) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_time()
-            .build()
-            .expect("a runtime can be built");
+        Self::on(Builder::new_multi_thread().worker_threads(2), recording, None)
+    }
+
+    /// A broker with one silent subscriber and one lane, which runs only while somebody waits: [`Bed::settle`]. All of it on
+    /// the calling thread, so that what is counted is the same every time.
+    ///
+    /// # Panics
+    /// When the runtime cannot be built.
+    pub fn alone(recording: Recording) -> Self {
+        let mut bed = Self::on(&mut Builder::new_current_thread(), recording, Some(1));
+        bed.attach(1);
+        bed
+    }
+
+    fn on(runtime: &mut Builder, recording: Recording, lanes: Option<usize>) -> Self {
+        let runtime = runtime.enable_time().build().expect("a runtime can be built");
         let log = match recording {
             Recording::On => LogConfig::default(),
             Recording::Off => LogConfig::OFF,
         };
         let guard = runtime.enter();
-        let broker = Broker::new(Config { log, ..Config::default() });
+        let broker = Broker::new(Config { log, lanes, ..Config::default() });
         drop(guard);
         Self { runtime, broker, subscribers: Vec::new() }
     }
