@@ -5,6 +5,7 @@ mod support;
 
 mod connect;
 mod hostile;
+mod paho;
 mod qos;
 mod retained;
 mod takeover;
