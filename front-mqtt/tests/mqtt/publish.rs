@@ -1,6 +1,7 @@
 //! PUBLISH in and out, QoS 0 to 2, retained messages.
 
 use broker_core::{Channel, Publish};
+use front_mqtt::Config;
 
 use crate::client::*;
 use crate::support::Server;
@@ -249,6 +250,24 @@ async fn many_retained_messages_all_come() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn retained_messages_wait_in_the_store_for_who_acknowledges_none() {
+    let server = Server::start().await;
+    for n in 0..5_000 {
+        let channel = Channel::parse(&format!("r/{n}")).unwrap();
+        server.broker.publish(Publish::new(channel, "x").retain(true)).unwrap();
+    }
+    let mut client = Client::connected(server.address, 4, "c").await;
+    client.subscribe(4, &[("r/#", 1)]).await;
+    let in_flight = Config::default().max_inflight;
+    for n in 0..in_flight {
+        assert!(client.try_publish().await.is_some(), "{n} came");
+    }
+    client.expect_quiet().await;
+    let stats = server.front.stats();
+    assert!((1..=600).contains(&stats.messages_waiting), "{} wait in the session", stats.messages_waiting);
 }
 
 #[tokio::test]
