@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use broker_core::{Broker, OutboxConfig, Policy, Subscriber};
+use broker_core::{Broker, OutboxConfig, OutboxPolicy, Subscriber};
 
 use self::held_connects::HeldConnects;
 use self::mailbox::Mailbox;
@@ -191,9 +191,9 @@ fn outbox_config(config: &Config) -> OutboxConfig {
         max_messages: config.max_queue_messages,
         max_bytes: config.max_queue_bytes,
         policy: match config.queue_full {
-            QueueFull::Disconnect => Policy::Disconnect,
-            QueueFull::DropNewest => Policy::DropNewest,
-            QueueFull::DropOldest | QueueFull::Clear => Policy::DropOldest,
+            QueueFull::Disconnect => OutboxPolicy::Disconnect,
+            QueueFull::DropNewest => OutboxPolicy::DropNewest,
+            QueueFull::DropOldest | QueueFull::Clear => OutboxPolicy::DropOldest,
         },
     }
 }
