@@ -59,9 +59,10 @@ pub use addresses::AddressLimits;
 #[cfg(feature = "auth")]
 pub use auth;
 pub use broker_core::{
-    Action, AllowAll, Anonymous, AuthError, Authenticated, Authenticator, Broker, Channel, ContentType,
-    Credentials, Event, Filter, Message, MessageId, Pattern, Principal, Publish, PublishError, Receipt,
-    Rights, RightsTemplate, Rule, SubscribeError, Subscription,
+    Action, AllowAll, Anonymous, Answer, AuthError, Authenticated, Authenticator, Broker, Channel, Client,
+    ContentType, Credentials, Denied, Event, Filter, Governed, Interest, LeaveReason, Left, Lifecycle,
+    Message, MessageId, Pattern, Policy, Principal, Publish, PublishError, Receipt, Rights, RightsTemplate,
+    Rule, SubscribeError, Subscription,
 };
 pub use config::Config;
 #[cfg(feature = "cli")]

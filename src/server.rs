@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_core::Broker;
+use broker_core::{Broker, Governed};
 use front::{Accepted, Front, Refusal};
 use futures_util::future::Either;
 use http_edge::{Holds, HostPolicy, Refuser};
@@ -88,6 +88,10 @@ impl Server {
         #[cfg(feature = "auth")]
         addresses.set_rate(config.address_rate);
         let broker = Broker::new(std::mem::take(&mut config.broker));
+        if let Some(policy) = config.policy.take() {
+            broker.set_policy(Arc::clone(&policy));
+            config.authenticator = Arc::new(Governed::new(config.authenticator, policy));
+        }
         let fronts = Fronts::new(&broker, &config);
         let refusals = Refusals::new(fronts.clone());
         fronts.show(gate.clone());

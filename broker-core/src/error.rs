@@ -1,9 +1,11 @@
 //! What a caller is told when the broker refuses.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::channel::Channel;
 use crate::message::Publish;
+use crate::rights::Denied;
 
 /// Why a message was not taken. Nothing of it was stored or delivered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,9 +61,33 @@ pub enum PublishError {
         /// The bound that was met: messages or bytes.
         max: usize,
     },
+    /// A [`Policy`](crate::Policy) denies it; the text is for the publisher.
+    #[error("{0}")]
+    Forbidden(Cow<'static, str>),
+    /// Whoever decides or keeps it cannot now.
+    #[error("the {what} does not answer, try again in {} ms", retry_after.as_millis())]
+    Unavailable {
+        /// Who that is: `policy` or `store`.
+        what: &'static str,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// Whether it was taken is not known: whoever keeps it did not say in time. With an idempotency key the same publish can
+    /// be sent again. Unlike all others, this one may have been stored and delivered.
+    #[error("it is not known whether the message was taken")]
+    Unknown,
     /// The broker was closed.
     #[error("the broker is shutting down")]
     Closed,
+}
+
+impl From<Denied> for PublishError {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Forbidden(why) => Self::Forbidden(why),
+            Denied::Unavailable { retry_after } => Self::Unavailable { what: "policy", retry_after },
+        }
+    }
 }
 
 /// A publish that was not taken, from [`Broker::try_publish`](crate::Broker::try_publish).
@@ -120,9 +146,29 @@ pub enum SubscribeError {
         /// The bound.
         max: usize,
     },
+    /// A [`Policy`](crate::Policy) denies it; the text is for the subscriber.
+    #[error("{0}")]
+    Forbidden(Cow<'static, str>),
+    /// Whoever decides or keeps it cannot now.
+    #[error("the {what} does not answer, try again in {} ms", retry_after.as_millis())]
+    Unavailable {
+        /// Who that is: `policy` or `store`.
+        what: &'static str,
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// The broker was closed.
     #[error("the broker is shutting down")]
     Closed,
+}
+
+impl From<Denied> for SubscribeError {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Forbidden(why) => Self::Forbidden(why),
+            Denied::Unavailable { retry_after } => Self::Unavailable { what: "policy", retry_after },
+        }
+    }
 }
 
 /// A channel that a protocol cannot express, for fronts that want to say so.

@@ -22,6 +22,7 @@
 //! # Ok(()) }
 //! ```
 
+mod answer;
 mod attach;
 mod broker;
 mod channel;
@@ -43,6 +44,7 @@ mod rights;
 mod shared;
 mod store;
 
+pub use answer::Answer;
 pub use attach::{Event, From, Replay, SubscribeOptions, Subscriber, Subscription};
 pub use broker::{Broker, ChannelInfo, ChannelPage};
 pub use channel::{Channel, ChannelCharacters, ChannelError};
@@ -62,8 +64,9 @@ pub use message::{
 pub use metrics::{LaneStats, Stats};
 pub use outbox::{Class, CloseReason, Outbox, Passed, Queued, Signal, Wire};
 pub use rights::{
-    Action, AllowAll, Anonymous, AuthError, Authenticated, Authenticator, Credentials, Network, Pattern,
-    Principal, Rights, RightsTemplate, Rule, Source, SourceKind, Throttle,
+    Action, AllowAll, Anonymous, AuthError, Authenticated, Authenticator, Client, Credentials, Denied,
+    Governed, Network, Pattern, Policy, Principal, Rights, RightsTemplate, Rule, Source, SourceKind,
+    Throttle,
 };
 pub use store::history::{After, Gap, History, HistoryQuery, Order};
 pub use store::idempotency::IdempotencyKey;

@@ -1,7 +1,7 @@
 //! What broker handles, subscribers and the janitor share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use ahash::AHashMap;
 use crossbeam_queue::SegQueue;
@@ -19,6 +19,7 @@ use crate::interest::{Registry, Wildcards};
 use crate::key::SubscriberKey;
 use crate::lane::{Lane, LaneOwner};
 use crate::lifecycle::Listeners;
+use crate::rights::Policy;
 use crate::store::idempotency::Idempotency;
 use crate::store::log::{Evicted, Log};
 use crate::store::retained::{Retained, Scan};
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) encodings: Arc<AtomicUsize>,
     pub(crate) janitor: Janitor,
     pub(crate) listeners: Listeners,
+    pub(crate) policy: OnceLock<Arc<dyn Policy>>,
     pub(crate) closed: AtomicBool,
     pub(crate) subscriptions: AtomicUsize,
     /// What the subscriptions weigh, the wildcards' tree aside.

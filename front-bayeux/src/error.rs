@@ -1,8 +1,9 @@
 //! Errors and their wire answers, in one place.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
-use broker_core::SubscribeError;
+use broker_core::{PublishError, SubscribeError};
 use http::StatusCode;
 use http_edge::{BodyError, Problem, UnknownCoding};
 
@@ -20,6 +21,12 @@ pub enum Denial {
 }
 
 impl Denial {
+    /// A policy's own words, without what would make two parts of the error of them.
+    pub(crate) fn of(why: &str) -> Self {
+        let plain = |c: char| if c == ':' || c.is_control() { ' ' } else { c };
+        Denial::Because(why.chars().map(plain).collect::<String>().into())
+    }
+
     fn reason(&self) -> &str {
         match self {
             Denial::Policy => "denied_by_security_policy",
@@ -89,6 +96,13 @@ pub(crate) enum Fault {
         retry_after_ms: u64,
     },
     TooManySessions,
+    /// Whoever decides or keeps it does not answer; it may be tried again after these milliseconds.
+    Unavailable {
+        what: &'static str,
+        retry_after_ms: u64,
+    },
+    /// Whether it was published is not known.
+    OutcomeUnknown,
     Closed,
 }
 
@@ -97,12 +111,37 @@ impl From<SubscribeError> for Fault {
         match error {
             SubscribeError::TooManyLevels { max, .. } => Fault::TooManyLevels { max },
             SubscribeError::FiltersFull { .. } => Fault::FiltersFull,
+            SubscribeError::Forbidden(why) => Fault::SubscribeDenied(Denial::of(&why)),
+            SubscribeError::Unavailable { what, retry_after } => Fault::unavailable(what, retry_after),
             SubscribeError::TooManyChannels { .. } | SubscribeError::Closed => Fault::SubscribeFailed,
         }
     }
 }
 
+impl From<PublishError> for Fault {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::TooLarge { max, .. } => Fault::MessageTooLarge { max },
+            PublishError::ChannelCharacter { character, .. } => Fault::ChannelCharacter(character),
+            PublishError::TooManyLevels { max, .. } => Fault::TooManyLevels { max },
+            PublishError::Busy { .. } => Fault::Busy,
+            PublishError::Forbidden(why) => Fault::PublishDenied(Denial::of(&why)),
+            PublishError::Unavailable { what, retry_after } => Fault::unavailable(what, retry_after),
+            PublishError::Unknown => Fault::OutcomeUnknown,
+            PublishError::Closed => Fault::Closed,
+            PublishError::ChannelTooLong { .. }
+            | PublishError::TooManyChannels { .. }
+            | PublishError::RetainedFull { .. } => Fault::ChannelCreateDenied(Denial::Policy),
+        }
+    }
+}
+
 impl Fault {
+    fn unavailable(what: &'static str, retry_after: Duration) -> Self {
+        let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
+        Fault::Unavailable { what, retry_after_ms }
+    }
+
     /// Whether a right was missing.
     pub(crate) fn is_denial(&self) -> bool {
         matches!(
@@ -155,6 +194,8 @@ impl Fault {
                 return format!("429:{retry_after_ms}:rate_limited").into();
             }
             Fault::TooManySessions => "429::too_many_sessions",
+            Fault::Unavailable { what, .. } => return format!("503::{what}_unavailable").into(),
+            Fault::OutcomeUnknown => "503::outcome_unknown",
             Fault::Closed => "503::server_closing",
         })
     }

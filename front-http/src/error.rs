@@ -129,6 +129,9 @@ fn refused(error: &PublishError, detail: String) -> Problem {
         }
         PublishError::TooManyChannels { .. } => unavailable("too_many_channels", detail),
         PublishError::RetainedFull { .. } => unavailable("retained_full", detail),
+        PublishError::Forbidden(_) => Problem::forbidden(detail),
+        PublishError::Unavailable { what, retry_after } => not_now(what, *retry_after, detail),
+        PublishError::Unknown => unavailable("outcome_unknown", detail),
         PublishError::Closed => unavailable("shutting_down", detail),
     }
 }
@@ -140,8 +143,16 @@ fn not_subscribed(error: &SubscribeError, detail: String) -> Problem {
         }
         SubscribeError::FiltersFull { .. } => unavailable("filters_full", detail),
         SubscribeError::TooManyChannels { .. } => unavailable("too_many_channels", detail),
+        SubscribeError::Forbidden(_) => Problem::forbidden(detail),
+        SubscribeError::Unavailable { what, retry_after } => not_now(what, *retry_after, detail),
         SubscribeError::Closed => unavailable("shutting_down", detail),
     }
+}
+
+/// Whoever has to be asked does not answer.
+fn not_now(what: &str, retry_after: Duration, detail: String) -> Problem {
+    let code = if what == "store" { "store_unavailable" } else { "policy_unavailable" };
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_after(retry_after)
 }
 
 fn unavailable(code: &'static str, detail: String) -> Problem {

@@ -246,7 +246,7 @@ impl Shared {
         let remote = peer.map(|peer| peer.0);
         let credentials = credentials_among(fields, parts, remote, &self.config.token_sources);
         let principal = credentials.authenticate(&*self.authenticator, "http").await?;
-        let publisher = Publisher { principal, address: remote.map(|remote| remote.ip()) };
+        let publisher = Publisher { principal, address: remote.map(|remote| remote.ip()), protocol: "http" };
         let principal = &publisher.principal;
         // A publish is counted message by message, below.
         let is_publish = matches!(resource, Resource::Publish(_) | Resource::Events)
@@ -275,8 +275,9 @@ impl Shared {
                     fields,
                     &body,
                     Retain::IfAsked,
-                )
-                .map(|done| published(&done))
+                )?
+                .await
+                .map_or_else(|error| Err(error.into()), |done| Ok(published(&done)))
             }
             Resource::Publish(None) => Box::pin(self.publish_many(parts, fields, &publisher, body)).await,
             Resource::Events => {
@@ -297,8 +298,9 @@ impl Shared {
                     fields,
                     &body,
                     Retain::Always,
-                )
-                .map(|done| published(&done))
+                )?
+                .await
+                .map_or_else(|error| Err(error.into()), |done| Ok(published(&done)))
             }
             Resource::Retained(channel) if method == Method::DELETE => {
                 no_parameters(parts.uri.query())?;

@@ -9,6 +9,9 @@ use crate::codec::Reason;
 pub(crate) enum Answer {
     /// In PUBACK or PUBREC; QoS 0 and version 3 hear nothing.
     Acknowledge(Reason),
+    /// The same in version 5. In version 3, whose acknowledgement means that the message was taken, the connection ends
+    /// instead, so that the client sends it again.
+    Withhold(Reason),
     /// The connection ends.
     Disconnect(Reason),
 }
@@ -22,6 +25,9 @@ pub(crate) fn publish_answer(error: &PublishError) -> Answer {
         PublishError::TooManyChannels { .. }
         | PublishError::RetainedFull { .. }
         | PublishError::Busy { .. } => Answer::Acknowledge(Reason::QuotaExceeded),
+        PublishError::Forbidden(_) => Answer::Acknowledge(Reason::NotAuthorized),
+        PublishError::Unavailable { .. } => Answer::Withhold(Reason::ImplementationSpecific),
+        PublishError::Unknown => Answer::Disconnect(Reason::ImplementationSpecific),
         PublishError::Closed => Answer::Disconnect(Reason::ServerShuttingDown),
     }
 }
@@ -30,6 +36,8 @@ pub(crate) fn subscribe_reason(error: &SubscribeError) -> Reason {
     match error {
         SubscribeError::TooManyLevels { .. } => Reason::TopicFilterInvalid,
         SubscribeError::TooManyChannels { .. } | SubscribeError::FiltersFull { .. } => Reason::QuotaExceeded,
+        SubscribeError::Forbidden(_) => Reason::NotAuthorized,
+        SubscribeError::Unavailable { .. } => Reason::ImplementationSpecific,
         SubscribeError::Closed => Reason::UnspecifiedError,
     }
 }

@@ -1,5 +1,7 @@
 //! Why a stream is refused, and how HTTP says it.
 
+use std::borrow::Cow;
+
 use broker_core::{AuthError, FilterError, SubscribeError};
 use http::StatusCode;
 use http_edge::{BadEncoding, BadParameter, BodyError, Problem, UnknownCoding};
@@ -54,6 +56,8 @@ pub(crate) enum Refusal {
     Forbidden(String),
     #[error("no right to subscribe to {0:?} without credentials")]
     Unidentified(String),
+    #[error("{0}")]
+    Denied(Cow<'static, str>),
     #[error(transparent)]
     Auth(#[from] AuthError),
 }
@@ -78,7 +82,7 @@ impl From<Refusal> for Problem {
             Refusal::Path => (StatusCode::NOT_FOUND, "not_found"),
             Refusal::Method => return Problem::method_not_allowed(METHODS),
             Refusal::Origin => (StatusCode::FORBIDDEN, "origin_not_allowed"),
-            Refusal::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
+            Refusal::Forbidden(_) | Refusal::Denied(_) => (StatusCode::FORBIDDEN, "forbidden"),
             Refusal::Unidentified(_) => (StatusCode::UNAUTHORIZED, "credentials_required"),
             Refusal::Auth(error) => return error.into(),
         };

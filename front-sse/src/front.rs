@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use broker_core::{
-    Action, After, AuthError, Authenticator, Broker, Class, Deliver, Filter, MessageId, Principal, Start,
-    Subscriber, unix_ms,
+    Action, After, AuthError, Authenticator, Broker, Class, Client, Deliver, Denied, Filter, MessageId,
+    Principal, Start, Subscriber, unix_ms,
 };
 use bytes::Bytes;
 use http::request::Parts;
@@ -103,9 +103,11 @@ impl Front {
             Ok(response) => response,
             Err(refusal) => {
                 Counters::add(match refusal {
-                    Refusal::Auth(_) | Refusal::Forbidden(_) | Refusal::Unidentified(_) | Refusal::Origin => {
-                        &front.counters.refused_rights
-                    }
+                    Refusal::Auth(_)
+                    | Refusal::Denied(_)
+                    | Refusal::Forbidden(_)
+                    | Refusal::Unidentified(_)
+                    | Refusal::Origin => &front.counters.refused_rights,
                     _ => &front.counters.refused,
                 });
                 let mut response = Problem::from(refusal).response();
@@ -226,6 +228,26 @@ impl Shared {
         let head = self.head(&parts.headers);
         if parts.method == Method::HEAD {
             return Ok(answer(head, Body::empty()));
+        }
+        if let Some(policy) = self.broker.policy() {
+            let client = Client {
+                principal: &principal,
+                protocol: "sse",
+                client_id: None,
+                key: None,
+                remote: credentials.remote.map(|remote| remote.ip()),
+            };
+            for filter in &asked.filters {
+                match policy.subscribe(&client, filter).await {
+                    Ok(()) => {}
+                    Err(Denied::Forbidden(why)) => return Err(Refusal::Denied(why)),
+                    Err(Denied::Unavailable { retry_after: wait }) => {
+                        Counters::add(&self.counters.refused);
+                        let why = "whoever decides about subscriptions does not answer";
+                        return Ok(send_away(head, transport_of(parts.version), why, retry_after(wait)).await);
+                    }
+                }
+            }
         }
         self.check_retained(&asked).await?;
         if let Err(wait) = principal.admit(1) {

@@ -1,9 +1,13 @@
 //! What every publish goes through, however it was sent: rights, expiry, rate and idempotency key.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use broker_core::{Action, Authenticator, Broker, IdempotencyKey, KeyedReceipt, Principal, unix_ms};
+use broker_core::{
+    Action, Answer, Authenticator, Broker, Channel, Client, IdempotencyKey, KeyedReceipt, Principal, Publish,
+    PublishError, unix_ms,
+};
 
 use crate::error::Error;
 use crate::item::{Channels, Item};
@@ -51,33 +55,60 @@ impl Gate {
         if self.authenticator.still_holds(principal) { Ok(()) } else { Err(Error::RightsChanged) }
     }
 
-    /// Publishes one message, once for each idempotency key. Never waits for a subscriber.
+    /// Publishes one message, once for each idempotency key. Never waits for a subscriber; the answer comes later only where
+    /// a policy decides later.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] or [`Error::Unidentified`], [`Error::Expired`], [`Error::RateLimited`], what the broker says
-    /// ([`Error::Publish`]) and what a key is refused for. Nothing was published; a rate that was asked is used.
-    pub fn publish(&self, publisher: &Publisher, mut message: Publication<'_>) -> Result<Published, Error> {
-        let principal = &publisher.principal;
-        if !principal.allows(Action::Publish, &message.channel) {
-            return Err(Error::forbidden(principal, "publish to", &message.channel));
+    /// [`Error::Forbidden`] or [`Error::Unidentified`], [`Error::Expired`], [`Error::RateLimited`], what the policy and the
+    /// broker say ([`Error::Publish`]) and what a key is refused for. Nothing was published; a rate that was asked is used.
+    pub fn publish<'a>(
+        &'a self,
+        publisher: &'a Publisher,
+        mut message: Publication<'a>,
+    ) -> Answer<'a, Result<Published, Error>> {
+        if let Err(error) = allowed(publisher, &message.channel) {
+            return Answer::now(Err(error));
         }
-        // A body of many lines may be sent for longer than its credentials last.
-        if principal.expires_at_ms().is_some_and(|end| end <= unix_ms()) {
-            return Err(Error::Expired);
+        let (key, publish) = (message.key.take(), message.into_publish());
+        let Some(policy) = self.broker.policy() else {
+            return Answer::now(self.publish_allowed(publisher, publish, key));
+        };
+        let client = Client {
+            principal: &publisher.principal,
+            protocol: publisher.protocol,
+            client_id: None,
+            key: None,
+            remote: publisher.address,
+        };
+        let denied = |denied| Error::Publish(PublishError::from(denied));
+        match policy.publish(&client, publish).if_now() {
+            Ok(Ok(publish)) => Answer::now(self.publish_allowed(publisher, publish, key)),
+            Ok(Err(why)) => Answer::now(Err(denied(why))),
+            Err(later) => Answer::later(async move {
+                let publish = later.await.map_err(denied)?;
+                self.publish_allowed(publisher, publish, key)
+            }),
         }
-        principal.admit(1).map_err(Error::RateLimited)?;
-        let channel = message.channel.clone();
-        let Some(key) = message.key.take() else {
-            let receipt = self.broker.publish(message.into_publish())?;
+    }
+
+    fn publish_allowed(
+        &self,
+        publisher: &Publisher,
+        publish: Publish,
+        key: Option<Cow<'_, str>>,
+    ) -> Result<Published, Error> {
+        let channel = publish.channel().clone();
+        let Some(key) = key else {
+            let receipt = self.broker.publish(publish)?;
             self.published.fetch_add(1, Relaxed);
             return Ok(Published { channel, receipt, duplicate: false });
         };
         let key = IdempotencyKey {
             text: &key,
-            user: principal.user().unwrap_or_default(),
+            user: publisher.principal.user().unwrap_or_default(),
             address: publisher.address,
         };
-        let KeyedReceipt { receipt, duplicate } = self.broker.publish_once(message.into_publish(), &key)?;
+        let KeyedReceipt { receipt, duplicate } = self.broker.publish_once(publish, &key)?;
         let counter = if duplicate { &self.duplicates } else { &self.published };
         counter.fetch_add(1, Relaxed);
         Ok(Published { channel, receipt, duplicate })
@@ -99,14 +130,16 @@ impl Gate {
         match &item.channels {
             Channels::One(name) => {
                 turn.take().await;
-                self.publish(publisher, item.publication(name)?).map(Outcome::One)
+                self.publish(publisher, item.publication(name)?).await.map(Outcome::One)
             }
             Channels::Several(names) => {
                 let mut results = Vec::with_capacity(names.len());
                 for name in names {
                     turn.take().await;
-                    let message = item.publication(name);
-                    results.push(message.and_then(|message| self.publish(publisher, message)));
+                    results.push(match item.publication(name) {
+                        Ok(message) => self.publish(publisher, message).await,
+                        Err(error) => Err(error),
+                    });
                 }
                 Ok(Outcome::Several(results))
             }
@@ -117,6 +150,19 @@ impl Gate {
     pub fn stats(&self) -> Stats {
         Stats { published: self.published.load(Relaxed), duplicates: self.duplicates.load(Relaxed) }
     }
+}
+
+/// Whether the rights, the life and the rate of the credentials let it through.
+fn allowed(publisher: &Publisher, channel: &Channel) -> Result<(), Error> {
+    let principal = &publisher.principal;
+    if !principal.allows(Action::Publish, channel) {
+        return Err(Error::forbidden(principal, "publish to", channel));
+    }
+    // A body of many lines may be sent for longer than its credentials last.
+    if principal.expires_at_ms().is_some_and(|end| end <= unix_ms()) {
+        return Err(Error::Expired);
+    }
+    principal.admit(1).map_err(Error::RateLimited)
 }
 
 impl std::fmt::Debug for Gate {

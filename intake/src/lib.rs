@@ -25,7 +25,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), intake::Error> {
 //! let gate = Gate::new(Broker::new(Config::default()), Arc::new(AllowAll));
-//! let publisher = Publisher { principal: Principal::anonymous(Rights::all()), address: None };
+//! let publisher = Publisher { principal: Principal::anonymous(Rights::all()), address: None, protocol: "test" };
 //! let body = bytes::Bytes::from_static(br#"{"channels":["a","b"],"data":{"n":1}}"#);
 //! let item = Item::read(&body, &body, Reading { max_channels: 100, connection: |_| None })?;
 //! let Outcome::Several(results) = gate.publish_item(&publisher, &item, &mut Turn::new()).await? else { unreachable!() };

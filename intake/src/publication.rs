@@ -14,6 +14,8 @@ pub struct Publisher {
     pub principal: Principal,
     /// Where the request comes from, as far as it is known: part of whose budget of idempotency keys is used.
     pub address: Option<IpAddr>,
+    /// The name of the front that it came to, for a [`Policy`](broker_core::Policy).
+    pub protocol: &'static str,
 }
 
 /// A message as a request describes it, ready to be published.

@@ -21,7 +21,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_core::{AllowAll, Authenticator};
+use broker_core::{AllowAll, Authenticator, Policy};
 use front::Front;
 
 use crate::OwnFront;
@@ -55,6 +55,9 @@ pub struct Config {
     /// Who clients are and what they may do. Default: everybody may do everything, so give another one before listening
     /// beyond loopback.
     pub authenticator: Arc<dyn Authenticator>,
+    /// What else decides about connecting, subscribing and publishing, whatever the protocol, after `authenticator` and the
+    /// rights. Default nobody.
+    pub policy: Option<Arc<dyn Policy>>,
     /// Connections at a time, over all listeners. Default `None`: what the process' soft descriptor limit allows, less
     /// 64. One more is answered 503 over HTTP and the protocol's own refusal over MQTT, then closed.
     pub max_connections: Option<usize>,
@@ -112,6 +115,7 @@ impl Default for Config {
             mqtt: Some((Ipv4Addr::LOCALHOST, 1883).into()),
             hosts: None,
             authenticator: Arc::new(AllowAll),
+            policy: None,
             max_connections: None,
             max_connections_per_address: None,
             #[cfg(feature = "auth")]

@@ -2,9 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use fanwire::core::{Connection, Interest, Left, Lifecycle, SubscriberKey};
+use fanwire::core::{Close, Connection, Interest, Left, Lifecycle, SubscriberKey};
 use rumqttc::QoS;
+use serde_json::json;
 
+use crate::support::bayeux::Socket;
 use crate::support::mqtt::{Bare, Client};
 use crate::support::sse::EventStream;
 use crate::support::{TestServer, eventually};
@@ -80,6 +82,30 @@ async fn every_protocol_tells_the_life_of_its_clients() {
     device.client.disconnect().await.expect("queued");
     let life = ["joined mqtt tcp", "subscribed a/*", "subscribed g:c", "unsubscribed a/*", "left client"];
     ears.wait_for("joined mqtt tcp", &life).await;
+
+    let mut page = Socket::handshake(server.http).await;
+    page.subscribe("/chat/*").await;
+    for (channel, field) in [("/meta/unsubscribe", "subscription"), ("/meta/disconnect", "x")] {
+        let message = json!([{"channel": channel, "clientId": page.client_id, field: "/chat/*"}]);
+        page.send(&message).await;
+    }
+    let life = ["joined bayeux websocket", "subscribed chat/*", "unsubscribed chat/*", "left client"];
+    ears.wait_for("joined bayeux websocket", &life).await;
+}
+
+#[tokio::test]
+async fn an_operators_close_is_told_by_every_protocol() {
+    let (server, ears) = heard().await;
+    let _stream = EventStream::open(server.http, "/sse/a").await;
+    let _device = Bare::shake_hands(server.mqtt, "one").await;
+    let _page = Socket::handshake(server.http).await;
+    let joined = ["joined sse http/1.1", "joined mqtt tcp", "joined bayeux websocket"];
+    for (_, connection) in server.broker.connections(None, 10) {
+        connection.close(&Close::Administrative(None));
+    }
+    for joined in joined {
+        eventually(|| ears.of(joined).last().map(String::as_str) == Some("left closed")).await;
+    }
 }
 
 #[tokio::test]
@@ -111,8 +137,9 @@ async fn a_server_that_stops_is_why_its_clients_leave() {
     let (server, ears) = heard().await;
     let _stream = EventStream::open(server.http, "/sse/a").await;
     let _device = Bare::shake_hands(server.mqtt, "one").await;
+    let _page = Socket::handshake(server.http).await;
     server.stop().await;
-    for joined in ["joined sse http/1.1", "joined mqtt tcp"] {
+    for joined in ["joined sse http/1.1", "joined mqtt tcp", "joined bayeux websocket"] {
         assert_eq!(ears.of(joined).last().map(String::as_str), Some("left shutdown"), "{joined}");
     }
 }

@@ -10,5 +10,6 @@ mod levels;
 mod lifecycle;
 mod one_publish;
 mod order;
+mod policy;
 mod rights;
 mod unfinished;

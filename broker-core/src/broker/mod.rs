@@ -4,7 +4,7 @@ mod publish;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
@@ -28,7 +28,7 @@ use crate::lifecycle::{Lifecycle, Listeners};
 use crate::message::{KeyedReceipt, Message, MessageId, Publish, Receipt};
 use crate::metrics::{LaneStats, Stats};
 use crate::outbox::{Outbox, Queued};
-use crate::rights::Principal;
+use crate::rights::{Policy, Principal};
 use crate::shared::{Feeds, Janitor, Shared};
 use crate::store::history::{Asking, History, HistoryQuery};
 use crate::store::idempotency::{Idempotency, IdempotencyKey};
@@ -101,6 +101,7 @@ impl Broker {
             encodings,
             janitor: Janitor::default(),
             listeners: Listeners::default(),
+            policy: OnceLock::new(),
             closed: AtomicBool::new(false),
             subscriptions: AtomicUsize::new(0),
             subscription_bytes: AtomicUsize::new(0),
@@ -239,6 +240,17 @@ impl Broker {
     /// Attaches a front's session or stream. It belongs to one lane from now on.
     pub fn attach(&self, deliver: Arc<dyn Deliver>, config: OutboxConfig) -> Subscriber {
         self.attach_guarded(deliver, config, None)
+    }
+
+    /// Has `policy` asked by every front before a client subscribes or publishes; what it says at their connecting is
+    /// [`Governed`](crate::Governed)'s. Once, before the first client; false if there is one already, which stays.
+    pub fn set_policy(&self, policy: Arc<dyn Policy>) -> bool {
+        self.shared().policy.set(policy).is_ok()
+    }
+
+    /// Who is to be asked before a client subscribes or publishes: a front does, after the rights.
+    pub fn policy(&self) -> Option<&Arc<dyn Policy>> {
+        self.shared().policy.get()
     }
 
     /// Tells `listener` from now on who comes, subscribes and leaves, over all fronts. For the broker's life; several may

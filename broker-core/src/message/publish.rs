@@ -123,6 +123,18 @@ impl Publish {
         self.from(subscriber, Echo::Skip)
     }
 
+    /// What is to be published.
+    pub fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// The same message with another payload: what a [`Policy`](crate::Policy) makes of it.
+    #[must_use]
+    pub fn replace_payload(mut self, payload: impl Into<Bytes>) -> Self {
+        self.payload = payload.into();
+        self
+    }
+
     /// The channel it goes to.
     pub fn channel(&self) -> &Channel {
         &self.channel

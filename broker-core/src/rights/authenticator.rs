@@ -1,14 +1,11 @@
 //! From credentials to a principal.
 
-use std::fmt;
-use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::LazyLock;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::{Principal, Rights};
+use crate::answer::Answer;
 
 /// What a peer offered to show who it is. A front fills in what its protocol has.
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,47 +50,8 @@ pub enum AuthError {
     },
 }
 
-/// What an [`Authenticator`] answers with: a future that may have its answer already.
-pub struct Authenticated<'a>(Answer<'a>);
-
-enum Answer<'a> {
-    Now(Option<Result<Principal, AuthError>>),
-    Later(Pin<Box<dyn Future<Output = Result<Principal, AuthError>> + Send + 'a>>),
-}
-
-impl<'a> Authenticated<'a> {
-    /// The answer is known. It costs no allocation, which every request would pay.
-    pub fn now(answer: Result<Principal, AuthError>) -> Self {
-        Self(Answer::Now(Some(answer)))
-    }
-
-    /// The answer takes time: a password is hashed, a service asked.
-    pub fn later(answer: impl Future<Output = Result<Principal, AuthError>> + Send + 'a) -> Self {
-        Self(Answer::Later(Box::pin(answer)))
-    }
-}
-
-impl Future for Authenticated<'_> {
-    type Output = Result<Principal, AuthError>;
-
-    /// # Panics
-    /// If it is polled again after it was ready.
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            Answer::Now(answer) => Poll::Ready(answer.take().expect("not polled after it was ready")),
-            Answer::Later(answer) => answer.as_mut().poll(cx),
-        }
-    }
-}
-
-impl fmt::Debug for Authenticated<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            Answer::Now(_) => "Authenticated(now)",
-            Answer::Later(_) => "Authenticated(later)",
-        })
-    }
-}
+/// What an [`Authenticator`] answers with, at once or later.
+pub type Authenticated<'a> = Answer<'a, Result<Principal, AuthError>>;
 
 /// Turns credentials into a [`Principal`]; asked once per connection, session or request.
 pub trait Authenticator: Send + Sync + 'static {

@@ -3,11 +3,13 @@
 mod authenticator;
 mod network;
 mod pattern;
+mod policy;
 mod principal;
 
 pub use authenticator::{AllowAll, Anonymous, AuthError, Authenticated, Authenticator, Credentials};
 pub use network::Network;
 pub use pattern::{Pattern, RightsTemplate};
+pub use policy::{Client, Denied, Governed, Policy};
 pub use principal::{Principal, Source, SourceKind, Throttle};
 
 use crate::channel::Channel;

@@ -178,8 +178,9 @@ impl Dispatch {
                     principal: &self.anonymous(request.caller).await?,
                     member: None,
                     new_channels: &self.anonymous_channels,
+                    remote: request.caller.remote.map(|remote| remote.ip()),
                 };
-                publish(sessions, &*self.policy, request.source, message, channel, &publisher)?;
+                publish(sessions, &*self.policy, request.source, message, channel, &publisher).await?;
                 request.outcome.succeed(message, shared, |_| {});
                 return Ok(());
             }
@@ -211,8 +212,9 @@ impl Dispatch {
                     principal: &member.principal,
                     member: Some(&member),
                     new_channels: &member.new_channels,
+                    remote: member.address,
                 };
-                publish(sessions, &*self.policy, source, message, channel, &publisher)?;
+                publish(sessions, &*self.policy, source, message, channel, &publisher).await?;
                 outcome.succeed(message, shared, |_| {});
                 Ok(())
             }

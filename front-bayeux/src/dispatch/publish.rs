@@ -1,13 +1,14 @@
 //! Messages with `data`, published to the broker.
 
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
-use broker_core::{Channel, Echo, Principal, Properties, Publish, PublishError};
+use broker_core::{Channel, Client, Echo, Principal, Properties, Publish, PublishError};
 use bytes::Bytes;
 
 use super::creation::allow_creation;
 use crate::codec::message::{self, Message};
-use crate::error::{Denial, Fault};
+use crate::error::Fault;
 use crate::hooks::listener::Listener;
 use crate::hooks::policy::Policy;
 use crate::sessions::Sessions;
@@ -25,10 +26,11 @@ pub(super) struct Publisher<'a> {
     pub(super) member: Option<&'a Member>,
     /// How many channels it may bring into being.
     pub(super) new_channels: &'a RateLimit,
+    pub(super) remote: Option<IpAddr>,
 }
 
 /// Publishes a message; `source` holds its text.
-pub(super) fn publish(
+pub(super) async fn publish(
     sessions: &Sessions,
     policy: &dyn Policy,
     source: &Bytes,
@@ -36,7 +38,7 @@ pub(super) fn publish(
     channel: Channel,
     publisher: &Publisher<'_>,
 ) -> Result<(), Fault> {
-    let Publisher { principal, member, new_channels } = *publisher;
+    let Publisher { principal, member, new_channels, remote } = *publisher;
     let data = message.data.ok_or(Fault::DataMissing)?;
     let max = sessions.config().max_ext_bytes;
     if message.ext.is_some_and(|ext| ext.get().len() > max) {
@@ -66,18 +68,19 @@ pub(super) fn publish(
         let echo = if own_copy { Echo::Deliver } else { Echo::Skip };
         publish = publish.from(member.subscriber.key(), echo);
     }
-    match sessions.broker.publish(publish) {
-        Ok(_) => {
-            sessions.counters().published();
-            Ok(())
-        }
-        Err(PublishError::TooLarge { max, .. }) => Err(Fault::MessageTooLarge { max }),
-        Err(PublishError::ChannelCharacter { character, .. }) => Err(Fault::ChannelCharacter(character)),
-        Err(PublishError::TooManyLevels { max, .. }) => Err(Fault::TooManyLevels { max }),
-        Err(PublishError::Busy { .. }) => Err(Fault::Busy),
-        Err(PublishError::Closed) => Err(Fault::Closed),
-        Err(_) => Err(Fault::ChannelCreateDenied(Denial::Policy)),
+    if let Some(policy) = sessions.broker.policy() {
+        let client = Client {
+            principal,
+            protocol: "bayeux",
+            client_id: None,
+            key: member.map(|member| member.subscriber.key()),
+            remote,
+        };
+        publish = policy.publish(&client, publish).await.map_err(PublishError::from)?;
     }
+    sessions.broker.publish(publish)?;
+    sessions.counters().published();
+    Ok(())
 }
 
 /// The bytes of a part of `source`, shared if that pays.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use broker_core::{After, Filter, Start};
+use broker_core::{After, Client, Filter, Start, SubscribeError};
 use serde_json::value::RawValue;
 
 use super::creation::allow_creation;
@@ -43,6 +43,18 @@ pub(super) async fn subscribe(
         if let Some(channel) = filter.as_literal() {
             allow_creation(sessions, policy, &member.principal, &member.new_channels, channel)
                 .map_err(Fault::CreateDenied)?;
+        }
+    }
+    if let Some(policy) = sessions.broker.policy() {
+        for (_, filter) in &named {
+            let client = Client {
+                principal: &member.principal,
+                protocol: "bayeux",
+                client_id: None,
+                key: Some(member.subscriber.key()),
+                remote: member.address,
+            };
+            policy.subscribe(&client, filter).await.map_err(SubscribeError::from)?;
         }
     }
     if member.subscription_count().saturating_add(named.len()) > sessions.config().max_subscriptions {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use broker_core::{Close, Connection, Details, Filter, ForcedError, Peer, Queued, Start, Subscribed};
+use broker_core::{Close, Connection, Details, Filter, ForcedError, Left, Peer, Queued, Start, Subscribed};
 
 use super::member::Member;
 use crate::codec::channel::is_expressible;
@@ -47,6 +47,7 @@ impl Connection for Member {
             if let Close::Administrative(Some(reason)) = why {
                 self.explain(reason);
             }
+            self.subscriber.leave(Left::for_good(why.into()));
             sessions.end(self, end);
         }
     }

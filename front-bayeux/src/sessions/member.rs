@@ -33,7 +33,7 @@ pub(crate) struct Member {
     pub(crate) principal: Principal,
     /// The cookie of its handshake's browser.
     pub(crate) browser: Option<Box<str>>,
-    pub(super) address: Option<IpAddr>,
+    pub(crate) address: Option<IpAddr>,
     pub(super) user_agent: Option<Box<str>>,
     pub(super) since_ms: u64,
     pub(super) last_active_ms: AtomicU64,

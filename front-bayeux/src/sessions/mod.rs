@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use broker_core::{Broker, OutboxConfig, OutboxPolicy, Subscriber};
+use broker_core::{Broker, LeaveReason, Left, OutboxConfig, OutboxPolicy, Subscriber};
 
 use self::held_connects::HeldConnects;
 use self::mailbox::Mailbox;
@@ -142,6 +142,7 @@ impl Sessions {
         self.registry.insert(Arc::clone(&member));
         member.subscriber.register_connection(&member);
         self.tell(|listener| listener.opened(&member.id, &member.principal));
+        member.subscriber.join();
         self.counters().shook_hands();
         member
     }
@@ -149,6 +150,7 @@ impl Sessions {
     /// Ends a session and takes it out of the broker; one that the server ended is remembered for a
     /// while, so that its next connect is told.
     pub(crate) fn end(&self, member: &Member, end: End) {
+        member.subscriber.leave(Left::for_good(leave_reason(end)));
         member.mailbox.finish(Instant::now(), end, member.reason());
         if end == End::Kicked {
             member.detach();
@@ -159,6 +161,7 @@ impl Sessions {
 
     /// Takes a session that is over out of the registry.
     pub(crate) fn forget(&self, member: &Member, end: End) {
+        member.subscriber.leave(Left::for_good(leave_reason(end)));
         if self.registry.remove(&member.id) {
             let why = match end {
                 End::Disconnected => Closed::ByClient,
@@ -182,6 +185,17 @@ impl Sessions {
             member.mailbox.finish(now, end, None);
             self.forget(&member, end);
         }
+    }
+}
+
+/// What whoever listens to clients' lives is told of a session's end.
+fn leave_reason(end: End) -> LeaveReason {
+    match end {
+        End::Disconnected => LeaveReason::Client,
+        End::Kicked => LeaveReason::Closed,
+        End::Expired => LeaveReason::Expired,
+        End::QueueFull | End::ReplayLost => LeaveReason::TooSlow,
+        End::Shutdown { .. } => LeaveReason::Shutdown,
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) async fn publish_events(
     body: &Bytes,
 ) -> Result<Vec<u8>, Error> {
     let (options, channel) = Options::read_with_channel(parts.uri.query(), &Fields::from(&parts.headers))?;
-    let publish = |event: &[u8], buffer: &Bytes| -> Result<Published, intake::Error> {
+    let publish = async |event: &[u8], buffer: &Bytes| -> Result<Published, intake::Error> {
         let attributes = CloudEvent::parse(event)?;
         let item = Publication {
             channel: target(channel.as_deref().unwrap_or(attributes.channel()))?,
@@ -45,25 +45,25 @@ pub(crate) async fn publish_events(
             exclude: options.exclude,
             key: Some(Cow::Owned(attributes.key()?)),
         };
-        desk.gate.publish(publisher, item)
+        desk.gate.publish(publisher, item).await
     };
-    let single = |event: &[u8], buffer: &Bytes| -> Result<Vec<u8>, Error> {
+    let single = async |event: &[u8], buffer: &Bytes| -> Result<Vec<u8>, Error> {
         let mut json = Vec::with_capacity(128);
-        write_published(&publish(event, buffer)?, &mut json);
+        write_published(&publish(event, buffer).await?, &mut json);
         Ok(json)
     };
     match mode(&parts.headers)? {
-        Mode::Structured => single(body.trim_ascii(), body),
+        Mode::Structured => single(body.trim_ascii(), body).await,
         Mode::Binary => {
             let event = Bytes::from(binary::to_structured(&parts.headers, body)?);
-            single(&event, &event)
+            single(&event, &event).await
         }
         Mode::Batched => {
             let mut batch = Batch::new(&desk.counters);
             let mut turn = Turn::new();
             for event in parse_array(body, desk.max_batch)? {
                 turn.take().await;
-                batch.take(publish(event.get().as_bytes(), body).map(Outcome::One));
+                batch.take(publish(event.get().as_bytes(), body).await.map(Outcome::One));
             }
             Ok(batch.finish())
         }

@@ -1,6 +1,6 @@
 //! `POST /v1/publish/{channel…}`: the body is the payload.
 
-use broker_core::ContentType;
+use broker_core::{Answer, ContentType};
 use bytes::Bytes;
 use http_edge::Fields;
 use intake::{Gate, Publication, Published, Publisher, own, target};
@@ -22,15 +22,15 @@ pub(crate) enum Retain {
 }
 
 /// Publishes `body` as it is.
-pub(crate) fn publish_raw(
-    gate: &Gate,
-    publisher: &Publisher,
+pub(crate) fn publish_raw<'a>(
+    gate: &'a Gate,
+    publisher: &'a Publisher,
     channel: &str,
-    query: Option<&str>,
-    fields: &Fields<'_>,
+    query: Option<&'a str>,
+    fields: &Fields<'a>,
     body: &Bytes,
     retain: Retain,
-) -> Result<Published, Error> {
+) -> Result<Answer<'a, Result<Published, intake::Error>>, Error> {
     let options = Options::read(query, fields)?;
     let retain = match (retain, options.retain) {
         (Retain::Always, Some(false)) => {
@@ -49,7 +49,7 @@ pub(crate) fn publish_raw(
         exclude: options.exclude,
         key: options.key,
     };
-    Ok(gate.publish(publisher, item)?)
+    Ok(gate.publish(publisher, item))
 }
 
 /// Longest content type in bytes.

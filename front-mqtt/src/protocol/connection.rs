@@ -135,6 +135,11 @@ impl Connection {
         self.session.note_overrun(self.number, now)
     }
 
+    /// As whom the client is here.
+    pub(crate) fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
     pub(crate) fn number(&self) -> u32 {
         self.number
     }

@@ -38,7 +38,7 @@ pub(crate) use end::{Detached, End, PendingWill, Remains, Will};
 pub(crate) use group::{Group, Member};
 pub(crate) use scope::{owner, session_key};
 pub(crate) use session::{Encodings, Incoming, Online, Session, Shared, State, TimerKey};
-pub(crate) use subscribing::{Subscribing, Target, Unsubscribing, forced_name, target_of};
+pub(crate) use subscribing::{Accepted, Subscribing, Target, Unsubscribing, forced_name, target_of};
 #[cfg(any(test, fuzzing))]
 pub(crate) use wire::Wire;
 

@@ -131,11 +131,25 @@ impl Connection {
                 self.answer(packet_id, qos, Reason::NoMatchingSubscribers, None);
             }
             Ok(_) => self.answer(packet_id, qos, Reason::Success, None),
-            Err(error) => match publish_answer(error) {
-                Answer::Acknowledge(reason) => self.answer(packet_id, qos, reason, Some(&error.to_string())),
-                Answer::Disconnect(reason) => self.close(reason, Some(&error.to_string())),
-            },
+            Err(error) => self.refuse(packet_id, qos, publish_answer(error), &error.to_string()),
         }
+    }
+
+    fn refuse(&mut self, packet_id: u16, qos: Qos, answer: Answer, why: &str) {
+        let closes_on_denial = self.session.config().denied_publish == Denied::Disconnect;
+        let reason = match answer {
+            Answer::Acknowledge(Reason::NotAuthorized) if closes_on_denial => Reason::NotAuthorized,
+            Answer::Acknowledge(reason) => return self.answer(packet_id, qos, reason, Some(why)),
+            Answer::Withhold(reason) if self.dialect.version.is_v5() || qos == Qos::AtMostOnce => {
+                return self.answer(packet_id, qos, reason, Some(why));
+            }
+            Answer::Withhold(reason) | Answer::Disconnect(reason) => reason,
+        };
+        // It was not taken: when the client is back and repeats it, it is to be published and not only answered.
+        if qos == Qos::ExactlyOnce {
+            self.release(packet_id);
+        }
+        self.close(reason, Some(why));
     }
 
     /// Takes or refuses responsibility for a publish.

@@ -1,12 +1,16 @@
 //! The life of one connection: feed the protocol one input, do everything it wants, wait.
 
 use std::future::{Future, poll_fn};
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use broker_core::{Class, CloseReason, Echo, Outbox, PublishError, Qos, Refused, steady_ms, unix_ms};
+use broker_core::{
+    Answer, Class, Client, CloseReason, Denied, Echo, Outbox, Publish, PublishError, Qos, Refused, steady_ms,
+    unix_ms,
+};
 use bytes::Bytes;
 use link::{Event, Link};
 use tokio::time::Sleep;
@@ -18,7 +22,8 @@ use crate::auth::{Exchange, Step};
 use crate::codec::{DecodeError, Reason};
 use crate::front::{Admission, Inner};
 use crate::protocol::{
-    Authenticating, Backlog, Connection, End, Output, Publishing, Subscribing, Unsubscribing, Verdict,
+    Accepted, Authenticating, Backlog, Connection, End, Output, Publishing, Subscribing, Unsubscribing,
+    Verdict,
 };
 
 /// One connection: all its task holds while it is idle, so every byte counts.
@@ -33,8 +38,8 @@ pub(crate) struct Driver {
     replies: Vec<u8>,
     /// How many those are, and SUBACKs that went before them.
     answers: u32,
-    /// A publish the broker was too busy for, and when to try again. Nothing is read meanwhile.
-    refused: Option<Box<(Publishing, Instant)>>,
+    /// What has to be done before more is handled. Nothing is read meanwhile.
+    waiting: Option<Box<Waiting>>,
     /// A re-authentication under way.
     reauthentication: Option<Box<Reauthentication>>,
     /// The session has a backlog, which is sent as the client reads.
@@ -42,6 +47,32 @@ pub(crate) struct Driver {
     /// Somebody called [`Outbox::notify`], perhaps to have all input handled.
     is_woken: bool,
     admission: Admission,
+}
+
+/// What a connection waits for.
+enum Waiting {
+    /// The broker was too busy for this publish, and when to try again.
+    Busy(Publishing, Instant),
+    /// A policy decides on a publish.
+    Publish { decision: Answer<'static, Result<Publish, Denied>>, packet_id: u16, qos: Qos },
+    /// A policy decides on the next of these filters.
+    Subscribe { decision: Answer<'static, Result<(), Denied>>, subscribing: Subscribing },
+}
+
+/// What a policy said.
+enum Decided {
+    Publish(Result<Publish, Denied>),
+    Subscribe(Result<(), Denied>),
+}
+
+impl Waiting {
+    /// When it is to be looked at again, if nobody wakes the connection for it.
+    fn due(&self) -> Option<Instant> {
+        match self {
+            Self::Busy(_, at) => Some(*at),
+            Self::Publish { .. } | Self::Subscribe { .. } => None,
+        }
+    }
 }
 
 /// What a new connection's task is made of.
@@ -86,7 +117,7 @@ impl Driver {
             input,
             replies: Vec::new(),
             answers: 0,
-            refused: None,
+            waiting: None,
             reauthentication: None,
             has_backlog: false,
             is_woken: false,
@@ -108,13 +139,22 @@ impl Driver {
     }
 
     fn finish(self, end: End) -> Pin<Box<impl Future<Output = ()> + Send>> {
-        let Self { inner, hosted, admission, connection, link, outbox, refused, .. } = self;
+        let Self { inner, hosted, admission, connection, link, outbox, waiting, .. } = self;
         inner.conclude(&hosted, connection.number(), end);
         // A QoS 2 publish was taken when it came: its repeat would be answered and not published.
-        if let Some((publishing, _)) = refused.map(|refused| *refused)
-            && publishing.qos == Qos::ExactlyOnce
-        {
-            inner.publish_later(publishing.publish.from(hosted.subscriber.key(), Echo::Deliver));
+        match waiting.map(|waiting| *waiting) {
+            Some(Waiting::Busy(Publishing { publish, qos: Qos::ExactlyOnce, .. }, _)) => {
+                inner.publish_later(publish);
+            }
+            Some(Waiting::Publish { decision, qos: Qos::ExactlyOnce, .. }) => {
+                let broker = inner.broker.clone();
+                tokio::spawn(async move {
+                    if let Ok(publish) = decision.await {
+                        _ = broker.publish_wait(publish).await;
+                    }
+                });
+            }
+            _ => {}
         }
         let linger = inner.shared.config.linger;
         // The session may be over: its subscriptions must not wait for a client that lingers.
@@ -146,8 +186,13 @@ impl Driver {
             let blocked = match progress {
                 Progress::Ended(end) => return Poll::Ready(end),
                 _ if self.is_stepping() => continue,
-                _ if self.refused.is_some() => self.refused.as_ref().map(|refused| refused.1),
-                _ if self.is_congested() => Some(Instant::now() + CONGESTION_PAUSE),
+                _ if self.waiting.is_some() => {
+                    if self.poll_decision(cx) {
+                        continue;
+                    }
+                    Some(self.waiting.as_ref().and_then(|waiting| waiting.due()))
+                }
+                _ if self.is_congested() => Some(Some(Instant::now() + CONGESTION_PAUSE)),
                 Progress::More => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
@@ -187,7 +232,10 @@ impl Driver {
                     }
                 },
             };
-            let mut due = blocked.or_else(|| self.connection.poll_timeout().into_iter().chain(late).min());
+            let mut due = match blocked {
+                Some(due) => due,
+                None => self.connection.poll_timeout().into_iter().chain(late).min(),
+            };
             if backlog == Backlog::NoRoom {
                 let soon = Instant::now() + CONGESTION_PAUSE;
                 due = Some(due.map_or(soon, |due| due.min(soon)));
@@ -201,14 +249,18 @@ impl Driver {
             ready!(timer.as_mut().poll(cx));
             let now = Instant::now();
             if blocked.is_some() {
-                // Silence while nothing was read is not the client's.
-                self.connection.handle_sign_of_life(now);
-                self.input.was_paused(now);
+                self.note_pause(now);
                 self.try_again(now);
             } else {
                 self.connection.handle_timeout(now);
             }
         }
+    }
+
+    /// Silence while nothing was read is not the client's.
+    fn note_pause(&mut self, now: Instant) {
+        self.connection.handle_sign_of_life(now);
+        self.input.was_paused(now);
     }
 
     fn wait_for_rest(&mut self, cx: &mut Context<'_>) -> Result<Option<Instant>, DecodeError> {
@@ -217,7 +269,7 @@ impl Driver {
 
     /// Handles what has come, as far as the budget goes.
     fn handle_input(&mut self, budget: &mut usize) -> Progress {
-        if self.refused.is_some() {
+        if self.waiting.is_some() {
             return Progress::Blocked;
         }
         while *budget > 0
@@ -269,7 +321,7 @@ impl Driver {
             if let Some(end) = self.perform() {
                 return Progress::Ended(end);
             }
-            if self.refused.is_some() || self.is_stepping() {
+            if self.waiting.is_some() || self.is_stepping() {
                 return Progress::Blocked;
             }
             if self.connection.has_output() {
@@ -383,10 +435,31 @@ impl Driver {
     fn publish(&mut self, publishing: Publishing) {
         let Publishing { publish, packet_id, qos } = publishing;
         let publish = publish.from(self.hosted.subscriber.key(), Echo::Deliver);
+        let Some(policy) = self.inner.broker.policy() else {
+            return self.publish_allowed(Publishing { publish, packet_id, qos });
+        };
+        let decision = policy.publish(&self.client(self.remote()), publish);
+        match decision.if_now() {
+            Ok(decided) => self.handle_decided(packet_id, qos, decided),
+            Err(decision) => {
+                self.waiting = Some(Box::new(Waiting::Publish { decision, packet_id, qos }));
+            }
+        }
+    }
+
+    fn handle_decided(&mut self, packet_id: u16, qos: Qos, decided: Result<Publish, Denied>) {
+        match decided {
+            Ok(publish) => self.publish_allowed(Publishing { publish, packet_id, qos }),
+            Err(denied) => self.connection.handle_published(packet_id, qos, &Err(denied.into())),
+        }
+    }
+
+    fn publish_allowed(&mut self, publishing: Publishing) {
+        let Publishing { publish, packet_id, qos } = publishing;
         let result = match self.inner.broker.try_publish(publish) {
             Err(Refused { error: PublishError::Busy { retry_after }, publish: Some(publish) }) => {
                 let publishing = Publishing { publish: *publish, packet_id, qos };
-                self.refused = Some(Box::new((publishing, Instant::now() + retry_after)));
+                self.waiting = Some(Box::new(Waiting::Busy(publishing, Instant::now() + retry_after)));
                 return;
             }
             result => result.map_err(|refused| refused.error),
@@ -395,10 +468,57 @@ impl Driver {
     }
 
     fn try_again(&mut self, now: Instant) {
-        match self.refused.take() {
-            Some(refused) if refused.1 <= now => self.publish(refused.0),
-            refused => self.refused = refused,
+        if self.waiting.as_ref().and_then(|waiting| waiting.due()).is_some_and(|at| at <= now)
+            && let Some(Waiting::Busy(publishing, _)) = self.waiting.take().map(|waiting| *waiting)
+        {
+            self.publish_allowed(publishing);
         }
+    }
+
+    /// Goes on with what a policy has decided by now; false if nothing was.
+    fn poll_decision(&mut self, cx: &mut Context<'_>) -> bool {
+        let decided = match self.waiting.as_deref_mut() {
+            Some(Waiting::Publish { decision, .. }) => match Pin::new(decision).poll(cx) {
+                Poll::Ready(decided) => Decided::Publish(decided),
+                Poll::Pending => return false,
+            },
+            Some(Waiting::Subscribe { decision, .. }) => match Pin::new(decision).poll(cx) {
+                Poll::Ready(decided) => Decided::Subscribe(decided),
+                Poll::Pending => return false,
+            },
+            Some(Waiting::Busy(..)) | None => return false,
+        };
+        self.note_pause(Instant::now());
+        match (decided, self.waiting.take().map(|waiting| *waiting)) {
+            (Decided::Publish(decided), Some(Waiting::Publish { packet_id, qos, .. })) => {
+                self.handle_decided(packet_id, qos, decided);
+            }
+            (Decided::Subscribe(decided), Some(Waiting::Subscribe { mut subscribing, .. })) => {
+                if let Some(accepted) = subscribing.accepted.get_mut(subscribing.done) {
+                    self.enter(accepted, decided);
+                }
+                subscribing.done += 1;
+                self.connection.put_back(Output::Subscribe(subscribing));
+            }
+            _ => {}
+        }
+        true
+    }
+
+    /// Who is asked about.
+    fn client(&self, remote: Option<IpAddr>) -> Client<'_> {
+        Client {
+            principal: self.connection.principal(),
+            protocol: "mqtt",
+            client_id: Some(self.hosted.session.client_id()),
+            key: Some(self.hosted.subscriber.key()),
+            remote,
+        }
+    }
+
+    fn remote(&self) -> Option<IpAddr> {
+        let state = self.hosted.session.lock_as(self.connection.number())?;
+        state.online.as_ref()?.caller.remote
     }
 
     /// Tells the broker a turn's worth; false if there is more.
@@ -419,27 +539,26 @@ impl Driver {
     /// Tells the broker a turn's worth; false if there is more.
     fn subscribe(&mut self, mut subscribing: Subscribing) -> bool {
         self.send_replies();
-        for accepted in subscribing.accepted.iter_mut().skip(subscribing.done).take(MAX_BATCH) {
-            let subscriber = &self.hosted.subscriber;
-            let target = &accepted.target;
-            let result = match &target.group {
-                Some(group) => {
-                    let (session, shared) = (&self.hosted.session, &self.inner.shared);
-                    let room = self.inner.groups.join(&accepted.name, accepted.tag, session, shared);
-                    // A session that is over has nobody to subscribe for.
-                    let Some(room) = room else { continue };
-                    subscriber.join_group(group, &target.filter, accepted.tag, &room)
+        let remote = self.inner.broker.policy().and_then(|_| self.remote());
+        let end = subscribing.accepted.len().min(subscribing.done + MAX_BATCH);
+        while subscribing.done < end
+            && let Some(accepted) = subscribing.accepted.get_mut(subscribing.done)
+        {
+            let decided = match self.inner.broker.policy() {
+                None => Ok(()),
+                Some(policy) => {
+                    match policy.subscribe(&self.client(remote), &accepted.target.filter).if_now() {
+                        Ok(decided) => decided,
+                        Err(decision) => {
+                            self.waiting = Some(Box::new(Waiting::Subscribe { decision, subscribing }));
+                            return false;
+                        }
+                    }
                 }
-                None => subscriber.subscribe(&target.filter, accepted.tag, accepted.start),
             };
-            if let Err(error) = result {
-                if target.group.is_some() {
-                    self.inner.groups.leave(&accepted.name, &self.hosted.session.member());
-                }
-                accepted.failed = Some(error);
-            }
+            self.enter(accepted, decided);
+            subscribing.done += 1;
         }
-        subscribing.done += MAX_BATCH;
         if subscribing.done < subscribing.accepted.len() {
             self.connection.put_back(Output::Subscribe(subscribing));
             return false;
@@ -447,6 +566,32 @@ impl Driver {
         self.answers += 1;
         self.connection.handle_subscribed(steady_ms(), subscribing, &mut &self.outbox);
         true
+    }
+
+    /// Tells the broker of a filter, unless a policy denies it.
+    fn enter(&self, accepted: &mut Accepted, decided: Result<(), Denied>) {
+        if let Err(denied) = decided {
+            accepted.failed = Some(denied.into());
+            return;
+        }
+        let subscriber = &self.hosted.subscriber;
+        let target = &accepted.target;
+        let result = match &target.group {
+            Some(group) => {
+                let (session, shared) = (&self.hosted.session, &self.inner.shared);
+                let room = self.inner.groups.join(&accepted.name, accepted.tag, session, shared);
+                // A session that is over has nobody to subscribe for.
+                let Some(room) = room else { return };
+                subscriber.join_group(group, &target.filter, accepted.tag, &room)
+            }
+            None => subscriber.subscribe(&target.filter, accepted.tag, accepted.start),
+        };
+        if let Err(error) = result {
+            if target.group.is_some() {
+                self.inner.groups.leave(&accepted.name, &self.hosted.session.member());
+            }
+            accepted.failed = Some(error);
+        }
     }
 
     fn send_replies(&mut self) {

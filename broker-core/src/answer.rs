@@ -1,0 +1,60 @@
+//! An answer that is there already, or comes later.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// What somebody is asked who may have to ask others: a service, a disk, another node. A future that may have its answer
+/// already, which then costs no allocation.
+pub struct Answer<'a, T>(Kind<'a, T>);
+
+enum Kind<'a, T> {
+    Now(Option<T>),
+    Later(Pin<Box<dyn Future<Output = T> + Send + 'a>>),
+}
+
+impl<'a, T> Answer<'a, T> {
+    /// The answer is known.
+    pub fn now(answer: T) -> Self {
+        Self(Kind::Now(Some(answer)))
+    }
+
+    /// The answer takes time.
+    pub fn later(answer: impl Future<Output = T> + Send + 'a) -> Self {
+        Self(Kind::Later(Box::pin(answer)))
+    }
+
+    /// The answer if it is known, else whoever has to be waited for.
+    ///
+    /// # Errors
+    /// The same answer, if it comes later.
+    pub fn if_now(self) -> Result<T, Self> {
+        match self.0 {
+            Kind::Now(Some(answer)) => Ok(answer),
+            kind => Err(Self(kind)),
+        }
+    }
+}
+
+impl<T: Unpin> Future for Answer<'_, T> {
+    type Output = T;
+
+    /// # Panics
+    /// If it is polled again after it was ready.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        match &mut self.0 {
+            Kind::Now(answer) => Poll::Ready(answer.take().expect("not polled after it was ready")),
+            Kind::Later(answer) => answer.as_mut().poll(cx),
+        }
+    }
+}
+
+impl<T> fmt::Debug for Answer<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Kind::Now(_) => "Answer(now)",
+            Kind::Later(_) => "Answer(later)",
+        })
+    }
+}
