@@ -45,7 +45,7 @@ mod shared;
 mod store;
 
 pub use answer::Answer;
-pub use attach::{Event, From, Replay, SubscribeOptions, Subscriber, Subscription};
+pub use attach::{Event, Replay, StartFrom, SubscribeOptions, Subscriber, Subscription};
 pub use broker::{Broker, ChannelInfo, ChannelPage};
 pub use channel::{Channel, ChannelCharacters, ChannelError};
 pub use clock::{steady_ms, unix_ms};

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{
-    After, Broker, CloseReason, Config, Deliver, Delivery, Event, From, OutboxConfig, OutboxPolicy, Publish,
-    PublishError, SendError, Sink, Start, SubscribeError, SubscribeOptions, Subscription,
+    After, Broker, CloseReason, Config, Deliver, Delivery, Event, OutboxConfig, OutboxPolicy, Publish,
+    PublishError, SendError, Sink, Start, StartFrom, SubscribeError, SubscribeOptions, Subscription,
 };
 use support::*;
 
@@ -28,7 +28,7 @@ async fn rest(mut stream: Subscription) -> Vec<String> {
     payloads
 }
 
-fn from(from: From) -> SubscribeOptions {
+fn from(from: StartFrom) -> SubscribeOptions {
     SubscribeOptions { from, ..SubscribeOptions::default() }
 }
 
@@ -67,7 +67,7 @@ async fn a_waiting_stream_ends_when_the_broker_is_closed_and_has_what_was_taken(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_that_replay_or_get_retained_messages_end_too() {
-    for start in [From::Retained, From::Log(After::Earliest), From::Now] {
+    for start in [StartFrom::Retained, StartFrom::Log(After::Earliest), StartFrom::Now] {
         for name in ["a/1", "a/*"] {
             // Before it has begun, and while it waits.
             for polls in [0, 20] {
@@ -93,7 +93,7 @@ async fn what_waits_behind_retained_messages_is_delivered_before_the_end() {
     for number in 0..2_000 {
         broker.publish(Publish::new(channel(&format!("a/{number}")), "kept").retain(true)).unwrap();
     }
-    let stream = broker.subscribe_with(&[filter("a/*")], from(From::Retained)).unwrap();
+    let stream = broker.subscribe_with(&[filter("a/*")], from(StartFrom::Retained)).unwrap();
     publish(&broker, "a/new", "live");
     broker.close();
     assert!(ends("the stream", rest(stream)).await.contains(&"live".to_owned()));

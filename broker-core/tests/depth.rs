@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{
-    Action, After, Broker, Config, Deliver, Delivery, Filter, From, HistoryQuery, OutboxConfig, OutboxPolicy,
-    Principal, Publish, PublishError, Rights, Rule, Sink, Start, SubscribeError, SubscribeOptions,
+    Action, After, Broker, Config, Deliver, Delivery, Filter, HistoryQuery, OutboxConfig, OutboxPolicy,
+    Principal, Publish, PublishError, Rights, Rule, Sink, Start, StartFrom, SubscribeError, SubscribeOptions,
     Subscriber,
 };
 use support::*;
@@ -99,7 +99,7 @@ async fn deep_retained(broker: &Broker) {
     assert_eq!(broker.retained_matching(&filter("#")).len(), 3);
     assert_eq!(broker.retained_matching(&filter(&levels("*", 15_000))).len(), 1);
     let outbox = OutboxConfig { max_messages: 100, max_bytes: 1 << 20, policy: OutboxPolicy::Disconnect };
-    let options = SubscribeOptions { from: From::Retained, outbox };
+    let options = SubscribeOptions { from: StartFrom::Retained, outbox };
     let filters = [filter("a/#"), filter(&format!("{}/#", levels("*", 8_000)))];
     let mut stream = broker.subscribe_with(&filters, options).unwrap();
     for _ in 0..6 {

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use broker_core::{
-    After, Broker, Config, Event, From, HistoryQuery, LogConfig, MessageId, NamespaceConfig, Order,
-    OutboxConfig, OutboxPolicy, Publish, SubscribeOptions, Subscription,
+    After, Broker, Config, Event, HistoryQuery, LogConfig, MessageId, NamespaceConfig, Order, OutboxConfig,
+    OutboxPolicy, Publish, StartFrom, SubscribeOptions, Subscription,
 };
 use support::*;
 
 fn resume(broker: &Broker, filters: &[&str], after: After, outbox: OutboxConfig) -> Subscription {
     let filters: Vec<_> = filters.iter().map(|text| filter(text)).collect();
-    broker.subscribe_with(&filters, SubscribeOptions { from: From::Log(after), outbox }).unwrap()
+    broker.subscribe_with(&filters, SubscribeOptions { from: StartFrom::Log(after), outbox }).unwrap()
 }
 
 fn strict(max_messages: usize) -> OutboxConfig {

@@ -5,15 +5,15 @@ mod support;
 use std::time::Duration;
 
 use broker_core::{
-    Broker, Config, From, LogConfig, OutboxConfig, OutboxPolicy, Publish, PublishError, SubscribeOptions,
-    Subscription,
+    Broker, Config, LogConfig, OutboxConfig, OutboxPolicy, Publish, PublishError, StartFrom,
+    SubscribeOptions, Subscription,
 };
 use support::*;
 
 fn with_retained(broker: &Broker, text: &str) -> Subscription {
     let outbox =
         OutboxConfig { max_messages: 100_000, max_bytes: 64 << 20, policy: OutboxPolicy::Disconnect };
-    broker.subscribe_with(&[filter(text)], SubscribeOptions { from: From::Retained, outbox }).unwrap()
+    broker.subscribe_with(&[filter(text)], SubscribeOptions { from: StartFrom::Retained, outbox }).unwrap()
 }
 
 fn retain(broker: &Broker, name: &str, payload: impl Into<bytes::Bytes>) -> u64 {
@@ -119,7 +119,7 @@ async fn more_retained_messages_than_an_outbox_holds_all_arrive() {
         retain(&broker, &format!("r/{number}"), "old");
     }
     let outbox = OutboxConfig { max_messages: 100, max_bytes: 1 << 20, policy: OutboxPolicy::Disconnect };
-    let options = SubscribeOptions { from: From::Retained, outbox };
+    let options = SubscribeOptions { from: StartFrom::Retained, outbox };
     let mut stream = broker.subscribe_with(&[filter("r/*")], options).unwrap();
     // While the pages come, some are replaced: their newer message comes once, live, and the old one not after it.
     let publisher = tokio::spawn({
@@ -149,7 +149,7 @@ async fn several_wildcards_at_once_bring_all_their_retained_messages_and_go_live
         }
     }
     let outbox = OutboxConfig { max_messages: 100, max_bytes: 1 << 20, policy: OutboxPolicy::Disconnect };
-    let options = SubscribeOptions { from: From::Retained, outbox };
+    let options = SubscribeOptions { from: StartFrom::Retained, outbox };
     let filters = ["a/*", "b/*", "c/#"].map(filter);
     let mut stream = broker.subscribe_with(&filters, options).unwrap();
     let mut seen = std::collections::HashSet::new();
@@ -169,7 +169,7 @@ async fn a_subscriber_that_goes_ends_what_it_was_being_sent() {
         retain(&broker, &format!("r/{number}"), "x");
     }
     let outbox = OutboxConfig { max_messages: 100, max_bytes: 1 << 20, policy: OutboxPolicy::Disconnect };
-    let options = SubscribeOptions { from: From::Retained, outbox };
+    let options = SubscribeOptions { from: StartFrom::Retained, outbox };
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let idle = tasks();
     let mut streams: Vec<_> =
@@ -196,7 +196,7 @@ async fn a_subscription_that_ends_while_its_retained_messages_come_leaves_the_ot
         retain(&broker, &format!("s/{number}"), "x");
     }
     let outbox = OutboxConfig { max_messages: 100, max_bytes: 1 << 20, policy: OutboxPolicy::Disconnect };
-    let options = SubscribeOptions { from: From::Retained, outbox };
+    let options = SubscribeOptions { from: StartFrom::Retained, outbox };
     let mut stream = broker.subscribe_with(&[filter("r/*"), filter("s/*")], options).unwrap();
     next(&mut stream).await;
     assert!(stream.subscriber().unsubscribe(&filter("r/*"), 0));

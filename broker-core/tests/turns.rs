@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{
-    After, Broker, Class, Config, Deliver, Delivery, From, Outbox, OutboxConfig, OutboxPolicy, Publish, Sink,
-    SubscribeOptions,
+    After, Broker, Class, Config, Deliver, Delivery, Outbox, OutboxConfig, OutboxPolicy, Publish, Sink,
+    StartFrom, SubscribeOptions,
 };
 use bytes::Bytes;
 use support::*;
@@ -81,7 +81,7 @@ async fn all_retained_messages_of_several_filters_arrive_and_all_go_live() {
             broker.publish(Publish::new(channel, "kept").retain(true)).unwrap();
         }
     }
-    let options = SubscribeOptions { from: From::Retained, outbox: OutboxConfig::default() };
+    let options = SubscribeOptions { from: StartFrom::Retained, outbox: OutboxConfig::default() };
     let mut stream = broker.subscribe_with(&[filter("a/*"), filter("b/*")], options).unwrap();
     let mut heard = Vec::new();
     for _ in 0..6_000 {

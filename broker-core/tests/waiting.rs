@@ -6,8 +6,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use broker_core::{
-    After, Broker, Class, CloseReason, Config, Deliver, Delivery, Event, From, HistoryQuery, LogConfig,
-    Message, Outbox, OutboxConfig, OutboxPolicy, Publish, Sink, Start, SubscribeOptions, Subscriber,
+    After, Broker, Class, CloseReason, Config, Deliver, Delivery, Event, HistoryQuery, LogConfig, Message,
+    Outbox, OutboxConfig, OutboxPolicy, Publish, Sink, Start, StartFrom, SubscribeOptions, Subscriber,
 };
 use support::*;
 
@@ -83,7 +83,7 @@ async fn a_gap_that_opens_while_a_replay_waits_is_told() {
         publish(&broker, "a", numbered(0, number));
     }
     let outbox = bounded(100, OutboxPolicy::Disconnect);
-    let options = SubscribeOptions { from: From::Log(After::Earliest), outbox };
+    let options = SubscribeOptions { from: StartFrom::Log(After::Earliest), outbox };
     let mut stream = broker.subscribe_with(&[filter("a")], options).unwrap();
     for number in 0..10 {
         assert_eq!(parse_numbered(&*next(&mut stream).await), (0, number));
@@ -164,7 +164,8 @@ async fn what_waits_behind_retained_messages_leaves_its_room_when_its_time_is_ov
     for number in 0..2_000 {
         broker.publish(Publish::new(channel(&format!("a/{number}")), "kept").retain(true)).unwrap();
     }
-    let options = SubscribeOptions { from: From::Retained, outbox: bounded(200, OutboxPolicy::Disconnect) };
+    let options =
+        SubscribeOptions { from: StartFrom::Retained, outbox: bounded(200, OutboxPolicy::Disconnect) };
     let mut stream = broker.subscribe_with(&[filter("a/*")], options).unwrap();
     settled(&[stream.subscriber().outbox()]).await;
     for _ in 0..900 {

@@ -58,7 +58,7 @@ pub use config::{
 pub use error::{Denial, HandshakeDenial};
 pub use front::Front;
 pub use hooks::authorizers::{Authorizers, Operation, Verdict};
-pub use hooks::listener::{Closed, Incoming, Listener};
+pub use hooks::listener::{Incoming, Listener};
 pub use hooks::policy::{ByRights, Handshaken, Policy};
 pub use hooks::service::{Handling, ServiceReply, ServiceRequest};
 pub use protocol::SessionTiming;

@@ -7,4 +7,4 @@ mod subscription;
 
 pub use self::replay::Replay;
 pub use self::subscriber::Subscriber;
-pub use self::subscription::{Event, From, SubscribeOptions, Subscription};
+pub use self::subscription::{Event, StartFrom, SubscribeOptions, Subscription};

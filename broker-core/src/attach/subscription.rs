@@ -29,7 +29,7 @@ pub enum Event {
 
 /// What a [`Subscription`] gets first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum From {
+pub enum StartFrom {
     /// Messages published from now on.
     #[default]
     Now,
@@ -43,7 +43,7 @@ pub enum From {
 #[derive(Debug, Clone, Copy)]
 pub struct SubscribeOptions {
     /// What comes first. Default: nothing.
-    pub from: From,
+    pub from: StartFrom,
     /// Bounds and policy. What waits are references to messages, counted with what each message weighs: payload, names,
     /// properties and 192 bytes. By default the oldest goes when 100,000 messages or 16 MiB wait, tens of thousands of small
     /// ones, so that a reader which makes progress loses nothing to a burst; [`Event::Lagged`] says what it lost.
@@ -54,7 +54,7 @@ impl Default for SubscribeOptions {
     fn default() -> Self {
         let outbox =
             OutboxConfig { max_messages: 100_000, max_bytes: 16 << 20, policy: OutboxPolicy::DropOldest };
-        Self { from: From::Now, outbox }
+        Self { from: StartFrom::Now, outbox }
     }
 }
 

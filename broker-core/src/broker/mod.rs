@@ -11,7 +11,7 @@ use crossbeam_utils::CachePadded;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::oneshot;
 
-use crate::attach::{From, SubscribeOptions, Subscriber, Subscription};
+use crate::attach::{StartFrom, SubscribeOptions, Subscriber, Subscription};
 use crate::channel::Channel;
 use crate::clock::steady_ms;
 use crate::config::{Config, OutboxConfig};
@@ -224,9 +224,9 @@ impl Broker {
         let subscriber = self.attach(Subscription::deliver(), options.outbox);
         let tagged: Vec<(Filter, u32)> = filters.iter().cloned().zip(0..).collect();
         let start = match options.from {
-            From::Now => Start::Live,
-            From::Retained => Start::Retained,
-            From::Log(after) => {
+            StartFrom::Now => Start::Live,
+            StartFrom::Retained => Start::Retained,
+            StartFrom::Log(after) => {
                 let replay = subscriber.subscribe_after(&tagged, after)?;
                 return Ok(Subscription::new(subscriber, Some(replay)));
             }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use broker_core::{Channel, Filter, Principal};
+use broker_core::{Channel, Filter, LeaveReason, Principal};
 
 use crate::codec::id::ClientId;
 use crate::config::QueueFull;
@@ -23,22 +23,7 @@ pub struct Incoming<'a> {
     pub ext: Option<&'a str>,
 }
 
-/// Why a session is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Closed {
-    /// It disconnected.
-    ByClient,
-    /// [`Front::disconnect`](crate::Front::disconnect), or it was not active.
-    ByServer,
-    /// Nothing came from it for too long, or its credentials ran out.
-    Expired,
-    /// It did not take its events.
-    QueueFull,
-    /// The server went away.
-    Shutdown,
-}
-
-/// Hears of sessions and messages. Called in the middle of a request, so it must be quick; it may call
+/// Hears of sessions and messages of Bayeux, in its own terms; of the clients of all fronts [`Lifecycle`](broker_core::Lifecycle) hears. Called in the middle of a request, so it must be quick; it may call
 /// the [`Front`](crate::Front).
 pub trait Listener: Send + Sync + 'static {
     /// A session shook hands; its reply is not yet written. What is delivered to it now goes with the
@@ -48,7 +33,7 @@ pub trait Listener: Send + Sync + 'static {
     }
 
     /// A session is over.
-    fn closed(&self, client: &ClientId, why: Closed) {
+    fn closed(&self, client: &ClientId, why: LeaveReason) {
         let _ = (client, why);
     }
 

@@ -18,7 +18,7 @@ use self::shared::Shared;
 use crate::codec::event::Replay;
 use crate::codec::id::ClientId;
 use crate::config::{Config, QueueFull};
-use crate::hooks::listener::{Closed, Listener};
+use crate::hooks::listener::Listener;
 use crate::protocol::{End, Session};
 use crate::stats::Counters;
 
@@ -163,14 +163,7 @@ impl Sessions {
     pub(crate) fn forget(&self, member: &Member, end: End) {
         member.subscriber.leave(Left::for_good(leave_reason(end)));
         if self.registry.remove(&member.id) {
-            let why = match end {
-                End::Disconnected => Closed::ByClient,
-                End::Kicked => Closed::ByServer,
-                End::Expired => Closed::Expired,
-                End::QueueFull | End::ReplayLost => Closed::QueueFull,
-                End::Shutdown { .. } => Closed::Shutdown,
-            };
-            self.tell(|listener| listener.closed(&member.id, why));
+            self.tell(|listener| listener.closed(&member.id, leave_reason(end)));
         }
     }
 

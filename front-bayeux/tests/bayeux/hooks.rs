@@ -1,8 +1,9 @@
 use std::sync::{Arc, Mutex};
 
+use broker_core::LeaveReason;
 use broker_core::{Broker, Channel, Principal};
 use bytes::Bytes;
-use front_bayeux::{ClientId, Closed, Config, Front, Listener, ServiceReply};
+use front_bayeux::{ClientId, Config, Front, Listener, ServiceReply};
 use serde_json::json;
 
 use crate::support::{Server, last, ms, quick};
@@ -47,7 +48,7 @@ async fn unhandled_services_may_be_an_error() {
 /// Greets sessions, takes messages to `/taken`, remembers goodbyes.
 struct Witness {
     front: Front,
-    closed: Arc<Mutex<Vec<Closed>>>,
+    closed: Arc<Mutex<Vec<LeaveReason>>>,
 }
 
 impl Listener for Witness {
@@ -55,7 +56,7 @@ impl Listener for Witness {
         assert!(self.front.deliver(client, "/hello", &Bytes::from_static(b"\"you\"")));
     }
 
-    fn closed(&self, _: &ClientId, why: Closed) {
+    fn closed(&self, _: &ClientId, why: LeaveReason) {
         self.closed.lock().unwrap().push(why);
     }
 
@@ -87,7 +88,7 @@ async fn a_listener_greets_takes_and_remembers() {
     tokio::time::sleep(ms(1300)).await;
     let mut seen = closed.lock().unwrap().clone();
     seen.sort_by_key(|why| format!("{why:?}"));
-    assert_eq!(seen, [Closed::ByClient, Closed::Expired]);
+    assert_eq!(seen, [LeaveReason::Client, LeaveReason::Expired]);
 }
 
 #[tokio::test]

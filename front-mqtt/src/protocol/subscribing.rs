@@ -160,10 +160,7 @@ impl Connection {
         // What is denied of a wildcard's topics, the one above a `#` among them, is kept back message by message.
         if !self.principal.allows_filter_or_below(Action::Subscribe, &target.filter) {
             self.session.count_refused();
-            return Ok(Err(match self.session.config().denied_subscribe {
-                DeniedSubscribe::NotAuthorized => Reason::NotAuthorized,
-                DeniedSubscribe::Unspecified => Reason::UnspecifiedError,
-            }));
+            return Ok(Err(self.denied()));
         }
         let config = self.session.config();
         options.qos = grant(options.qos, config);
@@ -192,6 +189,14 @@ impl Connection {
         )))
     }
 
+    /// What a subscription without the right is answered with.
+    fn denied(&self) -> Reason {
+        match self.session.config().denied_subscribe {
+            DeniedSubscribe::NotAuthorized => Reason::NotAuthorized,
+            DeniedSubscribe::Unspecified => Reason::UnspecifiedError,
+        }
+    }
+
     /// The broker knows the subscriptions, those aside that it refused.
     pub(crate) fn handle_subscribed(
         &mut self,
@@ -208,7 +213,10 @@ impl Connection {
             }
             for index in accepted.repeats.iter().chain([&accepted.index]) {
                 if let Some(reason) = subscribing.reasons.get_mut(*index) {
-                    *reason = subscribe_reason(&error);
+                    *reason = match subscribe_reason(&error) {
+                        Reason::NotAuthorized => self.denied(),
+                        reason => reason,
+                    };
                 }
             }
         }
