@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use broker_core::Outbox;
 use dashmap::DashMap;
+use http_edge::websocket::Terms;
+use websocket::Patience;
 
-use crate::config::Config;
+use crate::config::{Config, WebSocketConfig};
 use crate::dispatch::Dispatch;
 use crate::sessions::Sessions;
 use crate::stats::Counters;
@@ -16,6 +18,8 @@ pub(crate) struct Endpoint {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) dispatch: Dispatch,
     pub(crate) sockets: Sockets,
+    /// What all WebSockets have in common.
+    pub(super) terms: Terms,
 }
 
 /// The open WebSockets, with a session or without.
@@ -27,7 +31,11 @@ pub(crate) struct Sockets {
 
 impl Endpoint {
     pub(crate) fn new(sessions: Arc<Sessions>, dispatch: Dispatch) -> Self {
-        Self { sessions, dispatch, sockets: Sockets::default() }
+        let config = sessions.config();
+        let WebSocketConfig { ping_interval, idle_timeout, .. } = config.websocket;
+        let patience = Patience { ping_interval, idle_timeout: Some(idle_timeout) };
+        let terms = Terms { patience, intake: config.intake.clone() };
+        Self { sessions, dispatch, sockets: Sockets::default(), terms }
     }
 
     pub(crate) fn config(&self) -> &Config {

@@ -1,18 +1,16 @@
 //! One WebSocket: frames in, replies and events out through the outbox of its session.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ::websocket::handshake::{self, accept};
-use ::websocket::{Assembler, CloseCode, Control, Incoming, Limits, OpCode, encode};
-use broker_core::{Class, CloseReason, Credentials};
-use bytes::{Bytes, BytesMut};
+use ::websocket::handshake;
+use ::websocket::{CloseCode, Limits};
+use broker_core::{Class, Credentials};
+use bytes::Bytes;
 use http::request::Parts;
-use http_edge::{Body, Peer, Problem, Response, credentials_from, upgraded};
-use hyper::upgrade::OnUpgrade;
-use link::{Event, Link, Unfinished};
+use http_edge::websocket::{Ending, Heard, LINGER, NoUpgrade, Upgrade, WebSocket};
+use http_edge::{Peer, Response, credentials_from};
 
 use super::cookie;
 use super::endpoint::Endpoint;
@@ -26,14 +24,8 @@ use crate::sessions::socket::{Lost, Socket};
 use crate::sessions::unwritten::carrying;
 use crate::stats::Gauge;
 
-/// How long a goodbye may take to be written and answered.
-const LINGER: Duration = Duration::from_secs(2);
-
 /// How long a client whose session was ended here may take to close its socket itself.
 const TIME_TO_LEAVE: Duration = Duration::from_secs(1);
-
-/// A shorter interval between pings would only make load.
-const MIN_PING_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Answers an upgrade; the connection then lives in a task of its own.
 pub(super) fn upgrade(endpoint: &Arc<Endpoint>, parts: &mut Parts) -> Response {
@@ -47,29 +39,20 @@ pub(super) fn upgrade(endpoint: &Arc<Endpoint>, parts: &mut Parts) -> Response {
         protocol_required: protocol.is_some(),
         deflate: config.websocket.deflate,
     };
-    let accepted = match accept(parts, &options) {
-        Ok(accepted) => accepted,
+    let upgrade = match Upgrade::accept(parts, &options) {
+        Ok(upgrade) => upgrade,
         Err(refused) => {
-            endpoint.counters().malformed();
-            let mut response = Problem::new(refused.status, "invalid_handshake", refused.reason).response();
-            response.headers_mut().extend(refused.response().into_parts().0.headers);
-            return response;
+            if let NoUpgrade::Refused(_) = refused {
+                endpoint.counters().malformed();
+            }
+            return refused.response("GET");
         }
-    };
-    let Some(on) = parts.extensions.remove::<OnUpgrade>() else {
-        return Problem::new(http::StatusCode::NOT_IMPLEMENTED, "no_upgrade", "this server does no upgrades")
-            .response();
     };
     let visitor = Visitor::read(endpoint, parts);
-    let (endpoint, deflate) = (Arc::clone(endpoint), accepted.deflate);
-    tokio::spawn(async move {
-        // A client that goes away before the 101 is nobody's loss.
-        if let Ok(socket) = upgraded(on).await {
-            // A task of its own: this future's state is as large as its largest phase.
-            tokio::spawn(Connection::open(endpoint, socket, deflate, visitor).run());
-        }
-    });
-    accepted.response.map(|()| Body::empty())
+    let (endpoint, deflate) = (Arc::clone(endpoint), upgrade.deflate());
+    upgrade.then(move |socket| {
+        tokio::spawn(Connection::open(endpoint, socket, deflate, visitor).run());
+    })
 }
 
 /// What the upgrade request told about the client.
@@ -115,29 +98,12 @@ impl Visitor {
 struct Connection {
     endpoint: Arc<Endpoint>,
     visitor: Box<Visitor>,
-    link: Link,
-    input: BytesMut,
-    assembler: Assembler,
-    /// The message that is not whole yet.
-    unfinished: Unfinished,
+    socket: WebSocket,
     caller: SocketCaller,
-    last_read: Instant,
-    /// When the last ping went out.
-    last_ping: Instant,
     /// When the socket of a session that was ended here is closed.
     leaves_at: Option<Instant>,
     /// Since when no session uses it.
     sessionless_since: Option<Instant>,
-}
-
-/// Why the loop ended.
-enum Ending {
-    /// Nobody is there.
-    Gone,
-    /// A close frame is on its way.
-    Closing,
-    /// The client did not read what it was sent.
-    Overflow,
 }
 
 impl Connection {
@@ -157,18 +123,13 @@ impl Connection {
             Socket::new(Arc::clone(&outbox), endpoint.sockets.number(), deflate.is_some());
         Self {
             visitor,
-            link: Link::new(socket, outbox),
-            input: BytesMut::new(),
-            assembler: Assembler::new(limits, deflate),
-            unfinished: Unfinished::default(),
+            socket: WebSocket::new(socket, outbox, limits, deflate),
             caller: SocketCaller {
                 unborn: Some(unborn),
                 socket: socket_of_session,
                 member: None,
                 held_until: None,
             },
-            last_read: now,
-            last_ping: now,
             leaves_at: None,
             sessionless_since: Some(now),
             endpoint,
@@ -186,7 +147,7 @@ impl Connection {
             let lost = match ending {
                 Ending::Overflow => Lost::Session,
                 Ending::Gone => Lost::Socket,
-                Ending::Closing => Lost::Nothing,
+                _ => Lost::Nothing,
             };
             if let Some(member) = self.caller.member.take() {
                 if lost == Lost::Session {
@@ -196,90 +157,45 @@ impl Connection {
                 member.mailbox.unbind(Instant::now(), number, lost);
             }
             endpoint.sockets.remove(number);
-            if matches!(ending, Ending::Closing) {
+            if ending.is_told() {
                 // Boxed, or every open socket would hold the room that its goodbye needs.
-                Box::pin(self.link.finish(LINGER)).await;
+                Box::pin(self.socket.finish(LINGER)).await;
             }
         }
     }
 
     async fn exchange(&mut self) -> Ending {
         loop {
-            let deadline = self.deadline();
-            let event = tokio::select! {
-                event = self.link.next(&mut self.input) => Some(event),
-                () = wait(deadline) => None,
-                () = poll_fn(|cx| self.unfinished.poll_shed(cx)) => {
-                    return self.give_up(CloseCode::Again, "no room for unfinished messages");
-                }
-            };
-            match event {
-                Some(Event::Read(_)) => {
-                    self.last_read = Instant::now();
-                    if let Some(ending) = self.read().await {
-                        return ending;
-                    }
-                    match self.unfinished_bytes() {
-                        Some(bytes) => {
-                            self.unfinished.hold(&self.endpoint.config().intake, bytes, self.last_read);
-                        }
-                        None => self.unfinished.finish(),
+            let due = self.deadline();
+            match self.socket.hear(&self.endpoint.terms, due).await {
+                Heard::Text(text) => {
+                    if let Err((code, reason)) = Box::pin(self.handle(text)).await {
+                        self.endpoint.counters().malformed();
+                        return self.socket.close(code, &reason);
                     }
                 }
-                Some(Event::Woken) => self.write(),
-                None if self.is_to_leave() => {
+                Heard::Binary(_) => return self.socket.close(CloseCode::Unsupported, "messages are text"),
+                Heard::Woken => self.write(),
+                Heard::Due if self.is_to_leave() => {
                     let reason = self.caller.member.as_ref().and_then(|member| member.reason());
-                    return self.close(CloseCode::Normal, reason.unwrap_or("session ended by the server"));
+                    let reason = reason.unwrap_or("session ended by the server");
+                    return self.socket.close(CloseCode::Normal, reason);
                 }
-                None if self.is_late() => {
-                    return self.give_up(CloseCode::Policy, "the message came too slowly");
-                }
-                None if self.is_sessionless() => {
+                Heard::Due if self.is_sessionless() => {
                     self.endpoint.counters().no_handshake();
-                    return self.close(CloseCode::Policy, "no handshake");
+                    return self.socket.close(CloseCode::Policy, "no handshake");
                 }
-                None if self.is_idle() => return self.close(CloseCode::Normal, "idle timeout"),
-                None => {
-                    self.ping();
-                    self.write();
+                Heard::Due => self.write(),
+                Heard::Ended(ending) => {
+                    if let Ending::Fault(_) = ending {
+                        self.endpoint.counters().malformed();
+                    }
+                    return ending;
                 }
-                Some(Event::Eof | Event::Failed(_)) => return Ending::Gone,
-                Some(Event::Stalled | Event::Closed(CloseReason::Overflow)) => return Ending::Overflow,
-                Some(Event::Closed(_)) => return Ending::Closing,
             }
             if self.endpoint.sessions.is_closing() {
                 self.write();
-                return self.close(CloseCode::Away, "server is shutting down");
-            }
-        }
-    }
-
-    /// Handles all messages that have arrived.
-    async fn read(&mut self) -> Option<Ending> {
-        loop {
-            match self.assembler.feed(&mut self.input) {
-                Ok(None) => return None,
-                Ok(Some(Incoming::Text(text))) => {
-                    self.unfinished.finish();
-                    if let Err((code, reason)) = Box::pin(self.handle(text)).await {
-                        self.endpoint.counters().malformed();
-                        return Some(self.close(code, &reason));
-                    }
-                }
-                Ok(Some(Incoming::Binary(_) | Incoming::BinaryPart(_))) => {
-                    return Some(self.close(CloseCode::Unsupported, "messages are text"));
-                }
-                Ok(Some(Incoming::Ping(payload))) => {
-                    self.caller.socket.outbox.send(encode::pong(&payload), Class::Control);
-                }
-                Ok(Some(Incoming::Pong)) => {}
-                Ok(Some(Incoming::Close { code, .. })) => {
-                    return Some(self.close(code.unwrap_or(CloseCode::Status), ""));
-                }
-                Err(violation) => {
-                    self.endpoint.counters().malformed();
-                    return Some(self.close(violation.close_code, violation.reason));
-                }
+                return self.socket.close(CloseCode::Away, "server is shutting down");
             }
         }
     }
@@ -324,43 +240,14 @@ impl Connection {
         });
     }
 
-    fn close(&self, code: CloseCode, reason: &str) -> Ending {
-        self.caller.socket.outbox.send_last(encode::close(code, reason));
-        Ending::Closing
-    }
-
-    /// As [`Self::close`], for a client that has not finished a message; what came of it is let go of at once.
-    fn give_up(&mut self, code: CloseCode, reason: &str) -> Ending {
-        self.unfinished.finish();
-        self.assembler.finish();
-        self.input = BytesMut::new();
-        self.close(code, reason)
-    }
-
     fn deadline(&mut self) -> Option<Instant> {
         if self.has_session() {
             self.sessionless_since = None;
         } else {
             self.sessionless_since.get_or_insert_with(Instant::now);
         }
-        let idle = self.idle_timeout().map(|timeout| self.last_read + timeout);
-        let late = self.unfinished_bytes();
-        let late = late.and_then(|bytes| self.unfinished.due(&self.endpoint.config().intake, bytes));
-        let sessionless = self.sessionless_until();
-        let times = [self.caller.held_until, idle, self.next_ping(), self.leaves_at, late, sessionless];
+        let times = [self.caller.held_until, self.leaves_at, self.sessionless_until()];
         times.into_iter().flatten().min()
-    }
-
-    /// What came of a message that is not whole yet.
-    fn unfinished_bytes(&self) -> Option<usize> {
-        let message = self.assembler.unfinished_bytes();
-        (message.is_some() || !self.input.is_empty()).then(|| message.unwrap_or(0) + self.input.len())
-    }
-
-    fn is_late(&self) -> bool {
-        let intake = &self.endpoint.config().intake;
-        let bytes = self.unfinished_bytes();
-        bytes.is_some_and(|bytes| self.unfinished.is_late(intake, bytes, Instant::now()))
     }
 
     /// Whether the server ended the session long enough ago. Meanwhile the client may have begun another.
@@ -382,7 +269,7 @@ impl Connection {
         let config = self.endpoint.config();
         let timeout = config.websocket.handshake_timeout;
         let since = self.sessionless_since.filter(|_| !timeout.is_zero())?;
-        let since = if config.publish_without_session { since.max(self.last_read) } else { since };
+        let since = if config.publish_without_session { since.max(self.socket.last_read()) } else { since };
         Some(since + timeout)
     }
 
@@ -392,32 +279,6 @@ impl Connection {
 
     fn is_over(&self) -> bool {
         self.caller.member.as_ref().is_some_and(|member| member.mailbox.end() == Some(End::Kicked))
-    }
-
-    /// When a client from which nothing came is to be asked whether it is there.
-    fn next_ping(&self) -> Option<Instant> {
-        let interval =
-            self.endpoint.config().websocket.ping_interval.filter(|interval| !interval.is_zero())?;
-        Some(self.last_read.max(self.last_ping) + interval.max(MIN_PING_INTERVAL))
-    }
-
-    fn ping(&mut self) {
-        let now = Instant::now();
-        if self.next_ping().is_some_and(|at| at <= now) {
-            self.last_ping = now;
-            self.caller
-                .socket
-                .outbox
-                .send(encode::frame(OpCode::Control(Control::Ping), &[]), Class::Control);
-        }
-    }
-
-    fn idle_timeout(&self) -> Option<Duration> {
-        Some(self.endpoint.config().websocket.idle_timeout).filter(|timeout| !timeout.is_zero())
-    }
-
-    fn is_idle(&self) -> bool {
-        self.idle_timeout().is_some_and(|timeout| self.last_read.elapsed() >= timeout)
     }
 }
 
@@ -429,12 +290,6 @@ fn close_code(error: &ParseError) -> CloseCode {
     }
 }
 
-async fn wait(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
-    }
-}
 #[cfg(test)]
 mod tests {
     use super::*;
