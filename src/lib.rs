@@ -41,21 +41,17 @@
 //! Each front is one: `bayeux`, `mqtt`, `sse`, `http`. `cli` is what the binary needs beyond them; with
 //! `default-features = false` it is gone. All are on by default.
 
-mod addresses;
 mod config;
-mod descriptors;
 mod fronts;
-mod listener;
+mod listen;
 #[cfg(feature = "cli")]
 pub mod logging;
 mod metrics;
 mod page;
-mod refusals;
 #[cfg(feature = "cli")]
 mod reload;
 mod server;
 
-pub use addresses::AddressLimits;
 #[cfg(feature = "auth")]
 pub use auth;
 pub use broker_core::{
@@ -69,8 +65,8 @@ pub use config::Config;
 pub use config::{
     Arguments, ConfigError, Key, Live, Loaded, LoadedRights, LogFormat, Logging, check, keys, load,
 };
-pub use descriptors::raise_limit as raise_descriptor_limit;
 pub use fronts::{Fronts, OwnFront};
+pub use listen::{AddressLimits, raise_descriptor_limit};
 #[cfg(feature = "cli")]
 pub use reload::Reload;
 pub use server::{BindError, Server};

@@ -16,9 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::addresses::Place;
-use crate::listener::{self, Gate};
-use crate::refusals::Refusals;
+use crate::listen::{self, Gate, Place, Refusals};
 use crate::{AddressLimits, Config, Fronts, metrics};
 
 /// The front whose listener the configuration names.
@@ -219,7 +217,7 @@ impl Drop for AbortOnDrop {
 
 fn open(what: &'static str, address: Option<SocketAddr>) -> Result<Option<Listening>, BindError> {
     let Some(address) = address else { return Ok(None) };
-    let listener = listener::listen(address).map_err(|source| BindError { what, address, source })?;
+    let listener = listen::listen(address).map_err(|source| BindError { what, address, source })?;
     let address = listener.local_addr().map_err(|source| BindError { what, address, source })?;
     Ok(Some(Listening { listener, address }))
 }
@@ -261,7 +259,7 @@ async fn serve_http(
         tokio::spawn(async move { gate.refuse(refusals.tell(stream, &refusal)).await });
     };
     let too_many = |stream| refuse(stream, Refusal::server_full());
-    listener::accept(listener, Arc::clone(&gate), too_many, |stream, peer| {
+    listen::accept(listener, Arc::clone(&gate), too_many, |stream, peer| {
         let Ok(place) = addresses.enter(peer.ip()) else { return refuse(stream, Refusal::address_full()) };
         let mut connection = connection.clone();
         connection.hold = hold(place);
@@ -292,9 +290,9 @@ async fn serve_streams(
     // Many protocols have no words for it before the client has said something, and there is no room to wait for that.
     let refuse = |stream: TcpStream| {
         let gate = Arc::clone(&gate);
-        tokio::spawn(async move { gate.refuse(listener::close(stream)).await });
+        tokio::spawn(async move { gate.refuse(listen::close(stream)).await });
     };
-    listener::accept(listener, Arc::clone(&gate), refuse, |stream, peer| {
+    listen::accept(listener, Arc::clone(&gate), refuse, |stream, peer| {
         let socket = Socket::tcp(stream, Vec::new());
         let refusal = match addresses.enter(peer.ip()) {
             Err(_) => Refusal::address_full(),

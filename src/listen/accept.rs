@@ -14,7 +14,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{Config, descriptors};
+use super::descriptors;
+use crate::Config;
 
 /// Connections that the kernel holds until they are accepted; the system's own limit (`somaxconn`) may be lower.
 const BACKLOG: u32 = 4096;

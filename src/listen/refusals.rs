@@ -15,7 +15,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::{AddressLimits, Fronts, listener};
+use super::accept;
+use super::addresses::AddressLimits;
+use crate::Fronts;
 
 /// How long a refused peer may take to say what it wants.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -122,7 +124,7 @@ impl Refusals {
         // An answer before the question confuses clients; a peer that asks nothing is told all the same.
         let _ = timeout(PATIENCE, read_start(&mut stream, &mut start)).await;
         stream.write_all(&self.to_start(refusal, &start).await).await?;
-        listener::close(stream).await
+        accept::close(stream).await
     }
 
     /// The answer to the start of a connection. Without a whole head nobody knows what page asks, so none may read it.
