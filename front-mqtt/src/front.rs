@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use broker_core::{Action, Authenticator, Broker, LeaveReason, Left, Network, Publish, Refused};
 use dashmap::DashMap;
-use http_edge::{BoxError, Response};
+use http_edge::{BoxError, Response, Visitor};
 use link::Socket;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -203,9 +203,7 @@ impl Front {
         let arrival = Arrival {
             socket,
             framing: Framing::Raw,
-            remote: Some(peer),
-            presented: None,
-            user_agent: None,
+            visitor: Visitor::at(Some(peer)),
             refusal: Some(reason),
         };
         transport::accept(self.0.clone(), arrival).await;
@@ -214,14 +212,7 @@ impl Front {
     /// As [`Front::serve_tcp`], for any stream of bytes: TLS, a Unix socket, a pipe in a test.
     pub async fn serve(&self, socket: Socket, peer: Option<SocketAddr>) {
         self.start();
-        let arrival = Arrival {
-            socket,
-            framing: Framing::Raw,
-            remote: peer,
-            presented: None,
-            user_agent: None,
-            refusal: None,
-        };
+        let arrival = Arrival { socket, framing: Framing::Raw, visitor: Visitor::at(peer), refusal: None };
         transport::accept(self.0.clone(), arrival).await;
     }
 

@@ -13,7 +13,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use http_edge::{
     Body, BoxError, Cookies, Decoded, Problem, Response, Takeover, X_REQUEST_ID, connection_id,
-    credentials_from, pipe, pipe_from, request_id, response_head, take_body,
+    credentials_from, pipe, pipe_from, request_id, response_head, take_body, user_agent,
 };
 use link::{Link, Socket};
 use tokio::io::AsyncWriteExt;
@@ -49,9 +49,6 @@ pub(crate) const RECONNECT_SOON: Duration = Duration::from_secs(2);
 
 /// What carries a stream to a client that does not speak HTTP/2.
 const HTTP_1: &str = "http/1.1";
-
-/// How much of a client's `User-Agent` is kept, in bytes.
-const MAX_USER_AGENT: usize = 128;
 
 /// The longest life of credentials that is watched: a year. A clock is not to be set further ahead.
 const MAX_EXPIRY: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -261,7 +258,7 @@ impl Shared {
             principal,
             transport: transport_of(parts.version),
             remote: credentials.remote.map(|remote| remote.ip()),
-            user_agent: user_agent(&parts.headers),
+            user_agent: user_agent(&parts.headers).map(Box::from),
         };
         Ok(self.stream(asked, origin, head, parts).await)
     }
@@ -413,12 +410,6 @@ fn shorten(filter: &Filter) -> String {
 /// What carries the stream.
 fn transport_of(version: Version) -> &'static str {
     if version < Version::HTTP_2 { HTTP_1 } else { "http/2" }
-}
-
-/// The client's name for itself, shortened; nothing if it is not text.
-fn user_agent(headers: &HeaderMap) -> Option<Box<str>> {
-    let name = headers.get(header::USER_AGENT)?.to_str().ok()?;
-    Some(name.get(..MAX_USER_AGENT).unwrap_or(name).into())
 }
 
 /// Spread over as much time again, so that not all come back at once.

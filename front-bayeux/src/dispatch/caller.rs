@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use broker_core::Credentials;
-use http::{HeaderMap, header};
+use http::HeaderMap;
 
 use crate::codec::id::ClientId;
 use crate::codec::message::{self, Message};
@@ -27,7 +27,7 @@ impl<'a> UserAgent<'a> {
     /// The name, if it is text.
     pub(crate) fn text(self) -> Option<&'a str> {
         match self {
-            Self::In(headers) => headers.get(header::USER_AGENT)?.to_str().ok(),
+            Self::In(headers) => http_edge::user_agent(headers),
             Self::Known(text) => text,
         }
     }

@@ -17,9 +17,6 @@ use super::subscriptions::Subscriptions;
 use crate::codec::id::ClientId;
 use crate::config::Config;
 
-/// How much of a client's `User-Agent` is kept, in bytes.
-const MAX_USER_AGENT: usize = 128;
-
 /// Sessions need not tell their live subscriptions apart: each event is sent once, whatever matched.
 pub(super) const LIVE: u32 = 0;
 
@@ -75,7 +72,6 @@ impl Member {
         config: &Config,
     ) -> Self {
         let now_ms = unix_ms();
-        let shortened = |name: &str| Box::from(name.get(..MAX_USER_AGENT).unwrap_or(name));
         Self {
             sessions,
             id,
@@ -84,7 +80,7 @@ impl Member {
             principal: origin.principal,
             browser: origin.browser.map(Box::from),
             address: origin.address,
-            user_agent: origin.user_agent.map(shortened),
+            user_agent: origin.user_agent.map(Box::from),
             since_ms: now_ms,
             last_active_ms: AtomicU64::new(now_ms),
             subscriptions: Mutex::default(),

@@ -1,16 +1,15 @@
 //! One WebSocket: frames in, replies and events out through the outbox of its session.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::websocket::handshake;
 use ::websocket::{CloseCode, Limits};
-use broker_core::{Class, Credentials};
+use broker_core::Class;
 use bytes::Bytes;
 use http::request::Parts;
 use http_edge::websocket::{Ending, Heard, LINGER, NoUpgrade, Upgrade, WebSocket};
-use http_edge::{Peer, Response, credentials_from};
+use http_edge::{Response, Visitor};
 
 use super::cookie;
 use super::endpoint::Endpoint;
@@ -48,56 +47,33 @@ pub(super) fn upgrade(endpoint: &Arc<Endpoint>, parts: &mut Parts) -> Response {
             return refused.response("GET");
         }
     };
-    let visitor = Visitor::read(endpoint, parts);
+    let opener = Opener::read(endpoint, parts);
     let (endpoint, deflate) = (Arc::clone(endpoint), upgrade.deflate());
     upgrade.then(move |socket| {
-        tokio::spawn(Connection::open(endpoint, socket, deflate, visitor).run());
+        tokio::spawn(Connection::open(endpoint, socket, deflate, opener).run());
     })
 }
 
 /// What the upgrade request told about the client.
-struct Visitor {
-    remote: Option<SocketAddr>,
+struct Opener {
+    visitor: Visitor,
     browser: Option<Box<str>>,
-    user_agent: Option<Box<str>>,
-    token: Option<Box<str>>,
-    /// More cookies of the token's name.
-    more_tokens: Vec<Box<str>>,
-    basic: Option<(Box<str>, Box<[u8]>)>,
-    cross_origin: Option<Box<str>>,
 }
 
-impl Visitor {
+impl Opener {
     fn read(endpoint: &Endpoint, parts: &Parts) -> Box<Self> {
-        let found = credentials_from(parts, &endpoint.config().token_sources);
+        let config = endpoint.config();
         Box::new(Self {
-            remote: parts.extensions.get::<Peer>().map(|peer| peer.0),
-            browser: cookie::read(&parts.headers, &endpoint.config().cookie).next().map(Box::from),
-            user_agent: UserAgent::In(&parts.headers).text().map(Box::from),
-            token: found.token.as_deref().map(Box::from),
-            more_tokens: found.more_tokens.iter().map(|token| (**token).into()).collect(),
-            cross_origin: found.cross_origin.map(Box::from),
-            basic: found.user.as_deref().zip(found.password.as_deref()).map(|(u, p)| (u.into(), p.into())),
+            visitor: Visitor::of(parts, &config.token_sources),
+            browser: cookie::read(&parts.headers, &config.cookie).next().map(Box::from),
         })
-    }
-
-    fn credentials(&self) -> Credentials<'_> {
-        Credentials {
-            user: self.basic.as_ref().map(|(user, _)| &**user),
-            password: self.basic.as_ref().map(|(_, password)| &**password),
-            token: self.token.as_deref(),
-            remote: self.remote,
-            cross_origin: self.cross_origin.as_deref(),
-            protocol: "bayeux",
-            ..Credentials::default()
-        }
     }
 }
 
 /// An open socket.
 struct Connection {
     endpoint: Arc<Endpoint>,
-    visitor: Box<Visitor>,
+    opener: Box<Opener>,
     socket: WebSocket,
     caller: SocketCaller,
     /// When the socket of a session that was ended here is closed.
@@ -111,7 +87,7 @@ impl Connection {
         endpoint: Arc<Endpoint>,
         socket: link::Socket,
         deflate: Option<::websocket::DeflateParams>,
-        visitor: Box<Visitor>,
+        opener: Box<Opener>,
     ) -> Self {
         let config = endpoint.config();
         let now = Instant::now();
@@ -122,7 +98,7 @@ impl Connection {
         let socket_of_session =
             Socket::new(Arc::clone(&outbox), endpoint.sockets.number(), deflate.is_some());
         Self {
-            visitor,
+            opener,
             socket: WebSocket::new(socket, outbox, limits, deflate),
             caller: SocketCaller {
                 unborn: Some(unborn),
@@ -207,14 +183,15 @@ impl Connection {
         let messages = super::read_batch(&text, bounds)
             .await
             .map_err(|error| (close_code(&error), error.to_string()))?;
+        let Opener { visitor, browser } = &*self.opener;
         let mut caller = Caller {
             transport: Transport::WebSocket,
-            browser: self.visitor.browser.as_deref(),
+            browser: browser.as_deref(),
             more_browsers: &[],
-            remote: self.visitor.remote,
-            user_agent: UserAgent::Known(self.visitor.user_agent.as_deref()),
-            credentials: self.visitor.credentials(),
-            more_tokens: &self.visitor.more_tokens,
+            remote: visitor.remote(),
+            user_agent: UserAgent::Known(visitor.user_agent()),
+            credentials: visitor.credentials("bayeux"),
+            more_tokens: visitor.more_tokens(),
             socket: Some(&mut self.caller),
         };
         let outcome = self.endpoint.dispatch.handle_batch(&text, &messages, &mut caller).await;

@@ -2,12 +2,12 @@
 
 use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use broker_core::{AuthError, Class, Credentials, Outbox, Principal, steady_ms, unix_ms};
+use http_edge::Visitor;
 use link::{Event, Link, Socket};
 
 use super::driver::{Driver, Parts};
@@ -24,40 +24,10 @@ use crate::protocol::{Caller, Connection, Negotiated, Session, negotiate, sessio
 pub(crate) struct Arrival {
     pub(crate) socket: Socket,
     pub(crate) framing: Framing,
-    pub(crate) remote: Option<SocketAddr>,
-    /// What the HTTP request of a WebSocket brought along, for authenticators.
-    pub(crate) presented: Option<Box<Presented>>,
-    /// Its `User-Agent`, shortened.
-    pub(crate) user_agent: Option<Box<str>>,
+    /// Where it comes from, and what the HTTP request of a WebSocket brought along.
+    pub(crate) visitor: Visitor,
     /// Why it is not let in whatever it says; it is told in its own version.
     pub(crate) refusal: Option<Reason>,
-}
-
-/// Credentials and origin of an HTTP request, kept until CONNECT has come.
-#[derive(Default)]
-pub(crate) struct Presented {
-    user: Option<String>,
-    password: Option<Vec<u8>>,
-    token: Option<String>,
-    /// More cookies of the token's name.
-    more_tokens: Vec<String>,
-    cross_origin: Option<String>,
-}
-
-impl Presented {
-    /// `None` if there is nothing to keep.
-    pub(crate) fn keep(found: http_edge::HttpCredentials<'_>) -> Option<Box<Self>> {
-        let presented = Self {
-            user: found.user.map(Into::into),
-            password: found.password.map(Into::into),
-            token: found.token.map(Into::into),
-            more_tokens: found.more_tokens.into_iter().map(Into::into).collect(),
-            cross_origin: found.cross_origin.map(Into::into),
-        };
-        let Self { user, password, token, cross_origin, .. } = &presented;
-        let anything = user.is_some() || password.is_some() || token.is_some() || cross_origin.is_some();
-        anything.then(|| Box::new(presented))
-    }
 }
 
 /// Largest packet before a client is known, in bytes: identifier, will, user name and password at their
@@ -82,7 +52,7 @@ impl From<DecodeError> for Refused {
 pub(crate) async fn accept(inner: Arc<Inner>, arrival: Arrival) {
     inner.counters.sockets.add(1);
     let admission = match arrival.refusal {
-        None => inner.admit(arrival.remote.map(|remote| remote.ip())),
+        None => inner.admit(arrival.visitor.remote().map(|remote| remote.ip())),
         Some(reason) => Err(reason),
     };
     let session = Arc::new(Session::new(inner.shared.clone()));
@@ -99,9 +69,7 @@ pub(crate) async fn accept(inner: Arc<Inner>, arrival: Arrival) {
         outbox,
         framing: arrival.framing,
         max_reply_bytes: u32::MAX,
-        remote: arrival.remote,
-        presented: arrival.presented,
-        user_agent: arrival.user_agent,
+        visitor: arrival.visitor,
     };
     let limit = inner.shared.config.handshake_timeout;
     match tokio::time::timeout(limit, handshake.connect(admission)).await {
@@ -127,9 +95,7 @@ struct Handshake {
     framing: Framing,
     /// Largest packet the client takes, in bytes, once it has said so.
     max_reply_bytes: u32,
-    remote: Option<SocketAddr>,
-    presented: Option<Box<Presented>>,
-    user_agent: Option<Box<str>>,
+    visitor: Visitor,
 }
 
 impl Handshake {
@@ -197,8 +163,8 @@ impl Handshake {
         let caller = Caller {
             kicked: None,
             since: inner.shared.tenths(Instant::now()),
-            remote: self.remote.map(|remote| remote.ip().to_canonical()),
-            user_agent: self.user_agent.take(),
+            remote: self.visitor.remote().map(|remote| remote.ip().to_canonical()),
+            user_agent: self.visitor.user_agent().map(Box::from),
             characters: inner.shared.characters,
         };
         let key = session_key(config.client_id_scope, &principal, &terms.client_id);
@@ -252,29 +218,19 @@ impl Handshake {
         terms: &Negotiated,
     ) -> Result<(Principal, Vec<u8>), Refused> {
         let Some(method) = connect.auth_method else {
-            let mut credentials = Credentials {
-                user: connect.user,
-                password: connect.password,
-                token: None,
-                client_id: Some(&terms.client_id),
-                remote: self.remote,
-                cross_origin: None,
-                protocol: "mqtt",
-            };
-            let presented = self.presented.take();
-            if let Some(presented) = &presented {
-                credentials.cross_origin = presented.cross_origin.as_deref();
-                // What CONNECT says is the client's own word; the request's headers may be a browser's habit.
-                if connect.password.is_none() {
-                    credentials.token = presented.token.as_deref();
-                    credentials.user = connect.user.or(presented.user.as_deref());
-                    credentials.password = presented.password.as_deref();
-                }
+            let visitor = &self.visitor;
+            let mut credentials = visitor.credentials("mqtt");
+            credentials.client_id = Some(&terms.client_id);
+            // What CONNECT says is the client's own word; the request's headers may be a browser's habit.
+            credentials.user = connect.user.or(credentials.user);
+            if connect.password.is_some() {
+                (credentials.user, credentials.password) = (connect.user, connect.password);
+                credentials.token = None;
             }
             let inner = self.inner.clone();
             let mut outcome = inner.authenticator.authenticate(credentials).await;
             if credentials.token.is_some() {
-                for token in presented.iter().flat_map(|presented| &presented.more_tokens) {
+                for token in visitor.more_tokens() {
                     let Err(AuthError::Invalid(_)) = outcome else { break };
                     let next = Credentials { token: Some(token), ..credentials };
                     outcome = inner.authenticator.authenticate(next).await;

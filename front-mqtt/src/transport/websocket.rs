@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_edge::websocket::Upgrade;
-use http_edge::{Body, Peer, Problem, Response};
+use http_edge::{Body, Problem, Response, Visitor};
 use websocket::handshake::Options;
 
-use super::handshake::{Arrival, Presented, accept};
+use super::handshake::{Arrival, accept};
 use crate::codec::Framing;
 use crate::front::Inner;
 
@@ -15,9 +15,6 @@ use crate::front::Inner;
 const PROTOCOLS: &[&str] = &["mqtt", "mqttv3.1"];
 
 const METHODS: &str = "GET, HEAD, OPTIONS";
-
-/// What is kept of a `User-Agent`, for operators, in bytes.
-const MAX_USER_AGENT_BYTES: usize = 256;
 
 /// Answers an opening handshake; the connection lives in a task of its own.
 pub(crate) fn upgrade<B>(inner: Arc<Inner>, request: Request<B>) -> Response {
@@ -44,17 +41,10 @@ pub(crate) fn upgrade<B>(inner: Arc<Inner>, request: Request<B>) -> Response {
         Ok(upgrade) => upgrade,
         Err(refused) => return refused.response(METHODS),
     };
-    let remote = parts.extensions.get::<Peer>().map(|peer| peer.0);
-    let presented = Presented::keep(http_edge::credentials_from(&parts, &inner.shared.config.token_sources));
-    let user_agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
-    let user_agent = user_agent
-        .map(|text| text.get(..text.floor_char_boundary(MAX_USER_AGENT_BYTES)).unwrap_or_default().into());
+    let visitor = Visitor::of(&parts, &inner.shared.config.token_sources);
     drop(parts);
     upgrade.then(move |socket| {
         let framing = Framing::WebSocket;
-        tokio::spawn(accept(
-            inner,
-            Arrival { socket, framing, remote, presented, user_agent, refusal: None },
-        ));
+        tokio::spawn(accept(inner, Arrival { socket, framing, visitor, refusal: None }));
     })
 }

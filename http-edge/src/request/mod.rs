@@ -17,6 +17,7 @@ mod query;
 mod read;
 mod request_id;
 mod tokens;
+mod visitor;
 
 pub use body::{Body, Response, pipe, pipe_from};
 pub(crate) use coding::{ACCEPTED_CODINGS, Corrupt};
@@ -36,3 +37,4 @@ pub use query::{BadEncoding, BadParameter, parameters, percent_decode};
 pub use read::{DEFAULT_BODY_STALL, read_body, take_body};
 pub use request_id::{X_REQUEST_ID, request_id, request_id_among};
 pub use tokens::{TokenPlaces, TokenSources};
+pub use visitor::{Visitor, user_agent};

@@ -1,0 +1,141 @@
+//! Who is behind a connection that outlives its request.
+
+use std::net::SocketAddr;
+
+use broker_core::Credentials;
+use http::request::Parts;
+use http::{HeaderMap, header};
+
+use super::credentials::{HttpCredentials, credentials_from};
+use super::tokens::TokenSources;
+
+/// How much of a client's name for itself is kept, in bytes.
+const MAX_USER_AGENT_BYTES: usize = 128;
+
+/// What a request said of the client, owned, for a connection that goes on without the request: a WebSocket, whose client may
+/// show its credentials in the request or in its first message. A client that shows none costs no allocation for them.
+#[derive(Clone, Debug, Default)]
+pub struct Visitor {
+    remote: Option<SocketAddr>,
+    user_agent: Option<Box<str>>,
+    shown: Option<Box<Shown>>,
+}
+
+/// What it shows to be let in.
+#[derive(Clone, Default)]
+struct Shown {
+    user: Option<Box<str>>,
+    password: Option<Box<[u8]>>,
+    token: Option<Box<str>>,
+    more_tokens: Vec<Box<str>>,
+    cross_origin: Option<Box<str>>,
+}
+
+impl Visitor {
+    /// Somebody at this address who has said nothing yet: a connection without a request.
+    pub fn at(remote: Option<SocketAddr>) -> Self {
+        Self { remote, ..Self::default() }
+    }
+
+    /// Of a request; tokens are looked for where `sources` allow it.
+    pub fn of(parts: &Parts, sources: &TokenSources) -> Self {
+        let found = credentials_from(parts, sources);
+        Self {
+            remote: found.remote,
+            user_agent: user_agent(&parts.headers).map(Box::from),
+            shown: Shown::of(&found),
+        }
+    }
+
+    /// Where it comes from.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.remote
+    }
+
+    /// Its name for itself, shortened to 128 bytes; `None` if it gave none that is text.
+    pub fn user_agent(&self) -> Option<&str> {
+        self.user_agent.as_deref()
+    }
+
+    /// What it shows, in the form that an `Authenticator` takes. `protocol` names the front, e.g. `mqtt`.
+    pub fn credentials(&self, protocol: &'static str) -> Credentials<'_> {
+        let mut credentials = Credentials { remote: self.remote, protocol, ..Credentials::default() };
+        if let Some(shown) = &self.shown {
+            credentials.user = shown.user.as_deref();
+            credentials.password = shown.password.as_deref();
+            credentials.token = shown.token.as_deref();
+            credentials.cross_origin = shown.cross_origin.as_deref();
+        }
+        credentials
+    }
+
+    /// The tokens of more cookies of the same name, to be tried after the one of [`credentials`](Self::credentials).
+    pub fn more_tokens(&self) -> &[Box<str>] {
+        self.shown.as_ref().map_or(&[], |shown| &shown.more_tokens)
+    }
+}
+
+impl Shown {
+    /// `None` if there is nothing to keep.
+    fn of(found: &HttpCredentials<'_>) -> Option<Box<Self>> {
+        let HttpCredentials { user, password, token, more_tokens, cross_origin, .. } = found;
+        let any = user.is_some() || password.is_some() || token.is_some() || cross_origin.is_some();
+        any.then(|| {
+            Box::new(Self {
+                user: user.as_deref().map(Box::from),
+                password: password.as_deref().map(Box::from),
+                token: token.as_deref().map(Box::from),
+                more_tokens: more_tokens.iter().map(|token| Box::from(&**token)).collect(),
+                cross_origin: cross_origin.map(Box::from),
+            })
+        })
+    }
+}
+
+impl std::fmt::Debug for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shown")
+            .field("user", &self.user)
+            .field("password", &self.password.as_ref().map(|_| "…"))
+            .field("token", &self.token.as_ref().map(|_| "…"))
+            .field("cross_origin", &self.cross_origin)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The client's name for itself, shortened; nothing if it is not text.
+pub fn user_agent(headers: &HeaderMap) -> Option<&str> {
+    let name = headers.get(header::USER_AGENT)?.to_str().ok()?;
+    name.get(..name.floor_char_boundary(MAX_USER_AGENT_BYTES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Peer, TokenPlaces};
+
+    fn visitor(headers: &[(&str, &str)]) -> Visitor {
+        let mut request = http::Request::get("/mqtt").extension(Peer(([192, 0, 2, 1], 7).into()));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        Visitor::of(&parts, &TokenSources::from(TokenPlaces::default()))
+    }
+
+    #[test]
+    fn what_a_request_shows_outlives_it() {
+        let plain = visitor(&[("user-agent", &"x".repeat(200))]);
+        assert!(plain.shown.is_none());
+        assert_eq!(plain.user_agent().map(str::len), Some(128));
+        assert_eq!(plain.credentials("mqtt").remote, Some(([192, 0, 2, 1], 7).into()));
+        let ann = visitor(&[("authorization", "Basic YW5uOnNlY3JldA=="), ("origin", "https://else.example")]);
+        let shown = ann.credentials("mqtt");
+        assert_eq!((shown.user, shown.password), (Some("ann"), Some(&b"secret"[..])));
+        assert_eq!(shown.cross_origin, Some("https://else.example"));
+        assert_eq!(shown.protocol, "mqtt");
+        let bearer = visitor(&[("authorization", "Bearer abc")]);
+        assert_eq!(bearer.credentials("bayeux").token, Some("abc"));
+        assert!(!format!("{ann:?}{bearer:?}").contains("secret") && !format!("{bearer:?}").contains("abc"));
+    }
+}
