@@ -90,8 +90,13 @@ impl Fronts {
         list.extend(config.own_fronts.iter().map(|own| (own.0)(&context)));
         let fronts = Fronts(list.into());
         for front in fronts.list() {
-            let front = Arc::clone(front);
-            fronts.show(Arc::new(move |out: &mut Vec<_>| front.collect(out)));
+            // Weakly: the front that shows the numbers has some of its own.
+            let front = Arc::downgrade(front);
+            fronts.show(Arc::new(move |out: &mut Vec<_>| {
+                if let Some(front) = front.upgrade() {
+                    front.collect(out);
+                }
+            }));
         }
         fronts
     }
@@ -230,5 +235,25 @@ fn any_of_them() -> Response {
 impl std::fmt::Debug for Fronts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.list()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use broker_core::Broker;
+
+    use super::*;
+
+    /// A broker ends with its last handle, and fronts that show each other's numbers must not be one for ever.
+    #[tokio::test]
+    async fn fronts_that_are_dropped_let_go_of_their_broker() {
+        let broker = Broker::new(broker_core::Config::default());
+        let mut messages = broker.subscribe("a".parse().unwrap()).unwrap();
+        let fronts = Fronts::new(&broker, &Config::default());
+        drop((fronts, broker));
+        let end = tokio::time::timeout(Duration::from_secs(10), messages.message()).await;
+        assert!(end.expect("the broker has ended").is_none());
     }
 }

@@ -61,7 +61,7 @@ impl Default for SubscribeOptions {
 /// A stream of messages for code in the same process. Dropping it unsubscribes.
 ///
 /// # Slow readers
-/// What is not polled waits within the bounds of [`SubscribeOptions::outbox`]. Beyond them messages are dropped by the policy:
+/// Messages that are not polled wait within the bounds of [`SubscribeOptions::outbox`]. Beyond them messages are dropped by the policy:
 /// [`Event::Lagged`] says how many, before the next message, and [`Subscription::dropped`] how many in all. Only
 /// [`Subscription::message`] passes over it. Messages whose time is over are no loss: they leave their room to others, and are
 /// not counted. With [`OutboxPolicy::Disconnect`](crate::OutboxPolicy::Disconnect) the stream ends at the bound, what waited is gone, and

@@ -22,7 +22,7 @@ impl Pattern {
     /// Parses the text form.
     ///
     /// # Errors
-    /// What is no filter, whoever the user.
+    /// The text is a filter for no user, whatever the name.
     pub fn parse(text: &str) -> Result<Self, FilterError> {
         let has_user = text.contains(USER);
         let filter = Filter::parse(&text.replace(USER, "user"))?;

@@ -37,7 +37,7 @@ impl Connection for Member {
         self.mailbox.queued()
     }
 
-    /// Who shall come back is told to shake hands again, by the reply to its connect; anybody else is sent a
+    /// A client that should come back is told to shake hands again, by the reply to its connect; any other is sent a
     /// `/meta/disconnect` and the advice to stay away.
     fn close(&self, why: &Close) {
         let end = if why.asks_to_reconnect() { End::Expired } else { End::Kicked };
