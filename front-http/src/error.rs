@@ -149,10 +149,17 @@ fn not_subscribed(error: &SubscribeError, detail: String) -> Problem {
     }
 }
 
+/// What broker-core calls the store.
+const STORE: &str = "store";
+
 /// Whoever has to be asked does not answer.
 fn not_now(what: &str, retry_after: Duration, detail: String) -> Problem {
-    let code = if what == "store" { "store_unavailable" } else { "policy_unavailable" };
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_after(retry_after)
+    let problem = if what == STORE {
+        unavailable("store_unavailable", detail)
+    } else {
+        unavailable("policy_unavailable", detail)
+    };
+    problem.retry_after(retry_after)
 }
 
 fn unavailable(code: &'static str, detail: String) -> Problem {

@@ -243,7 +243,8 @@ impl Broker {
     }
 
     /// Has `policy` asked by every front before a client subscribes or publishes; what it says at their connecting is
-    /// [`Governed`](crate::Governed)'s. Once, before the first client; false if there is one already, which stays.
+    /// [`Governed`](crate::Governed)'s. Once, before the first client; false if there is one already, which stays. A policy
+    /// that holds a handle of the broker keeps it until [`Broker::close`].
     pub fn set_policy(&self, policy: Arc<dyn Policy>) -> bool {
         self.shared().policy.set(policy).is_ok()
     }
@@ -254,7 +255,7 @@ impl Broker {
     }
 
     /// Tells `listener` from now on who comes, subscribes and leaves, over all fronts. For the broker's life; several may
-    /// listen.
+    /// listen. One that holds a handle of the broker keeps it until [`Broker::close`].
     pub fn hear(&self, listener: Arc<dyn Lifecycle>) {
         self.shared().listeners.add(listener);
     }

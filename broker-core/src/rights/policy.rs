@@ -38,7 +38,8 @@ pub struct Client<'a> {
 /// What the embedding service itself publishes with [`Broker::publish`](crate::Broker::publish) is not asked about, nor are
 /// wills, the messages of `$SYS`, and what an operator does through the connections.
 pub trait Policy: Send + Sync + 'static {
-    /// Whether `principal`, made of these credentials, is let in, and as whom: over HTTP asked for each request.
+    /// Whether `principal`, made of these credentials, is let in, and as whom: over HTTP asked for each request. Not asked
+    /// again when an MQTT client renews its credentials on the same connection (AUTH).
     fn connect<'a>(
         &'a self,
         credentials: &Credentials<'a>,

@@ -253,7 +253,17 @@ impl Handshake {
         let mut data: Vec<u8> = connect.auth_data.unwrap_or_default().into();
         for _ in 0..auth::MAX_STEPS {
             match exchange.step(&data).await {
-                Step::Done { principal, data } => return Ok((principal, data)),
+                Step::Done { principal, data } => {
+                    // The authenticator was not asked, and neither was the policy behind it.
+                    let Some(policy) = inner.broker.policy() else { return Ok((principal, data)) };
+                    let mut credentials = self.visitor.credentials("mqtt");
+                    (credentials.user, credentials.password) = (connect.user, None);
+                    credentials.client_id = Some(&terms.client_id);
+                    return match policy.connect(&credentials, principal).await {
+                        Ok(principal) => Ok((principal, data)),
+                        Err(error) => Err(DecodeError::new(auth_reason(&error), "not let in").into()),
+                    };
+                }
                 Step::Failed(error) => {
                     return Err(DecodeError::new(auth_reason(&error), "authentication failed").into());
                 }

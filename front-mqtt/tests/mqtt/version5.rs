@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_core::{AllowAll, Broker, Channel, ContentType, Filter, Principal, Publish, Rights};
+use broker_core::{
+    AllowAll, Answer, AuthError, Broker, Channel, ContentType, Credentials, Filter, Policy, Principal,
+    Publish, Rights,
+};
 use front_mqtt::{Config, Exchange, Front, Mechanism, Step, Stepping};
 
 use crate::client::*;
@@ -582,4 +585,31 @@ async fn enhanced_authentication_runs_its_mechanism() {
     let mut client = Client::connected(server.address, 5, "plain").await;
     client.send(&auth(0x19, "WORDS", "one")).await;
     assert_eq!(client.read().await.body[0], 0x82);
+}
+
+/// No authenticator is asked where a mechanism says who it is, and the policy all the same.
+#[tokio::test]
+async fn a_policy_is_asked_after_a_mechanism_too() {
+    struct Nobody;
+    impl Policy for Nobody {
+        fn connect<'a>(
+            &'a self,
+            credentials: &Credentials<'a>,
+            _: Principal,
+        ) -> Answer<'a, Result<Principal, AuthError>> {
+            assert_eq!((credentials.client_id, credentials.protocol), (Some("c"), "mqtt"));
+            Answer::later(async { Err(AuthError::Invalid("not today".to_owned())) })
+        }
+    }
+    let broker = Broker::new(broker_core::Config::default());
+    assert!(broker.set_policy(Arc::new(Nobody)));
+    let front = Front::new(broker, Arc::new(AllowAll), Config::default()).with_mechanism(Arc::new(TwoWords));
+    let server = Server::around(front).await;
+    let mut client = Client::open(server.address).await;
+    client.send(&with_word("one")).await;
+    client.expect(&auth(0x18, "WORDS", "next")).await;
+    client.send(&auth(0x18, "WORDS", "two")).await;
+    let connack = client.read().await;
+    assert_eq!((connack.first, connack.body[1]), (0x20, 0x86));
+    client.expect_closed().await;
 }
