@@ -17,11 +17,8 @@ impl front::Front for Front {
         self.serves(path)
     }
 
-    fn handle(&self, peer: Option<Peer>, mut request: Request<Body>) -> Task<Response> {
-        if let Some(peer) = peer {
-            request.extensions_mut().insert(peer);
-        }
-        let front = self.clone();
+    fn handle(&self, peer: Option<Peer>, request: Request<Body>) -> Task<Response> {
+        let (front, request) = (self.clone(), front::with_peer(peer, request));
         Box::pin(async move { Front::handle(&front, request).await })
     }
 

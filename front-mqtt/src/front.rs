@@ -5,18 +5,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use broker_core::{Action, Authenticator, Broker, LeaveReason, Left, Network, Publish, Refused};
+use broker_core::{
+    Action, Answer, Authenticator, Broker, Denied, LeaveReason, Left, Network, Publish, Refused,
+};
 use dashmap::DashMap;
 use http_edge::{BoxError, Response, Visitor};
 use link::Socket;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::auth::Mechanism;
 use crate::codec::{Framing, Reason};
 use crate::config::Config;
 use crate::protocol::{Detached, Encodings, End, Remains, Shared, Target, Will};
 use crate::transport::{self, Aftermath, Arrival, Due, Groups, Hosted, Sessions, Timers, Traffic, What};
+
+/// QoS 2 publishes that wait for a busy broker or a policy while their connections are over already: each holds its message, and
+/// no bound of connections counts it any more.
+const MAX_LEFT_PUBLISHES: usize = 1_000;
 
 /// MQTT on a broker. Clones are handles to the same front.
 #[derive(Clone)]
@@ -33,6 +39,8 @@ pub(crate) struct Inner {
     pub(crate) traffic: Traffic,
     mechanisms: Vec<Arc<dyn Mechanism>>,
     timers: Arc<Timers>,
+    /// Places of publishes whose connections are over.
+    left_publishes: Arc<Semaphore>,
     connections: AtomicUsize,
     addresses: DashMap<Network, usize>,
     closing: AtomicBool,
@@ -46,6 +54,7 @@ pub(crate) struct Counters {
     pub(crate) connects: Counter,
     pub(crate) handshakes_failed: Counter,
     pub(crate) sessions_refused: Counter,
+    publishes_given_up: Counter,
     pub(crate) sockets: Counter,
     pub(crate) bytes_sent: Counter,
     expired: Counter,
@@ -135,6 +144,8 @@ pub struct Stats {
     pub group_queued_bytes: usize,
     /// Messages that no member had room for, beyond what may wait, and those that waited when the last member left.
     pub group_dropped: u64,
+    /// QoS 2 publishes that were given up with their connections, as too many waited already for a busy broker or a policy.
+    pub publishes_given_up: u64,
 }
 
 /// Counters and gauges of one client, over all connections of its session.
@@ -173,6 +184,7 @@ impl Front {
             traffic: Traffic::default(),
             mechanisms: Vec::new(),
             timers: Arc::default(),
+            left_publishes: Arc::new(Semaphore::new(MAX_LEFT_PUBLISHES)),
             connections: AtomicUsize::new(0),
             addresses: DashMap::new(),
             closing: AtomicBool::new(false),
@@ -461,6 +473,28 @@ impl Inner {
         }
     }
 
+    /// Publishes a QoS 2 publish whose connection has ended before the broker or a policy let it through. Beyond
+    /// [`MAX_LEFT_PUBLISHES`] of them it is given up, and its repeat counts as a new one.
+    pub(crate) fn publish_left(
+        &self,
+        hosted: &Hosted,
+        packet_id: u16,
+        decision: Answer<'static, Result<Publish, Denied>>,
+    ) {
+        let Ok(place) = Arc::clone(&self.left_publishes).try_acquire_owned() else {
+            hosted.session.forget_taken(packet_id);
+            self.counters.publishes_given_up.add(1);
+            return;
+        };
+        let broker = self.broker.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            if let Ok(publish) = decision.await {
+                _ = broker.publish_wait(publish).await;
+            }
+        });
+    }
+
     /// Publishes as soon as the broker is not busy.
     pub(crate) fn publish_later(&self, publish: Publish) {
         let broker = self.broker.clone();
@@ -489,6 +523,7 @@ impl Inner {
             closed_slow: self.shared.overrun.load(Ordering::Relaxed),
             group_queued: self.shared.groups.messages.load(Ordering::Relaxed),
             group_queued_bytes: self.shared.groups.bytes.load(Ordering::Relaxed),
+            publishes_given_up: self.counters.publishes_given_up.value(),
             group_dropped: self.shared.groups.dropped.load(Ordering::Relaxed),
             ..Stats::default()
         };

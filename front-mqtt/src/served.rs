@@ -19,11 +19,8 @@ impl front::Front for Front {
         path.strip_prefix("/mqtt").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    fn handle(&self, peer: Option<Peer>, mut request: Request<Body>) -> Task<Response> {
-        if let Some(peer) = peer {
-            request.extensions_mut().insert(peer);
-        }
-        let front = self.clone();
+    fn handle(&self, peer: Option<Peer>, request: Request<Body>) -> Task<Response> {
+        let (front, request) = (self.clone(), front::with_peer(peer, request));
         Box::pin(async move { Front::handle(&front, request).await })
     }
 
@@ -93,6 +90,11 @@ impl front::Front for Front {
                 "mqtt_group_dropped",
                 "Messages of MQTT shared subscriptions that no member had room for or was left for",
                 stats.group_dropped,
+            ),
+            Metric::counter(
+                "mqtt_publishes_given_up",
+                "QoS 2 publishes given up with their connections, before the broker or a policy let them through",
+                stats.publishes_given_up,
             ),
         ]);
     }

@@ -226,6 +226,14 @@ impl Shared {
         if parts.method == Method::HEAD {
             return Ok(answer(head, Body::empty()));
         }
+        self.check_retained(&asked).await?;
+        if let Err(wait) = principal.admit(1) {
+            // As where there is no room: a browser comes back after this, and after no error status.
+            Counters::add(&self.counters.refused);
+            return Ok(
+                send_away(head, transport_of(parts.version), "too many requests", retry_after(wait)).await
+            );
+        }
         if let Some(policy) = self.broker.policy() {
             let client = Client {
                 principal: &principal,
@@ -245,14 +253,6 @@ impl Shared {
                     }
                 }
             }
-        }
-        self.check_retained(&asked).await?;
-        if let Err(wait) = principal.admit(1) {
-            // As where there is no room: a browser comes back after this, and after no error status.
-            Counters::add(&self.counters.refused);
-            return Ok(
-                send_away(head, transport_of(parts.version), "too many requests", retry_after(wait)).await
-            );
         }
         let origin = Origin {
             principal,

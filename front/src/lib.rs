@@ -39,6 +39,14 @@ pub use refusal::{Reason, Refusal};
 /// A future of its own that a front gives to the server, which drives it.
 pub type Task<T = ()> = Pin<Box<dyn Future<Output = T> + Send>>;
 
+/// The request, with where it comes from as its [`Peer`] extension.
+pub fn with_peer(peer: Option<Peer>, mut request: Request<Body>) -> Request<Body> {
+    if let Some(peer) = peer {
+        request.extensions_mut().insert(peer);
+    }
+    request
+}
+
 /// A connection that was accepted on a front's own listener.
 #[derive(Debug)]
 pub struct Accepted {

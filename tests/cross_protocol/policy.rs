@@ -1,6 +1,7 @@
 //! An embedding service decides beside the rights, at once or later, for every protocol.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -227,6 +228,51 @@ async fn a_qos_2_publish_whose_client_is_gone_before_the_decision_is_published()
     drop(client);
     let message = within(messages.message()).await.expect("published");
     assert_eq!(message.payload(), "last words");
+}
+
+/// Whoever comes, publishes and goes leaves something behind for as long as nobody decides; that is bounded.
+#[tokio::test]
+async fn undecided_publishes_of_clients_that_are_gone_are_bounded() {
+    struct Silent(Arc<AtomicUsize>);
+    struct Undecided(Arc<AtomicUsize>);
+    impl Drop for Undecided {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Relaxed);
+        }
+    }
+    impl Policy for Silent {
+        fn publish(&self, _: &Client<'_>, _: Publish) -> Answer<'static, Result<Publish, Denied>> {
+            self.0.fetch_add(1, Relaxed);
+            let undecided = Undecided(Arc::clone(&self.0));
+            Answer::later(async move {
+                let _undecided = undecided;
+                std::future::pending().await
+            })
+        }
+    }
+    let undecided = Arc::new(AtomicUsize::new(0));
+    let policy = Silent(Arc::clone(&undecided));
+    let server = TestServer::with(|config| config.policy = Some(Arc::new(policy))).await;
+    for _ in 0..1_050 {
+        let mut client = connected(&server, 5).await;
+        client.send(&publish(5, "a", 2, 1, "x")).await;
+    }
+    let metrics = within(async {
+        loop {
+            let metrics = get(server.http, "/metrics").await;
+            if metrics.text().contains("\nfanwire_mqtt_connections 1\n") {
+                break metrics;
+            }
+        }
+    })
+    .await;
+    let given_up =
+        metrics.text().lines().find_map(|line| line.strip_prefix("fanwire_mqtt_publishes_given_up_total "));
+    let given_up: usize = given_up.expect("counted").parse().expect("a number");
+    // Each took the session of the one before; the last one is held until its publish is decided about.
+    let left = undecided.load(Relaxed);
+    assert!(left <= 1_001 && left > 500, "{left}");
+    assert!(given_up == 0 || left >= 1_000, "{left} left, {given_up} given up");
 }
 
 #[tokio::test]

@@ -33,7 +33,8 @@ pub struct Client<'a> {
 ///
 /// An answer may come later ([`Answer::later`]). Meanwhile nothing more of that client is done, so that its order stays:
 /// an MQTT connection is not read, a request or a batch waits. Other clients wait for nobody. What is asked often should be
-/// answered with [`Answer::now`]. Nobody here bounds how long it takes: an answer that never comes holds its client for ever.
+/// answered with [`Answer::now`]. Nobody here bounds how long it takes: an answer that never comes holds its client,
+/// and the place of its connection, for ever.
 ///
 /// What the embedding service itself publishes with [`Broker::publish`](crate::Broker::publish) is not asked about, nor are
 /// wills, the messages of `$SYS`, and what an operator does through the connections.

@@ -45,6 +45,9 @@ pub(super) async fn subscribe(
                 .map_err(Fault::CreateDenied)?;
         }
     }
+    if member.subscription_count().saturating_add(named.len()) > sessions.config().max_subscriptions {
+        return Err(Fault::TooManySubscriptions);
+    }
     if let Some(policy) = sessions.broker.policy() {
         for (_, filter) in &named {
             let client = Client {
@@ -56,9 +59,6 @@ pub(super) async fn subscribe(
             };
             policy.subscribe(&client, filter).await.map_err(SubscribeError::from)?;
         }
-    }
-    if member.subscription_count().saturating_add(named.len()) > sessions.config().max_subscriptions {
-        return Err(Fault::TooManySubscriptions);
     }
     let asked_at = if member.replay { turn.asked_at(&sessions.broker) } else { 0 };
     // All positions are judged before the first subscription is made.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use super::alias::IncomingAliases;
 use super::connection::{Connection, Output, Publishing};
 use super::convert;
+use super::session::{Session, State};
 use crate::codec::{Ack, AckKind, DecodeError, Publish, Reason};
 use crate::config::Denied;
 use crate::error::{Answer, publish_answer};
@@ -170,13 +171,7 @@ impl Connection {
 
     /// Frees the identifier of a QoS 2 publish; false if it was not in use.
     fn release(&mut self, packet_id: u16) -> bool {
-        let Some(mut state) = self.session.lock_as(self.number) else { return false };
-        let Some(taken) = &mut state.taken else { return false };
-        let was_taken = taken.remove(packet_id);
-        if taken.is_empty() {
-            state.taken = None;
-        }
-        was_taken
+        self.session.lock_as(self.number).is_some_and(|mut state| state.release(packet_id))
     }
 
     /// PUBREL: the identifier is free again.
@@ -190,4 +185,22 @@ impl Connection {
 fn parse(topic: &str) -> Result<Channel, DecodeError> {
     Channel::parse(topic)
         .map_err(|_| DecodeError::new(Reason::TopicNameInvalid, "topic is not a valid topic name"))
+}
+
+impl Session {
+    /// A QoS 2 publish of a connection that is over will not be published: its repeat is.
+    pub(crate) fn forget_taken(&self, packet_id: u16) {
+        self.lock().release(packet_id);
+    }
+}
+
+impl State {
+    fn release(&mut self, packet_id: u16) -> bool {
+        let Some(taken) = &mut self.taken else { return false };
+        let was_taken = taken.remove(packet_id);
+        if taken.is_empty() {
+            self.taken = None;
+        }
+        was_taken
+    }
 }

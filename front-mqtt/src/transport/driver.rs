@@ -143,16 +143,11 @@ impl Driver {
         inner.conclude(&hosted, connection.number(), end);
         // A QoS 2 publish was taken when it came: its repeat would be answered and not published.
         match waiting.map(|waiting| *waiting) {
-            Some(Waiting::Busy(Publishing { publish, qos: Qos::ExactlyOnce, .. }, _)) => {
-                inner.publish_later(publish);
+            Some(Waiting::Busy(Publishing { publish, packet_id, qos: Qos::ExactlyOnce }, _)) => {
+                inner.publish_left(&hosted, packet_id, Answer::now(Ok(publish)));
             }
-            Some(Waiting::Publish { decision, qos: Qos::ExactlyOnce, .. }) => {
-                let broker = inner.broker.clone();
-                tokio::spawn(async move {
-                    if let Ok(publish) = decision.await {
-                        _ = broker.publish_wait(publish).await;
-                    }
-                });
+            Some(Waiting::Publish { decision, packet_id, qos: Qos::ExactlyOnce }) => {
+                inner.publish_left(&hosted, packet_id, decision);
             }
             _ => {}
         }
