@@ -20,10 +20,6 @@ use crate::config::Config;
 use crate::protocol::{Detached, Encodings, End, Remains, Shared, Target, Will};
 use crate::transport::{self, Aftermath, Arrival, Due, Groups, Hosted, Sessions, Timers, Traffic, What};
 
-/// QoS 2 publishes that wait for a busy broker or a policy while their connections are over already: each holds its message, and
-/// no bound of connections counts it any more.
-const MAX_LEFT_PUBLISHES: usize = 1_000;
-
 /// MQTT on a broker. Clones are handles to the same front.
 #[derive(Clone)]
 pub struct Front(Arc<Inner>);
@@ -170,6 +166,10 @@ pub struct ClientStats {
 }
 
 impl Front {
+    /// QoS 2 publishes that may wait for a busy broker or a policy while their connections are over already: each holds its
+    /// message, and no bound of connections counts it any more. One more is given up, counted, and its repeat is published.
+    pub const MAX_LEFT_PUBLISHES: usize = 1_000;
+
     /// Puts MQTT on a broker.
     pub fn new(broker: Broker, authenticator: Arc<dyn Authenticator>, config: Config) -> Self {
         let mut shared = Shared::new(config, Some(Encodings::register(&broker)));
@@ -184,7 +184,7 @@ impl Front {
             traffic: Traffic::default(),
             mechanisms: Vec::new(),
             timers: Arc::default(),
-            left_publishes: Arc::new(Semaphore::new(MAX_LEFT_PUBLISHES)),
+            left_publishes: Arc::new(Semaphore::new(Self::MAX_LEFT_PUBLISHES)),
             connections: AtomicUsize::new(0),
             addresses: DashMap::new(),
             closing: AtomicBool::new(false),
@@ -474,7 +474,7 @@ impl Inner {
     }
 
     /// Publishes a QoS 2 publish whose connection has ended before the broker or a policy let it through. Beyond
-    /// [`MAX_LEFT_PUBLISHES`] of them it is given up, and its repeat counts as a new one.
+    /// [`Front::MAX_LEFT_PUBLISHES`] of them it is given up, and its repeat counts as a new one.
     pub(crate) fn publish_left(
         &self,
         hosted: &Hosted,

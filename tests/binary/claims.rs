@@ -58,6 +58,7 @@ fn constants() -> Vec<(&'static str, Value)> {
         ("link.STALL_LIMIT", Value::Time(link::STALL_LIMIT)),
         ("server.RESERVED_DESCRIPTORS", Value::Count(fanwire::Config::RESERVED_DESCRIPTORS as u64)),
         ("in_process.max_messages", Value::Count(in_process.max_messages as u64)),
+        ("mqtt.MAX_LEFT_PUBLISHES", Value::Count(fanwire::mqtt::Front::MAX_LEFT_PUBLISHES as u64)),
         ("in_process.max_bytes", Value::Bytes(in_process.max_bytes as u64)),
     ]
 }
