@@ -85,7 +85,11 @@ impl Server {
         let addresses = AddressLimits::new(config.max_connections_per_address);
         #[cfg(feature = "auth")]
         addresses.set_rate(config.address_rate);
-        let broker = Broker::new(std::mem::take(&mut config.broker));
+        let limits = std::mem::take(&mut config.broker);
+        let broker = match config.engine.take() {
+            Some(engine) => Broker::with_engine(limits, engine),
+            None => Broker::new(limits),
+        };
         if let Some(policy) = config.policy.take() {
             broker.set_policy(Arc::clone(&policy));
             config.authenticator = Arc::new(Governed::new(config.authenticator, policy));

@@ -37,6 +37,27 @@ impl<'a, T> Answer<'a, T> {
     }
 }
 
+impl<'a, T: Unpin + Send + 'a> Answer<'a, T> {
+    /// What is made of the answer, as soon as it is there.
+    pub fn map<U: Unpin + Send + 'a>(self, make: impl FnOnce(T) -> U + Send + 'a) -> Answer<'a, U> {
+        match self.if_now() {
+            Ok(answer) => Answer::now(make(answer)),
+            Err(later) => Answer::later(async move { make(later.await) }),
+        }
+    }
+
+    /// The answer to another question, which is asked as soon as this one is answered.
+    pub fn then<U: Unpin + Send + 'a>(
+        self,
+        ask: impl FnOnce(T) -> Answer<'a, U> + Send + 'a,
+    ) -> Answer<'a, U> {
+        match self.if_now() {
+            Ok(answer) => ask(answer),
+            Err(later) => Answer::later(async move { ask(later.await).await }),
+        }
+    }
+}
+
 impl<T: Unpin> Future for Answer<'_, T> {
     type Output = T;
 

@@ -7,6 +7,14 @@ use crate::channel::Channel;
 use crate::message::Publish;
 use crate::rights::Denied;
 
+/// Whoever keeps messages cannot do it now: its disk is full, it cannot be reached. Nothing was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the store does not answer, try again in {} ms", retry_after.as_millis())]
+pub struct Unavailable {
+    /// When to try again.
+    pub retry_after: Duration,
+}
+
 /// Why a message was not taken. Nothing of it was stored or delivered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
@@ -72,6 +80,10 @@ pub enum PublishError {
         /// When to try again.
         retry_after: Duration,
     },
+    /// An engine keeps the channel's messages, so the answer comes later: [`Broker::submit`](crate::Broker::submit) has it,
+    /// or [`Broker::publish_wait`](crate::Broker::publish_wait).
+    #[error("the messages of this channel are kept by the store, which answers later")]
+    Durable,
     /// Whether it was taken is not known: whoever keeps it did not say in time. With an idempotency key the same publish can
     /// be sent again. Unlike all others, this one may have been stored and delivered.
     #[error("it is not known whether the message was taken")]
@@ -79,6 +91,12 @@ pub enum PublishError {
     /// The broker was closed.
     #[error("the broker is shutting down")]
     Closed,
+}
+
+impl From<Unavailable> for PublishError {
+    fn from(Unavailable { retry_after }: Unavailable) -> Self {
+        Self::Unavailable { what: "store", retry_after }
+    }
 }
 
 impl From<Denied> for PublishError {
@@ -160,6 +178,12 @@ pub enum SubscribeError {
     /// The broker was closed.
     #[error("the broker is shutting down")]
     Closed,
+}
+
+impl From<Unavailable> for SubscribeError {
+    fn from(Unavailable { retry_after }: Unavailable) -> Self {
+        Self::Unavailable { what: "store", retry_after }
+    }
 }
 
 impl From<Denied> for SubscribeError {

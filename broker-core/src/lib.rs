@@ -28,6 +28,7 @@ mod broker;
 mod channel;
 mod clock;
 mod config;
+mod engine;
 mod error;
 mod filter;
 #[cfg(any(test, fuzzing))]
@@ -50,7 +51,8 @@ pub use broker::{Broker, ChannelInfo, ChannelPage};
 pub use channel::{Channel, ChannelCharacters, ChannelError};
 pub use clock::{steady_ms, unix_ms};
 pub use config::{Config, IdempotencyConfig, LogConfig, NamespaceConfig, OutboxConfig, OutboxPolicy};
-pub use error::{Inexpressible, PublishError, PublishOnceError, Refused, SubscribeError};
+pub use engine::{Done, Engine, Ingest, Kept, Op, Reject, Rejected};
+pub use error::{Inexpressible, PublishError, PublishOnceError, Refused, SubscribeError, Unavailable};
 pub use filter::{Filter, FilterError, Segment};
 pub use interest::Room;
 pub use key::{Start, Subscribed, SubscriberKey};
@@ -69,4 +71,4 @@ pub use rights::{
     Throttle,
 };
 pub use store::history::{After, Gap, History, HistoryQuery, Order};
-pub use store::idempotency::IdempotencyKey;
+pub use store::idempotency::{IdempotencyKey, KeptKey};

@@ -13,7 +13,8 @@ use tokio::task::AbortHandle;
 
 use crate::channel::Channel;
 use crate::config::Config;
-use crate::error::SubscribeError;
+use crate::engine::Engine;
+use crate::error::{PublishError, SubscribeError};
 use crate::filter::Filter;
 use crate::interest::{Registry, Wildcards};
 use crate::key::SubscriberKey;
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) log: Log,
     pub(crate) retained: Retained,
     pub(crate) idempotency: Idempotency,
+    /// Who keeps messages beyond this process' memory, if anybody does.
+    pub(crate) engine: Option<Arc<dyn Engine>>,
     pub(crate) feeds: Feeds,
     pub(crate) lanes: Vec<Arc<Lane>>,
     /// Where the lanes run, and what else needs a task.
@@ -112,13 +115,32 @@ impl Shared {
     }
 
     pub(crate) fn count_subscription(&self, filter: &Filter) {
+        if let Some(engine) = &self.engine {
+            engine.interest(filter, true);
+        }
         self.subscriptions.fetch_add(1, Ordering::Relaxed);
         self.subscription_bytes.fetch_add(subscription_bytes(filter), Ordering::Relaxed);
     }
 
     pub(crate) fn count_out_subscription(&self, filter: &Filter) {
+        if let Some(engine) = &self.engine {
+            engine.interest(filter, false);
+        }
         self.subscriptions.fetch_sub(1, Ordering::Relaxed);
         self.subscription_bytes.fetch_sub(subscription_bytes(filter), Ordering::Relaxed);
+    }
+
+    /// Counts a publish that was not taken.
+    pub(crate) fn count_refused(&self, error: &PublishError) {
+        let counters = &self.counters;
+        match error {
+            PublishError::Busy { .. } => _ = counters.refused_busy.fetch_add(1, Ordering::Relaxed),
+            PublishError::TooManyLevels { .. } => {
+                counters.refused.fetch_add(1, Ordering::Relaxed);
+                counters.refused_levels.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => _ = counters.refused.fetch_add(1, Ordering::Relaxed),
+        }
     }
 
     pub(crate) fn filter_bytes(&self) -> usize {

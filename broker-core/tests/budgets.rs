@@ -106,7 +106,9 @@ async fn budgets_are_within_twice_of_the_memory_that_is_held_and_clearing_gives_
             subscribers[number % 100].subscribe(&filter, number as u32, Start::Live).unwrap();
         }
         drop(subscribers);
-        names.iter().for_each(|name| assert!(turned.clear_retained(&channel(name))));
+        for name in &names {
+            assert!(turned.clear_retained(&channel(name)).await.unwrap());
+        }
         let stats = turned.stats();
         assert_eq!((stats.retained_bytes, stats.retained_messages, stats.wildcard_filters), (0, 0, 0));
         assert!(stats.filter_bytes < 100_000, "{}", stats.filter_bytes);

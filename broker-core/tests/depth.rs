@@ -110,7 +110,7 @@ async fn deep_retained(broker: &Broker) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     for name in &deep {
-        assert!(broker.clear_retained(&channel(name)));
+        assert!(broker.clear_retained(&channel(name)).await.unwrap());
     }
     assert_eq!(broker.stats().retained_bytes, 0);
 }

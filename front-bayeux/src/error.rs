@@ -127,7 +127,7 @@ impl From<PublishError> for Fault {
             PublishError::Busy { .. } => Fault::Busy,
             PublishError::Forbidden(why) => Fault::PublishDenied(Denial::of(&why)),
             PublishError::Unavailable { what, retry_after } => Fault::unavailable(what, retry_after),
-            PublishError::Unknown => Fault::OutcomeUnknown,
+            PublishError::Durable | PublishError::Unknown => Fault::OutcomeUnknown,
             PublishError::Closed => Fault::Closed,
             PublishError::ChannelTooLong { .. }
             | PublishError::TooManyChannels { .. }

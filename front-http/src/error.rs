@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker_core::{AuthError, ForcedError, Principal, PublishError, SendError, SubscribeError};
+use broker_core::{AuthError, ForcedError, Principal, PublishError, SendError, SubscribeError, Unavailable};
 use http::StatusCode;
 use http_edge::{BodyError, Problem, UnknownCoding};
 use intake::Error as Refusal;
@@ -30,6 +30,8 @@ pub(crate) enum Error {
     Parameter { name: String, why: String },
     #[error(transparent)]
     Subscribe(#[from] SubscribeError),
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
     #[error("no message is retained on {0:?}")]
     NotRetained(String),
     #[error("channel {0:?} is not in use")]
@@ -69,6 +71,7 @@ impl From<Error> for Problem {
             Error::MediaType(..) => (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Error::Parameter { .. } => (S::BAD_REQUEST, "invalid_parameter"),
             Error::Subscribe(error) => return not_subscribed(&error, detail),
+            Error::Unavailable(Unavailable { retry_after }) => return not_now(STORE, retry_after, detail),
             Error::NotRetained(_) => (S::NOT_FOUND, "not_retained"),
             Error::NotInUse(_) => (S::NOT_FOUND, "channel_not_found"),
             Error::Gone | Error::Send(SendError::Gone) | Error::Forced(ForcedError::Gone) => {
@@ -131,7 +134,7 @@ fn refused(error: &PublishError, detail: String) -> Problem {
         PublishError::RetainedFull { .. } => unavailable("retained_full", detail),
         PublishError::Forbidden(_) => Problem::forbidden(detail),
         PublishError::Unavailable { what, retry_after } => not_now(what, *retry_after, detail),
-        PublishError::Unknown => unavailable("outcome_unknown", detail),
+        PublishError::Durable | PublishError::Unknown => unavailable("outcome_unknown", detail),
         PublishError::Closed => unavailable("shutting_down", detail),
     }
 }

@@ -304,10 +304,10 @@ impl Shared {
             }
             Resource::Retained(channel) if method == Method::DELETE => {
                 no_parameters(parts.uri.query())?;
-                retained::clear(&self.broker, principal, &channel)
+                retained::clear(&self.broker, principal, &channel).await
             }
             Resource::Retained(channel) => {
-                retained::show(&self.broker, principal, &channel, parts.uri.query())
+                retained::show(&self.broker, principal, &channel, parts.uri.query()).await
             }
             Resource::Presence(channel) => Box::pin(presence::answer(
                 &self.broker,

@@ -111,11 +111,12 @@ impl Pages {
             return Err(Error::forbidden(principal, "read the history of", &filter));
         }
         if query.wait.is_zero() {
-            return Ok(self.page(principal, &filter, &query).await.json);
+            return Ok(self.page(principal, &filter, &query).await?.json);
         }
         // Subscribed before the log is read, so that nothing falls between.
         let options = SubscribeOptions { outbox: FEW, ..SubscribeOptions::default() };
         let mut live = self.broker.subscribe_with(std::slice::from_ref(&filter), options)?;
+        self.broker.settled(&filter).await?;
         let mut closing = self.closing.subscribe();
         let left = principal.expires_at_ms().map(|end| Duration::from_millis(end.saturating_sub(unix_ms())));
         let expires = left.filter(|left| *left < query.wait).map(|left| Instant::now() + left);
@@ -125,7 +126,7 @@ impl Pages {
             if !self.authenticator.still_holds(principal) {
                 return Err(intake::Error::RightsChanged.into());
             }
-            let page = self.page(principal, &filter, &query).await;
+            let page = self.page(principal, &filter, &query).await?;
             if !page.is_empty || *closing.borrow_and_update() {
                 return Ok(page.json);
             }
@@ -155,9 +156,9 @@ impl Pages {
         }
     }
 
-    async fn page(&self, principal: &Principal, filter: &Filter, query: &Query) -> Page {
+    async fn page(&self, principal: &Principal, filter: &Filter, query: &Query) -> Result<Page, Error> {
         let asked = HistoryQuery { after: query.after, limit: query.limit, order: query.order };
-        let history = self.broker.read_history(filter, asked).await;
+        let history = self.broker.read_history(filter, asked).await?;
         let mut json = b"{\"epoch\":".to_vec();
         let first = history.first.to_string();
         write_string(first.split('-').next().unwrap_or_default(), &mut json);
@@ -181,7 +182,7 @@ impl Pages {
             json.extend_from_slice(&envelope(message));
         }
         json.extend_from_slice(b"]}");
-        Page { json, is_empty: count == 0 && !history.gap }
+        Ok(Page { json, is_empty: count == 0 && !history.gap })
     }
 }
 

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::query::{invalid, parameters};
 
 /// The message as its envelope, or with `?format=raw` as it was published.
-pub(crate) fn show(
+pub(crate) async fn show(
     broker: &Broker,
     principal: &Principal,
     channel: &str,
@@ -31,7 +31,7 @@ pub(crate) fn show(
     if !principal.allows(Action::History, &channel) {
         return Err(Error::forbidden(principal, "read", &channel));
     }
-    let Some(message) = broker.retained(&channel) else {
+    let Some(message) = broker.read_retained(&channel).await? else {
         return Err(Error::NotRetained(channel.as_str().to_owned()));
     };
     if !raw {
@@ -51,14 +51,14 @@ pub(crate) fn show(
 
 /// Forgets it: 204, or 404 if there is none. Nobody is told; publishing an empty payload with `retain` would tell
 /// subscribers.
-pub(crate) fn clear(broker: &Broker, principal: &Principal, channel: &str) -> Result<Response, Error> {
+pub(crate) async fn clear(broker: &Broker, principal: &Principal, channel: &str) -> Result<Response, Error> {
     let channel = intake::target(channel)?;
     broker.check_levels(&channel.clone().into())?;
     // Whoever may replace it with anything may also remove it.
     if !principal.allows(Action::Publish, &channel) && !principal.allows(Action::Manage, &channel) {
         return Err(Error::forbidden(principal, "clear", &channel));
     }
-    if !broker.clear_retained(&channel) {
+    if !broker.clear_retained(&channel).await.map_err(intake::Error::from)? {
         return Err(Error::NotRetained(channel.as_str().to_owned()));
     }
     Ok(no_content())

@@ -27,7 +27,7 @@ pub(crate) fn publish_answer(error: &PublishError) -> Answer {
         | PublishError::Busy { .. } => Answer::Acknowledge(Reason::QuotaExceeded),
         PublishError::Forbidden(_) => Answer::Acknowledge(Reason::NotAuthorized),
         PublishError::Unavailable { .. } => Answer::Withhold(Reason::ImplementationSpecific),
-        PublishError::Unknown => Answer::Disconnect(Reason::ImplementationSpecific),
+        PublishError::Durable | PublishError::Unknown => Answer::Disconnect(Reason::ImplementationSpecific),
         PublishError::Closed => Answer::Disconnect(Reason::ServerShuttingDown),
     }
 }

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use broker_core::{
-    Action, Answer, Authenticator, Broker, Denied, LeaveReason, Left, Network, Publish, Refused,
-};
+use broker_core::{Action, Answer, Authenticator, Broker, LeaveReason, Left, Network, Publish, Refused};
 use dashmap::DashMap;
 use http_edge::{BoxError, Response, Visitor};
 use link::Socket;
@@ -467,30 +465,30 @@ impl Inner {
                 self.shared.refused.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
-            if let Err(Refused { publish: Some(publish), .. }) = self.broker.try_publish(publish) {
-                self.publish_later(*publish);
+            match self.broker.submit(publish).if_now() {
+                Ok(Err(Refused { publish: Some(publish), .. })) => self.publish_later(*publish),
+                // Whoever keeps the channel has it.
+                Ok(_) | Err(_) => {}
             }
         }
     }
 
-    /// Publishes a QoS 2 publish whose connection has ended before the broker or a policy let it through. Beyond
-    /// [`Front::MAX_LEFT_PUBLISHES`] of them it is given up, and its repeat counts as a new one.
-    pub(crate) fn publish_left(
-        &self,
-        hosted: &Hosted,
-        packet_id: u16,
-        decision: Answer<'static, Result<Publish, Denied>>,
-    ) {
+    /// Sees to the end of a QoS 2 publish whose connection has ended before the broker or a policy let it through. One that
+    /// is not published in the end is forgotten, so that its repeat is. Beyond [`Front::MAX_LEFT_PUBLISHES`] of them it is
+    /// given up, and its repeat counts as a new one.
+    pub(crate) fn publish_left(&self, hosted: &Arc<Hosted>, packet_id: u16, outcome: Answer<'static, bool>) {
         let Ok(place) = Arc::clone(&self.left_publishes).try_acquire_owned() else {
             hosted.session.forget_taken(packet_id);
             self.counters.publishes_given_up.add(1);
             return;
         };
-        let broker = self.broker.clone();
+        let hosted = Arc::downgrade(hosted);
         tokio::spawn(async move {
             let _place = place;
-            if let Ok(publish) = decision.await {
-                _ = broker.publish_wait(publish).await;
+            if !outcome.await
+                && let Some(hosted) = hosted.upgrade()
+            {
+                hosted.session.forget_taken(packet_id);
             }
         });
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use broker_core::{
     Action, After, AuthError, Authenticator, Broker, Class, Client, Deliver, Denied, Filter, MessageId,
-    Principal, Start, Subscriber, unix_ms,
+    Principal, Start, SubscribeError, Subscriber, unix_ms,
 };
 use bytes::Bytes;
 use http::request::Parts;
@@ -316,6 +316,17 @@ impl Shared {
             Counters::add(&self.counters.refused);
             return send_away(head, origin.transport, "no room now", retry_within(OVERLOAD_RETRY)).await;
         };
+        for filter in &asked.filters {
+            if let Err(error) = self.broker.settled(filter).await {
+                Counters::add(&self.counters.refused);
+                let wait = match error {
+                    SubscribeError::Unavailable { retry_after: wait, .. } => retry_after(wait),
+                    _ => retry_within(OVERLOAD_RETRY),
+                };
+                return send_away(head, origin.transport, "whoever keeps messages does not answer", wait)
+                    .await;
+            }
+        }
         Counters::add(&self.counters.opened);
         if let Ok(id) = HeaderValue::from_str(&connection_id(subscriber.key())) {
             head.insert("x-connection-id", id);

@@ -56,7 +56,7 @@ impl Gate {
     }
 
     /// Publishes one message, once for each idempotency key. Never waits for a subscriber; the answer comes later only where
-    /// a policy decides later.
+    /// a policy decides later, or an engine keeps the channel.
     ///
     /// # Errors
     /// [`Error::Forbidden`] or [`Error::Unidentified`], [`Error::Expired`], [`Error::RateLimited`], what the policy and the
@@ -71,7 +71,7 @@ impl Gate {
         }
         let (key, publish) = (message.key.take(), message.into_publish());
         let Some(policy) = self.broker.policy() else {
-            return Answer::now(self.publish_allowed(publisher, publish, key));
+            return self.publish_allowed(publisher, publish, key);
         };
         let client = Client {
             principal: &publisher.principal,
@@ -80,38 +80,37 @@ impl Gate {
             key: None,
             remote: publisher.address,
         };
-        let denied = |denied| Error::Publish(PublishError::from(denied));
-        match policy.publish(&client, publish).if_now() {
-            Ok(Ok(publish)) => Answer::now(self.publish_allowed(publisher, publish, key)),
-            Ok(Err(why)) => Answer::now(Err(denied(why))),
-            Err(later) => Answer::later(async move {
-                let publish = later.await.map_err(denied)?;
-                self.publish_allowed(publisher, publish, key)
-            }),
-        }
+        policy.publish(&client, publish).then(move |decided| match decided {
+            Ok(publish) => self.publish_allowed(publisher, publish, key),
+            Err(denied) => Answer::now(Err(Error::Publish(PublishError::from(denied)))),
+        })
     }
 
-    fn publish_allowed(
-        &self,
+    fn publish_allowed<'a>(
+        &'a self,
         publisher: &Publisher,
         publish: Publish,
         key: Option<Cow<'_, str>>,
-    ) -> Result<Published, Error> {
+    ) -> Answer<'a, Result<Published, Error>> {
         let channel = publish.channel().clone();
         let Some(key) = key else {
-            let receipt = self.broker.publish(publish)?;
-            self.published.fetch_add(1, Relaxed);
-            return Ok(Published { channel, receipt, duplicate: false });
+            return self.broker.submit(publish).map(move |receipt| {
+                let receipt = receipt.map_err(|refused| refused.error)?;
+                self.published.fetch_add(1, Relaxed);
+                Ok(Published { channel, receipt, duplicate: false })
+            });
         };
         let key = IdempotencyKey {
             text: &key,
             user: publisher.principal.user().unwrap_or_default(),
             address: publisher.address,
         };
-        let KeyedReceipt { receipt, duplicate } = self.broker.publish_once(publish, &key)?;
-        let counter = if duplicate { &self.duplicates } else { &self.published };
-        counter.fetch_add(1, Relaxed);
-        Ok(Published { channel, receipt, duplicate })
+        self.broker.submit_once(publish, &key).map(move |receipt| {
+            let KeyedReceipt { receipt, duplicate } = receipt?;
+            let counter = if duplicate { &self.duplicates } else { &self.published };
+            counter.fetch_add(1, Relaxed);
+            Ok(Published { channel, receipt, duplicate })
+        })
     }
 
     /// Publishes an item to each of its channels, taking a turn for each.

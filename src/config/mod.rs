@@ -21,7 +21,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_core::{AllowAll, Authenticator, Policy};
+use broker_core::{AllowAll, Authenticator, Engine, Policy};
 use front::Front;
 
 use crate::OwnFront;
@@ -58,6 +58,8 @@ pub struct Config {
     /// What else decides about connecting, subscribing and publishing, whatever the protocol, after `authenticator` and the
     /// rights. Default nobody.
     pub policy: Option<Arc<dyn Policy>>,
+    /// Who keeps messages beyond this process' memory. Default nobody.
+    pub engine: Option<Arc<dyn Engine>>,
     /// Connections at a time, over all listeners. Default `None`: what the process' soft descriptor limit allows, less
     /// 64. One more is answered 503 over HTTP and the protocol's own refusal over MQTT, then closed.
     pub max_connections: Option<usize>,
@@ -116,6 +118,7 @@ impl Default for Config {
             hosts: None,
             authenticator: Arc::new(AllowAll),
             policy: None,
+            engine: None,
             max_connections: None,
             max_connections_per_address: None,
             #[cfg(feature = "auth")]

@@ -1,6 +1,7 @@
 //! The broker: the cheap handle that fronts and the embedding service hold.
 
 mod publish;
+mod submit;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -15,6 +16,7 @@ use crate::attach::{StartFrom, SubscribeOptions, Subscriber, Subscription};
 use crate::channel::Channel;
 use crate::clock::steady_ms;
 use crate::config::{Config, OutboxConfig};
+use crate::engine::Engine;
 use crate::error::{PublishError, PublishOnceError, Refused, SubscribeError};
 use crate::filter::Filter;
 use crate::interest::Hits;
@@ -34,6 +36,8 @@ use crate::store::history::{Asking, History, HistoryQuery};
 use crate::store::idempotency::{Idempotency, IdempotencyKey};
 use crate::store::log::Log;
 use crate::store::retained::{Limits, Retained, SWEEP_MESSAGES, Scan};
+
+use self::submit::Entrance;
 
 /// One channel space. Clones are handles to the same broker.
 ///
@@ -84,6 +88,19 @@ impl Broker {
     /// # Panics
     /// Outside a tokio runtime, or on one whose time driver is not enabled.
     pub fn new(config: Config) -> Self {
+        Self::build(config, None)
+    }
+
+    /// As [`Broker::new`], with somebody who keeps messages: see [`Engine`]. It may hold what it is given to release messages
+    /// by; that does not keep the broker.
+    ///
+    /// # Panics
+    /// As [`Broker::new`].
+    pub fn with_engine(config: Config, engine: Arc<dyn Engine>) -> Self {
+        Self::build(config, Some(engine))
+    }
+
+    fn build(config: Config, engine: Option<Arc<dyn Engine>>) -> Self {
         let runtime = Runtime::current();
         let lanes = config.lanes.unwrap_or_else(|| runtime.metrics().num_workers()).clamp(1, 1_024);
         let encodings = Arc::new(AtomicUsize::new(0));
@@ -91,9 +108,10 @@ impl Broker {
         let shared = Arc::new(Shared {
             registry: Registry::new(config.max_channels),
             wildcards: Wildcards::default(),
-            log: Log::new(&config),
+            log: Log::new(&config, |namespace| engine.as_ref().is_some_and(|engine| engine.keeps(namespace))),
             retained: Retained::new(config.max_retained_messages, config.max_retained_bytes),
             idempotency: Idempotency::new(config.idempotency),
+            engine,
             feeds: Feeds::default(),
             lanes,
             runtime: runtime.clone(),
@@ -115,6 +133,9 @@ impl Broker {
             runtime.spawn(Worker::new(lane, Arc::downgrade(&shared) as Weak<_>, encodings).run());
         }
         runtime.spawn(clean_up(Arc::clone(&shared), ticks));
+        if let Some(engine) = &shared.engine {
+            engine.start(Arc::new(Entrance(Arc::downgrade(&shared))));
+        }
         Self(Arc::new(Owner(shared)))
     }
 
@@ -128,7 +149,7 @@ impl Broker {
     }
 
     /// Publishes a message: when this returns, it has its place in the log and the lanes have their jobs. Never blocks
-    /// on a subscriber.
+    /// on a subscriber. Where an engine keeps the channel, use [`Broker::submit`].
     ///
     /// # Errors
     /// See [`PublishError`]; nothing was stored or delivered.
@@ -143,18 +164,10 @@ impl Broker {
     /// See [`Refused`] and [`PublishError`]; nothing was stored or delivered.
     pub fn try_publish(&self, publish: Publish) -> Result<Receipt, Refused> {
         let shared = self.shared();
-        let result = shared.publish(publish);
-        let counters = &shared.counters;
-        match result.as_ref().map_err(|refused| &refused.error) {
-            Ok(_) => {}
-            Err(PublishError::Busy { .. }) => _ = counters.refused_busy.fetch_add(1, Ordering::Relaxed),
-            Err(PublishError::TooManyLevels { .. }) => {
-                counters.refused.fetch_add(1, Ordering::Relaxed);
-                counters.refused_levels.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(_) => _ = counters.refused.fetch_add(1, Ordering::Relaxed),
+        if shared.engine_of(publish.channel()).is_some() {
+            return Err(PublishError::Durable.into());
         }
-        result
+        shared.publish(publish).inspect_err(|refused| shared.count_refused(&refused.error))
     }
 
     /// As [`Broker::publish`], once for each key: whoever asks for the same again within
@@ -185,23 +198,6 @@ impl Broker {
         let idempotency = &self.shared().idempotency;
         let claim = idempotency.claim(key, &publish);
         idempotency.once(Instant::now(), claim, || self.publish(publish))
-    }
-
-    /// As [`Broker::publish`], but waits while the broker is busy.
-    ///
-    /// # Errors
-    /// See [`PublishError`], without `Busy`; `Closed` as soon as the broker is closed, also while this waits.
-    ///
-    /// # Cancel safety
-    /// Cancelled, it has published nothing.
-    pub async fn publish_wait(&self, mut publish: Publish) -> Result<Receipt, PublishError> {
-        loop {
-            match self.try_publish(publish) {
-                Err(Refused { publish: Some(again), .. }) => publish = *again,
-                result => return result.map_err(|refused| refused.error),
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
     }
 
     /// Subscribes the embedding service to `filter`: live messages, default bounds.
@@ -306,18 +302,6 @@ impl Broker {
         Asking::new(&shared.log, &shared.registry, filter, query)
     }
 
-    /// As [`Broker::history`], letting other tasks run between every few thousand messages.
-    ///
-    /// # Cancel safety
-    /// Cancel safe.
-    pub async fn read_history(&self, filter: &Filter, query: HistoryQuery) -> History {
-        let mut asking = self.ask(filter, query);
-        while asking.step() {
-            tokio::task::yield_now().await;
-        }
-        asking.answer()
-    }
-
     /// A channel's retained message.
     pub fn retained(&self, channel: &Channel) -> Option<Arc<Message>> {
         self.shared().retained.find(channel, steady_ms())
@@ -364,11 +348,6 @@ impl Broker {
     /// [`SubscribeError::TooManyLevels`], which is counted.
     pub fn check_levels(&self, filter: &Filter) -> Result<(), SubscribeError> {
         self.shared().check_levels(filter)
-    }
-
-    /// Forgets a channel's retained message without telling anybody; false if there was none.
-    pub fn clear_retained(&self, channel: &Channel) -> bool {
-        self.shared().retained.clear(channel).is_some()
     }
 
     /// Channels in use whose name starts with `prefix`, in order, after `after`. Goes over all channels: for operators,
@@ -467,12 +446,13 @@ impl Broker {
         log.id(log.head())
     }
 
-    /// Waits until the lanes have handed over everything that was published before the call, or are gone. What a subscriber
+    /// Waits until the lanes have handed over everything that was published or submitted before the call, or are gone. What a subscriber
     /// catches up with, or waits for behind its retained messages, is not waited for.
     ///
     /// # Cancel safety
     /// Cancel safe.
     pub async fn drained(&self) {
+        self.engine_is_done().await;
         for lane in &self.shared().lanes {
             let (done, drained) = oneshot::channel();
             if lane.send(Command::Barrier(done)) {

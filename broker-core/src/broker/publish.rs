@@ -30,11 +30,21 @@ enum Held<'a> {
 }
 
 impl<'a> Held<'a> {
-    fn take(place: Place<'a>, in_ring: bool, registry: &Registry) -> Result<Self, PublishError> {
+    fn take(
+        place: Place<'a>,
+        in_ring: bool,
+        registry: &Registry,
+        bound: Bound,
+    ) -> Result<Self, PublishError> {
         match place {
             Place::Occupied(place) => Ok(Self::Entry(place.into_ref())),
             Place::Vacant(place) if in_ring => {
-                registry.admit().map_err(|max| PublishError::TooManyChannels { max })?;
+                match bound {
+                    Bound::Checked => {
+                        registry.admit().map_err(|max| PublishError::TooManyChannels { max })?;
+                    }
+                    Bound::Passed => registry.count_in(),
+                }
                 Ok(Self::Entry(place.insert(ChannelEntry::default())))
             }
             Place::Vacant(place) => Ok(Self::Shard(place)),
@@ -53,86 +63,204 @@ impl<'a> Held<'a> {
 /// The lists a message hits, gathered into one job per lane.
 type Targets = SmallVec<[(u16, SmallVec<[LaneList; 2]>); 4]>;
 
+/// A message that is accepted: it has its place in its channel's order, as the guard is held until it is released.
+struct Accepted<'a> {
+    message: Arc<Message>,
+    held: Held<'a>,
+    ring: Option<usize>,
+    /// Whom it reaches: first those of wildcards, then those of its own channel.
+    hits: Hits,
+    wildcard_hits: usize,
+    wildcard_receivers: u64,
+    exact_receivers: u64,
+    /// Of the trie, when it was matched.
+    version: u64,
+}
+
+/// A message that is released: recorded, and in the lanes' inboxes.
+struct Released {
+    offset: u64,
+    receivers: u64,
+    /// The lanes that have something to do.
+    woken: SmallVec<[u16; 4]>,
+    /// What the log and the retained store let go of, to be freed under no lock.
+    evicted: Evicted,
+    replaced: Option<Arc<Message>>,
+}
+
+/// Whether a message may still be refused.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    /// It is refused when there is no room for it.
+    Checked,
+    /// Somebody was told already that it is kept.
+    Passed,
+}
+
 impl Shared {
     /// See [`Broker::publish`](super::Broker::publish).
     pub(super) fn publish(&self, publish: Publish) -> Result<Receipt, Refused> {
         self.check(&publish)?;
         let (publisher, echo, ttl) = (publish.publisher, publish.echo, publish.ttl);
-        let mut message = Arc::new(publish.into_message_now(self.log.epoch()));
-        let (time_ms, bytes) = (message.time_ms(), message.payload().len() as u64);
-        let ring = self.log.ring_of(message.channel().namespace());
-        let recorded = ring.is_some() || message.retain();
+        let message = Arc::new(publish.into_message_now(self.log.epoch()));
+        let time_ms = message.time_ms();
+        let bytes = message.payload().len() as u64;
+        let channel = message.channel().clone();
+        let accepted = self.accept(message, &channel, Bound::Checked).map_err(|(error, message)| {
+            let message = message.and_then(Arc::into_inner);
+            let publish = message.map(|message| message.into_publish(ttl));
+            let publish = publish.map(|publish| Box::new(Publish { publisher, echo, ..publish }));
+            Refused { error, publish }
+        })?;
+        let released = self.release(accepted, publisher, echo);
+        self.wake(&released.woken);
+        Ok(self.conclude(released, time_ms, bytes))
+    }
 
+    /// The first step: takes the message's place in the order of its channel.
+    ///
+    /// # Errors
+    /// With the message, if it is worth another try.
+    #[inline]
+    fn accept<'a>(
+        &'a self,
+        mut message: Arc<Message>,
+        channel: &Channel,
+        bound: Bound,
+    ) -> Result<Accepted<'a>, (PublishError, Option<Arc<Message>>)> {
+        let ring = self.log.ring_of(channel.namespace());
         // Matched before any lock; looked at again under the log's lock if the trie has changed by then.
         let version = self.wildcards.version();
         let mut hits = Hits::new();
-        let mut receivers = self.match_wildcards(message.channel(), &mut hits);
-
-        let mut evicted = Evicted::new();
-        let mut freed = None;
-        let woken;
-        let mut offset = 0;
-        {
-            let channel = message.channel().clone();
-            let place = self.registry.place(&channel);
-            // Under the guard: whoever closes waits for it, so that what is taken is in the lanes' inboxes by then.
-            if self.closed.load(Ordering::Relaxed) {
-                return Err(PublishError::Closed.into());
-            }
-            let exact_hits = hits.len();
-            let mut exact = 0;
-            if let Place::Occupied(place) = &place {
-                exact = place.get().lists.collect(&mut hits);
-                // The log then keeps one copy of the name for all messages of the channel.
-                if let Some(message) = Arc::get_mut(&mut message) {
-                    message.channel = Channel::from_shared(Arc::clone(place.key()));
-                }
-            }
-            receivers += exact;
-            if let Err(error) = self.check_lanes(&hits) {
-                let publish = Arc::into_inner(message).map(|message| message.into_publish(ttl));
-                let publish = publish.map(|publish| Box::new(Publish { publisher, echo, ..publish }));
-                return Err(Refused { error, publish });
-            }
-            let mut held = Held::take(place, ring.is_some(), &self.registry)?;
-            if recorded {
-                let mut log = self.log.lock();
-                offset = log.next_offset();
-                let prev = held.record(ring.map(|_| offset));
-                if let Some(message) = Arc::get_mut(&mut message) {
-                    (message.offset, message.prev) = (offset, prev);
-                }
-                if let Some(ring) = ring {
-                    log.push(ring, Arc::clone(&message), &mut evicted);
-                }
-                if self.wildcards.version() != version {
-                    let mut again = Hits::new();
-                    receivers = exact + self.match_wildcards(message.channel(), &mut again);
-                    again.extend(hits.drain(exact_hits..));
-                    hits = again;
-                }
-                if message.retain() {
-                    freed = if message.payload().is_empty() {
-                        self.retained.clear(message.channel())
-                    } else {
-                        self.retained.set(Arc::clone(&message))
-                    };
-                }
-                woken = self.push_jobs(&message, hits, publisher, echo);
-            } else {
-                woken = self.push_jobs(&message, hits, publisher, echo);
+        let wildcard_receivers = self.match_wildcards(channel, &mut hits);
+        let place = self.registry.place(channel);
+        // Under the guard: whoever closes waits for it, so that what is taken is in the lanes' inboxes by then.
+        if bound == Bound::Checked && self.closed.load(Ordering::Relaxed) {
+            return Err((PublishError::Closed, None));
+        }
+        let wildcard_hits = hits.len();
+        let mut exact_receivers = 0;
+        if let Place::Occupied(place) = &place {
+            exact_receivers = place.get().lists.collect(&mut hits);
+            // The log then keeps one copy of the name for all messages of the channel.
+            if let Some(message) = Arc::get_mut(&mut message) {
+                message.channel = Channel::from_shared(Arc::clone(place.key()));
             }
         }
-        for lane in woken {
-            if let Some(lane) = self.lanes.get(usize::from(lane)) {
+        if bound == Bound::Checked
+            && let Err(error) = self.check_lanes(&hits)
+        {
+            return Err((error, Some(message)));
+        }
+        let held = Held::take(place, ring.is_some(), &self.registry, bound).map_err(|error| (error, None))?;
+        Ok(Accepted {
+            message,
+            held,
+            ring,
+            hits,
+            wildcard_hits,
+            wildcard_receivers,
+            exact_receivers,
+            version,
+        })
+    }
+
+    /// The second step: records the message and gives the lanes their jobs, then lets the channel go.
+    #[inline]
+    fn release(&self, accepted: Accepted<'_>, publisher: Option<SubscriberKey>, echo: Echo) -> Released {
+        let Accepted {
+            mut message,
+            mut held,
+            ring,
+            mut hits,
+            wildcard_hits,
+            wildcard_receivers,
+            exact_receivers,
+            version,
+        } = accepted;
+        let mut receivers = wildcard_receivers + exact_receivers;
+        let (mut evicted, mut replaced) = (Evicted::new(), None);
+        if ring.is_none() && !message.retain() {
+            let woken = self.push_jobs(&message, hits, publisher, echo);
+            return Released { offset: 0, receivers, woken, evicted, replaced };
+        }
+        let mut log = self.log.lock();
+        let offset = log.next_offset();
+        let prev = held.record(ring.map(|_| offset));
+        if let Some(message) = Arc::get_mut(&mut message) {
+            (message.offset, message.prev) = (offset, prev);
+        }
+        if let Some(ring) = ring {
+            log.push(ring, Arc::clone(&message), &mut evicted);
+        }
+        if self.wildcards.version() != version {
+            let mut again = Hits::new();
+            receivers = exact_receivers + self.match_wildcards(message.channel(), &mut again);
+            again.extend(hits.drain(wildcard_hits..));
+            hits = again;
+        }
+        if message.retain() {
+            replaced = if message.payload().is_empty() {
+                self.retained.clear(message.channel())
+            } else {
+                self.retained.set(Arc::clone(&message))
+            };
+        }
+        let woken = self.push_jobs(&message, hits, publisher, echo);
+        drop(log);
+        Released { offset, receivers, woken, evicted, replaced }
+    }
+
+    fn wake(&self, lanes: &[u16]) {
+        for lane in lanes {
+            if let Some(lane) = self.lanes.get(usize::from(*lane)) {
                 lane.wake();
             }
         }
-        drop(freed);
+    }
+
+    /// Frees what went and counts, under no lock.
+    fn conclude(&self, released: Released, time_ms: u64, bytes: u64) -> Receipt {
+        let Released { offset, receivers, evicted, replaced, .. } = released;
+        drop(replaced);
         self.free(evicted);
         self.counters.published.fetch_add(1, Ordering::Relaxed);
         self.counters.published_bytes.fetch_add(bytes, Ordering::Relaxed);
-        Ok(Receipt { id: (offset != 0).then(|| self.log.id(offset)), time_ms, receivers })
+        Receipt { id: (offset != 0).then(|| self.log.id(offset)), time_ms, receivers }
+    }
+
+    /// Releases what an engine has accepted. Nothing of it is refused any more, also while the broker winds down.
+    pub(super) fn release_kept(&self, batch: Vec<Publish>) -> Vec<Receipt> {
+        let mut woken = SmallVec::<[u16; 4]>::new();
+        let mut receipts = Vec::with_capacity(batch.len());
+        for publish in batch {
+            let (publisher, echo) = (publish.publisher, publish.echo);
+            let message = Arc::new(publish.into_message_now(self.log.epoch()));
+            let (time_ms, bytes) = (message.time_ms(), message.payload().len() as u64);
+            let channel = message.channel().clone();
+            // Nothing refuses what has passed its bounds.
+            let Ok(accepted) = self.accept(message, &channel, Bound::Passed) else { continue };
+            let mut released = self.release(accepted, publisher, echo);
+            woken.append(&mut released.woken);
+            receipts.push(self.conclude(released, time_ms, bytes));
+        }
+        woken.sort_unstable();
+        woken.dedup();
+        self.wake(&woken);
+        receipts
+    }
+
+    /// Whether a message may be given to the engine.
+    pub(super) fn check_kept(&self, publish: &Publish) -> Result<(), PublishError> {
+        self.check(publish)?;
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(PublishError::Closed);
+        }
+        self.registry.has_room_for(publish.channel()).map_err(|max| PublishError::TooManyChannels { max })?;
+        let mut hits = Hits::new();
+        self.match_wildcards(publish.channel(), &mut hits);
+        self.registry.visit(publish.channel(), |lists| _ = lists.collect(&mut hits));
+        self.check_lanes(&hits)
     }
 
     fn check(&self, publish: &Publish) -> Result<(), PublishError> {

@@ -50,6 +50,17 @@ impl Registry {
         Ok(())
     }
 
+    /// Whether this channel may be there; the bound if there are too many.
+    pub(crate) fn has_room_for(&self, channel: &Channel) -> Result<(), usize> {
+        let has_room = self.len() < self.max_channels || self.map.contains_key(channel.as_str());
+        if has_room { Ok(()) } else { Err(self.max_channels) }
+    }
+
+    /// Counts a channel in, whatever the bound: a message of it is kept already.
+    pub(crate) fn count_in(&self) {
+        self.channels.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The channel's newest recorded offset, if it is known.
     pub(crate) fn last(&self, channel: &Channel) -> Option<u64> {
         self.map.get(channel.as_str()).map(|entry| entry.last)

@@ -5,7 +5,7 @@
 //! is the event's `data.event.replayId` or `ext.replay`. Both say of which life of the log they are: the past of
 //! another one is gone, and a position in it is refused.
 
-use broker_core::{After, Broker, Filter, HistoryQuery, MessageId};
+use broker_core::{After, Broker, Filter, HistoryQuery, MessageId, SubscribeError};
 use serde_json::value::RawValue;
 
 use crate::codec::message::string;
@@ -13,7 +13,11 @@ use crate::codec::replay_id;
 use crate::error::Fault;
 
 /// Where a subscription to `filter` starts; `None` means live.
-pub(super) fn position(broker: &Broker, asked: &RawValue, filter: &Filter) -> Result<Option<After>, Fault> {
+pub(super) async fn position(
+    broker: &Broker,
+    asked: &RawValue,
+    filter: &Filter,
+) -> Result<Option<After>, Fault> {
     let text = string(asked).unwrap_or_else(|| asked.get().into());
     let invalid = || Fault::ReplayInvalid(text.chars().take(64).filter(|c| !c.is_control()).collect());
     let head = broker.head();
@@ -25,7 +29,10 @@ pub(super) fn position(broker: &Broker, asked: &RawValue, filter: &Filter) -> Re
     };
     let id = id.ok_or_else(invalid)?;
     let query = HistoryQuery { after: Some(id), limit: 1, ..HistoryQuery::default() };
-    if id.epoch() != head.epoch() || id.offset() > head.offset() || broker.history(filter, query).gap {
+    if id.epoch() != head.epoch() || id.offset() > head.offset() {
+        return Err(invalid());
+    }
+    if broker.read_history(filter, query).await.map_err(SubscribeError::from)?.gap {
         return Err(invalid());
     }
     Ok(Some(After::Id(id)))

@@ -78,7 +78,7 @@ pub(super) async fn publish(
         };
         publish = policy.publish(&client, publish).await.map_err(PublishError::from)?;
     }
-    sessions.broker.publish(publish)?;
+    sessions.broker.submit(publish).await.map_err(|refused| refused.error)?;
     sessions.counters().published();
     Ok(())
 }

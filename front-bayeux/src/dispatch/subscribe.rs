@@ -72,13 +72,17 @@ pub(super) async fn subscribe(
             Some(from) => subscribe_after(&sessions.broker, member, filter, from, asked_at),
             None => member.subscribe_live(filter, start),
         };
-        match subscribed {
-            Ok(true) => added.push(filter),
-            Ok(false) => {}
-            Err(error) => {
-                failed = Some(Fault::from(error));
-                break;
+        let settled = match subscribed {
+            Ok(true) => {
+                added.push(filter);
+                sessions.broker.settled(filter).await
             }
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = settled {
+            failed = Some(Fault::from(error));
+            break;
         }
     }
     // All or none; and the session may have ended after its subscriptions were taken out.
@@ -166,7 +170,7 @@ async fn positions<'n>(
         let from = match positions.get(name) {
             Some(asked) => {
                 turn.spend(LOOK_INTO_LOG).await;
-                position(&sessions.broker, asked, filter)?
+                position(&sessions.broker, asked, filter).await?
             }
             None => None,
         };

@@ -42,13 +42,14 @@ pub(crate) struct Accepted {
     pub(crate) target: Target,
     pub(crate) tag: u32,
     pub(crate) start: Start,
-    new: bool,
+    /// The session had no such subscription.
+    pub(crate) new: bool,
     /// Set by the transport if the broker refuses.
     pub(crate) failed: Option<SubscribeError>,
 }
 
 /// What the broker is asked for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) group: Option<Box<str>>,
     pub(crate) filter: Filter,

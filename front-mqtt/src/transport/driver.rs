@@ -7,10 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use broker_core::{
-    Answer, Class, Client, CloseReason, Denied, Echo, Outbox, Publish, PublishError, Qos, Refused, steady_ms,
-    unix_ms,
-};
+use broker_core::{Class, Client, CloseReason, Outbox, steady_ms, unix_ms};
 use bytes::Bytes;
 use link::{Event, Link};
 use tokio::time::Sleep;
@@ -18,28 +15,26 @@ use tokio::time::Sleep;
 use super::goodbye::with_close_frame;
 use super::input::{Control, Input};
 use super::sessions::Hosted;
+use super::waiting::{Left, Waiting};
 use crate::auth::{Exchange, Step};
 use crate::codec::{DecodeError, Reason};
 use crate::front::{Admission, Inner};
-use crate::protocol::{
-    Accepted, Authenticating, Backlog, Connection, End, Output, Publishing, Subscribing, Unsubscribing,
-    Verdict,
-};
+use crate::protocol::{Authenticating, Backlog, Connection, End, Output, Unsubscribing, Verdict};
 
 /// One connection: all its task holds while it is idle, so every byte counts.
 pub(crate) struct Driver {
-    inner: Arc<Inner>,
-    connection: Connection,
-    hosted: Arc<Hosted>,
-    outbox: Arc<Outbox>,
+    pub(super) inner: Arc<Inner>,
+    pub(super) connection: Connection,
+    pub(super) hosted: Arc<Hosted>,
+    pub(super) outbox: Arc<Outbox>,
     link: Link,
     input: Input,
     /// Replies that leave together at the end of a batch.
-    replies: Vec<u8>,
+    pub(super) replies: Vec<u8>,
     /// How many those are, and SUBACKs that went before them.
-    answers: u32,
+    pub(super) answers: u32,
     /// What has to be done before more is handled. Nothing is read meanwhile.
-    waiting: Option<Box<Waiting>>,
+    pub(super) waiting: Option<Box<Waiting>>,
     /// A re-authentication under way.
     reauthentication: Option<Box<Reauthentication>>,
     /// The session has a backlog, which is sent as the client reads.
@@ -47,32 +42,6 @@ pub(crate) struct Driver {
     /// Somebody called [`Outbox::notify`], perhaps to have all input handled.
     is_woken: bool,
     admission: Admission,
-}
-
-/// What a connection waits for.
-enum Waiting {
-    /// The broker was too busy for this publish, and when to try again.
-    Busy(Publishing, Instant),
-    /// A policy decides on a publish.
-    Publish { decision: Answer<'static, Result<Publish, Denied>>, packet_id: u16, qos: Qos },
-    /// A policy decides on the next of these filters.
-    Subscribe { decision: Answer<'static, Result<(), Denied>>, subscribing: Subscribing },
-}
-
-/// What a policy said.
-enum Decided {
-    Publish(Result<Publish, Denied>),
-    Subscribe(Result<(), Denied>),
-}
-
-impl Waiting {
-    /// When it is to be looked at again, if nobody wakes the connection for it.
-    fn due(&self) -> Option<Instant> {
-        match self {
-            Self::Busy(_, at) => Some(*at),
-            Self::Publish { .. } | Self::Subscribe { .. } => None,
-        }
-    }
 }
 
 /// What a new connection's task is made of.
@@ -92,7 +61,7 @@ enum Reauthentication {
 type Stepping = Pin<Box<dyn Future<Output = (Box<dyn Exchange>, Step)> + Send>>;
 
 /// Packets, control frames and filters of one packet handled before the host's other tasks get a turn, however they arrive.
-const MAX_BATCH: usize = 64;
+pub(super) const MAX_BATCH: usize = 64;
 
 /// How soon a connection whose replies the client does not read is looked at again.
 const CONGESTION_PAUSE: Duration = Duration::from_millis(20);
@@ -142,14 +111,8 @@ impl Driver {
         let Self { inner, hosted, admission, connection, link, outbox, waiting, .. } = self;
         inner.conclude(&hosted, connection.number(), end);
         // A QoS 2 publish was taken when it came: its repeat would be answered and not published.
-        match waiting.map(|waiting| *waiting) {
-            Some(Waiting::Busy(Publishing { publish, packet_id, qos: Qos::ExactlyOnce }, _)) => {
-                inner.publish_left(&hosted, packet_id, Answer::now(Ok(publish)));
-            }
-            Some(Waiting::Publish { decision, packet_id, qos: Qos::ExactlyOnce }) => {
-                inner.publish_left(&hosted, packet_id, decision);
-            }
-            _ => {}
+        if let Some(Left { packet_id, outcome }) = waiting.and_then(|waiting| waiting.left(&inner.broker)) {
+            inner.publish_left(&hosted, packet_id, outcome);
         }
         let linger = inner.shared.config.linger;
         // The session may be over: its subscriptions must not wait for a client that lingers.
@@ -182,7 +145,7 @@ impl Driver {
                 Progress::Ended(end) => return Poll::Ready(end),
                 _ if self.is_stepping() => continue,
                 _ if self.waiting.is_some() => {
-                    if self.poll_decision(cx) {
+                    if self.poll_answer(cx) {
                         continue;
                     }
                     Some(self.waiting.as_ref().and_then(|waiting| waiting.due()))
@@ -253,7 +216,7 @@ impl Driver {
     }
 
     /// Silence while nothing was read is not the client's.
-    fn note_pause(&mut self, now: Instant) {
+    pub(super) fn note_pause(&mut self, now: Instant) {
         self.connection.handle_sign_of_life(now);
         self.input.was_paused(now);
     }
@@ -427,81 +390,8 @@ impl Driver {
         None
     }
 
-    fn publish(&mut self, publishing: Publishing) {
-        let Publishing { publish, packet_id, qos } = publishing;
-        let publish = publish.from(self.hosted.subscriber.key(), Echo::Deliver);
-        let Some(policy) = self.inner.broker.policy() else {
-            return self.publish_allowed(Publishing { publish, packet_id, qos });
-        };
-        let decision = policy.publish(&self.client(self.remote()), publish);
-        match decision.if_now() {
-            Ok(decided) => self.handle_decided(packet_id, qos, decided),
-            Err(decision) => {
-                self.waiting = Some(Box::new(Waiting::Publish { decision, packet_id, qos }));
-            }
-        }
-    }
-
-    fn handle_decided(&mut self, packet_id: u16, qos: Qos, decided: Result<Publish, Denied>) {
-        match decided {
-            Ok(publish) => self.publish_allowed(Publishing { publish, packet_id, qos }),
-            Err(denied) => self.connection.handle_published(packet_id, qos, &Err(denied.into())),
-        }
-    }
-
-    fn publish_allowed(&mut self, publishing: Publishing) {
-        let Publishing { publish, packet_id, qos } = publishing;
-        let result = match self.inner.broker.try_publish(publish) {
-            Err(Refused { error: PublishError::Busy { retry_after }, publish: Some(publish) }) => {
-                let publishing = Publishing { publish: *publish, packet_id, qos };
-                self.waiting = Some(Box::new(Waiting::Busy(publishing, Instant::now() + retry_after)));
-                return;
-            }
-            result => result.map_err(|refused| refused.error),
-        };
-        self.connection.handle_published(packet_id, qos, &result);
-    }
-
-    fn try_again(&mut self, now: Instant) {
-        if self.waiting.as_ref().and_then(|waiting| waiting.due()).is_some_and(|at| at <= now)
-            && let Some(Waiting::Busy(publishing, _)) = self.waiting.take().map(|waiting| *waiting)
-        {
-            self.publish_allowed(publishing);
-        }
-    }
-
-    /// Goes on with what a policy has decided by now; false if nothing was.
-    fn poll_decision(&mut self, cx: &mut Context<'_>) -> bool {
-        let decided = match self.waiting.as_deref_mut() {
-            Some(Waiting::Publish { decision, .. }) => match Pin::new(decision).poll(cx) {
-                Poll::Ready(decided) => Decided::Publish(decided),
-                Poll::Pending => return false,
-            },
-            Some(Waiting::Subscribe { decision, .. }) => match Pin::new(decision).poll(cx) {
-                Poll::Ready(decided) => Decided::Subscribe(decided),
-                Poll::Pending => return false,
-            },
-            Some(Waiting::Busy(..)) | None => return false,
-        };
-        self.note_pause(Instant::now());
-        match (decided, self.waiting.take().map(|waiting| *waiting)) {
-            (Decided::Publish(decided), Some(Waiting::Publish { packet_id, qos, .. })) => {
-                self.handle_decided(packet_id, qos, decided);
-            }
-            (Decided::Subscribe(decided), Some(Waiting::Subscribe { mut subscribing, .. })) => {
-                if let Some(accepted) = subscribing.accepted.get_mut(subscribing.done) {
-                    self.enter(accepted, decided);
-                }
-                subscribing.done += 1;
-                self.connection.put_back(Output::Subscribe(subscribing));
-            }
-            _ => {}
-        }
-        true
-    }
-
     /// Who is asked about.
-    fn client(&self, remote: Option<IpAddr>) -> Client<'_> {
+    pub(super) fn client(&self, remote: Option<IpAddr>) -> Client<'_> {
         Client {
             principal: self.connection.principal(),
             protocol: "mqtt",
@@ -511,7 +401,7 @@ impl Driver {
         }
     }
 
-    fn remote(&self) -> Option<IpAddr> {
+    pub(super) fn remote(&self) -> Option<IpAddr> {
         let state = self.hosted.session.lock_as(self.connection.number())?;
         state.online.as_ref()?.caller.remote
     }
@@ -531,65 +421,7 @@ impl Driver {
         true
     }
 
-    /// Tells the broker a turn's worth; false if there is more.
-    fn subscribe(&mut self, mut subscribing: Subscribing) -> bool {
-        self.send_replies();
-        let remote = self.inner.broker.policy().and_then(|_| self.remote());
-        let end = subscribing.accepted.len().min(subscribing.done + MAX_BATCH);
-        while subscribing.done < end
-            && let Some(accepted) = subscribing.accepted.get_mut(subscribing.done)
-        {
-            let decided = match self.inner.broker.policy() {
-                None => Ok(()),
-                Some(policy) => {
-                    match policy.subscribe(&self.client(remote), &accepted.target.filter).if_now() {
-                        Ok(decided) => decided,
-                        Err(decision) => {
-                            self.waiting = Some(Box::new(Waiting::Subscribe { decision, subscribing }));
-                            return false;
-                        }
-                    }
-                }
-            };
-            self.enter(accepted, decided);
-            subscribing.done += 1;
-        }
-        if subscribing.done < subscribing.accepted.len() {
-            self.connection.put_back(Output::Subscribe(subscribing));
-            return false;
-        }
-        self.answers += 1;
-        self.connection.handle_subscribed(steady_ms(), subscribing, &mut &self.outbox);
-        true
-    }
-
-    /// Tells the broker of a filter, unless a policy denies it.
-    fn enter(&self, accepted: &mut Accepted, decided: Result<(), Denied>) {
-        if let Err(denied) = decided {
-            accepted.failed = Some(denied.into());
-            return;
-        }
-        let subscriber = &self.hosted.subscriber;
-        let target = &accepted.target;
-        let result = match &target.group {
-            Some(group) => {
-                let (session, shared) = (&self.hosted.session, &self.inner.shared);
-                let room = self.inner.groups.join(&accepted.name, accepted.tag, session, shared);
-                // A session that is over has nobody to subscribe for.
-                let Some(room) = room else { return };
-                subscriber.join_group(group, &target.filter, accepted.tag, &room)
-            }
-            None => subscriber.subscribe(&target.filter, accepted.tag, accepted.start),
-        };
-        if let Err(error) = result {
-            if target.group.is_some() {
-                self.inner.groups.leave(&accepted.name, &self.hosted.session.member());
-            }
-            accepted.failed = Some(error);
-        }
-    }
-
-    fn send_replies(&mut self) {
+    pub(super) fn send_replies(&mut self) {
         if self.answers > 0 {
             let answers = std::mem::take(&mut self.answers);
             self.inner.traffic.of(&self.hosted).answers.add(u64::from(answers));

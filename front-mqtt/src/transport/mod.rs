@@ -17,6 +17,7 @@ mod sessions;
 mod sys;
 mod timers;
 mod traffic;
+mod waiting;
 mod websocket;
 
 pub(crate) use groups::Groups;

@@ -19,6 +19,23 @@ pub struct IdempotencyKey<'a> {
     pub address: Option<IpAddr>,
 }
 
+/// An [`IdempotencyKey`] that an [`Engine`](crate::Engine) keeps with its message.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct KeptKey {
+    /// As [`IdempotencyKey::text`].
+    pub text: Box<str>,
+    /// As [`IdempotencyKey::user`].
+    pub user: Box<str>,
+    /// As [`IdempotencyKey::address`].
+    pub address: Option<IpAddr>,
+}
+
+impl From<&IdempotencyKey<'_>> for KeptKey {
+    fn from(key: &IdempotencyKey<'_>) -> Self {
+        Self { text: key.text.into(), user: key.user.into(), address: key.address }
+    }
+}
+
 impl<'a> IdempotencyKey<'a> {
     /// A key of nobody in particular, from anywhere.
     pub fn new(text: &'a str) -> Self {

@@ -31,10 +31,21 @@ const STEPS: usize = 16;
 pub(crate) struct Log {
     epoch: u64,
     state: Mutex<State>,
-    /// Ring of a namespace; `None` = not recorded.
-    namespaces: AHashMap<Box<str>, Option<usize>>,
-    default: Option<usize>,
+    namespaces: AHashMap<Box<str>, Home>,
+    default: Home,
 }
+
+/// Where the messages of a namespace are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Home {
+    /// The ring that records them, if one does.
+    pub(crate) ring: Option<usize>,
+    /// An engine accepts them.
+    pub(crate) kept: bool,
+}
+
+/// What the broker says about itself: true now, and kept nowhere.
+const OWN_NAMESPACE: &str = "$SYS";
 
 #[derive(Debug)]
 pub(crate) struct State {
@@ -67,7 +78,8 @@ struct Open {
 pub(crate) type Evicted = SmallVec<[Arc<Segment>; 1]>;
 
 impl Log {
-    pub(crate) fn new(config: &Config) -> Self {
+    /// `keeps` says of a namespace, or of all others by an empty text, whether an engine accepts its messages.
+    pub(crate) fn new(config: &Config, keeps: impl Fn(&str) -> bool) -> Self {
         let mut rings = Vec::new();
         let mut ring = |log: &LogConfig| {
             log.enabled.then(|| {
@@ -75,9 +87,15 @@ impl Log {
                 rings.len() - 1
             })
         };
-        let default = ring(&config.log);
-        let namespaces =
-            config.namespaces.iter().map(|space| (space.name.as_str().into(), ring(&space.log))).collect();
+        let default = Home { ring: ring(&config.log), kept: keeps("") };
+        let mut namespaces: AHashMap<Box<str>, Home> = AHashMap::new();
+        for space in &config.namespaces {
+            let kept = space.name != OWN_NAMESPACE && keeps(&space.name);
+            namespaces.insert(space.name.as_str().into(), Home { ring: ring(&space.log), kept });
+        }
+        if default.kept {
+            namespaces.entry(OWN_NAMESPACE.into()).or_insert(Home { kept: false, ..default });
+        }
         Self { epoch: new_epoch(), state: Mutex::new(State { head: 0, rings }), namespaces, default }
     }
 
@@ -87,6 +105,10 @@ impl Log {
 
     /// The ring that records a namespace, if one does.
     pub(crate) fn ring_of(&self, namespace: &str) -> Option<usize> {
+        self.home_of(namespace).ring
+    }
+
+    pub(crate) fn home_of(&self, namespace: &str) -> Home {
         if self.namespaces.is_empty() {
             return self.default;
         }
@@ -323,7 +345,7 @@ mod tests {
 
     fn log(max_bytes: usize, max_age_ms: u64) -> Log {
         let log = LogConfig { enabled: true, max_bytes, max_age: Duration::from_millis(max_age_ms) };
-        Log::new(&Config { log, ..Config::default() })
+        Log::new(&Config { log, ..Config::default() }, |_| false)
     }
 
     fn push(log: &Log, channel: &str, payload_bytes: usize, prev: u64, now_ms: u64) -> (u64, Evicted) {

@@ -1,0 +1,241 @@
+//! What is answered now by this process' memory, and later by an engine that keeps what it is asked for.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::Broker;
+use crate::answer::Answer;
+use crate::channel::Channel;
+use crate::clock::unix_ms;
+use crate::engine::{Done, Engine, Ingest, Op, Reject, Rejected};
+use crate::error::{PublishError, PublishOnceError, Refused, SubscribeError, Unavailable};
+use crate::filter::Filter;
+use crate::message::{KeyedReceipt, Message, Publish, Receipt};
+use crate::shared::Shared;
+use crate::store::history::{History, HistoryQuery};
+use crate::store::idempotency::IdempotencyKey;
+
+/// How soon a publish that found the broker busy is tried again.
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
+
+/// What an engine answers a publisher.
+type Published = Result<KeyedReceipt, PublishOnceError>;
+
+impl Broker {
+    /// Publishes a message, whoever keeps its channel: answered at once by this process' memory, later by an
+    /// [`Engine`]. Several may be submitted before the first is answered; they keep their order.
+    ///
+    /// Dropping the answer does not take the message back.
+    ///
+    /// # Errors
+    /// See [`Refused`] and [`PublishError`]; nothing was stored or delivered, but for [`PublishError::Unknown`].
+    pub fn submit(&self, publish: Publish) -> Answer<'static, Result<Receipt, Refused>> {
+        let Some(engine) = self.engine_of(publish.channel()) else {
+            return Answer::now(self.try_publish(publish));
+        };
+        let shared = self.shared();
+        match shared.submit_kept(engine, publish, None) {
+            Err(refused) => {
+                shared.count_refused(&refused.error);
+                Answer::now(Err(refused))
+            }
+            Ok(outcome) => {
+                let shared = Arc::clone(shared);
+                Answer::later(async move {
+                    let result = match outcome.await {
+                        Ok(Ok(keyed)) => Ok(keyed.receipt),
+                        Ok(Err(PublishOnceError::Publish(error))) => Err(error),
+                        // It had no key, so nothing is known of what became of it.
+                        Ok(Err(PublishOnceError::Conflict | PublishOnceError::Full)) | Err(_) => {
+                            Err(PublishError::Unknown)
+                        }
+                    };
+                    result.inspect_err(|error| shared.count_refused(error)).map_err(Refused::from)
+                })
+            }
+        }
+    }
+
+    /// As [`Broker::submit`], once for each key: see [`Broker::publish_once`].
+    ///
+    /// # Errors
+    /// See [`PublishOnceError`]; nothing was stored or delivered, but for [`PublishError::Unknown`]: then the same may be
+    /// sent again under the same key.
+    pub fn submit_once(
+        &self,
+        publish: Publish,
+        key: &IdempotencyKey<'_>,
+    ) -> Answer<'static, Result<KeyedReceipt, PublishOnceError>> {
+        let Some(engine) = self.engine_of(publish.channel()) else {
+            return Answer::now(self.publish_once(publish, key));
+        };
+        let shared = self.shared();
+        match shared.submit_kept(engine, publish, Some(key)) {
+            Err(Refused { error, .. }) => {
+                shared.count_refused(&error);
+                Answer::now(Err(error.into()))
+            }
+            Ok(outcome) => {
+                let shared = Arc::clone(shared);
+                Answer::later(async move {
+                    let result = outcome.await.unwrap_or(Err(PublishError::Unknown.into()));
+                    if let Err(PublishOnceError::Publish(error)) = &result {
+                        shared.count_refused(error);
+                    }
+                    result
+                })
+            }
+        }
+    }
+
+    /// As [`Broker::submit`], but waits while the broker is busy.
+    ///
+    /// # Errors
+    /// See [`PublishError`], without `Busy`; `Closed` as soon as the broker is closed, also while this waits for room.
+    ///
+    /// # Cancel safety
+    /// Cancelled while it waits for room, it has published nothing; where an engine keeps the channel, it may have.
+    pub async fn publish_wait(&self, mut publish: Publish) -> Result<Receipt, PublishError> {
+        loop {
+            match self.submit(publish).await {
+                Err(Refused { publish: Some(again), .. }) => publish = *again,
+                result => return result.map_err(|refused| refused.error),
+            }
+            tokio::time::sleep(BUSY_PAUSE).await;
+        }
+    }
+
+    /// Forgets a channel's retained message without telling anybody; false if there was none.
+    ///
+    /// # Errors
+    /// Where an engine keeps the channel: [`PublishError::Unavailable`], `Busy`, and `Unknown`.
+    pub fn clear_retained(&self, channel: &Channel) -> Answer<'static, Result<bool, PublishError>> {
+        let Some(engine) = self.engine_of(channel) else {
+            return Answer::now(Ok(self.shared().retained.clear(channel).is_some()));
+        };
+        let (done, cleared) = Done::new();
+        match engine.submit(Op::ClearRetained { channel: channel.clone(), done }) {
+            Err(Rejected { why, .. }) => Answer::now(Err(why.into())),
+            Ok(()) => Answer::later(async move {
+                match cleared.await {
+                    Ok(result) => result.map_err(PublishError::from),
+                    Err(_) => Err(PublishError::Unknown),
+                }
+            }),
+        }
+    }
+
+    /// A channel's retained message, wherever it is kept. [`Broker::retained`] looks in memory alone, where all that
+    /// subscribers are sent is.
+    ///
+    /// # Errors
+    /// An engine keeps it and cannot read now.
+    pub fn read_retained(
+        &self,
+        channel: &Channel,
+    ) -> Answer<'static, Result<Option<Arc<Message>>, Unavailable>> {
+        let in_memory = self.retained(channel);
+        let Some(engine) = self.engine_of(channel) else { return Answer::now(Ok(in_memory)) };
+        engine.retained(channel).map(|kept| kept.map(|kept| kept.or(in_memory)))
+    }
+
+    /// As [`Broker::history`], wherever it is kept, and letting other tasks run between every few thousand messages.
+    ///
+    /// # Errors
+    /// An engine keeps it and cannot read now.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn read_history(&self, filter: &Filter, query: HistoryQuery) -> Result<History, Unavailable> {
+        if let Some(engine) = &self.shared().engine
+            && let Some(kept) = engine.history(filter, query).await?
+        {
+            return Ok(kept);
+        }
+        let mut asking = self.ask(filter, query);
+        while asking.step() {
+            tokio::task::yield_now().await;
+        }
+        Ok(asking.answer())
+    }
+
+    /// Resolves once publishers everywhere reach the subscriptions to `filter` that were made here: at once, unless an
+    /// [`Engine`] brings messages of other nodes. Fronts ask for it before they tell a client that it is subscribed.
+    ///
+    /// # Errors
+    /// [`SubscribeError::Unavailable`]. The subscription is there and may miss messages of other nodes: whoever made it ends it.
+    pub fn settled(&self, filter: &Filter) -> Answer<'static, Result<(), SubscribeError>> {
+        let Some(engine) = &self.shared().engine else { return Answer::now(Ok(())) };
+        engine.settled(filter).map(|settled| settled.map_err(SubscribeError::from))
+    }
+
+    /// The engine, if it keeps this channel's messages.
+    fn engine_of(&self, channel: &Channel) -> Option<&Arc<dyn Engine>> {
+        self.shared().engine_of(channel)
+    }
+
+    /// Resolves once the engine is done with all that it was given.
+    pub(super) async fn engine_is_done(&self) {
+        let Some(engine) = &self.shared().engine else { return };
+        let (done, is_done) = Done::new();
+        if engine.submit(Op::Barrier(done)).is_ok() {
+            _ = is_done.await;
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn engine_of(&self, channel: &Channel) -> Option<&Arc<dyn Engine>> {
+        self.engine.as_ref().filter(|_| self.log.home_of(channel.namespace()).kept)
+    }
+
+    /// Gives a message to the engine; whoever will have its answer.
+    fn submit_kept(
+        &self,
+        engine: &Arc<dyn Engine>,
+        publish: Publish,
+        key: Option<&IdempotencyKey<'_>>,
+    ) -> Result<oneshot::Receiver<Published>, Refused> {
+        if let Err(error) = self.check_kept(&publish) {
+            let again = matches!(error, PublishError::Busy { .. }).then(|| Box::new(publish));
+            return Err(Refused { error, publish: again });
+        }
+        let (done, outcome) = Done::new();
+        let op = Op::Publish { publish: Box::new(publish), key: key.map(Into::into), done };
+        engine.submit(op).map_err(|Rejected { why, op }| {
+            let publish = match (why, op) {
+                (Reject::Busy(_), Op::Publish { publish, .. }) => Some(publish),
+                _ => None,
+            };
+            Refused { error: why.into(), publish }
+        })?;
+        Ok(outcome)
+    }
+}
+
+impl From<Reject> for PublishError {
+    fn from(why: Reject) -> Self {
+        match why {
+            Reject::Busy(Unavailable { retry_after }) => Self::Busy { retry_after },
+            Reject::Unavailable(unavailable) => unavailable.into(),
+        }
+    }
+}
+
+/// Where an engine releases what it has accepted. It does not keep the broker.
+pub(super) struct Entrance(pub(super) Weak<Shared>);
+
+impl Ingest for Entrance {
+    fn release(&self, batch: Vec<Publish>) -> Vec<Receipt> {
+        match self.0.upgrade() {
+            Some(shared) => shared.release_kept(batch),
+            None => batch.iter().map(|_| Receipt { id: None, time_ms: unix_ms(), receivers: 0 }).collect(),
+        }
+    }
+
+    fn clear_retained(&self, channel: &Channel) -> bool {
+        self.0.upgrade().is_some_and(|shared| shared.retained.clear(channel).is_some())
+    }
+}

@@ -1,0 +1,130 @@
+//! Who keeps messages beyond this process' memory, and how the broker and it work together: the traits and their duties,
+//! and nothing else.
+//!
+//! Publishing is two steps of one order. *Accept*: the message has its place among those of its channel, and nobody can lose
+//! it any more. *Release*: it is recorded, and the lanes have their jobs. Without an engine both happen at once, under the
+//! channel's guard. With one, messages of the namespaces that it [keeps](Engine::keeps) are accepted by it, at its own pace,
+//! and it has them released in the order in which it accepted them; all others are none of its business.
+//!
+//! ```text
+//! publish ─▶ Broker::submit ─▶ Engine::submit(Op)      now: taken in or refused; nothing is known yet
+//!                                   │  the engine writes, asks other nodes, ...
+//!                              Ingest::release(batch)  in the order of acceptance: log, retained, jobs of the lanes
+//!                                   │
+//!                              Done::complete          the publisher's answer
+//! ```
+
+mod done;
+
+use std::sync::Arc;
+
+use crate::answer::Answer;
+use crate::channel::Channel;
+use crate::error::{PublishOnceError, Unavailable};
+use crate::filter::Filter;
+use crate::message::{KeyedReceipt, Message, Publish, Receipt};
+use crate::store::history::{History, HistoryQuery};
+use crate::store::idempotency::KeptKey;
+
+pub use self::done::Done;
+
+/// Keeps messages: on a disk, on other machines. Given to [`Broker::with_engine`](crate::Broker::with_engine).
+///
+/// Its methods are called on the tasks of publishers and subscribers, so none of them blocks: what takes time is answered
+/// [later](Answer::later).
+pub trait Engine: Send + Sync + 'static {
+    /// Whether it keeps the messages of a namespace: the first level of a channel. Asked once for each one that the
+    /// configuration names, and once with an empty text for all others. `$SYS` is never asked about, and never kept.
+    fn keeps(&self, namespace: &str) -> bool;
+
+    /// Called once, before anything else but [`keeps`](Self::keeps): from now on it may release messages.
+    fn start(&self, ingest: Arc<dyn Ingest>);
+
+    /// Takes an operation in. Those of one caller are done in the order in which they were submitted.
+    ///
+    /// # Errors
+    /// The operation comes back, and nothing of it has happened or will.
+    fn submit(&self, op: Op) -> Result<(), Rejected>;
+
+    /// What it has in answer to a question about the past; `None`: what is in the broker's memory is all. The default.
+    fn history(&self, filter: &Filter, query: HistoryQuery) -> Answer<'static, Kept<History>> {
+        let _ = (filter, query);
+        Answer::now(Ok(None))
+    }
+
+    /// A channel's retained message; `None`: what is in the broker's memory is all. The default. An engine that keeps
+    /// retained messages releases them when it starts, so that subscribers find them under their channel's guard.
+    fn retained(&self, channel: &Channel) -> Answer<'static, Kept<Arc<Message>>> {
+        let _ = channel;
+        Answer::now(Ok(None))
+    }
+
+    /// Somebody is subscribed to `filter` (`wanted`), or one who was is no more. Said for each subscription, so an engine
+    /// counts; called under the subscriber's lock, so it only notes it. Default: does not care.
+    fn interest(&self, filter: &Filter, wanted: bool) {
+        let _ = (filter, wanted);
+    }
+
+    /// Resolves once publishers everywhere reach those who are subscribed to `filter` here. Default: they do.
+    fn settled(&self, filter: &Filter) -> Answer<'static, Result<(), Unavailable>> {
+        let _ = filter;
+        Answer::now(Ok(()))
+    }
+}
+
+/// What an engine is asked for.
+pub type Kept<T> = Result<Option<T>, Unavailable>;
+
+/// What an engine is to do.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Op {
+    /// Accept a message. Its answer is the receipt of its [release](Ingest::release), or that of the first publish under its
+    /// key.
+    Publish {
+        /// The message.
+        publish: Box<Publish>,
+        /// What names it, so that it is published once; what is kept for it belongs into the batch of the message.
+        key: Option<KeptKey>,
+        /// Who waits for it.
+        done: Done<Result<KeyedReceipt, PublishOnceError>>,
+    },
+    /// Forget a channel's retained message, and have it forgotten ([`Ingest::clear_retained`]); whether there was one.
+    ClearRetained {
+        /// The channel.
+        channel: Channel,
+        /// Who waits for it.
+        done: Done<Result<bool, Unavailable>>,
+    },
+    /// Say when all that was submitted before is done.
+    Barrier(Done<()>),
+}
+
+/// An operation that was not taken in.
+#[derive(Debug)]
+pub struct Rejected {
+    /// Why.
+    pub why: Reject,
+    /// The operation. Its [`Done`] is still to be completed, by whoever submitted it.
+    pub op: Op,
+}
+
+/// Why an engine takes nothing in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reject {
+    /// Too much waits already: whoever can waits too, and tries again.
+    Busy(Unavailable),
+    /// It cannot keep anything now.
+    Unavailable(Unavailable),
+}
+
+/// The broker, as its engine sees it.
+pub trait Ingest: Send + Sync {
+    /// Releases accepted messages, each once, in the order of their acceptance over all calls: they are recorded, and the
+    /// lanes have their jobs. Never refuses, never waits for a subscriber. The receipts, in order. Once the broker is gone
+    /// nobody receives them.
+    fn release(&self, batch: Vec<Publish>) -> Vec<Receipt>;
+
+    /// Forgets a channel's retained message; whether there was one.
+    fn clear_retained(&self, channel: &Channel) -> bool;
+}

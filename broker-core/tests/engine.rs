@@ -1,0 +1,330 @@
+//! Somebody who keeps messages beneath the broker, at a pace of its own.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use broker_core::{
+    Answer, Broker, Channel, Config, Engine, Filter, History, HistoryQuery, IdempotencyKey, Ingest, Kept,
+    KeptKey, KeyedReceipt, LogConfig, Message, MessageId, NamespaceConfig, Op, Order, Publish, PublishError,
+    PublishOnceError, Receipt, Refused, Reject, Rejected, SubscribeError, Unavailable,
+};
+use parking_lot::Mutex;
+
+/// Keeps all but the namespace `memory`, and does what it was asked for when the test says so.
+#[derive(Default)]
+struct Slow {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    ingest: Option<Arc<dyn Ingest>>,
+    waiting: Vec<Op>,
+    refuses: Option<Reject>,
+    interest: HashMap<String, i32>,
+    keys: HashMap<KeptKey, Receipt>,
+    past: Option<Kept<History>>,
+    retained: Option<Kept<Arc<Message>>>,
+}
+
+const LATER: Unavailable = Unavailable { retry_after: Duration::from_secs(7) };
+
+impl Engine for Slow {
+    fn keeps(&self, namespace: &str) -> bool {
+        namespace != "memory"
+    }
+
+    fn start(&self, ingest: Arc<dyn Ingest>) {
+        self.state.lock().ingest = Some(ingest);
+    }
+
+    fn submit(&self, op: Op) -> Result<(), Rejected> {
+        let mut state = self.state.lock();
+        if let Some(why) = state.refuses {
+            return Err(Rejected { why, op });
+        }
+        state.waiting.push(op);
+        Ok(())
+    }
+
+    fn history(&self, _: &Filter, _: HistoryQuery) -> Answer<'static, Kept<History>> {
+        let past = self.state.lock().past.clone();
+        Answer::later(async move { past.unwrap_or(Ok(None)) })
+    }
+
+    fn retained(&self, _: &Channel) -> Answer<'static, Kept<Arc<Message>>> {
+        let retained = self.state.lock().retained.clone();
+        Answer::later(async move { retained.unwrap_or(Ok(None)) })
+    }
+
+    fn interest(&self, filter: &Filter, wanted: bool) {
+        *self.state.lock().interest.entry(filter.to_string()).or_default() += if wanted { 1 } else { -1 };
+    }
+
+    fn settled(&self, filter: &Filter) -> Answer<'static, Result<(), Unavailable>> {
+        let wanted = self.state.lock().interest.get(&filter.to_string()).copied().unwrap_or_default();
+        assert!(wanted > 0, "it was told of {filter}");
+        let is_cut_off = filter.to_string().starts_with("cut");
+        Answer::later(async move { if is_cut_off { Err(LATER) } else { Ok(()) } })
+    }
+}
+
+impl Slow {
+    /// Does all that waits.
+    fn commit(&self) {
+        let (ingest, waiting) = {
+            let mut state = self.state.lock();
+            (state.ingest.clone().unwrap(), std::mem::take(&mut state.waiting))
+        };
+        for op in waiting {
+            match op {
+                Op::Publish { publish, key, done } => {
+                    let known = key.as_ref().and_then(|key| self.state.lock().keys.get(key).copied());
+                    let keyed = match known {
+                        Some(receipt) => KeyedReceipt { receipt, duplicate: true },
+                        None => KeyedReceipt {
+                            receipt: ingest.release(vec![*publish]).remove(0),
+                            duplicate: false,
+                        },
+                    };
+                    if let Some(key) = key {
+                        self.state.lock().keys.insert(key, keyed.receipt);
+                    }
+                    done.complete(Ok(keyed));
+                }
+                Op::ClearRetained { channel, done } => done.complete(Ok(ingest.clear_retained(&channel))),
+                Op::Barrier(done) => done.complete(()),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Gives up all that waits; what became of it, nobody knows.
+    fn forget(&self) {
+        self.state.lock().waiting.clear();
+    }
+
+    fn refuse(&self, why: Option<Reject>) {
+        self.state.lock().refuses = why;
+    }
+}
+
+fn slow() -> (Broker, Arc<Slow>) {
+    let engine = Arc::new(Slow::default());
+    let memory = NamespaceConfig { name: "memory".to_owned(), log: LogConfig::default() };
+    let config = Config { namespaces: vec![memory], ..Config::default() };
+    (Broker::with_engine(config, Arc::clone(&engine) as Arc<dyn Engine>), engine)
+}
+
+fn publish(channel: &str, payload: &'static str) -> Publish {
+    Publish::new(Channel::parse(channel).unwrap(), payload)
+}
+
+fn filter(text: &str) -> Filter {
+    Filter::parse(text).unwrap()
+}
+
+/// What a future answers before it has to wait.
+fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    std::pin::Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+async fn soon<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(10), future).await.expect("it does not come")
+}
+
+#[tokio::test]
+async fn what_is_kept_is_released_once_it_is_accepted_and_in_that_order() {
+    let (broker, engine) = slow();
+    let mut early = broker.subscribe(filter("a")).unwrap();
+    let mut answers: Vec<_> = ["1", "2", "3"].map(|payload| broker.submit(publish("a", payload))).into();
+    assert!(answers.iter_mut().all(|answer| poll_once(answer).is_pending()));
+    assert_eq!(broker.head().offset(), 0, "nothing is recorded before it is accepted");
+    let mut late = broker.subscribe(filter("*")).unwrap();
+    engine.commit();
+    let mut ids = Vec::new();
+    for answer in answers {
+        let receipt = soon(answer).await.unwrap();
+        assert_eq!(receipt.receivers, 2, "who came before the release is counted");
+        ids.push(receipt.id.unwrap().offset());
+    }
+    assert_eq!(ids, [1, 2, 3]);
+    for stream in [&mut early, &mut late] {
+        for payload in ["1", "2", "3"] {
+            assert_eq!(soon(stream.message()).await.unwrap().payload(), payload);
+        }
+    }
+    assert_eq!(broker.stats().published, 3);
+}
+
+#[tokio::test]
+async fn channels_in_memory_are_answered_at_once_whatever_the_engine_does() {
+    let (broker, engine) = slow();
+    engine.refuse(Some(Reject::Unavailable(LATER)));
+    for channel in ["memory/a", "memory", "$SYS/a"] {
+        let receipt = broker.publish(publish(channel, "x")).unwrap();
+        assert_eq!(broker.submit(publish(channel, "x")).if_now().unwrap().unwrap().receivers, 0, "{channel}");
+        let later = broker.publish_wait(publish(channel, "y")).await.unwrap();
+        assert_eq!(later.id.unwrap().offset(), receipt.id.unwrap().offset() + 2);
+        let key = IdempotencyKey::new("k");
+        assert!(!broker.submit_once(publish(channel, "x"), &key).if_now().unwrap().unwrap().duplicate);
+    }
+    assert_eq!(broker.publish(publish("a", "x")), Err(PublishError::Durable));
+    let key = IdempotencyKey::new("k");
+    let durable = Err(PublishOnceError::Publish(PublishError::Durable));
+    assert_eq!(broker.publish_once(publish("a", "x"), &key), durable);
+    assert!(engine.state.lock().waiting.is_empty());
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_and_what_is_worth_another_try_comes_back() {
+    let (broker, engine) = slow();
+    engine.refuse(Some(Reject::Unavailable(LATER)));
+    let Err(Refused { error, publish: again }) = broker.submit(publish("a", "x")).await else { panic!() };
+    let expected = PublishError::Unavailable { what: "store", retry_after: LATER.retry_after };
+    assert_eq!((error, again.is_some()), (expected.clone(), false));
+    assert_eq!(broker.clear_retained(&Channel::parse("a").unwrap()).await, Err(expected));
+    engine.refuse(Some(Reject::Busy(LATER)));
+    let Err(Refused { error, publish: again }) = broker.submit(publish("a", "x")).await else { panic!() };
+    assert_eq!(error, PublishError::Busy { retry_after: LATER.retry_after });
+    assert_eq!(again.unwrap().payload(), "x");
+    let waiting = tokio::spawn({
+        let broker = broker.clone();
+        async move { broker.publish_wait(publish("a", "x")).await }
+    });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    engine.refuse(None);
+    while engine.state.lock().waiting.is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    engine.commit();
+    assert!(soon(waiting).await.unwrap().is_ok());
+    // Bounds are the broker's, and looked at before anything is kept.
+    let large = Publish::new(Channel::parse("a").unwrap(), vec![0; 8 << 20]);
+    let Err(Refused { error: PublishError::TooLarge { .. }, .. }) = broker.submit(large).await else {
+        panic!()
+    };
+    assert!(engine.state.lock().waiting.is_empty());
+    let stats = broker.stats();
+    assert!(stats.refused_busy >= 2 && stats.refused == 2, "{stats:?}");
+}
+
+#[tokio::test]
+async fn an_outcome_that_nobody_knows_is_said_to_be_unknown() {
+    let (broker, engine) = slow();
+    let answer = broker.submit(publish("a", "x"));
+    let key = IdempotencyKey::new("k");
+    let keyed = broker.submit_once(publish("a", "x"), &key);
+    let cleared = broker.clear_retained(&Channel::parse("a").unwrap());
+    engine.forget();
+    assert_eq!(soon(answer).await.map_err(|refused| refused.error), Err(PublishError::Unknown));
+    assert_eq!(soon(keyed).await, Err(PublishOnceError::Publish(PublishError::Unknown)));
+    assert_eq!(soon(cleared).await, Err(PublishError::Unknown));
+}
+
+#[tokio::test]
+async fn a_key_goes_with_its_message() {
+    let (broker, engine) = slow();
+    let key = IdempotencyKey { user: "shop", ..IdempotencyKey::new("order-17") };
+    let answers = [(); 3].map(|()| broker.submit_once(publish("a", "x"), &key));
+    engine.commit();
+    let mut receipts = Vec::new();
+    for answer in answers {
+        receipts.push(soon(answer).await.unwrap());
+    }
+    let duplicates: Vec<_> = receipts.iter().map(|keyed| keyed.duplicate).collect();
+    assert_eq!(duplicates, [false, true, true]);
+    assert!(receipts.iter().all(|keyed| keyed.receipt == receipts[0].receipt));
+    assert_eq!((broker.head().offset(), broker.stats().idempotency_keys), (1, 0));
+}
+
+#[tokio::test]
+async fn retained_messages_are_set_and_cleared_when_that_is_accepted() {
+    let (broker, engine) = slow();
+    let channel = Channel::parse("a").unwrap();
+    let set = broker.submit(publish("a", "x").retain(true));
+    assert!(broker.retained(&channel).is_none());
+    engine.commit();
+    soon(set).await.unwrap();
+    assert_eq!(broker.retained(&channel).unwrap().payload(), "x");
+    assert_eq!(soon(broker.read_retained(&channel)).await.unwrap().unwrap().payload(), "x");
+    let cleared = broker.clear_retained(&channel);
+    assert!(broker.retained(&channel).is_some());
+    engine.commit();
+    assert_eq!(soon(cleared).await, Ok(true));
+    assert!(broker.retained(&channel).is_none());
+    let again = broker.clear_retained(&channel);
+    engine.commit();
+    assert_eq!(soon(again).await, Ok(false));
+    engine.state.lock().retained = Some(Err(LATER));
+    assert_eq!(soon(broker.read_retained(&channel)).await.unwrap_err(), LATER);
+}
+
+#[tokio::test]
+async fn the_past_is_asked_of_who_keeps_it() {
+    let (broker, engine) = slow();
+    let past = broker.submit(publish("a", "x"));
+    engine.commit();
+    soon(past).await.unwrap();
+    let query = HistoryQuery { order: Order::Newest, ..HistoryQuery::default() };
+    let in_memory = soon(broker.read_history(&filter("a"), query)).await.unwrap();
+    assert_eq!(in_memory.messages.len(), 1, "it has nothing to add");
+    let (first, last) = (MessageId::new(1, 1), MessageId::new(1, 9));
+    let older = History { first, last, gap: true, ..in_memory.clone() };
+    engine.state.lock().past = Some(Ok(Some(older)));
+    let read = soon(broker.read_history(&filter("a"), query)).await.unwrap();
+    assert_eq!((read.first, read.last, read.gap), (first, last, true));
+    engine.state.lock().past = Some(Err(LATER));
+    assert_eq!(soon(broker.read_history(&filter("a"), query)).await.unwrap_err(), LATER);
+}
+
+#[tokio::test]
+async fn it_hears_who_is_interested_in_what_and_says_when_publishers_know() {
+    let (broker, engine) = slow();
+    let one = broker.subscribe(filter("a/*")).unwrap();
+    let two = broker.subscribe(filter("a/*")).unwrap();
+    let interest = |text: &str| engine.state.lock().interest.get(text).copied().unwrap_or_default();
+    assert_eq!((interest("a/*"), interest("b")), (2, 0));
+    assert_eq!(soon(broker.settled(&filter("a/*"))).await, Ok(()));
+    let cut = broker.subscribe(filter("cut")).unwrap();
+    let unavailable = SubscribeError::Unavailable { what: "store", retry_after: LATER.retry_after };
+    assert_eq!(soon(broker.settled(&filter("cut"))).await, Err(unavailable));
+    drop((one, cut));
+    assert_eq!((interest("a/*"), interest("cut")), (1, 0));
+    two.subscriber().unsubscribe_all(&filter("a/*"));
+    assert_eq!(interest("a/*"), 0);
+}
+
+#[tokio::test]
+async fn what_was_taken_in_is_delivered_before_the_broker_ends() {
+    let (broker, engine) = slow();
+    let mut stream = broker.subscribe(filter("a")).unwrap();
+    let answer = broker.submit(publish("a", "x"));
+    broker.wind_down();
+    let late = broker.submit(publish("a", "y")).await.unwrap_err();
+    assert_eq!(late.error, PublishError::Closed);
+    let mut drained = Box::pin(broker.drained());
+    assert!(poll_once(&mut drained).is_pending(), "it waits for the engine");
+    engine.commit();
+    soon(drained).await;
+    broker.close();
+    assert!(soon(answer).await.is_ok());
+    assert_eq!(soon(stream.message()).await.unwrap().payload(), "x");
+    assert!(soon(stream.message()).await.is_none());
+}
+
+#[tokio::test]
+async fn an_engine_does_not_keep_its_broker() {
+    let (broker, engine) = slow();
+    let mut stream = broker.subscribe(filter("a")).unwrap();
+    let answer = broker.submit(publish("a", "x"));
+    drop((answer, broker));
+    assert!(soon(stream.message()).await.is_none());
+    drop(stream);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    // Nobody is there to release to, and an engine need not know.
+    engine.commit();
+}

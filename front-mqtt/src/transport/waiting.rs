@@ -1,0 +1,262 @@
+//! What a connection has to wait for before it handles more: room in the broker, a policy's decision, whoever keeps
+//! messages. Its client's next packets wait, so that their order stays; nobody else's do.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use broker_core::{
+    Answer, Broker, Denied, Echo, Publish, PublishError, Qos, Receipt, Refused, SubscribeError, steady_ms,
+};
+
+use super::driver::{Driver, MAX_BATCH};
+use crate::protocol::{Accepted, Output, Publishing, Subscribing};
+
+/// What a connection waits for.
+pub(super) enum Waiting {
+    /// The broker was too busy for this publish, and when to try again.
+    Busy(Publishing, Instant),
+    /// A policy decides on a publish.
+    Publish { decision: Answer<'static, Result<Publish, Denied>>, packet_id: u16, qos: Qos },
+    /// Whoever keeps the channel accepts a publish.
+    Accept { outcome: Answer<'static, Result<Receipt, Refused>>, packet_id: u16, qos: Qos },
+    /// A policy decides on the next of these filters.
+    Subscribe { decision: Answer<'static, Result<(), Denied>>, subscribing: Subscribing },
+    /// Publishers elsewhere are told of the next of these filters.
+    Settle { settled: Answer<'static, Result<(), SubscribeError>>, subscribing: Subscribing },
+}
+
+/// What has been waited for.
+enum Answered {
+    Publish(Result<Publish, Denied>),
+    Accept(Result<Receipt, Refused>),
+    Subscribe(Result<(), Denied>),
+    Settle(Result<(), SubscribeError>),
+}
+
+/// A QoS 2 publish that its connection has not seen to its end.
+pub(super) struct Left {
+    pub(super) packet_id: u16,
+    /// Whether it is published in the end.
+    pub(super) outcome: Answer<'static, bool>,
+}
+
+impl Waiting {
+    /// When it is to be looked at again, if nobody wakes the connection for it.
+    pub(super) fn due(&self) -> Option<Instant> {
+        match self {
+            Self::Busy(_, at) => Some(*at),
+            Self::Publish { .. } | Self::Accept { .. } | Self::Subscribe { .. } | Self::Settle { .. } => None,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answered> {
+        match self {
+            Self::Publish { decision, .. } => Pin::new(decision).poll(cx).map(Answered::Publish),
+            Self::Accept { outcome, .. } => Pin::new(outcome).poll(cx).map(Answered::Accept),
+            Self::Subscribe { decision, .. } => Pin::new(decision).poll(cx).map(Answered::Subscribe),
+            Self::Settle { settled, .. } => Pin::new(settled).poll(cx).map(Answered::Settle),
+            Self::Busy(..) => Poll::Pending,
+        }
+    }
+
+    /// The connection ends. A QoS 2 publish was taken when it came: its repeat would be answered and not published.
+    pub(super) fn left(self, broker: &Broker) -> Option<Left> {
+        let broker = broker.clone();
+        match self {
+            Self::Busy(Publishing { publish, packet_id, qos: Qos::ExactlyOnce }, _) => {
+                let outcome = Answer::later(async move { broker.publish_wait(publish).await.is_ok() });
+                Some(Left { packet_id, outcome })
+            }
+            // A policy that denies it has answered it: a repeat is not to be asked about again.
+            Self::Publish { decision, packet_id, qos: Qos::ExactlyOnce } => {
+                let outcome = Answer::later(async move {
+                    match decision.await {
+                        Ok(publish) => broker.publish_wait(publish).await.is_ok(),
+                        Err(_) => true,
+                    }
+                });
+                Some(Left { packet_id, outcome })
+            }
+            Self::Accept { outcome, packet_id, qos: Qos::ExactlyOnce } => {
+                Some(Left { packet_id, outcome: outcome.map(|outcome| outcome.is_ok()) })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Driver {
+    /// Publishes what the client sent, if the policy lets it.
+    pub(super) fn publish(&mut self, publishing: Publishing) {
+        let Publishing { publish, packet_id, qos } = publishing;
+        let publish = publish.from(self.hosted.subscriber.key(), Echo::Deliver);
+        let Some(policy) = self.inner.broker.policy() else {
+            return self.publish_allowed(Publishing { publish, packet_id, qos });
+        };
+        let decision = policy.publish(&self.client(self.remote()), publish);
+        match decision.if_now() {
+            Ok(decided) => self.handle_decided(packet_id, qos, decided),
+            Err(decision) => {
+                self.waiting = Some(Box::new(Waiting::Publish { decision, packet_id, qos }));
+            }
+        }
+    }
+
+    fn handle_decided(&mut self, packet_id: u16, qos: Qos, decided: Result<Publish, Denied>) {
+        match decided {
+            Ok(publish) => self.publish_allowed(Publishing { publish, packet_id, qos }),
+            Err(denied) => self.connection.handle_published(packet_id, qos, &Err(denied.into())),
+        }
+    }
+
+    fn publish_allowed(&mut self, publishing: Publishing) {
+        let Publishing { publish, packet_id, qos } = publishing;
+        match self.inner.broker.submit(publish).if_now() {
+            Ok(outcome) => self.handle_accepted(packet_id, qos, outcome),
+            Err(outcome) => self.waiting = Some(Box::new(Waiting::Accept { outcome, packet_id, qos })),
+        }
+    }
+
+    fn handle_accepted(&mut self, packet_id: u16, qos: Qos, outcome: Result<Receipt, Refused>) {
+        let result = match outcome {
+            Err(Refused { error: PublishError::Busy { retry_after }, publish: Some(publish) }) => {
+                let publishing = Publishing { publish: *publish, packet_id, qos };
+                self.waiting = Some(Box::new(Waiting::Busy(publishing, Instant::now() + retry_after)));
+                return;
+            }
+            result => result.map_err(|refused| refused.error),
+        };
+        self.connection.handle_published(packet_id, qos, &result);
+    }
+
+    /// Tries a publish again that found the broker busy, once it is time.
+    pub(super) fn try_again(&mut self, now: Instant) {
+        if self.waiting.as_ref().and_then(|waiting| waiting.due()).is_some_and(|at| at <= now)
+            && let Some(Waiting::Busy(publishing, _)) = self.waiting.take().map(|waiting| *waiting)
+        {
+            self.publish_allowed(publishing);
+        }
+    }
+
+    /// Goes on with what has been answered by now; false if nothing was.
+    pub(super) fn poll_answer(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(Poll::Ready(answered)) = self.waiting.as_deref_mut().map(|waiting| waiting.poll(cx)) else {
+            return false;
+        };
+        self.note_pause(Instant::now());
+        match (answered, self.waiting.take().map(|waiting| *waiting)) {
+            (Answered::Publish(decided), Some(Waiting::Publish { packet_id, qos, .. })) => {
+                self.handle_decided(packet_id, qos, decided);
+            }
+            (Answered::Accept(outcome), Some(Waiting::Accept { packet_id, qos, .. })) => {
+                self.handle_accepted(packet_id, qos, outcome);
+            }
+            (Answered::Subscribe(decided), Some(Waiting::Subscribe { mut subscribing, .. })) => {
+                if let Some(accepted) = subscribing.accepted.get_mut(subscribing.done) {
+                    self.enter(accepted, decided);
+                }
+                if let Some(subscribing) = self.settle(subscribing) {
+                    self.connection.put_back(Output::Subscribe(subscribing));
+                }
+            }
+            (Answered::Settle(settled), Some(Waiting::Settle { mut subscribing, .. })) => {
+                if let Some(accepted) = subscribing.accepted.get_mut(subscribing.done) {
+                    self.note_settled(accepted, settled);
+                }
+                subscribing.done += 1;
+                self.connection.put_back(Output::Subscribe(subscribing));
+            }
+            _ => {}
+        }
+        true
+    }
+
+    /// Tells the broker a turn's worth; false if there is more.
+    pub(super) fn subscribe(&mut self, mut subscribing: Subscribing) -> bool {
+        self.send_replies();
+        let remote = self.inner.broker.policy().and_then(|_| self.remote());
+        let end = subscribing.accepted.len().min(subscribing.done + MAX_BATCH);
+        while subscribing.done < end
+            && let Some(accepted) = subscribing.accepted.get_mut(subscribing.done)
+        {
+            let decided = match self.inner.broker.policy() {
+                None => Ok(()),
+                Some(policy) => {
+                    match policy.subscribe(&self.client(remote), &accepted.target.filter).if_now() {
+                        Ok(decided) => decided,
+                        Err(decision) => {
+                            self.waiting = Some(Box::new(Waiting::Subscribe { decision, subscribing }));
+                            return false;
+                        }
+                    }
+                }
+            };
+            self.enter(accepted, decided);
+            match self.settle(subscribing) {
+                Some(settled) => subscribing = settled,
+                None => return false,
+            }
+        }
+        if subscribing.done < subscribing.accepted.len() {
+            self.connection.put_back(Output::Subscribe(subscribing));
+            return false;
+        }
+        self.answers += 1;
+        self.connection.handle_subscribed(steady_ms(), subscribing, &mut &self.outbox);
+        true
+    }
+
+    /// Tells the broker of a filter, unless a policy denies it.
+    fn enter(&self, accepted: &mut Accepted, decided: Result<(), Denied>) {
+        if let Err(denied) = decided {
+            accepted.failed = Some(denied.into());
+            return;
+        }
+        let subscriber = &self.hosted.subscriber;
+        let target = &accepted.target;
+        let result = match &target.group {
+            Some(group) => {
+                let (session, shared) = (&self.hosted.session, &self.inner.shared);
+                let room = self.inner.groups.join(&accepted.name, accepted.tag, session, shared);
+                // A session that is over has nobody to subscribe for.
+                let Some(room) = room else { return };
+                subscriber.join_group(group, &target.filter, accepted.tag, &room)
+            }
+            None => subscriber.subscribe(&target.filter, accepted.tag, accepted.start),
+        };
+        if let Err(error) = result {
+            if target.group.is_some() {
+                self.inner.groups.leave(&accepted.name, &self.hosted.session.member());
+            }
+            accepted.failed = Some(error);
+        }
+    }
+
+    /// Goes on to the next filter once publishers everywhere reach this one; `None` while they do not yet.
+    fn settle(&mut self, mut subscribing: Subscribing) -> Option<Subscribing> {
+        if let Some(accepted) = subscribing.accepted.get_mut(subscribing.done)
+            && accepted.failed.is_none()
+        {
+            match self.inner.broker.settled(&accepted.target.filter).if_now() {
+                Ok(settled) => self.note_settled(accepted, settled),
+                Err(settled) => {
+                    self.waiting = Some(Box::new(Waiting::Settle { settled, subscribing }));
+                    return None;
+                }
+            }
+        }
+        subscribing.done += 1;
+        Some(subscribing)
+    }
+
+    /// A new subscription that others do not reach is none; one that was there stays as it was.
+    fn note_settled(&self, accepted: &mut Accepted, settled: Result<(), SubscribeError>) {
+        let Err(error) = settled else { return };
+        if accepted.new {
+            let gone = (accepted.target.clone(), accepted.name.clone(), accepted.tag);
+            self.inner.forget(&self.hosted, std::slice::from_ref(&gone));
+        }
+        accepted.failed = Some(error);
+    }
+}
