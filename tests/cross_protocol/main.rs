@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod engine;
 mod expiry;
 mod expressible;
 mod host_metrics;
@@ -10,6 +11,7 @@ mod levels;
 mod lifecycle;
 mod one_publish;
 mod order;
+mod packets;
 mod policy;
 mod rights;
 mod unfinished;

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use fanwire::{Answer, AuthError, Client, Credentials, Denied, Filter, Policy, Principal, Publish, Rights};
 use serde_json::json;
 
+use crate::packets::{connected, packet, publish, subscribe};
 use crate::support::bayeux::Socket;
 use crate::support::http::{get, post};
-use crate::support::mqtt::Bare;
 use crate::support::sse::EventStream;
 use crate::support::{TestServer, within};
 
@@ -116,47 +116,6 @@ async fn event_streams_are_told_what_the_policy_says() {
     assert_eq!(stream.status, 200);
     assert_eq!(stream.next().await, None);
     assert!(stream.retry.is_some_and(|ms| (3000..=6000).contains(&ms)), "{:?}", stream.retry);
-}
-
-/// PUBLISH of version 5 without properties.
-fn publish(level: u8, topic: &str, qos: u8, id: u16, payload: &str) -> Vec<u8> {
-    let mut body = vec![0, u8::try_from(topic.len()).expect("short")];
-    body.extend_from_slice(topic.as_bytes());
-    if qos > 0 {
-        body.extend_from_slice(&id.to_be_bytes());
-    }
-    if level == 5 {
-        body.push(0);
-    }
-    body.extend_from_slice(payload.as_bytes());
-    [&[0x30 | qos << 1, u8::try_from(body.len()).expect("short")], &body[..]].concat()
-}
-
-fn subscribe(level: u8, filter: &str, id: u16) -> Vec<u8> {
-    let mut body = id.to_be_bytes().to_vec();
-    if level == 5 {
-        body.push(0);
-    }
-    body.extend_from_slice(&[0, u8::try_from(filter.len()).expect("short")]);
-    body.extend_from_slice(filter.as_bytes());
-    body.push(1);
-    [&[0x82, u8::try_from(body.len()).expect("short")], &body[..]].concat()
-}
-
-async fn connected(server: &TestServer, level: u8) -> Bare {
-    let mut client = Bare::connect(server.mqtt).await;
-    let props: &[u8] = if level == 5 { &[0] } else { &[] };
-    let body = [b"\x00\x04MQTT", &[level, 2, 0, 60][..], props, b"\x00\x01c"].concat();
-    client.send(&[&[0x10, u8::try_from(body.len()).expect("short")], &body[..]].concat()).await;
-    let head = client.receive(2).await;
-    assert_eq!(client.receive(usize::from(head[1])).await[1], 0);
-    client
-}
-
-/// The next packet: its first byte and its body.
-async fn packet(client: &mut Bare) -> (u8, Vec<u8>) {
-    let head = client.receive(2).await;
-    (head[0], client.receive(usize::from(head[1])).await)
 }
 
 #[tokio::test]
