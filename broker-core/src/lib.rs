@@ -51,7 +51,9 @@ pub use broker::{Broker, ChannelInfo, ChannelPage};
 pub use channel::{Channel, ChannelCharacters, ChannelError};
 pub use clock::{steady_ms, unix_ms};
 pub use config::{Config, IdempotencyConfig, LogConfig, NamespaceConfig, OutboxConfig, OutboxPolicy};
-pub use engine::{Done, Engine, Ingest, Kept, Op, Reject, Rejected};
+pub use engine::{
+    Claim, Claimed, Done, Engine, Fence, Ingest, Kept, Op, RecordError, Reject, Rejected, SessionRecord,
+};
 pub use error::{Inexpressible, PublishError, PublishOnceError, Refused, SubscribeError, Unavailable};
 pub use filter::{Filter, FilterError, Segment};
 pub use interest::Room;

@@ -7,9 +7,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use broker_core::{
-    Answer, Broker, Channel, Config, Engine, Filter, History, HistoryQuery, IdempotencyKey, Ingest, Kept,
-    KeptKey, KeyedReceipt, LogConfig, Message, MessageId, NamespaceConfig, Op, Order, Publish, PublishError,
-    PublishOnceError, Receipt, Refused, Reject, Rejected, SubscribeError, Unavailable,
+    Answer, Broker, Channel, Claim, Claimed, Config, Engine, Filter, History, HistoryQuery, IdempotencyKey,
+    Ingest, Kept, KeptKey, KeyedReceipt, LogConfig, Message, MessageId, NamespaceConfig, Op, Order, Publish,
+    PublishError, PublishOnceError, Receipt, RecordError, Refused, Reject, Rejected, SessionRecord,
+    SubscribeError, Unavailable,
 };
 use parking_lot::Mutex;
 
@@ -28,6 +29,7 @@ struct State {
     keys: HashMap<KeptKey, Receipt>,
     past: Option<Kept<History>>,
     retained: Option<Kept<Arc<Message>>>,
+    sessions: HashMap<String, Claimed>,
 }
 
 const LATER: Unavailable = Unavailable { retry_after: Duration::from_secs(7) };
@@ -58,6 +60,17 @@ impl Engine for Slow {
     fn retained(&self, _: &Channel) -> Answer<'static, Kept<Arc<Message>>> {
         let retained = self.state.lock().retained.clone();
         Answer::later(async move { retained.unwrap_or(Ok(None)) })
+    }
+
+    fn claim(&self, session: &str, claim: Claim) -> Answer<'static, Result<Claimed, Unavailable>> {
+        let mut state = self.state.lock();
+        let claimed = state.sessions.entry(session.to_owned()).or_default();
+        claimed.fence.0 += 1;
+        if claim == Claim::Clean {
+            claimed.record = None;
+        }
+        let claimed = claimed.clone();
+        Answer::later(async move { Ok(claimed) })
     }
 
     fn interest(&self, filter: &Filter, wanted: bool) {
@@ -96,6 +109,16 @@ impl Slow {
                     done.complete(Ok(keyed));
                 }
                 Op::ClearRetained { channel, done } => done.complete(Ok(ingest.clear_retained(&channel))),
+                Op::Session { session, fence, record, done } => {
+                    let mut state = self.state.lock();
+                    let claimed = state.sessions.get_mut(&*session).unwrap();
+                    if claimed.fence == fence {
+                        claimed.record = record;
+                        done.complete(Ok(()));
+                    } else {
+                        done.complete(Err(RecordError::Fenced));
+                    }
+                }
                 Op::Barrier(done) => done.complete(()),
                 other => panic!("{other:?}"),
             }
@@ -296,6 +319,37 @@ async fn it_hears_who_is_interested_in_what_and_says_when_publishers_know() {
     assert_eq!((interest("a/*"), interest("cut")), (1, 0));
     two.subscriber().unsubscribe_all(&filter("a/*"));
     assert_eq!(interest("a/*"), 0);
+}
+
+#[tokio::test]
+async fn a_session_is_recorded_for_whoever_claimed_it_last() {
+    let (broker, engine) = slow();
+    let record = |state: &'static str| {
+        Some(SessionRecord { state: state.into(), position: Some(MessageId::new(1, 9)) })
+    };
+    let first = soon(broker.claim_session("ann", Claim::Resume)).await.unwrap();
+    assert_eq!(first.record, None);
+    let recorded = broker.record_session("ann", first.fence, record("a"));
+    engine.commit();
+    assert_eq!(soon(recorded).await, Ok(()));
+    let second = soon(broker.claim_session("ann", Claim::Resume)).await.unwrap();
+    assert!(second.fence > first.fence && second.record == record("a"), "{second:?}");
+    let late = broker.record_session("ann", first.fence, record("late"));
+    engine.commit();
+    assert_eq!(soon(late).await, Err(RecordError::Fenced));
+    let lost = broker.record_session("ann", second.fence, None);
+    engine.forget();
+    assert_eq!(soon(lost).await, Err(RecordError::Unknown));
+    engine.refuse(Some(Reject::Busy(LATER)));
+    let refused = broker.record_session("ann", second.fence, None);
+    assert_eq!(soon(refused).await, Err(RecordError::Unavailable(LATER)));
+    let clean = soon(broker.claim_session("ann", Claim::Clean)).await.unwrap();
+    assert_eq!(clean.record, None);
+    // The memory keeps none, and has nothing to wait for.
+    let memory = Broker::new(Config::default());
+    let claimed = memory.claim_session("ann", Claim::Resume).if_now().unwrap().unwrap();
+    assert_eq!(claimed, Claimed::default());
+    assert_eq!(memory.record_session("ann", claimed.fence, record("a")).if_now().unwrap(), Ok(()));
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fanwire::core::{
-    Answer, Channel, Engine, Filter, History, HistoryQuery, Ingest, Kept, KeyedReceipt, Message, Op, Reject,
-    Rejected, Unavailable,
+    Answer, Channel, Claim, Claimed, Engine, Filter, History, HistoryQuery, Ingest, Kept, KeyedReceipt,
+    Message, Op, Reject, Rejected, Unavailable,
 };
 use serde_json::json;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -13,6 +13,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use crate::packets::{connected, packet, publish, subscribe};
 use crate::support::bayeux::Socket;
 use crate::support::http::{get, post, post_json, request};
+use crate::support::mqtt::Bare;
 use crate::support::sse::EventStream;
 use crate::support::{TestServer, within};
 
@@ -76,6 +77,14 @@ impl Engine for Slow {
     fn retained(&self, channel: &Channel) -> Answer<'static, Kept<Arc<Message>>> {
         let away = channel.as_str() == "kept/away";
         Answer::later(async move { if away { Err(LATER) } else { Ok(None) } })
+    }
+
+    fn claim(&self, session: &str, _: Claim) -> Answer<'static, Result<Claimed, Unavailable>> {
+        let away = session == "away";
+        Answer::later(async move {
+            tokio::time::sleep(A_WHILE).await;
+            if away { Err(LATER) } else { Ok(Claimed::default()) }
+        })
     }
 
     fn settled(&self, filter: &Filter) -> Answer<'static, Result<(), Unavailable>> {
@@ -180,6 +189,19 @@ async fn mqtt_acknowledges_in_order_once_it_is_kept() {
     }
     assert_eq!(acknowledged, [(1, 0), (2, 0), (3, 0x83), (4, 0), (5, 0)]);
     assert_eq!(delivered, ["kept/a", "a", "kept/a", "a"], "in the order of the client");
+}
+
+#[tokio::test]
+async fn mqtt_lets_nobody_in_whose_session_cannot_be_had() {
+    let server = start().await;
+    for (level, refusal) in [(4, 3), (5, 0x88)] {
+        let mut client = Bare::connect(server.mqtt).await;
+        let props: &[u8] = if level == 5 { &[0] } else { &[] };
+        let body = [b"\x00\x04MQTT", &[level, 0, 0, 60][..], props, b"\x00\x04away"].concat();
+        client.send(&[&[0x10, u8::try_from(body.len()).expect("short")], &body[..]].concat()).await;
+        let (kind, body) = packet(&mut client).await;
+        assert_eq!((kind, body[1]), (0x20, refusal), "{body:?}");
+    }
 }
 
 #[tokio::test]

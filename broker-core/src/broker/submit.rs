@@ -9,7 +9,9 @@ use super::Broker;
 use crate::answer::Answer;
 use crate::channel::Channel;
 use crate::clock::unix_ms;
-use crate::engine::{Done, Engine, Ingest, Op, Reject, Rejected};
+use crate::engine::{
+    Claim, Claimed, Done, Engine, Fence, Ingest, Op, RecordError, Reject, Rejected, SessionRecord,
+};
 use crate::error::{PublishError, PublishOnceError, Refused, SubscribeError, Unavailable};
 use crate::filter::Filter;
 use crate::message::{KeyedReceipt, Message, Publish, Receipt};
@@ -169,6 +171,42 @@ impl Broker {
     pub fn settled(&self, filter: &Filter) -> Answer<'static, Result<(), SubscribeError>> {
         let Some(engine) = &self.shared().engine else { return Answer::now(Ok(())) };
         engine.settled(filter).map(|settled| settled.map_err(SubscribeError::from))
+    }
+
+    /// Claims a client's session, with what is recorded of it: for fronts whose sessions outlive their connections, before they
+    /// tell the client whether it has one. Without an engine nothing is, and the answer is there at once.
+    ///
+    /// # Errors
+    /// It cannot be told now.
+    pub fn claim_session(
+        &self,
+        session: &str,
+        claim: Claim,
+    ) -> Answer<'static, Result<Claimed, Unavailable>> {
+        match &self.shared().engine {
+            Some(engine) => engine.claim(session, claim),
+            None => Answer::now(Ok(Claimed::default())),
+        }
+    }
+
+    /// Records a session that was claimed with `fence`, or that it is over (`None`). Without an engine it is kept nowhere.
+    ///
+    /// # Errors
+    /// See [`RecordError`].
+    pub fn record_session(
+        &self,
+        session: &str,
+        fence: Fence,
+        record: Option<SessionRecord>,
+    ) -> Answer<'static, Result<(), RecordError>> {
+        let Some(engine) = &self.shared().engine else { return Answer::now(Ok(())) };
+        let (done, recorded) = Done::new();
+        match engine.submit(Op::Session { session: session.into(), fence, record, done }) {
+            Err(Rejected { why: Reject::Busy(when) | Reject::Unavailable(when), .. }) => {
+                Answer::now(Err(when.into()))
+            }
+            Ok(()) => Answer::later(async move { recorded.await.unwrap_or(Err(RecordError::Unknown)) }),
+        }
     }
 
     /// The engine, if it keeps this channel's messages.

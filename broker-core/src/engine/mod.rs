@@ -15,6 +15,7 @@
 //! ```
 
 mod done;
+mod session;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use crate::store::history::{History, HistoryQuery};
 use crate::store::idempotency::KeptKey;
 
 pub use self::done::Done;
+pub use self::session::{Claim, Claimed, Fence, RecordError, SessionRecord};
 
 /// Keeps messages: on a disk, on other machines. Given to [`Broker::with_engine`](crate::Broker::with_engine).
 ///
@@ -57,6 +59,12 @@ pub trait Engine: Send + Sync + 'static {
     fn retained(&self, channel: &Channel) -> Answer<'static, Kept<Arc<Message>>> {
         let _ = channel;
         Answer::now(Ok(None))
+    }
+
+    /// Gives a session to whoever claims it. Default: it is recorded nowhere, and nobody else can have it.
+    fn claim(&self, session: &str, claim: Claim) -> Answer<'static, Result<Claimed, Unavailable>> {
+        let _ = (session, claim);
+        Answer::now(Ok(Claimed::default()))
     }
 
     /// Somebody is subscribed to `filter` (`wanted`), or one who was is no more. Said for each subscription, so an engine
@@ -95,6 +103,17 @@ pub enum Op {
         channel: Channel,
         /// Who waits for it.
         done: Done<Result<bool, Unavailable>>,
+    },
+    /// Record a session, in the order of its owner's publishes. Answered once it is safe.
+    Session {
+        /// Its name, as it was claimed.
+        session: Box<str>,
+        /// Of the claim.
+        fence: Fence,
+        /// What to keep; `None`: the session is over.
+        record: Option<SessionRecord>,
+        /// Who waits for it.
+        done: Done<Result<(), RecordError>>,
     },
     /// Say when all that was submitted before is done.
     Barrier(Done<()>),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use broker_core::{AuthError, Class, Credentials, Outbox, Principal, steady_ms, unix_ms};
+use broker_core::{AuthError, Claim, Class, Credentials, Outbox, Principal, steady_ms, unix_ms};
 use http_edge::Visitor;
 use link::{Event, Link, Socket};
 
@@ -181,6 +181,12 @@ impl Handshake {
         if let Some(hosted) = inner.sessions.get(&key) {
             let_go_first(&hosted).await;
         }
+        // Before the client is told whether it has a session: whoever records sessions gives it to nobody else from now on.
+        let claim = if terms.clean_start { Claim::Clean } else { Claim::Resume };
+        inner.broker.claim_session(&key, claim).await.map_err(|_| {
+            inner.counters.sessions_refused.add(1);
+            DecodeError::new(Reason::ServerUnavailable, "whoever keeps sessions does not answer")
+        })?;
         let entered = inner.sessions.enter(arriving, connack).map_err(|reason| {
             inner.counters.sessions_refused.add(1);
             let why = match reason {

@@ -1,0 +1,52 @@
+//! What is kept of a client's session while the client, or the process, is away.
+
+use bytes::Bytes;
+
+use crate::error::Unavailable;
+use crate::message::MessageId;
+
+/// How a client comes to its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// With the record, if there is one.
+    Resume,
+    /// Anew: what was recorded is forgotten.
+    Clean,
+}
+
+/// Who has a session: each [claim](crate::Engine::claim) makes all earlier ones of the same session worthless, wherever they
+/// were made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Fence(pub u64);
+
+/// A session's record: what its front wrote, which nobody else reads, and up to where it was served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionRecord {
+    /// The front's own form.
+    pub state: Bytes,
+    /// Of what it is subscribed to, all up to here is delivered or in [`state`](Self::state). `None`: it has missed nothing.
+    pub position: Option<MessageId>,
+}
+
+/// A session that was claimed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Claimed {
+    /// To be shown with each record.
+    pub fence: Fence,
+    /// What was recorded, if anything was.
+    pub record: Option<SessionRecord>,
+}
+
+/// Why a session was not recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Another claim has been made since: the client is elsewhere now.
+    #[error("the session was claimed by another connection")]
+    Fenced,
+    /// Not now.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// Whether it was recorded is not known.
+    #[error("it is not known whether the session was recorded")]
+    Unknown,
+}
