@@ -136,7 +136,7 @@ impl Filter {
     }
 
     /// The same with `**` in place of a `#` at its end: what it matches but for the channel above. `None` without one.
-    pub(crate) fn below(&self) -> Option<Filter> {
+    pub fn below(&self) -> Option<Filter> {
         let Repr::Pattern(text) = &self.0 else { return None };
         let above = text.strip_suffix("\0#")?;
         // One byte longer, which only the longest of names cannot be.

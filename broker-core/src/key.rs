@@ -29,6 +29,16 @@ impl SubscriberKey {
     }
 }
 
+/// Tags from here on, in the upper half, are of subscriptions that somebody grants a client beside its rights: an operator
+/// who subscribes it, a front's own policy. It sees what they match without having the right to it, but for what its rights
+/// deny.
+pub const GRANTED_TAG: u32 = 1 << 31;
+
+/// Whether it is of a subscription that somebody grants.
+pub(crate) fn is_granted_tag(tag: u32) -> bool {
+    tag >= GRANTED_TAG
+}
+
 /// What a new subscription gets first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Start {

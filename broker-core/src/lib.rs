@@ -57,7 +57,7 @@ pub use engine::{
 pub use error::{Inexpressible, PublishError, PublishOnceError, Refused, SubscribeError, Unavailable};
 pub use filter::{Filter, FilterError, Segment};
 pub use interest::Room;
-pub use key::{Start, Subscribed, SubscriberKey};
+pub use key::{GRANTED_TAG, Start, Subscribed, SubscriberKey};
 pub use lane::{
     Close, Connection, Deliver, Delivery, Details, Encoding, ForcedError, Kind, Peer, SendError, Sink,
 };

@@ -16,6 +16,8 @@ mod pressure;
 mod publish;
 #[path = "mqtt/real_client.rs"]
 mod real_client;
+#[path = "mqtt/rights.rs"]
+mod rights;
 #[path = "mqtt/scopes.rs"]
 mod scopes;
 #[path = "mqtt/session.rs"]

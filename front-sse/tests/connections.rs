@@ -5,8 +5,8 @@ mod support;
 use std::sync::Arc;
 
 use broker_core::{
-    AllowAll, Channel, Close, Connection, Filter, ForcedError, OutboxConfig, OutboxPolicy, Publish,
-    SendError, Subscribed,
+    Action, AllowAll, Anonymous, Channel, Close, Connection, Filter, ForcedError, OutboxConfig, OutboxPolicy,
+    Principal, Publish, Rights, Rule, SendError, Subscribed,
 };
 use front_sse::Config;
 use support::{Client, Server, eventually};
@@ -121,4 +121,19 @@ async fn a_stream_can_be_subscribed_by_force_within_its_bound() {
         server.publish(name, name);
     }
     assert!(client.event().await.ends_with("data: b/1\n\n"));
+}
+
+#[tokio::test]
+async fn a_stream_that_is_subscribed_by_force_does_not_show_what_is_denied() {
+    let rule = |text: &str| Rule::new([Action::Subscribe], filter(text));
+    let rights = Rights::none().allow(rule("a")).allow(rule("b/*")).deny(rule("*/secret/#"));
+    let authenticator = Arc::new(Anonymous(Principal::anonymous(rights)));
+    let server = Server::with(broker_core::Config::default(), Config::default(), authenticator).await;
+    let mut client = open(&server).await;
+    let (_, stream) = only(&server);
+    assert_eq!(stream.subscribe(&filter("forced/#")), Ok(Subscribed { new: true }));
+    for name in ["forced/secret/x", "forced/x"] {
+        server.publish(name, name);
+    }
+    assert!(client.event().await.ends_with("data: forced/x\n\n"));
 }

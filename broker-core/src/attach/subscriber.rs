@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
+use tokio::sync::oneshot;
 
 use super::replay::Replay;
 use crate::channel::Channel;
@@ -22,6 +23,7 @@ use crate::lane::{Command, Feed, Then};
 use crate::lifecycle::{Interest, Joining, LeaveReason, Left, Lifecycle, Stage};
 use crate::message::MessageId;
 use crate::outbox::Outbox;
+use crate::rights::Principal;
 use crate::shared::Shared;
 use crate::store::history::After;
 
@@ -33,21 +35,35 @@ pub struct Subscriber {
     key: SubscriberKey,
     outbox: Mutex<Arc<Outbox>>,
     shared: Arc<Shared>,
-    subscriptions: Mutex<SmallVec<[(Filter, u32); 1]>>,
-    groups: Mutex<Vec<(Box<str>, Filter, u32)>>,
+    held: Mutex<Held>,
     stage: Stage,
 }
 
+/// What a subscriber is subscribed to, and by whose rights.
+#[derive(Default)]
+struct Held {
+    subscriptions: SmallVec<[(Filter, u32); 1]>,
+    groups: Vec<(Box<str>, Filter, u32)>,
+    /// `None` until somebody is known: then nothing is kept from it.
+    rights: Option<Principal>,
+}
+
+impl Held {
+    /// Who must be asked for each message of a subscription, if anybody.
+    fn asked_for(&self, filter: &Filter, tag: u32) -> Option<&Principal> {
+        self.rights.as_ref().filter(|principal| principal.is_asked_for(filter, tag))
+    }
+}
+
 impl Subscriber {
-    pub(crate) fn new(key: SubscriberKey, outbox: Arc<Outbox>, shared: Arc<Shared>) -> Self {
-        Self {
-            key,
-            outbox: Mutex::new(outbox),
-            shared,
-            subscriptions: Mutex::default(),
-            groups: Mutex::default(),
-            stage: Stage::default(),
-        }
+    pub(crate) fn new(
+        key: SubscriberKey,
+        outbox: Arc<Outbox>,
+        shared: Arc<Shared>,
+        rights: Option<Principal>,
+    ) -> Self {
+        let held = Held { rights, ..Held::default() };
+        Self { key, outbox: Mutex::new(outbox), shared, held: Mutex::new(held), stage: Stage::default() }
     }
 
     /// Its name in the core.
@@ -64,9 +80,46 @@ impl Subscriber {
     /// goodbye. Until the lane has heard of it, a session sees to it with [`Sink::redirect`](crate::Sink::redirect).
     pub fn renew_outbox(&self, config: OutboxConfig) -> Arc<Outbox> {
         let outbox = Arc::new(Outbox::new(config));
-        *self.outbox.lock() = Arc::clone(&outbox);
-        self.shared.lane(self.key).send(Command::Renew { key: self.key, outbox: Arc::clone(&outbox) });
+        self.adopt_outbox(&outbox);
         outbox
+    }
+
+    /// As [`renew_outbox`](Self::renew_outbox), for a connection that brings an outbox: it was attached as somebody
+    /// new, and turned out to belong to this session.
+    pub fn adopt_outbox(&self, outbox: &Arc<Outbox>) {
+        *self.outbox.lock() = Arc::clone(outbox);
+        self.shared.lane(self.key).send(Command::Renew { key: self.key, outbox: Arc::clone(outbox) });
+    }
+
+    /// Says whose rights count from here on: of what its filters match, this client is shown what it may see. What was
+    /// published before is judged by the rights of then, if the lane has not come to it; [`heard`](Self::heard) waits until it has.
+    ///
+    /// Said before the first subscription, or whenever somebody else comes, or comes with other rights. A session that
+    /// changes hands says it before [`adopt_outbox`](Self::adopt_outbox), and asks
+    /// [`Sink::redirect_as`](crate::Sink::redirect_as) at each delivery: then the new client never gets by the rights of the old one.
+    pub fn set_rights(&self, principal: &Principal) {
+        let mut held = self.held.lock();
+        let is_first = held.rights.replace(principal.clone()).is_none();
+        let subscriptions = held.subscriptions.iter().map(|(filter, tag)| (filter, *tag));
+        let groups = held.groups.iter().map(|(_, filter, tag)| (filter, *tag));
+        let is_asked = subscriptions.chain(groups).any(|(filter, tag)| principal.is_asked_for(filter, tag));
+        if is_asked || !is_first {
+            self.ask(is_asked.then_some(principal));
+        }
+    }
+
+    /// Has the lane ask this principal before each delivery from here on. Called with the lists locked, so that the last
+    /// rights are the last that the lane hears of.
+    fn ask(&self, principal: Option<&Principal>) {
+        self.shared.lane(self.key).send(Command::Rights { key: self.key, principal: principal.cloned() });
+    }
+
+    /// Waits until its lane has done what it was told before: what comes then was published, and is judged, after it.
+    pub async fn heard(&self) {
+        let (done, told) = oneshot::channel();
+        self.shared.lane(self.key).send(Command::Barrier(done));
+        // Nobody is left who would deliver anything.
+        _ = told.await;
     }
 
     /// Makes the client visible to [`Broker::connections`](crate::Broker::connections) and its like, in the place of the one
@@ -94,7 +147,7 @@ impl Subscriber {
                     listener.subscribed(self.key, Interest { filter: &filter, group: None })
                 });
             }
-            let groups: Vec<_> = self.groups.lock().clone();
+            let groups = self.held.lock().groups.clone();
             for (group, filter, _) in &groups {
                 let interest = Interest { filter, group: Some(group) };
                 self.tell(|listener| listener.subscribed(self.key, interest));
@@ -128,7 +181,7 @@ impl Subscriber {
 
     /// Subscriptions it holds, groups aside.
     pub fn subscriptions(&self) -> Vec<Filter> {
-        self.subscriptions.lock().iter().map(|(filter, _)| filter.clone()).collect()
+        self.held.lock().subscriptions.iter().map(|(filter, _)| filter.clone()).collect()
     }
 
     /// Subscribes to `filter`. The same filter and tag twice is one subscription; with [`Start::Retained`] the retained
@@ -171,10 +224,13 @@ impl Subscriber {
             return Err(SubscribeError::Closed);
         }
         self.shared.check_levels(filter)?;
-        let mut subscriptions = self.subscriptions.lock();
-        let new = !subscriptions.iter().any(|(known, known_tag)| *known_tag == tag && known == filter);
+        let mut held = self.held.lock();
+        let new = !held.subscriptions.iter().any(|(known, known_tag)| *known_tag == tag && known == filter);
         if new {
             self.shared.admit_filter(filter)?;
+            if let Some(principal) = held.asked_for(filter, tag) {
+                self.ask(Some(principal));
+            }
         }
         let lane = self.shared.lane(self.key);
         let mut head = 0;
@@ -217,9 +273,9 @@ impl Subscriber {
         }
         lane.wake();
         if new {
-            subscriptions.push((filter.clone(), tag));
+            held.subscriptions.push((filter.clone(), tag));
             self.shared.count_subscription(filter);
-            drop(subscriptions);
+            drop(held);
             self.tell_subscribed(filter, None);
         }
         Ok((Subscribed { new }, head))
@@ -227,25 +283,25 @@ impl Subscriber {
 
     /// Ends a subscription; false if there was none. What is on its way may still arrive.
     pub fn unsubscribe(&self, filter: &Filter, tag: u32) -> bool {
-        let mut subscriptions = self.subscriptions.lock();
+        let mut held = self.held.lock();
         let Some(at) =
-            subscriptions.iter().position(|(known, known_tag)| *known_tag == tag && known == filter)
+            held.subscriptions.iter().position(|(known, known_tag)| *known_tag == tag && known == filter)
         else {
             return false;
         };
-        subscriptions.swap_remove(at);
+        held.subscriptions.swap_remove(at);
         self.leave_lists(filter, tag);
         self.shared.end_retained(self.key, tag);
-        drop(subscriptions);
+        drop(held);
         self.tell_unsubscribed(filter, None);
         true
     }
 
     /// Ends all subscriptions with this filter, whatever their tags; false if there was none.
     pub fn unsubscribe_all(&self, filter: &Filter) -> bool {
-        let mut subscriptions = self.subscriptions.lock();
-        let before = subscriptions.len();
-        subscriptions.retain(|(known, tag)| {
+        let mut held = self.held.lock();
+        let before = held.subscriptions.len();
+        held.subscriptions.retain(|(known, tag)| {
             let goes = known == filter;
             if goes {
                 self.leave_lists(filter, *tag);
@@ -253,8 +309,8 @@ impl Subscriber {
             }
             !goes
         });
-        let ended = before - subscriptions.len();
-        drop(subscriptions);
+        let ended = before - held.subscriptions.len();
+        drop(held);
         for _ in 0..ended {
             self.tell_unsubscribed(filter, None);
         }
@@ -277,18 +333,21 @@ impl Subscriber {
             return Err(SubscribeError::Closed);
         }
         self.shared.check_levels(filter)?;
-        let mut groups = self.groups.lock();
-        if !groups.iter().any(|known| *known.0 == *group && known.1 == *filter && known.2 == tag) {
+        let mut held = self.held.lock();
+        if !held.groups.iter().any(|known| *known.0 == *group && known.1 == *filter && known.2 == tag) {
             self.shared.admit_filter(filter)?;
+            if let Some(principal) = held.asked_for(filter, tag) {
+                self.ask(Some(principal));
+            }
         }
         let new = match filter.as_literal() {
             Some(channel) => self.shared.occupy(channel)?.lists.group(group).join(self.key, tag, room),
             None => self.edit_wildcards(filter, |lists| lists.group(group).join(self.key, tag, room)),
         };
         if new {
-            groups.push((group.into(), filter.clone(), tag));
+            held.groups.push((group.into(), filter.clone(), tag));
             self.shared.count_subscription(filter);
-            drop(groups);
+            drop(held);
             self.tell_subscribed(filter, Some(group));
         }
         Ok(Subscribed { new })
@@ -296,23 +355,23 @@ impl Subscriber {
 
     /// Leaves a group; false if it was not a member.
     pub fn leave_group(&self, group: &str, filter: &Filter, tag: u32) -> bool {
-        let mut groups = self.groups.lock();
+        let mut held = self.held.lock();
         let Some(at) =
-            groups.iter().position(|known| *known.0 == *group && known.1 == *filter && known.2 == tag)
+            held.groups.iter().position(|known| *known.0 == *group && known.1 == *filter && known.2 == tag)
         else {
             return false;
         };
-        groups.swap_remove(at);
+        held.groups.swap_remove(at);
         self.leave_group_lists(group, filter, tag);
-        drop(groups);
+        drop(held);
         self.tell_unsubscribed(filter, Some(group));
         true
     }
 
     /// Says whether anybody is connected: offline members of groups are passed over while an online one exists.
     pub fn set_online(&self, online: bool) {
-        let groups = self.groups.lock();
-        for (name, filter, _) in groups.iter() {
+        let held = self.held.lock();
+        for (name, filter, _) in &held.groups {
             let mark = |lists: &mut Lists| lists.group(name).set_online(self.key, online);
             match filter.as_literal() {
                 Some(channel) => _ = self.shared.registry.edit(channel, 0, mark),
@@ -426,10 +485,11 @@ impl Drop for Subscriber {
         self.leave(Left::for_good(LeaveReason::Lost));
         self.shared.lane(self.key).connections.leave(self.key);
         self.shared.end_all_retained(self.key);
-        for (filter, tag) in std::mem::take(&mut *self.subscriptions.lock()) {
+        let Held { subscriptions, groups, .. } = std::mem::take(&mut *self.held.lock());
+        for (filter, tag) in subscriptions {
             self.leave_lists(&filter, tag);
         }
-        for (group, filter, tag) in std::mem::take(&mut *self.groups.lock()) {
+        for (group, filter, tag) in groups {
             self.leave_group_lists(&group, &filter, tag);
         }
         self.shared.lane(self.key).send(Command::Detach(self.key));

@@ -235,7 +235,7 @@ impl Broker {
 
     /// Attaches a front's session or stream. It belongs to one lane from now on.
     pub fn attach(&self, deliver: Arc<dyn Deliver>, config: OutboxConfig) -> Subscriber {
-        self.attach_guarded(deliver, config, None)
+        self.attach_with(deliver, config, None)
     }
 
     /// Has `policy` asked by every front before a client subscribes or publishes; what it says at their connecting is
@@ -256,32 +256,32 @@ impl Broker {
         self.shared().listeners.add(listener);
     }
 
-    /// As [`Broker::attach`], with a principal whose denying rules may touch parts of what its filters match: those
-    /// messages are kept from it one by one.
+    /// As [`Broker::attach`], for a client that is known: what its rights do not grant of what its filters match is kept from
+    /// it message by message. For one that is known later, see
+    /// [`Subscriber::set_rights`](crate::Subscriber::set_rights).
     pub fn attach_as(
         &self,
         deliver: Arc<dyn Deliver>,
         config: OutboxConfig,
         principal: &Principal,
     ) -> Subscriber {
-        let guard = principal.needs_delivery_check().then(|| principal.clone());
-        self.attach_guarded(deliver, config, guard)
+        self.attach_with(deliver, config, Some(principal.clone()))
     }
 
-    fn attach_guarded(
+    fn attach_with(
         &self,
         deliver: Arc<dyn Deliver>,
         config: OutboxConfig,
-        guard: Option<Principal>,
+        rights: Option<Principal>,
     ) -> Subscriber {
         let shared = self.shared();
         let turn = shared.next_lane.fetch_add(1, Ordering::Relaxed) % shared.lanes.len();
         let lane = &shared.lanes[turn];
         let key = lane.allocate();
         let outbox = Arc::new(Outbox::new(config));
-        let attach = Command::Attach { key, deliver, outbox: Arc::clone(&outbox), guard };
+        let attach = Command::Attach { key, deliver, outbox: Arc::clone(&outbox) };
         lane.send(attach);
-        Subscriber::new(key, outbox, Arc::clone(shared))
+        Subscriber::new(key, outbox, Arc::clone(shared), rights)
     }
 
     /// A slot for one way of encoding messages; asked for once when a front is built.

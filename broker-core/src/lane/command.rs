@@ -55,13 +55,18 @@ pub(crate) enum Command {
         key: SubscriberKey,
         deliver: Arc<dyn Deliver>,
         outbox: Arc<Outbox>,
-        guard: Option<Principal>,
     },
     Detach(SubscriberKey),
     /// The session has a new connection.
     Renew {
         key: SubscriberKey,
         outbox: Arc<Outbox>,
+    },
+    /// Whose rights are asked from here on before a message is shown; none where they grant all that the subscriber is
+    /// subscribed to. It comes before the first job that it matters for.
+    Rights {
+        key: SubscriberKey,
+        principal: Option<Principal>,
     },
     Job(Job),
     /// The subscription skips recorded messages until its replay goes live.

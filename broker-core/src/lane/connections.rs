@@ -69,7 +69,7 @@ pub struct Details {
     pub user_agent: Option<String>,
     /// The MQTT client identifier.
     pub client_id: Option<String>,
-    /// Its filters in the text form; a shared subscription as `$share/GROUP/FILTER`.
+    /// Its filters in the text form; those of a group as its protocol writes them.
     pub subscriptions: Vec<String>,
     /// Messages thrown away because it was too slow.
     pub dropped: u64,

@@ -15,9 +15,11 @@ use super::pending::{MAX_PARKED, Occupant};
 use super::worker::{APPEND, WRITE, Worker};
 use crate::key::Entry;
 use crate::key::SubscriberKey;
+use crate::key::is_granted_tag;
 use crate::message::Message;
 use crate::outbox::{Flush, Sent};
-use crate::rights::Action;
+use crate::rights::Principal;
+use crate::rights::Sight;
 
 /// Shared frames of a burst on their way to one subscriber.
 type Frames<'r> = SmallVec<[(&'r Bytes, &'r Arc<Message>); 16]>;
@@ -92,7 +94,7 @@ impl Worker {
             return 0;
         };
         let Some(occupant) = &slot.subscriber else { return 0 };
-        if occupant.pending.is_some() || occupant.guard.is_some() {
+        if occupant.pending.is_some() || occupant.rights.is_some() && !sees_all(occupant, run, entry) {
             return self.deliver_each(run, entry, flush);
         }
         let sent = if let [job] = run {
@@ -244,6 +246,16 @@ fn shared_frame<'r>(occupant: &Occupant, job: &'r Job, entry: Entry) -> Option<&
         .filter(|frame| !frame.is_empty())
 }
 
+/// Whether no message of a run is hidden from a subscriber.
+fn sees_all(occupant: &Occupant, run: &[Job], entry: Entry) -> bool {
+    let sees = |job: &Job, principal: &Principal| {
+        principal.sight(job.delivery.message().channel(), &[entry.tag]) == Sight::Whole
+    };
+    occupant.rights.as_ref().is_none_or(|principal| run.iter().all(|job| sees(job, principal)))
+}
+
+/// Where all that matched a subscriber comes by, whatever its kind, but for what is sent to it directly: a message that
+/// it may not see ends here.
 #[inline]
 pub(super) fn hand_over(
     lane: &Lane,
@@ -254,11 +266,31 @@ pub(super) fn hand_over(
     flush: Flush,
     dirty: &mut Vec<u32>,
 ) -> u64 {
-    if let Some(principal) = &occupant.guard
-        && !principal.allows(Action::Subscribe, delivery.message().channel())
-    {
-        return 0;
+    if let Some(principal) = &occupant.rights {
+        match principal.sight(delivery.message().channel(), tags) {
+            Sight::Whole => {}
+            Sight::Granted => {
+                let granted: SmallVec<[u32; 4]> =
+                    tags.iter().copied().filter(|tag| is_granted_tag(*tag)).collect();
+                return show(lane, occupant, slot, delivery, &granted, flush, dirty);
+            }
+            Sight::Nothing => return 0,
+        }
     }
+    show(lane, occupant, slot, delivery, tags, flush, dirty)
+}
+
+/// Hands a message to the front of a subscriber that may see it.
+#[inline]
+fn show(
+    lane: &Lane,
+    occupant: &Occupant,
+    slot: u32,
+    delivery: &Arc<Delivery>,
+    tags: &[u32],
+    flush: Flush,
+    dirty: &mut Vec<u32>,
+) -> u64 {
     let mut sink = Sink::new(&occupant.outbox, delivery, flush);
     occupant.deliver.deliver(delivery, tags, &mut sink);
     if sink.dirty {

@@ -9,6 +9,8 @@ use super::connections::SendError;
 use crate::key::SubscriberKey;
 use crate::message::Message;
 use crate::outbox::{Class, Flush, Outbox, Sent};
+use crate::rights::Principal;
+use crate::rights::Sight;
 
 /// How a delivery came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,6 +198,17 @@ impl<'a> Sink<'a> {
     /// whose connections come and go calls it first, under its own mutex.
     pub fn redirect(&mut self, outbox: &Arc<Outbox>) {
         self.newer = (!Arc::ptr_eq(self.outbox, outbox)).then(|| Arc::clone(outbox));
+    }
+
+    /// As [`redirect`](Self::redirect), for a message that hit the subscriptions `tags` of a session whose client is
+    /// `principal` now. False: the lane has not heard of the session's new connection, so it judged by the rights of the last
+    /// one, and this client may not see the message. Whose lane knows it is judged already.
+    #[must_use]
+    pub fn redirect_as(&mut self, outbox: &Arc<Outbox>, principal: Option<&Principal>, tags: &[u32]) -> bool {
+        self.redirect(outbox);
+        let channel = self.delivery.message().channel();
+        self.newer.is_none()
+            || principal.is_none_or(|principal| principal.sight(channel, tags) != Sight::Nothing)
     }
 
     /// Where frames go, to wake its task or close it.

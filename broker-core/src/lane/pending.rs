@@ -25,7 +25,8 @@ pub(super) struct Slot {
 pub(super) struct Occupant {
     pub(super) deliver: Arc<dyn Deliver>,
     pub(super) outbox: Arc<Outbox>,
-    pub(super) guard: Option<Principal>,
+    /// Whose rights are asked before each delivery, if they must be.
+    pub(super) rights: Option<Principal>,
     pub(super) pending: Option<Box<Pending>>,
 }
 

@@ -137,12 +137,12 @@ impl Worker {
 
     async fn handle(&mut self, command: Command, flush: Flush) {
         match command {
-            Command::Attach { key, deliver, outbox, guard } => {
+            Command::Attach { key, deliver, outbox } => {
                 let at = key.slot as usize;
                 if self.slots.len() <= at {
                     self.slots.resize_with(at + 1, || Slot { generation: 0, job: 0, subscriber: None });
                 }
-                let subscriber = Some(Occupant { deliver, outbox, guard, pending: None });
+                let subscriber = Some(Occupant { deliver, outbox, rights: None, pending: None });
                 self.slots[at] = Slot { generation: key.generation, job: 0, subscriber };
             }
             Command::Detach(key) => self.detach(key),
@@ -157,6 +157,16 @@ impl Worker {
                     let old = std::mem::replace(&mut occupant.outbox, outbox);
                     // What the batch has left in the old one is still for its reader.
                     self.guarded(key.slot, |_| old.flush_batch());
+                }
+            }
+            Command::Rights { key, principal } => {
+                // A subscriber that panicked may get another try, and not with rights that were taken from it.
+                let held = match self.holds(key) && self.broken.contains_key(&key.slot) {
+                    true => self.broken.get_mut(&key.slot),
+                    false => self.occupant(key),
+                };
+                if let Some(occupant) = held {
+                    occupant.rights = principal;
                 }
             }
             Command::Job(job) => self.deliver_run(&[job], flush).await,

@@ -140,11 +140,6 @@ impl Principal {
         self.0.rights.allows_filter(action, filter)
     }
 
-    /// See [`Rights::allows_filter_or_below`].
-    pub fn allows_filter_or_below(&self, action: Action, filter: &Filter) -> bool {
-        self.0.rights.allows_filter_or_below(action, filter)
-    }
-
     /// See [`Rights::allows_all_of`].
     pub fn allows_all_of(&self, action: Action, filter: &Filter) -> bool {
         self.0.rights.allows_all_of(action, filter)
@@ -156,10 +151,5 @@ impl Principal {
     /// How long to wait: the rate is used up.
     pub fn admit(&self, count: u32) -> Result<(), Duration> {
         self.0.throttle.as_ref().map_or(Ok(()), |throttle| throttle.admit(count))
-    }
-
-    /// Whether deliveries must be checked one by one.
-    pub(crate) fn needs_delivery_check(&self) -> bool {
-        self.0.rights.denies_some(Action::Subscribe)
     }
 }

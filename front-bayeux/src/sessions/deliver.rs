@@ -75,8 +75,7 @@ impl Deliver for Mailbox {
         let state = self.state.lock();
         let socket =
             state.socket.as_ref().filter(|socket| socket.own && Arc::ptr_eq(&socket.outbox, outbox))?;
-        let plain =
-            state.guard.is_none() && !state.is_replaying() && state.session.pushes() && socket.is_open();
+        let plain = !state.is_replaying() && state.session.pushes() && socket.is_open();
         plain.then(|| shared.encodings.frame(&shared.config, state.replay, delivery, socket.deflate))
     }
 }

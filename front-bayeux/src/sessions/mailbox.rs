@@ -4,7 +4,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use broker_core::{Class, Principal, Queued};
+use broker_core::{Class, Queued};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -59,11 +59,10 @@ impl Mailbox {
     }
 
     /// The session of a handshake takes the place of whatever was here.
-    pub(super) fn begin(&self, id: ClientId, session: Session, guard: Option<Principal>, replay: Replay) {
+    pub(super) fn begin(&self, id: ClientId, session: Session, replay: Replay) {
         self.with(|state| {
             state.id = Some(id);
             state.session = session;
-            state.guard = guard;
             state.replay = replay;
         });
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
-use broker_core::{Filter, Principal, Start, SubscribeError, Subscriber, unix_ms};
+use broker_core::{Action, Filter, GRANTED_TAG, Principal, Start, SubscribeError, Subscriber, unix_ms};
 use parking_lot::Mutex;
 
 use super::Sessions;
@@ -17,8 +17,14 @@ use super::subscriptions::Subscriptions;
 use crate::codec::id::ClientId;
 use crate::config::Config;
 
-/// Sessions need not tell their live subscriptions apart: each event is sent once, whatever matched.
-pub(super) const LIVE: u32 = 0;
+/// Sessions need not tell their live subscriptions apart: each event is sent once, whatever matched. But the core must
+/// know which of them are granted beside the client's rights ([`GRANTED_TAG`]).
+const LIVE: u32 = 0;
+
+/// Whether a subscription's tag says that it never had a past to replay.
+pub(super) fn is_live(tag: u32) -> bool {
+    matches!(tag, LIVE | GRANTED_TAG)
+}
 
 /// See the module.
 pub(crate) struct Member {
@@ -157,21 +163,28 @@ impl Member {
     }
 
     /// A tag for a subscription that is replayed: the lane passes over live messages by tag.
-    pub(super) fn replay_tag(&self) -> u32 {
-        self.replay_tags.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(LIVE + 1)
+    pub(super) fn replay_tag(&self, filter: &Filter) -> u32 {
+        let next = self.replay_tags.fetch_add(1, Ordering::Relaxed).wrapping_add(1) % GRANTED_TAG;
+        self.first_tag(filter) + next.max(LIVE + 1)
+    }
+
+    /// Where tags begin for `filter`: whoever subscribes the client has decided that it may be, its rights or not.
+    fn first_tag(&self, filter: &Filter) -> u32 {
+        if self.principal.allows_filter(Action::Subscribe, filter) { LIVE } else { GRANTED_TAG }
     }
 
     /// Subscribes to messages from now on; false if it was subscribed already.
     pub(crate) fn subscribe_live(&self, filter: &Filter, start: Start) -> Result<bool, SubscribeError> {
         // Noted first: a repeated subscription would bring the retained messages again, and a replay that begins just
         // now must know of it.
-        if !self.note(filter, LIVE) {
+        let tag = self.first_tag(filter);
+        if !self.note(filter, tag) {
             return Ok(false);
         }
         let subscribed = if self.replay {
-            self.subscribe_beside_replays(filter, start)
+            self.subscribe_beside_replays(filter, tag, start)
         } else {
-            self.subscriber.subscribe(filter, LIVE, start).map(drop)
+            self.subscriber.subscribe(filter, tag, start).map(drop)
         };
         if let Err(error) = subscribed {
             self.unsubscribe(filter);
@@ -181,14 +194,19 @@ impl Member {
     }
 
     /// Subscribes, so that replays of the same session know from where on it brings what they would bring.
-    fn subscribe_beside_replays(&self, filter: &Filter, start: Start) -> Result<(), SubscribeError> {
+    fn subscribe_beside_replays(
+        &self,
+        filter: &Filter,
+        tag: u32,
+        start: Start,
+    ) -> Result<(), SubscribeError> {
         let beside = self.mailbox.with(|state| {
             state.duplicates().map(|duplicates| {
                 duplicates.begins(filter);
                 duplicates.tag()
             })
         });
-        let subscribed = self.subscriber.subscribe_at_head(filter, LIVE, start);
+        let subscribed = self.subscriber.subscribe_at_head(filter, tag, start);
         let since = subscribed.as_ref().ok().map(|(_, head)| head.offset());
         if let Some(since) = since {
             self.replays.note_live(filter, since);
@@ -220,10 +238,10 @@ impl Member {
         if let Some(replay) = beside {
             self.settle(replay);
         }
-        if self.replay && tag == LIVE {
+        if self.replay && is_live(tag) {
             self.replays.forget_live(filter);
         }
-        if tag != LIVE {
+        if !is_live(tag) {
             // Its replay looks whether it is still wanted.
             self.mailbox.woken().notify_waiters();
         }

@@ -125,13 +125,13 @@ impl Sessions {
         let config = self.config();
         let Unborn { mailbox, subscriber } = match unborn {
             Some(unborn) => {
-                unborn.mailbox.begin(id, session, Some(origin.principal.clone()), replay);
+                unborn.mailbox.begin(id, session, replay);
+                unborn.subscriber.set_rights(&origin.principal);
                 unborn
             }
             None => {
                 let mailbox = Mailbox::new(Arc::clone(&self.shared), now);
-                // The core watches over its rights.
-                mailbox.begin(id, session, None, replay);
+                mailbox.begin(id, session, replay);
                 let deliver = Arc::clone(&mailbox) as _;
                 let subscriber = self.broker.attach_as(deliver, outbox_config(config), &origin.principal);
                 Unborn { mailbox, subscriber: Arc::new(subscriber) }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use broker_core::{After, Broker, Filter, SubscribeError};
 
-use super::member::{LIVE, Member};
+use super::member::Member;
+use super::member::is_live;
 use super::replays::Waiting;
 use crate::protocol::duplicates::MAX_OTHERS;
 
@@ -20,7 +21,7 @@ pub(crate) fn subscribe_after(
     after: After,
     asked_at: u64,
 ) -> Result<bool, SubscribeError> {
-    let tag = member.replay_tag();
+    let tag = member.replay_tag(filter);
     if !member.note(filter, tag) {
         return Ok(false);
     }
@@ -66,7 +67,7 @@ async fn run(broker: &Broker, member: &Member, waiting: Waiting, done: &[Done]) 
     // was replayed already, all is there up to the head.
     let others = member.subscriptions(|other, tag| {
         let replayed = done.iter().find(|done| done.tag == tag).map(|done| (other.clone(), Some(done.after)));
-        replayed.or_else(|| (tag == LIVE).then(|| (other.clone(), None)))
+        replayed.or_else(|| is_live(tag).then(|| (other.clone(), None)))
     });
     member.mailbox.with(|state| {
         let Some(duplicates) = state.duplicates() else { return };

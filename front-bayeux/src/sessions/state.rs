@@ -1,6 +1,6 @@
 //! What a session's mutex guards.
 
-use broker_core::{Action, Filter, Kind, Message, Principal};
+use broker_core::{Filter, Kind, Message};
 
 use super::socket::Socket;
 use crate::codec::event::Replay;
@@ -14,8 +14,6 @@ pub(crate) struct State {
     pub(super) id: Option<ClientId>,
     pub(crate) session: Session,
     pub(crate) socket: Option<Socket>,
-    /// Whose denying rules are checked here, where the core could not be told in time.
-    pub(super) guard: Option<Principal>,
     pub(super) replay: Replay,
     /// When its operator was last told that it has no room, in seconds since the front's start.
     pub(super) warned_secs: u32,
@@ -26,15 +24,7 @@ pub(crate) struct State {
 impl State {
     /// A session whose client is not known yet.
     pub(super) fn new(session: Session) -> Self {
-        Self {
-            id: None,
-            session,
-            socket: None,
-            guard: None,
-            replay: Replay::Plain,
-            warned_secs: 0,
-            duplicates: None,
-        }
+        Self { id: None, session, socket: None, replay: Replay::Plain, warned_secs: 0, duplicates: None }
     }
 
     /// A replay is about to begin.
@@ -55,13 +45,8 @@ impl State {
         self.duplicates.as_deref_mut()
     }
 
-    /// Whether a message is for the session: its client may see it, and no replay has brought it.
+    /// Whether no replay has brought a message that its client may see.
     pub(super) fn admits(&mut self, message: &Message, kind: Kind) -> bool {
-        if let Some(principal) = &self.guard
-            && !principal.allows(Action::Subscribe, message.channel())
-        {
-            return false;
-        }
         self.duplicates.as_mut().is_none_or(|duplicates| duplicates.admits(message, kind))
     }
 

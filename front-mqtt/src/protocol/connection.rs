@@ -11,12 +11,11 @@ use super::alias::IncomingAliases;
 use super::connecting::Negotiated;
 use super::delivering::Backlog;
 use super::end::End;
-use super::scope::owner;
+use super::scope::is_another;
 use super::session::Session;
 use super::subscribing::{Subscribing, Target, Unsubscribing};
 use super::wire::Wire;
 use crate::codec::{self, AckKind, DecodeError, Dialect, Disconnect, Packet, Reason};
-use crate::config::ClientIdScope;
 
 /// What the transport has to do. It does them in order.
 #[derive(Debug)]
@@ -349,8 +348,7 @@ impl Connection {
 
     /// Whether the session would go to another user than the one whose client identifier it has.
     fn becomes_another(&self, principal: &Principal) -> bool {
-        self.session.config().client_id_scope != ClientIdScope::Shared
-            && owner(principal) != owner(&self.principal)
+        is_another(self.session.config().client_id_scope, &self.principal, principal)
     }
 
     pub(super) fn reply(&mut self, kind: AckKind, packet_id: u16, reason: Reason, why: Option<&str>) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use broker_core::{Action, ChannelCharacters, Class, Delivery, Kind, Message, Outbox, Qos};
+use broker_core::{ChannelCharacters, Class, Delivery, Kind, Message, Outbox, Qos};
 use bytes::Bytes;
 
 use super::alias::AliasUse;
@@ -11,7 +11,6 @@ use super::group::Group;
 use super::outbound::{Outgoing, Stage};
 use super::queue::{Clock, Queue, time_for};
 use super::session::{Incoming, Online, Session, Shared, State};
-use super::subscriptions::Subscription;
 use super::wire::Wire;
 use crate::codec::{
     self, AckKind, Dialect, EncodedPublish, Framing, PublishHeader, Reason, Sharing, topic_is_valid,
@@ -140,15 +139,6 @@ impl State {
         self.balance(&shared.config, incoming.clock, wire);
     }
 
-    /// Whether the client may have what its subscription matches: of a wildcard's topics some may be denied, or above what is allowed.
-    pub(super) fn may_see(&self, subscription: &Subscription, message: &Message) -> bool {
-        !subscription.wildcard
-            || self
-                .principal
-                .as_ref()
-                .is_none_or(|principal| principal.allows(Action::Subscribe, message.channel()))
-    }
-
     fn copies(&self, incoming: &Incoming<'_>, tags: &[u32]) -> Copies {
         let message = incoming.message;
         let mut copies = Copies::default();
@@ -160,9 +150,6 @@ impl State {
                 continue;
             };
             if subscription.no_local && incoming.publisher.is_some() && incoming.publisher == self.key {
-                continue;
-            }
-            if !self.may_see(subscription, message) {
                 continue;
             }
             let retain = match incoming.kind {

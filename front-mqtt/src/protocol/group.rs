@@ -436,8 +436,9 @@ impl State {
         clock: Clock<'_>,
         wire: &mut impl Wire,
     ) {
-        let subscription = self.subscriptions.by_tag(tag);
-        let Some(subscription) = subscription.filter(|held| self.may_see(held, &message)) else {
+        // The lane has judged for the member that was chosen first. Which one takes the message is found out here.
+        let may_see = self.principal.as_ref().is_none_or(|principal| principal.may_see(message.channel()));
+        let Some(subscription) = self.subscriptions.by_tag(tag).filter(|_| may_see) else {
             self.dropped += 1;
             return;
         };

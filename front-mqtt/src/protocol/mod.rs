@@ -23,6 +23,7 @@ mod group;
 mod outbound;
 mod publishing;
 mod queue;
+mod rights;
 mod scope;
 mod session;
 mod subscribing;
@@ -36,7 +37,7 @@ pub(crate) use connection::{Authenticating, Connection, Output, Publishing, Verd
 pub(crate) use delivering::Backlog;
 pub(crate) use end::{Detached, End, PendingWill, Remains, Will};
 pub(crate) use group::{Group, Member};
-pub(crate) use scope::{owner, session_key};
+pub(crate) use scope::{is_another, owner, session_key};
 pub(crate) use session::{Encodings, Incoming, Online, Session, Shared, State, TimerKey};
 pub(crate) use subscribing::{Accepted, Subscribing, Target, Unsubscribing, forced_name, target_of};
 #[cfg(any(test, fuzzing))]

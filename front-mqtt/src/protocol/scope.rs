@@ -37,6 +37,11 @@ pub(crate) fn owner(principal: &Principal) -> Option<Box<str>> {
     Some(format!("{kind}{}:{by}{user}", by.len()).into())
 }
 
+/// Whether a session of `held` would go to another user with `principal`.
+pub(crate) fn is_another(scope: ClientIdScope, held: &Principal, principal: &Principal) -> bool {
+    scope != ClientIdScope::Shared && owner(held) != owner(principal)
+}
+
 #[cfg(test)]
 mod tests {
     use broker_core::{Rights, Source};

@@ -335,11 +335,13 @@ impl Session {
     /// A message that matched the subscriptions `tags`.
     pub(crate) fn handle_delivery(&self, incoming: &Incoming<'_>, tags: &[u32], wire: &mut impl Wire) {
         let mut state = self.lock();
+        if let Some(online) = &state.online
+            && !wire.redirect_as(&online.outbox, state.principal.as_ref(), tags)
+        {
+            return;
+        }
         if state.parked.is_some() {
             return state.park(self.config(), incoming, tags);
-        }
-        if let Some(online) = &state.online {
-            wire.redirect(&online.outbox);
         }
         state.deliver(&self.shared, incoming, tags, wire);
     }

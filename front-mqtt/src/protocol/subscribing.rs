@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
-use broker_core::{Action, Filter, Message, Principal, Qos, Start, SubscribeError};
+use broker_core::{Filter, Message, Principal, Qos, Start, SubscribeError};
 use bytes::Bytes;
 
 use super::connecting::grant;
 use super::connection::{Connection, Output};
+use super::rights::may_subscribe;
 use super::session::State;
 use super::subscriptions::{Placed, Subscription};
 use super::wire::Wire;
@@ -158,8 +159,7 @@ impl Connection {
             options.no_local |= !shared;
             options.retain_as_published = true;
         }
-        // What is denied of a wildcard's topics, the one above a `#` among them, is kept back message by message.
-        if !self.principal.allows_filter_or_below(Action::Subscribe, &target.filter) {
+        if !may_subscribe(&self.principal, &target.filter) {
             self.session.count_refused();
             return Ok(Err(self.denied()));
         }
@@ -265,14 +265,15 @@ impl State {
         let mut gone = Vec::new();
         for name in held {
             let Some(target) = target_of(&name) else { continue };
-            if principal.allows_filter_or_below(Action::Subscribe, &target.filter) {
+            if may_subscribe(principal, &target.filter) {
                 continue;
             }
             if let Some(subscription) = self.unsubscribe(&name) {
                 gone.push((target, name, subscription.tag));
             }
         }
-        let is_allowed = |message: &Message| principal.allows(Action::Subscribe, message.channel());
+        // The lane judged these by the rights of then, and nothing of it will pass there again.
+        let is_allowed = |message: &Message| principal.may_see(message.channel());
         if let Some(outbound) = &mut self.outbound {
             self.dropped += outbound.withdraw(is_allowed);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use broker_core::Qos;
+use broker_core::{GRANTED_TAG, Qos};
 
 use crate::codec::FilterOptions;
 
@@ -19,13 +19,11 @@ pub(crate) struct Subscription {
     pub(crate) no_local: bool,
     pub(crate) retain_as_published: bool,
     pub(crate) shared: bool,
-    /// Whether rights must be looked at message by message: some topics of the filter may not be allowed.
-    pub(crate) wildcard: bool,
     /// It was removed, and its place will be closed with others'.
     gone: bool,
 }
 
-/// Sorted by tag: tags only grow, so appending keeps the order.
+/// Sorted by the [`number`]s of their tags: they only grow, so appending keeps the order.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
     list: Vec<Subscription>,
@@ -62,7 +60,7 @@ impl Subscriptions {
     }
 
     fn position(&self, tag: u32) -> Option<usize> {
-        self.list.binary_search_by_key(&tag, |subscription| subscription.tag).ok()
+        self.list.binary_search_by_key(&number(tag), |subscription| number(subscription.tag)).ok()
     }
 
     pub(crate) fn tag_of(&self, filter: &str) -> Option<u32> {
@@ -82,21 +80,32 @@ impl Subscriptions {
         shared: bool,
         max: usize,
     ) -> Option<Placed> {
+        self.place_from(0, filter, options, id, shared, max)
+    }
+
+    fn place_from(
+        &mut self,
+        first_tag: u32,
+        filter: &str,
+        options: &FilterOptions,
+        id: u32,
+        shared: bool,
+        max: usize,
+    ) -> Option<Placed> {
         if let Some(tag) = self.tag_of(filter) {
             if let Some(held) = self.position(tag).and_then(|index| self.list.get_mut(index)) {
                 held.id = id;
                 held.qos = options.qos;
                 held.no_local = options.no_local;
                 held.retain_as_published = options.retain_as_published;
-                held.wildcard = filter.contains(['+', '#']);
             }
             return Some(Placed::Replaced(tag));
         }
-        if self.len() >= max {
+        if self.len() >= max || self.next_tag >= GRANTED_TAG {
             return None;
         }
-        let tag = self.next_tag;
-        self.next_tag = tag.checked_add(1)?;
+        let tag = first_tag + self.next_tag;
+        self.next_tag += 1;
         if self.list.is_empty() {
             // Most clients hold one or two; a vector's first growth would take four.
             self.list.reserve_exact(1);
@@ -109,7 +118,6 @@ impl Subscriptions {
             no_local: options.no_local,
             retain_as_published: options.retain_as_published,
             shared,
-            wildcard: filter.contains(['+', '#']),
             gone: false,
         });
         match &mut self.by_filter {
@@ -125,13 +133,11 @@ impl Subscriptions {
         Some(Placed::New(tag))
     }
 
-    /// Adds a subscription the client did not ask for; rights are not looked at for each message, because who
-    /// adds it has seen to that. `None` as for [`Subscriptions::place`].
+    /// Adds a subscription the client did not ask for; it keeps its tag, and with it what it grants, if the client asks for
+    /// the same later. `None` as for [`Subscriptions::place`].
     pub(crate) fn place_forced(&mut self, filter: &str, options: &FilterOptions, max: usize) -> Option<u32> {
-        let (Placed::New(tag) | Placed::Replaced(tag)) = self.place(filter, options, 0, false, max)?;
-        if let Some(held) = self.position(tag).and_then(|index| self.list.get_mut(index)) {
-            held.wildcard = false;
-        }
+        let placed = self.place_from(GRANTED_TAG, filter, options, 0, false, max)?;
+        let (Placed::New(tag) | Placed::Replaced(tag)) = placed;
         Some(tag)
     }
 
@@ -150,6 +156,11 @@ impl Subscriptions {
         }
         Some(removed)
     }
+}
+
+/// The number in a tag: those that are granted beside the rights and all others are numbered in one row.
+fn number(tag: u32) -> u32 {
+    tag % GRANTED_TAG
 }
 
 #[cfg(test)]
@@ -209,6 +220,22 @@ mod tests {
             assert!(held.remove("b").is_some());
         }
         assert!(held.list.len() <= 1);
+    }
+
+    #[test]
+    fn forced_ones_are_told_by_their_tags_and_found_like_others() {
+        let mut held = Subscriptions::default();
+        assert_eq!(held.place("a", &OPTIONS, 0, false, 4), Some(Placed::New(0)));
+        assert_eq!(held.place_forced("b", &OPTIONS, 4), Some(GRANTED_TAG + 1));
+        assert_eq!(held.place("c", &OPTIONS, 0, false, 4), Some(Placed::New(2)));
+        assert_eq!(held.place_forced("d", &OPTIONS, 4), Some(GRANTED_TAG + 3));
+        assert_eq!(held.place("b", &OPTIONS, 0, false, 4), Some(Placed::Replaced(GRANTED_TAG + 1)));
+        assert_eq!(held.place_forced("e", &OPTIONS, 4), None);
+        for (tag, filter) in [(0, "a"), (GRANTED_TAG + 1, "b"), (2, "c"), (GRANTED_TAG + 3, "d")] {
+            assert_eq!(held.by_tag(tag).map(|held| &*held.filter), Some(filter));
+        }
+        assert_eq!(held.remove("b").map(|gone| gone.tag), Some(GRANTED_TAG + 1));
+        assert!(held.by_tag(GRANTED_TAG + 1).is_none() && held.by_tag(2).is_some());
     }
 
     #[test]

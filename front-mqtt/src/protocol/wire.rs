@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use broker_core::{Class, Outbox, Sink};
+use broker_core::{Class, Outbox, Principal, Sink};
 use bytes::Bytes;
 
 /// The connection's outbox, or the lane's way into it during a delivery, or a list in a test.
 pub(crate) trait Wire {
-    /// The lane may still know the outbox of an earlier connection; this is the present one's.
-    fn redirect(&mut self, _outbox: &Arc<Outbox>) {}
+    /// The lane may still know an earlier connection, with its outbox and its client's rights; these are the present one's.
+    /// False if a message that hit the subscriptions `tags` is not for this client.
+    fn redirect_as(&mut self, _outbox: &Arc<Outbox>, _principal: Option<&Principal>, _tags: &[u32]) -> bool {
+        true
+    }
 
     /// Sends one whole frame.
     fn send(&mut self, frame: &Bytes, class: Class);
@@ -17,8 +20,8 @@ pub(crate) trait Wire {
 }
 
 impl Wire for Sink<'_> {
-    fn redirect(&mut self, outbox: &Arc<Outbox>) {
-        Sink::redirect(self, outbox);
+    fn redirect_as(&mut self, outbox: &Arc<Outbox>, principal: Option<&Principal>, tags: &[u32]) -> bool {
+        Sink::redirect_as(self, outbox, principal, tags)
     }
 
     fn send(&mut self, frame: &Bytes, class: Class) {

@@ -326,8 +326,15 @@ impl Driver {
             let error = DecodeError::protocol("AUTH continues an exchange that was not begun");
             return self.connection.handle_error(&error);
         };
+        let (hosted, connection) = (self.hosted.clone(), self.connection.number());
         let step = async move {
             let step = exchange.step(&authenticating.data).await;
+            if let Step::Done { principal, .. } = &step
+                && hosted.renew_rights(connection, principal)
+            {
+                // What the old rights allowed comes before the answer, and nothing of it afterwards.
+                hosted.subscriber.heard().await;
+            }
             (exchange, step)
         };
         self.reauthentication = Some(Box::new(Reauthentication::Stepping(Box::pin(step))));

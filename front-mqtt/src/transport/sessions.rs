@@ -12,7 +12,7 @@ use crate::codec::Reason;
 use crate::config::ClientIdScope;
 use crate::protocol::{
     Absent, Caller, Detached, End, Holder, Negotiated, PendingWill, Remains, Session, Target, TimerKey, Will,
-    owner,
+    is_another, owner,
 };
 
 /// A session with its place in the broker.
@@ -32,6 +32,20 @@ impl Hosted {
             online.caller.kicked.get_or_insert(reason);
             online.outbox.send_last(goodbye(self.session.config(), online, reason, why));
         }
+    }
+}
+
+impl Hosted {
+    /// The client of this connection has shown again who it is: the lane is told whose rights count. False where that changes
+    /// nothing: another connection has the session, or it would be another user's.
+    pub(crate) fn renew_rights(&self, connection: u32, principal: &Principal) -> bool {
+        let Some(state) = self.session.lock_as(connection) else { return false };
+        let scope = self.session.config().client_id_scope;
+        if state.principal.as_ref().is_some_and(|held| is_another(scope, held, principal)) {
+            return false;
+        }
+        self.subscriber.set_rights(principal);
+        true
     }
 }
 
@@ -194,6 +208,12 @@ impl Sessions {
             state.will = will;
             state.expiry_secs = terms.session_expiry_secs;
             state.principal = Some(principal.clone());
+            // Under the session's lock, so that the lane hears of its connections in their order; first of the rights, so that
+            // it never knows this connection with another's. Till then the session asks by itself (`Wire::redirect_as`).
+            hosted.subscriber.set_rights(principal);
+            if !is_new {
+                hosted.subscriber.adopt_outbox(outbox);
+            }
             let online = terms.online(config, outbox.clone(), caller);
             state.handle_connected(config, now_ms, online, &connack(!is_new), &mut { outbox });
             let connection = state.connection;

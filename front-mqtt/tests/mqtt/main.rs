@@ -10,6 +10,7 @@ mod groups;
 mod pressure;
 mod publish;
 mod real_client;
+mod rights;
 mod scopes;
 mod session;
 mod subscribe;

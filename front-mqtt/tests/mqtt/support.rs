@@ -37,7 +37,8 @@ impl Server {
         Self::serving(Broker::new(broker_core::Config::default()), front).await
     }
 
-    async fn serving(broker: Broker, front: Front) -> Self {
+    /// A front of this very broker.
+    pub(crate) async fn serving(broker: Broker, front: Front) -> Self {
         let address = transport::serve(front.clone()).await;
         Self { address, broker, front }
     }

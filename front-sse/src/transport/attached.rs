@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use broker_core::{
-    Close, Connection, Details, Filter, ForcedError, LeaveReason, Left, Peer, Principal, Queued, Start,
-    Subscribed, Subscriber, unix_ms,
+    Close, Connection, Details, Filter, ForcedError, GRANTED_TAG, LeaveReason, Left, Peer, Principal, Queued,
+    Start, Subscribed, Subscriber, unix_ms,
 };
 
 use super::registry::retry_within;
@@ -32,9 +32,6 @@ pub(crate) struct Origin {
     pub(crate) remote: Option<IpAddr>,
     pub(crate) user_agent: Option<Box<str>>,
 }
-
-/// The tag of subscriptions that the client did not ask for. Its own are numbered from 0, far below.
-const FORCED: u32 = u32::MAX;
 
 impl Attached {
     pub(crate) fn new(subscriber: Subscriber, front: Arc<Shared>, origin: Origin) -> Self {
@@ -103,7 +100,7 @@ impl Connection for Attached {
         if held.len() >= max {
             return Err(ForcedError::TooMany { max });
         }
-        Ok(self.subscriber.subscribe(filter, FORCED, Start::Live)?)
+        Ok(self.subscriber.subscribe(filter, GRANTED_TAG, Start::Live)?)
     }
 
     fn unsubscribe(&self, filter: &Filter) -> bool {
