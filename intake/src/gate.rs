@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use broker_core::{
     Action, Answer, Authenticator, Broker, Channel, Client, IdempotencyKey, KeyedReceipt, Principal, Publish,
-    PublishError, unix_ms,
+    PublishError, Receipt, Refused, unix_ms,
 };
 
 use crate::error::Error;
@@ -94,11 +94,10 @@ impl Gate {
     ) -> Answer<'a, Result<Published, Error>> {
         let channel = publish.channel().clone();
         let Some(key) = key else {
-            return self.broker.submit(publish).map(move |receipt| {
-                let receipt = receipt.map_err(|refused| refused.error)?;
-                self.published.fetch_add(1, Relaxed);
-                Ok(Published { channel, receipt, duplicate: false })
-            });
+            return match self.broker.submit(publish).if_now() {
+                Ok(receipt) => Answer::now(self.published(channel, receipt)),
+                Err(later) => Answer::later(async move { self.published(channel, later.await) }),
+            };
         };
         let key = IdempotencyKey {
             text: &key,
@@ -111,6 +110,12 @@ impl Gate {
             counter.fetch_add(1, Relaxed);
             Ok(Published { channel, receipt, duplicate })
         })
+    }
+
+    fn published(&self, channel: Channel, receipt: Result<Receipt, Refused>) -> Result<Published, Error> {
+        let receipt = receipt.map_err(|refused| refused.error)?;
+        self.published.fetch_add(1, Relaxed);
+        Ok(Published { channel, receipt, duplicate: false })
     }
 
     /// Publishes an item to each of its channels, taking a turn for each.

@@ -68,8 +68,7 @@ struct Accepted<'a> {
     message: Arc<Message>,
     held: Held<'a>,
     ring: Option<usize>,
-    /// Whom it reaches: first those of wildcards, then those of its own channel.
-    hits: Hits,
+    /// So many of those whom it reaches are of wildcards; those of its own channel follow.
     wildcard_hits: usize,
     wildcard_receivers: u64,
     exact_receivers: u64,
@@ -106,18 +105,21 @@ impl Shared {
         let time_ms = message.time_ms();
         let bytes = message.payload().len() as u64;
         let channel = message.channel().clone();
-        let accepted = self.accept(message, &channel, Bound::Checked).map_err(|(error, message)| {
-            let message = message.and_then(Arc::into_inner);
-            let publish = message.map(|message| message.into_publish(ttl));
-            let publish = publish.map(|publish| Box::new(Publish { publisher, echo, ..publish }));
-            Refused { error, publish }
-        })?;
-        let released = self.release(accepted, publisher, echo);
+        let mut hits = Hits::new();
+        let accepted =
+            self.accept(message, &channel, Bound::Checked, &mut hits).map_err(|(error, message)| {
+                let message = message.and_then(Arc::into_inner);
+                let publish = message.map(|message| message.into_publish(ttl));
+                let publish = publish.map(|publish| Box::new(Publish { publisher, echo, ..publish }));
+                Refused { error, publish }
+            })?;
+        let released = self.release(accepted, &mut hits, publisher, echo);
         self.wake(&released.woken);
         Ok(self.conclude(released, time_ms, bytes))
     }
 
-    /// The first step: takes the message's place in the order of its channel.
+    /// The first step: takes the message's place in the order of its channel. `hits`, empty, becomes those whom it reaches:
+    /// large, and therefore the caller's.
     ///
     /// # Errors
     /// With the message, if it is worth another try.
@@ -127,12 +129,12 @@ impl Shared {
         mut message: Arc<Message>,
         channel: &Channel,
         bound: Bound,
+        hits: &mut Hits,
     ) -> Result<Accepted<'a>, (PublishError, Option<Arc<Message>>)> {
         let ring = self.log.ring_of(channel.namespace());
         // Matched before any lock; looked at again under the log's lock if the trie has changed by then.
         let version = self.wildcards.version();
-        let mut hits = Hits::new();
-        let wildcard_receivers = self.match_wildcards(channel, &mut hits);
+        let wildcard_receivers = self.match_wildcards(channel, hits);
         let place = self.registry.place(channel);
         // Under the guard: whoever closes waits for it, so that what is taken is in the lanes' inboxes by then.
         if bound == Bound::Checked && self.closed.load(Ordering::Relaxed) {
@@ -141,38 +143,34 @@ impl Shared {
         let wildcard_hits = hits.len();
         let mut exact_receivers = 0;
         if let Place::Occupied(place) = &place {
-            exact_receivers = place.get().lists.collect(&mut hits);
+            exact_receivers = place.get().lists.collect(hits);
             // The log then keeps one copy of the name for all messages of the channel.
             if let Some(message) = Arc::get_mut(&mut message) {
                 message.channel = Channel::from_shared(Arc::clone(place.key()));
             }
         }
         if bound == Bound::Checked
-            && let Err(error) = self.check_lanes(&hits)
+            && let Err(error) = self.check_lanes(hits)
         {
             return Err((error, Some(message)));
         }
         let held = Held::take(place, ring.is_some(), &self.registry, bound).map_err(|error| (error, None))?;
-        Ok(Accepted {
-            message,
-            held,
-            ring,
-            hits,
-            wildcard_hits,
-            wildcard_receivers,
-            exact_receivers,
-            version,
-        })
+        Ok(Accepted { message, held, ring, wildcard_hits, wildcard_receivers, exact_receivers, version })
     }
 
     /// The second step: records the message and gives the lanes their jobs, then lets the channel go.
     #[inline]
-    fn release(&self, accepted: Accepted<'_>, publisher: Option<SubscriberKey>, echo: Echo) -> Released {
+    fn release(
+        &self,
+        accepted: Accepted<'_>,
+        hits: &mut Hits,
+        publisher: Option<SubscriberKey>,
+        echo: Echo,
+    ) -> Released {
         let Accepted {
             mut message,
             mut held,
             ring,
-            mut hits,
             wildcard_hits,
             wildcard_receivers,
             exact_receivers,
@@ -197,7 +195,7 @@ impl Shared {
             let mut again = Hits::new();
             receivers = exact_receivers + self.match_wildcards(message.channel(), &mut again);
             again.extend(hits.drain(wildcard_hits..));
-            hits = again;
+            *hits = again;
         }
         if message.retain() {
             replaced = if message.payload().is_empty() {
@@ -239,8 +237,9 @@ impl Shared {
             let (time_ms, bytes) = (message.time_ms(), message.payload().len() as u64);
             let channel = message.channel().clone();
             // Nothing refuses what has passed its bounds.
-            let Ok(accepted) = self.accept(message, &channel, Bound::Passed) else { continue };
-            let mut released = self.release(accepted, publisher, echo);
+            let mut hits = Hits::new();
+            let Ok(accepted) = self.accept(message, &channel, Bound::Passed, &mut hits) else { continue };
+            let mut released = self.release(accepted, &mut hits, publisher, echo);
             woken.append(&mut released.woken);
             receipts.push(self.conclude(released, time_ms, bytes));
         }
@@ -303,7 +302,7 @@ impl Shared {
     fn push_jobs(
         &self,
         message: &Arc<Message>,
-        hits: Hits,
+        hits: &mut Hits,
         publisher: Option<SubscriberKey>,
         echo: Echo,
     ) -> SmallVec<[u16; 4]> {
@@ -314,7 +313,7 @@ impl Shared {
         let delivery = Arc::new(Delivery::new(Arc::clone(message), Kind::Live, publisher, encodings));
         let many = hits.len().div_ceil(self.lanes.len());
         let mut targets = Targets::new();
-        for (lane, list) in hits {
+        for (lane, list) in hits.drain(..) {
             match targets.iter_mut().find(|(known, _)| *known == lane) {
                 Some((_, lists)) => lists.push(list),
                 None => {
