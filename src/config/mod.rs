@@ -13,8 +13,6 @@ mod load;
 mod rights;
 #[cfg(feature = "cli")]
 mod settings;
-#[cfg(feature = "cli")]
-mod units;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};

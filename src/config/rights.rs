@@ -7,8 +7,8 @@ use broker_core::{Action, Pattern, Rights, RightsTemplate};
 use http_edge::OriginPolicy;
 use serde::{Deserialize, Serialize};
 
-use super::units::{CookieName, Origin, Origins, Period, Span, Text};
 use auth::{Access, AccessError, Algorithm, Issuer, Key, KeyHash, KeySource, PasswordLimits, Rate, User};
+use settings::{AllowedOrigin, CookieName, Origin, Period, Span, Text};
 
 /// Actions on channels.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -239,7 +239,7 @@ pub(super) struct Written<'a> {
     pub(super) users: &'a [UserEntry],
     pub(super) issuers: &'a [IssuerEntry],
     pub(super) auth: &'a Auth,
-    pub(super) allowed_origins: Option<&'a [Text<Origins>]>,
+    pub(super) allowed_origins: Option<&'a [Text<AllowedOrigin>]>,
 }
 
 impl Written<'_> {
@@ -261,14 +261,14 @@ impl Written<'_> {
     }
 
     fn allows_any_origin(&self) -> bool {
-        self.allowed_origins.is_some_and(|origins| origins.iter().any(|one| one.0 == Origins::Any))
+        self.allowed_origins.is_some_and(|origins| origins.iter().any(|one| one.0 == AllowedOrigin::Any))
     }
 
     fn listed_origins(&self) -> impl Iterator<Item = &Origin> {
         let listed = self.allowed_origins.unwrap_or_default().iter();
         listed.filter_map(|one| match &one.0 {
-            Origins::Any => None,
-            Origins::One(origin) => Some(origin),
+            AllowedOrigin::Any => None,
+            AllowedOrigin::One(origin) => Some(origin),
         })
     }
 

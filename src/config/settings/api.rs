@@ -2,12 +2,11 @@
 
 use broker_core::IdempotencyConfig;
 
-use super::section::section;
-use crate::config::units::{Setting, Size, Span};
+use settings::{Setting, Size, Span};
 
-section!(
+settings::section!(
     /// `[api]`
-    Api: front_http::Config {
+    pub(in crate::config) Api: front_http::Config {
         max_request_bytes: Size,
         max_result_bytes: Size,
         max_batch: usize,

@@ -7,12 +7,11 @@ use front_bayeux::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::section::{choice, section};
-use crate::config::units::{Period, Setting, Size, Span, Text};
+use settings::{Period, Setting, Size, Span, Text};
 
-section!(
+settings::section!(
     /// `[bayeux]`
-    Bayeux: Config {
+    pub(in crate::config) Bayeux: Config {
         mount: Vec<String>,
         timing: Times,
         long_polling: Narrowed,
@@ -59,14 +58,14 @@ section!(
     }
 );
 
-section!(
+settings::section!(
     /// `timing`
-    Times: Timing { timeout: Span, interval: Span, max_interval: Period }
+    pub(in crate::config) Times: Timing { timeout: Span, interval: Span, max_interval: Period }
 );
 
-section!(
+settings::section!(
     /// `long_polling` and `callback_polling`
-    Narrowed: TransportOptions {
+    pub(in crate::config) Narrowed: TransportOptions {
         timeout: Option<Span>,
         interval: Option<Span>,
         max_interval: Option<Period>,
@@ -76,9 +75,9 @@ section!(
     }
 );
 
-section!(
+settings::section!(
     /// `cookie`
-    Cookie: BrowserCookie {
+    pub(in crate::config) Cookie: BrowserCookie {
         name: String,
         domain: Option<String>,
         path: String,
@@ -90,9 +89,9 @@ section!(
     }
 );
 
-section!(
+settings::section!(
     /// `websocket`
-    WebSocket: WebSocketConfig {
+    pub(in crate::config) WebSocket: WebSocketConfig {
         timeout: Option<Span>,
         interval: Option<Span>,
         max_interval: Option<Period>,
@@ -111,28 +110,28 @@ section!(
     }
 );
 
-section!(
+settings::section!(
     /// `events`
-    Events: EventOptions { timestamp: bool, replay_in_data: Vec<Text<Filter>> }
+    pub(in crate::config) Events: EventOptions { timestamp: bool, replay_in_data: Vec<Text<Filter>> }
 );
 
-section!(
+settings::section!(
     /// `extensions`
-    Negotiable: Extensions { ack: bool, timesync: bool, replay: bool, activity: Option<Idleness> }
+    pub(in crate::config) Negotiable: Extensions { ack: bool, timesync: bool, replay: bool, activity: Option<Idleness> }
 );
 
-choice!(
+settings::choice!(
     /// How a client reaches the server.
-    TransportName: Transport {
+    pub(in crate::config) TransportName: Transport {
         WebSocket = "websocket",
         LongPolling = "long-polling",
         CallbackPolling = "callback-polling",
     }
 );
 
-choice!(
+settings::choice!(
     /// What happens when a session's queue is full.
-    WhenFull: QueueFull {
+    pub(in crate::config) WhenFull: QueueFull {
         Disconnect = "disconnect",
         DropNewest = "drop_newest",
         DropOldest = "drop_oldest",
@@ -140,14 +139,14 @@ choice!(
     }
 );
 
-choice!(
+settings::choice!(
     /// Which channel names are legal.
-    Names: Grammar { Strict = "strict", Lenient = "lenient" }
+    pub(in crate::config) Names: Grammar { Strict = "strict", Lenient = "lenient" }
 );
 
-choice!(
+settings::choice!(
     /// Whose messages keep a session active.
-    ActivityOf: Activity { Client = "client", ClientAndServer = "client_and_server" }
+    pub(in crate::config) ActivityOf: Activity { Client = "client", ClientAndServer = "client_and_server" }
 );
 
 /// What a message to a service without a handler is answered with.

@@ -5,14 +5,11 @@ use broker_core::{Config, LogConfig, NamespaceConfig};
 use broker_core::{OutboxConfig, OutboxPolicy};
 use serde::{Deserialize, Serialize};
 
-#[cfg(any(feature = "mqtt", feature = "sse"))]
-use super::section::choice;
-use super::section::section;
-use crate::config::units::{Period, Setting, Size};
+use settings::{Period, Setting, Size};
 
-section!(
+settings::section!(
     /// `[broker]`
-    Broker: Config {
+    pub(in crate::config) Broker: Config {
         lanes: Option<usize>,
         max_message_bytes: Size,
         max_channel_bytes: Size,
@@ -26,9 +23,9 @@ section!(
     }
 );
 
-section!(
+settings::section!(
     /// `[log]`, and `log` of a namespace.
-    Log: LogConfig { enabled: bool, max_bytes: Size, max_age: Period }
+    pub(in crate::config) Log: LogConfig { enabled: bool, max_bytes: Size, max_age: Period }
 );
 
 /// One `[[namespaces]]`.
@@ -50,15 +47,15 @@ impl Setting<NamespaceConfig> for Namespace {
 }
 
 #[cfg(any(feature = "mqtt", feature = "sse"))]
-section!(
+settings::section!(
     /// `outbox` of a front.
-    Outbox: OutboxConfig { max_messages: usize, max_bytes: Size, policy: Full }
+    pub(in crate::config) Outbox: OutboxConfig { max_messages: usize, max_bytes: Size, policy: Full }
 );
 
 #[cfg(any(feature = "mqtt", feature = "sse"))]
-choice!(
+settings::choice!(
     /// What a full outbox does.
-    Full: OutboxPolicy {
+    pub(in crate::config) Full: OutboxPolicy {
         DropOldest = "drop_oldest",
         DropNewest = "drop_newest",
         Disconnect = "disconnect",

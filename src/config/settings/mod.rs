@@ -7,7 +7,6 @@ mod bayeux;
 mod broker;
 #[cfg(feature = "mqtt")]
 mod mqtt;
-mod section;
 #[cfg(feature = "sse")]
 mod sse;
 
@@ -20,11 +19,10 @@ use std::time::Duration;
 use http_edge::{Intake, LiveOrigins, OriginPolicy, TokenPlaces, TokenSources};
 use serde::{Deserialize, Serialize};
 
-use self::section::section;
 use super::Config;
 use super::rights::{Anonymous, Auth, IssuerEntry, KeyEntry, UserEntry, Written, rate};
-use super::units::{HostName, Origins, Period, Setting, Size, Span, Text};
 use auth::{Access, AccessError, Rate};
+use settings::{AllowedOrigin, HostName, Period, Setting, Size, Span, Text};
 
 /// The whole configuration. Names of sections and fields are the keys.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -164,7 +162,7 @@ fn follow(limit: &mut usize, default: usize, max_message_bytes: usize) {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Server {
     pub(super) allow_anonymous: bool,
-    allowed_origins: Option<Vec<Text<Origins>>>,
+    allowed_origins: Option<Vec<Text<AllowedOrigin>>>,
     hosts: Option<Vec<Text<HostName>>>,
     max_connections: Option<usize>,
     pub(super) shutdown_window: Span,
@@ -199,14 +197,14 @@ struct Limits {
     request_burst_per_address: Option<NonZeroU32>,
 }
 
-section!(
+settings::section!(
     /// `[unfinished]`: bodies, packets and messages that are not whole yet, over all fronts.
-    Unfinished: http_edge::IntakeConfig { max_bytes: Size, grace: Period, min_bytes_per_second: u32 }
+    pub(in crate::config) Unfinished: http_edge::IntakeConfig { max_bytes: Size, grace: Period, min_bytes_per_second: u32 }
 );
 
-section!(
+settings::section!(
     /// `[http]`: the listener and its connections.
-    Http: http_edge::ServeConfig {
+    pub(in crate::config) Http: http_edge::ServeConfig {
         header_read_timeout: Period,
         idle_timeout: Span,
         max_header_bytes: Size,
@@ -215,7 +213,7 @@ section!(
         max_stalled_bytes: Size,
         max_stalled_total_bytes: Size,
     } beside {
-        address: String = Config::default().http.map_or_else(String::new, |address| address.to_string()),
+        pub(in crate::config) address: String = Config::default().http.map_or_else(String::new, |address| address.to_string()),
         metrics: Option<MetricsReaders> = None,
     }
 );

@@ -6,12 +6,11 @@ use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::broker::Outbox;
-use super::section::{choice, section};
-use crate::config::units::{Period, Setting, Size, Span};
+use settings::{Period, Setting, Size, Span};
 
-section!(
+settings::section!(
     /// `[mqtt]`
-    Mqtt: Config {
+    pub(in crate::config) Mqtt: Config {
         handshake_timeout: Period,
         max_connections: usize,
         max_connections_per_address: Option<usize>,
@@ -49,34 +48,34 @@ section!(
         response_information: Option<String>,
         reason_strings: bool,
     } beside {
-        address: String = crate::Config::default().mqtt.map_or_else(String::new, |address| address.to_string()),
-        topics: Topics = Topics::from_value(ChannelCharacters::default()),
+        pub(in crate::config) address: String = crate::Config::default().mqtt.map_or_else(String::new, |address| address.to_string()),
+        pub(in crate::config) topics: Topics = Topics::from_value(ChannelCharacters::default()),
     }
 );
 
-choice!(
+settings::choice!(
     /// What may be published to, by any protocol: a topic is a channel's name.
-    Topics: ChannelCharacters { Strict = "strict", Any = "any" }
+    pub(in crate::config) Topics: ChannelCharacters { Strict = "strict", Any = "any" }
 );
 
-choice!(
+settings::choice!(
     /// Whose client identifiers are one name space.
-    Scope: ClientIdScope { User = "user", Exclusive = "exclusive", Shared = "shared" }
+    pub(in crate::config) Scope: ClientIdScope { User = "user", Exclusive = "exclusive", Shared = "shared" }
 );
 
-choice!(
+settings::choice!(
     /// What a full session loses.
-    Queue: QueuePolicy { DropNewest = "drop_newest", DropOldest = "drop_oldest" }
+    pub(in crate::config) Queue: QueuePolicy { DropNewest = "drop_newest", DropOldest = "drop_oldest" }
 );
 
-choice!(
+settings::choice!(
     /// What a publish without the right is answered with.
-    DeniedPublish: Denied { Acknowledge = "acknowledge", Disconnect = "disconnect" }
+    pub(in crate::config) DeniedPublish: Denied { Acknowledge = "acknowledge", Disconnect = "disconnect" }
 );
 
-choice!(
+settings::choice!(
     /// What a subscription without the right is answered with.
-    DeniedSubscription: DeniedSubscribe { NotAuthorized = "not_authorized", Unspecified = "unspecified" }
+    pub(in crate::config) DeniedSubscription: DeniedSubscribe { NotAuthorized = "not_authorized", Unspecified = "unspecified" }
 );
 
 /// 0, 1 or 2.

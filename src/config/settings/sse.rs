@@ -1,12 +1,11 @@
 //! `[sse]`
 
 use super::broker::Outbox;
-use super::section::section;
-use crate::config::units::{Size, Span};
+use settings::{Size, Span};
 
-section!(
+settings::section!(
     /// `[sse]`
-    Sse: front_sse::Config {
+    pub(in crate::config) Sse: front_sse::Config {
         keep_alive: Span,
         outbox: Outbox,
         max_filters: usize,

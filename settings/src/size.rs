@@ -1,0 +1,119 @@
+//! Sizes in bytes.
+
+use std::fmt;
+
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::Setting;
+
+/// A number of bytes, alone or with a unit: `4096`, `"4 KiB"`, `"64 MiB"`, `"3 GiB"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub usize);
+
+const UNITS: [(&str, u32); 4] = [("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0)];
+
+impl Size {
+    fn parse(text: &str) -> Option<Self> {
+        let end = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(end);
+        let number: usize = number.parse().ok()?;
+        let unit = match unit.trim() {
+            "" => "B",
+            unit => unit,
+        };
+        let (_, shift) = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
+        number.checked_mul(1 << shift).map(Size)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = |shift: &u32| self.0 > 0 && self.0.is_multiple_of(1 << shift);
+        match UNITS.iter().find(|(_, shift)| *shift > 0 && whole(shift)) {
+            Some((unit, shift)) => write!(f, "{} {unit}", self.0 >> shift),
+            None => self.0.fmt(f),
+        }
+    }
+}
+
+impl Setting<usize> for Size {
+    fn from_value(value: usize) -> Self {
+        Size(value)
+    }
+    fn into_value(self) -> usize {
+        self.0
+    }
+}
+
+impl Setting<u32> for Size {
+    fn from_value(value: u32) -> Self {
+        Size(value as usize)
+    }
+    fn into_value(self) -> u32 {
+        u32::try_from(self.0).unwrap_or(u32::MAX)
+    }
+}
+
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let written = self.to_string();
+        if written.contains(' ') {
+            serializer.serialize_str(&written)
+        } else {
+            serializer.serialize_u64(self.0 as u64)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Size;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number of bytes or a size such as \"64 MiB\"")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Size, E> {
+                Size::parse(text.trim())
+                    .ok_or_else(|| E::custom(format_args!("`{text}` is not a size such as \"64 MiB\"")))
+            }
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Size, E> {
+                usize::try_from(number).map(Size).map_err(|_| E::custom("too large a size"))
+            }
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Size, E> {
+                usize::try_from(number).map(Size).map_err(|_| E::custom("a size cannot be negative"))
+            }
+        }
+        deserializer.deserialize_any(Text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_and_without_unit_and_written_with_the_largest_that_is_whole() {
+        let cases = [
+            ("0", Some(0), "0"),
+            ("1000", Some(1000), "1000"),
+            ("1024", Some(1024), "1 KiB"),
+            ("64 MiB", Some(64 << 20), "64 MiB"),
+            ("64mib", Some(64 << 20), "64 MiB"),
+            ("3 GiB", Some(3 << 30), "3 GiB"),
+            ("7 B", Some(7), "7"),
+            ("64 MB", None, ""),
+            ("MiB", None, ""),
+            ("-1", None, ""),
+            ("99999999999999 GiB", None, ""),
+        ];
+        for (text, bytes, written) in cases {
+            let size = Size::parse(text);
+            assert_eq!(size.map(|size| size.0), bytes, "{text}");
+            if let Some(size) = size {
+                assert_eq!(size.to_string(), written);
+            }
+        }
+    }
+}
