@@ -13,6 +13,8 @@ use http_edge::{
     Body, BoxError, Cookies, OriginPolicy, Peer, Problem, Response, X_REQUEST_ID, request_id_among,
 };
 
+#[cfg(feature = "cli")]
+use crate::config::FrontSection;
 use crate::{Config, page};
 
 /// The protocols of this build, in the order in which they are asked whose a path is. A new one is a line here.
@@ -28,6 +30,21 @@ fn built_in(context: &Context, config: &Config) -> Vec<Arc<dyn Front>> {
         made(front_bayeux::Front::new, given(), &config.bayeux),
         #[cfg(feature = "mqtt")]
         made(front_mqtt::Front::new, given(), &config.mqtt_front),
+    ])
+}
+
+/// Their sections in a configuration.
+#[cfg(feature = "cli")]
+pub(crate) fn sections() -> Vec<FrontSection> {
+    Vec::from([
+        #[cfg(feature = "http")]
+        FrontSection::of::<front_http::Settings>(|config, own| config.api = own),
+        #[cfg(feature = "sse")]
+        FrontSection::of::<front_sse::Settings>(|config, own| config.sse = own),
+        #[cfg(feature = "mqtt")]
+        FrontSection::of::<front_mqtt::Settings>(|config, own| config.mqtt_front = own),
+        #[cfg(feature = "bayeux")]
+        FrontSection::of::<front_bayeux::Settings>(|config, own| config.bayeux = own),
     ])
 }
 
@@ -47,13 +64,45 @@ fn made<F: Front, C: Clone>(
 
 /// How a front of the embedding service's own is made, once there is a broker: see [`Config::with_front`].
 #[derive(Clone)]
-pub struct OwnFront(Arc<Make>);
+pub struct OwnFront {
+    make: Arc<Make>,
+    #[cfg(feature = "cli")]
+    section: Option<FrontSection>,
+}
 
 type Make = dyn Fn(&Context) -> Arc<dyn Front> + Send + Sync;
 
 impl OwnFront {
-    pub(crate) fn new<F: Front>(make: impl Fn(&Context) -> F + Send + Sync + 'static) -> Self {
-        Self(Arc::new(move |context| Arc::new(make(context))))
+    /// A front that nothing is set of, or that is set up in code.
+    pub fn new<F: Front>(make: impl Fn(&Context) -> F + Send + Sync + 'static) -> Self {
+        Self {
+            make: Arc::new(move |context| Arc::new(make(context))),
+            #[cfg(feature = "cli")]
+            section: None,
+        }
+    }
+
+    /// A front with a section of its own in the configuration. It is made with what [`Loader::load`](crate::Loader::load) read
+    /// there, and with the defaults if it is given to a [`Config`] that was not loaded.
+    #[cfg(feature = "cli")]
+    pub fn with_section<S: front::Section, F: Front>(
+        make: impl Fn(&Context, S::Config) -> F + Send + Sync + 'static,
+    ) -> Self {
+        let make = Arc::new(make);
+        let made_with = |made_with: S::Config, make: Arc<_>| {
+            let make: Arc<dyn Fn(&Context, S::Config) -> F + Send + Sync> = make;
+            OwnFront::new(move |context: &Context| make(context, made_with.clone()))
+        };
+        let of_defaults = made_with(S::Config::default(), make.clone());
+        let section = FrontSection::of::<S>(move |config, own| {
+            config.own_fronts.push(made_with(own, make.clone()));
+        });
+        Self { section: Some(section), ..of_defaults }
+    }
+
+    #[cfg(feature = "cli")]
+    pub(crate) fn section(&self) -> Option<&FrontSection> {
+        self.section.as_ref()
     }
 }
 
@@ -87,7 +136,7 @@ impl Fronts {
     pub fn new(broker: &Broker, config: &Config) -> Self {
         let context = Context { broker: broker.clone(), authenticator: Arc::clone(&config.authenticator) };
         let mut list = built_in(&context, config);
-        list.extend(config.own_fronts.iter().map(|own| (own.0)(&context)));
+        list.extend(config.own_fronts.iter().map(|own| (own.make)(&context)));
         let fronts = Fronts(list.into());
         for front in fronts.list() {
             // Weakly: the front that shows the numbers has some of its own.

@@ -63,7 +63,7 @@ pub use broker_core::{
 pub use config::Config;
 #[cfg(feature = "cli")]
 pub use config::{
-    Arguments, ConfigError, Key, Live, Loaded, LoadedRights, LogFormat, Logging, check, keys, load,
+    Arguments, ConfigError, Key, Live, Loaded, LoadedRights, Loader, LogFormat, Logging, check, keys, load,
 };
 pub use fronts::{Fronts, OwnFront};
 pub use listen::{AddressLimits, raise_descriptor_limit};

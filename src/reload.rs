@@ -8,7 +8,7 @@ use tokio::signal::unix::Signal;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::config::{Arguments, ConfigError, Fixed, Live, LoadedRights, Stamp, stamp};
-use crate::{AddressLimits, Loaded, Server};
+use crate::{AddressLimits, Loaded, Loader, Server};
 
 /// Connections looked at before other tasks get their turn.
 const AT_ONCE: usize = 256;
@@ -20,6 +20,7 @@ const LOOKS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::
 /// origins, rates, and where tokens and passwords are looked for (`[auth]`). Everything else takes effect at the next start.
 #[derive(Debug)]
 pub struct Reload {
+    loader: Loader,
     arguments: Arguments,
     live: Live,
     limits: AddressLimits,
@@ -32,7 +33,7 @@ pub struct Reload {
     /// What was set when the server started and stays so.
     fixed: Fixed,
     /// Where the server really listens, which a changed file does not change.
-    bound: [(&'static str, Option<SocketAddr>); 2],
+    bound: Vec<(String, SocketAddr)>,
 }
 
 /// Why a changed configuration was not taken over.
@@ -54,7 +55,11 @@ pub(crate) enum ReloadError {
 impl Reload {
     /// For a server that was bound with what `arguments` led to.
     pub fn new(arguments: Arguments, loaded: &Loaded, server: &Server) -> Self {
+        let of_fronts = loaded.loader.listeners().into_iter();
+        let of_fronts = of_fronts.filter_map(|name| Some((name, server.address_of(name)?)));
+        let bound = server.http_address().map(|address| ("http", address)).into_iter().chain(of_fronts);
         Self {
+            loader: loaded.loader.clone(),
             arguments,
             live: loaded.rights.live.clone(),
             limits: server.address_limits().clone(),
@@ -63,7 +68,7 @@ impl Reload {
             read: loaded.file,
             has_rights: loaded.has_rights,
             fixed: loaded.fixed.clone(),
-            bound: [("http.address", server.http_address()), ("mqtt.address", server.mqtt_address())],
+            bound: bound.map(|(section, address)| (format!("{section}.address"), address)).collect(),
         }
     }
 
@@ -117,16 +122,13 @@ impl Reload {
 
     fn reload(&mut self) -> Result<LoadedRights, ReloadError> {
         let Loaded { rights, has_rights, may_be_open, fixed, .. } =
-            crate::config::load(self.arguments.clone(), std::env::vars_os())?;
+            self.loader.load(self.arguments.clone(), std::env::vars_os())?;
         if self.has_rights && !has_rights {
             return Err(ReloadError::RightsGone);
         }
-        let beyond_loopback = self
-            .bound
-            .into_iter()
-            .find_map(|(key, address)| Some((key, address.filter(|a| !a.ip().is_loopback())?)));
+        let beyond_loopback = self.bound.iter().find(|(_, address)| !address.ip().is_loopback());
         if let Some((key, address)) = beyond_loopback.filter(|_| !may_be_open) {
-            return Err(ConfigError::Open { key, address }.into());
+            return Err(ConfigError::Open { key: key.clone(), address: *address }.into());
         }
         self.live.authenticator.replace(rights.access.clone())?;
         self.live.origins.set(rights.origins.clone());

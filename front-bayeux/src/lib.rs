@@ -46,6 +46,8 @@ mod hooks;
 mod protocol;
 mod served;
 mod sessions;
+#[cfg(feature = "settings")]
+mod settings;
 mod stats;
 mod transport;
 
@@ -62,4 +64,6 @@ pub use hooks::listener::{Incoming, Listener};
 pub use hooks::policy::{ByRights, Handshaken, Policy};
 pub use hooks::service::{Handling, ServiceReply, ServiceRequest};
 pub use protocol::SessionTiming;
+#[cfg(feature = "settings")]
+pub use settings::Bayeux as Settings;
 pub use stats::Stats;

@@ -45,9 +45,13 @@ mod query;
 mod retained;
 mod route;
 mod served;
+#[cfg(feature = "settings")]
+mod settings;
 mod stats;
 
 pub use ::front::{Metric, MetricSource, Value};
 pub use config::{Config, METRICS_CHANNEL, MetricsAccess};
 pub use front::Front;
+#[cfg(feature = "settings")]
+pub use settings::Api as Settings;
 pub use stats::Stats;

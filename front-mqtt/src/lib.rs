@@ -45,6 +45,8 @@ mod protocol;
 #[cfg(feature = "scram")]
 mod scram;
 mod served;
+#[cfg(feature = "settings")]
+mod settings;
 mod transport;
 
 pub use auth::{Exchange, Mechanism, Step, Stepping};
@@ -52,3 +54,5 @@ pub use config::{ClientIdScope, Config, Denied, DeniedSubscribe, QueuePolicy};
 pub use front::{ClientStats, Front, Stats};
 #[cfg(feature = "scram")]
 pub use scram::{ScramSha256, ScramUser, ScramUsers};
+#[cfg(feature = "settings")]
+pub use settings::Mqtt as Settings;

@@ -36,9 +36,13 @@ mod error;
 mod front;
 mod protocol;
 mod served;
+#[cfg(feature = "settings")]
+mod settings;
 mod stats;
 mod transport;
 
 pub use config::{Config, Format};
 pub use front::Front;
+#[cfg(feature = "settings")]
+pub use settings::Sse as Settings;
 pub use stats::Stats;

@@ -15,11 +15,18 @@
 //! A protocol of your own implements [`Front`] and is given to the server's configuration; `examples/own_front.rs` of the
 //! package `fanwire` is one.
 //!
+//! With the feature `settings`, a front says what of it can be set in a configuration file: it has a `Section`, and the server
+//! fills it without knowing what is in it.
+//!
 //! It leaves to others: accepting and counting (the server), bodies, origins and problems (`http-edge`), what is published
 //! and who receives it (`broker-core`).
 
 mod metric;
+#[cfg(feature = "settings")]
+mod outbox;
 mod refusal;
+#[cfg(feature = "settings")]
+mod section;
 
 use std::any::Any;
 use std::net::SocketAddr;
@@ -34,7 +41,11 @@ use http_edge::{Body, Cookies, OriginPolicy, Peer, Response};
 
 pub use link::{Hold, Socket, SocketStream};
 pub use metric::{Metric, MetricSource, Value};
+#[cfg(feature = "settings")]
+pub use outbox::Outbox;
 pub use refusal::{Reason, Refusal};
+#[cfg(feature = "settings")]
+pub use section::{Common, MetricsReaders, Section};
 
 /// A future of its own that a front gives to the server, which drives it.
 pub type Task<T = ()> = Pin<Box<dyn Future<Output = T> + Send>>;

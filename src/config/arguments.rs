@@ -25,3 +25,14 @@ pub struct Arguments {
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
 }
+
+impl Arguments {
+    /// Where they say that the listener of a section is.
+    pub(super) fn address_of(&self, section: &str) -> Option<&str> {
+        match section {
+            "http" => self.http.as_deref(),
+            "mqtt" => self.mqtt.as_deref(),
+            _ => None,
+        }
+    }
+}

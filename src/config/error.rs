@@ -33,6 +33,12 @@ pub enum ConfigError {
         /// The known one most like it.
         nearest: Option<String>,
     },
+    /// A front whose section has a name that another one has.
+    #[error("two sections are called [{name}]: a front of yours needs one of another name")]
+    SectionTaken {
+        /// The name.
+        name: &'static str,
+    },
     /// A value that its key cannot have.
     #[error("{origin}: `{key}`: {message}")]
     Value {
@@ -47,7 +53,7 @@ pub enum ConfigError {
     #[error("`{key}`: `{value}` is not an address such as 127.0.0.1:8080")]
     Address {
         /// The key.
-        key: &'static str,
+        key: String,
         /// The address as it was written.
         value: String,
     },
@@ -57,7 +63,7 @@ pub enum ConfigError {
     )]
     Open {
         /// The key.
-        key: &'static str,
+        key: String,
         /// The address.
         address: SocketAddr,
     },

@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 
 use figment::value::{Dict, Value};
 
-use super::settings::Settings;
-
 /// Keys, and sections with all that is in them, that a reload takes over.
 const LIVE: [&str; 9] = [
     "anonymous",
@@ -24,11 +22,10 @@ const LIVE: [&str; 9] = [
 pub(crate) struct Fixed(BTreeMap<String, Value>);
 
 impl Fixed {
-    pub(super) fn of(settings: &Settings) -> Self {
+    /// Of all settings as they are written.
+    pub(super) fn of(settings: Dict) -> Self {
         let mut fixed = BTreeMap::new();
-        if let Ok(Value::Dict(_, dict)) = Value::serialize(settings) {
-            collect(dict, "", &mut fixed);
-        }
+        collect(settings, "", &mut fixed);
         Fixed(fixed)
     }
 
@@ -52,6 +49,7 @@ fn collect(dict: Dict, section: &str, fixed: &mut BTreeMap<String, Value>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::settings::Settings;
 
     #[test]
     fn what_is_taken_over_exists_and_is_not_told() {
@@ -64,7 +62,7 @@ mod tests {
                 assert!(keys.contains_key(key), "{live}");
             }
         }
-        let fixed = Fixed::of(&Settings::default());
+        let fixed = Fixed::of(dict);
         assert!(fixed.0.contains_key("http.address") && fixed.0.contains_key("namespaces"));
         assert!(fixed.0.keys().all(|key| !key.starts_with("auth") && key != "server.allowed_origins"));
         assert_eq!(fixed.changed(&fixed).count(), 0);

@@ -8,9 +8,17 @@ mod error;
 #[cfg(feature = "cli")]
 mod fixed;
 #[cfg(feature = "cli")]
+mod keys;
+#[cfg(feature = "cli")]
 mod load;
 #[cfg(feature = "cli")]
+mod mistakes;
+#[cfg(feature = "cli")]
+mod nearest;
+#[cfg(feature = "cli")]
 mod rights;
+#[cfg(feature = "cli")]
+mod sections;
 #[cfg(feature = "cli")]
 mod settings;
 
@@ -28,13 +36,15 @@ use crate::OwnFront;
 pub use self::{
     arguments::Arguments,
     error::ConfigError,
-    load::{Key, Live, Loaded, Rights as LoadedRights, check, keys, load},
+    keys::Key,
+    load::{Live, Loaded, Loader, Rights as LoadedRights, check, keys, load},
     settings::{LogFormat, Logging},
 };
 #[cfg(feature = "cli")]
 pub(crate) use self::{
     fixed::Fixed,
     load::{Stamp, stamp},
+    sections::FrontSection,
 };
 
 /// Everything a [`Server`](crate::Server) needs to know. The default listens on loopback only and lets everybody there do

@@ -1,8 +1,6 @@
-//! `[broker]`, `[log]`, `[[namespaces]]`, and the outboxes that every front has.
+//! `[broker]`, `[log]`, `[[namespaces]]`.
 
 use broker_core::{Config, LogConfig, NamespaceConfig};
-#[cfg(any(feature = "mqtt", feature = "sse"))]
-use broker_core::{OutboxConfig, OutboxPolicy};
 use serde::{Deserialize, Serialize};
 
 use settings::{Period, Setting, Size};
@@ -45,20 +43,3 @@ impl Setting<NamespaceConfig> for Namespace {
         NamespaceConfig { name: self.name, log: self.log.into_value() }
     }
 }
-
-#[cfg(any(feature = "mqtt", feature = "sse"))]
-settings::section!(
-    /// `outbox` of a front.
-    pub(in crate::config) Outbox: OutboxConfig { max_messages: usize, max_bytes: Size, policy: Full }
-);
-
-#[cfg(any(feature = "mqtt", feature = "sse"))]
-settings::choice!(
-    /// What a full outbox does.
-    pub(in crate::config) Full: OutboxPolicy {
-        DropOldest = "drop_oldest",
-        DropNewest = "drop_newest",
-        Disconnect = "disconnect",
-        Conflate = "conflate",
-    }
-);

@@ -1,22 +1,13 @@
-//! The keys of a configuration, as they are written. One file for each crate whose `Config` they set.
+//! The keys of the server's own settings, as they are written. Those of a front are in its own crate.
 
-#[cfg(feature = "http")]
-mod api;
-#[cfg(feature = "bayeux")]
-mod bayeux;
 mod broker;
-#[cfg(feature = "mqtt")]
-mod mqtt;
-#[cfg(feature = "sse")]
-mod sse;
 
-#[cfg(feature = "http")]
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
-use http_edge::{Intake, LiveOrigins, OriginPolicy, TokenPlaces, TokenSources};
+use front::MetricsReaders;
+use http_edge::{Intake, OriginPolicy, TokenPlaces};
 use serde::{Deserialize, Serialize};
 
 use super::Config;
@@ -38,24 +29,14 @@ pub(super) struct Settings {
     limits: Limits,
     unfinished: Unfinished,
     pub(super) http: Http,
-    #[cfg(feature = "http")]
-    api: api::Api,
-    #[cfg(feature = "sse")]
-    sse: sse::Sse,
-    #[cfg(feature = "mqtt")]
-    pub(super) mqtt: mqtt::Mqtt,
-    #[cfg(feature = "bayeux")]
-    bayeux: bayeux::Bayeux,
     broker: broker::Broker,
     log: broker::Log,
     namespaces: Vec<broker::Namespace>,
 }
 
 impl Settings {
-    /// Fills a [`Config`], its addresses and its authenticator aside: those need more than what is written.
-    pub(super) fn into_config(self, origins: &LiveOrigins, tokens: &TokenSources) -> Config {
-        let origins = OriginPolicy::Live(origins.clone());
-        let intake = Intake::new(self.unfinished.clone().into_value());
+    /// Fills a [`Config`], its fronts, addresses and authenticator aside: those need more than what is written here.
+    pub(super) fn into_config(self) -> Config {
         let mut config = Config {
             max_connections_per_address: self.limits.max_connections_per_address,
             address_rate: self.address_rate(),
@@ -68,42 +49,12 @@ impl Settings {
         self.log.apply(&mut config.broker.log);
         config.broker.namespaces = self.namespaces.into_value();
         self.http.apply(&mut config.connection);
-        #[cfg(feature = "http")]
-        {
-            config.broker.idempotency = self.api.idempotency();
-            self.api.apply(&mut config.api);
-            config.api.origins = origins.clone();
-            config.api.intake = intake.clone();
-            config.api.token_sources = tokens.clone();
-        }
-        #[cfg(feature = "sse")]
-        {
-            self.sse.apply(&mut config.sse);
-            config.sse.origins = origins.clone();
-            config.sse.intake = intake.clone();
-            config.sse.token_sources = tokens.clone();
-        }
-        #[cfg(feature = "mqtt")]
-        {
-            config.broker.channel_characters = self.mqtt.topics.into_value();
-            self.mqtt.apply(&mut config.mqtt_front);
-            let room = front_mqtt::Config::default().max_packet_bytes;
-            follow(&mut config.mqtt_front.max_packet_bytes, room, config.broker.max_message_bytes);
-            config.mqtt_front.origins = origins.clone();
-            config.mqtt_front.intake = intake.clone();
-            config.mqtt_front.token_sources = tokens.clone();
-        }
-        #[cfg(feature = "bayeux")]
-        {
-            self.bayeux.apply(&mut config.bayeux);
-            let room = front_bayeux::WebSocketConfig::default().max_message_bytes;
-            follow(&mut config.bayeux.websocket.max_message_bytes, room, config.broker.max_message_bytes);
-            config.bayeux.origins = origins.clone();
-            config.bayeux.intake = intake.clone();
-            config.bayeux.token_sources = tokens.clone();
-        }
-        let _ = (origins, tokens, intake);
         config
+    }
+
+    /// The account of what peers have begun and not finished.
+    pub(super) fn intake(&self) -> Intake {
+        Intake::new(self.unfinished.clone().into_value())
     }
 
     /// Whether anything says who may do what.
@@ -144,16 +95,6 @@ impl Settings {
             auth: &self.auth,
             allowed_origins: self.server.allowed_origins.as_deref(),
         }
-    }
-}
-
-/// Keeps the room that a front's own limit has around the largest payload, unless somebody chose that limit: raising
-/// `broker.max_message_bytes` alone is enough.
-#[cfg(any(feature = "bayeux", feature = "mqtt"))]
-fn follow(limit: &mut usize, default: usize, max_message_bytes: usize) {
-    let usual = broker_core::Config::default().max_message_bytes;
-    if *limit == default {
-        *limit = default.saturating_add(max_message_bytes.saturating_sub(usual));
     }
 }
 
@@ -214,31 +155,9 @@ settings::section!(
         max_stalled_total_bytes: Size,
     } beside {
         pub(in crate::config) address: String = Config::default().http.map_or_else(String::new, |address| address.to_string()),
-        metrics: Option<MetricsReaders> = None,
+        pub(in crate::config) metrics: Option<MetricsReaders> = None,
     }
 );
-
-/// Who may read `/metrics`.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum MetricsReaders {
-    Open,
-    Manage,
-}
-
-impl Http {
-    /// Who may read `/metrics` at `address`. Unless it is said, everybody as long as nobody else's machine can: where everybody may do everything,
-    /// everybody may manage, too.
-    #[cfg(feature = "http")]
-    pub(super) fn metrics_access(&self, address: Option<SocketAddr>) -> front_http::MetricsAccess {
-        let is_local = address.is_none_or(|address| address.ip().is_loopback());
-        match self.metrics {
-            Some(MetricsReaders::Manage) => front_http::MetricsAccess::Manage,
-            None if !is_local => front_http::MetricsAccess::Manage,
-            Some(MetricsReaders::Open) | None => front_http::MetricsAccess::Open,
-        }
-    }
-}
 
 /// `[logging]`: how the process tells what it does, on its standard error.
 #[derive(Clone, Debug, Deserialize, Serialize)]

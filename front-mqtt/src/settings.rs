@@ -1,16 +1,16 @@
 //! `[mqtt]`
 
 use broker_core::{ChannelCharacters, Qos};
-use front_mqtt::{ClientIdScope, Config, Denied, DeniedSubscribe, QueuePolicy};
+use front::{Common, Outbox, Section};
 use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-use super::broker::Outbox;
 use settings::{Period, Setting, Size, Span};
 
+use crate::config::{ClientIdScope, Config, Denied, DeniedSubscribe, QueuePolicy};
+
 settings::section!(
-    /// `[mqtt]`
-    pub(in crate::config) Mqtt: Config {
+    /// `[mqtt]`: what of the front can be set in a configuration.
+    pub Mqtt: Config {
         handshake_timeout: Period,
         max_connections: usize,
         max_connections_per_address: Option<usize>,
@@ -48,39 +48,61 @@ settings::section!(
         response_information: Option<String>,
         reason_strings: bool,
     } beside {
-        pub(in crate::config) address: String = crate::Config::default().mqtt.map_or_else(String::new, |address| address.to_string()),
-        pub(in crate::config) topics: Topics = Topics::from_value(ChannelCharacters::default()),
+        // The broker's, as what is a legal topic is a legal channel for all.
+        topics: Topics = Topics::from_value(ChannelCharacters::default()),
     }
 );
 
+impl Section for Mqtt {
+    type Config = Config;
+    const NAME: &'static str = "mqtt";
+    const ADDRESS: Option<&'static str> = Some("127.0.0.1:1883");
+
+    fn set_broker(&self, broker: &mut broker_core::Config) {
+        broker.channel_characters = self.topics.into_value();
+    }
+
+    fn into_config(self, common: &Common) -> Config {
+        let config: Config = self.into_value();
+        let usual = Config::default().max_packet_bytes;
+        Config {
+            origins: common.origins.clone(),
+            token_sources: common.token_sources.clone(),
+            intake: common.intake.clone(),
+            max_packet_bytes: common.with_room(config.max_packet_bytes, usual),
+            ..config
+        }
+    }
+}
+
 settings::choice!(
     /// What may be published to, by any protocol: a topic is a channel's name.
-    pub(in crate::config) Topics: ChannelCharacters { Strict = "strict", Any = "any" }
+    Topics: ChannelCharacters { Strict = "strict", Any = "any" }
 );
 
 settings::choice!(
     /// Whose client identifiers are one name space.
-    pub(in crate::config) Scope: ClientIdScope { User = "user", Exclusive = "exclusive", Shared = "shared" }
+    Scope: ClientIdScope { User = "user", Exclusive = "exclusive", Shared = "shared" }
 );
 
 settings::choice!(
     /// What a full session loses.
-    pub(in crate::config) Queue: QueuePolicy { DropNewest = "drop_newest", DropOldest = "drop_oldest" }
+    Queue: QueuePolicy { DropNewest = "drop_newest", DropOldest = "drop_oldest" }
 );
 
 settings::choice!(
     /// What a publish without the right is answered with.
-    pub(in crate::config) DeniedPublish: Denied { Acknowledge = "acknowledge", Disconnect = "disconnect" }
+    DeniedPublish: Denied { Acknowledge = "acknowledge", Disconnect = "disconnect" }
 );
 
 settings::choice!(
     /// What a subscription without the right is answered with.
-    pub(in crate::config) DeniedSubscription: DeniedSubscribe { NotAuthorized = "not_authorized", Unspecified = "unspecified" }
+    DeniedSubscription: DeniedSubscribe { NotAuthorized = "not_authorized", Unspecified = "unspecified" }
 );
 
 /// 0, 1 or 2.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::config) struct QosNumber(Qos);
+struct QosNumber(Qos);
 
 impl Setting<Qos> for QosNumber {
     fn from_value(value: Qos) -> Self {

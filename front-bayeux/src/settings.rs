@@ -1,17 +1,19 @@
 //! `[bayeux]`
 
 use broker_core::Filter;
-use front_bayeux::{
-    Activity, BrowserCookie, Config, EventOptions, Extensions, Grammar, Lazy, QueueFull, Timing, Transport,
-    TransportOptions, WebSocketConfig,
-};
+use front::{Common, Section};
 use serde::{Deserialize, Serialize};
-
 use settings::{Period, Setting, Size, Span, Text};
 
+use crate::codec::channel::Grammar;
+use crate::config::{
+    Activity, BrowserCookie, Config, EventOptions, Extensions, Lazy, QueueFull, Timing, Transport,
+    TransportOptions, WebSocketConfig,
+};
+
 settings::section!(
-    /// `[bayeux]`
-    pub(in crate::config) Bayeux: Config {
+    /// `[bayeux]`: what of the front can be set in a configuration.
+    pub Bayeux: Config {
         mount: Vec<String>,
         timing: Times,
         long_polling: Narrowed,
@@ -58,14 +60,31 @@ settings::section!(
     }
 );
 
+impl Section for Bayeux {
+    type Config = Config;
+    const NAME: &'static str = "bayeux";
+
+    fn into_config(self, common: &Common) -> Config {
+        let mut config: Config = self.into_value();
+        let usual = WebSocketConfig::default().max_message_bytes;
+        config.websocket.max_message_bytes = common.with_room(config.websocket.max_message_bytes, usual);
+        Config {
+            origins: common.origins.clone(),
+            token_sources: common.token_sources.clone(),
+            intake: common.intake.clone(),
+            ..config
+        }
+    }
+}
+
 settings::section!(
     /// `timing`
-    pub(in crate::config) Times: Timing { timeout: Span, interval: Span, max_interval: Period }
+    Times: Timing { timeout: Span, interval: Span, max_interval: Period }
 );
 
 settings::section!(
     /// `long_polling` and `callback_polling`
-    pub(in crate::config) Narrowed: TransportOptions {
+    Narrowed: TransportOptions {
         timeout: Option<Span>,
         interval: Option<Span>,
         max_interval: Option<Period>,
@@ -77,7 +96,7 @@ settings::section!(
 
 settings::section!(
     /// `cookie`
-    pub(in crate::config) Cookie: BrowserCookie {
+    Cookie: BrowserCookie {
         name: String,
         domain: Option<String>,
         path: String,
@@ -91,7 +110,7 @@ settings::section!(
 
 settings::section!(
     /// `websocket`
-    pub(in crate::config) WebSocket: WebSocketConfig {
+    WebSocket: WebSocketConfig {
         timeout: Option<Span>,
         interval: Option<Span>,
         max_interval: Option<Period>,
@@ -112,17 +131,17 @@ settings::section!(
 
 settings::section!(
     /// `events`
-    pub(in crate::config) Events: EventOptions { timestamp: bool, replay_in_data: Vec<Text<Filter>> }
+    Events: EventOptions { timestamp: bool, replay_in_data: Vec<Text<Filter>> }
 );
 
 settings::section!(
     /// `extensions`
-    pub(in crate::config) Negotiable: Extensions { ack: bool, timesync: bool, replay: bool, activity: Option<Idleness> }
+    Negotiable: Extensions { ack: bool, timesync: bool, replay: bool, activity: Option<Idleness> }
 );
 
 settings::choice!(
     /// How a client reaches the server.
-    pub(in crate::config) TransportName: Transport {
+    TransportName: Transport {
         WebSocket = "websocket",
         LongPolling = "long-polling",
         CallbackPolling = "callback-polling",
@@ -131,7 +150,7 @@ settings::choice!(
 
 settings::choice!(
     /// What happens when a session's queue is full.
-    pub(in crate::config) WhenFull: QueueFull {
+    WhenFull: QueueFull {
         Disconnect = "disconnect",
         DropNewest = "drop_newest",
         DropOldest = "drop_oldest",
@@ -141,18 +160,18 @@ settings::choice!(
 
 settings::choice!(
     /// Which channel names are legal.
-    pub(in crate::config) Names: Grammar { Strict = "strict", Lenient = "lenient" }
+    Names: Grammar { Strict = "strict", Lenient = "lenient" }
 );
 
 settings::choice!(
     /// Whose messages keep a session active.
-    pub(in crate::config) ActivityOf: Activity { Client = "client", ClientAndServer = "client_and_server" }
+    ActivityOf: Activity { Client = "client", ClientAndServer = "client_and_server" }
 );
 
 /// What a message to a service without a handler is answered with.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(in crate::config) enum Unhandled {
+enum Unhandled {
     Ignore,
     Error,
 }
@@ -169,7 +188,7 @@ impl Setting<bool> for Unhandled {
 /// `extensions.activity`
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(in crate::config) struct Idleness {
+struct Idleness {
     of: ActivityOf,
     max_interval: Period,
 }
@@ -186,7 +205,7 @@ impl Setting<(Activity, std::time::Duration)> for Idleness {
 /// One `[[bayeux.lazy]]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(in crate::config) struct LazyChannels {
+struct LazyChannels {
     filter: Text<Filter>,
     #[serde(default)]
     timeout: Option<Span>,
