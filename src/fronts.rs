@@ -17,50 +17,49 @@ use http_edge::{
 use crate::config::FrontSection;
 use crate::{Config, page};
 
-/// The protocols of this build, in the order in which they are asked whose a path is. A new one is a line here.
-fn built_in(context: &Context, config: &Config) -> Vec<Arc<dyn Front>> {
-    let given = || (context.broker.clone(), Arc::clone(&context.authenticator));
-    let _ = (&given, config);
-    Vec::from([
-        #[cfg(feature = "http")]
-        made(front_http::Front::new, given(), &config.api),
-        #[cfg(feature = "sse")]
-        made(front_sse::Front::new, given(), &config.sse),
-        #[cfg(feature = "bayeux")]
-        made(front_bayeux::Front::new, given(), &config.bayeux),
-        #[cfg(feature = "mqtt")]
-        made(front_mqtt::Front::new, given(), &config.mqtt_front),
-    ])
+/// The protocols of this build, in the order in which they are asked whose a path is: feature, crate, its name in this one, its
+/// config in [`Config`] and what stands there about it. A new protocol is a line here. All that has to name each of them is made
+/// of this list by a macro, to which it is given: `built_in!(that_macro)`.
+macro_rules! built_in {
+    ($given_to:ident) => {
+        $given_to! {
+            #[cfg(feature = "http")] front_http as api, config.api: "The HTTP API.";
+            #[cfg(feature = "sse")] front_sse as sse, config.sse: "Server-Sent Events, at `/sse`.";
+            #[cfg(feature = "bayeux")] front_bayeux as bayeux, config.bayeux: "Bayeux, at `/cometd`.";
+            #[cfg(feature = "mqtt")] front_mqtt as mqtt, config.mqtt_front: "MQTT, over TCP and at `/mqtt`.";
+        }
+    };
 }
+pub(crate) use built_in;
 
-/// Their sections in a configuration.
-#[cfg(feature = "cli")]
-pub(crate) fn sections() -> Vec<FrontSection> {
-    Vec::from([
-        #[cfg(feature = "http")]
-        FrontSection::of::<front_http::Settings>(|config, own| config.api = own),
-        #[cfg(feature = "sse")]
-        FrontSection::of::<front_sse::Settings>(|config, own| config.sse = own),
-        #[cfg(feature = "mqtt")]
-        FrontSection::of::<front_mqtt::Settings>(|config, own| config.mqtt_front = own),
-        #[cfg(feature = "bayeux")]
-        FrontSection::of::<front_bayeux::Settings>(|config, own| config.bayeux = own),
-    ])
+macro_rules! makers {
+    ($(#[$feature:meta] $front:ident as $name:ident, config.$field:ident: $about:literal;)*) => {
+        /// All of them, on the broker of `context`.
+        fn made(context: &Context, config: &Config) -> Vec<Arc<dyn Front>> {
+            let given = || (context.broker.clone(), Arc::clone(&context.authenticator));
+            let _ = (&given, config);
+            Vec::from([$(
+                #[$feature]
+                {
+                    let (broker, authenticator) = given();
+                    let front: Arc<dyn Front> =
+                        Arc::new($front::Front::new(broker, authenticator, config.$field.clone()));
+                    front
+                },
+            )*])
+        }
+
+        /// Their sections in a configuration.
+        #[cfg(feature = "cli")]
+        pub(crate) fn sections() -> Vec<FrontSection> {
+            Vec::from([$(
+                #[$feature]
+                FrontSection::of::<$front::Settings>(|config, own| config.$field = own),
+            )*])
+        }
+    };
 }
-
-type Given = (Broker, Arc<dyn broker_core::Authenticator>);
-
-#[cfg_attr(
-    not(any(feature = "bayeux", feature = "http", feature = "mqtt", feature = "sse")),
-    expect(dead_code, reason = "no front was built in")
-)]
-fn made<F: Front, C: Clone>(
-    new: impl Fn(Broker, Arc<dyn broker_core::Authenticator>, C) -> F,
-    (broker, authenticator): Given,
-    config: &C,
-) -> Arc<dyn Front> {
-    Arc::new(new(broker, authenticator, config.clone()))
-}
+built_in!(makers);
 
 /// How a front of the embedding service's own is made, once there is a broker: see [`Config::with_front`].
 #[derive(Clone)]
@@ -89,14 +88,12 @@ impl OwnFront {
         make: impl Fn(&Context, S::Config) -> F + Send + Sync + 'static,
     ) -> Self {
         let make = Arc::new(make);
-        let made_with = |made_with: S::Config, make: Arc<_>| {
-            let make: Arc<dyn Fn(&Context, S::Config) -> F + Send + Sync> = make;
-            OwnFront::new(move |context: &Context| make(context, made_with.clone()))
+        let with = move |own: S::Config| {
+            let make = Arc::clone(&make);
+            OwnFront::new(move |context: &Context| make(context, own.clone()))
         };
-        let of_defaults = made_with(S::Config::default(), make.clone());
-        let section = FrontSection::of::<S>(move |config, own| {
-            config.own_fronts.push(made_with(own, make.clone()));
-        });
+        let of_defaults = with(S::Config::default());
+        let section = FrontSection::of::<S>(move |config, own| config.own_fronts.push(with(own)));
         Self { section: Some(section), ..of_defaults }
     }
 
@@ -135,7 +132,7 @@ impl Fronts {
     /// The fronts on `broker`, as `config` sets them up. `/metrics` shows the counters of all.
     pub fn new(broker: &Broker, config: &Config) -> Self {
         let context = Context { broker: broker.clone(), authenticator: Arc::clone(&config.authenticator) };
-        let mut list = built_in(&context, config);
+        let mut list = made(&context, config);
         list.extend(config.own_fronts.iter().map(|own| (own.make)(&context)));
         let fronts = Fronts(list.into());
         for front in fronts.list() {

@@ -75,13 +75,15 @@ pub use server::{BindError, Server};
 pub use broker_core as core;
 /// What a front is to the server: implement it for a protocol of your own.
 pub use front;
-#[cfg(feature = "bayeux")]
-pub use front_bayeux as bayeux;
-#[cfg(feature = "http")]
-pub use front_http as api;
-#[cfg(feature = "mqtt")]
-pub use front_mqtt as mqtt;
-#[cfg(feature = "sse")]
-pub use front_sse as sse;
 /// Bodies, origins and connections that fronts share.
 pub use http_edge as edge;
+/// How settings are written: what a section of a front of your own is made with.
+#[cfg(feature = "cli")]
+pub use settings;
+
+macro_rules! names {
+    ($(#[$feature:meta] $front:ident as $name:ident, config.$field:ident: $about:literal;)*) => {
+        $(#[$feature] pub use $front as $name;)*
+    };
+}
+fronts::built_in!(names);

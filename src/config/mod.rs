@@ -47,57 +47,85 @@ pub(crate) use self::{
     sections::FrontSection,
 };
 
-/// Everything a [`Server`](crate::Server) needs to know. The default listens on loopback only and lets everybody there do
-/// everything; of web pages, those that this machine serves (the `origins` of the fronts).
-#[derive(Clone)]
-pub struct Config {
-    /// Where HTTP, SSE and the WebSockets are served; port 0 takes a free one, `None` serves none of them.
-    /// Default `127.0.0.1:8080`.
-    pub http: Option<SocketAddr>,
-    /// Where MQTT over TCP is served; port 0 takes a free one, `None` does not serve it. Default `127.0.0.1:1883`.
-    pub mqtt: Option<SocketAddr>,
-    /// Names that HTTP requests may be for (`Host`), beside addresses and `localhost`; `*` is every name. Default `None`: on a
-    /// loopback address no other name, so that no page of the web can give the server a name of its own (DNS rebinding);
-    /// on any other address every name. A request for another one is answered 421.
-    pub hosts: Option<Vec<String>>,
-    /// Who clients are and what they may do. Default: everybody may do everything, so give another one before listening
-    /// beyond loopback.
-    pub authenticator: Arc<dyn Authenticator>,
-    /// What else decides about connecting, subscribing and publishing, whatever the protocol, after `authenticator` and the
-    /// rights. Default nobody.
-    pub policy: Option<Arc<dyn Policy>>,
-    /// Who keeps messages beyond this process' memory. Default nobody.
-    pub engine: Option<Arc<dyn Engine>>,
-    /// Connections at a time, over all listeners. Default `None`: what the process' soft descriptor limit allows, less
-    /// 64. One more is answered 503 over HTTP and the protocol's own refusal over MQTT, then closed.
-    pub max_connections: Option<usize>,
-    /// Connections at a time from one address (IPv6: from one /64), over all listeners. Default `None`: no bound.
-    pub max_connections_per_address: Option<usize>,
-    /// Requests over HTTP and connections over MQTT that one address may make. Default `None`: no bound.
-    #[cfg(feature = "auth")]
-    pub address_rate: Option<auth::Rate>,
-    /// How long clients are given to leave when the server stops. Default 10 s, at most 15 s; the whole stop takes at
-    /// most 5 s longer.
-    pub shutdown_window: Duration,
-    /// The broker itself.
-    pub broker: broker_core::Config,
-    /// Limits of one HTTP connection, the 10 s for its first head among them.
-    pub connection: http_edge::ServeConfig,
-    /// Protocols of the embedding service's own: see [`Config::with_front`].
-    pub own_fronts: Vec<OwnFront>,
-    /// The HTTP API.
-    #[cfg(feature = "http")]
-    pub api: front_http::Config,
-    /// Bayeux, at `/cometd`.
-    #[cfg(feature = "bayeux")]
-    pub bayeux: front_bayeux::Config,
-    /// MQTT, over TCP and at `/mqtt`.
-    #[cfg(feature = "mqtt")]
-    pub mqtt_front: front_mqtt::Config,
-    /// Server-Sent Events, at `/sse`.
-    #[cfg(feature = "sse")]
-    pub sse: front_sse::Config,
+/// The struct has a field for each front of the list in `src/fronts.rs`.
+macro_rules! config {
+    ($(#[$feature:meta] $front:ident as $name:ident, config.$field:ident: $about:literal;)*) => {
+        /// Everything a [`Server`](crate::Server) needs to know. The default listens on loopback only and lets
+        /// everybody there do everything; of web pages, those that this machine serves (the `origins` of the fronts).
+        #[derive(Clone)]
+        pub struct Config {
+            /// Where HTTP, SSE and the WebSockets are served; port 0 takes a free one, `None` serves none of them.
+            /// Default `127.0.0.1:8080`.
+            pub http: Option<SocketAddr>,
+            /// Where MQTT over TCP is served; port 0 takes a free one, `None` does not serve it. Default
+            /// `127.0.0.1:1883`.
+            pub mqtt: Option<SocketAddr>,
+            /// Names that HTTP requests may be for (`Host`), beside addresses and `localhost`; `*` is every name.
+            /// Default `None`: on a loopback address no other name, so that no page of the web can give the server a
+            /// name of its own (DNS rebinding); on any other address every name. A request for another one is answered
+            /// 421.
+            pub hosts: Option<Vec<String>>,
+            /// Who clients are and what they may do. Default: everybody may do everything, so give another one before
+            /// listening beyond loopback.
+            pub authenticator: Arc<dyn Authenticator>,
+            /// What else decides about connecting, subscribing and publishing, whatever the protocol, after
+            /// `authenticator` and the rights. Default nobody.
+            pub policy: Option<Arc<dyn Policy>>,
+            /// Who keeps messages beyond this process' memory. Default nobody.
+            pub engine: Option<Arc<dyn Engine>>,
+            /// Connections at a time, over all listeners. Default `None`: what the process' soft descriptor limit
+            /// allows, less 64. One more is answered 503 over HTTP and the protocol's own refusal over MQTT, then
+            /// closed.
+            pub max_connections: Option<usize>,
+            /// Connections at a time from one address (IPv6: from one /64), over all listeners. Default `None`: no
+            /// bound.
+            pub max_connections_per_address: Option<usize>,
+            /// Requests over HTTP and connections over MQTT that one address may make. Default `None`: no bound.
+            #[cfg(feature = "auth")]
+            pub address_rate: Option<auth::Rate>,
+            /// How long clients are given to leave when the server stops. Default 10 s, at most 15 s; the whole stop
+            /// takes at most 5 s longer.
+            pub shutdown_window: Duration,
+            /// The broker itself.
+            pub broker: broker_core::Config,
+            /// Limits of one HTTP connection, the 10 s for its first head among them.
+            pub connection: http_edge::ServeConfig,
+            /// Protocols of the embedding service's own: see [`Config::with_front`].
+            pub own_fronts: Vec<OwnFront>,
+            $(
+                #[doc = $about]
+                #[$feature]
+                pub $field: $front::Config,
+            )*
+        }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Config {
+                    http: Some((Ipv4Addr::LOCALHOST, 8080).into()),
+                    mqtt: Some((Ipv4Addr::LOCALHOST, 1883).into()),
+                    hosts: None,
+                    authenticator: Arc::new(AllowAll),
+                    policy: None,
+                    engine: None,
+                    max_connections: None,
+                    max_connections_per_address: None,
+                    #[cfg(feature = "auth")]
+                    address_rate: None,
+                    shutdown_window: Duration::from_secs(10),
+                    broker: broker_core::Config::default(),
+                    connection: http_edge::ServeConfig::default(),
+                    own_fronts: Vec::new(),
+                    $(
+                        #[$feature]
+                        $field: $front::Config::default(),
+                    )*
+                }
+            }
+        }
+    };
 }
+crate::fronts::built_in!(config);
 
 impl Config {
     /// The longest [`shutdown_window`](Config::shutdown_window) that is granted.
@@ -115,35 +143,6 @@ impl Config {
     ) -> Self {
         self.own_fronts.push(OwnFront::new(make));
         self
-    }
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Config {
-            http: Some((Ipv4Addr::LOCALHOST, 8080).into()),
-            mqtt: Some((Ipv4Addr::LOCALHOST, 1883).into()),
-            hosts: None,
-            authenticator: Arc::new(AllowAll),
-            policy: None,
-            engine: None,
-            max_connections: None,
-            max_connections_per_address: None,
-            #[cfg(feature = "auth")]
-            address_rate: None,
-            shutdown_window: Duration::from_secs(10),
-            broker: broker_core::Config::default(),
-            connection: http_edge::ServeConfig::default(),
-            own_fronts: Vec::new(),
-            #[cfg(feature = "http")]
-            api: front_http::Config::default(),
-            #[cfg(feature = "bayeux")]
-            bayeux: front_bayeux::Config::default(),
-            #[cfg(feature = "mqtt")]
-            mqtt_front: front_mqtt::Config::default(),
-            #[cfg(feature = "sse")]
-            sse: front_sse::Config::default(),
-        }
     }
 }
 
