@@ -1,7 +1,9 @@
-//! A protocol of your own beside the built-in ones: messages as lines of text, over HTTP and over a listener of its own.
+//! A protocol of your own beside the built-in ones: messages as lines of text, over HTTP and over a listener of its own, with
+//! a section of its own in the configuration.
 //!
 //! ```sh
-//! cargo run --example own_front -- --http 127.0.0.1:8080 --lines 127.0.0.1:7000
+//! printf '[lines]\naddress = "127.0.0.1:7000"\npatience = "30s"\n' > /tmp/lines.toml
+//! cargo run --example own_front -- --config /tmp/lines.toml       # or FANWIRE_LINES_ADDRESS=127.0.0.1:7000
 //! curl -N http://127.0.0.1:8080/lines/chat/room1                  # every message of the channel is a line
 //! (echo 'chat/*'; cat) | nc 127.0.0.1 7000                        # the same, by a filter, without HTTP
 //! curl -d hello http://127.0.0.1:8080/v1/publish/chat/room1       # both show `chat/room1 hello`
@@ -11,29 +13,78 @@
 use std::error::Error;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use clap::Parser as _;
 use fanwire::edge::{self, Body, OriginPolicy, Peer, Problem, Response, TokenSources};
-use fanwire::front::{Accepted, Context, Front, Metric, Refusal, Task};
-use fanwire::{Action, Config, Credentials, Filter, Principal, Server, Subscription};
+use fanwire::front::{Accepted, Common, Context, Front, Metric, Refusal, Section, Task};
+use fanwire::settings::{Period, Setting as _, Size};
+use fanwire::{
+    Action, Arguments, Credentials, Filter, Loader, OwnFront, Principal, Reload, Server, Subscription,
+};
 use http::Request;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// The longest filter that a client may name, in bytes.
-const MAX_LINE_BYTES: u64 = 1024;
-/// How long it may take to name it.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// What may wait in a response for its reader, in bytes.
-const MAX_WAITING_BYTES: usize = 64 * 1024;
+/// How the front is set up.
+#[derive(Clone)]
+struct Config {
+    /// The longest filter that a client may name, in bytes.
+    max_line_bytes: usize,
+    /// How long it may take to name it.
+    patience: Duration,
+    /// What may wait in a response for its reader, in bytes.
+    max_waiting_bytes: usize,
+    /// Where it listens by itself.
+    address: Option<SocketAddr>,
+    /// Web pages that may come.
+    origins: OriginPolicy,
+    /// Where a token is read beside the headers.
+    token_sources: TokenSources,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_line_bytes: 1024,
+            patience: Duration::from_secs(10),
+            max_waiting_bytes: 64 * 1024,
+            address: None,
+            origins: OriginPolicy::SameOrigin,
+            token_sources: TokenSources::default(),
+        }
+    }
+}
+
+fanwire::settings::section!(
+    /// `[lines]`: what of it can be set in a file. The server adds `address`.
+    LinesSection: Config { max_line_bytes: Size, patience: Period, max_waiting_bytes: Size }
+);
+
+impl Section for LinesSection {
+    type Config = Config;
+    const NAME: &'static str = "lines";
+    const ADDRESS: Option<&'static str> = Some("off");
+
+    fn into_config(self, common: &Common) -> Config {
+        Config {
+            address: common.address,
+            origins: common.origins.clone(),
+            token_sources: common.token_sources.clone(),
+            ..self.into_value()
+        }
+    }
+}
 
 /// Clones are handles to the same front.
 #[derive(Clone)]
 struct Lines {
     context: Context,
-    address: Option<SocketAddr>,
+    config: Config,
     sent: Arc<AtomicU64>,
     closing: watch::Sender<bool>,
 }
@@ -55,10 +106,10 @@ impl Front for Lines {
                 parts.extensions.insert(peer);
             }
             // Another site's page must not read with the visitor's rights.
-            if !OriginPolicy::SameOrigin.allows(&parts.headers) {
+            if !front.config.origins.allows(&parts.headers) {
                 return Problem::forbidden("not for pages of other sites").response();
             }
-            let credentials = edge::credentials_from(&parts, &TokenSources::default());
+            let credentials = edge::credentials_from(&parts, &front.config.token_sources);
             let principal = match credentials.authenticate(&*front.context.authenticator, "lines").await {
                 Ok(principal) => principal,
                 Err(error) => return Problem::from(error).response(),
@@ -66,7 +117,7 @@ impl Front for Lines {
             let filter = parts.uri.path().trim_start_matches("/lines/");
             match front.subscribe(&principal, filter) {
                 Ok(messages) => {
-                    let (writer, body) = edge::pipe(MAX_WAITING_BYTES);
+                    let (writer, body) = edge::pipe(front.config.max_waiting_bytes);
                     tokio::spawn(front.write(messages, writer));
                     http::Response::new(body)
                 }
@@ -76,7 +127,7 @@ impl Front for Lines {
     }
 
     fn listens(&self) -> Option<SocketAddr> {
-        self.address
+        self.config.address
     }
 
     fn serve(&self, accepted: Accepted) -> Task {
@@ -84,8 +135,9 @@ impl Front for Lines {
         Box::pin(async move {
             let (reader, mut writer) = tokio::io::split(accepted.socket.into_stream());
             let mut line = String::new();
-            let mut reader = BufReader::new(reader.take(MAX_LINE_BYTES));
-            let Ok(Ok(1..)) = tokio::time::timeout(PATIENCE, reader.read_line(&mut line)).await else {
+            let mut reader = BufReader::new(reader.take(front.config.max_line_bytes as u64));
+            let Ok(Ok(1..)) = tokio::time::timeout(front.config.patience, reader.read_line(&mut line)).await
+            else {
                 return;
             };
             let nobody =
@@ -144,26 +196,24 @@ impl Lines {
     }
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let (mut config, mut lines) = (Config { mqtt: None, ..Config::default() }, None);
-    let mut arguments = std::env::args().skip(1);
-    while let Some(name) = arguments.next() {
-        let address: SocketAddr = arguments.next().ok_or("an address must follow")?.parse()?;
-        match name.as_str() {
-            "--http" => config.http = Some(address),
-            "--mqtt" => config.mqtt = Some(address),
-            "--lines" => lines = Some(address),
-            _ => return Err(format!("unknown argument {name}").into()),
-        }
-    }
-    let config = config.with_front(move |context| Lines {
+#[derive(clap::Parser)]
+struct CommandLine {
+    #[command(flatten)]
+    server: Arguments,
+}
+
+async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    let lines = OwnFront::with_section::<LinesSection, _>(|context, config| Lines {
         context: context.clone(),
-        address: lines,
+        config,
         sent: Arc::default(),
         closing: watch::Sender::new(false),
     });
-    let server = Server::bind(config).await?;
+    let loaded = Loader::default().with_front(lines).load(arguments.clone(), std::env::vars_os())?;
+    fanwire::logging::start(&loaded.logging)?;
+    let server = Server::bind(loaded.config.clone()).await?;
+    let reload = Reload::new(arguments, &loaded, &server);
+    tokio::spawn(reload.run(signal(SignalKind::hangup())?));
     let show = |address: Option<SocketAddr>| address.map_or("off".to_owned(), |address| address.to_string());
     println!(
         "listening http={} mqtt={} lines={}",
@@ -174,4 +224,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     std::io::stdout().flush()?;
     server.run(async { _ = tokio::signal::ctrl_c().await }).await;
     Ok(())
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match serve(CommandLine::parse().server).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("own_front: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

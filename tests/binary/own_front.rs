@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use fanwire::edge::{Body, Cookies, OriginPolicy, Peer, Response, read_body};
-use fanwire::front::{Accepted, Context, Front, Metric, Reason, Refusal, Task};
-use fanwire::{Channel, Publish, Server};
+use fanwire::front::{Accepted, Common, Context, Front, Metric, Reason, Refusal, Section, Task};
+use fanwire::settings::{Period, Setting as _, Size};
+use fanwire::{Arguments, Channel, Loaded, Loader, OwnFront, Publish, Server};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -26,6 +27,43 @@ struct Echo {
     /// Milliseconds that it was given to leave; 0 before it was told.
     told: Arc<AtomicU64>,
     origins: OriginPolicy,
+    config: EchoConfig,
+}
+
+#[derive(Clone)]
+struct EchoConfig {
+    /// The longest thing that is posted.
+    max_body_bytes: usize,
+    /// What comes before the echo.
+    greeting: String,
+    patience: Duration,
+    common: Common,
+}
+
+impl Default for EchoConfig {
+    fn default() -> Self {
+        let (greeting, patience) = (String::new(), Duration::from_secs(1));
+        EchoConfig { max_body_bytes: 1000, greeting, patience, common: Common::default() }
+    }
+}
+
+fanwire::settings::section!(
+    /// `[echo]`
+    EchoSection: EchoConfig { max_body_bytes: Size, greeting: String, patience: Period }
+);
+
+impl Section for EchoSection {
+    type Config = EchoConfig;
+    const NAME: &'static str = "echo";
+    const ADDRESS: Option<&'static str> = Some("off");
+
+    fn set_broker(&self, broker: &mut fanwire::core::Config) {
+        broker.max_channels = 77;
+    }
+
+    fn into_config(self, common: &Common) -> EchoConfig {
+        EchoConfig { common: common.clone(), ..self.into_value() }
+    }
 }
 
 impl Echo {
@@ -33,11 +71,16 @@ impl Echo {
         let address = Some(([127, 0, 0, 1], 0).into());
         let origins = OriginPolicy::List(vec!["https://echo.example".to_owned()]);
         let told = Arc::default();
-        Echo { context: context.clone(), address, published: Arc::default(), told, origins }
+        let (context, published, config) = (context.clone(), Arc::default(), EchoConfig::default());
+        Echo { context, address, published, told, origins, config }
     }
 
     fn telling(context: &Context, told: &Arc<AtomicU64>) -> Self {
         Echo { told: Arc::clone(told), ..Self::of(context) }
+    }
+
+    fn set_up(context: &Context, config: EchoConfig) -> Self {
+        Echo { address: config.common.address, config, ..Self::of(context) }
     }
 
     fn publish(&self, channel: &str, payload: impl Into<bytes::Bytes>) {
@@ -61,13 +104,18 @@ impl Front for Echo {
         let front = Echo {
             origins: OriginPolicy::Any,
             published: Arc::clone(&self.published),
+            config: self.config.clone(),
             ..Self::of(&self.context)
         };
         Box::pin(async move {
             let channel = request.uri().path().trim_start_matches("/echo/").to_owned();
-            let body = read_body(request.into_body(), 1000).await.expect("a short body");
+            let Ok(body) = read_body(request.into_body(), front.config.max_body_bytes).await else {
+                let mut response = http::Response::new(Body::full("echo: too long"));
+                *response.status_mut() = http::StatusCode::PAYLOAD_TOO_LARGE;
+                return response;
+            };
             front.publish(&channel, body.clone());
-            http::Response::new(Body::full(body))
+            http::Response::new(Body::full([front.config.greeting.as_bytes(), &body].concat()))
         })
     }
 
@@ -177,11 +225,163 @@ async fn a_front_from_outside_has_a_listener_of_its_own_and_refuses_in_its_own_t
     within(running).await.expect("it ends");
 }
 
+fn loader() -> Loader {
+    Loader::default().with_front(OwnFront::with_section::<EchoSection, _>(Echo::set_up))
+}
+
+/// What is read, or what is wrong with it.
+fn load(file: &str, environment: &[(&str, &str)]) -> Result<Loaded, String> {
+    let arguments = Arguments {
+        config: Some("FILE".into()),
+        http: Some("127.0.0.1:0".to_owned()),
+        mqtt: Some("off".to_owned()),
+        ..Arguments::default()
+    };
+    let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
+    loader().check(arguments, file, environment).map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn a_front_from_outside_is_set_up_by_a_section_of_its_own() {
+    let file = "[echo]\nmax_body_bytes = \"2 KiB\"\ngreeting = \"file: \"\naddress = \"127.0.0.1:0\"\n\
+                [server]\nallowed_origins = [\"https://echo.example\"]\n[broker]\nmax_message_bytes = 3000\n";
+    let loaded = load(file, &[("FANWIRE_ECHO_GREETING", "variable: ")]).expect("legal");
+    let server = Server::bind(loaded.config).await.expect("free ports");
+    let (http, echo) = (server.http_address().expect("HTTP"), server.address_of("echo").expect("a listener"));
+    let common = &server.fronts().get::<Echo>().expect("made").config.common;
+    assert!(common.http.is_some() && common.broker.max_message_bytes == 3000);
+    assert_eq!(common.broker.max_channels, 77, "its own word about the broker");
+    let page = http::HeaderMap::from_iter([
+        (http::header::HOST, http::HeaderValue::from_static("localhost")),
+        (http::header::ORIGIN, http::HeaderValue::from_static("https://echo.example")),
+    ]);
+    assert!(common.origins.allows(&page), "those that the configuration lets in");
+    let mut lines = server.broker().subscribe("lines".parse().expect("a filter")).expect("open");
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(server.run(async { _ = stopped.await }));
+    let answer = post(http, "/echo/a", "x".repeat(2000)).await;
+    assert_eq!((answer.status, answer.text().len()), (200, "variable: ".len() + 2000));
+    assert_eq!(post(http, "/echo/a", "x".repeat(2100)).await.status, 413);
+    let mut device = TcpStream::connect(echo).await.expect("it listens");
+    device.write_all(b"one\n").await.expect("written");
+    assert_eq!(within(lines.message()).await.expect("published").payload(), "one");
+    drop((device, stop));
+    within(running).await.expect("it ends");
+}
+
+#[test]
+fn what_is_wrong_in_the_section_of_a_front_from_outside_is_told_as_in_any_other() {
+    let cases: [(&str, &[(&str, &str)], &str); 10] = [
+        (
+            "[echo]\nmax_body_byte = 3",
+            &[],
+            "FILE: unknown key `echo.max_body_byte`, did you mean `echo.max_body_bytes`?",
+        ),
+        ("[echo]\nadress = \"off\"", &[], "FILE: unknown key `echo.adress`, did you mean `echo.address`?"),
+        ("[ecko]\n", &[], "FILE: unknown key `ecko`, did you mean `echo`?"),
+        ("greeting = \"\"", &[], "FILE: unknown key `greeting`, did you mean `echo.greeting`?"),
+        (
+            "",
+            &[("FANWIRE_ECHO_GREETIN", "x")],
+            "environment: unknown key `FANWIRE_ECHO_GREETIN`, did you mean `FANWIRE_ECHO_GREETING`?",
+        ),
+        ("[echo]\npatience = 3", &[], "FILE: `echo.patience`: `3` needs a unit, such as \"3s\""),
+        ("[echo]\npatience = 0", &[], "FILE: `echo.patience`: 0 is too short here, say how long"),
+        (
+            "[echo]\naddress = \"nowhere\"",
+            &[],
+            "`echo.address`: `nowhere` is not an address such as 127.0.0.1:8080",
+        ),
+        (
+            "[echo]\naddress = \"0.0.0.0:0\"",
+            &[],
+            "`echo.address`: 0.0.0.0:0 is reachable from other machines and no rights are configured; configure \
+             keys, users, issuers or [anonymous], or say --allow-anonymous to let everybody do everything",
+        ),
+        // The first by the order of keys, whoever they belong to.
+        (
+            "[echo]\nqqqqqqqqqqqqqqqq = 3\n[bayeux]\nqqqqqqqqqqqqqqqq = 3\n[http]\nqqqqqqqqqqqqqqqq = 3",
+            &[],
+            "FILE: unknown key `bayeux.qqqqqqqqqqqqqqqq`",
+        ),
+    ];
+    for (file, environment, expected) in cases {
+        assert_eq!(load(file, environment).map(|_| ()).expect_err(file), expected);
+    }
+}
+
+#[test]
+fn the_keys_of_a_front_from_outside_are_listed_and_only_where_it_is() {
+    let told = |loader: &Loader| -> Vec<_> {
+        let keys = loader.keys().into_iter().filter(|key| key.name.starts_with("echo."));
+        keys.map(|key| format!("{} {} {}", key.name, key.variable, key.default.unwrap_or_default())).collect()
+    };
+    let expected = [
+        "echo.address FANWIRE_ECHO_ADDRESS \"off\"",
+        "echo.greeting FANWIRE_ECHO_GREETING \"\"",
+        "echo.max_body_bytes FANWIRE_ECHO_MAX_BODY_BYTES 1000",
+        "echo.patience FANWIRE_ECHO_PATIENCE \"1s\"",
+    ];
+    assert_eq!(told(&loader()), expected);
+    assert!(told(&Loader::default()).is_empty());
+    let twice = loader().with_front(OwnFront::with_section::<EchoSection, _>(Echo::set_up));
+    let error = twice.load(Arguments::default(), []).expect_err("one name").to_string();
+    assert_eq!(error, "two sections are called [echo]: a front of yours needs one of another name");
+}
+
+#[tokio::test]
+async fn a_front_with_a_section_that_nobody_loaded_has_its_defaults() {
+    let own = OwnFront::with_section::<EchoSection, _>(Echo::set_up);
+    let server = TestServer::with(|config| config.own_fronts.push(own)).await;
+    assert_eq!(post(server.http, "/echo/a", "x".repeat(1000)).await.status, 200);
+    assert_eq!(post(server.http, "/echo/a", "x".repeat(1001)).await.status, 413);
+}
+
+/// The example of an own front, configured by a file.
+fn own_front(file: &std::path::Path) -> Command {
+    let mut command = Command::new(example("own_front"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("FANWIRE_")) {
+        command.env_remove(name);
+    }
+    command.args(["--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--config"]).arg(file);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+#[tokio::test]
+async fn the_example_of_an_own_front_tells_what_is_wrong_and_what_a_reload_cannot_change() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let write = |text: &str| std::fs::write(file.path(), text).expect("written");
+    write("[lines]\npatiense = \"3s\"\n");
+    let ended = within(own_front(file.path()).output()).await.expect("it runs");
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(said.contains("unknown key `lines.patiense`, did you mean `lines.patience`?"), "{said}");
+    assert!(!ended.status.success());
+
+    write("[server]\nreload_interval = \"100ms\"\n[lines]\npatience = \"3s\"\n");
+    let mut child = own_front(file.path()).spawn().expect("it runs");
+    let mut line = String::new();
+    within(BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line)).await.expect("a line");
+    assert!(line.ends_with(" lines=off\n"), "{line}");
+    write("[server]\nreload_interval = \"100ms\"\n[lines]\npatience = \"30s\"\n");
+    let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let told = within(async {
+        while let Ok(Some(line)) = log.next_line().await {
+            if line.contains("at the next start only") {
+                return line;
+            }
+        }
+        String::new()
+    })
+    .await;
+    assert!(told.contains("lines.patience"), "{told}");
+}
+
 #[tokio::test]
 async fn the_example_of_an_own_front_does_what_it_says() {
-    let mut command = Command::new(example("own_front"));
-    command.args(["--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--lines", "127.0.0.1:0"]);
-    let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("it runs");
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "[lines]\naddress = \"127.0.0.1:0\"\n").expect("written");
+    let mut child = own_front(file.path()).spawn().expect("it runs");
     let mut said = String::new();
     within(BufReader::new(child.stdout.take().expect("piped")).read_line(&mut said)).await.expect("a line");
     let address = |name: &str| -> SocketAddr {
