@@ -50,8 +50,8 @@ impl Section for Api {
     }
 }
 
-/// Who may read `/metrics`. Unless it is said, everybody as long as no other machine reaches the address: where everybody may
-/// do everything, everybody may manage, too.
+/// Who may read `/metrics`. Unless it is said, everybody as long as no other machine reaches the address: where
+/// everybody may do everything, everybody may manage, too.
 fn metrics_access(common: &Common) -> MetricsAccess {
     let is_local = common.http.is_none_or(|address| address.ip().is_loopback());
     match common.metrics {

@@ -15,8 +15,8 @@
 //! A protocol of your own implements [`Front`] and is given to the server's configuration; `examples/own_front.rs` of the
 //! package `fanwire` is one.
 //!
-//! With the feature `settings`, a front says what of it can be set in a configuration file: it has a `Section`, and the server
-//! fills it without knowing what is in it.
+//! With the feature `settings`, a front says what of it can be set in a configuration file: it has a `Section`, and the
+//! server fills it without knowing what is in it.
 //!
 //! It leaves to others: accepting and counting (the server), bodies, origins and problems (`http-edge`), what is published
 //! and who receives it (`broker-core`).

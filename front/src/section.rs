@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 /// The section of a front in a server's configuration: `[NAME]` of the file, `FANWIRE_NAME_…` of the environment.
 ///
-/// The server reads it, tells what is wrong in it with its place, and lists its keys; the front says which keys there are,
-/// in which form, and what follows from them. `settings::section!` makes such a type of a front's config, whose fields have
-/// the defaults:
+/// The server reads it, tells what is wrong in it with its place, and lists its keys; the front says which keys there
+/// are, in which form, and what follows from them. `settings::section!` makes such a type of a front's config, whose
+/// fields have the defaults:
 ///
 /// ```
 /// use front::{Common, Section};
@@ -36,8 +36,8 @@ use serde::{Deserialize, Serialize};
 /// }
 /// ```
 ///
-/// An unknown key is told with the known one most like it if the type refuses it, as those of `settings::section!` do; one
-/// with derives of its own needs `#[serde(default, deny_unknown_fields)]`.
+/// An unknown key is told with the known one most like it if the type refuses it, as those of `settings::section!` do;
+/// one with derives of its own needs `#[serde(default, deny_unknown_fields)]`.
 pub trait Section: Default + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// What the front is made with.
     type Config: Clone + Default + Send + Sync + 'static;
@@ -47,8 +47,9 @@ pub trait Section: Default + Clone + Serialize + DeserializeOwned + Send + Sync 
     const NAME: &'static str;
 
     /// Where the front's own listener is unless the configuration says otherwise, e.g. `127.0.0.1:7000` or `off`. The
-    /// section then has a key `address`, which is not a field of this type: the server reads it, resolves names, and refuses
-    /// addresses that other machines reach as long as nobody said who may do what. Default `None`: no listener, no such key.
+    /// section then has a key `address`, which is not a field of this type: the server reads it, resolves names, and
+    /// refuses addresses that other machines reach as long as nobody said who may do what. Default `None`: no listener,
+    /// no such key.
     const ADDRESS: Option<&'static str> = None;
 
     /// Sets what the section says of the broker. Default nothing.
@@ -95,9 +96,9 @@ impl Default for Common {
 }
 
 impl Common {
-    /// A limit of a front that has to hold the broker's largest payload and what is around it, in bytes. One that is at its
-    /// `default` keeps the room that it has around the usual `broker.max_message_bytes`, so that raising that alone is
-    /// enough; one that somebody chose stays.
+    /// A limit of a front that has to hold the broker's largest payload and what is around it, in bytes. One that is at
+    /// its `default` keeps the room that it has around the usual `broker.max_message_bytes`, so that raising that alone
+    /// is enough; one that somebody chose stays.
     pub fn with_room(&self, limit: usize, default: usize) -> usize {
         if limit != default {
             return limit;

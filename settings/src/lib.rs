@@ -1,8 +1,8 @@
 //! How settings are written in a configuration, and what they are in the program.
 //!
-//! A configuration says `"10s"`, `"64 MiB"` or `"drop_oldest"`; the program wants a `Duration`, a `usize`, an enum. Each
-//! written form is a type that serde reads and writes, and a [`Setting`] of the value it stands for. [`section!`] makes
-//! the written form of a whole `Config`, [`choice!`] that of an enum.
+//! A configuration says `"10s"`, `"64 MiB"` or `"drop_oldest"`; the program wants a `Duration`, a `usize`, an enum.
+//! Each written form is a type that serde reads and writes, and a [`Setting`] of the value it stands for. [`section!`]
+//! makes the written form of a whole `Config`, [`choice!`] that of an enum.
 //!
 //! ```
 //! use std::time::Duration;

@@ -18,13 +18,13 @@
 /// assert_eq!(Streams::default().address, "127.0.0.1:8080");
 /// ```
 ///
-/// Each field comes with the type of its written form, a [`Setting`](crate::Setting) of the field; what is not written has
-/// the config's default. Fields `beside` them are the section's alone. A key that is neither is refused. An attribute of a
-/// field is passed on, e.g. `#[serde(rename = "…")]`.
+/// Each field comes with the type of its written form, a [`Setting`](crate::Setting) of the field; what is not written
+/// has the config's default. Fields `beside` them are the section's alone. A key that is neither is refused. An
+/// attribute of a field is passed on, e.g. `#[serde(rename = "…")]`.
 ///
 /// The section is a [`Setting`](crate::Setting) of the config, so it can be a field of another one, and has a method
-/// `apply(self, &mut Config)`, which leaves the other fields as they are. The config needs `Default`, and the crate that
-/// calls the macro needs `serde` with its derives.
+/// `apply(self, &mut Config)`, which leaves the other fields as they are. The config needs `Default`, and the crate
+/// that calls the macro needs `serde` with its derives.
 #[macro_export]
 macro_rules! section {
     (
@@ -84,8 +84,8 @@ macro_rules! section {
 /// assert_eq!(settings::Setting::<Full>::into_value(written), Full::DropOldest);
 /// ```
 ///
-/// All variants must be there: that is how a new one is not forgotten. The crate that calls the macro needs `serde` with its
-/// derives.
+/// All variants must be there: that is how a new one is not forgotten. The crate that calls the macro needs `serde`
+/// with its derives.
 #[macro_export]
 macro_rules! choice {
     ($(#[$about:meta])* $vis:vis $name:ident: $config:ty { $($variant:ident = $written:literal),* $(,)? }) => {

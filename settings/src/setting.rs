@@ -1,7 +1,7 @@
 //! A value, and the form in which it is written.
 
-/// How a `T` is written in a configuration. Numbers, texts and booleans are written as they are; an `Option` and a `Vec` of
-/// what can be written can be, too.
+/// How a `T` is written in a configuration. Numbers, texts and booleans are written as they are; an `Option` and a
+/// `Vec` of what can be written can be, too.
 pub trait Setting<T> {
     /// The written form of a value: how a default is shown.
     fn from_value(value: T) -> Self;

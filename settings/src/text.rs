@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Setting;
 
-/// A value that is written as its text, as [`FromStr`] reads it and [`Display`](fmt::Display) shows it: a filter, a pattern, a
-/// hash.
+/// A value that is written as its text, as [`FromStr`] reads it and [`Display`](fmt::Display) shows it: a filter, a
+/// pattern, a hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text<T>(pub T);
 

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The origin of a web page, as browsers send it: `https://example.org[:port]`, or `null`. A slash at its end and the usual
-/// port of its scheme are taken off, as browsers leave them out.
+/// The origin of a web page, as browsers send it: `https://example.org[:port]`, or `null`. A slash at its end and the
+/// usual port of its scheme are taken off, as browsers leave them out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin(pub String);
 
