@@ -6,8 +6,8 @@ use envelope::write_string;
 use crate::error::Error;
 use crate::query::{invalid, limit, parameters};
 
-/// A page of at most `max_page` channels in the order of their names. `cursor` is the last name of the page before, as `next` gave it.
-/// Channels that the principal may not look at are left out.
+/// A page of at most `max_page` channels in the order of their names. `cursor` is the last name of the page before, as
+/// `next` gave it. Channels that the principal may not look at are left out.
 pub(crate) fn list(
     broker: &Broker,
     max_page: usize,

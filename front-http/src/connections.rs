@@ -26,7 +26,8 @@ const MAX_REASON_BYTES: usize = 120;
 /// Connections looked at before other tasks get their turn.
 const TURN: usize = 1_000;
 
-/// Who may look at and close connections whatever they are subscribed to: who may manage every channel, with none denied.
+/// Who may look at and close connections whatever they are subscribed to: who may manage every channel, with none
+/// denied.
 pub(crate) fn may_manage_all(principal: &Principal) -> Result<(), Error> {
     let all = intake::filter("**")?;
     if principal.allows_all_of(Action::Manage, &all) {
@@ -35,7 +36,10 @@ pub(crate) fn may_manage_all(principal: &Principal) -> Result<(), Error> {
     Err(Error::forbidden(principal, "manage connections on", all))
 }
 
-/// An attached client. What is no id names nobody, like the id of a connection that is gone.
+/// The attached client with this id.
+///
+/// # Errors
+/// [`Error::Gone`] if it has left, and also if the text is not an id at all.
 fn find(broker: &Broker, id: &str) -> Result<(SubscriberKey, Arc<dyn Connection>, Peer), Error> {
     let key = parse_connection_id(id).ok_or(Error::Gone)?;
     let connection = broker.connection(key).ok_or(Error::Gone)?;
@@ -262,7 +266,7 @@ fn cut(text: &str, max_bytes: usize) -> &str {
     text.get(..end).unwrap_or(text)
 }
 
-/// What is done to a client's subscriptions.
+/// How an operator changes a client's subscriptions.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Forced {
     Subscribe,

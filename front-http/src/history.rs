@@ -97,7 +97,8 @@ impl Pages {
         self.closing.send_replace(true);
     }
 
-    /// One page as JSON. With `wait`, an empty one is held until something comes, the time is over, or the front shuts down.
+    /// One page as JSON. With `wait`, an empty one is held until something comes, the time is over, or the front shuts
+    /// down.
     pub(crate) async fn answer(
         &self,
         principal: &Principal,

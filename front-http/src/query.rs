@@ -7,12 +7,12 @@ use http_edge::parse_connection_id;
 
 use crate::error::Error;
 
-/// Each parameter once, without the token that may stand among them. One that is given twice is refused, as one of its values
-/// would get lost, and so is one that cannot be decoded.
+/// Each parameter once, without the token that may stand among them. One that is given twice is refused, as one of its
+/// values would get lost, and so is one that cannot be decoded.
 pub(crate) fn parameters(
     query: Option<&str>,
 ) -> impl Iterator<Item = Result<(Cow<'_, str>, Cow<'_, str>), Error>> {
-    // Whoever reads on stops at a name that it does not know, so this grows no longer than what it does.
+    // The caller stops at the first name that it does not know, so this holds at most the names that it knows.
     let mut seen: Vec<Cow<'_, str>> = Vec::new();
     http_edge::parameters(query).filter_map(move |parameter| {
         let (name, value) = match parameter {

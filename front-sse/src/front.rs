@@ -122,8 +122,8 @@ impl Front {
         self.0.streams.shut_down(window).await;
     }
 
-    /// Answers a request that a limit of somebody else's refuses, before the front has looked at it: a stream that says `why`,
-    /// when to come back (after `wait` at the earliest), and ends. An error status would be final for a browser.
+    /// Answers a request that a limit of somebody else's refuses, before the front has looked at it: a stream that says
+    /// `why`, when to come back (after `wait` at the earliest), and ends. An error status would be final for a browser.
     ///
     /// Pages of allowed origins can read it. `version` and `headers` are the request's.
     pub async fn send_away(
@@ -347,7 +347,8 @@ impl Shared {
         });
         let outbox = opened.attached.subscriber.outbox();
         if parts.version == Version::HTTP_10 {
-            // Not on HTTP/1.1: of a response that says so, Node's `fetch` takes whatever has come by the end of the connection for all.
+            // Not on HTTP/1.1: of a response that says so, Node's `fetch` takes whatever has come by the end of the
+            // connection for all.
             head.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let Some(takeover) = takeover else {
@@ -436,7 +437,8 @@ fn after(id: &str) -> After {
     }
 }
 
-/// An answer for whom there is no room, or whose rate is used up. A browser takes an error status as final; this one it tries again.
+/// An answer for whom there is no room, or whose rate is used up. A browser takes an error status as final; this one it
+/// tries again.
 async fn send_away(mut head: HeaderMap, transport: &str, why: &str, retry: Duration) -> Response {
     if transport == HTTP_1 {
         head.insert(header::CONNECTION, HeaderValue::from_static("close"));

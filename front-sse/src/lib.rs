@@ -2,8 +2,8 @@
 //!
 //! A stream is one subscriber of the broker. All streams of one format share one stateless `Deliver`, and each message
 //! is encoded once per format. On the broker's own listener the TcpStream is taken back from hyper, so that an idle
-//! stream costs a socket, a small task and an outbox; over HTTP/2, TLS or in an embedding service's router the same task
-//! writes into the response body instead.
+//! stream costs a socket, a small task and an outbox; over HTTP/2, TLS or in an embedding service's router the same
+//! task writes into the response body instead.
 //!
 //! ```text
 //! request ─▶ codec::request ─▶ Front::handle ─▶ subscriber ─┬─ Takeover ─▶ Link on the socket
@@ -27,8 +27,8 @@
 //! ```
 //!
 //! # Slow or vanished readers
-//! A stream whose outbox is full, or whose socket took nothing for ten seconds, is closed: the client reconnects with its
-//! last id and is told if that is gone. Nothing is ever dropped from a stream that stays open.
+//! A stream whose outbox is full, or whose socket took nothing for ten seconds, is closed: the client reconnects with
+//! its last id and is told if that is gone. Nothing is ever dropped from a stream that stays open.
 
 mod codec;
 mod config;

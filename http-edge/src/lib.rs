@@ -1,8 +1,8 @@
 //! What every HTTP-based front shares: bodies, origins, credentials, problems, connections that give their socket back.
 //!
 //! A front built on this crate has one entry point, `handle(Request<B>) -> Response`, and runs unchanged in three
-//! places: behind [`serve`] (the broker's own listener), inside an embedding service's router, and over HTTP/2.
-//! What differs between them travels with the request as an extension: [`Peer`], and [`Takeover`] and [`Park`] where the
+//! places: behind [`serve`] (the broker's own listener), inside an embedding service's router, and over HTTP/2. What
+//! differs between them travels with the request as an extension: [`Peer`], and [`Takeover`] and [`Park`] where the
 //! connection can be had back from hyper, for good or until there is an answer.
 //!
 //! ```text

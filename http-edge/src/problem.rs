@@ -139,7 +139,8 @@ impl Problem {
         Problem::new(StatusCode::UNAUTHORIZED, "credentials_expired", detail)
     }
 
-    /// 401: what the caller was let in with holds no longer, or says something else now; the same request will be judged anew.
+    /// 401: what the caller was let in with holds no longer, or says something else now; the same request will be
+    /// judged anew.
     pub fn rights_changed() -> Self {
         let detail = "the rights of these credentials have changed meanwhile, come again";
         Problem::new(StatusCode::UNAUTHORIZED, "rights_changed", detail)

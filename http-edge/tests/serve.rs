@@ -106,8 +106,8 @@ async fn only_a_get_without_body_over_http1_is_taken_over() {
     }
 }
 
-/// RFC 9112 §6.1. A head that comes whole is looked at where it was read, one that comes in pieces as it comes; one that came
-/// behind another is not looked at, so that nothing behind it is taken for a request.
+/// RFC 9112 §6.1. A head that comes whole is looked at where it was read, one that comes in pieces as it comes; one
+/// that came behind another is not looked at, so that nothing behind it is taken for a request.
 #[tokio::test]
 async fn two_lengths_are_refused_however_the_head_comes_and_nothing_behind_them_is_a_request() {
     let server = start(ServeConfig::default()).await;

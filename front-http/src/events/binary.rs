@@ -47,8 +47,8 @@ pub(super) fn to_structured(headers: &HeaderMap, body: &Bytes) -> Result<Vec<u8>
     Ok(out)
 }
 
-/// A value in double quotes is what stands between them, without the backslash before an escaped character. That comes before
-/// percent-decoding (§3.1.3.2).
+/// A value in double quotes is what stands between them, without the backslash before an escaped character. That comes
+/// before percent-decoding (§3.1.3.2).
 fn unquoted(value: &[u8]) -> Cow<'_, [u8]> {
     let Some(inner) = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")) else {
         return Cow::Borrowed(value);

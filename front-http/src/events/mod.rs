@@ -1,7 +1,7 @@
 //! `POST /v1/events`: CloudEvents 1.0 in the three modes of its HTTP binding.
 //!
-//! What is published is the event itself, as the JSON of the structured mode: a structured event keeps its exact text, a
-//! binary one is written as such. Its source and id are its idempotency key.
+//! What is published is the event itself, as the JSON of the structured mode: a structured event keeps its exact text,
+//! a binary one is written as such. Its source and id are its idempotency key.
 
 mod binary;
 
@@ -91,8 +91,8 @@ fn is_binary(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| name.as_str().starts_with("ce-"))
 }
 
-/// The handshake of CloudEvents' webhooks: whoever asks may deliver, at the rate it asks for (HTTP 1.1 Web Hooks for Event
-/// Delivery 1.0, "Abuse protection"). `None` if the request is no such question.
+/// The handshake of CloudEvents' webhooks: whoever asks may deliver, at the rate it asks for (HTTP 1.1 Web Hooks for
+/// Event Delivery 1.0, "Abuse protection"). `None` if the request is no such question.
 pub(crate) fn webhook_handshake(request: &HeaderMap) -> Option<Response> {
     let origin = request.get("webhook-request-origin")?;
     let mut response = http::Response::new(Body::empty());

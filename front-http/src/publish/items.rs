@@ -19,8 +19,8 @@ pub(crate) struct Desk {
     pub(crate) max_batch: usize,
 }
 
-/// Publishes the item, or the array of items, in `body`; answers with one JSON document. A bad item harms only itself; a
-/// single one is an error of the whole request.
+/// Publishes the item, or the array of items, in `body`; answers with one JSON document. A bad item harms only itself;
+/// a single one is an error of the whole request.
 ///
 /// `key` is the request's own idempotency key: it stands for that of a single item, and with its place for that of each
 /// item of an array, where the item has none.

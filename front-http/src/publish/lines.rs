@@ -17,13 +17,14 @@ use super::items::Desk;
 use crate::config::Config;
 use crate::error::Error;
 
-/// The results of a body that is still being sent: one line for each line. A line longer than `max_request_bytes`, or a silent
-/// client, ends the answer with an error line. `key` is the request's own idempotency key; with a line's number it stands for
-/// that of an item without one.
+/// The results of a body that is still being sent: one line for each line. A line longer than `max_request_bytes`, or a
+/// silent client, ends the answer with an error line. `key` is the request's own idempotency key; with a line's number
+/// it stands for that of an item without one.
 ///
-/// The body is read in a task of its own, also while nobody reads the results: most clients send a whole request before they
-/// look at its answer. Up to `max_result_bytes` of results wait; then the body waits too, as nothing else bounds them. They count as
-/// unfinished as long as they wait, as does a line that has begun; a line must come as fast as a whole body must.
+/// The body is read in a task of its own, also while nobody reads the results: most clients send a whole request before
+/// they look at its answer. Up to `max_result_bytes` of results wait; then the body waits too, as nothing else bounds
+/// them. They count as unfinished as long as they wait, as does a line that has begun; a line must come as fast as a
+/// whole body must.
 pub(crate) fn publish_lines<B>(
     desk: Arc<Desk>,
     config: &Config,

@@ -1,8 +1,8 @@
 //! Pieces of a stream as chunks of a body (RFC 9112 §7.1), and a stream without them again.
 //!
-//! Everything that an outbox holds is a whole chunk, so that the bytes of an event are made once for all its readers, frame and all, and
-//! a stream that was cut does not look like one that ended. Where somebody else frames the body, [`Unframed`] takes the
-//! frames off again.
+//! Everything that an outbox holds is a whole chunk, so that the bytes of an event are made once for all its readers,
+//! frame and all, and a stream that was cut does not look like one that ended. Where somebody else frames the body,
+//! [`Unframed`] takes the frames off again.
 
 use std::io;
 use std::pin::Pin;
@@ -53,7 +53,8 @@ impl Chunk {
     fn finish_with(self, rest: &[u8]) -> Bytes {
         let Chunk(mut buffer) = self;
         let mut size = buffer.len() - SIZE_ROOM;
-        // By hand, as this is done for each event: formatting takes several times as long. The room is for all digits of a length.
+        // By hand, as this is done for each event: formatting takes several times as long. The room is for all digits
+        // of a length.
         buffer[SIZE_ROOM - 2] = b'\r';
         buffer[SIZE_ROOM - 1] = b'\n';
         let mut at = SIZE_ROOM - 2;
@@ -73,7 +74,8 @@ impl Chunk {
     }
 }
 
-/// Takes whole chunks and writes what is in them, for a body that is framed by somebody else or, in HTTP/1.0, not at all.
+/// Takes whole chunks and writes what is in them, for a body that is framed by somebody else or, in HTTP/1.0, not at
+/// all.
 ///
 /// Shutting it down is an error before the last chunk has come: an end that was not meant must not look like one.
 pub(crate) struct Unframed<W> {
@@ -117,7 +119,7 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Unframed<W> {
                     let data = rest.get(..left).unwrap_or(rest);
                     step = match Pin::new(&mut self.inner).poll_write(cx, data) {
                         Poll::Ready(Ok(written)) if written > 0 => written,
-                        // What was taken before is told first; the next call finds this again.
+                        // First the caller is told of the bytes that were taken; its next call meets the error again.
                         _ if taken > 0 => return Poll::Ready(Ok(taken)),
                         refused => return refused,
                     };

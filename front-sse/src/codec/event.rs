@@ -10,8 +10,8 @@ use envelope::{envelope, is_reserved_event, write_string};
 
 use crate::Format;
 
-/// A comment, as a chunk; keeps proxies and balancers from closing an idle stream. No blank line follows it: some readers take
-/// any blank line for the end of an event, and one that ends nothing is an event without data to them.
+/// A comment, as a chunk; keeps proxies and balancers from closing an idle stream. No blank line follows it: some
+/// readers take any blank line for the end of an event, and one that ends nothing is an event without data to them.
 pub(crate) const COMMENT: &[u8] = b"2\r\n:\n\r\n";
 
 /// One message as an event, or `None` if an event stream cannot express it: its event name has a line break, or its
@@ -38,8 +38,8 @@ pub(crate) fn is_event_name(name: &str) -> bool {
     !name.contains(['\r', '\n'])
 }
 
-/// Tells that messages after the position asked for are, or may be, gone. `position` becomes the reader's own, so that it is
-/// not told again of the same ones.
+/// Tells that messages after the position asked for are, or may be, gone. `position` becomes the reader's own, so that
+/// it is not told again of the same ones.
 pub(crate) fn gap(filter: &Filter, requested: &str, gap: &Gap, position: Option<MessageId>) -> Bytes {
     let mut data = b"{\"channel\":".to_vec();
     write_string(&filter.to_string(), &mut data);
@@ -56,8 +56,8 @@ pub(crate) fn gap(filter: &Filter, requested: &str, gap: &Gap, position: Option<
     event(position, Some("gap"), &data)
 }
 
-/// What a stream begins with, at once, so that proxies pass the head on: where it begins, or a comment. There is no blank line:
-/// the line belongs to the block of the first event, whose own id stands behind it and counts.
+/// What a stream begins with, at once, so that proxies pass the head on: where it begins, or a comment. There is no
+/// blank line: the line belongs to the block of the first event, whose own id stands behind it and counts.
 pub(crate) fn opening(position: Option<MessageId>) -> String {
     position.map_or_else(|| ":\n".to_owned(), |id| format!("id: {id}\n"))
 }

@@ -84,7 +84,7 @@ pub(crate) fn keep(
                 }
             }
         }
-        // What closed it has said why; all else that closes a stream from here is the server's end.
+        // If something else closed it, the reason is already recorded; otherwise the server stops.
         opened.attached.leave(LeaveReason::Shutdown);
         tokio::spawn(link.finish(LINGER));
     }
@@ -105,8 +105,8 @@ pub(crate) fn catch_up(
         // The first gap is told in the client's own words, which may be no id of ours.
         let later = asked.is_some_and(|asked| asked != gap.requested).then(|| gap.requested.to_string());
         let requested = later.as_deref().unwrap_or(&requested);
-        // Only the last one has an id: whoever is cut before it is told all of them again. None has where messages that are
-        // kept, of another namespace, lie before it: their own ids follow.
+        // Only the last one has an id: whoever is cut before it is told all of them again. None has where messages that
+        // are kept, of another namespace, lie before it: their own ids follow.
         let position = gap.next.is_none_or(|next| next.offset() > gap.first.offset()).then_some(gap.first);
         for (at, filter) in filters.iter().enumerate() {
             let position = position.filter(|_| at + 1 == filters.len());

@@ -15,8 +15,8 @@ use super::watch::Watch;
 use crate::request::{Body, BoxError, Response};
 
 pin_project! {
-    /// A request that is being answered. By hand, because an async block would hold the handler's future twice, and each
-    /// connection has room for one of these.
+    /// A request that is being answered. By hand, because an async block would hold the handler's future twice, and
+    /// each connection has room for one of these.
     pub(crate) struct Answering<F> {
         #[pin]
         pub(crate) answer: Answer<F>,

@@ -5,8 +5,8 @@ use http::{HeaderMap, HeaderValue, Request, Version, header};
 use super::scan::Lengths;
 use crate::problem::Problem;
 
-/// Whether a request of HTTP/1 may be answered, and whether the connection is to end after it. One whose target names the server is
-/// for that, whatever `Host` says (§3.2.2).
+/// Whether a request of HTTP/1 may be answered, and whether the connection is to end after it. One whose target names
+/// the server is for that, whatever `Host` says (§3.2.2).
 pub(crate) fn check_http1<B>(
     request: &mut Request<B>,
     lengths: impl FnOnce() -> Lengths,
@@ -32,7 +32,8 @@ pub(crate) fn check_http1<B>(
         }
         _ => {}
     }
-    // A proxy before us may have believed the other length, and taken for the next request what was this one's body (§6.1).
+    // A proxy before us may have believed the other length, and taken for the next request what was this one's body
+    // (§6.1).
     let lengths = if is_chunked { lengths() } else { Lengths::One };
     if lengths == Lengths::Two {
         return Err(Problem::malformed_request("both Content-Length and Transfer-Encoding (RFC 9112 §6.1)"));

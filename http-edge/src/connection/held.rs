@@ -1,9 +1,10 @@
 //! Response bodies of one HTTP/2 connection that the client's windows hold up.
 //!
-//! hyper asks a body for its next frame only when the client's windows have room for it. One that is not asked is held up, with all that
-//! is queued behind it, until the client reads or resets the stream: ending the body frees nothing. So what waits behind such bodies is
-//! bounded, on each connection and over all of them, and beyond a bound the streams that have waited longest are reset from here: of one
-//! connection those that made no progress, over all those of the connection that holds most.
+//! hyper asks a body for its next frame only when the client's windows have room for it. One that is not asked is held
+//! up, with all that is queued behind it, until the client reads or resets the stream: ending the body frees nothing.
+//! So what waits behind such bodies is bounded, on each connection and over all of them, and beyond a bound the streams
+//! that have waited longest are reset from here: of one connection those that made no progress, over all those of the
+//! connection that holds most.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -31,22 +32,23 @@ pub(crate) struct Held {
     /// This one's part of it.
     counted: AtomicUsize,
     streams: Mutex<Streams>,
-    /// A stream has more than its share waiting: somebody should look. By itself, as pipes know no more of the connection.
+    /// A stream has more than its share waiting: somebody should look. By itself, as pipes know no more of the
+    /// connection.
     filled: Arc<Filled>,
     /// More waits over all connections than may, or would, and most of it here.
     gives_way: AtomicBool,
-    /// The room that an answer would have needed for which there was none.
+    /// Bytes that the largest of the answers refused since the last look would have needed.
     needed: AtomicUsize,
 }
 
 /// How much may wait, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
-    /// What the connection itself holds of each that gave a frame.
+    /// Bytes that the connection itself holds of each body that gave a frame.
     pub(crate) max_send_bytes: usize,
-    /// What may wait behind all that make no progress.
+    /// Bytes that may wait behind all bodies of the connection that make no progress.
     pub(crate) max_bytes: usize,
-    /// What may wait over all connections.
+    /// Bytes that may wait over all connections.
     pub(crate) max_total_bytes: usize,
 }
 
@@ -57,7 +59,7 @@ struct Streams {
     called: Option<usize>,
     /// Counts the looks.
     look: u64,
-    /// What was found behind the bodies at the last one, and is in the account.
+    /// Bytes that the last look found behind the bodies; they are in the account.
     behind: usize,
 }
 
@@ -142,9 +144,9 @@ impl Held {
         self.filled.poll(cx)
     }
 
-    /// Looks at the streams that were not asked since the last look, and resets the ones that have waited longest until the others hold
-    /// no more than they may; if the connection is to give way, of all streams, until all connections hold no more than they may. Whether
-    /// any waits still.
+    /// Looks at the streams that were not asked since the last look, and resets the ones that have waited longest until
+    /// the others hold no more than they may; if the connection is to give way, of all streams, until all connections
+    /// hold no more than they may. Whether any waits still.
     pub(crate) fn look(&self) -> bool {
         let mut reset = Vec::new();
         let gives_way = self.gives_way.swap(false, Ordering::AcqRel);
@@ -272,9 +274,9 @@ impl Drop for Place {
 /// A body that is counted while it is held up.
 pub(crate) struct HeldBody<B> {
     body: B,
-    /// Of the body's last frame, what was not given yet.
+    /// The part of the body's last frame that was not given yet.
     rest: Bytes,
-    /// What it has in the account of all connections.
+    /// Bytes of it that are in the account of all connections.
     counted: usize,
     place: Place,
 }
@@ -449,7 +451,8 @@ mod tests {
         assert_eq!(stalled.refused(), 1);
         assert!(large.look());
         assert_eq!((tasks(&large), stalled.reset()), (7, 1), "as much as would have been needed");
-        // A body that grows is in the account at once, and the look that follows does not ask for how long others have waited.
+        // A body that grows is in the account at once, and the look that follows does not ask for how long others have
+        // waited.
         let more = body(&small, 2_500);
         assert!(large.is_urgent());
         assert!(large.look());

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use http::Uri;
 
-/// Tells the requests that may be held (a poll, a stream) from those that are answered at once. The default knows nothing of
-/// either.
+/// Tells the requests that may be held (a poll, a stream) from those that are answered at once. The default knows
+/// nothing of either.
 ///
 /// | | may be held | answered at once | default |
 /// | --- | --- | --- | --- |

@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::{Bytes, BytesMut};
 use http::response::Parts;
 
-/// A response head as the bytes of HTTP/1.1, with `Date` added, for [`Takeover::claim`](crate::Takeover::claim). `extra`
-/// bytes of the body follow the head in the same write.
+/// A response head as the bytes of HTTP/1.1, with `Date` added, for [`Takeover::claim`](crate::Takeover::claim).
+/// `extra` bytes of the body follow the head in the same write.
 pub fn response_head(parts: &Parts, extra: &[u8]) -> Bytes {
     let mut head = BytesMut::with_capacity(512 + extra.len());
     let reason = parts.status.canonical_reason().unwrap_or_default();

@@ -5,13 +5,13 @@ use std::cell::RefCell;
 use memchr::memchr;
 
 thread_local! {
-    /// Where heads are read; one for each thread, as no connection reads while another does.
+    /// The memory into which heads are read. One for each thread is enough: a thread reads one connection at a time.
     pub(super) static HEAD: RefCell<LastRead> =
         RefCell::new(LastRead { space: vec![0; 8 << 10], length: 0, of: (0, 0) });
 }
 
-/// What was read last, of what may be a head. Nearly all heads come whole, hyper takes them as soon as they are read, and few
-/// are worth a look: so they stay here until it is known whether this one is.
+/// The bytes that were read last, if they may be a head. Nearly all heads come whole, hyper takes them as soon as they
+/// are read, and few have to be looked at: so they stay here until it is known whether this one has to be.
 pub(super) struct LastRead {
     pub(super) space: Vec<u8>,
     pub(super) length: usize,

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// Wraps a future that is rarely ready, such as a timer or a signal to stop, so that the task's other wake-ups do not
-    /// poll it: a connection pays for that with every request.
+    /// Wraps a future that is rarely ready, such as a timer or a signal to stop, so that the task's other wake-ups do
+    /// not poll it: a connection pays for that with every request.
     ///
     /// Once ready it may be polled again if the wrapped future may, and is then polled at once.
     pub(crate) struct Seldom<F> {

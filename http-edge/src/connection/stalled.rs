@@ -22,7 +22,8 @@ pub(crate) trait Holder: Send + Sync {
     /// What it has in the account, in bytes.
     fn counted(&self) -> usize;
 
-    /// To be called on the connection that holds most when all hold too much, or would with so many bytes more as are `needed`.
+    /// To be called on the connection that holds most when all hold too much, or would with so many bytes more as are
+    /// `needed`.
     fn give_way(&self, needed: usize);
 }
 

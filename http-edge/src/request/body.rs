@@ -17,8 +17,8 @@ use super::pipe::{Behind, PipeBody, PipeIo, ends};
 /// What every handler answers with.
 pub type Response = http::Response<Body>;
 
-/// A body of a response or a request: nothing, bytes that are already there, what a connection of [`serve`](crate::serve)
-/// receives, or a stream.
+/// A body of a response or a request: nothing, bytes that are already there, what a connection of
+/// [`serve`](crate::serve) receives, or a stream.
 #[derive(Default)]
 pub struct Body(Inner);
 
@@ -56,7 +56,7 @@ impl Body {
         }
     }
 
-    /// What waits behind it, where that is known.
+    /// The bytes that wait behind it, for a kind of body that knows them.
     pub(crate) fn behind(&self) -> Option<Behind> {
         match &self.0 {
             Inner::Pipe(body) => Some(body.behind()),
@@ -64,7 +64,8 @@ impl Body {
         }
     }
 
-    /// The body of a request of whatever HTTP server. This crate's own and hyper's are taken as they are; any other is boxed.
+    /// The body of a request of whatever HTTP server. This crate's own and hyper's are taken as they are; any other is
+    /// boxed.
     pub fn of_request<B>(body: B) -> Self
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
@@ -176,8 +177,8 @@ pub fn pipe(capacity_bytes: usize) -> (PipeIo, Body) {
     piped(capacity_bytes, None)
 }
 
-/// The same, for a writer that takes from `outbox`. What waits there counts too among what an HTTP/2 connection may hold for a client
-/// that takes nothing ([`ServeConfig::max_stalled_bytes`](crate::ServeConfig::max_stalled_bytes)).
+/// The same, for a writer that takes from `outbox`. What waits there counts too among what an HTTP/2 connection may
+/// hold for a client that takes nothing ([`ServeConfig::max_stalled_bytes`](crate::ServeConfig::max_stalled_bytes)).
 pub fn pipe_from(outbox: Arc<Outbox>, capacity_bytes: usize) -> (PipeIo, Body) {
     piped(capacity_bytes, Some(outbox))
 }

@@ -36,8 +36,8 @@ pub(crate) enum Corrupt {
 pin_project! {
     /// A request body without its `Content-Encoding`: what is read of it is what the client meant.
     ///
-    /// Nothing is kept beyond one piece of at most 16 KiB, so that [`read_body`](crate::read_body) bounds what comes out; what
-    /// goes in may not be much more than that. Memory for inflating is taken when the first byte comes.
+    /// Nothing is kept beyond one piece of at most 16 KiB, so that [`read_body`](crate::read_body) bounds what comes
+    /// out; what goes in may not be much more than that. Memory for inflating is taken when the first byte comes.
     pub struct Decoded<B> {
         #[pin]
         inner: Inner<B>,
@@ -229,8 +229,8 @@ where
                 }
             }
             Stage::Deflate => {
-                // RFC 9110 §8.4.1.2 says zlib, whose first byte has an 8 in its low four bits. Some send the bare data, where
-                // those would begin a stored block with bits that every encoder leaves zero.
+                // RFC 9110 §8.4.1.2 says zlib, whose first byte has an 8 in its low four bits. Some send the bare data,
+                // where those would begin a stored block with bits that every encoder leaves zero.
                 let has_zlib_header = self.rest.first().is_some_and(|first| first & 0x0f == 8);
                 self.stage = Stage::Inflating { inflate: Decompress::new(has_zlib_header), checksum: None };
             }

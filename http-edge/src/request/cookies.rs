@@ -2,10 +2,11 @@
 
 use http::{HeaderMap, header};
 
-/// The values of the cookies of that name, in the order of the request: a browser that has the name for several paths or domains
-/// sends each.
+/// The values of the cookies of that name, in the order of the request: a browser that has the name for several paths
+/// or domains sends each.
 ///
-/// They are bytes: other cookies beside them may be in any encoding, and what is odd about one says nothing of the others.
+/// They are bytes: other cookies of the same header may be in any encoding, and one that cannot be read does not spoil
+/// the others.
 pub fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a [u8]> {
     let lines = headers.get_all(header::COOKIE).iter();
     lines

@@ -84,8 +84,8 @@ impl std::fmt::Debug for HttpCredentials<'_> {
 /// Cookies of one name that are tried after the first: each may cost the check of a signature.
 const MAX_MORE_TOKENS: usize = 3;
 
-/// Schemes of `Authorization` whose rest is the token: what RFC 6750 names, what Salesforce's clients send, and what frameworks for
-/// HTTP APIs do.
+/// Schemes of `Authorization` whose rest is the token: what RFC 6750 names, what Salesforce's clients send, and what
+/// frameworks for HTTP APIs do.
 const TOKEN_SCHEMES: [&str; 3] = ["bearer", "oauth", "token"];
 
 /// What the headers present: `Authorization` (Bearer, OAuth, Token or Basic), else `X-API-Key`.
@@ -122,7 +122,8 @@ pub fn credentials_among<'a>(
     }
     let Some(places) = sources.places() else { return found };
     if let Some(name) = &places.cookie {
-        // A value that is no text is handed on as what no authenticator knows, like an `Authorization` that cannot be read.
+        // A value that is not UTF-8 becomes a token that no authenticator knows, so that it is refused, as an
+        // `Authorization` that cannot be read is.
         let mut tokens = cookies(&parts.headers, name).map(String::from_utf8_lossy);
         found.token = tokens.next();
         found.more_tokens = tokens.take(MAX_MORE_TOKENS).collect();

@@ -2,8 +2,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// The first value of each field that fronts look for in every request. Programs send three to six fields, so one walk over
-/// them costs a quarter of a lookup for each of these.
+/// The first value of each field that fronts look for in every request. Programs send three to six fields, so one walk
+/// over them costs a quarter of a lookup for each of these.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fields<'a> {
     /// `Authorization`
@@ -18,8 +18,9 @@ pub struct Fields<'a> {
     pub idempotency_key: Option<&'a HeaderValue>,
     /// `Origin`
     pub origin: Option<&'a HeaderValue>,
-    /// The page that asks without `Origin`: as a script, image or frame of its own a page of another site may load anything that is
-    /// had by `GET`, and browsers then say so in `Sec-Fetch-Site` alone. Here is its `Referer`, or `null` if the page hides it.
+    /// The page that asks without `Origin`: as a script, image or frame of its own a page of another site may load
+    /// anything that is had by `GET`, and browsers then say so in `Sec-Fetch-Site` alone. Here is its `Referer`, or
+    /// `null` if the page hides it.
     pub embedder: Option<&'a HeaderValue>,
     /// `X-API-Key`
     pub x_api_key: Option<&'a HeaderValue>,
@@ -27,8 +28,8 @@ pub struct Fields<'a> {
     pub x_eventsource_event: Option<&'a HeaderValue>,
     /// `X-Request-Id`
     pub x_request_id: Option<&'a HeaderValue>,
-    /// A field of these that stands there more than once, though it has one value: to take either would be a guess. Repeats of
-    /// `X-Request-Id`, which proxies add to, do not count.
+    /// A field of these that stands there more than once, though it has one value: to take either would be a guess.
+    /// Repeats of `X-Request-Id`, which proxies add to, do not count.
     pub repeated: Option<&'a HeaderName>,
 }
 

@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use http::{HeaderMap, Uri, header};
 
-/// The `Host` names that are answered. A page that is let in by its origin alone could give a name of its own the server's
-/// address (DNS rebinding), and would then come from the same origin.
+/// The `Host` names that are answered. A page that is let in by its origin alone could give a name of its own the
+/// server's address (DNS rebinding), and would then come from the same origin.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum HostPolicy {
     /// Every name.
@@ -16,11 +16,11 @@ pub enum HostPolicy {
 }
 
 impl HostPolicy {
-    /// Whether a request for this may go on; the name that is none of the server's if not. What names nothing, as HTTP/1.0 may, is
-    /// no browser's request.
+    /// Whether a request for this name is answered. One without any name, as HTTP/1.0 allows, is: browsers always send
+    /// one.
     ///
     /// # Errors
-    /// The name.
+    /// The name that is not the server's.
     pub fn check<'a>(&self, uri: &'a Uri, headers: &'a HeaderMap) -> Result<(), &'a str> {
         let HostPolicy::Names(names) = self else { return Ok(()) };
         // One walk costs less than a lookup.

@@ -16,8 +16,8 @@ use super::tokens::TokenSources;
 pub enum OriginPolicy {
     /// Every origin. Any page that a user looks at may then do, from the user's machine, what anonymous clients may do.
     Any,
-    /// The same origin, and pages that this machine serves: of `localhost`, `127.0.0.1` or `[::1]`, on any port. The default, in
-    /// the server as long as no rights are configured.
+    /// The same origin, and pages that this machine serves: of `localhost`, `127.0.0.1` or `[::1]`, on any port. The
+    /// default, in the server as long as no rights are configured.
     #[default]
     Loopback,
     /// The page's host and port must be those of the `Host` header: the server's default once rights are configured.
@@ -76,8 +76,8 @@ const MAX_ASKED_BYTES: usize = 4 << 10;
 impl OriginPolicy {
     /// Whether the request may go on. WebSocket handshakes ask this too, as browsers do not preflight them.
     ///
-    /// Same origin is judged by `Host`, which [`serve`](crate::serve) fills in from `:authority` for HTTP/2. A request without
-    /// `Origin` that a page embeds is judged by its `Referer`.
+    /// Same origin is judged by `Host`, which [`serve`](crate::serve) fills in from `:authority` for HTTP/2. A request
+    /// without `Origin` that a page embeds is judged by its `Referer`.
     pub fn allows<'a>(&self, request: impl Into<Fields<'a>>) -> bool {
         let request = request.into();
         let Some(origin) = asking_origin(&request) else { return true };
@@ -101,8 +101,8 @@ impl OriginPolicy {
         }
     }
 
-    /// Whether pages of allowed origins may send cookies to a front that reads tokens from `sources`: not where any page is
-    /// allowed and a cookie is worth something.
+    /// Whether pages of allowed origins may send cookies to a front that reads tokens from `sources`: not where any
+    /// page is allowed and a cookie is worth something.
     pub fn cookies(&self, sources: &TokenSources) -> Cookies {
         if sources.reads_cookie() && self.is_open() { Cookies::Omit } else { Cookies::Include }
     }
@@ -159,8 +159,8 @@ impl OriginPolicy {
     }
 }
 
-/// [`ALLOWED_HEADERS`], and what else the page asks for: tracing headers and the attributes of events have names that nobody
-/// knows beforehand. A page that is allowed to ask at all may send what any other client may.
+/// [`ALLOWED_HEADERS`], and what else the page asks for: tracing headers and the attributes of events have names that
+/// nobody knows beforehand. A page that is allowed to ask at all may send what any other client may.
 fn allowed_headers(request: &HeaderMap) -> HeaderValue {
     let mut names = ALLOWED_HEADERS.to_str().unwrap_or_default().to_owned();
     let asked = request.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).iter();
@@ -168,7 +168,7 @@ fn allowed_headers(request: &HeaderMap) -> HeaderValue {
     for name in asked.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(',')).map(str::trim) {
         let Some(rest) = room.checked_sub(name.len() + 2) else { break };
         room = rest;
-        // What is no name of a header is not repeated.
+        // A name that no header can have is left out.
         if HeaderName::from_bytes(name.as_bytes()).is_ok() {
             names.push_str(", ");
             names.push_str(name);

@@ -17,8 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::error::BoxError;
 use super::filled::Filled;
 
-/// The writing end. Shutting it down ends the body; dropping it before cuts the body off, so that its reader does not take
-/// what it has for all. Reading from it never yields a byte: it waits, and ends when the client is gone.
+/// The writing end. Shutting it down ends the body; dropping it before cuts the body off, so that its reader does not
+/// take what it has for all. Reading from it never yields a byte: it waits, and ends when the client is gone.
 #[derive(Debug)]
 pub struct PipeIo(Arc<Shared>);
 

@@ -1,5 +1,5 @@
-//! Percent-encoding and the parameters of an address, read strictly: what cannot be read is an error and never becomes other
-//! text, which could be the name of another channel.
+//! Percent-encoding and the parameters of an address, read strictly: what cannot be read is an error and never becomes
+//! other text, which could be the name of another channel.
 
 use std::borrow::Cow;
 
@@ -32,8 +32,8 @@ pub fn percent_decode(text: &str) -> Result<Cow<'_, str>, BadEncoding> {
     if text.contains('%') { decode(text, b'+') } else { Ok(Cow::Borrowed(text)) }
 }
 
-/// The parameters of a query in their order, names and values decoded (`+` is a space), repeats and all. A parameter without
-/// `=` has an empty value.
+/// The parameters of a query in their order, names and values decoded (`+` is a space), repeats and all. A parameter
+/// without `=` has an empty value.
 pub fn parameters(
     query: Option<&str>,
 ) -> impl Iterator<Item = Result<(Cow<'_, str>, Cow<'_, str>), BadParameter>> {

@@ -31,12 +31,13 @@ where
 
 /// Reads a whole body of at most `max_bytes`. What came of it counts in `intake` until it is whole.
 ///
-/// A `Content-Length` over the limit is refused before anything is read; without one the bound holds while reading. Memory
-/// grows with what comes and not with what is announced. A body that arrives in one piece is returned without a copy.
+/// A `Content-Length` over the limit is refused before anything is read; without one the bound holds while reading.
+/// Memory grows with what comes and not with what is announced. A body that arrives in one piece is returned without a
+/// copy.
 ///
 /// # Errors
-/// [`BodyError::TooLarge`]; [`BodyError::Stalled`] after [`DEFAULT_BODY_STALL`] without a byte; [`BodyError::TooSlow`] below
-/// the least rate, and [`BodyError::Shed`] to make room, both of `intake`; [`BodyError::Io`].
+/// [`BodyError::TooLarge`]; [`BodyError::Stalled`] after [`DEFAULT_BODY_STALL`] without a byte; [`BodyError::TooSlow`]
+/// below the least rate, and [`BodyError::Shed`] to make room, both of `intake`; [`BodyError::Io`].
 ///
 /// # Cancel safety
 /// Not cancel safe: what was read is lost with the future.
@@ -52,8 +53,8 @@ where
     let announced = announced.exact().and_then(|exact| usize::try_from(exact).ok());
     let mut collected = Collected { max_bytes, announced, first: Bytes::new(), rest: Vec::new() };
     let mut body = pin!(body);
-    // Most bodies are there already: what waits for one is made only for one that is not, and each connection has room for
-    // the rest of this future.
+    // Most bodies are there already: what waits for one is made only for one that is not, and each connection has room
+    // for the rest of this future.
     let ready = poll_fn(|cx| match collected.poll_fill(body.as_mut(), cx) {
         Poll::Ready(done) => Poll::Ready(Some(done)),
         Poll::Pending => Poll::Ready(None),
@@ -112,8 +113,8 @@ where
 }
 
 pin_project! {
-    /// A timer that is moved only when it is late, or has run out too early: one that waits for a busy peer is not touched
-    /// for each piece.
+    /// A timer that is moved only when it is late, or has run out too early: one that waits for a busy peer is not
+    /// touched for each piece.
     pub(crate) struct Waiting {
         #[pin]
         sleep: Sleep,

@@ -7,7 +7,8 @@ use super::fields::Fields;
 /// The header that carries it.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// For `X-Request-Id` on an answer: the client's own id if it is short and printable, so that its logs and ours meet; else 64 random bits.
+/// For `X-Request-Id` on an answer: the client's own id if it is short and printable, so that its logs and ours meet;
+/// else 64 random bits.
 pub fn request_id<'a>(request: impl Into<Fields<'a>>) -> HeaderValue {
     from_field(request.into().x_request_id)
 }

@@ -12,8 +12,9 @@ use super::tokens::TokenSources;
 /// How much of a client's name for itself is kept, in bytes.
 const MAX_USER_AGENT_BYTES: usize = 128;
 
-/// What a request said of the client, owned, for a connection that goes on without the request: a WebSocket, whose client may
-/// show its credentials in the request or in its first message. A client that shows none costs no allocation for them.
+/// What a request said of the client, owned, for a connection that goes on without the request: a WebSocket, whose
+/// client may show its credentials in the request or in its first message. A client that shows none costs no allocation
+/// for them.
 #[derive(Clone, Debug, Default)]
 pub struct Visitor {
     remote: Option<SocketAddr>,

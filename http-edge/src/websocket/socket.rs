@@ -108,8 +108,8 @@ impl WebSocket {
         self.pulse.last_read()
     }
 
-    /// Waits for the next thing to happen, writing meanwhile what the outbox holds; no longer than until `due`, and perhaps
-    /// not so long.
+    /// Waits for the next thing to happen, writing meanwhile what the outbox holds; no longer than until `due`, and
+    /// perhaps not so long.
     ///
     /// # Cancel safety
     /// Cancel safe: nothing is taken that is not returned.

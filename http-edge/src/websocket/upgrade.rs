@@ -24,16 +24,16 @@ pub enum NoUpgrade {
     /// It is no opening handshake that can be answered.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// Its connection is of a kind that cannot be had, HTTP/2 for one, or of a server that does no upgrades.
+    /// Its connection cannot be taken over: it speaks HTTP/2, or its server does not do upgrades.
     #[error("this connection cannot become a WebSocket")]
     Unable,
 }
 
 impl Upgrade {
-    /// Judges an opening handshake. Whoever asks, and from which origin, is for the caller to judge.
+    /// Checks an opening handshake. Rights and the page's origin are not checked: the caller does that before.
     ///
     /// # Errors
-    /// What [`accept`] refuses, and connections that cannot be had.
+    /// What [`accept`] refuses, and connections that cannot be taken over.
     pub fn accept(request: &mut Parts, options: &Options<'_>) -> Result<Self, NoUpgrade> {
         let accepted = accept(request, options)?;
         let on = request.extensions.remove::<OnUpgrade>().ok_or(NoUpgrade::Unable)?;
@@ -50,8 +50,8 @@ impl Upgrade {
         self.accepted.deflate
     }
 
-    /// The 101. Once it is written `then` gets the socket, in a task of its own; it should spawn one for the connection,
-    /// as small as can be. A client that is gone before is nobody's loss: `then` is dropped.
+    /// The 101. Once it is written `then` gets the socket, in a task of its own; it should spawn one for the
+    /// connection, as small as can be. A client that is gone before is nobody's loss: `then` is dropped.
     pub fn then(self, then: impl FnOnce(link::Socket) + Send + 'static) -> Response {
         let Self { accepted, on } = self;
         tokio::spawn(async move {
