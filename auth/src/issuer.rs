@@ -73,7 +73,7 @@ pub enum KeySource {
     JwksUrl {
         /// Where.
         url: String,
-        /// Authorities to trust instead of the web's, PEM.
+        /// Authorities to trust instead of the system's, PEM.
         ca_file: Option<PathBuf>,
     },
 }

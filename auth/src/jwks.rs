@@ -7,18 +7,20 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use broker_core::AuthError;
+use bytes::Bytes;
+use http::{Request, StatusCode, Uri, header};
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
+use outgoing::{Authorities, Client, Proxies, TlsProblem, Trust};
 use parking_lot::Mutex;
 use serde::Deserialize;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use crate::issuer::{Algorithm, Issuer, KeySource};
 
 /// Shortest secret for HS256 (RFC 7518 §3.2).
 const MIN_SECRET_BYTES: usize = 32;
 /// Largest document that is read, in bytes.
-const MAX_DOCUMENT_BYTES: u64 = 1 << 20;
+const MAX_DOCUMENT_BYTES: usize = 1 << 20;
 /// Most keys of a set that are kept.
 const MAX_KEYS: usize = 256;
 /// Most keys that are tried for a token that names none.
@@ -59,7 +61,7 @@ struct Origin {
 #[derive(Clone, Debug)]
 enum Place {
     File(PathBuf),
-    Url { url: String, agent: ureq::Agent, authorities: u64 },
+    Url { url: Uri, client: Client, authorities: u64 },
 }
 
 impl KeySet {
@@ -89,7 +91,7 @@ impl KeySet {
             }
             KeySource::JwksFile(path) => {
                 let document = read(path).map_err(|error| ("jwks_file", error))?;
-                let keys = jwk_keys(&document, &issuer.algorithms, Trust::File)
+                let keys = jwk_keys(&document, &issuer.algorithms, Trusted::File)
                     .map_err(|error| ("jwks_file", format!("{}: {error}", path.display())))?;
                 Ok(Self {
                     origin: Some(Origin::new(Place::File(path.clone()), issuer, Some(Instant::now()))),
@@ -101,8 +103,8 @@ impl KeySet {
                     return Err(("jwks_url", "a secret is not published under an address".to_owned()));
                 }
                 let pem = ca_file.as_deref().map(read_authorities).transpose()?;
-                let agent = agent(url, pem.as_deref())?;
-                let place = Place::Url { url: url.clone(), agent, authorities: hash_of(&pem) };
+                let client = client(pem.as_deref())?;
+                let place = Place::Url { url: address(url)?, client, authorities: hash_of(&pem) };
                 Ok(Self { origin: Some(Origin::new(place, issuer, None)), ..Self::fixed(Vec::new(), &[]) })
             }
         }
@@ -192,9 +194,7 @@ impl KeySet {
             return;
         }
         *origin.tried.lock() = Some(Instant::now());
-        let (place, algorithms) = (origin.place.clone(), origin.algorithms.clone());
-        let fetched = tokio::task::spawn_blocking(move || place.keys(&algorithms)).await;
-        match fetched.unwrap_or_else(|error| Err(error.to_string())) {
+        match origin.place.keys(&origin.algorithms).await {
             Ok(keys) => {
                 *self.keys.lock() = keys.into();
                 *origin.had.lock() = Some(Instant::now());
@@ -237,19 +237,36 @@ impl Origin {
 }
 
 impl Place {
-    fn keys(&self, algorithms: &[Algorithm]) -> Result<Vec<Known>, String> {
-        match self {
-            Place::File(path) => jwk_keys(&read(path)?, algorithms, Trust::File),
-            Place::Url { url, agent, .. } => {
-                let answer = agent.get(url).header("accept", "application/json").call();
-                let mut answer = answer.map_err(|error| error.to_string())?;
-                if answer.status() != 200 {
-                    return Err(format!("status {}", answer.status()));
-                }
-                let body = answer.body_mut().with_config().limit(MAX_DOCUMENT_BYTES).read_to_vec();
-                jwk_keys(&body.map_err(|error| error.to_string())?, algorithms, Trust::Network)
+    async fn keys(&self, algorithms: &[Algorithm]) -> Result<Vec<Known>, String> {
+        let place = self.clone();
+        let fetched = match self {
+            Place::File(_) => Bytes::new(),
+            Place::Url { url, client, .. } => fetch(client, url).await?,
+        };
+        let algorithms = algorithms.to_owned();
+        // A large set is a while's work, and files may be far away.
+        let keys = tokio::task::spawn_blocking(move || match place {
+            Place::File(path) => jwk_keys(&read(&path)?, &algorithms, Trusted::File),
+            Place::Url { .. } => jwk_keys(&fetched, &algorithms, Trusted::Network),
+        });
+        keys.await.unwrap_or_else(|error| Err(error.to_string()))
+    }
+}
+
+async fn fetch(client: &Client, url: &Uri) -> Result<Bytes, String> {
+    let request = Request::get(url.clone()).header(header::ACCEPT, "application/json");
+    let request = request.body(Bytes::new()).map_err(|error| error.to_string())?;
+    let answer =
+        client.fetch(request, MAX_DOCUMENT_BYTES, FETCH_TIMEOUT).await.map_err(|error| match error {
+            outgoing::Error::Tls { problem: TlsProblem::UnknownAuthority, why } => {
+                format!("{why}; `jwks_ca_file` names a private authority")
             }
-        }
+            other => other.to_string(),
+        })?;
+    // Where keys come from is what is configured, not where that sends us: a redirect is another status.
+    match answer.status() {
+        StatusCode::OK => Ok(answer.into_body()),
+        other => Err(outgoing::Error::Status(other).to_string()),
     }
 }
 
@@ -264,7 +281,7 @@ impl std::fmt::Display for Place {
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let problem = |error: std::io::Error| format!("{}: {error}", path.display());
-    if std::fs::metadata(path).map_err(problem)?.len() > MAX_DOCUMENT_BYTES {
+    if std::fs::metadata(path).map_err(problem)?.len() > MAX_DOCUMENT_BYTES as u64 {
         return Err(format!("{}: more than {MAX_DOCUMENT_BYTES} bytes", path.display()));
     }
     std::fs::read(path).map_err(problem)
@@ -280,54 +297,26 @@ fn hash_of(what: &impl Hash) -> u64 {
 fn read_authorities(path: &Path) -> Result<Vec<u8>, (&'static str, String)> {
     let wrong = |why: String| ("jwks_ca_file", why);
     let pem = read(path).map_err(wrong)?;
-    match certificates(&pem).map_err(|error| wrong(format!("{}: {error}", path.display())))?[..] {
-        [] => Err(wrong(format!("{}: no certificate", path.display()))),
-        _ => Ok(pem),
-    }
+    Authorities::from_pem(&pem).map_err(|error| wrong(format!("{}: {error}", path.display())))?;
+    Ok(pem)
 }
 
-fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, ureq::Error> {
-    let items = ureq::tls::parse_pem(pem).filter_map(|item| match item {
-        Ok(ureq::tls::PemItem::Certificate(certificate)) => Some(Ok(certificate)),
-        Ok(_) => None,
-        Err(error) => Some(Err(error)),
-    });
-    items.collect()
-}
-
-fn agent(url: &str, authorities: Option<&[u8]>) -> Result<ureq::Agent, (&'static str, String)> {
+fn address(url: &str) -> Result<Uri, (&'static str, String)> {
     let wrong = || ("jwks_url", format!("{url:?} is not an http or https address"));
-    let uri: http::Uri = url.parse().map_err(|_| wrong())?;
-    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
-        return Err(wrong());
-    }
-    let roots = match authorities {
-        None => RootCerts::WebPki,
-        Some(pem) => {
-            let certificates = certificates(pem).map_err(|error| ("jwks_ca_file", error.to_string()))?;
-            RootCerts::new_with_certs(&certificates)
-        }
-    };
-    let tls = TlsConfig::builder()
-        .root_certs(roots)
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
-    let mut config = ureq::Agent::config_builder()
-        .timeout_global(Some(FETCH_TIMEOUT))
-        // Where keys come from is what is configured, not where that sends us.
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .http_status_as_error(false)
-        .user_agent(concat!("fanwire/", env!("CARGO_PKG_VERSION")))
-        .tls_config(tls.build());
-    if uri.host().is_some_and(is_loopback) {
-        config = config.proxy(None);
-    }
-    Ok(config.build().into())
+    let uri: Uri = url.parse().map_err(|_| wrong())?;
+    Client::check(&uri).map_err(|_| wrong())?;
+    Ok(uri)
 }
 
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+fn client(authorities: Option<&[u8]>) -> Result<Client, (&'static str, String)> {
+    let trust = match authorities.map(Authorities::from_pem) {
+        None => Trust::System,
+        Some(read) => Trust::Authorities(read.map_err(|error| ("jwks_ca_file", error.to_string()))?),
+    };
+    let proxies = Proxies::Environment;
+    // One document in ten minutes: nothing is worth keeping in between.
+    let config = outgoing::Config { trust, proxies, max_idle_per_host: 0, ..outgoing::Config::default() };
+    Ok(Client::new(config))
 }
 
 /// A public key, for each of the algorithms that it can be.
@@ -354,7 +343,7 @@ fn pem_keys(pem: &[u8], algorithms: &[Algorithm]) -> Result<Vec<Known>, String> 
 
 /// How much a document is trusted with.
 #[derive(Clone, Copy, PartialEq)]
-enum Trust {
+enum Trusted {
     /// Secrets too.
     File,
     /// Public keys only.
@@ -362,7 +351,7 @@ enum Trust {
 }
 
 /// The keys of a set that can be used here. Others are passed over, as RFC 7517 §5 asks.
-fn jwk_keys(document: &[u8], algorithms: &[Algorithm], trust: Trust) -> Result<Vec<Known>, String> {
+fn jwk_keys(document: &[u8], algorithms: &[Algorithm], trust: Trusted) -> Result<Vec<Known>, String> {
     #[derive(Deserialize)]
     struct Set {
         keys: Vec<serde_json::Value>,
@@ -371,7 +360,7 @@ fn jwk_keys(document: &[u8], algorithms: &[Algorithm], trust: Trust) -> Result<V
     let usable = set.keys.into_iter().filter_map(|key| {
         let jwk: Jwk = serde_json::from_value(key).ok()?;
         let algorithm = algorithm_of(&jwk)?;
-        let secret_from_network = algorithm.is_symmetric() && trust == Trust::Network;
+        let secret_from_network = algorithm.is_symmetric() && trust == Trusted::Network;
         if secret_from_network || !algorithms.contains(&algorithm) {
             return None;
         }

@@ -1,0 +1,67 @@
+//! One connection after its handshakes.
+
+use bytes::Bytes;
+use http::{Response, Version};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::error::Error;
+use crate::target::Ready;
+
+/// What bytes go over.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// What takes requests.
+#[derive(Debug)]
+pub(crate) enum Connection {
+    /// One after the other.
+    Http1(http1::SendRequest<Full<Bytes>>),
+    /// Many at a time.
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+/// Why a request has no answer.
+pub(crate) enum Unsent {
+    /// Not a byte of it was sent.
+    Untouched(Box<Ready>),
+    Failed(Error),
+}
+
+impl Connection {
+    /// Speaks HTTP over `io`.
+    pub(crate) async fn open(io: Box<dyn Io>, version: Version) -> Result<Self, Error> {
+        let io = TokioIo::new(io);
+        let failed = |error| Error::of_hyper(&error);
+        if version == Version::HTTP_2 {
+            let (sender, driver) = http2::handshake(TokioExecutor::new(), io).await.map_err(failed)?;
+            tokio::spawn(driver);
+            return Ok(Connection::Http2(sender));
+        }
+        let (sender, driver) = http1::handshake(io).await.map_err(failed)?;
+        tokio::spawn(driver);
+        Ok(Connection::Http1(sender))
+    }
+
+    /// Sends a request, and waits for the head of its answer.
+    pub(crate) async fn send(&mut self, ready: Ready) -> Result<Response<Incoming>, Unsent> {
+        let (sent, uri) = match self {
+            Connection::Http1(sender) => {
+                let (request, uri) = ready.for_http1();
+                (sender.try_send_request(request).await, uri)
+            }
+            Connection::Http2(sender) => {
+                let (request, uri) = ready.for_http2();
+                (sender.try_send_request(request).await, uri)
+            }
+        };
+        sent.map_err(|mut error| match error.take_message() {
+            Some(request) => Unsent::Untouched(Box::new(Ready::again(request, uri))),
+            None => Unsent::Failed(Error::of_hyper(error.error())),
+        })
+    }
+}
