@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use outgoing::{Authorities, Trust};
 
+use crate::failure::Failure;
 use crate::output::Format;
-use crate::tls::Trust;
 
 /// Where the server is, and who asks.
 #[derive(Args, Clone, Debug)]
@@ -28,11 +29,14 @@ pub(crate) struct ServerArguments {
 }
 
 impl ServerArguments {
-    pub(crate) fn trust(&self) -> Trust<'_> {
+    pub(crate) fn trust(&self) -> Result<Trust, Failure> {
         match &self.ca_file {
-            _ if self.insecure => Trust::Anyone,
-            Some(file) => Trust::File(file),
-            None => Trust::System,
+            _ if self.insecure => Ok(Trust::Anyone),
+            Some(file) => match Authorities::read(file) {
+                Ok(authorities) => Ok(Trust::Authorities(authorities)),
+                Err(error) => Err(Failure::Arguments(error.to_string())),
+            },
+            None => Ok(Trust::System),
         }
     }
 }

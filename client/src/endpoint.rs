@@ -1,24 +1,27 @@
 //! The server's address, and what every request to it says.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderValue, Request, Uri, header};
+use outgoing::{Client, Error, Trust};
 
 use crate::arguments::ServerArguments;
 use crate::failure::Failure;
-use crate::tls::Tls;
+
+/// How long each part of connecting may take: somebody waits.
+const PART_LIMIT: Duration = Duration::from_secs(5);
 
 /// One server, and what is said to it on every request.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
     /// As people read it, without credentials.
     pub(crate) url: String,
-    pub(crate) host: String,
-    pub(crate) port: u16,
-    /// With `https://`.
-    pub(crate) tls: Option<Tls>,
-    /// What stands before the path where a proxy mounts the server below `/`.
-    prefix: String,
+    pub(crate) client: Client,
+    base: Uri,
+    /// Of all requests, with what a proxy mounts the server below; no slash at the end.
+    root: String,
     headers: HeaderMap,
 }
 
@@ -36,52 +39,50 @@ impl Endpoint {
             format!("http://{}", arguments.url)
         };
         let uri: Uri = text.parse().map_err(|_| wrong("not a URL such as http://127.0.0.1:8080"))?;
-        let default_port = match uri.scheme_str() {
-            Some("http") => 80,
-            Some("https") => 443,
-            _ => return Err(wrong("http:// and https:// are spoken")),
-        };
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it names no host"))?;
+        if uri.host().is_none_or(str::is_empty) {
+            return Err(wrong("it names no host"));
+        }
         if uri.query().is_some() || uri.authority().is_some_and(|authority| authority.as_str().contains('@'))
         {
             return Err(wrong("neither a query nor credentials belong there"));
         }
-        let port = uri.port_u16().unwrap_or(default_port);
+        match Client::check(&uri) {
+            Ok(()) => {}
+            Err(Error::Address { why, .. }) => return Err(wrong(why)),
+            Err(error) => return Err(wrong(&error.to_string())),
+        }
         let mut headers = HeaderMap::new();
-        let authority = uri.authority().map_or(host, |authority| authority.as_str());
-        headers.insert(
-            header::HOST,
-            HeaderValue::from_str(authority).map_err(|_| wrong("its host is no name"))?,
-        );
         if let Some(value) = authorization(token, user)? {
             headers.insert(header::AUTHORIZATION, value);
         }
-        let host = host.trim_matches(['[', ']']);
-        let tls = match uri.scheme_str() {
-            Some("https") => Some(Tls::new(host, arguments.trust())?),
-            _ => None,
+        // A file of authorities may be named for all servers, and need not be there for this one.
+        let trust = if uri.scheme_str() == Some("https") { arguments.trust()? } else { Trust::System };
+        let config = outgoing::Config {
+            trust,
+            resolve_timeout: PART_LIMIT,
+            connect_timeout: PART_LIMIT,
+            tls_timeout: PART_LIMIT,
+            ..outgoing::Config::default()
         };
-        Ok(Endpoint {
-            url: text.trim_end_matches('/').to_owned(),
-            host: host.to_owned(),
-            port,
-            tls,
-            prefix: uri.path().trim_end_matches('/').to_owned(),
-            headers,
-        })
+        let scheme = uri.scheme_str().unwrap_or("http");
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        let root = format!("{scheme}://{authority}{}", uri.path().trim_end_matches('/'));
+        let url = text.trim_end_matches('/').to_owned();
+        Ok(Endpoint { url, client: Client::new(config), base: uri, root, headers })
     }
 
     /// A request for `path_and_query`, which begins with a slash.
     pub(crate) fn request(&self, method: http::Method, path_and_query: &str) -> http::request::Builder {
-        let mut request = Request::builder().method(method).uri(format!("{}{path_and_query}", self.prefix));
+        let mut request = Request::builder().method(method).uri(format!("{}{path_and_query}", self.root));
         if let Some(headers) = request.headers_mut() {
             headers.clone_from(&self.headers);
-            headers.insert(
-                header::USER_AGENT,
-                HeaderValue::from_static(concat!("fanwire/", env!("CARGO_PKG_VERSION"))),
-            );
         }
         request
+    }
+
+    /// Whether what answers a plain request would rather speak TLS.
+    pub(crate) async fn may_want_tls(&self) -> bool {
+        self.base.scheme_str() == Some("http") && self.client.speaks_tls(&self.base).await
     }
 
     pub(crate) fn foreign(&self, why: impl Into<String>) -> Failure {
@@ -124,18 +125,16 @@ mod tests {
     #[test]
     fn an_address_has_host_port_and_perhaps_a_prefix() {
         let cases = [
-            ("http://127.0.0.1:8080", "127.0.0.1", 8080, "/sse"),
-            ("127.0.0.1:8080/", "127.0.0.1", 8080, "/sse"),
-            ("localhost", "localhost", 80, "/sse"),
-            ("http://[::1]:1/", "::1", 1, "/sse"),
-            ("http://proxy.example/fanwire/", "proxy.example", 80, "/fanwire/sse"),
-            ("https://proxy.example", "proxy.example", 443, "/sse"),
-            ("https://[::1]:8443/x", "::1", 8443, "/x/sse"),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080/sse"),
+            ("127.0.0.1:8080/", "http://127.0.0.1:8080/sse"),
+            ("localhost", "http://localhost/sse"),
+            ("http://[::1]:1/", "http://[::1]:1/sse"),
+            ("http://proxy.example/fanwire/", "http://proxy.example/fanwire/sse"),
+            ("https://proxy.example", "https://proxy.example/sse"),
+            ("https://[::1]:8443/x", "https://[::1]:8443/x/sse"),
         ];
-        for (url, host, port, target) in cases {
+        for (url, target) in cases {
             let endpoint = endpoint(url).unwrap();
-            assert_eq!((endpoint.host.as_str(), endpoint.port), (host, port), "{url}");
-            assert_eq!(endpoint.tls.is_some(), url.starts_with("https:"), "{url}");
             let request = endpoint.request(http::Method::GET, "/sse").body(()).unwrap();
             assert_eq!(request.uri(), target, "{url}");
             assert_eq!(request.headers()["authorization"], "Bearer t");

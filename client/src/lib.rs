@@ -1,12 +1,12 @@
 //! `fanwire pub` and `fanwire sub`: a running server from the command line, over its HTTP API and its event streams.
 //!
 //! ```text
-//! arguments ─▶ Endpoint (address, credentials, TLS) ─▶ publish:   one POST ─▶ receipt on standard output
+//! arguments ─▶ Endpoint (address, credentials, trust) ─▶ publish:   one POST ─▶ receipt on standard output
 //!                                                    └▶ subscribe: GET /sse ─▶ events ─▶ output
 //! ```
 
+mod answer;
 mod arguments;
-mod connection;
 mod endpoint;
 mod events;
 mod failure;
@@ -14,7 +14,6 @@ mod output;
 mod pace;
 mod publish;
 mod subscribe;
-mod tls;
 
 use std::fmt::Arguments;
 use std::io::Write as _;

@@ -6,11 +6,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use form_urlencoded::Serializer;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use http_body_util::Full;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
-use crate::connection::Connection;
 use crate::endpoint::Endpoint;
 use crate::failure::{Failure, is_passing};
 use crate::pace::Pace;
@@ -23,9 +21,9 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'
 const MAX_RECEIPT_BYTES: usize = 1 << 20;
 
 pub(crate) async fn run(arguments: Pub) -> Result<(), Failure> {
-    let mut publisher = Publisher::new(&arguments)?;
+    let publisher = Publisher::new(&arguments)?;
     match arguments.data.as_deref() {
-        None => publish_lines(&mut publisher).await,
+        None => publish_lines(&publisher).await,
         Some("-") => {
             let mut payload = Vec::new();
             tokio::io::stdin().read_to_end(&mut payload).await?;
@@ -36,7 +34,7 @@ pub(crate) async fn run(arguments: Pub) -> Result<(), Failure> {
 }
 
 /// A message for each line, until they end or one shows that none will be taken.
-async fn publish_lines(publisher: &mut Publisher) -> Result<(), Failure> {
+async fn publish_lines(publisher: &Publisher) -> Result<(), Failure> {
     let mut input = BufReader::new(tokio::io::stdin());
     let mut outcome = Ok(());
     for number in 1_u64.. {
@@ -67,7 +65,6 @@ async fn publish_lines(publisher: &mut Publisher) -> Result<(), Failure> {
 /// Publishes to one channel, on one connection as long as it lasts.
 struct Publisher {
     endpoint: Endpoint,
-    connection: Option<Connection>,
     target: String,
     content_type: Option<HeaderValue>,
     key: Option<HeaderValue>,
@@ -84,7 +81,6 @@ impl Publisher {
         };
         Ok(Publisher {
             endpoint: Endpoint::new(&arguments.server)?,
-            connection: None,
             target: target(arguments),
             content_type: value("--content-type", &arguments.content_type)?,
             key: value("--key", &arguments.key)?,
@@ -93,7 +89,7 @@ impl Publisher {
     }
 
     /// Publishes one message and prints its receipt.
-    async fn publish(&mut self, payload: Bytes) -> Result<(), Failure> {
+    async fn publish(&self, payload: Bytes) -> Result<(), Failure> {
         let mut key = self.key.clone();
         if key.is_none() && self.retries > 0 {
             // An answer may get lost after the message was taken. With a key it is still published once.
@@ -121,31 +117,15 @@ impl Publisher {
         Ok(())
     }
 
-    async fn attempt(&mut self, payload: Bytes, key: Option<HeaderValue>) -> Result<Bytes, Failure> {
+    async fn attempt(&self, payload: Bytes, key: Option<HeaderValue>) -> Result<Bytes, Failure> {
         let mut request = self.endpoint.request(Method::POST, &self.target);
         if let Some(headers) = request.headers_mut() {
             let names = [header::CONTENT_TYPE, HeaderName::from_static("idempotency-key")];
             let values = [self.content_type.clone(), key];
             headers.extend(names.into_iter().zip(values).filter_map(|(name, value)| Some((name, value?))));
         }
-        let request =
-            request.body(Full::new(payload)).map_err(|error| Failure::Arguments(error.to_string()))?;
-        let mut kept = self.connection.take();
-        if let Some(connection) = &mut kept
-            && connection.ready().await.is_err()
-        {
-            kept = None;
-        }
-        let mut connection = match kept {
-            Some(connection) => connection,
-            None => self.endpoint.open().await?,
-        };
-        let response = self.endpoint.exchange(&mut connection, request).await?;
-        let receipt = http_edge::read_body(response.into_body(), MAX_RECEIPT_BYTES)
-            .await
-            .map_err(|error| self.endpoint.foreign(error.to_string()))?;
-        self.connection = Some(connection);
-        Ok(receipt)
+        let request = request.body(payload).map_err(|error| Failure::Arguments(error.to_string()))?;
+        self.endpoint.ask(request, MAX_RECEIPT_BYTES).await
     }
 }
 

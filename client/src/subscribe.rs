@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use form_urlencoded::Serializer;
 use http::{HeaderValue, Method, Response, header};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use outgoing::Body;
 use serde::Deserialize;
 use tokio::time::timeout;
 
@@ -103,7 +102,7 @@ impl Follower {
         })
     }
 
-    async fn open(&self) -> Result<Response<Incoming>, Failure> {
+    async fn open(&self) -> Result<Response<Body>, Failure> {
         let mut request = self.endpoint.request(Method::GET, &self.target);
         request = request.header(header::ACCEPT, "text/event-stream");
         if let Some(id) = &self.last_id {
@@ -111,8 +110,7 @@ impl Follower {
                 .map_err(|_| Failure::Arguments(format!("`{id}` is no id of an event")))?;
             request = request.header("last-event-id", id);
         }
-        let request =
-            request.body(Full::<Bytes>::default()).map_err(|error| Failure::Arguments(error.to_string()))?;
+        let request = request.body(Bytes::new()).map_err(|error| Failure::Arguments(error.to_string()))?;
         let response = self.endpoint.send(request).await?;
         let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         match kind.and_then(|kind| kind.split(';').next()) {
@@ -122,18 +120,17 @@ impl Follower {
     }
 
     /// Prints what comes until there is enough of it, or no more comes.
-    async fn read(&mut self, mut body: Incoming) -> Result<End, Failure> {
+    async fn read(&mut self, mut body: Body) -> Result<End, Failure> {
         let mut parser = Parser::default();
         loop {
-            let frame = match timeout(self.idle_limit, body.frame()).await {
-                Ok(Some(Ok(frame))) => frame,
-                Ok(Some(Err(error))) => return Ok(End::Broken(format!("connection lost ({error})"))),
-                Ok(None) => return Ok(End::Broken("the server ended the stream".to_owned())),
+            let mut bytes = match timeout(self.idle_limit, body.next()).await {
+                Ok(Ok(Some(bytes))) => bytes,
+                Ok(Err(error)) => return Ok(End::Broken(format!("connection lost ({error})"))),
+                Ok(Ok(None)) => return Ok(End::Broken("the server ended the stream".to_owned())),
                 Err(_) => {
                     return Ok(End::Broken(format!("nothing came for {} s", self.idle_limit.as_secs())));
                 }
             };
-            let Ok(mut bytes) = frame.into_data() else { continue };
             loop {
                 let (piece, taken) = match parser.feed(&bytes) {
                     Ok(Some(read)) => read,
