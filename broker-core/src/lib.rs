@@ -34,6 +34,7 @@ mod filter;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod histogram;
 mod interest;
 mod key;
 mod lane;
@@ -56,6 +57,7 @@ pub use engine::{
 };
 pub use error::{Inexpressible, PublishError, PublishOnceError, Refused, SubscribeError, Unavailable};
 pub use filter::{Filter, FilterError, Segment};
+pub use histogram::{Durations, Histogram};
 pub use interest::Room;
 pub use key::{GRANTED_TAG, Start, Subscribed, SubscriberKey};
 pub use lane::{
@@ -65,7 +67,7 @@ pub use lifecycle::{Interest, LeaveReason, Left, Lifecycle};
 pub use message::{
     ContentType, Echo, KeyedReceipt, Message, MessageId, MessageIdError, Properties, Publish, Qos, Receipt,
 };
-pub use metrics::{LaneStats, Stats};
+pub use metrics::{LaneStats, NamespaceStats, Stats};
 pub use outbox::{Class, CloseReason, Outbox, Passed, Queued, Signal, Wire};
 pub use rights::{
     Action, AllowAll, Anonymous, AuthError, Authenticated, Authenticator, Client, Credentials, Denied,

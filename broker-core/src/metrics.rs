@@ -1,5 +1,7 @@
 //! What a broker counts.
 
+use crate::histogram::Durations;
+
 /// A snapshot of a broker's counters and gauges. Counters only grow while the broker lives.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -45,8 +47,24 @@ pub struct Stats {
     pub idempotency_keys: usize,
     /// Keys that were forgotten before their time, of whoever held most.
     pub idempotency_forgotten_early: u64,
+    /// How long messages took from their publisher to the last write to a subscriber's socket, or into its outbox where the socket
+    /// was full. At most one message in ten milliseconds is timed.
+    pub delivery_times: Durations,
+    /// The log by namespace: those that are configured and recorded, then `*` for all others.
+    pub namespaces: Vec<NamespaceStats>,
     /// One for each lane.
     pub lanes: Vec<LaneStats>,
+}
+
+/// What the log holds of one namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NamespaceStats {
+    /// Its name; `*` for all that are not configured by name.
+    pub name: Box<str>,
+    /// Messages in the log.
+    pub log_messages: usize,
+    /// Their bytes with names, properties and overhead.
+    pub log_bytes: usize,
 }
 
 /// What waits in one lane.

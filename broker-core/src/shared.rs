@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::error::{PublishError, SubscribeError};
 use crate::filter::Filter;
+use crate::histogram::Timing;
 use crate::interest::{Registry, Wildcards};
 use crate::key::SubscriberKey;
 use crate::lane::{Lane, LaneOwner};
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     /// What the subscriptions weigh, the wildcards' tree aside.
     pub(crate) subscription_bytes: AtomicUsize,
     pub(crate) counters: CachePadded<Counters>,
+    /// Read by every publisher and seldom written: on a line of its own.
+    pub(crate) timing: CachePadded<Timing>,
 }
 
 /// The subscribers that are being brought retained messages: one task each, however many filters it has.

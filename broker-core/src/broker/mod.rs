@@ -124,6 +124,7 @@ impl Broker {
             subscriptions: AtomicUsize::new(0),
             subscription_bytes: AtomicUsize::new(0),
             counters: CachePadded::default(),
+            timing: CachePadded::default(),
             config,
         });
         // Made here, so that a runtime without a clock is told of now and not by a dead task.
@@ -512,6 +513,8 @@ impl Broker {
             log_head: shared.log.head(),
             idempotency_keys: shared.idempotency.len(),
             idempotency_forgotten_early: shared.idempotency.forgotten_early(),
+            delivery_times: shared.timing.durations(),
+            namespaces: shared.log.usage_by_namespace(),
             lanes,
         }
     }

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use crate::channel::{Channel, levels_beyond};
 use crate::error::{PublishError, Refused};
+use crate::histogram::Timed;
 use crate::interest::{ChannelEntry, Place, Registry};
 use crate::interest::{Hits, LaneList};
 use crate::key::SubscriberKey;
@@ -103,6 +104,7 @@ impl Shared {
         let (publisher, echo, ttl) = (publish.publisher, publish.echo, publish.ttl);
         let message = Arc::new(publish.into_message_now(self.log.epoch()));
         let time_ms = message.time_ms();
+        let timed = self.timing.begin(time_ms);
         let bytes = message.payload().len() as u64;
         let channel = message.channel().clone();
         let mut hits = Hits::new();
@@ -114,6 +116,9 @@ impl Shared {
                 Refused { error, publish }
             })?;
         let released = self.release(accepted, &mut hits, publisher, echo);
+        if let Some(timed) = timed {
+            self.push_timed(&released.woken, timed);
+        }
         self.wake(&released.woken);
         Ok(self.conclude(released, time_ms, bytes))
     }
@@ -235,11 +240,15 @@ impl Shared {
             let (publisher, echo) = (publish.publisher, publish.echo);
             let message = Arc::new(publish.into_message_now(self.log.epoch()));
             let (time_ms, bytes) = (message.time_ms(), message.payload().len() as u64);
+            let timed = self.timing.begin(time_ms);
             let channel = message.channel().clone();
             // Nothing refuses what has passed its bounds.
             let mut hits = Hits::new();
             let Ok(accepted) = self.accept(message, &channel, Bound::Passed, &mut hits) else { continue };
             let mut released = self.release(accepted, &mut hits, publisher, echo);
+            if let Some(timed) = timed {
+                self.push_timed(&released.woken, timed);
+            }
             woken.append(&mut released.woken);
             receipts.push(self.conclude(released, time_ms, bytes));
         }
@@ -296,6 +305,19 @@ impl Shared {
                 || lane.waiting_bytes.load(Ordering::Relaxed) > self.config.max_lane_bytes
         });
         if full { Err(PublishError::Busy { retry_after: RETRY_AFTER }) } else { Ok(()) }
+    }
+
+    /// Sends a message's timing after it, to each lane that it hits.
+    #[cold]
+    fn push_timed(&self, hit: &[u16], timed: Timed) {
+        // Each has its own before the first can be done with it.
+        let each = SmallVec::<[(u16, Timed); 4]>::from_iter(hit.iter().map(|lane| (*lane, timed.clone())));
+        drop(timed);
+        for (lane, timed) in each {
+            if let Some(lane) = self.lanes.get(usize::from(lane)) {
+                lane.push(Command::Timed(timed));
+            }
+        }
     }
 
     /// One job for each lane that is hit; the lanes to wake once the caller's locks are gone.

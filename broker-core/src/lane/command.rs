@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::connections::SendError;
 use super::delivery::{Deliver, Delivery, Kind};
+use crate::histogram::Timed;
 use crate::interest::LaneList;
 use crate::key::SubscriberKey;
 use crate::message::Message;
@@ -80,6 +81,8 @@ pub(crate) enum Command {
         tag: u32,
     },
     Feed(Box<Feed>),
+    /// The message of the job before it is timed.
+    Timed(Timed),
     /// A message for one subscriber alone.
     Direct(Box<Direct>),
     /// Everything before it has been delivered.

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use super::command::{Command, Direct, Job, continues, same_list};
 use super::pending::{Occupant, Slot};
 use super::{Lane, LaneOwner};
+use crate::histogram::Timed;
 use crate::key::SubscriberKey;
 use crate::outbox::{CloseReason, Flush};
 
@@ -35,6 +36,8 @@ pub(crate) struct Worker {
     /// Tags beyond the first, of subscribers that a job hits more than once.
     pub(super) overlaps: Vec<(u32, u32)>,
     pub(super) tags: Vec<u32>,
+    /// Messages of this batch that are timed.
+    timed: Vec<Timed>,
     pub(super) job: u64,
     pub(super) budget: u32,
     pub(super) encodings: Arc<AtomicUsize>,
@@ -81,6 +84,7 @@ impl Worker {
             dirty: Vec::new(),
             overlaps: Vec::new(),
             tags: Vec::new(),
+            timed: Vec::new(),
             job: 0,
             budget: YIELD_AFTER,
             encodings,
@@ -104,6 +108,7 @@ impl Worker {
                 self.deliver_run(&run, flush).await;
             }
             self.flush_dirty().await;
+            self.timed.drain(..).for_each(Timed::written);
         }
         // What waits for retained messages was published and taken like the rest.
         for slot in 0..self.slots.len() as u32 {
@@ -118,9 +123,13 @@ impl Worker {
             while batch.len() < MAX_BATCH
                 && let Some(command) = self.lane.inbox.pop()
             {
-                batch.push_back(command);
+                match command {
+                    // Kept out of the batch, where it would part jobs that go to each subscriber in one piece.
+                    Command::Timed(timed) => self.timed.push(timed),
+                    command => batch.push_back(command),
+                }
             }
-            if !batch.is_empty() {
+            if !batch.is_empty() || !self.timed.is_empty() {
                 return true;
             }
             if self.lane.ended.load(Ordering::Acquire) {
@@ -181,6 +190,7 @@ impl Worker {
                 }
             }
             Command::Feed(feed) => self.feed(*feed, flush).await,
+            Command::Timed(timed) => self.timed.push(timed),
             Command::Direct(direct) => {
                 let Direct { key, delivery, done } = *direct;
                 let sent = self.guarded(key.slot, |worker| worker.deliver_directly(key, &delivery));

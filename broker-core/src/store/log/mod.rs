@@ -23,6 +23,7 @@ use self::segment::{Closed, Segment};
 use crate::clock::unix_ms;
 use crate::config::{Config, LogConfig};
 use crate::message::{Message, MessageId};
+use crate::metrics::NamespaceStats;
 
 /// A ring is dropped in about this many steps, so that its budget is met within one of them.
 const STEPS: usize = 16;
@@ -209,6 +210,22 @@ impl Log {
         state.rings.iter().fold((0, 0, 0), |(messages, bytes, oldest), ring| {
             (messages + ring.messages, bytes + ring.bytes, oldest.max(ring.evicted_through))
         })
+    }
+
+    /// The same by namespace, in the order of their names; those that are not configured stand last, as `*`.
+    pub(crate) fn usage_by_namespace(&self) -> Vec<NamespaceStats> {
+        let mut named: Vec<_> = self.namespaces.iter().map(|(name, home)| (&**name, home.ring)).collect();
+        named.sort_unstable();
+        named.push(("*", self.default.ring));
+        let state = self.state.lock();
+        let recorded = named.into_iter().filter_map(|(name, ring)| Some((name, state.rings.get(ring?)?)));
+        recorded
+            .map(|(name, ring)| NamespaceStats {
+                name: name.into(),
+                log_messages: ring.messages,
+                log_bytes: ring.bytes,
+            })
+            .collect()
     }
 }
 
