@@ -63,7 +63,7 @@ pub use key::{GRANTED_TAG, Start, Subscribed, SubscriberKey};
 pub use lane::{
     Close, Connection, Deliver, Delivery, Details, Encoding, ForcedError, Kind, Peer, SendError, Sink,
 };
-pub use lifecycle::{Interest, LeaveReason, Left, Lifecycle};
+pub use lifecycle::{Account, Interest, LeaveReason, Left, Lifecycle};
 pub use message::{
     ContentType, Echo, KeyedReceipt, Message, MessageId, MessageIdError, Properties, Publish, Qos, Receipt,
 };

@@ -1,15 +1,18 @@
 //! Who comes, what they subscribe to, and who leaves: told the same way for every protocol.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::Duration;
 
 use parking_lot::RwLock;
 
 use crate::filter::Filter;
 use crate::key::SubscriberKey;
 use crate::lane::{Close, Connection};
+use crate::rights::Principal;
 
 /// Hears of clients, whatever they speak. Given to [`Broker::hear`](crate::Broker::hear); what an embedding service, a
 /// gateway or a log builds on.
@@ -38,9 +41,10 @@ pub trait Lifecycle: Send + Sync + 'static {
     }
 
     /// It left. If its session stays, it may join again, or the session ends later: then this is called once more. After a
-    /// call whose [`Left::stays`] is false nothing more is told of this key.
-    fn left(&self, client: SubscriberKey, how: Left) {
-        let _ = (client, how);
+    /// call whose [`Left::stays`] is false nothing more is told of this key. `account` says who it was and what passed, as far
+    /// as the front knows.
+    fn left(&self, client: SubscriberKey, how: Left, account: &Account<'_>) {
+        let _ = (client, how, account);
     }
 }
 
@@ -51,6 +55,34 @@ pub struct Interest<'a> {
     pub filter: &'a Filter,
     /// The group whose members share the messages (MQTT's `$share/GROUP/…`).
     pub group: Option<&'a str>,
+}
+
+/// Whose connection is over, and what passed over it: the last that can be known of a client. What its front does not count,
+/// or no longer knows, is `None`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Account<'a> {
+    /// Whether it was connected until now; false of a session that ends while its client is away. Set by the core.
+    pub was_here: bool,
+    /// `mqtt`, `bayeux` or `sse`; empty if the front said nothing.
+    pub protocol: &'static str,
+    /// As whom it was let in.
+    pub principal: Option<&'a Principal>,
+    /// The MQTT client identifier.
+    pub client_id: Option<&'a str>,
+    /// Where it came from.
+    pub remote: Option<IpAddr>,
+    /// How long the connection was there.
+    pub lasted: Option<Duration>,
+    /// Messages to the client; in MQTT over all connections of its session.
+    pub sent_messages: Option<u64>,
+    /// Messages from the client; in MQTT over all connections of its session.
+    pub received_messages: Option<u64>,
+    /// Bytes to the client, of its connection.
+    pub sent_bytes: Option<u64>,
+    /// Bytes from the client, of its connection.
+    pub received_bytes: Option<u64>,
+    /// Messages that were thrown away because it was too slow.
+    pub dropped: u64,
 }
 
 /// How a client left.
@@ -99,6 +131,19 @@ pub enum LeaveReason {
 }
 
 impl LeaveReason {
+    /// All there are, in the order of their declaration.
+    pub const ALL: [LeaveReason; 9] = [
+        LeaveReason::Client,
+        LeaveReason::Lost,
+        LeaveReason::Expired,
+        LeaveReason::TooSlow,
+        LeaveReason::TakenOver,
+        LeaveReason::Closed,
+        LeaveReason::NotAllowed,
+        LeaveReason::Protocol,
+        LeaveReason::Shutdown,
+    ];
+
     /// Its name in events and logs: one word in `snake_case`.
     pub fn name(self) -> &'static str {
         match self {
@@ -178,11 +223,13 @@ impl Stage {
         }
     }
 
-    /// The client leaves; false if that need not be told.
-    pub(crate) fn leave(&self, how: Left) -> bool {
+    /// The client leaves: whether it was here. `None` if that need not be told.
+    pub(crate) fn leave(&self, how: Left) -> Option<bool> {
         let next = if how.stays { AWAY } else { GONE };
         let told = |now| matches!(now, HERE) || (now == AWAY && !how.stays);
-        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| told(now).then_some(next)).is_ok()
+        let before =
+            self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| told(now).then_some(next));
+        before.ok().map(|before| before == HERE)
     }
 
     /// Whether listeners know of the client.

@@ -5,8 +5,8 @@ mod support;
 use std::sync::{Arc, Weak};
 
 use broker_core::{
-    Broker, Class, Close, Config, Connection, Deliver, Delivery, Details, Filter, ForcedError, Interest,
-    LeaveReason, Left, Lifecycle, OutboxConfig, Peer, Principal, Queued, Rights, Room, Sink, Start,
+    Account, Broker, Class, Close, Config, Connection, Deliver, Delivery, Details, Filter, ForcedError,
+    Interest, LeaveReason, Left, Lifecycle, OutboxConfig, Peer, Principal, Queued, Rights, Room, Sink, Start,
     Subscribed, Subscriber, SubscriberKey,
 };
 use parking_lot::Mutex;
@@ -88,8 +88,9 @@ impl Lifecycle for Ears {
     fn unsubscribed(&self, _: SubscriberKey, Interest { filter, group }: Interest<'_>) {
         self.note(format!("unsubscribed {filter} {group:?}"));
     }
-    fn left(&self, _: SubscriberKey, how: Left) {
-        self.note(format!("left {} {}", how.why, how.stays));
+    fn left(&self, _: SubscriberKey, how: Left, account: &Account<'_>) {
+        let away = if account.was_here { "" } else { ", away" };
+        self.note(format!("left {} {}{away}", how.why, how.stays));
     }
 }
 
@@ -107,8 +108,8 @@ async fn a_life_is_told_in_order() {
     client.0.unsubscribe(&filter("b/*"), 0);
     client.0.unsubscribe(&filter("b/*"), 0);
     client.0.leave_group("g", &filter("c"), 1);
-    client.0.leave(Left::for_good(LeaveReason::TooSlow));
-    client.0.leave(Left::for_good(LeaveReason::Client));
+    client.0.leave(Left::for_good(LeaveReason::TooSlow), &Account::default());
+    client.0.leave(Left::for_good(LeaveReason::Client), &Account::default());
     client.subscribe("late");
     drop(client);
     let expected = [
@@ -130,8 +131,8 @@ async fn who_comes_back_joins_again_and_leaves_for_good_once() {
     let client = Client::new(&broker);
     client.subscribe("a");
     client.0.join();
-    client.0.leave(Left::for_now(LeaveReason::Lost));
-    client.0.leave(Left::for_now(LeaveReason::Lost));
+    client.0.leave(Left::for_now(LeaveReason::Lost), &Account::default());
+    client.0.leave(Left::for_now(LeaveReason::Lost), &Account::default());
     client.0.join();
     // Another connection takes the session from one that is still there.
     client.0.join();
@@ -148,10 +149,10 @@ async fn who_comes_back_joins_again_and_leaves_for_good_once() {
     assert_eq!(ears.take(), expected);
     let client = Client::new(&broker);
     client.0.join();
-    client.0.leave(Left::for_now(LeaveReason::Client));
-    client.0.leave(Left::for_good(LeaveReason::Expired));
+    client.0.leave(Left::for_now(LeaveReason::Client), &Account::default());
+    client.0.leave(Left::for_good(LeaveReason::Expired), &Account::default());
     drop(client);
-    assert_eq!(ears.take(), ["joined ann", "left client true", "left expired false"]);
+    assert_eq!(ears.take(), ["joined ann", "left client true", "left expired false, away"]);
 }
 
 #[tokio::test]

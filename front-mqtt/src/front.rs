@@ -16,7 +16,9 @@ use crate::auth::Mechanism;
 use crate::codec::{Framing, Reason};
 use crate::config::Config;
 use crate::protocol::{Detached, Encodings, End, Remains, Shared, Target, Will};
-use crate::transport::{self, Aftermath, Arrival, Due, Groups, Hosted, Sessions, Timers, Traffic, What};
+use crate::transport::{
+    self, Aftermath, Arrival, Due, Farewell, Groups, Hosted, Sessions, Timers, Traffic, What,
+};
 
 /// MQTT on a broker. Clones are handles to the same front.
 #[derive(Clone)]
@@ -356,11 +358,12 @@ impl Inner {
     /// A connection with this number in its session is over.
     pub(crate) fn conclude(&self, hosted: &Arc<Hosted>, number: u32, end: End) {
         let why = leave_reason(hosted.session.kicked(number).map_or(end, End::Closed));
+        let farewell = hosted.farewell();
         match hosted.session.handle_disconnected(number, end) {
             None => {}
-            Some(Detached::Ended(remains)) => self.end(hosted, remains, why),
+            Some(Detached::Ended(remains)) => self.end(hosted, remains, why, &farewell),
             Some(Detached::Stays { will, will_after, holder, ends_after }) => {
-                hosted.subscriber.leave(Left::for_now(why));
+                hosted.leave(Left::for_now(why), &farewell);
                 if let Some(holder) = holder {
                     self.sessions.note_absent(hosted, number, holder);
                 }
@@ -402,18 +405,19 @@ impl Inner {
                 }
             }
             What::End => {
+                let farewell = hosted.farewell();
                 if let Some(remains) = hosted.session.handle_expired() {
                     self.counters.expired.add(1);
-                    self.end(&hosted, remains, LeaveReason::Expired);
+                    self.end(&hosted, remains, LeaveReason::Expired, &farewell);
                 }
             }
         }
     }
 
     /// A session is over: what it leaves is seen to.
-    fn end(&self, hosted: &Arc<Hosted>, mut remains: Remains, why: LeaveReason) {
+    fn end(&self, hosted: &Arc<Hosted>, mut remains: Remains, why: LeaveReason, farewell: &Farewell) {
         self.sessions.remove(hosted);
-        hosted.subscriber.leave(Left::for_good(why));
+        hosted.leave(Left::for_good(why), farewell);
         {
             let state = hosted.session.lock();
             self.counters.received.add(hosted.session.received());
@@ -438,7 +442,8 @@ impl Inner {
         }
         self.publish_wills(aftermath.wills);
         for (ended, remains) in aftermath.ended {
-            self.end(&ended, remains, LeaveReason::TakenOver);
+            let farewell = ended.farewell();
+            self.end(&ended, remains, LeaveReason::TakenOver, &farewell);
         }
         self.forget(hosted, &aftermath.revoked);
     }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use fanwire::core::{Close, Connection, Interest, Left, Lifecycle, SubscriberKey};
+use fanwire::core::{Account, Close, Connection, Interest, Left, Lifecycle, SubscriberKey};
 use rumqttc::QoS;
 use serde_json::json;
 
@@ -51,7 +51,7 @@ impl Lifecycle for Ears {
     fn unsubscribed(&self, client: SubscriberKey, of: Interest<'_>) {
         self.note(client, format!("unsubscribed {}", of.filter));
     }
-    fn left(&self, client: SubscriberKey, how: Left) {
+    fn left(&self, client: SubscriberKey, how: Left, _: &Account<'_>) {
         self.note(client, format!("left {}{}", how.why, if how.stays { ", stays" } else { "" }));
     }
 }

@@ -20,7 +20,7 @@ use crate::key::{Start, Subscribed, SubscriberKey};
 use crate::lane::Connection;
 use crate::lane::Kind;
 use crate::lane::{Command, Feed, Then};
-use crate::lifecycle::{Interest, Joining, LeaveReason, Left, Lifecycle, Stage};
+use crate::lifecycle::{Account, Interest, Joining, LeaveReason, Left, Lifecycle, Stage};
 use crate::message::MessageId;
 use crate::outbox::Outbox;
 use crate::rights::Principal;
@@ -138,7 +138,10 @@ impl Subscriber {
         let Some(connection) = self.shared.lane(self.key).connections.find(self.key) else { return };
         let joining = self.stage.join();
         if joining == Joining::TakesOver {
-            self.tell(|listener| listener.left(self.key, Left::for_now(LeaveReason::TakenOver)));
+            let protocol = connection.peer().map_or("", |peer| peer.protocol);
+            let account = Account { was_here: true, protocol, ..Account::default() };
+            let how = Left::for_now(LeaveReason::TakenOver);
+            self.tell(|listener| listener.left(self.key, how, &account));
         }
         self.tell(|listener| listener.joined(self.key, &connection));
         if joining == Joining::New {
@@ -157,9 +160,10 @@ impl Subscriber {
 
     /// The client has left, and how: whoever listens is told once. A front that says nothing before it drops this leaves it
     /// at [`LeaveReason::Lost`].
-    pub fn leave(&self, how: Left) {
-        if self.stage.leave(how) {
-            self.tell(|listener| listener.left(self.key, how));
+    pub fn leave(&self, how: Left, account: &Account<'_>) {
+        if let Some(was_here) = self.stage.leave(how) {
+            let account = Account { was_here, ..*account };
+            self.tell(|listener| listener.left(self.key, how, &account));
         }
     }
 
@@ -482,7 +486,7 @@ impl Shared {
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        self.leave(Left::for_good(LeaveReason::Lost));
+        self.leave(Left::for_good(LeaveReason::Lost), &Account::default());
         self.shared.lane(self.key).connections.leave(self.key);
         self.shared.end_all_retained(self.key);
         let Held { subscriptions, groups, .. } = std::mem::take(&mut *self.held.lock());

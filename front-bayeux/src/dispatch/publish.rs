@@ -80,6 +80,9 @@ pub(super) async fn publish(
     }
     sessions.broker.submit(publish).await.map_err(|refused| refused.error)?;
     sessions.counters().published();
+    if let Some(member) = member {
+        member.mailbox.note_published();
+    }
     Ok(())
 }
 

@@ -1,12 +1,39 @@
 //! A session as operators see it, whatever carries it.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use broker_core::{Close, Connection, Details, Filter, ForcedError, Left, Peer, Queued, Start, Subscribed};
+use broker_core::{
+    Account, Close, Connection, Details, Filter, ForcedError, LeaveReason, Left, Peer, Queued, Start,
+    Subscribed, unix_ms,
+};
 
 use super::member::Member;
 use crate::codec::channel::is_expressible;
 use crate::protocol::End;
+
+impl Member {
+    /// The client has left for good: whoever listens is told what is known of it. Bytes are counted where a WebSocket carries
+    /// it; a poll is one of many requests of its connection.
+    pub(super) fn leave(&self, why: LeaveReason) {
+        let socket_bytes = self.mailbox.socket_bytes();
+        let (sent, received) = self.mailbox.passed();
+        let account = Account {
+            was_here: true,
+            protocol: "bayeux",
+            principal: Some(&self.principal),
+            client_id: None,
+            remote: self.address,
+            lasted: Some(Duration::from_millis(unix_ms().saturating_sub(self.since_ms))),
+            sent_messages: Some(sent),
+            received_messages: Some(received),
+            sent_bytes: socket_bytes,
+            received_bytes: None,
+            dropped: self.mailbox.dropped(),
+        };
+        self.subscriber.leave(Left::for_good(why), &account);
+    }
+}
 
 /// The session is the connection, from its handshake to its end: between two polls, and while its client looks for
 /// another socket, what is sent to it waits.
@@ -47,7 +74,7 @@ impl Connection for Member {
             if let Close::Administrative(Some(reason)) = why {
                 self.explain(reason);
             }
-            self.subscriber.leave(Left::for_good(why.into()));
+            self.leave(why.into());
             sessions.end(self, end);
         }
     }

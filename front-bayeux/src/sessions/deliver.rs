@@ -30,10 +30,13 @@ impl Deliver for Mailbox {
             let frame = shared.encodings.frame(&shared.config, state.replay, delivery, socket.deflate);
             if frame.is_empty() {
                 shared.counters.inexpressible();
-            } else if socket.own {
-                sink.send(frame, Class::Droppable);
             } else {
-                socket.outbox.send(frame.clone(), Class::Droppable);
+                if socket.own {
+                    sink.send(frame, Class::Droppable);
+                } else {
+                    socket.outbox.send(frame.clone(), Class::Droppable);
+                }
+                state.sent = state.sent.wrapping_add(1);
             }
             if shared.config.extensions.activity.is_some() {
                 state.session.note_server_activity(Instant::now());
@@ -45,6 +48,7 @@ impl Deliver for Mailbox {
             shared.counters.inexpressible();
             return;
         }
+        state.sent = state.sent.wrapping_add(1);
         let now = Instant::now();
         let lazy = lazy.map(|lazy| {
             let longest = || shared.config.max_lazy_timeout_for(state.session.transport());
@@ -72,11 +76,14 @@ impl Deliver for Mailbox {
         if !shared.config.lazy.is_empty() || shared.config.extensions.activity.is_some() {
             return None;
         }
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         let socket =
             state.socket.as_ref().filter(|socket| socket.own && Arc::ptr_eq(&socket.outbox, outbox))?;
         let plain = !state.is_replaying() && state.session.pushes() && socket.is_open();
-        plain.then(|| shared.encodings.frame(&shared.config, state.replay, delivery, socket.deflate))
+        let frame =
+            plain.then(|| shared.encodings.frame(&shared.config, state.replay, delivery, socket.deflate))?;
+        state.sent = state.sent.wrapping_add(1);
+        Some(frame)
     }
 }
 

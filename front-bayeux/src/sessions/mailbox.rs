@@ -1,6 +1,7 @@
 //! A session where the broker's lanes can reach it: its state behind a small mutex, and the wake-up of a held poll.
 //! What its lane does with it is in `deliver.rs`, its socket in `binding.rs`, its want of room in `overflow.rs`.
 
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -26,6 +27,8 @@ pub(crate) struct Mailbox {
     woken: Notify,
     pub(super) clock: Clock,
     pub(super) shared: Arc<Shared>,
+    /// Messages from the client that were published.
+    received: AtomicU32,
 }
 
 /// A connect's reply on its way. It is dropped when the reply was written, or will never be: only from then on is its
@@ -53,6 +56,7 @@ impl Mailbox {
             woken: Notify::new(),
             clock: Clock::default(),
             shared,
+            received: AtomicU32::new(0),
         });
         mailbox.with(|_| ());
         mailbox
@@ -127,6 +131,21 @@ impl Mailbox {
         let (messages, bytes) = state.session.waiting();
         let socket = state.socket.as_ref().map(|socket| socket.outbox.queued()).unwrap_or_default();
         Queued { messages: messages + socket.messages, bytes: bytes + socket.bytes }
+    }
+
+    /// A message of the client was published.
+    pub(crate) fn note_published(&self) {
+        self.received.fetch_add(1, Relaxed);
+    }
+
+    /// Events to the client, and messages from it that were published.
+    pub(super) fn passed(&self) -> (u64, u64) {
+        (u64::from(self.state.lock().sent), u64::from(self.received.load(Relaxed)))
+    }
+
+    /// Bytes that its socket has taken, if it has one.
+    pub(super) fn socket_bytes(&self) -> Option<u64> {
+        self.state.lock().socket.as_ref().map(|socket| socket.outbox.passed().bytes)
     }
 
     /// Events lost because there was no room for them.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use broker_core::{Broker, LeaveReason, Left, OutboxConfig, OutboxPolicy, Subscriber};
+use broker_core::{Broker, LeaveReason, OutboxConfig, OutboxPolicy, Subscriber};
 
 use self::held_connects::HeldConnects;
 use self::mailbox::Mailbox;
@@ -150,7 +150,7 @@ impl Sessions {
     /// Ends a session and takes it out of the broker; one that the server ended is remembered for a
     /// while, so that its next connect is told.
     pub(crate) fn end(&self, member: &Member, end: End) {
-        member.subscriber.leave(Left::for_good(leave_reason(end)));
+        member.leave(leave_reason(end));
         member.mailbox.finish(Instant::now(), end, member.reason());
         if end == End::Kicked {
             member.detach();
@@ -161,7 +161,7 @@ impl Sessions {
 
     /// Takes a session that is over out of the registry.
     pub(crate) fn forget(&self, member: &Member, end: End) {
-        member.subscriber.leave(Left::for_good(leave_reason(end)));
+        member.leave(leave_reason(end));
         if self.registry.remove(&member.id) {
             self.tell(|listener| listener.closed(&member.id, leave_reason(end)));
         }

@@ -17,6 +17,8 @@ pub(crate) struct State {
     pub(super) replay: Replay,
     /// When its operator was last told that it has no room, in seconds since the front's start.
     pub(super) warned_secs: u32,
+    /// Events that were for its client.
+    pub(super) sent: u32,
     /// While a replay runs.
     duplicates: Option<Box<Duplicates>>,
 }
@@ -24,7 +26,15 @@ pub(crate) struct State {
 impl State {
     /// A session whose client is not known yet.
     pub(super) fn new(session: Session) -> Self {
-        Self { id: None, session, socket: None, replay: Replay::Plain, warned_secs: 0, duplicates: None }
+        Self {
+            id: None,
+            session,
+            socket: None,
+            replay: Replay::Plain,
+            warned_secs: 0,
+            sent: 0,
+            duplicates: None,
+        }
     }
 
     /// A replay is about to begin.

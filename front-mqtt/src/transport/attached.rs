@@ -1,7 +1,12 @@
 //! A session as operators see it.
 
+use std::net::IpAddr;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
 use broker_core::{
-    Close, Connection, Details, Filter, ForcedError, Peer, Principal, Qos, Queued, Start, Subscribed,
+    Account, Close, Connection, Details, Filter, ForcedError, Left, Peer, Principal, Qos, Queued, Start,
+    Subscribed, unix_ms,
 };
 
 use super::sessions::Hosted;
@@ -33,6 +38,60 @@ impl Hosted {
     /// What limits and rights have kept from the client.
     pub(crate) fn dropped_in(&self, state: &State) -> u64 {
         state.dropped + state.online.as_ref().map_or(0, |online| online.outbox.dropped())
+    }
+}
+
+/// What is known of a connection at its end.
+#[derive(Default)]
+pub(crate) struct Farewell {
+    principal: Option<Principal>,
+    remote: Option<IpAddr>,
+    lasted: Option<Duration>,
+    sent: u64,
+    sent_bytes: Option<u64>,
+    dropped: u64,
+}
+
+impl Hosted {
+    /// Bytes have come over the present connection, which alone calls this.
+    pub(crate) fn note_bytes(&self, bytes: usize) {
+        let before = self.received_bytes.load(Relaxed);
+        self.received_bytes.store(before + bytes as u64, Relaxed);
+    }
+
+    /// Of the present connection, if there is one, and else of the session. Asked before either is over.
+    pub(crate) fn farewell(&self) -> Farewell {
+        let state = self.session.lock();
+        let online = state.online.as_ref();
+        let shared = self.session.shared();
+        Farewell {
+            principal: state.principal.clone(),
+            remote: online.and_then(|online| online.caller.remote),
+            lasted: online.map(|online| {
+                Duration::from_millis(unix_ms().saturating_sub(shared.unix_ms(online.caller.since)))
+            }),
+            sent: self.sent_in(&state),
+            sent_bytes: online.map(|online| online.outbox.passed().bytes),
+            dropped: self.dropped_in(&state),
+        }
+    }
+
+    /// The client has left: whoever listens is told what is known of it.
+    pub(crate) fn leave(&self, how: Left, farewell: &Farewell) {
+        let account = Account {
+            was_here: true,
+            protocol: "mqtt",
+            principal: farewell.principal.as_ref(),
+            client_id: Some(self.session.client_id()),
+            remote: farewell.remote,
+            lasted: farewell.lasted,
+            sent_messages: Some(farewell.sent),
+            received_messages: Some(self.session.received()),
+            sent_bytes: farewell.sent_bytes,
+            received_bytes: farewell.sent_bytes.map(|_| self.received_bytes.load(Relaxed)),
+            dropped: farewell.dropped,
+        };
+        self.subscriber.leave(how, &account);
     }
 }
 

@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -77,6 +78,7 @@ enum Progress {
 impl Driver {
     pub(crate) fn new(inner: Arc<Inner>, parts: Parts, link: Link, input: Input) -> Self {
         let Parts { connection, hosted, outbox, admission } = parts;
+        hosted.received_bytes.store(0, Ordering::Relaxed);
         Self {
             inner,
             connection,
@@ -166,6 +168,7 @@ impl Driver {
                 match event {
                     Event::Read(bytes) => {
                         self.inner.traffic.of(&self.hosted).bytes_received.add(bytes as u64);
+                        self.hosted.note_bytes(bytes);
                         self.connection.handle_sign_of_life(Instant::now());
                     }
                     Event::Woken => {

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -59,7 +60,7 @@ pub(crate) async fn accept(inner: Arc<Inner>, arrival: Arrival) {
     let subscriber = inner.broker.attach(session.clone(), inner.shared.config.outbox);
     let outbox = subscriber.outbox();
     let link = Link::new(arrival.socket, outbox.clone());
-    let candidate = Arc::new(Hosted { session, subscriber });
+    let candidate = Arc::new(Hosted { session, subscriber, received_bytes: AtomicU64::new(0) });
     let input = Input::new(arrival.framing, inner.shared.config.max_packet_bytes);
     let mut handshake = Handshake {
         inner: inner.clone(),

@@ -20,6 +20,7 @@ mod traffic;
 mod waiting;
 mod websocket;
 
+pub(crate) use attached::Farewell;
 pub(crate) use groups::Groups;
 pub(crate) use handshake::{Arrival, accept};
 #[cfg(any(test, fuzzing))]

@@ -1,6 +1,7 @@
 //! Which client has which session; takeover.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use broker_core::{Outbox, Principal, Subscriber};
 use bytes::Bytes;
@@ -19,6 +20,8 @@ use crate::protocol::{
 pub(crate) struct Hosted {
     pub(crate) session: Arc<Session>,
     pub(crate) subscriber: Subscriber,
+    /// Bytes that came over the present connection.
+    pub(crate) received_bytes: AtomicU64,
 }
 
 impl Hosted {

@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use broker_core::{
-    Close, Connection, Details, Filter, ForcedError, GRANTED_TAG, LeaveReason, Left, Peer, Principal, Queued,
-    Start, Subscribed, Subscriber, unix_ms,
+    Account, Close, Connection, Details, Filter, ForcedError, GRANTED_TAG, LeaveReason, Left, Peer,
+    Principal, Queued, Start, Subscribed, Subscriber, unix_ms,
 };
 
 use super::registry::retry_within;
@@ -51,7 +52,22 @@ impl Attached {
 
     /// The client has left, and is not coming back to this stream. The first reason counts.
     pub(crate) fn leave(&self, why: LeaveReason) {
-        self.subscriber.leave(Left::for_good(why));
+        let outbox = self.subscriber.outbox();
+        let passed = outbox.passed();
+        let account = Account {
+            was_here: true,
+            protocol: "sse",
+            principal: Some(&self.principal),
+            client_id: None,
+            remote: self.remote,
+            lasted: Some(Duration::from_millis(unix_ms().saturating_sub(self.since_ms))),
+            sent_messages: Some(passed.shared),
+            received_messages: Some(0),
+            sent_bytes: Some(passed.bytes),
+            received_bytes: Some(0),
+            dropped: outbox.dropped(),
+        };
+        self.subscriber.leave(Left::for_good(why), &account);
     }
 
     /// The client has taken all that was sent so far: the only sign of life that a stream gives.
