@@ -1,9 +1,15 @@
 //! What the server counts beside its fronts, under the names that `/metrics` shows.
 
+mod clients;
+mod process;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use front::{Metric, MetricSource};
+
+pub(crate) use self::clients::Clients;
+pub(crate) use self::process::of_process;
 
 /// Requests that were for another host.
 pub(crate) fn of_hosts(refused: Arc<AtomicU64>) -> Arc<dyn MetricSource> {
@@ -24,5 +30,32 @@ pub(crate) fn of_stalled(stalled: http_edge::Stalled) -> Arc<dyn MetricSource> {
             Metric::counter("http2_streams_reset", reset, stalled.reset()),
             Metric::counter("http2_answers_refused", refused, stalled.refused()),
         ]);
+    })
+}
+
+/// Which program this is.
+pub(crate) fn of_build() -> Arc<dyn MetricSource> {
+    let fronts = [
+        (cfg!(feature = "bayeux"), "bayeux"),
+        (cfg!(feature = "http"), "http"),
+        (cfg!(feature = "mqtt"), "mqtt"),
+        (cfg!(feature = "sse"), "sse"),
+    ];
+    let fronts: Vec<_> = fronts.into_iter().filter_map(|(is_in, name)| is_in.then_some(name)).collect();
+    let fronts = fronts.join(",");
+    Arc::new(move |out: &mut Vec<Metric>| {
+        let help = "Version, commit if the build named one (FANWIRE_COMMIT), and protocols of this program";
+        let commit = option_env!("FANWIRE_COMMIT").unwrap_or_default();
+        let build = Metric::info("build", help).with("version", env!("CARGO_PKG_VERSION"));
+        out.push(build.with("commit", commit).with("protocols", fronts.clone()));
+    })
+}
+
+/// Connections on which HTTP is spoken.
+pub(crate) fn of_connections(open: Arc<AtomicU64>) -> Arc<dyn MetricSource> {
+    Arc::new(move |out: &mut Vec<Metric>| {
+        let help =
+            "Connections that HTTP is spoken on now; event streams over HTTP/1.1 and WebSockets have left it";
+        out.push(Metric::gauge("http_connections", help, open.load(Relaxed)));
     })
 }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::listen::{self, Gate, Place, Refusals};
+use crate::listen::{self, Counted, Gate, Place, Refusals};
 use crate::{AddressLimits, Config, Fronts, metrics};
 
 /// The front whose listener the configuration names.
@@ -99,6 +99,12 @@ impl Server {
         fronts.show(gate.clone());
         fronts.show(Arc::new(addresses.clone()));
         fronts.show(metrics::of_hosts(refusals.misdirected()));
+        fronts.show(metrics::of_connections(refusals.open()));
+        let clients = Arc::new(metrics::Clients::default());
+        broker.hear(clients.clone());
+        fronts.show(clients);
+        fronts.show(metrics::of_build());
+        fronts.show(metrics::of_process());
         fronts.show(metrics::of_stalled(config.connection.stalled.clone()));
         let mut streams = Vec::new();
         for front in fronts.list() {
@@ -267,13 +273,14 @@ async fn serve_http(
         let Ok(place) = addresses.enter(peer.ip()) else { return refuse(stream, Refusal::address_full()) };
         let mut connection = connection.clone();
         connection.hold = hold(place);
-        let (served, addresses) = (Arc::clone(&served), addresses.clone());
+        let (counted, addresses) = (Counted::new(&served), addresses.clone());
         let handle = move |request: http::Request<_>| {
+            let served = counted.get();
             match served.admit(&addresses, peer.ip(), &request) {
                 Ok(()) => Either::Left(served.fronts().handle_from(Some(http_edge::Peer(peer)), request)),
                 // Boxed, so that connections do not have room for what is rare.
                 Err(refusal) => {
-                    let served = Arc::clone(&served);
+                    let served = Arc::clone(served);
                     let refused = async move { served.refuse(&refusal, request.into_parts().0).await };
                     Either::Right(Box::pin(refused))
                 }

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use front::{Metric, Task};
+use front::{Metric, Task, inexpressible, refused};
 use http::Request;
 use http_edge::{Body, Cookies, OriginPolicy, Peer, Response};
 
 use crate::front::Front;
+
+fn micros_as_seconds(micros: u64) -> f64 {
+    Duration::from_micros(micros).as_secs_f64()
+}
 
 impl front::Front for Front {
     fn name(&self) -> &'static str {
@@ -39,16 +43,8 @@ impl front::Front for Front {
                 stats.handshakes_refused,
             ),
             Metric::counter("bayeux_published", "Messages published over Bayeux", stats.published),
-            Metric::counter(
-                "bayeux_refused_rights",
-                "Bayeux messages refused for lack of rights",
-                stats.refused_rights,
-            ),
-            Metric::counter(
-                "bayeux_rate_limited",
-                "Bayeux messages beyond their sender's rate",
-                stats.rate_limited,
-            ),
+            refused("bayeux", "rights", stats.refused_rights),
+            refused("bayeux", "rate", stats.rate_limited),
             Metric::counter("bayeux_failed", "Bayeux messages answered as not successful", stats.failed),
             Metric::counter(
                 "bayeux_malformed",
@@ -76,11 +72,7 @@ impl front::Front for Front {
                 "Bayeux WebSockets closed because no session came to them in time",
                 stats.handshake_timeouts,
             ),
-            Metric::counter(
-                "bayeux_inexpressible",
-                "Deliveries of channels that Bayeux has no name for",
-                stats.inexpressible,
-            ),
+            inexpressible("bayeux", stats.inexpressible),
             Metric::counter(
                 "bayeux_unhandled_services",
                 "Messages to services that no handler took",
@@ -91,15 +83,15 @@ impl front::Front for Front {
                 "Handlers of services that took too long",
                 stats.late_services,
             ),
-            Metric::gauge(
-                "bayeux_last_sweep_microseconds",
+            Metric::seconds(
+                "bayeux_last_sweep_seconds",
                 "How long the last look for expired Bayeux sessions took",
-                stats.last_sweep_us,
+                micros_as_seconds(stats.last_sweep_us),
             ),
-            Metric::gauge(
-                "bayeux_longest_sweep_microseconds",
+            Metric::seconds(
+                "bayeux_longest_sweep_seconds",
                 "The longest of these looks",
-                stats.longest_sweep_us,
+                micros_as_seconds(stats.longest_sweep_us),
             ),
         ]);
     }

@@ -10,7 +10,7 @@ use broker_core::{Authenticator, Broker};
 use bytes::Bytes;
 use futures_util::future::Either;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, header};
+use http::{HeaderValue, Method, Request, Uri, header};
 use http_edge::{
     Body, BoxError, Cookies, Decoded, Fields, Park, Peer, Problem, Response, X_REQUEST_ID, credentials_among,
     request_id, take_body,
@@ -33,7 +33,7 @@ use crate::publish::{Desk, Retain, key_of, publish_items, publish_lines, publish
 use crate::query::{invalid, no_parameters};
 use crate::retained;
 use crate::route::Resource;
-use crate::stats::{Counters, Stats};
+use crate::stats::{Counters, Route, Stats, Times};
 
 /// The HTTP API over one broker. Clones are handles to the same front.
 #[derive(Clone)]
@@ -44,6 +44,7 @@ struct Shared {
     authenticator: Arc<dyn Authenticator>,
     config: Config,
     counters: Arc<Counters>,
+    times: Times,
     desk: Arc<Desk>,
     history: Pages,
     ready: AtomicBool,
@@ -65,6 +66,7 @@ impl Front {
             authenticator,
             config,
             counters,
+            times: Times::default(),
             desk: Arc::new(desk),
             ready: AtomicBool::new(true),
             sources: RwLock::default(),
@@ -119,12 +121,18 @@ impl Front {
     {
         async move {
             let shared = &self.0;
+            let began = shared.counters.begin(&parts.method);
             let fields = Fields::from(&parts.headers);
             let mut response = match shared.answer(peer, &parts, &fields, body).await {
                 Ok(response) => response,
                 Err(error) => Problem::from(error).response(),
             };
             shared.counters.answered(response.status().as_u16());
+            if let Some(began) = began
+                && let Some(route) = shared.route_of(&parts)
+            {
+                shared.times.answered(route, began);
+            }
             let headers = response.headers_mut();
             if parts.method != Method::OPTIONS {
                 shared.config.origins.cors_headers(fields, shared.cookies(), headers);
@@ -178,10 +186,23 @@ impl Shared {
         self.counters.snapshot(self.desk.gate.stats())
     }
 
+    /// What the time of a request is counted under; `None` if it is held, as then it is the client's own time.
+    fn route_of(&self, parts: &Parts) -> Option<Route> {
+        let rest = parts.uri.path().strip_prefix(&*self.config.path).unwrap_or_default();
+        if rest.starts_with("/publish") {
+            Some(Route::Publish)
+        } else if !rest.starts_with("/history/") {
+            Some(Route::Other)
+        } else {
+            (!asks_to_wait(&parts.uri)).then_some(Route::History)
+        }
+    }
+
     fn scraped(&self) -> Scraped<'_> {
         Scraped {
             broker: &self.broker,
             stats: self.stats(),
+            times: &self.times,
             unfinished: &self.config.intake,
             sources: &self.sources,
         }
@@ -235,7 +256,7 @@ impl Shared {
                 return Ok(health::ready(state));
             }
             Resource::Metrics if self.config.metrics == MetricsAccess::Open => {
-                return Ok(metrics::answer(&self.scraped()));
+                return Ok(metrics::answer(&self.scraped(), &parts.headers));
             }
             Resource::OpenApi => {
                 no_parameters(parts.uri.query())?;
@@ -356,7 +377,7 @@ impl Shared {
                 no_parameters(parts.uri.query())?;
                 channels::one(&self.broker, principal, &channel).map(json)
             }
-            Resource::Metrics => metrics::answer_to(&self.scraped(), principal),
+            Resource::Metrics => metrics::answer_to(&self.scraped(), principal, &parts.headers),
             Resource::Health | Resource::Ready | Resource::OpenApi => Err(Error::NotFound),
         }
     }
@@ -390,6 +411,11 @@ impl Shared {
             }
         }
     }
+}
+
+/// Whether a question for history is held until there is something to answer.
+pub(crate) fn asks_to_wait(uri: &Uri) -> bool {
+    uri.query().is_some_and(|query| query.split('&').any(|part| part.starts_with("wait=")))
 }
 
 enum Media {

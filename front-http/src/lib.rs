@@ -32,6 +32,7 @@ mod config;
 mod connections;
 mod error;
 mod events;
+mod exposition;
 mod front;
 mod health;
 mod history;

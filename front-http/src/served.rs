@@ -8,6 +8,7 @@ use http::{Request, Uri};
 use http_edge::{Body, Cookies, OriginPolicy, Peer, Response};
 
 use crate::front::Front;
+use crate::front::asks_to_wait;
 
 impl front::Front for Front {
     fn name(&self) -> &'static str {
@@ -36,8 +37,7 @@ impl front::Front for Front {
     /// All is answered at once, but history with `wait`.
     fn holds(&self, uri: &Uri) -> bool {
         let rest = uri.path().strip_prefix(&*self.config().path);
-        rest.is_some_and(|rest| rest.starts_with("/history/"))
-            && uri.query().is_some_and(|query| query.split('&').any(|part| part.starts_with("wait=")))
+        rest.is_some_and(|rest| rest.starts_with("/history/")) && asks_to_wait(uri)
     }
 
     fn show(&self, source: Arc<dyn MetricSource>) {

@@ -1,6 +1,10 @@
 //! What the API counts.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use broker_core::Histogram;
+use http::Method;
 
 /// A snapshot of the API's counters; they only grow.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -40,7 +44,47 @@ pub(crate) struct Counters {
     pub(crate) forced_subscriptions: AtomicU64,
 }
 
+/// How long answers took.
+#[derive(Debug, Default)]
+pub(crate) struct Times {
+    publish: Histogram,
+    history: Histogram,
+    other: Histogram,
+}
+
+/// What a request's time is counted under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    Publish,
+    History,
+    Other,
+}
+
+/// Of so many POSTs, which is what publishes are, one is timed: two looks at the clock and two additions.
+const POSTS_PER_TIMED: u64 = 16;
+
+impl Times {
+    pub(crate) fn by_route(&self) -> [(&'static str, &Histogram); 3] {
+        [("publish", &self.publish), ("history", &self.history), ("other", &self.other)]
+    }
+
+    pub(crate) fn answered(&self, route: Route, began: Instant) {
+        let times = match route {
+            Route::Publish => &self.publish,
+            Route::History => &self.history,
+            Route::Other => &self.other,
+        };
+        times.observe(began.elapsed());
+    }
+}
+
 impl Counters {
+    /// When a request begins that is to be timed.
+    pub(crate) fn begin(&self, method: &Method) -> Option<Instant> {
+        let is_timed = method != Method::POST || self.requests.load(Relaxed).is_multiple_of(POSTS_PER_TIMED);
+        is_timed.then(Instant::now)
+    }
+
     pub(crate) fn add(counter: &AtomicU64) {
         counter.fetch_add(1, Relaxed);
     }

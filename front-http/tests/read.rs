@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use broker_core::{
     Action, AllowAll, Anonymous, Channel, Filter, LogConfig, Principal, Publish, Rights, Rule,
 };
-use front_http::{Config, Metric, Value};
+use front_http::{Config, Metric};
 use serde_json::json;
 use support::Server;
 
@@ -197,16 +197,17 @@ async fn channels_are_listed_in_pages() {
 async fn metrics_show_the_broker_and_what_was_added() {
     let server = Server::start().await;
     let source = |out: &mut Vec<Metric>| {
-        out.push(Metric { name: "test_things", help: "Things", value: Value::Gauge(7) });
+        out.push(Metric::gauge("test_things", "Things", 7));
     };
     server.api.add_metrics(Arc::new(source));
     server.post("/v1/publish/a", "", "x").await;
-    let answer = server.get("/metrics").await;
+    let answer = server.ask("GET /metrics", "accept: application/openmetrics-text\r\n", b"").await;
     assert!(answer.header("content-type").unwrap().starts_with("application/openmetrics-text"));
     for line in [
         "fanwire_published_messages_total 1",
         "fanwire_http_published_messages_total 1",
-        "fanwire_log_messages 1",
+        "fanwire_log_messages{namespace=\"*\"} 1",
+        "fanwire_http_request_seconds_count{route=\"publish\"} 1",
         "fanwire_test_things 7",
         "# TYPE fanwire_test_things gauge",
         "# EOF",

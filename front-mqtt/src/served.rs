@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use front::{Accepted, Metric, Refusal, Task};
+use front::{Accepted, Metric, Refusal, Task, refused};
 use http::Request;
 use http_edge::{Body, Peer, Response};
 
@@ -51,16 +51,8 @@ impl front::Front for Front {
                 "MQTT connections whose session had no place: too many, or another user's",
                 stats.sessions_refused,
             ),
-            Metric::counter(
-                "mqtt_refused_rights",
-                "MQTT publishes and subscriptions refused for lack of rights",
-                stats.refused_rights,
-            ),
-            Metric::counter(
-                "mqtt_rate_limited",
-                "MQTT publishes beyond their sender's rate",
-                stats.rate_limited,
-            ),
+            refused("mqtt", "rights", stats.refused_rights),
+            refused("mqtt", "rate", stats.rate_limited),
             Metric::counter("mqtt_bytes_received", "Bytes from MQTT clients", stats.bytes_received),
             Metric::counter("mqtt_bytes_sent", "Bytes to MQTT clients", stats.bytes_sent),
             Metric::counter("mqtt_sessions_expired", "MQTT sessions that expired", stats.sessions_expired),

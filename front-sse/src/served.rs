@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use front::{Metric, Reason, Refusal, Task};
+use front::{Metric, Reason, Refusal, Task, inexpressible, refused};
 use http::request::Parts;
 use http::{Method, Request};
 use http_edge::{Body, Cookies, OriginPolicy, Peer, Response};
@@ -51,17 +51,9 @@ impl front::Front for Front {
             Metric::counter("sse_resumed", "Event streams that resumed from an id", stats.resumed),
             Metric::counter("sse_gaps", "Gaps told to streams that resumed", stats.gaps),
             Metric::counter("sse_closed_slow", "Event streams closed for a slow reader", stats.closed_slow),
-            Metric::counter(
-                "sse_refused_rights",
-                "Event streams refused for lack of rights",
-                stats.refused_rights,
-            ),
-            Metric::counter("sse_refused", "Event streams refused for any other reason", stats.refused),
-            Metric::counter(
-                "sse_unexpressible",
-                "Messages that an event stream cannot express",
-                stats.unexpressible,
-            ),
+            refused("sse", "rights", stats.refused_rights),
+            refused("sse", "other", stats.refused),
+            inexpressible("sse", stats.inexpressible),
         ]);
     }
 

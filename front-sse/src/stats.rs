@@ -20,7 +20,7 @@ pub struct Stats {
     /// Requests refused for any other reason, and streams sent away because there were too many.
     pub refused: u64,
     /// Messages that an event stream cannot express, once per format.
-    pub unexpressible: u64,
+    pub inexpressible: u64,
 }
 
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ pub(crate) struct Counters {
     pub(crate) closed_slow: AtomicU64,
     pub(crate) refused_rights: AtomicU64,
     pub(crate) refused: AtomicU64,
-    pub(crate) unexpressible: AtomicU64,
+    pub(crate) inexpressible: AtomicU64,
 }
 
 impl Counters {
@@ -48,7 +48,7 @@ impl Counters {
             closed_slow: self.closed_slow.load(Relaxed),
             refused_rights: self.refused_rights.load(Relaxed),
             refused: self.refused.load(Relaxed),
-            unexpressible: self.unexpressible.load(Relaxed),
+            inexpressible: self.inexpressible.load(Relaxed),
         }
     }
 }

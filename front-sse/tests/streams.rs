@@ -646,5 +646,5 @@ async fn channels_named_like_wildcards_are_counted_and_not_sent() {
     server.broker.publish(Publish::new(channel("a"), "no").event("two\nlines")).unwrap();
     server.publish("a", "yes");
     assert!(client.event().await.contains("yes"));
-    assert_eq!(server.front.stats().unexpressible, 2);
+    assert_eq!(server.front.stats().inexpressible, 2);
 }

@@ -39,8 +39,9 @@ use http::request::Parts;
 use http::{Request, Uri};
 use http_edge::{Body, Cookies, OriginPolicy, Peer, Response};
 
+pub use broker_core::{Durations, Histogram};
 pub use link::{Hold, Socket, SocketStream};
-pub use metric::{Metric, MetricSource, Value};
+pub use metric::{Label, Metric, MetricSource, Value, inexpressible, refused};
 #[cfg(feature = "settings")]
 pub use outbox::Outbox;
 pub use refusal::{Reason, Refusal};

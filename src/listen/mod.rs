@@ -9,4 +9,5 @@ pub(crate) use self::accept::{Gate, accept, close, listen};
 pub use self::addresses::AddressLimits;
 pub(crate) use self::addresses::Place;
 pub use self::descriptors::raise_limit as raise_descriptor_limit;
-pub(crate) use self::refusals::Refusals;
+pub(crate) use self::descriptors::{open as open_descriptors, soft_limit as descriptor_limit};
+pub(crate) use self::refusals::{Counted, Refusals};

@@ -37,11 +37,38 @@ pub(crate) struct Refusals {
     /// Names of what is listened to that every policy answers to.
     ours: Vec<Box<[u8]>>,
     misdirected: Arc<AtomicU64>,
+    open: Arc<AtomicU64>,
+}
+
+/// The same, held by a connection on which HTTP is spoken and counted until that is over. As large as its `Arc`.
+pub(crate) struct Counted(Arc<Refusals>);
+
+impl Counted {
+    pub(crate) fn new(refusals: &Arc<Refusals>) -> Self {
+        refusals.open.fetch_add(1, Relaxed);
+        Counted(Arc::clone(refusals))
+    }
+
+    pub(crate) fn get(&self) -> &Arc<Refusals> {
+        &self.0
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Refusals {
     pub(crate) fn new(fronts: Fronts) -> Self {
-        Refusals { fronts, hosts: HostPolicy::Any, ours: Vec::new(), misdirected: Arc::default() }
+        Refusals {
+            fronts,
+            hosts: HostPolicy::Any,
+            ours: Vec::new(),
+            misdirected: Arc::default(),
+            open: Arc::default(),
+        }
     }
 
     /// The same, for a listener at `address` that answers to these names.
@@ -55,6 +82,11 @@ impl Refusals {
     /// Requests so far that were for another name.
     pub(crate) fn misdirected(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.misdirected)
+    }
+
+    /// Connections on which HTTP is spoken now.
+    pub(crate) fn open(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.open)
     }
 
     /// Whether a request of this address is answered at all. The rate does not count `OPTIONS`: its answer costs as little

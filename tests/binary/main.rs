@@ -9,6 +9,7 @@ mod documentation;
 mod embedding;
 mod house;
 mod memory;
+mod metrics;
 mod misconfiguration;
 mod own_front;
 mod publish;

@@ -20,7 +20,11 @@ async fn a_channel_that_bayeux_cannot_name_is_kept_from_it_and_counted() {
     assert_eq!([device.payload().await, device.payload().await], ["1", "2"]);
     assert_eq!(page.event().await["data"], 2);
     let metrics = crate::support::http::get(server.http, "/metrics").await;
-    assert!(metrics.text().contains("fanwire_bayeux_inexpressible_total 1"), "{}", metrics.text());
+    assert!(
+        metrics.text().contains("fanwire_inexpressible_messages_total{protocol=\"bayeux\"} 1"),
+        "{}",
+        metrics.text()
+    );
 }
 
 #[tokio::test]

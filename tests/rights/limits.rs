@@ -115,8 +115,11 @@ async fn bayeux_advises_an_interval() {
     }
     assert!(refused > 0);
     let metrics = get(server.http, "/metrics").await;
-    let line =
-        metrics.text().lines().find(|line| line.starts_with("fanwire_bayeux_rate_limited")).expect("counted");
+    let line = metrics
+        .text()
+        .lines()
+        .find(|line| line.starts_with("fanwire_refused_total{protocol=\"bayeux\",reason=\"rate\"}"))
+        .expect("counted");
     assert!(line.ends_with(&format!(" {refused}")), "{line}");
 }
 
@@ -277,7 +280,10 @@ async fn a_stream_of_an_address_that_asks_too_often_is_told_to_come_back() {
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     };
-    let refused = metrics.text().lines().find_map(|line| line.strip_prefix("fanwire_sse_refused_total "));
+    let refused = metrics
+        .text()
+        .lines()
+        .find_map(|line| line.strip_prefix("fanwire_refused_total{protocol=\"sse\",reason=\"other\"} "));
     assert_eq!(refused, Some(&*told.to_string()), "counted");
 }
 

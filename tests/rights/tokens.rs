@@ -201,9 +201,9 @@ async fn wrong_tokens_are_refused_on_every_front() {
         let line = metrics.text().lines().find(|line| line.starts_with(name)).expect(name);
         line.rsplit(' ').next().expect("a number").parse::<f64>().expect("a number")
     };
-    assert!(count("fanwire_sse_refused_rights") >= wrong.len() as f64);
-    assert!(count("fanwire_bayeux_handshakes_refused") >= 3.0 * wrong.len() as f64);
-    assert!(count("fanwire_mqtt_handshakes_failed") >= 4.0 * wrong.len() as f64);
+    assert!(count("fanwire_refused_total{protocol=\"sse\",reason=\"rights\"}") >= wrong.len() as f64);
+    assert!(count("fanwire_bayeux_handshakes_refused_total") >= 3.0 * wrong.len() as f64);
+    assert!(count("fanwire_mqtt_handshakes_failed_total") >= 4.0 * wrong.len() as f64);
 }
 
 #[tokio::test]

@@ -153,7 +153,7 @@ async fn a_will_is_judged_by_the_rights_that_its_client_has_when_it_is_due() {
         assert_eq!(code, 0, "{id}");
         devices.push(device);
     }
-    let refused = counted(server.http, "fanwire_mqtt_refused_rights_total").await;
+    let refused = counted(server.http, "fanwire_refused_total{protocol=\"mqtt\",reason=\"rights\"}").await;
 
     write(&[kept(), entry("less", "less", "wills/left"), entry("rotated", "another secret", "#")]);
     server.signal(Signal::HUP);
@@ -162,7 +162,9 @@ async fn a_will_is_judged_by_the_rights_that_its_client_has_when_it_is_due() {
     }
     // A delayed will is due a second later.
     within(async {
-        while counted(server.http, "fanwire_mqtt_refused_rights_total").await < refused + 6 {
+        while counted(server.http, "fanwire_refused_total{protocol=\"mqtt\",reason=\"rights\"}").await
+            < refused + 6
+        {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     })

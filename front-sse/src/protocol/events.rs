@@ -20,7 +20,7 @@ impl Events {
     fn frame<'d>(&self, delivery: &'d Delivery) -> &'d Bytes {
         delivery.encoded(self.encoding, |message| {
             event::message(message, delivery.kind(), self.format).unwrap_or_else(|| {
-                Counters::add(&self.counters.unexpressible);
+                Counters::add(&self.counters.inexpressible);
                 Bytes::new()
             })
         })
