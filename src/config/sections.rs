@@ -129,7 +129,7 @@ fn add_listener(section: &mut Value, listener: Option<&Listener>) {
     }
 }
 
-/// Takes the keys of a listener out of a section. What is no table has none.
+/// Takes the keys of a listener out of a section. A value that is not a table has none.
 fn take_listener(section: &mut Value, keys: &[&str]) -> Value {
     let mut taken = Dict::new();
     if let Value::Dict(_, all) = section {

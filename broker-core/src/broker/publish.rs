@@ -128,7 +128,7 @@ impl Shared {
     ///
     /// # Errors
     /// With the message, if it is worth another try.
-    #[inline]
+    #[inline(always)]
     fn accept<'a>(
         &'a self,
         mut message: Arc<Message>,
@@ -164,7 +164,7 @@ impl Shared {
     }
 
     /// The second step: records the message and gives the lanes their jobs, then lets the channel go.
-    #[inline]
+    #[inline(always)]
     fn release(
         &self,
         accepted: Accepted<'_>,

@@ -13,7 +13,7 @@ impl<T> Done<T> {
         (Self(sender), receiver)
     }
 
-    /// Answers. Whether anybody still waits is nobody's business.
+    /// Answers. That nobody waits any more is no error.
     pub fn complete(self, answer: T) {
         _ = self.0.send(answer);
     }

@@ -32,7 +32,7 @@ pub trait Connection: Send + Sync + 'static {
     fn queued(&self) -> Queued;
 
     /// Ends the connection in its protocol's terms, soon; what was accepted for a connected reader is written first.
-    /// A client that is gone already is none of its worries.
+    /// Does nothing for a client that is gone already.
     fn close(&self, why: &Close);
 
     /// Subscribes the client to `filter`, from now on, without its having asked. What it asked for itself stays as it is.

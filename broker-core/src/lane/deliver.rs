@@ -247,6 +247,7 @@ fn shared_frame<'r>(occupant: &Occupant, job: &'r Job, entry: Entry) -> Option<&
 }
 
 /// Whether no message of a run is hidden from a subscriber.
+#[cold]
 fn sees_all(occupant: &Occupant, run: &[Job], entry: Entry) -> bool {
     let sees = |job: &Job, principal: &Principal| {
         principal.sight(job.delivery.message().channel(), &[entry.tag]) == Sight::Whole

@@ -21,7 +21,7 @@ impl ClientId {
         Ok(Self(bytes))
     }
 
-    /// Reads what a client sent; anything this server did not write is nobody's.
+    /// Reads what a client sent; anything that this server did not write names no session.
     pub fn parse(text: &str) -> Option<Self> {
         let mut bytes = [0; 20];
         let (groups, rest) = text.as_bytes().as_chunks::<8>();

@@ -78,7 +78,11 @@ pub(super) async fn publish(
         };
         publish = policy.publish(&client, publish).await.map_err(PublishError::from)?;
     }
-    sessions.broker.submit(publish).await.map_err(|refused| refused.error)?;
+    let receipt = match sessions.broker.submit(publish).if_now() {
+        Ok(receipt) => receipt,
+        Err(later) => later.await,
+    };
+    receipt.map_err(|refused| refused.error)?;
     sessions.counters().published();
     if let Some(member) = member {
         member.mailbox.note_published();

@@ -25,7 +25,7 @@ const AHEAD: QueueLimits = QueueLimits { max_messages: 256, max_bytes: 64 << 10 
 pub(crate) struct Full(pub(crate) Bytes);
 
 #[derive(Debug)]
-struct Event {
+struct QueuedEvent {
     object: Bytes,
     /// The first reply that carried it; 0 if none did.
     batch: u64,
@@ -37,7 +37,7 @@ struct Event {
 /// when the client says that it got the batch.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    events: VecDeque<Event>,
+    events: VecDeque<QueuedEvent>,
     bytes: usize,
     /// Whether events are kept until they are acknowledged.
     acks: bool,
@@ -77,7 +77,7 @@ impl Queue {
         if let Some(end) = expires_at {
             self.expires = Some(self.expires.map_or(end, |known| known.min(end)));
         }
-        self.events.push_back(Event { object, batch: 0, expires_at });
+        self.events.push_back(QueuedEvent { object, batch: 0, expires_at });
         match lazy_until {
             None => self.urgent = true,
             Some(until) => self.lazy_until = Some(self.lazy_until.map_or(until, |known| known.min(until))),
@@ -109,7 +109,7 @@ impl Queue {
         }
         for object in objects.into_iter().rev() {
             self.bytes += weight(&object);
-            self.events.push_front(Event { object, batch: 0, expires_at: None });
+            self.events.push_front(QueuedEvent { object, batch: 0, expires_at: None });
             self.urgent = true;
         }
     }

@@ -50,7 +50,7 @@ pub(super) fn upgrade(endpoint: &Arc<Endpoint>, parts: &mut Parts) -> Response {
     let opener = Opener::read(endpoint, parts);
     let (endpoint, deflate) = (Arc::clone(endpoint), upgrade.deflate());
     upgrade.then(move |socket| {
-        tokio::spawn(Connection::open(endpoint, socket, deflate, opener).run());
+        tokio::spawn(OpenSocket::open(endpoint, socket, deflate, opener).run());
     })
 }
 
@@ -71,7 +71,7 @@ impl Opener {
 }
 
 /// An open socket.
-struct Connection {
+struct OpenSocket {
     endpoint: Arc<Endpoint>,
     opener: Box<Opener>,
     socket: WebSocket,
@@ -82,7 +82,7 @@ struct Connection {
     sessionless_since: Option<Instant>,
 }
 
-impl Connection {
+impl OpenSocket {
     fn open(
         endpoint: Arc<Endpoint>,
         socket: link::Socket,
@@ -272,13 +272,13 @@ mod tests {
     use super::*;
     use crate::sessions::mailbox::Mailbox;
 
-    fn future_bytes<F: Future>(_: impl FnOnce(Connection) -> F) -> usize {
+    fn future_bytes<F: Future>(_: impl FnOnce(OpenSocket) -> F) -> usize {
         size_of::<F>()
     }
 
     #[test]
     fn an_idle_socket_is_small() {
-        assert!(future_bytes(Connection::run) <= 640, "{}", future_bytes(Connection::run));
+        assert!(future_bytes(OpenSocket::run) <= 640, "{}", future_bytes(OpenSocket::run));
         assert!(size_of::<Mailbox>() <= 400, "{}", size_of::<Mailbox>());
     }
 }

@@ -75,7 +75,7 @@ pub(crate) fn canned(bytes: &[u8]) -> Option<usize> {
 pub(crate) struct Unread {
     /// What it said to that.
     pub(crate) canned: Box<[u8]>,
-    /// Bytes came since the last request that it could read: this is none of a handler's answers.
+    /// Bytes came since the last request that it could read: no handler gives this answer.
     pub(crate) is_head: bool,
     /// The page that asks, as it was seen on its way.
     pub(crate) origin: Option<Box<[u8]>>,
