@@ -17,9 +17,9 @@ use http_edge::{
 use crate::config::FrontSection;
 use crate::{Config, page};
 
-/// The protocols of this build, in the order in which they are asked whose a path is: feature, crate, its name in this one, its
-/// config in [`Config`] and what stands there about it. A new protocol is a line here. All that has to name each of them is made
-/// of this list by a macro, to which it is given: `built_in!(that_macro)`.
+/// The protocols of this build, in the order in which they are asked whether a path is theirs: feature, crate, its name in
+/// this one, the field of [`Config`] for it and that field's documentation. A new protocol is a line here. Everything that
+/// has to name each of them is generated from this list, by a macro that is given it: `built_in!(that_macro)`.
 macro_rules! built_in {
     ($given_to:ident) => {
         $given_to! {
@@ -81,8 +81,8 @@ impl OwnFront {
         }
     }
 
-    /// A front with a section of its own in the configuration. It is made with what [`Loader::load`](crate::Loader::load) read
-    /// there, and with the defaults if it is given to a [`Config`] that was not loaded.
+    /// A front with a section of its own in the configuration. It is made with what [`Loader::load`](crate::Loader::load)
+    /// read there, and with the defaults if it is given to a [`Config`] that was not loaded.
     #[cfg(feature = "cli")]
     pub fn with_section<S: front::Section, F: Front>(
         make: impl Fn(&Context, S::Config) -> F + Send + Sync + 'static,

@@ -25,7 +25,8 @@ pub struct Key {
     pub default: Option<String>,
 }
 
-/// Every key of a configuration whose defaults are these, sorted by name. Those of a list's elements are not among them.
+/// Every key of a configuration whose defaults are these, sorted by name. Those of a list's elements are not among
+/// them.
 pub(super) fn keys_of(defaults: &Dict) -> Vec<Key> {
     let mut keys = Vec::new();
     collect(defaults, "", &mut keys);

@@ -94,8 +94,8 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Adds a protocol of your own to what is loaded, and its section, if it has one ([`OwnFront::with_section`]), to what can
-    /// be set.
+    /// Adds a protocol of your own to what is loaded, and its section, if it has one ([`OwnFront::with_section`]), to
+    /// what can be set.
     #[must_use]
     pub fn with_front(mut self, front: OwnFront) -> Self {
         self.own.push(front);
@@ -117,7 +117,8 @@ impl Loader {
         Ok(Loaded { file: stamp, ..self.load_text(arguments, text.as_deref(), environment)? })
     }
 
-    /// As [`load`](Self::load), as if the file that the arguments name held `text`. The file is not read, and need not exist.
+    /// As [`load`](Self::load), as if the file that the arguments name held `text`. The file is not read, and need not
+    /// exist.
     ///
     /// # Errors
     /// Anything that would be wrong with it.

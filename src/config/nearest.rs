@@ -1,7 +1,7 @@
 //! What was probably meant by a name that is not known.
 
-/// The name most like `wanted`, unless none is like it at all. Names come with what is told of them: what all have in front
-/// makes none more like another.
+/// The name most like `wanted`, unless none is like it at all. Names come with what is told of them: what all have in
+/// front makes none more like another.
 pub(super) fn nearest(wanted: &str, names: impl Iterator<Item = (String, String)>) -> Option<String> {
     const MIN_LIKENESS: f64 = 0.6;
     names
