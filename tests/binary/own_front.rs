@@ -269,9 +269,12 @@ async fn a_front_from_outside_is_set_up_by_a_section_of_its_own() {
     within(running).await.expect("it ends");
 }
 
+/// A file, an environment, and what is said of them.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+
 #[test]
 fn what_is_wrong_in_the_section_of_a_front_from_outside_is_told_as_in_any_other() {
-    let cases: [(&str, &[(&str, &str)], &str); 10] = [
+    let cases: [Case<'_>; 10] = [
         (
             "[echo]\nmax_body_byte = 3",
             &[],
