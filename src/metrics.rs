@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use front::{Metric, MetricSource};
 
+use crate::Fronts;
+
 pub(crate) use self::clients::Clients;
 pub(crate) use self::process::of_process;
 
@@ -33,15 +35,10 @@ pub(crate) fn of_stalled(stalled: http_edge::Stalled) -> Arc<dyn MetricSource> {
     })
 }
 
-/// Which program this is.
-pub(crate) fn of_build() -> Arc<dyn MetricSource> {
-    let fronts = [
-        (cfg!(feature = "bayeux"), "bayeux"),
-        (cfg!(feature = "http"), "http"),
-        (cfg!(feature = "mqtt"), "mqtt"),
-        (cfg!(feature = "sse"), "sse"),
-    ];
-    let fronts: Vec<_> = fronts.into_iter().filter_map(|(is_in, name)| is_in.then_some(name)).collect();
+/// Which program this is, and which protocols it speaks.
+pub(crate) fn of_build(fronts: &Fronts) -> Arc<dyn MetricSource> {
+    let mut fronts: Vec<_> = fronts.list().iter().map(|front| front.name()).collect();
+    fronts.sort_unstable();
     let fronts = fronts.join(",");
     Arc::new(move |out: &mut Vec<Metric>| {
         let help = "Version, commit if the build named one (FANWIRE_COMMIT), and protocols of this program";

@@ -103,7 +103,7 @@ impl Server {
         let clients = Arc::new(metrics::Clients::default());
         broker.hear(clients.clone());
         fronts.show(clients);
-        fronts.show(metrics::of_build());
+        fronts.show(metrics::of_build(&fronts));
         fronts.show(metrics::of_process());
         fronts.show(metrics::of_stalled(config.connection.stalled.clone()));
         let mut streams = Vec::new();
