@@ -470,10 +470,9 @@ impl Inner {
                 self.shared.refused.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
-            match self.broker.submit(publish).if_now() {
-                Ok(Err(Refused { publish: Some(publish), .. })) => self.publish_later(*publish),
-                // Whoever keeps the channel has it.
-                Ok(_) | Err(_) => {}
+            // One that is answered later is with whoever keeps the channel.
+            if let Ok(Err(Refused { publish: Some(publish), .. })) = self.broker.submit(publish).if_now() {
+                self.publish_later(*publish);
             }
         }
     }
