@@ -5,19 +5,43 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::keys::KeyCommand;
-use client::{Pub, Sub};
+use crate::token::TokenCommand;
+use clap_complete::Shell;
+use client::{Channels, Close, Connections, ContextCommand, History, Pub, Retained, Sub};
 
 /// A realtime pub/sub broker: Bayeux, MQTT, Server-Sent Events and HTTP on one channel space.
 ///
 /// Without a command it is the server. Without arguments that listens on loopback only, and everybody there may do
 /// everything.
 #[derive(Debug, Parser)]
-#[command(name = "fanwire", version, max_term_width = 100, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "fanwire",
+    version = env!("FANWIRE_VERSION"),
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true
+)]
 pub(crate) struct CommandLine {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
     #[command(flatten)]
     pub(crate) server: fanwire::Arguments,
+}
+
+/// What can be done with a configuration.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print what is set, as a configuration file that says the same
+    ///
+    /// File, environment and defaults are put together as for the server. What differs from its default says so. Keys,
+    /// users and issuers are counted and not shown, as there are secrets among them.
+    Show {
+        /// The configuration file
+        #[arg(env = "FANWIRE_CONFIG")]
+        file: Option<PathBuf>,
+        /// Every key with its default, whatever is set
+        #[arg(long)]
+        defaults: bool,
+    },
 }
 
 /// Everything but being the server.
@@ -32,8 +56,47 @@ pub(crate) enum Command {
     /// reconnects are told on standard error.
     #[command(visible_alias = "subscribe", after_help = SUB_CODES)]
     Sub(Sub),
+    /// List who is connected to a running server
+    #[command(after_help = CODES)]
+    Connections(Connections),
+    /// Close connections of a running server
+    ///
+    /// Each protocol closes in its own terms. Clients may come back; rights keep them away.
+    #[command(after_help = CODES)]
+    Close(Close),
+    /// List the channels that have a subscriber or something in the history
+    #[command(after_help = CODES)]
+    Channels(Channels),
+    /// Print what a running server remembers of a channel, the oldest first
+    #[command(after_help = CODES)]
+    History(History),
+    /// Print a channel's retained message, or make the server forget it
+    #[command(after_help = CODES)]
+    Retained(Retained),
+    /// Save servers with their credentials under a name, for --context
+    Context {
+        #[command(subcommand)]
+        what: ContextCommand,
+    },
+    /// Make and check signed tokens
+    Token(TokenCommand),
+    /// Print completions for a shell, e.g. `fanwire completions bash > /etc/bash_completion.d/fanwire`
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write a page for each command into a folder
+    Man {
+        /// The folder, e.g. /usr/local/share/man/man1
+        folder: Option<PathBuf>,
+    },
     /// Make keys and password hashes for a configuration
     Key(KeyCommand),
+    /// Print what is set
+    Config {
+        #[command(subcommand)]
+        what: ConfigCommand,
+    },
     /// Say whether a configuration is right, and what it would serve
     ///
     /// The environment counts as for the server. Exit code 0, or 2 with what is wrong.
@@ -49,6 +112,9 @@ const PUB_CODES: &str = "Exit codes: 0 published, 1 refused, 2 wrong arguments, 
 
 const SUB_CODES: &str = "Exit codes: 0 enough messages, 1 refused, 2 wrong arguments, 3 server not reachable at the start, \
                          4 credentials needed or wrong, 5 no right, 6 busy at the start.";
+
+const CODES: &str = "Exit codes: 0 done, 1 refused or not there, 2 wrong arguments, 3 server not reachable, \
+                     4 credentials needed or wrong, 5 no right, 6 busy, try again.";
 
 #[cfg(test)]
 mod tests {

@@ -86,23 +86,31 @@ fn checked_id(id: String) -> Result<String, String> {
     Err(format!("{id:?} is no id: letters, digits and `- _ . @ :`"))
 }
 
-/// One line of `rights`.
-fn grant(text: &str) -> Result<String, String> {
+/// `publish,history:orders/**,news`
+pub(crate) fn parse_grant(text: &str) -> Result<(Vec<Action>, Vec<Pattern>), String> {
     let (actions, channels) =
         text.split_once(':').ok_or_else(|| format!("{text:?}: write it as `publish,history:orders/**`"))?;
     let names = Action::ALL.map(Action::name).join(", ");
-    let actions = actions.split(',').map(|name| {
-        let known = Action::from_name(name.trim()).ok_or_else(|| format!("{name:?} is none of {names}"))?;
-        Ok(format!("\"{}\"", known.name()))
-    });
-    let channels = channels.split(',').map(|channel| {
-        Pattern::parse(channel).map_err(|error| format!("{channel:?}: {error}"))?;
+    let actions = actions
+        .split(',')
+        .map(|name| Action::from_name(name.trim()).ok_or_else(|| format!("{name:?} is none of {names}")));
+    let channels = channels
+        .split(',')
+        .map(|channel| Pattern::parse(channel).map_err(|error| format!("{channel:?}: {error}")));
+    Ok((actions.collect::<Result<_, _>>()?, channels.collect::<Result<_, _>>()?))
+}
+
+/// One line of `rights`.
+fn grant(text: &str) -> Result<String, String> {
+    let (actions, channels) = parse_grant(text)?;
+    let actions: Vec<_> = actions.iter().map(|action| format!("\"{}\"", action.name())).collect();
+    let channels = channels.iter().map(Pattern::as_str).map(|channel| {
         if channel.contains(['"', '\\']) || channel.chars().any(char::is_control) {
             return Err(format!("{channel:?} has to be written into the file by hand"));
         }
         Ok(format!("\"{channel}\""))
     });
-    let actions = actions.collect::<Result<Vec<_>, String>>()?.join(", ");
+    let actions = actions.join(", ");
     let channels = channels.collect::<Result<Vec<_>, String>>()?.join(", ");
     Ok(format!("  {{ actions = [{actions}], channels = [{channels}] }},\n"))
 }

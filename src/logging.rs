@@ -24,13 +24,16 @@ pub fn start(logging: &Logging) -> Result<(), ConfigError> {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let registry = tracing_subscriber::registry().with(targets);
     let _ = match logging.format {
-        LogFormat::Text => {
-            let on_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            registry.with(lines.with_target(false).with_ansi(on_terminal)).try_init()
-        }
+        LogFormat::Text => registry.with(lines.with_target(false).with_ansi(wants_colour())).try_init(),
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };
     Ok(())
+}
+
+/// Colours are for terminals, and for people who want them (<https://no-color.org>).
+fn wants_colour() -> bool {
+    let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    std::io::IsTerminal::is_terminal(&std::io::stderr()) && !is_unwanted
 }
 
 /// Refuses a bare word that is no level: the library would take it for the name of a crate.

@@ -2,6 +2,8 @@
 
 mod command_line;
 mod keys;
+mod manual;
+mod token;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -11,10 +13,10 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use fanwire::edge::{HostPolicy, OriginPolicy};
-use fanwire::{Arguments, Loaded, Reload, Server};
+use fanwire::{Arguments, Loaded, Loader, Reload, Server};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use self::command_line::{Command, CommandLine};
+use self::command_line::{Command, CommandLine, ConfigCommand};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -31,7 +33,19 @@ fn main() -> ExitCode {
         None => exit_code(serve(server)),
         Some(Command::Pub(publish)) => client::publish(publish),
         Some(Command::Sub(subscribe)) => client::subscribe(subscribe),
+        Some(Command::Connections(connections)) => client::connections(connections),
+        Some(Command::Close(close)) => client::close(close),
+        Some(Command::Channels(channels)) => client::channels(channels),
+        Some(Command::History(history)) => client::history(history),
+        Some(Command::Retained(retained)) => client::retained(retained),
+        Some(Command::Context { what }) => client::context(what),
+        Some(Command::Token(command)) => token::run(command).unwrap_or_else(|error| exit_code(Err(error))),
+        Some(Command::Completions { shell }) => exit_code(manual::completions(shell)),
+        Some(Command::Man { folder }) => exit_code(manual::man(folder.as_deref())),
         Some(Command::Key(command)) => exit_code(keys::run(command)),
+        Some(Command::Config { what: ConfigCommand::Show { file, defaults } }) => {
+            exit_code(show_config(file, defaults))
+        }
         Some(Command::CheckConfig { file }) => exit_code(check_config(file)),
     }
 }
@@ -102,6 +116,18 @@ fn check_serves(config: &fanwire::Config) -> Result<(), &'static str> {
 }
 
 /// One line about what would be served.
+fn show_config(file: Option<PathBuf>, defaults: bool) -> Result<(), Box<dyn std::error::Error>> {
+    let text = if defaults {
+        Loader::default().show_defaults()
+    } else {
+        let arguments = Arguments { config: file, ..Arguments::default() };
+        fanwire::load(arguments, std::env::vars_os())?.show()
+    };
+    let mut out = std::io::stdout();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
 fn check_config(file: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
     let arguments = Arguments { config: file, ..Arguments::default() };
     let Loaded { config, has_rights, rights, .. } = fanwire::load(arguments, std::env::vars_os())?;

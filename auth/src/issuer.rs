@@ -49,7 +49,7 @@ impl Algorithm {
         self == Self::Hs256
     }
 
-    fn checked(self) -> jsonwebtoken::Algorithm {
+    pub(super) fn checked(self) -> jsonwebtoken::Algorithm {
         match self {
             Self::Hs256 => jsonwebtoken::Algorithm::HS256,
             Self::Rs256 => jsonwebtoken::Algorithm::RS256,

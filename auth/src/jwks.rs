@@ -18,7 +18,7 @@ use serde::Deserialize;
 use crate::issuer::{Algorithm, Issuer, KeySource};
 
 /// Shortest secret for HS256 (RFC 7518 §3.2).
-const MIN_SECRET_BYTES: usize = 32;
+pub(super) const MIN_SECRET_BYTES: usize = 32;
 /// Largest document that is read, in bytes.
 const MAX_DOCUMENT_BYTES: usize = 1 << 20;
 /// Most keys of a set that are kept.

@@ -5,9 +5,10 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderValue, Request, Uri, header};
-use outgoing::{Client, Error, Trust};
+use outgoing::{Authorities, Client, Error, Trust};
 
 use crate::arguments::ServerArguments;
+use crate::context::Context;
 use crate::failure::Failure;
 
 /// How long each part of connecting may take: somebody waits.
@@ -26,18 +27,16 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Reads address and credentials; what the arguments do not say, the environment may.
+    /// The server that the arguments, the environment or a saved context mean.
     pub(crate) fn new(arguments: &ServerArguments) -> Result<Self, Failure> {
-        let (token, user) = match (&arguments.token, &arguments.user) {
-            (None, None) => (std::env::var("FANWIRE_TOKEN").ok(), std::env::var("FANWIRE_USER").ok()),
-            (token, user) => (token.clone(), user.clone()),
-        };
-        let wrong = |why: &str| Failure::Arguments(format!("`{}` is no address: {why}", arguments.url));
-        let text = if arguments.url.contains("://") {
-            arguments.url.clone()
-        } else {
-            format!("http://{}", arguments.url)
-        };
+        Self::at(&arguments.resolve()?)
+    }
+
+    /// This server, asked with these credentials.
+    pub(crate) fn at(context: &Context) -> Result<Self, Failure> {
+        let wrong = |why: &str| Failure::Arguments(format!("`{}` is no address: {why}", context.url));
+        let text =
+            if context.url.contains("://") { context.url.clone() } else { format!("http://{}", context.url) };
         let uri: Uri = text.parse().map_err(|_| wrong("not a URL such as http://127.0.0.1:8080"))?;
         if uri.host().is_none_or(str::is_empty) {
             return Err(wrong("it names no host"));
@@ -52,11 +51,11 @@ impl Endpoint {
             Err(error) => return Err(wrong(&error.to_string())),
         }
         let mut headers = HeaderMap::new();
-        if let Some(value) = authorization(token, user)? {
+        if let Some(value) = authorization(context.token.clone(), context.user.clone())? {
             headers.insert(header::AUTHORIZATION, value);
         }
         // A file of authorities may be named for all servers, and need not be there for this one.
-        let trust = if uri.scheme_str() == Some("https") { arguments.trust()? } else { Trust::System };
+        let trust = if uri.scheme_str() == Some("https") { trust(context)? } else { Trust::System };
         let config = outgoing::Config {
             trust,
             resolve_timeout: PART_LIMIT,
@@ -94,6 +93,17 @@ impl Endpoint {
     }
 }
 
+fn trust(context: &Context) -> Result<Trust, Failure> {
+    match &context.ca_file {
+        _ if context.insecure => Ok(Trust::Anyone),
+        Some(file) => match Authorities::read(file) {
+            Ok(authorities) => Ok(Trust::Authorities(authorities)),
+            Err(error) => Err(Failure::Arguments(error.to_string())),
+        },
+        None => Ok(Trust::System),
+    }
+}
+
 fn authorization(token: Option<String>, user: Option<String>) -> Result<Option<HeaderValue>, Failure> {
     let text = match (token, user) {
         (Some(token), _) => format!("Bearer {token}"),
@@ -112,14 +122,8 @@ mod tests {
     use super::*;
 
     fn endpoint(url: &str) -> Result<Endpoint, String> {
-        let arguments = ServerArguments {
-            url: url.to_owned(),
-            token: Some("t".into()),
-            user: None,
-            ca_file: None,
-            insecure: false,
-        };
-        Endpoint::new(&arguments).map_err(|failure| failure.to_string())
+        let context = Context { url: url.to_owned(), token: Some("t".into()), ..Context::default() };
+        Endpoint::at(&context).map_err(|failure| failure.to_string())
     }
 
     #[test]

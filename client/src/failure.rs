@@ -20,9 +20,9 @@ pub(crate) enum Failure {
     /// What answers there is no Fanwire, or speaks another language.
     #[error("{url} does not answer as Fanwire does: {why}")]
     Foreign { url: String, why: String },
-    /// Some messages were refused, and said so when they were; the others were published.
-    #[error("not all lines were published")]
-    LeftOut,
+    /// Some were refused, and said so when they were; the others were done.
+    #[error("{0}")]
+    NotAll(&'static str),
     /// Standard input or output failed.
     #[error("{0}")]
     Local(#[from] io::Error),
@@ -33,7 +33,7 @@ impl Failure {
     /// 6 come back later.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Failure::Local(_) | Failure::Foreign { .. } | Failure::LeftOut => 1,
+            Failure::Local(_) | Failure::Foreign { .. } | Failure::NotAll(_) => 1,
             Failure::Arguments(_) => 2,
             Failure::Unreachable { .. } => 3,
             Failure::Refused { status, .. } => match *status {

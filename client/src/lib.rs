@@ -1,25 +1,37 @@
-//! `fanwire pub` and `fanwire sub`: a running server from the command line, over its HTTP API and its event streams.
+//! The commands that talk to a running server, over its HTTP API and its event streams, and the list of servers that
+//! they know by name.
 //!
 //! ```text
-//! arguments ─▶ Endpoint (address, credentials, trust) ─▶ publish:   one POST ─▶ receipt on standard output
-//!                                                    └▶ subscribe: GET /sse ─▶ events ─▶ output
+//! arguments ─▶ Context ─▶ Endpoint (address, credentials, trust) ─▶ publish:   one POST ─▶ receipt on standard output
+//! environment ─▲                                                 ├▶ subscribe: GET /sse ─▶ events ─▶ output
+//! contexts.json┘                                                 └▶ connections, channels, history: pages ─▶ table
 //! ```
 
 mod answer;
 mod arguments;
+mod channels;
+mod connections;
+mod context;
+mod contexts;
 mod endpoint;
 mod events;
 mod failure;
+mod history;
+mod name;
 mod output;
 mod pace;
+mod pages;
+mod progress;
 mod publish;
 mod subscribe;
+mod table;
 
 use std::fmt::Arguments;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-pub use crate::arguments::{Pub, Sub};
+pub use crate::arguments::{Channels, Close, Connections, History, Pub, Retained, ServerArguments, Sub};
+pub use crate::contexts::ContextCommand;
 use crate::failure::Failure;
 
 /// Publishes, and prints the receipt.
@@ -32,14 +44,47 @@ pub fn subscribe(arguments: Sub) -> ExitCode {
     run(subscribe::run(arguments))
 }
 
+/// Lists who is connected.
+pub fn connections(arguments: Connections) -> ExitCode {
+    run(connections::list(arguments))
+}
+
+/// Closes connections.
+pub fn close(arguments: Close) -> ExitCode {
+    run(connections::close(arguments))
+}
+
+/// Lists the channels that are in use.
+pub fn channels(arguments: Channels) -> ExitCode {
+    run(channels::list(arguments))
+}
+
+/// Prints what the server remembers of a channel.
+pub fn history(arguments: History) -> ExitCode {
+    run(history::run(arguments))
+}
+
+/// Prints a channel's retained message, or forgets it.
+pub fn retained(arguments: Retained) -> ExitCode {
+    run(channels::retained(arguments))
+}
+
+/// Saves, chooses, lists or removes servers.
+pub fn context(command: ContextCommand) -> ExitCode {
+    end(contexts::run(command))
+}
+
 fn run(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let outcome = runtime.map_err(Failure::Local).and_then(|runtime| {
+    end(runtime.map_err(Failure::Local).and_then(|runtime| {
         let outcome = runtime.block_on(command);
         // A read of standard input that is under way would hold up the end.
         runtime.shutdown_background();
         outcome
-    });
+    }))
+}
+
+fn end(outcome: Result<(), Failure>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads our output has had enough, which is no failure.

@@ -20,6 +20,15 @@ pub(crate) enum Format {
     Channel,
 }
 
+impl Format {
+    /// What is printed where nobody asked for a form: with several channels, one has to see which it was.
+    pub(crate) fn usual(filters: &[String]) -> Self {
+        let is_one_channel = matches!(filters, [one]
+            if broker_core::Filter::parse(one).is_ok_and(|filter| filter.as_literal().is_some()));
+        if is_one_channel { Format::Raw } else { Format::Json }
+    }
+}
+
 /// The members of an envelope that are looked at.
 #[derive(Deserialize)]
 struct Envelope<'a> {

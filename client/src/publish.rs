@@ -6,16 +6,13 @@ use std::time::Instant;
 use bytes::Bytes;
 use form_urlencoded::Serializer;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
 use crate::endpoint::Endpoint;
 use crate::failure::{Failure, is_passing};
 use crate::pace::Pace;
-use crate::{Pub, tell};
-
-/// What of a channel is not itself in a path. The slash is: it joins segments there too.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+use crate::progress::Progress;
+use crate::{Pub, name, tell};
 
 /// Longest receipt that is read.
 const MAX_RECEIPT_BYTES: usize = 1 << 20;
@@ -37,6 +34,7 @@ pub(crate) async fn run(arguments: Pub) -> Result<(), Failure> {
 async fn publish_lines(publisher: &Publisher) -> Result<(), Failure> {
     let mut input = BufReader::new(tokio::io::stdin());
     let mut outcome = Ok(());
+    let mut progress = Progress::new();
     for number in 1_u64.. {
         let mut line = Vec::new();
         if input.read_until(b'\n', &mut line).await? == 0 {
@@ -44,12 +42,16 @@ async fn publish_lines(publisher: &Publisher) -> Result<(), Failure> {
         }
         let line =
             line.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line)).unwrap_or(&line);
-        match publisher.publish(Bytes::copy_from_slice(line)).await {
-            Ok(()) => {}
+        let published = publisher.publish(Bytes::copy_from_slice(line)).await;
+        if published.is_err() {
+            progress.clear();
+        }
+        match published {
+            Ok(()) => progress.at(number),
             // This one's own fault; the others may be shorter.
             Err(failure @ Failure::Refused { status: StatusCode::PAYLOAD_TOO_LARGE, .. }) => {
                 tell(format_args!("line {number} is left out: {failure}"));
-                outcome = Err(Failure::LeftOut);
+                outcome = Err(Failure::NotAll("not all lines were published"));
             }
             Err(failure) => {
                 if !matches!(failure, Failure::Local(_)) {
@@ -59,6 +61,7 @@ async fn publish_lines(publisher: &Publisher) -> Result<(), Failure> {
             }
         }
     }
+    progress.clear();
     outcome
 }
 
@@ -147,7 +150,7 @@ fn target(arguments: &Pub) -> String {
     if let Some(event) = &arguments.event {
         query.append_pair("event", event);
     }
-    let channel = utf8_percent_encode(&arguments.channel, SEGMENT);
+    let channel = name::channel(&arguments.channel);
     match query.finish() {
         query if query.is_empty() => format!("/v1/publish/{channel}"),
         query => format!("/v1/publish/{channel}?{query}"),

@@ -15,15 +15,25 @@ use crate::events::{Block, Parser, Piece};
 use crate::failure::{Failure, is_passing};
 use crate::output::{Format, Printer};
 use crate::pace::Pace;
+use crate::table::shown;
 use crate::{Sub, tell};
 
 pub(crate) async fn run(arguments: Sub) -> Result<(), Failure> {
     let mut follower = Follower::new(&arguments)?;
+    for filter in &arguments.filters {
+        if let Some(hint) = mqtt_habit(filter) {
+            tell(format_args!("{hint}"));
+        }
+    }
     let mut is_first = true;
     loop {
         let (opened, why) = match follower.open().await {
             Ok(response) => {
-                if !is_first {
+                if is_first {
+                    let filters =
+                        arguments.filters.iter().map(|filter| shown(filter)).collect::<Vec<_>>().join(" ");
+                    tell(format_args!("listening to {filters} at {}", follower.endpoint.url));
+                } else {
                     tell(format_args!("connected again"));
                 }
                 is_first = false;
@@ -49,11 +59,22 @@ pub(crate) async fn run(arguments: Sub) -> Result<(), Failure> {
     }
 }
 
+/// What to say of a filter with MQTT's wildcards, which mean something else here or nothing.
+fn mqtt_habit(filter: &str) -> Option<String> {
+    let has = |wanted: &str| filter.split('/').any(|segment| segment == wanted);
+    // A `#` that is not last is refused by the server in its own words.
+    has("+").then(|| {
+        let here = filter.split('/').map(|segment| if segment == "+" { "*" } else { segment });
+        let here = here.collect::<Vec<_>>().join("/");
+        format!("`+` is a plain name here, not a wildcard; one segment is `*`: '{}'", shown(&here))
+    })
+}
+
 /// Whether asking the same again is in vain.
 fn is_final(failure: &Failure) -> bool {
     match failure {
         Failure::Refused { status, .. } => !is_passing(*status),
-        Failure::Arguments(_) | Failure::Local(_) | Failure::LeftOut => true,
+        Failure::Arguments(_) | Failure::Local(_) | Failure::NotAll(_) => true,
         // Something between here and the server may speak for it while it is away.
         Failure::Unreachable { .. } | Failure::Foreign { .. } => false,
     }
@@ -79,9 +100,7 @@ struct Follower {
 
 impl Follower {
     fn new(arguments: &Sub) -> Result<Self, Failure> {
-        let is_one_channel = matches!(&arguments.filters[..], [one]
-            if broker_core::Filter::parse(one).is_ok_and(|filter| filter.as_literal().is_some()));
-        let format = arguments.format.unwrap_or(if is_one_channel { Format::Raw } else { Format::Json });
+        let format = arguments.format.unwrap_or_else(|| Format::usual(&arguments.filters));
         let mut query = Serializer::new(String::new());
         for filter in &arguments.filters {
             query.append_pair("channel", filter);
@@ -192,4 +211,18 @@ fn tell_gap(data: &[u8]) -> bool {
         "fanwire: gap on {channel}: what followed {requested} may be lost, the oldest that is kept is {first}"
     );
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plus_that_is_a_whole_segment_is_a_habit_of_mqtt() {
+        let said = mqtt_habit("chat/+/x/+").unwrap();
+        assert!(said.ends_with("'chat/*/x/*'"), "{said}");
+        for plain in ["chat/*", "a+b/c", "chat/#", "chat/**", ""] {
+            assert_eq!(mqtt_habit(plain), None, "{plain}");
+        }
+    }
 }

@@ -45,8 +45,8 @@ impl Client {
         if target.is_tls { server_name(&target.host).map(drop) } else { Ok(()) }
     }
 
-    /// Sends a request to its absolute URL and returns the answer, whatever its status, when its head has come. Redirects
-    /// are answers too. `Host` is set by the URL, `User-Agent` where the request has none, and `Authorization` by
+    /// Sends a request to its absolute URL and returns the answer, whatever its status, when its head has come.
+    /// Redirects are answers too. `Host` is set by the URL, `User-Agent` where the request has none, and `Authorization` by
     /// credentials in the URL.
     ///
     /// # Errors
@@ -102,8 +102,8 @@ impl Client {
         timeout(within, whole).await.map_err(|_| Error::timeout(Phase::Whole, within))?
     }
 
-    /// Whether TLS is spoken at the host and port of `url`, whatever its scheme and whoever vouches for the certificate.
-    /// For whoever got [`Error::NotHttp`] or [`Error::Broken`] from an `http://` URL and wants to say why. Nothing is
+    /// Whether TLS is spoken at the host and port of `url`, whatever its scheme and whoever vouches for the
+    /// certificate. For whoever got [`Error::NotHttp`] or [`Error::Broken`] from an `http://` URL and wants to say why. Nothing is
     /// sent but a handshake; at most 2 s.
     pub async fn speaks_tls(&self, url: &Uri) -> bool {
         let mut request = Request::new(Bytes::new());

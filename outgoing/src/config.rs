@@ -28,8 +28,8 @@ pub struct Config {
     /// Longest time from sending a request to the head of its answer; also how long a request waits for its turn where
     /// [`Config::max_requests_per_host`] are under way. Default: 30 s.
     pub answer_timeout: Duration,
-    /// Most requests to one host (scheme, name, port) at a time, counted until the answer's body was read or dropped. On
-    /// HTTP/1.1 each has a connection. More wait for their turn. Default: 32, which a small receiver can bear.
+    /// Most requests to one host (scheme, name, port) at a time, counted until the answer's body was read or dropped.
+    /// On HTTP/1.1 each has a connection. More wait for their turn. Default: 32, which a small receiver can bear.
     pub max_requests_per_host: usize,
     /// Most connections to one host that are kept for later requests; more are closed after their answer. Default: 4.
     pub max_idle_per_host: usize,

@@ -11,8 +11,8 @@ use super::nearest::nearest;
 /// Prefix of the environment variables.
 const PREFIX: &str = "FANWIRE_";
 /// The variables that are arguments, not keys: the configuration file, and where the client commands connect as whom.
-const ARGUMENT_VARIABLES: [&str; 5] =
-    ["FANWIRE_CONFIG", "FANWIRE_URL", "FANWIRE_TOKEN", "FANWIRE_USER", "FANWIRE_CA_FILE"];
+const ARGUMENT_VARIABLES: [&str; 6] =
+    ["FANWIRE_CONFIG", "FANWIRE_URL", "FANWIRE_TOKEN", "FANWIRE_USER", "FANWIRE_CA_FILE", "FANWIRE_CONTEXT"];
 
 /// One thing that can be set.
 #[derive(Clone, Debug, PartialEq, Eq)]

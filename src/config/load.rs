@@ -19,6 +19,7 @@ use super::keys::{Key, keys_of, variable};
 use super::mistakes::{invalid, one_line};
 use super::sections::{Filled, FrontSection};
 use super::settings::Settings;
+use super::show::show;
 use super::{Config, ConfigError, Logging};
 use crate::{OwnFront, fronts};
 
@@ -48,8 +49,19 @@ pub struct Loaded {
     pub(crate) loader: Loader,
     /// The configuration file before it was read.
     pub(crate) file: Option<Stamp>,
+    /// All that is set, as it is written, the arguments aside.
+    pub(crate) written: Dict,
     /// What of it takes effect at the next start only.
     pub(crate) fixed: Fixed,
+}
+
+impl Loaded {
+    /// The text of a configuration file that says what this one does: file, environment and defaults together, the
+    /// arguments aside. What differs from its default says so. Keys, users and issuers are counted and not shown, as
+    /// there are secrets among them.
+    pub fn show(&self) -> String {
+        show(&self.written, &defaults(&self.loader.sections()))
+    }
 }
 
 /// What changes when a file does: its time and its length. An editor that replaces the file changes both.
@@ -136,6 +148,12 @@ impl Loader {
         keys_of(&defaults(&self.sections()))
     }
 
+    /// The text of a configuration file that sets every key to its default.
+    pub fn show_defaults(&self) -> String {
+        let defaults = defaults(&self.sections());
+        show(&defaults, &defaults)
+    }
+
     /// The fronts whose listeners a configuration can place.
     pub(crate) fn listeners(&self) -> Vec<&'static str> {
         let sections = self.sections();
@@ -174,8 +192,9 @@ impl Loader {
         let (settings, filled) =
             extract(&figment, &sections).map_err(|error| invalid(*error, &known, &sections, file, &set))?;
         let of_fronts = filled.iter().map(|section| (section.name, section.written()));
-        let fixed = Fixed::of(with_sections(&settings, of_fronts));
-        Ok(Loaded { fixed, ..self.finish(settings, filled, arguments)? })
+        let written = with_sections(&settings, of_fronts);
+        let fixed = Fixed::of(written.clone());
+        Ok(Loaded { written, fixed, ..self.finish(settings, filled, arguments)? })
     }
 
     fn finish(
@@ -250,6 +269,7 @@ impl Loader {
             reload_interval,
             loader: self.clone(),
             file: None,
+            written: Dict::new(),
             fixed: Fixed::default(),
         })
     }

@@ -21,6 +21,8 @@ mod rights;
 mod sections;
 #[cfg(feature = "cli")]
 mod settings;
+#[cfg(feature = "cli")]
+mod show;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};

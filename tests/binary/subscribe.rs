@@ -277,5 +277,7 @@ async fn a_reader_that_had_enough_ends_it_quietly() {
     drop(out);
     publish(&server, "/v1/publish/a", "1").await;
     assert_eq!(within(child.wait()).await.expect("it ends").code(), Some(0));
+    let said = within(err.next_line()).await.expect("UTF-8").expect("that it listens");
+    assert!(said.starts_with("fanwire: listening to a at "), "{said}");
     assert_eq!(within(err.next_line()).await.expect("UTF-8"), None);
 }

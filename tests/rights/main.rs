@@ -11,6 +11,7 @@ mod key_sets;
 mod leaks;
 mod limits;
 mod metrics;
+mod minted;
 mod origins;
 mod passwords;
 mod reload;
