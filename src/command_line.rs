@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::keys::KeyCommand;
 use crate::token::TokenCommand;
 use clap_complete::Shell;
-use client::{Channels, Close, Connections, ContextCommand, History, Pub, Retained, Sub};
+use client::{Bench, Channels, Close, Connections, ContextCommand, History, Pub, Retained, Sub};
 
 /// A realtime pub/sub broker: Bayeux, MQTT, Server-Sent Events and HTTP on one channel space.
 ///
@@ -73,6 +73,11 @@ pub(crate) enum Command {
     /// Print a channel's retained message, or make the server forget it
     #[command(after_help = CODES)]
     Retained(Retained),
+    /// Measure a running server: how fast it publishes, and how long messages take to event streams
+    ///
+    /// One process with one thread: with many streams it measures itself. Exit code 1 if messages are missing.
+    #[command(after_help = CODES)]
+    Bench(Bench),
     /// Save servers with their credentials under a name, for --context
     Context {
         #[command(subcommand)]

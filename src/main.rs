@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Some(Command::Channels(channels)) => client::channels(channels),
         Some(Command::History(history)) => client::history(history),
         Some(Command::Retained(retained)) => client::retained(retained),
+        Some(Command::Bench(bench)) => client::bench(bench),
         Some(Command::Context { what }) => client::context(what),
         Some(Command::Token(command)) => token::run(command).unwrap_or_else(|error| exit_code(Err(error))),
         Some(Command::Completions { shell }) => exit_code(manual::completions(shell)),

@@ -1,6 +1,7 @@
 //! What the commands can be told.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -237,6 +238,35 @@ pub struct Retained {
     /// Form of the output
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<Format>,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+}
+
+#[derive(Args, Clone, Debug)]
+#[expect(missing_docs, reason = "clap would tell it")]
+pub struct Bench {
+    /// What the channel's name begins with; a part of its own follows, so that nobody else's messages are counted
+    #[arg(long, value_name = "PREFIX", default_value = "bench")]
+    pub(crate) channel: String,
+    /// Event streams that listen
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) subscribers: u32,
+    /// Publishers, each with one request at a time
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) publishers: u32,
+    /// Messages a second, of all publishers together; without, as fast as they are answered
+    #[arg(long, value_name = "N")]
+    pub(crate) rate: Option<f64>,
+    /// Bytes of a payload; 16 at least, for the time that it carries
+    #[arg(long, value_name = "BYTES", default_value_t = 100,
+          value_parser = clap::value_parser!(u32).range(..=16 << 20))]
+    pub(crate) size: u32,
+    /// How long to publish, e.g. 10s, 1m
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub(crate) duration: Duration,
+    /// One JSON object instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) server: ServerArguments,
 }

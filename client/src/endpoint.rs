@@ -34,6 +34,11 @@ impl Endpoint {
 
     /// This server, asked with these credentials.
     pub(crate) fn at(context: &Context) -> Result<Self, Failure> {
+        Self::for_many(context, 1)
+    }
+
+    /// The same, by so many requests at a time.
+    pub(crate) fn for_many(context: &Context, requests: usize) -> Result<Self, Failure> {
         let wrong = |why: &str| Failure::Arguments(format!("`{}` is no address: {why}", context.url));
         let text =
             if context.url.contains("://") { context.url.clone() } else { format!("http://{}", context.url) };
@@ -61,6 +66,8 @@ impl Endpoint {
             resolve_timeout: PART_LIMIT,
             connect_timeout: PART_LIMIT,
             tls_timeout: PART_LIMIT,
+            max_requests_per_host: requests,
+            max_idle_per_host: requests,
             ..outgoing::Config::default()
         };
         let scheme = uri.scheme_str().unwrap_or("http");

@@ -9,6 +9,7 @@
 
 mod answer;
 mod arguments;
+mod bench;
 mod channels;
 mod connections;
 mod context;
@@ -30,7 +31,9 @@ use std::fmt::Arguments;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-pub use crate::arguments::{Channels, Close, Connections, History, Pub, Retained, ServerArguments, Sub};
+pub use crate::arguments::{
+    Bench, Channels, Close, Connections, History, Pub, Retained, ServerArguments, Sub,
+};
 pub use crate::contexts::ContextCommand;
 use crate::failure::Failure;
 
@@ -67,6 +70,11 @@ pub fn history(arguments: History) -> ExitCode {
 /// Prints a channel's retained message, or forgets it.
 pub fn retained(arguments: Retained) -> ExitCode {
     run(channels::retained(arguments))
+}
+
+/// Measures a server.
+pub fn bench(arguments: Bench) -> ExitCode {
+    run(bench::run(arguments))
 }
 
 /// Saves, chooses, lists or removes servers.
