@@ -69,7 +69,7 @@ pub enum KeySource {
     /// A JWK set (RFC 7517).
     JwksFile(PathBuf),
     /// A JWK set over http or https, fetched when it is first needed, when it is old, and when a token names a key
-    /// that it does not have. If it cannot be had, the one before stays in use.
+    /// that it does not have. If it cannot be had, the one before stays in use. The runtime that asks needs IO and time.
     JwksUrl {
         /// Where.
         url: String,
