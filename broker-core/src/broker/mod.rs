@@ -35,7 +35,7 @@ use crate::shared::{Feeds, Janitor, Shared};
 use crate::store::history::{Asking, History, HistoryQuery};
 use crate::store::idempotency::{Idempotency, IdempotencyKey};
 use crate::store::log::Log;
-use crate::store::retained::{Limits, Retained, SWEEP_MESSAGES, Scan};
+use crate::store::retained::{Limits, Retained, SWEEP_MESSAGES, Scan, Walk};
 
 use self::submit::Entrance;
 
@@ -311,6 +311,25 @@ impl Broker {
     /// All retained messages that match, in the order of their channels' segments.
     pub fn retained_matching(&self, filter: &Filter) -> Vec<Arc<Message>> {
         self.shared().retained.matching(filter, steady_ms())
+    }
+
+    /// Up to `limit` retained messages that match, in the order of [`Broker::retained_matching`], of channels after `after`,
+    /// whether or not that one keeps a message still. Fewer mean that there are no more. Lets other tasks run between every
+    /// few hundred names.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn retained_page(
+        &self,
+        filter: &Filter,
+        after: Option<&Channel>,
+        limit: usize,
+    ) -> Vec<Arc<Message>> {
+        let mut walk = Walk::new(filter, after, limit);
+        while self.shared().retained.walk(&mut walk, steady_ms()) {
+            tokio::task::yield_now().await;
+        }
+        walk.into_messages()
     }
 
     /// How many retained messages match, each counted for every filter, and the bytes of their payloads. Stops soon after

@@ -70,6 +70,27 @@ struct Found {
     bytes: usize,
 }
 
+/// Somebody's way through what matches one filter.
+#[derive(Debug)]
+pub(crate) struct Walk<'f> {
+    filter: &'f Filter,
+    cursor: Cursor,
+    limit: usize,
+    found: Found,
+}
+
+impl<'f> Walk<'f> {
+    /// Up to `limit` messages after the channel `after`, whether that one keeps a message or not.
+    pub(crate) fn new(filter: &'f Filter, after: Option<&Channel>, limit: usize) -> Self {
+        let cursor = after.map_or(Cursor::Start, |channel| Cursor::After(Name(Arc::clone(channel.shared()))));
+        Self { filter, cursor, limit, found: Found::default() }
+    }
+
+    pub(crate) fn into_messages(self) -> Vec<Arc<Message>> {
+        self.found.messages
+    }
+}
+
 impl Retained {
     pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Self {
         Self { store: RwLock::new(Store::new()), max_messages, max_bytes }
@@ -143,6 +164,15 @@ impl Retained {
             !self.go_on(filter, &mut cursor, limits, wanted, &mut found).is_over
         } {}
         found.messages
+    }
+
+    /// Goes on for somebody who wants up to `limit` messages; false once there are so many, or no more.
+    pub(crate) fn walk(&self, walk: &mut Walk<'_>, now_ms: u64) -> bool {
+        let Walk { filter, cursor, limit, found } = walk;
+        let wanted = |message: &Message| !message.is_expired(now_ms);
+        let limits = Limits { messages: *limit, bytes: usize::MAX, steps: PAGE_STEPS };
+        let progress = self.go_on(filter, cursor, limits, wanted, found);
+        !progress.is_over && found.messages.len() < *limit
     }
 
     /// Goes on from `cursor` with what matches `filter` and is `wanted`, up to the bounds.
@@ -335,6 +365,30 @@ mod tests {
             expected.sort();
             assert_eq!(found, expected, "{text}");
         }
+    }
+
+    #[test]
+    fn pages_follow_one_another_whatever_was_the_last() {
+        let retained = Retained::new(10_000, 1 << 30);
+        for number in 0..1_000 {
+            retained.set(message(&format!("a/{number:03}"), None));
+            retained.set(message(&format!("b/{number:03}"), None));
+        }
+        let filter = Filter::parse("b/*").unwrap();
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let mut walk = Walk::new(&filter, after.as_ref(), 300);
+            while retained.walk(&mut walk, 0) {}
+            let page = walk.into_messages();
+            all.extend(page.iter().map(|message| message.channel().to_string()));
+            after = page.last().map(|message| message.channel().clone());
+            if page.len() < 300 {
+                break;
+            }
+            // The next page begins behind it all the same.
+            retained.clear(after.as_ref().unwrap());
+        }
+        assert_eq!(all, (0..1_000).map(|number| format!("b/{number:03}")).collect::<Vec<_>>());
     }
 
     #[test]
