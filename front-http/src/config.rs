@@ -31,6 +31,8 @@ pub struct Config {
     pub max_page_bytes: usize,
     /// The longest `wait`. Default 55 s, below the minute that functions and gateways allow; longer ones are cut to it.
     pub max_wait: Duration,
+    /// Clients that may watch the figures at a time. Default 16; one more is answered 503 `too_many_watchers`.
+    pub max_watchers: usize,
 }
 
 /// Who may read `/metrics`.
@@ -60,6 +62,7 @@ impl Default for Config {
             max_page: 1_000,
             max_page_bytes: 8 << 20,
             max_wait: Duration::from_secs(55),
+            max_watchers: 16,
         }
     }
 }

@@ -44,6 +44,10 @@ pub(crate) enum Error {
     Forced(#[from] ForcedError),
     #[error("the connection has no subscription to {0:?}")]
     NotSubscribed(String),
+    #[error("{max} clients watch the figures already, no more may")]
+    TooManyWatchers { max: usize },
+    #[error("the server is shutting down")]
+    Closing,
 }
 
 /// How long to wait where no better time is known.
@@ -87,6 +91,8 @@ impl From<Error> for Problem {
             Error::Forced(ForcedError::TooMany { .. }) => (S::CONFLICT, "too_many_subscriptions"),
             Error::Forced(ForcedError::Broker(error)) => return not_subscribed(&error, detail),
             Error::NotSubscribed(_) => (S::NOT_FOUND, "not_subscribed"),
+            Error::TooManyWatchers { .. } => return unavailable("too_many_watchers", detail),
+            Error::Closing => return unavailable("shutting_down", detail),
         };
         Problem::new(status, code, detail)
     }

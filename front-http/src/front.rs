@@ -16,7 +16,6 @@ use http_edge::{
     request_id, take_body,
 };
 use intake::{Gate, Published, Publisher};
-use parking_lot::RwLock;
 
 use crate::answer::{json, json_document, no_content};
 use crate::channels;
@@ -24,6 +23,7 @@ use crate::config::{Config, MetricsAccess};
 use crate::connections::{self, Forced};
 use crate::error::Error;
 use crate::events::{publish_events, webhook_handshake};
+use crate::figures::{Figures, Sources};
 use crate::health;
 use crate::history::Pages;
 use crate::metrics::{self, Scraped};
@@ -48,7 +48,8 @@ struct Shared {
     desk: Arc<Desk>,
     history: Pages,
     ready: AtomicBool,
-    sources: RwLock<Vec<Arc<dyn MetricSource>>>,
+    figures: Arc<Figures>,
+    sources: Arc<Sources>,
 }
 
 impl Front {
@@ -60,6 +61,9 @@ impl Front {
             counters: counters.clone(),
             max_batch: config.max_batch,
         };
+        let sources = Arc::<Sources>::default();
+        let figures =
+            Figures::new(broker.clone(), authenticator.clone(), sources.clone(), config.max_watchers);
         Front(Arc::new(Shared {
             history: Pages::new(broker.clone(), authenticator.clone(), &config),
             broker,
@@ -69,7 +73,8 @@ impl Front {
             times: Times::default(),
             desk: Arc::new(desk),
             ready: AtomicBool::new(true),
-            sources: RwLock::default(),
+            figures,
+            sources,
         }))
     }
 
@@ -98,9 +103,11 @@ impl Front {
     {
         let front = self.clone();
         let (mut parts, body) = request.into_parts();
-        // A request that may be held costs its connection no more than a socket meanwhile.
+        // A request that may be held costs its connection no more than a socket meanwhile. A stream is no such request: its
+        // answer is written for as long as it lasts.
         if let Some(park) = parts.extensions.remove::<Park>()
             && body.is_end_stream()
+            && !Resource::streams(parts.uri.path(), &front.0.config.path)
         {
             drop(body);
             return Either::Left(Box::pin(park.wait(front.respond(peer, parts, Body::empty()))));
@@ -153,12 +160,13 @@ impl Front {
         self.0.ready.store(ready, Relaxed);
     }
 
-    /// Fails readiness and answers the requests that are held, at once. `window` is not needed: nothing here outlives an
+    /// Fails readiness, answers the requests that are held and ends the streams of figures, at once. `window` is not needed: nothing here outlives an
     /// answer.
     pub async fn shutdown(&self, window: Duration) {
         let _ = window;
         self.set_ready(false);
         self.0.history.hold_no_more();
+        self.0.figures.close();
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -308,6 +316,10 @@ impl Shared {
             Resource::History(filter) => {
                 Box::pin(self.history.answer(principal, &filter, parts.uri.query())).await.map(json)
             }
+            Resource::RetainedChannels => {
+                let (max, query) = (self.config.max_page, parts.uri.query());
+                Box::pin(retained::list(&self.broker, max, principal, query)).await.map(json)
+            }
             Resource::Retained(channel) if method == Method::PUT => {
                 let body =
                     take_body(body, self.broker.config().max_message_bytes, &self.config.intake).await?;
@@ -376,6 +388,10 @@ impl Shared {
             Resource::Channels(Some(channel)) => {
                 no_parameters(parts.uri.query())?;
                 channels::one(&self.broker, principal, &channel).map(json)
+            }
+            Resource::Figures => {
+                let (headers, query) = (&parts.headers, parts.uri.query());
+                Box::pin(self.figures.answer(principal, method, headers, query)).await
             }
             Resource::Metrics => metrics::answer_to(&self.scraped(), principal, &parts.headers),
             Resource::Health | Resource::Ready | Resource::OpenApi => Err(Error::NotFound),

@@ -7,7 +7,8 @@
 //! request ─▶ route ─┬─ publish/   raw body · object or array · NDJSON ─▶ intake ─▶ Broker
 //!                   ├─ events     CloudEvents, on the same path
 //!                   ├─ history    long poll on an in-process subscription
-//!                   ├─ retained · channels
+//!                   ├─ retained · channels · connections · presence
+//!                   ├─ figures    once a second, for who watches
 //!                   └─ health · metrics · openapi
 //! ```
 //!
@@ -33,6 +34,7 @@ mod connections;
 mod error;
 mod events;
 mod exposition;
+mod figures;
 mod front;
 mod health;
 mod history;

@@ -1,13 +1,64 @@
-//! `/v1/retained/{channel…}`: the one message that a channel keeps. `PUT` is a publish and lives there.
+//! `/v1/retained/{channel…}`: the one message that a channel keeps, and the list of those channels. `PUT` is a publish and
+//! lives there.
 
-use broker_core::{Action, Broker, Principal};
-use envelope::envelope;
+use broker_core::{Action, Broker, Channel, Principal};
+use envelope::{envelope, timestamp, write_string};
 use http::{HeaderValue, header};
 use http_edge::{Body, Response};
 
 use crate::answer::{json, no_content};
 use crate::error::Error;
-use crate::query::{invalid, parameters};
+use crate::json::write_optional;
+use crate::query::{invalid, limit, parameters};
+
+/// A page of at most `max_page` channels that keep a message, in the order of their segments. `cursor` is the last name of the
+/// page before, as `next` gave it. Channels whose history the principal may not read are left out.
+pub(crate) async fn list(
+    broker: &Broker,
+    max_page: usize,
+    principal: &Principal,
+    query: Option<&str>,
+) -> Result<Vec<u8>, Error> {
+    let (mut filter, mut cursor, mut count) = (intake::filter("#")?, None, 100.min(max_page));
+    for parameter in parameters(query) {
+        let (name, value) = parameter?;
+        match &*name {
+            "filter" => filter = intake::filter(&value)?,
+            // The last one of a page may have a name that HTTP has no other words for.
+            "cursor" => {
+                let last = Channel::parse(&value);
+                cursor = Some(last.map_err(|_| invalid("cursor", "not the `next` of another page"))?);
+            }
+            "limit" => count = limit(&value, max_page)?,
+            other => return Err(invalid(other, "unknown; known are filter, cursor, limit")),
+        }
+    }
+    broker.check_levels(&filter)?;
+    // One more tells whether there is another page.
+    let mut found = broker.retained_page(&filter, cursor.as_ref(), count.saturating_add(1)).await;
+    let more = found.len() > count;
+    found.truncate(count);
+    let mut out = b"{\"retained\":[".to_vec();
+    let mut first = true;
+    for message in &found {
+        if !principal.allows(Action::History, message.channel()) {
+            continue;
+        }
+        out.extend_from_slice(if std::mem::take(&mut first) { b"{\"channel\":" } else { b",{\"channel\":" });
+        write_string(message.channel().as_str(), &mut out);
+        out.extend_from_slice(b",\"time\":");
+        write_string(&timestamp(message.time_ms()), &mut out);
+        out.extend_from_slice(format!(",\"bytes\":{}", message.payload().len()).as_bytes());
+        out.extend_from_slice(b",\"content_type\":");
+        write_optional(message.content_type().map(|text| text.as_str()), &mut out);
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"],\"next\":");
+    let last = found.last().filter(|_| more);
+    write_optional(last.map(|message| message.channel().as_str()), &mut out);
+    out.push(b'}');
+    Ok(out)
+}
 
 /// The message as its envelope, or with `?format=raw` as it was published.
 pub(crate) async fn show(

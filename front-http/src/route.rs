@@ -13,6 +13,7 @@ pub(crate) enum Resource<'a> {
     Publish(Option<Cow<'a, str>>),
     Events,
     History(Cow<'a, str>),
+    RetainedChannels,
     Retained(Cow<'a, str>),
     Channels(Option<Cow<'a, str>>),
     Presence(Cow<'a, str>),
@@ -20,6 +21,7 @@ pub(crate) enum Resource<'a> {
     Connection(Cow<'a, str>),
     ConnectionMessages(Cow<'a, str>),
     ConnectionSubscription { id: Cow<'a, str>, filter: Cow<'a, str> },
+    Figures,
     OpenApi,
     Health,
     Ready,
@@ -56,12 +58,19 @@ impl<'a> Resource<'a> {
             ("publish", rest) => Ok(Resource::Publish(rest)),
             ("events", None) => Ok(Resource::Events),
             ("history", Some(rest)) => Ok(Resource::History(rest)),
+            ("retained", None) => Ok(Resource::RetainedChannels),
             ("retained", Some(rest)) => Ok(Resource::Retained(rest)),
             ("presence", Some(rest)) => Ok(Resource::Presence(rest)),
             ("channels", rest) => Ok(Resource::Channels(rest)),
+            ("figures", None) => Ok(Resource::Figures),
             ("openapi.json", None) => Ok(Resource::OpenApi),
             _ => Err(Error::NotFound),
         }
+    }
+
+    /// Whether the answer at `path` may be a stream.
+    pub(crate) fn streams(path: &'a str, mount: &str) -> bool {
+        path.ends_with("/figures") && Self::find(path, mount).is_ok_and(|found| found == Resource::Figures)
     }
 
     /// The resource below `/connections/`. An id ends at the first slash, whatever it is.
@@ -88,6 +97,7 @@ impl<'a> Resource<'a> {
         "/v1/publish/{channel}",
         "/v1/events",
         "/v1/history/{filter}",
+        "/v1/retained",
         "/v1/retained/{channel}",
         "/v1/channels",
         "/v1/channels/{channel}",
@@ -96,6 +106,7 @@ impl<'a> Resource<'a> {
         "/v1/connections/{id}",
         "/v1/connections/{id}/messages",
         "/v1/connections/{id}/subscriptions/{filter}",
+        "/v1/figures",
         "/v1/openapi.json",
         "/healthz",
         "/readyz",
@@ -115,6 +126,8 @@ impl<'a> Resource<'a> {
             | Resource::Channels(_)
             | Resource::Presence(_)
             | Resource::Connections
+            | Resource::RetainedChannels
+            | Resource::Figures
             | Resource::OpenApi
             | Resource::Health
             | Resource::Ready
@@ -148,11 +161,15 @@ mod tests {
             ("/v1/history/", Some(Resource::History("".into()))),
             ("/v1/channels/", Some(Resource::Channels(Some("".into())))),
             ("/v1/publish/%zz", None),
+            ("/v1/retained", Some(Resource::RetainedChannels)),
+            ("/v1/retained/", Some(Resource::Retained("".into()))),
             ("/v1/retained/a", Some(Resource::Retained("a".into()))),
             ("/v1/channels", Some(Resource::Channels(None))),
             ("/v1/presence/a/b", Some(Resource::Presence("a/b".into()))),
             ("/v1/presence", None),
             ("/v1/connections", Some(Resource::Connections)),
+            ("/v1/figures", Some(Resource::Figures)),
+            ("/v1/figures/a", None),
             ("/v1/connections/1f", Some(Resource::Connection("1f".into()))),
             ("/v1/connections/1f/", Some(Resource::Connection("1f".into()))),
             ("/v1/connections/1f/messages", Some(Resource::ConnectionMessages("1f".into()))),

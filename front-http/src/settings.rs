@@ -15,6 +15,7 @@ settings::section!(
         max_page: usize,
         max_page_bytes: Size,
         max_wait: Span,
+        max_watchers: usize,
     } beside {
         // The broker's, named for where keys come from.
         idempotency_window: Span = Span(IdempotencyConfig::default().window),
