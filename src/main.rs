@@ -1,6 +1,7 @@
 //! The Fanwire binary: arguments, configuration, [`Server`], exit code; or one of the commands that talk to a server.
 
 mod command_line;
+mod greeting;
 mod keys;
 mod manual;
 mod token;
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use fanwire::edge::{HostPolicy, OriginPolicy};
-use fanwire::{Arguments, Loaded, Loader, Reload, Server};
+use fanwire::{Arguments, Loaded, Loader, Reload, Rights, Server};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::command_line::{Command, CommandLine, ConfigCommand};
@@ -220,9 +221,10 @@ fn announce(server: &Server, loaded: &Loaded, descriptors: usize) {
     }
     if let Some(http) = http {
         tracing::info!("web pages: {}", pages(&loaded.rights.origins, server.hosts()));
-        tracing::info!("open http://{http}/ in a browser, or listen: curl -N http://{http}/sse/demo");
-        tracing::info!(
-            "and publish: curl -d '{{\"hello\":\"world\"}}' -H 'Content-Type: application/json' http://{http}/v1/publish/demo"
-        );
+        let nobody = || loaded.rights.access.anonymous.clone().unwrap_or_default();
+        let everybody = if loaded.has_rights { nobody() } else { Rights::all() };
+        for line in greeting::lines(http, &everybody) {
+            tracing::info!("{line}");
+        }
     }
 }

@@ -137,6 +137,21 @@ impl Rights {
         self.allows_filter(action, filter) && !self.denies_some_of(action, filter)
     }
 
+    /// A channel that `action` is allowed on, for who is to be shown one: `demo` or, where that is not allowed, what a rule
+    /// says, with `demo` in the place of a wildcard. `None` where no rule is so simple.
+    pub fn example(&self, action: Action) -> Option<Channel> {
+        const NAME: &str = "demo";
+        let named = |rule: &Rule| {
+            let text = rule.filter.to_string();
+            let segments =
+                text.split('/').map(|part| if matches!(part, "*" | "**" | "#") { NAME } else { part });
+            segments.collect::<Vec<_>>().join("/")
+        };
+        let rules = self.allow.iter().filter(|rule| rule.is_about(action)).map(named);
+        let mut names = std::iter::once(NAME.to_owned()).chain(rules);
+        names.find_map(|name| Channel::parse(&name).ok().filter(|channel| self.allows(action, channel)))
+    }
+
     /// Whether a denying rule says no to `action` on one channel.
     fn denies(&self, action: Action, channel: &Channel) -> bool {
         self.deny.iter().any(|rule| rule.is_about(action) && rule.filter.matches(channel))
@@ -154,6 +169,20 @@ mod tests {
 
     fn filter(text: &str) -> Filter {
         Filter::parse(text).unwrap()
+    }
+
+    #[test]
+    fn an_example_is_a_channel_that_is_allowed() {
+        let subscribe = |allowed: &str| Rule::new([Action::Subscribe], filter(allowed));
+        let example = |rights: &Rights| rights.example(Action::Subscribe).map(|channel| channel.to_string());
+        let rights = Rights::none().allow(subscribe("public/*/x/**"));
+        assert_eq!(example(&rights).as_deref(), Some("public/demo/x/demo"));
+        assert_eq!(rights.example(Action::Publish), None);
+        assert_eq!(example(&Rights::all()).as_deref(), Some("demo"));
+        assert_eq!(example(&Rights::none()), None);
+        let rights = Rights::all().allow(subscribe("b")).deny(subscribe("demo"));
+        assert_eq!(example(&rights).as_deref(), Some("b"));
+        assert_eq!(example(&rights.deny(subscribe("**"))), None);
     }
 
     #[test]
