@@ -126,7 +126,10 @@ impl std::fmt::Debug for OwnFront {
 /// The same origin is judged by `Host`. [`Server`](crate::Server) answers on loopback to `localhost` and addresses only; a
 /// service that mounts these fronts in an HTTP server of its own decides for itself which hosts it answers to.
 #[derive(Clone)]
-pub struct Fronts(Arc<[Arc<dyn Front>]>);
+pub struct Fronts {
+    list: Arc<[Arc<dyn Front>]>,
+    page: Arc<page::Facts>,
+}
 
 impl Fronts {
     /// The fronts on `broker`, as `config` sets them up. `/metrics` shows the counters of all.
@@ -134,7 +137,7 @@ impl Fronts {
         let context = Context { broker: broker.clone(), authenticator: Arc::clone(&config.authenticator) };
         let mut list = made(&context, config);
         list.extend(config.own_fronts.iter().map(|own| (own.make)(&context)));
-        let fronts = Fronts(list.into());
+        let fronts = Fronts { list: list.into(), page: Arc::default() };
         for front in fronts.list() {
             // Weakly: the front that shows the numbers has some of its own.
             let front = Arc::downgrade(front);
@@ -168,7 +171,12 @@ impl Fronts {
 
     /// All of them, in the order in which they are asked whose a path is.
     pub fn list(&self) -> &[Arc<dyn Front>] {
-        &self.0
+        &self.list
+    }
+
+    /// What the page is told of the server around these fronts.
+    pub(crate) fn page(&self) -> &page::Facts {
+        &self.page
     }
 
     /// Whose requests for `path` are. Nobody else decides it.
@@ -218,7 +226,7 @@ impl Fronts {
         let path = request.uri().path();
         match path.split('/').nth(1).unwrap_or_default() {
             "" if path == "*" && request.method() == Method::OPTIONS => self.readable(any_of_them(), request),
-            "" | "page" => page::answer(request.method(), path),
+            "" | "page" => self.page.answer(request.method(), path),
             _ => {
                 let problem = Problem::not_found("nothing is here; `/` shows what there is");
                 self.readable(problem.response(), request)

@@ -112,6 +112,8 @@ impl Server {
             let given = if front.name() == MQTT { mqtt.take() } else { None };
             streams.extend(own.into_iter().chain(given).map(|listening| (Arc::clone(front), listening)));
         }
+        let mqtt = streams.iter().find(|(of, _)| of.name() == MQTT);
+        fronts.page().is_served_with(mqtt.map(|(_, listening)| listening.address));
         let shutdown_window = config.shutdown_window.min(Config::MAX_SHUTDOWN_WINDOW);
         let hosts = hosts(config.hosts, http.as_ref());
         let connection = config.connection;

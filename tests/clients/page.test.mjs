@@ -1,116 +1,145 @@
-// The page at `/` in headless Chromium, at the size of a phone and of a desk, light and dark.
+// The page at `/` in headless Chromium, at the size of a phone and of a desk, light and dark: its tab *Try*.
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import path from "node:path";
 import { after, before, test } from "node:test";
-import { chromium } from "playwright-core";
-import { ROOT, startServer } from "./support.mjs";
+import { LOOKS, launch, nameless, openPage, scrollsSideways, sentence } from "./browser.mjs";
+import { ROOT, startServer, until } from "./support.mjs";
 
 let server;
 let browser;
 before(async () => {
     server = await startServer();
-    const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
-    browser = await chromium.launch({ executablePath, args: QUIET });
+    browser = await launch();
 });
 after(async () => {
     await browser?.close();
     await server?.kill();
 });
 
-// As root it needs no sandbox of its own, and a test is no reason to call home.
-const QUIET = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-];
-const LOOKS = [
-    { name: "phone, light", viewport: { width: 360, height: 740 }, colorScheme: "light" },
-    { name: "phone, dark", viewport: { width: 360, height: 740 }, colorScheme: "dark" },
-    { name: "desk, light", viewport: { width: 1280, height: 900 }, colorScheme: "light" },
-    { name: "desk, dark", viewport: { width: 1280, height: 900 }, colorScheme: "dark" },
-];
-
 /** Opens the page and waits until it listens over both protocols. */
 async function open(look) {
-    const context = await browser.newContext(look);
-    const page = await context.newPage();
-    const faults = [];
-    page.on("console", (message) => message.type() === "error" && faults.push(message.text()));
-    page.on("pageerror", (error) => faults.push(error.message));
-    await page.goto(server.http);
+    const opened = await openPage(browser, server, { look });
     for (const state of ["#sse-state", "#bayeux-state"]) {
-        await page.locator(state, { hasText: /^open$/ }).waitFor();
+        await opened.page.locator(state, { hasText: /^open$/ }).waitFor();
     }
-    return { page, faults, close: () => context.close() };
+    return opened;
 }
 
 for (const { name, ...look } of LOOKS) {
-    test(`what the form publishes is shown over both protocols (${name})`, { timeout: 60_000 }, async () => {
+    test(`what the form publishes is shown over both protocols, once (${name})`, { timeout: 60_000 }, async () => {
         const { page, faults, close } = await open(look);
-        await page.fill("#data", '{"text":"<b>hello</b>","n":12345678901234567890}');
-        await page.click("#publish button");
-        await page.locator("#receipt", { hasText: "receiver" }).waitFor();
-        for (const over of ["SSE", "Bayeux"]) {
-            const item = page.locator("#messages li", { hasText: over });
-            await item.locator("pre", { hasText: '{"text":"<b>hello</b>","n":12345678901234567890}' }).first().waitFor();
+        const text = '{"text":"<b>hello</b>","n":12345678901234567890}';
+        await page.fill("#data", text);
+        for (let n = 1; n <= 3; n += 1) {
+            await page.click("#publish button");
+            await page.locator("#receipt", { hasText: "receiver" }).waitFor();
+            for (const over of ["SSE", "Bayeux"]) {
+                const item = page.locator("#messages li", { hasText: over }).first();
+                await item.locator("pre", { hasText: text }).waitFor();
+                await page.locator(`#total-${over.toLowerCase()}`, { hasText: String(n) }).waitFor();
+            }
+            assert.equal(await page.locator("#messages li").count(), n, "each message once, also where it says the same as another");
         }
         assert.equal(await page.locator("#messages b").count(), 0, "data is never markup");
-        const sideways = await page.evaluate(() => document.documentElement.scrollWidth > window.innerWidth);
-        assert.equal(sideways, false, "the page does not scroll sideways");
+        assert.equal(await scrollsSideways(page), false, "the page does not scroll sideways");
         assert.deepEqual(faults, []);
         await close();
     });
 }
 
-test("figures of the host are drawn as soon as they come", { timeout: 60_000 }, async () => {
+test("what is not recorded is shown once, too", { timeout: 60_000 }, async () => {
+    const unrecorded = await startServer("--config", path.join(ROOT, "tests/clients/page_unrecorded.toml"));
+    const { page, close } = await openPage(browser, unrecorded);
+    for (const state of ["#sse-state", "#bayeux-state"]) {
+        await page.locator(state, { hasText: /^open$/ }).waitFor();
+    }
+    for (let n = 1; n <= 2; n += 1) {
+        await page.click("#publish button");
+        await page.locator("#receipt", { hasText: "not recorded" }).waitFor();
+        await page.locator("#total-sse", { hasText: String(n) }).waitFor();
+        await page.locator("#total-bayeux", { hasText: String(n) }).waitFor();
+    }
+    assert.equal(await page.locator("#messages li").count(), 2);
+    await close();
+    await unrecorded.kill();
+});
+
+test("figures of the host are drawn as soon as they come, whichever transports bring them", { timeout: 60_000 }, async () => {
     const { page, faults, close } = await open({});
     assert.equal(await page.isVisible("#host"), false);
+    // Both transports bring the messages: the second copy of one is no step in time.
+    await page.fill("#filter", "**");
+    await page.click("#listen button");
+    for (const state of ["#sse-state", "#bayeux-state"]) {
+        await page.locator(state, { hasText: /^open$/ }).waitFor();
+    }
     const script = path.join(ROOT, "examples/host-metrics/publish.sh");
     for (let n = 0; n < 3; n += 1) {
         execFileSync(script, [server.http]);
         await page.waitForTimeout(150);
     }
-    const tile = (name) => page.locator("#host-tiles > div", { hasText: name }).locator("dd").first();
-    for (const [name, figure] of [["CPU", /^[\d.]+ %$/], ["Memory", /^[\d.]+ %$/], ["Network in", /B\/s$/]]) {
-        await page.locator("#host-tiles > div", { hasText: name }).locator("dd", { hasText: figure }).waitFor();
+    const tile = (name) => page.locator("#host-tiles > div", { hasText: name }).locator("output");
+    for (const [name, figure] of [["CPU", /^[\d.]+ %$/], ["Memory", /^[\d.]+ %$/], ["Network in", /B\/s$/], ["Network out", /B\/s$/]]) {
+        await tile(name).filter({ hasText: figure }).waitFor();
         assert.match(await tile(name).textContent(), figure);
     }
     assert.match(await page.textContent("#host-figures"), /load 1m/);
+    assert.equal(await page.locator("#messages li", { hasText: "host/metrics" }).count(), 3);
     assert.deepEqual(faults, []);
     await close();
 });
 
-test("the lines to copy name this server and the channel of the form", { timeout: 60_000 }, async () => {
+test("the graph of what comes has a scale and a time", { timeout: 60_000 }, async () => {
+    const { page, close } = await open({});
+    for (let n = 0; n < 20; n += 1) {
+        await server.publish("demo", "1");
+    }
+    await page.locator("#rate output", { hasText: /^[1-9]/ }).waitFor();
+    assert.match(await page.textContent("#rate .scale"), /^\d+.*0$/);
+    assert.equal(await page.textContent("#rate .times"), "1 min agonow");
+    await until("a line", async () => /M.*L/.test(await page.getAttribute("#rate path.line-0", "d")));
+    await close();
+});
+
+test("the lines to copy name this server, its real ports and the channel of the form", { timeout: 60_000 }, async () => {
     const { page, close } = await open({});
     await page.fill("#channel", "chat/room 1");
     const wanted = {
-        curl: `${server.http}/v1/publish/chat/room%201`,
-        EventSource: `new EventSource("${server.http}/sse/chat/room%201")`,
-        CometD: `cometd.subscribe("/chat/room 1"`,
-        "MQTT.js": `mqtt.connect("${server.ws}/mqtt")`,
+        curl: [`${server.http}/v1/publish/chat/room%201`],
+        EventSource: [`new EventSource("${server.http}/sse/chat/room%201")`],
+        CometD: ['cometd.subscribe("/chat/room 1"'],
+        "MQTT.js": [`mqtt.connect("${server.ws}/mqtt")`, `from Node also ${server.mqtt}`],
     };
-    for (const [name, line] of Object.entries(wanted)) {
+    for (const [name, lines] of Object.entries(wanted)) {
         await page.getByRole("tab", { name }).click();
-        assert.ok((await page.textContent("#snippet")).includes(line), name);
+        for (const line of lines) {
+            assert.ok((await page.textContent("#snippet")).includes(line), `${name}: ${line}`);
+        }
     }
     await close();
 });
 
-test("a refused publish says why", { timeout: 60_000 }, async () => {
-    const { page, close } = await open({});
+test("a refusal is told in the server's own sentence", { timeout: 60_000 }, async () => {
+    const { page, faults, close } = await open({});
     await page.fill("#channel", "a/*/b");
     await page.click("#publish button");
     await page.locator("#receipt.failed").waitFor();
+    assert.equal(await page.textContent("#receipt"), await sentence(server, "/v1/publish/a/*/b", { method: "POST", body: "x" }));
+    await page.fill("#filter", "a/**/b");
+    await page.click("#listen button");
+    await page.locator("#sse-state", { hasText: "refused" }).waitFor();
+    const expected = await sentence(server, "/sse?channel=a/**/b");
+    assert.match(await page.textContent("#listen-problem"), new RegExp(`^Server-Sent Events: ${expected.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}$`, "m"));
+    assert.match(await page.textContent("#listen-problem"), /^Bayeux: has no words for this filter$/m);
+    assert.equal(await scrollsSideways(page), false);
+    assert.deepEqual(faults, []);
     await close();
 });
 
 test("every field has a label and every button a name", { timeout: 60_000 }, async () => {
     const { page, close } = await open({});
-    const nameless = await page.evaluate(() => {
-        const named = (field) => field.labels?.length || field.getAttribute("aria-label") || field.textContent.trim();
-        return [...document.querySelectorAll("input, textarea, button")].filter((field) => !named(field)).map((field) => field.outerHTML);
-    });
-    assert.deepEqual(nameless, []);
+    assert.deepEqual(await nameless(page), []);
     await close();
 });

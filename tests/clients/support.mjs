@@ -107,6 +107,16 @@ export function startService(...args) {
     return start(SERVICE, args);
 }
 
+/** An event stream, as the socket that it comes over: whoever wants a slow reader does not read it. */
+export async function eventStream(server, channel, agent = "test") {
+    const [host, port] = server.authority.split(":");
+    const socket = net.connect(Number(port), host);
+    await once(socket, "connect");
+    socket.write(`GET /sse/${channel} HTTP/1.1\r\nHost: ${server.authority}\r\nUser-Agent: ${agent}\r\n\r\n`);
+    await once(socket, "readable");
+    return socket;
+}
+
 /** A TCP proxy whose connections a test can cut, as a bad network does. */
 export class Cuttable {
     static async to(authority) {

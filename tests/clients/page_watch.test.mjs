@@ -1,0 +1,187 @@
+// The page's tab *Watch* in headless Chromium: what it shows, by mouse, by keyboard, on a phone.
+
+import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { after, before, test } from "node:test";
+import { LOOKS, launch, live, nameless, openPage, quiet, scrollsSideways, sentence, watching } from "./browser.mjs";
+import { eventStream, startServer, until } from "./support.mjs";
+
+const PATIENCE = { timeout: 60_000 };
+
+let open;
+let browser;
+let folder;
+before(async () => {
+    folder = await mkdtemp(path.join(tmpdir(), "fanwire-"));
+    open = await startServer();
+    browser = await launch();
+});
+after(async () => {
+    await browser?.close();
+    await open?.kill();
+    await rm(folder, { recursive: true, force: true });
+});
+
+test("nobody is connected", PATIENCE, async () => {
+    const { page, close } = await watching(browser, open);
+    await quiet(page);
+    await live(page);
+    await page.click("#connections-form button");
+    await page.locator("#connections-note", { hasText: "Nobody is connected." }).waitFor();
+    await page.locator("#slow-note", { hasText: "Nobody has anything waiting." }).waitFor();
+    await page.locator("#busiest-note", { hasText: "nothing was recorded" }).waitFor();
+    const connections = page.locator(".tile", { hasText: "Connections" }).locator("output");
+    await until("the figures say so too", async () => (await connections.allTextContents()).join() === "0,0,0");
+    await close();
+});
+
+test("rates, connections and memory are drawn with numbers, a scale and a time", PATIENCE, async () => {
+    const { page, faults, close } = await watching(browser, open);
+    await live(page);
+    const sending = setInterval(() => open.publish("rates/a", "1").catch(() => {}), 20);
+    const tile = (title) => page.locator(".tile", { has: page.locator(".title", { hasText: title }) });
+    try {
+        await tile("Messages in").locator("output", { hasText: /^[1-9]/ }).waitFor();
+        await tile("Memory").locator("output", { hasText: /^[\d.]+ MB$/ }).waitFor();
+        await until("lines", async () => /M.*L/.test(await tile("Messages in").locator("path.line-0").getAttribute("d")));
+    } finally {
+        clearInterval(sending);
+    }
+    // The page's own two.
+    assert.deepEqual(await tile("Connections").locator(".values > .value").allTextContents(), ["SSE 1", "MQTT 0", "Bayeux 1"]);
+    assert.match(await tile("Messages in").locator(".scale").textContent(), /^\d+\d+0$/);
+    assert.equal(await tile("Messages in").locator(".times").textContent(), "1 min agonow");
+    assert.match(await tile("Messages in").getByRole("img").getAttribute("aria-label"), /^Messages in, per second: [\d,.]+ at \d\d:\d\d:\d\d; highest/);
+    assert.equal(await page.getByRole("img").count(), 8);
+    await page.locator("#lanes-details summary").click();
+    await page.locator("#lanes tr").first().waitFor();
+    assert.deepEqual(faults, []);
+    await close();
+});
+
+test("the busiest channels are ranked, and one leads to its history", PATIENCE, async () => {
+    const { page, faults, close } = await watching(browser, open);
+    await live(page);
+    await page.locator("#busiest-note", { hasText: "In the last" }).waitFor();
+    for (let n = 0; n < 30; n += 1) {
+        await open.publish("busy/most", `{"n":12345678901234567890,"at":${n}}`);
+        if (n % 3 === 0) await open.publish("busy/less", "<b>markup</b>", { type: "text/plain" });
+    }
+    await page.getByRole("button", { name: "History of busy/less" }).first().waitFor();
+    const names = await page.locator("#busiest th").allTextContents();
+    assert.ok(names.indexOf("busy/most") < names.indexOf("busy/less"), names.join());
+    await page.locator("#busiest").getByRole("button", { name: "History of busy/most" }).click();
+    await page.locator("#history-note", { hasText: "All 30 that the log holds." }).waitFor();
+    assert.equal(await page.locator("#history li pre").first().textContent(), '{"n":12345678901234567890,"at":29}');
+    await page.fill("#history-channel", "busy/less");
+    await page.press("#history-channel", "Enter");
+    await page.locator("#history li pre", { hasText: "<b>markup</b>" }).first().waitFor();
+    assert.equal(await page.locator("#history b").count(), 0, "data is never markup");
+    await page.fill("#history-channel", "a/**/b");
+    await page.press("#history-channel", "Enter");
+    await page.locator("#history-note.failed", { hasText: await sentence(open, "/v1/history/a/**/b") }).waitFor();
+    assert.deepEqual(faults, []);
+    await close();
+});
+
+test("channels and retained messages are a tree", PATIENCE, async () => {
+    const server = await startServer("--config", await unrecorded());
+    await server.publish("house/kitchen/temp", "21.5", { query: "?retain=true" });
+    await server.publish("house/hall", '"on"', { query: "?retain=true" });
+    const listening = await eventStream(server, "house/kitchen");
+    const { page, faults, close } = await watching(browser, server);
+    await live(page);
+    const tree = page.locator("#channels");
+    // Neither has a subscriber nor a place in the log: only that they retain something keeps them.
+    await tree.getByRole("button", { name: "Retained message of house/kitchen/temp, 4 B" }).waitFor();
+    await tree.getByRole("button", { name: "Retained message of house/hall, 4 B" }).waitFor();
+    await tree.getByText("1 subscribed").first().waitFor();
+    await tree.getByRole("button", { name: "Retained message of house/kitchen/temp, 4 B" }).click();
+    await page.locator("#history li pre", { hasText: "21.5" }).waitFor();
+    await page.fill("#channels-below", "house/kitchen/");
+    await page.press("#channels-below", "Enter");
+    await page.locator("#channels-note", { hasText: "2 shown" }).waitFor();
+    assert.equal(await tree.getByRole("button", { name: /house\/hall/ }).count(), 0);
+    assert.deepEqual(faults, []);
+    listening.destroy();
+    await close();
+    await server.kill();
+});
+
+async function unrecorded() {
+    const file = path.join(folder, "unrecorded.toml");
+    await writeFile(file, "[log]\nenabled = false\n");
+    return file;
+}
+
+test("the tabs, the tables and the dialog are used by keyboard", PATIENCE, async () => {
+    const { page, close } = await openPage(browser, open);
+    const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.textContent);
+    await page.getByRole("tab", { name: "Try" }).focus();
+    await page.keyboard.press("ArrowRight");
+    assert.equal(await focused(), "tab-watch");
+    assert.equal(await page.getByRole("tab", { name: "Watch", selected: true }).count(), 1);
+    assert.equal(await page.getByRole("tabpanel", { name: "Watch" }).isVisible(), true);
+    assert.equal(await page.isVisible("#try"), false);
+    assert.equal(await page.getAttribute("#tab-try", "tabindex"), "-1", "one stop for all tabs");
+    await live(page);
+    await page.locator("#connections tr").first().waitFor();
+    const link = page.locator("#connections").getByRole("button").first();
+    const name = await link.textContent();
+    await link.focus();
+    await page.keyboard.press("Enter");
+    await page.getByRole("dialog", { name: "Connection" }).waitFor();
+    await page.keyboard.press("Escape");
+    await page.getByRole("dialog", { name: "Connection" }).waitFor({ state: "hidden" });
+    assert.equal(await focused(), name, "back to where one was");
+    // Each second brings figures; the focus stays where it is.
+    await open.publish("focus/here", "1");
+    const channel = page.locator("#busiest").getByRole("button", { name: "History of focus/here" });
+    await channel.focus();
+    await page.waitForTimeout(2_500);
+    assert.equal(await focused(), "focus/here");
+    await page.getByRole("tab", { name: "Watch" }).focus();
+    await page.keyboard.press("Home");
+    assert.equal(await focused(), "tab-try");
+    await close();
+});
+
+test("tables have headers, regions names and fields labels", PATIENCE, async () => {
+    const { page, close } = await watching(browser, open);
+    await live(page);
+    await open.publish("roles/a", "1");
+    await page.locator("#busiest tr").first().waitFor();
+    await page.locator("#connections tr").first().waitFor();
+    assert.deepEqual(await nameless(page), []);
+    for (const name of ["Busiest channels", "Connections"]) {
+        const table = page.getByRole("table", { name });
+        assert.ok((await table.getByRole("columnheader").count()) >= 3, name);
+        assert.ok((await table.getByRole("rowheader").count()) >= 1, name);
+        assert.equal(await page.getByRole("region", { name }).count(), 2, `the section and what scrolls in it: ${name}`);
+    }
+    // What changes every second is not read out: only changes of state are.
+    const spoken = await page.evaluate(() => [...document.querySelectorAll("#charts output")].filter((output) => output.getAttribute("aria-live") !== "off").length);
+    assert.equal(spoken, 0);
+    assert.ok((await page.locator("[role=status]").count()) >= 4);
+    await close();
+});
+
+for (const { name, ...look } of LOOKS) {
+    test(`nothing scrolls sideways (${name})`, PATIENCE, async () => {
+        const { page, faults, close } = await watching(browser, open, look);
+        await live(page);
+        await open.publish(`long/${"name-".repeat(40)}`, JSON.stringify({ text: "word".repeat(200) }), { query: "?retain=true" });
+        await page.locator("#busiest tr").first().waitFor();
+        await page.locator("#connections tr").first().waitFor();
+        await page.locator("#busiest").getByRole("button").first().click();
+        await page.locator("#history li").first().waitFor();
+        assert.equal(await scrollsSideways(page), false);
+        await page.locator("#connections").getByRole("button").first().click();
+        await page.getByRole("dialog", { name: "Connection" }).getByText("Subscriptions").waitFor();
+        assert.equal(await scrollsSideways(page), false);
+        assert.deepEqual(faults, []);
+        await close();
+    });
+}
