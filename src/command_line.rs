@@ -70,7 +70,7 @@ pub(crate) enum Command {
     /// Print what a running server remembers of a channel, the oldest first
     #[command(after_help = CODES)]
     History(History),
-    /// Print a channel's retained message, or make the server forget it
+    /// List the channels that keep a message, print one of these, or make the server forget it
     #[command(after_help = CODES)]
     Retained(Retained),
     /// Measure a running server: how fast it publishes, and how long messages take to event streams

@@ -229,15 +229,18 @@ pub struct History {
 #[derive(Args, Clone, Debug)]
 #[expect(missing_docs, reason = "clap would tell it")]
 pub struct Retained {
-    /// A channel
+    /// A channel; a filter, or nothing, lists the channels that keep a message
     #[arg(value_name = "CHANNEL")]
-    pub(crate) channel: String,
-    /// Forget the message instead of showing it
-    #[arg(long, conflicts_with = "format")]
+    pub(crate) channel: Option<String>,
+    /// Forget the channel's message instead of showing it
+    #[arg(long, conflicts_with_all = ["format", "json"], requires = "channel")]
     pub(crate) forget: bool,
-    /// Form of the output
+    /// Form of the message
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<Format>,
+    /// Of a list one JSON object per line, as the HTTP API has it, instead of a table
+    #[arg(long, conflicts_with = "format")]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) server: ServerArguments,
 }

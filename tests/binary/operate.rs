@@ -94,13 +94,24 @@ async fn a_gap_in_the_history_is_told() {
 }
 
 #[tokio::test]
-async fn a_retained_message_is_shown_and_forgotten() {
+async fn retained_messages_are_listed_shown_and_forgotten() {
     let server = Process::start(&[]).await;
     post_json(server.http, "/v1/publish/a%20b/c?retain=true", r#"{"n": 1}"#).await;
     assert_eq!(done(&server, &["retained", "a b/c"]).await, "{\"n\": 1}\n");
     let envelope = done(&server, &["retained", "a b/c", "--format", "json"]).await;
     assert!(envelope.starts_with(r#"{"channel":"a b/c","id":""#), "{envelope}");
     assert_eq!(words(&done(&server, &["channels"]).await)[1], ["a", "b/c", "0", "1", "yes"]);
+    for n in 0..120 {
+        post_json(server.http, &format!("/v1/publish/kept/{n:03}?retain=true"), n.to_string()).await;
+    }
+    let table = done(&server, &["retained"]).await;
+    assert_eq!(table.lines().count(), 122, "{table}");
+    let of_kept = words(&table).into_iter().find(|line| line[0] == "kept/119").expect("on the second page");
+    assert_eq!((of_kept[2], of_kept[3]), ("3", "application/json"), "{table}");
+    let json = done(&server, &["retained", "a b/*", "--json"]).await;
+    assert!(json.starts_with(r#"{"channel":"a b/c","#) && json.lines().count() == 1, "{json}");
+    let many = ask(&server, &["retained", "kept/*", "--forget"]).await;
+    assert_eq!(many.code, Some(2), "{}", many.err);
     assert_eq!(done(&server, &["retained", "a b/c", "--forget"]).await, "");
     let gone = ask(&server, &["retained", "a b/c"]).await;
     assert_eq!((gone.code, gone.out.as_str()), (Some(1), ""));
