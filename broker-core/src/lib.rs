@@ -58,7 +58,7 @@ pub use engine::{
 pub use error::{Inexpressible, PublishError, PublishOnceError, Refused, SubscribeError, Unavailable};
 pub use filter::{Filter, FilterError, Segment};
 pub use histogram::{Durations, Histogram};
-pub use interest::Room;
+pub use interest::{Group, GroupMember, Room};
 pub use key::{GRANTED_TAG, Start, Subscribed, SubscriberKey};
 pub use lane::{
     Close, Connection, Deliver, Delivery, Details, Encoding, ForcedError, Kind, Peer, SendError, Sink,

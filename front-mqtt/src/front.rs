@@ -16,9 +16,8 @@ use crate::auth::Mechanism;
 use crate::codec::{Framing, Reason};
 use crate::config::Config;
 use crate::protocol::{Detached, Encodings, End, Remains, Shared, Target, Will};
-use crate::transport::{
-    self, Aftermath, Arrival, Due, Farewell, Groups, Hosted, Sessions, Timers, Traffic, What,
-};
+use crate::transport::groups;
+use crate::transport::{self, Aftermath, Arrival, Due, Farewell, Hosted, Sessions, Timers, Traffic, What};
 
 /// MQTT on a broker. Clones are handles to the same front.
 #[derive(Clone)]
@@ -30,7 +29,6 @@ pub(crate) struct Inner {
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) sessions: Sessions,
-    pub(crate) groups: Groups,
     pub(crate) counters: Counters,
     pub(crate) traffic: Traffic,
     mechanisms: Vec<Arc<dyn Mechanism>>,
@@ -179,7 +177,6 @@ impl Front {
             authenticator,
             shared: Arc::new(shared),
             sessions: Sessions::default(),
-            groups: Groups::default(),
             counters: Counters::default(),
             traffic: Traffic::default(),
             mechanisms: Vec::new(),
@@ -424,14 +421,7 @@ impl Inner {
             self.counters.sent.add(state.sent);
             self.counters.dropped.add(state.dropped);
         }
-        // Until its last connection lets go of it, the groups must pass it over.
-        hosted.subscriber.set_online(false);
-        if let Some(member) = &remains.member {
-            for name in &remains.shared {
-                self.groups.leave(name, member);
-            }
-        }
-        self.groups.redispatch(&mut remains, &self.shared);
+        groups::end(&self.broker, &self.shared, hosted, &mut remains);
         self.publish_wills(remains.will);
     }
 
@@ -450,14 +440,13 @@ impl Inner {
 
     /// Ends subscriptions in the broker that the session has let go of.
     pub(crate) fn forget(&self, hosted: &Arc<Hosted>, gone: &[(Target, Box<str>, u32)]) {
-        for (target, name, tag) in gone {
+        for (target, _, tag) in gone {
             match &target.group {
                 Some(group) => {
-                    hosted.subscriber.leave_group(group, &target.filter, *tag);
-                    self.groups.leave(name, &hosted.session.member());
+                    groups::leave(&self.broker, &self.shared, hosted, (group, &target.filter), *tag)
                 }
-                None => _ = hosted.subscriber.unsubscribe(&target.filter, *tag),
-            }
+                None => hosted.subscriber.unsubscribe(&target.filter, *tag),
+            };
         }
     }
 

@@ -384,15 +384,6 @@ impl Subscriber {
         }
     }
 
-    /// Whether a group has another member that is connected.
-    pub fn group_has_other_online(&self, group: &str, filter: &Filter) -> bool {
-        let look = |lists: &mut Lists| lists.group(group).has_other_online(self.key);
-        match filter.as_literal() {
-            Some(channel) => self.shared.registry.edit(channel, 0, look).unwrap_or(false),
-            None => self.shared.wildcards.edit(filter, look),
-        }
-    }
-
     /// Subscribes to all `filters` from a position in the log on. Nothing is delivered of what is recorded until the
     /// returned [`Replay`] runs.
     ///

@@ -19,7 +19,9 @@ use crate::config::{Config, OutboxConfig};
 use crate::engine::Engine;
 use crate::error::{PublishError, PublishOnceError, Refused, SubscribeError};
 use crate::filter::Filter;
+use crate::interest::Group;
 use crate::interest::Hits;
+use crate::interest::Lists;
 use crate::interest::Registry;
 use crate::interest::Wildcards;
 use crate::key::{Start, SubscriberKey};
@@ -453,6 +455,20 @@ impl Broker {
         keys.sort_unstable();
         keys.dedup();
         keys
+    }
+
+    /// The group of this name on `filter`, as long as it has members.
+    pub fn group(&self, name: &str, filter: &Filter) -> Option<Arc<Group>> {
+        let shared = self.shared();
+        let find = |lists: &Lists| lists.known_group(name).cloned();
+        match filter.as_literal() {
+            Some(channel) => {
+                let mut found = None;
+                shared.registry.visit(channel, |lists| found = find(lists));
+                found
+            }
+            None => shared.wildcards.look(filter, find).flatten(),
+        }
     }
 
     /// Which life of the log this is; ids of another one are a gap.

@@ -134,6 +134,12 @@ impl<V: Value> Trie<V> {
         }
     }
 
+    /// The value of one pattern, if there is one.
+    pub(crate) fn get(&self, filter: &Filter) -> Option<&V> {
+        let (path, end) = self.path(filter);
+        self.locate(&path).and_then(|id| self.value(id, end))
+    }
+
     /// Runs `edit` on the value of one pattern, made for it if there is none and gone afterwards if it is empty. What became of the
     /// number of values.
     pub(crate) fn edit<T>(&mut self, filter: &Filter, edit: impl FnOnce(&mut V) -> T) -> (T, Change) {

@@ -53,6 +53,11 @@ impl Wildcards {
         self.trie.read().visit(channel, visit);
     }
 
+    /// Shows the lists of one filter, if there are any.
+    pub(crate) fn look<T>(&self, filter: &Filter, look: impl FnOnce(&Lists) -> T) -> Option<T> {
+        self.trie.read().get(filter).map(look)
+    }
+
     /// Runs `edit` on the lists of one filter.
     pub(crate) fn edit<T>(&self, filter: &Filter, edit: impl FnOnce(&mut Lists) -> T) -> T {
         let mut trie = self.trie.write();

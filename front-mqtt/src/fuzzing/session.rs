@@ -1,13 +1,13 @@
 //! One client's life as the fuzzer wills it: packets, deliveries, time, lost and taken-over connections. A watcher
 //! checks every packet the server sends.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use broker_core::{
-    Broker, Channel, Class, ContentType, Kind, Message, Outbox, Principal, Properties, Publish, PublishError,
-    Qos, Receipt, Rights, SubscriberKey, unix_ms,
+    Broker, Channel, Class, ContentType, Filter, Kind, Message, Outbox, Principal, Properties, Publish,
+    PublishError, Qos, Receipt, Rights, Room, Subscriber, SubscriberKey, unix_ms,
 };
 use bytes::Bytes;
 
@@ -39,7 +39,40 @@ struct World {
     full: Arc<Outbox>,
     /// When the messages were made.
     start_ms: u64,
+    /// Stands for every session in the core's groups.
+    member: Subscriber,
+    runs: AtomicUsize,
+    broker: Broker,
     _runtime: tokio::runtime::Runtime,
+}
+
+impl World {
+    /// Whose groups are all of one filter, told apart by their names.
+    fn filter() -> Filter {
+        Filter::parse("shared").expect("a filter")
+    }
+
+    /// A group that nobody else is in, for a session that shows `room`.
+    fn group(&self, room: &Arc<Room>, shared: &Arc<Shared>) -> Membership {
+        let name = self.runs.fetch_add(1, Ordering::Relaxed).to_string();
+        self.member.join_group(&name, &Self::filter(), 0, room).expect("room for one more");
+        let members = self.broker.group(&name, &Self::filter()).expect("it was just made");
+        Membership { world: world(), name, group: Group::of(&members, shared) }
+    }
+}
+
+/// A session's place in its group.
+struct Membership {
+    world: &'static World,
+    name: String,
+    group: Arc<Group>,
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.world.member.leave_group(&self.name, &World::filter(), 0);
+        self.group.note_left();
+    }
 }
 
 fn world() -> &'static World {
@@ -60,6 +93,9 @@ fn world() -> &'static World {
             empty: one.outbox(),
             full: other.outbox(),
             start_ms: unix_ms(),
+            member: one,
+            runs: AtomicUsize::new(0),
+            broker: broker.clone(),
             _runtime: runtime,
         }
     })
@@ -111,7 +147,7 @@ struct Run {
     shared: Arc<Shared>,
     session: Arc<Session>,
     /// The session is the only member of all its shared subscriptions.
-    group: Arc<Group>,
+    group: Option<Membership>,
     connection: Option<Connection>,
     /// One that was taken over and does not know it yet.
     old: Option<(Connection, Arc<Session>)>,
@@ -166,7 +202,7 @@ impl Run {
             Terms { version: Version::V5, receive_maximum: 1, max_packet_bytes: u32::MAX, alias_maximum: 0 };
         Self {
             session: Arc::new(Session::new(shared.clone())),
-            group: Arc::new(Group::new(shared.clone())),
+            group: None,
             shared,
             connection: None,
             old: None,
@@ -207,9 +243,8 @@ impl Run {
     }
 
     fn renew(&mut self) {
-        self.group.leave(&self.session.member());
+        self.group = None;
         self.session = Arc::new(Session::new(self.shared.clone()));
-        self.group = Arc::new(Group::new(self.shared.clone()));
         self.tags = 0;
     }
 
@@ -473,8 +508,9 @@ impl Run {
                     self.tags =
                         subscribing.accepted.iter().map(|accepted| accepted.tag).fold(self.tags, u32::max);
                     for accepted in subscribing.accepted.iter().filter(|one| one.target.group.is_some()) {
-                        self.group.join(&self.session.member());
-                        self.session.enter_group(accepted.tag, self.group.clone());
+                        let (session, shared) = (&self.session, &self.shared);
+                        let place = self.group.get_or_insert_with(|| world().group(&session.room(), shared));
+                        session.enter_group(accepted.tag, place.group.clone());
                     }
                     let (now_ms, wire) = (self.now_ms, &mut self.wire);
                     if let Some(connection) = &mut self.connection {

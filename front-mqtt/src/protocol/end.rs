@@ -1,12 +1,10 @@
 //! The end of a connection and of a session, and the will.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{Principal, Publish};
 
 use super::absent::Holder;
-use super::group::Member;
 use super::outbound::Outgoing;
 use super::session::{Session, Shared, State};
 use crate::codec::Reason;
@@ -64,9 +62,8 @@ pub(crate) struct Remains {
     /// Messages of shared subscriptions the client has not taken responsibility for, with the subscription's
     /// filter: they go to another member.
     pub(crate) orphans: Vec<(Box<str>, Outgoing)>,
-    /// The shared subscriptions it held, and who it was there.
-    pub(crate) shared: Vec<Box<str>>,
-    pub(crate) member: Option<Arc<Member>>,
+    /// The shared subscriptions it held, and their tags.
+    pub(crate) shared: Vec<(Box<str>, u32)>,
 }
 
 impl Session {
@@ -136,7 +133,9 @@ impl State {
         self.online = None;
         self.away = None;
         self.taken = None;
-        let member = self.membership.as_mut().map(|membership| membership.end());
+        if let Some(membership) = &mut self.membership {
+            membership.end();
+        }
         let mut remains = Remains {
             will: self.take_will(),
             orphans: Vec::new(),
@@ -144,9 +143,8 @@ impl State {
                 .subscriptions
                 .iter()
                 .filter(|held| held.shared)
-                .map(|held| held.filter.clone())
+                .map(|held| (held.filter.clone(), held.tag))
                 .collect(),
-            member,
         };
         for orphan in self.outbound.take().into_iter().flat_map(|outbound| outbound.undelivered()) {
             let filter = orphan.shared.and_then(|tag| self.subscriptions.by_tag(tag));

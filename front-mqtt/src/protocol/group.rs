@@ -7,11 +7,12 @@
 //!         Group: one queue for all members
 //! ```
 //!
+//! Who the members are, and which of them a message goes to, the core knows ([`broker_core::Group`]); here is what waits.
 //! Members know each other only by this: no session is locked while another one is.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use broker_core::{Message, Outbox, Qos, Room};
 use parking_lot::Mutex;
@@ -23,16 +24,16 @@ use super::session::{Shared, State};
 use super::wire::Wire;
 use crate::config::Config;
 
-/// One `$share/GROUP/FILTER` with what waits for its members.
+/// What waits for the members of one `$share/GROUP/FILTER`; it is attached to their group in the core.
 ///
 /// While something waits, no member has room, or one that has was woken and will take it: who puts the first message
 /// into an empty queue wakes one, and who stops taking while something is left wakes the next.
 pub(crate) struct Group {
     shared: Arc<Shared>,
+    members: Weak<broker_core::Group>,
     waiting: Mutex<Waiting>,
     /// As many as wait, to be looked at without a lock.
     len: AtomicUsize,
-    members: Mutex<Members>,
 }
 
 #[derive(Default)]
@@ -42,24 +43,6 @@ struct Waiting {
     closed: bool,
     /// When it was last logged that the queue is full, in milliseconds since 1970.
     logged_ms: u64,
-}
-
-#[derive(Default)]
-struct Members {
-    list: Vec<Arc<Member>>,
-    /// Where the search for the next one to wake begins.
-    next: usize,
-}
-
-/// What the groups know of a session.
-#[derive(Debug, Default)]
-pub(crate) struct Member {
-    /// Read by publishers when they choose.
-    pub(crate) room: Arc<Room>,
-    /// Something may wait in one of its groups.
-    is_wanted: AtomicBool,
-    /// Its present connection's.
-    outbox: Mutex<Option<Arc<Outbox>>>,
 }
 
 /// What all groups of a front hold and have lost.
@@ -74,29 +57,22 @@ pub(crate) struct GroupCounters {
 const LOG_EVERY_MS: u64 = 60_000;
 
 impl Group {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, waiting: Mutex::default(), len: AtomicUsize::new(0), members: Mutex::default() }
+    /// That of these members, made with the first look at it.
+    pub(crate) fn of(members: &Arc<broker_core::Group>, shared: &Arc<Shared>) -> Arc<Self> {
+        members.attached(|| {
+            Arc::new(Self {
+                shared: shared.clone(),
+                members: Arc::downgrade(members),
+                waiting: Mutex::default(),
+                len: AtomicUsize::new(0),
+            })
+        })
     }
 
-    /// False if it was a member already.
-    pub(crate) fn join(&self, member: &Arc<Member>) -> bool {
-        let mut members = self.members.lock();
-        if members.list.iter().any(|known| Arc::ptr_eq(known, member)) {
-            return false;
-        }
-        members.list.push(member.clone());
-        member.is_wanted.store(true, Ordering::Relaxed);
-        true
-    }
-
-    /// True if nobody is left: what waits is then lost, as with the last session that would have got it.
-    pub(crate) fn leave(&self, member: &Arc<Member>) -> bool {
-        let is_last = {
-            let mut members = self.members.lock();
-            members.list.retain(|known| !Arc::ptr_eq(known, member));
-            members.list.is_empty()
-        };
-        if is_last {
+    /// A member has left. If nobody is left, what waits is lost, as with the last session that would have got it; else
+    /// somebody is to look at it whom the one that left may have been woken for.
+    pub(crate) fn note_left(&self) {
+        if self.members.upgrade().is_none_or(|members| members.is_empty()) {
             let lost = self.change(|waiting| {
                 waiting.closed = true;
                 std::mem::take(&mut waiting.queue).len()
@@ -105,7 +81,6 @@ impl Group {
         } else if !self.is_empty() {
             self.wake_one();
         }
-        is_last
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -171,11 +146,8 @@ impl Group {
             change(waiting);
             was_empty && !waiting.queue.is_empty()
         });
-        if is_first {
-            for member in &self.members.lock().list {
-                member.is_wanted.store(true, Ordering::SeqCst);
-            }
-            self.wake_one();
+        if is_first && let Some(members) = self.members.upgrade() {
+            members.call();
         }
     }
 
@@ -198,22 +170,8 @@ impl Group {
 
     /// Has a member with room look here.
     fn wake_one(&self) {
-        let mut members = self.members.lock();
-        let count = members.list.len();
-        for step in 0..count {
-            let at = (members.next + step) % count;
-            let Some(member) = members.list.get(at).filter(|member| member.room.is_open()) else { continue };
-            let is_connected = match &*member.outbox.lock() {
-                Some(outbox) => {
-                    outbox.notify();
-                    true
-                }
-                None => false,
-            };
-            if is_connected {
-                members.next = at + 1;
-                return;
-            }
+        if let Some(members) = self.members.upgrade() {
+            members.wake_one();
         }
     }
 
@@ -240,7 +198,8 @@ impl Drop for Group {
 /// A session's part in its groups.
 #[derive(Default)]
 pub(crate) struct Membership {
-    member: Arc<Member>,
+    /// What it shows to all of them; the same for as long as there is the session.
+    room: Arc<Room>,
     /// Sorted by the tags of its subscriptions.
     groups: Vec<(u32, Arc<Group>)>,
     /// The groups it has left: messages may still be on their way to it.
@@ -252,9 +211,8 @@ pub(crate) struct Membership {
 }
 
 impl Membership {
-    /// The same one for as long as there is the session.
-    pub(super) fn member(&self) -> &Arc<Member> {
-        &self.member
+    pub(super) fn room(&self) -> &Arc<Room> {
+        &self.room
     }
 
     pub(super) fn group(&self, tag: u32) -> Option<&Arc<Group>> {
@@ -265,6 +223,8 @@ impl Membership {
     pub(super) fn enter(&mut self, tag: u32, group: Arc<Group>) {
         if let Err(at) = self.groups.binary_search_by_key(&tag, |(known, _)| *known) {
             self.groups.insert(at, (tag, group));
+            // What its room was told of it before it was here was told too early.
+            self.room.want();
         }
     }
 
@@ -283,28 +243,25 @@ impl Membership {
 
     /// Where others reach the session's connection.
     pub(super) fn connect(&mut self, outbox: &Arc<Outbox>) {
-        *self.member.outbox.lock() = Some(outbox.clone());
-        self.member.is_wanted.store(true, Ordering::SeqCst);
+        self.room.connect(outbox);
     }
 
     /// There is no connection any more, so the session takes nothing: what waits is for others.
     pub(super) fn disconnect(&mut self) {
         self.is_crowded = false;
-        self.member.room.shut();
-        *self.member.outbox.lock() = None;
+        self.room.disconnect();
         self.pass_on();
     }
 
-    /// The session is over. It stays the same member, for the groups to know which one leaves.
-    pub(super) fn end(&mut self) -> Arc<Member> {
+    /// The session is over. What is on its way to it still comes, and goes back.
+    pub(super) fn end(&mut self) {
         self.disconnect();
         self.left.extend(std::mem::take(&mut self.groups));
-        self.member.clone()
     }
 
     /// Wakes somebody else for what waits.
     fn pass_on(&self) {
-        if self.member.is_wanted.load(Ordering::SeqCst) {
+        if self.room.is_wanted() {
             for (_, group) in self.groups.iter().filter(|(_, group)| !group.is_empty()) {
                 group.wake_one();
             }
@@ -313,7 +270,7 @@ impl Membership {
 
     /// There is room: the oldest message that waits in one of the groups, each in turn, and the subscription's tag.
     fn take(&mut self, clock: Clock<'_>) -> Option<(u32, Outgoing)> {
-        if !self.member.is_wanted.swap(false, Ordering::SeqCst) {
+        if !self.room.take_wanted() {
             return None;
         }
         let from = self.next.checked_rem(self.groups.len())?;
@@ -323,7 +280,7 @@ impl Membership {
             {
                 self.next = at + 1;
                 // There may be more.
-                self.member.is_wanted.store(true, Ordering::SeqCst);
+                self.room.want();
                 return Some((*tag, message));
             }
         }
@@ -388,11 +345,11 @@ impl State {
             match self.takes_shared(config) {
                 Takes::Yes => {
                     membership.is_crowded = false;
-                    membership.member.room.open();
+                    membership.room.open();
                 }
                 takes => {
-                    let was_open = membership.member.room.is_open();
-                    membership.member.room.shut();
+                    let was_open = membership.room.is_open();
+                    membership.room.shut();
                     if was_open {
                         membership.pass_on();
                     }
@@ -419,7 +376,7 @@ impl State {
     ) -> Backlog {
         let left = self.balance(config, clock, wire);
         if let Some(membership) = &self.membership
-            && !membership.member.room.is_open()
+            && !membership.room.is_open()
         {
             // Whoever woke it thought that it had room.
             membership.pass_on();

@@ -36,7 +36,7 @@ pub(crate) use connecting::{Caller, Negotiated, negotiate};
 pub(crate) use connection::{Authenticating, Connection, Output, Publishing, Verdict};
 pub(crate) use delivering::Backlog;
 pub(crate) use end::{Detached, End, PendingWill, Remains, Will};
-pub(crate) use group::{Group, Member};
+pub(crate) use group::Group;
 pub(crate) use scope::{is_another, owner, session_key};
 pub(crate) use session::{Encodings, Incoming, Online, Session, Shared, State, TimerKey};
 pub(crate) use subscribing::{Accepted, Subscribing, Target, Unsubscribing, forced_name, target_of};

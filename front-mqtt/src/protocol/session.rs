@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use broker_core::{
     Broker, ChannelCharacters, Class, Delivery, Encoding, Kind, Message, Outbox, Principal, Qos, Queued,
-    SendError, SubscriberKey, steady_ms, unix_ms,
+    Room, SendError, SubscriberKey, steady_ms, unix_ms,
 };
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
@@ -16,7 +16,7 @@ use super::alias::OutgoingAliases;
 use super::connecting::Caller;
 use super::delivering::encode_plain;
 use super::end::PendingWill;
-use super::group::{Group, GroupCounters, Member, Membership};
+use super::group::{Group, GroupCounters, Membership};
 use super::outbound::{Outbound, Stage};
 use super::queue::{Clock, Queue};
 use super::scope::client_id_of;
@@ -433,8 +433,8 @@ impl Session {
         state.balance(self.config(), &|| now_ms, wire);
     }
 
-    /// What its groups know of the session; made for the first of them.
-    pub(crate) fn member(&self) -> Arc<Member> {
+    /// What it shows to its groups; made for the first of them.
+    pub(crate) fn room(&self) -> Arc<Room> {
         let mut state = self.lock();
         let State { membership, online, .. } = &mut *state;
         let membership = membership.get_or_insert_with(|| {
@@ -444,7 +444,7 @@ impl Session {
             }
             Box::new(membership)
         });
-        membership.member().clone()
+        membership.room().clone()
     }
 
     /// From here on messages of the subscription `tag` go through this group. False if the session is over.

@@ -8,7 +8,7 @@
 mod attached;
 mod driver;
 mod goodbye;
-mod groups;
+pub(crate) mod groups;
 mod handshake;
 mod input;
 mod lane;
@@ -21,7 +21,6 @@ mod waiting;
 mod websocket;
 
 pub(crate) use attached::Farewell;
-pub(crate) use groups::Groups;
 pub(crate) use handshake::{Arrival, accept};
 #[cfg(any(test, fuzzing))]
 pub(crate) use input::{Control, Input};

@@ -10,6 +10,7 @@ use broker_core::{
 };
 
 use super::driver::{Driver, MAX_BATCH};
+use super::groups;
 use crate::protocol::{Accepted, Output, Publishing, Subscribing};
 
 /// What a connection waits for.
@@ -217,20 +218,12 @@ impl Driver {
         let target = &accepted.target;
         let result = match &target.group {
             Some(group) => {
-                let (session, shared) = (&self.hosted.session, &self.inner.shared);
-                let room = self.inner.groups.join(&accepted.name, accepted.tag, session, shared);
-                // A session that is over has nobody to subscribe for.
-                let Some(room) = room else { return };
-                subscriber.join_group(group, &target.filter, accepted.tag, &room)
+                let (broker, shared) = (&self.inner.broker, &self.inner.shared);
+                groups::join(broker, shared, &self.hosted, (group, &target.filter), accepted.tag)
             }
-            None => subscriber.subscribe(&target.filter, accepted.tag, accepted.start),
+            None => subscriber.subscribe(&target.filter, accepted.tag, accepted.start).map(drop),
         };
-        if let Err(error) = result {
-            if target.group.is_some() {
-                self.inner.groups.leave(&accepted.name, &self.hosted.session.member());
-            }
-            accepted.failed = Some(error);
-        }
+        accepted.failed = result.err();
     }
 
     /// Goes on to the next filter once publishers everywhere reach this one; `None` while they do not yet.

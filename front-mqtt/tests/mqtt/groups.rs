@@ -1,6 +1,6 @@
 //! Shared subscriptions whose members are slow, away, or come and go.
 
-use broker_core::{Channel, Publish, Qos};
+use broker_core::{Channel, Filter, Publish, Qos};
 use front_mqtt::Config;
 
 use crate::client::*;
@@ -99,6 +99,41 @@ async fn what_comes_while_all_members_are_away_goes_to_the_first_that_is_back() 
     server.broker.drained().await;
     let (mut member, _) = Client::connected_with(server.address, &keep("m2")).await;
     assert_eq!(acknowledge_all(&mut member).await, (0..100).collect::<Vec<u16>>());
+}
+
+#[tokio::test]
+async fn the_broker_knows_who_is_in_a_group_and_who_was() {
+    let server = Server::start().await;
+    let members = || {
+        let group = server.broker.group("g", &Filter::parse("t").unwrap());
+        group.map(|group| group.members().iter().map(|member| member.is_online).collect::<Vec<_>>())
+    };
+    let eventually = async |expected: Option<&[bool]>| {
+        for _ in 0..500 {
+            if members().as_deref() == expected {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("{:?} is not {expected:?}", members());
+    };
+    let (mut kept, _) = Client::connected_with(server.address, &connect(4, "kept", false, 0, &[])).await;
+    kept.subscribe(4, &[("$share/g/t", 1)]).await;
+    let mut clean = Client::connected(server.address, 4, "clean").await;
+    clean.subscribe(4, &[("$share/g/t", 1), ("$share/h/t", 1)]).await;
+    eventually(Some(&[true, true])).await;
+    kept.send(DISCONNECT).await;
+    eventually(Some(&[false, true])).await;
+    // A session that is over is in no group, even if somebody still holds it.
+    let (_, held) = server.broker.connections(None, 9).pop().unwrap();
+    clean.send(DISCONNECT).await;
+    eventually(Some(&[false])).await;
+    assert!(server.broker.group("h", &Filter::parse("t").unwrap()).is_none());
+    let mut last = Client::connected_with(server.address, &connect(4, "kept", true, 0, &[])).await.0;
+    eventually(None).await;
+    last.send(PING).await;
+    assert_eq!(last.read().await.first, 0xD0);
+    drop(held);
 }
 
 /// Members with little room come, acknowledge, and go without a word: nobody oversleeps what waits.
