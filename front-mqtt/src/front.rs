@@ -439,8 +439,8 @@ impl Inner {
     }
 
     /// Ends subscriptions in the broker that the session has let go of.
-    pub(crate) fn forget(&self, hosted: &Arc<Hosted>, gone: &[(Target, Box<str>, u32)]) {
-        for (target, _, tag) in gone {
+    pub(crate) fn forget(&self, hosted: &Arc<Hosted>, gone: &[(Target, u32)]) {
+        for (target, tag) in gone {
             match &target.group {
                 Some(group) => {
                     groups::leave(&self.broker, &self.shared, hosted, (group, &target.filter), *tag)

@@ -318,7 +318,7 @@ impl Connection {
     }
 
     /// The mechanism has answered. What the client may no longer hear is returned, to be ended in the broker.
-    pub(crate) fn handle_authenticated(&mut self, verdict: Verdict) -> Vec<(Target, Box<str>, u32)> {
+    pub(crate) fn handle_authenticated(&mut self, verdict: Verdict) -> Vec<(Target, u32)> {
         let (reason, data, gone) = match verdict {
             Verdict::Continue(data) => (Reason::ContinueAuthentication, data, Vec::new()),
             Verdict::Done(principal, _) if self.becomes_another(&principal) => {

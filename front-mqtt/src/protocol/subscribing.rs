@@ -59,8 +59,8 @@ pub(crate) struct Target {
 /// An UNSUBSCRIBE on its way into the broker.
 #[derive(Debug)]
 pub(crate) struct Unsubscribing {
-    /// What was held, by its name and tag.
-    pub(crate) gone: Vec<(Target, Box<str>, u32)>,
+    /// What was held, and its tag.
+    pub(crate) gone: Vec<(Target, u32)>,
     /// How much of it the broker has been told.
     pub(crate) done: usize,
     /// UNSUBACK, to be sent afterwards.
@@ -237,7 +237,7 @@ impl Connection {
             let held = self.session.lock_as(self.number).and_then(|mut state| state.unsubscribe(name));
             reasons.push(match held {
                 Some(held) => {
-                    gone.extend(target(name).ok().map(|target| (target, held.filter, held.tag)));
+                    gone.extend(target(name).ok().map(|target| (target, held.tag)));
                     Reason::Success
                 }
                 // Not looked at beyond what could be held.
@@ -260,7 +260,7 @@ impl State {
 
     /// The client has other rights than before: what it may no longer hear ends, also what waits for it. What
     /// was sent on this connection is not taken back.
-    pub(crate) fn revoke(&mut self, principal: &Principal) -> Vec<(Target, Box<str>, u32)> {
+    pub(crate) fn revoke(&mut self, principal: &Principal) -> Vec<(Target, u32)> {
         let held: Vec<Box<str>> = self.subscriptions.iter().map(|held| held.filter.clone()).collect();
         let mut gone = Vec::new();
         for name in held {
@@ -269,7 +269,7 @@ impl State {
                 continue;
             }
             if let Some(subscription) = self.unsubscribe(&name) {
-                gone.push((target, name, subscription.tag));
+                gone.push((target, subscription.tag));
             }
         }
         // The lane judged these by the rights of then, and nothing of it will pass there again.

@@ -179,7 +179,7 @@ async fn a_delivery_under_way_to_an_ended_subscription_goes_nowhere() {
     let tag = client.subscribe("t", 1);
     client.wire.taken();
     let outputs = client.packet(b"\xa2\x05\x00\x02\x00\x01t");
-    assert!(matches!(&outputs[..], [Output::Unsubscribe(gone)] if gone.gone[0].2 == tag));
+    assert!(matches!(&outputs[..], [Output::Unsubscribe(gone)] if gone.gone[0].1 == tag));
     client.deliver(&world.plain("t", Qos::AtLeastOnce, b"1"), &[tag]);
     assert_eq!(client.wire.taken(), []);
 }

@@ -89,7 +89,7 @@ pub(crate) struct Aftermath {
     pub(crate) wills: Vec<Will>,
     pub(crate) timers: Vec<TimerKey>,
     /// Subscriptions that the new principal may not have.
-    pub(crate) revoked: Vec<(Target, Box<str>, u32)>,
+    pub(crate) revoked: Vec<(Target, u32)>,
 }
 
 impl Sessions {

@@ -247,7 +247,7 @@ impl Driver {
     fn note_settled(&self, accepted: &mut Accepted, settled: Result<(), SubscribeError>) {
         let Err(error) = settled else { return };
         if accepted.new {
-            let gone = (accepted.target.clone(), accepted.name.clone(), accepted.tag);
+            let gone = (accepted.target.clone(), accepted.tag);
             self.inner.forget(&self.hosted, std::slice::from_ref(&gone));
         }
         accepted.failed = Some(error);
