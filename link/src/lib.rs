@@ -1,8 +1,9 @@
 //! A connection after its handshake: it reads bytes and keeps its outbox flowing.
 //!
-//! A plain TCP socket is given to the outbox as its [`Wire`](broker_core::Wire), so that lanes write to it directly; the
-//! connection's task only finishes what a full socket left. Anything else (TLS, an HTTP/2 stream, an upgraded connection
-//! of somebody else's server) is written by the task itself, which pulls frames from the outbox.
+//! A TCP socket, plain or with TLS of ours around it ([`NetStream`]), is given to the outbox as its
+//! [`Wire`](broker_core::Wire), so that lanes write to it directly; the connection's task only finishes what a full socket
+//! left. Anything else (an HTTP/2 stream, an upgraded connection of somebody else's server) is written by the task itself,
+//! which pulls frames from the outbox.
 //!
 //! ```no_run
 //! # async fn connection(socket: link::Socket, outbox: std::sync::Arc<broker_core::Outbox>) {
@@ -25,10 +26,13 @@
 //! What a peer has begun to send and not finished is counted here too, whatever carries it: [`Intake`].
 
 mod intake;
+mod net;
 mod pull;
 mod socket;
 mod stream;
 mod tcp;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -41,12 +45,15 @@ use broker_core::{CloseReason, Outbox, Signal};
 use bytes::BytesMut;
 
 pub use self::intake::{FREE_BYTES, Intake, IntakeConfig, IntakeStats, Unfinished};
+pub use self::net::NetStream;
 use self::pull::Pull;
 use self::socket::Io;
 pub use self::socket::{Hold, Socket};
 pub use self::stream::SocketStream;
 pub use self::tcp::prepare_listener;
 use self::tcp::{Flushed, ReadSize, Tcp};
+#[cfg(feature = "tls")]
+pub use self::tls::{Handshake, HandshakeError, HandshakeStats, Handshakes, TlsStream, handshake};
 
 /// What happened on a connection.
 #[derive(Debug)]
@@ -95,7 +102,7 @@ impl Link {
     pub fn new(socket: Socket, outbox: Arc<Outbox>) -> Self {
         let Socket { io, leftover, hold } = socket;
         let io = match io {
-            Io::Tcp(stream) => Side::Tcp(Tcp::new(stream, &outbox)),
+            Io::Net(stream) => Side::Tcp(Tcp::new(stream, &outbox)),
             Io::Other(stream) => Side::Pull(Box::new(Pull::new(stream))),
         };
         Self {

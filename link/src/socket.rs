@@ -6,8 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 
+use crate::net::NetStream;
 use crate::tcp;
 
 /// A connection whose handshake is over.
@@ -35,7 +35,7 @@ impl fmt::Debug for Hold {
 }
 
 pub(crate) enum Io {
-    Tcp(TcpStream),
+    Net(NetStream),
     Other(Pin<Box<dyn Stream>>),
 }
 
@@ -45,13 +45,13 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
 
 impl Socket {
-    /// A plain TCP connection. `leftover` is what the handshake read beyond its end; an exact copy, because a slice of
-    /// the handshake's buffer would keep all of it alive.
-    pub fn tcp(stream: TcpStream, leftover: Vec<u8>) -> Self {
-        Self { io: Io::Tcp(stream), leftover, hold: Hold::default() }
+    /// A TCP connection, plain or with TLS of ours. `leftover` is what the handshake read beyond its end; an exact copy,
+    /// because a slice of the handshake's buffer would keep all of it alive.
+    pub fn tcp(stream: impl Into<NetStream>, leftover: Vec<u8>) -> Self {
+        Self { io: Io::Net(stream.into()), leftover, hold: Hold::default() }
     }
 
-    /// Any other byte stream: TLS, an upgraded connection of another server.
+    /// Any other byte stream: TLS of others, an upgraded connection of another server.
     pub fn other(stream: impl AsyncRead + AsyncWrite + Send + 'static, leftover: Vec<u8>) -> Self {
         Self { io: Io::Other(Box::pin(stream)), leftover, hold: Hold::default() }
     }
@@ -65,18 +65,18 @@ impl Socket {
     /// The same connection with something between it and the outbox, for bytes that must not go out as they lie there. Its own
     /// task writes it then. A stream that is not a TCP connection of ours stays as it is.
     #[must_use]
-    pub fn through<S>(self, layer: impl FnOnce(TcpStream) -> S) -> Self
+    pub fn through<S>(self, layer: impl FnOnce(NetStream) -> S) -> Self
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
-        let Io::Tcp(stream) = self.io else { return self };
-        tcp::bound(&stream);
+        let Io::Net(stream) = self.io else { return self };
+        tcp::bound(stream.tcp());
         Self { io: Io::Other(Box::pin(layer(stream))), ..self }
     }
 
     /// Whether lanes will write to it directly.
     pub fn is_direct(&self) -> bool {
-        matches!(self.io, Io::Tcp(_))
+        matches!(self.io, Io::Net(_))
     }
 }
 

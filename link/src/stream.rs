@@ -38,7 +38,7 @@ impl AsyncRead for SocketStream {
             return Poll::Ready(Ok(()));
         }
         match &mut this.io {
-            Io::Tcp(stream) => Pin::new(stream).poll_read(cx, out),
+            Io::Net(stream) => Pin::new(stream).poll_read(cx, out),
             Io::Other(stream) => stream.as_mut().poll_read(cx, out),
         }
     }
@@ -47,21 +47,21 @@ impl AsyncRead for SocketStream {
 impl AsyncWrite for SocketStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.io {
-            Io::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Io::Net(stream) => Pin::new(stream).poll_write(cx, bytes),
             Io::Other(stream) => stream.as_mut().poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.io {
-            Io::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Io::Net(stream) => Pin::new(stream).poll_flush(cx),
             Io::Other(stream) => stream.as_mut().poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.io {
-            Io::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Io::Net(stream) => Pin::new(stream).poll_shutdown(cx),
             Io::Other(stream) => stream.as_mut().poll_shutdown(cx),
         }
     }

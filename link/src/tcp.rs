@@ -1,8 +1,7 @@
-//! A TCP socket that lanes write to directly.
+//! A TCP socket that lanes write to directly, plain or with TLS around it.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Sleep, sleep};
 
 use crate::STALL_LIMIT;
+use crate::net::NetStream;
 
 /// What the kernel may hold unsent. With its defaults a reader that stopped hides one to two megabytes there, and no
 /// outbox policy ever fires.
@@ -60,7 +60,7 @@ pub(crate) struct Tcp {
     stall: Option<Pin<Box<Sleep>>>,
 }
 
-struct TcpWire(TcpStream);
+struct TcpWire(NetStream);
 
 /// Sets the options that accepted sockets inherit from their listener, so that [`Link::new`](crate::Link::new) need not set
 /// them on each: `TCP_NODELAY`, `TCP_NOTSENT_LOWAT`, `TCP_USER_TIMEOUT`. A listener without them serves as well.
@@ -87,10 +87,7 @@ pub(crate) fn bound(stream: &TcpStream) {
 
 impl Wire for TcpWire {
     fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match slices {
-            [slice] => self.0.try_write(slice),
-            slices => self.0.try_write_vectored(slices),
-        }
+        self.0.try_write_vectored(slices)
     }
 }
 
@@ -101,8 +98,8 @@ pub(crate) enum Flushed {
 }
 
 impl Tcp {
-    pub(crate) fn new(stream: TcpStream, outbox: &Outbox) -> Self {
-        bound(&stream);
+    pub(crate) fn new(stream: NetStream, outbox: &Outbox) -> Self {
+        bound(stream.tcp());
         let wire = Arc::new(TcpWire(stream));
         outbox.attach_wire(Arc::<TcpWire>::clone(&wire));
         Self { wire, stall: None }
@@ -111,8 +108,9 @@ impl Tcp {
     pub(crate) fn poll_flush(&mut self, outbox: &Outbox, cx: &mut Context<'_>) -> Poll<Flushed> {
         match self.wire.0.poll_write_ready(cx) {
             Poll::Ready(Ok(())) => {
-                let before = outbox.queued().bytes;
-                if outbox.flush() || outbox.queued().bytes < before {
+                let left = || outbox.queued().bytes + self.wire.0.begun();
+                let before = left();
+                if outbox.flush() || left() < before {
                     self.stall = None;
                 }
                 Poll::Ready(Flushed::Progress)
@@ -161,7 +159,7 @@ impl Tcp {
                 return;
             }
         }
-        if SockRef::from(stream).shutdown(Shutdown::Write).is_err() {
+        if stream.end().await.is_err() {
             return;
         }
         let mut ignored = [0; 1024];

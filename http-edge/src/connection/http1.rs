@@ -13,8 +13,8 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use link::NetStream;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -33,7 +33,7 @@ use crate::request::Response;
 
 /// Not an `async fn`, whose future would have room for the arguments beside what is made of them.
 pub(crate) fn serve_http1<S, F>(
-    stream: TcpStream,
+    stream: NetStream,
     read: Bytes,
     service: S,
     config: ServeConfig,
@@ -186,13 +186,17 @@ fn may_take_over(request: &Request<Incoming>) -> bool {
 }
 
 async fn hand_over(
-    mut stream: TcpStream,
+    mut stream: NetStream,
     head: Bytes,
     then: Box<dyn FnOnce(link::Socket) + Send>,
     hold: link::Hold,
     limit: Duration,
 ) {
-    if let Ok(Ok(())) = timeout(limit, stream.write_all(&head)).await {
+    let written = async {
+        stream.write_all(&head).await?;
+        stream.flush().await
+    };
+    if let Ok(Ok(())) = timeout(limit, written).await {
         then(link::Socket::tcp(stream, Vec::new()).holding(hold));
     }
 }

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
-use tokio::net::TcpStream;
+use link::NetStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -35,7 +35,7 @@ use crate::request::Response;
 const LOOK: Duration = Duration::from_millis(250);
 
 pub(crate) async fn serve_http2<S, F>(
-    stream: TcpStream,
+    stream: NetStream,
     read: Bytes,
     service: S,
     config: ServeConfig,

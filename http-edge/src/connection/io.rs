@@ -10,18 +10,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use link::Hold;
+use link::{Hold, NetStream};
 use tokio::io::{AsyncRead as _, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::refuse::{Unread, canned};
 use super::scan::{HEAD, HeadScan, LastRead};
 use super::watch::Watch;
 
-/// A TcpStream under watch. A concrete type, so that an upgraded connection can be cast back to it.
+/// A connection's stream under watch. A concrete type, so that an upgraded connection can be cast back to it.
 pub(crate) struct WatchedIo {
-    io: TokioIo<TcpStream>,
+    io: TokioIo<NetStream>,
     watch: Arc<Watch>,
     hold: Hold,
     /// What was read already.
@@ -53,17 +52,17 @@ fn join<'a>(slices: &[IoSlice<'_>], joined: &'a mut [u8; JOINED_BYTES]) -> Optio
 const HALF_CLOSED_GRACE: Duration = Duration::from_secs(1);
 
 impl WatchedIo {
-    pub(crate) fn new(stream: TcpStream, watch: Arc<Watch>, hold: Hold) -> Self {
+    pub(crate) fn new(stream: NetStream, watch: Arc<Watch>, hold: Hold) -> Self {
         let io = TokioIo::new(stream);
         let (prefix, head) = (Bytes::new(), HeadScan::default());
         WatchedIo { io, watch, hold, prefix, head, canned: None, grace: None }
     }
 
-    pub(crate) fn into_parts(self) -> (TcpStream, Hold) {
+    pub(crate) fn into_parts(self) -> (NetStream, Hold) {
         (self.io.into_inner(), self.hold)
     }
 
-    pub(crate) fn stream(&mut self) -> &mut TcpStream {
+    pub(crate) fn stream(&mut self) -> &mut NetStream {
         self.io.inner_mut()
     }
 

@@ -10,8 +10,8 @@ use bytes::buf::Chain;
 use bytes::{Buf, Bytes};
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
+use link::NetStream;
 use tokio::io::{AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::response_head::response_head;
@@ -83,7 +83,7 @@ pub(crate) fn may_park<B>(request: &Request<B>) -> bool {
 }
 
 /// Waits for the answer; `None` if the client has gone before.
-pub(crate) async fn wait(stream: &TcpStream, mut answer: Answer) -> Option<Response> {
+pub(crate) async fn wait(stream: &NetStream, mut answer: Answer) -> Option<Response> {
     poll_fn(|cx| {
         if let Poll::Ready(response) = answer.as_mut().poll(cx) {
             return Poll::Ready(Some(response));
@@ -99,7 +99,7 @@ pub(crate) async fn wait(stream: &TcpStream, mut answer: Answer) -> Option<Respo
 }
 
 /// Writes an answer as hyper would. False if it could not be: `limit` is the longest time without progress.
-pub(crate) async fn write(stream: &mut TcpStream, response: Response, closes: bool, limit: Duration) -> bool {
+pub(crate) async fn write(stream: &mut NetStream, response: Response, closes: bool, limit: Duration) -> bool {
     let (parts, body) = response.into_parts();
     let mut bytes = match body.into_bytes() {
         Ok(body) => whole(parts, body, closes),
@@ -115,7 +115,7 @@ pub(crate) async fn write(stream: &mut TcpStream, response: Response, closes: bo
             Ok(Ok(0) | Err(_)) | Err(_) => return false,
         }
     }
-    true
+    matches!(timeout(limit, stream.flush()).await, Ok(Ok(())))
 }
 
 /// Head and body. A body is kept until all is written: it may be watched.

@@ -1,13 +1,13 @@
 //! Which version of HTTP a client speaks.
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
+use link::NetStream;
 
 /// The preface of HTTP/2 (RFC 9113 §3.4) begins so, and no method of HTTP/1 does.
 const PREFACE: &[u8; 3] = b"PRI";
 
 /// Whether the client opens with the preface of HTTP/2, and what had to be read to know.
-pub(crate) async fn speaks_http2(stream: &TcpStream) -> std::io::Result<(bool, Bytes)> {
+pub(crate) async fn speaks_http2(stream: &NetStream) -> std::io::Result<(bool, Bytes)> {
     let mut start = [0; PREFACE.len()];
     let seen = stream.peek(&mut start).await?;
     match start.get(..seen) {
@@ -19,7 +19,7 @@ pub(crate) async fn speaks_http2(stream: &TcpStream) -> std::io::Result<(bool, B
 
 /// The same for a client that has sent a part of it. It is read: as long as it waits in the socket there would be no event to
 /// wait for.
-async fn read_preface(stream: &TcpStream) -> std::io::Result<(bool, Bytes)> {
+async fn read_preface(stream: &NetStream) -> std::io::Result<(bool, Bytes)> {
     let mut start = [0; PREFACE.len()];
     let mut seen = 0;
     loop {
@@ -46,7 +46,7 @@ mod tests {
     use std::time::Duration;
 
     use tokio::io::AsyncWriteExt as _;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
     use tokio::time::{sleep, timeout};
 
     use super::*;
@@ -62,7 +62,7 @@ mod tests {
         ] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            let (stream, _) = listener.accept().await.unwrap();
+            let stream = NetStream::from(listener.accept().await.unwrap().0);
             let polls = Arc::new(AtomicUsize::new(0));
             let count = Arc::clone(&polls);
             let asked = tokio::spawn(async move {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, header};
+use link::NetStream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::response_head::response_head;
@@ -83,7 +83,7 @@ pub(crate) struct Unread {
 
 /// Answers what hyper could not read, of which it has left `read`. Whether the answer was written within `limit`.
 pub(crate) async fn refuse_unread(
-    stream: &mut TcpStream,
+    stream: &mut NetStream,
     unread: Unread,
     mut read: Vec<u8>,
     refuser: &Refuser,
@@ -115,7 +115,7 @@ pub(crate) async fn refuse_unread(
             Ok(Ok(0) | Err(_)) | Err(_) => return false,
         }
     }
-    stream.shutdown().await.is_ok()
+    matches!(timeout(limit, stream.shutdown()).await, Ok(Ok(())))
 }
 
 async fn to_bytes(response: Response, read: &[u8]) -> Bytes {
@@ -125,7 +125,7 @@ async fn to_bytes(response: Response, read: &[u8]) -> Bytes {
     response_head(&parts, if read.starts_with(b"HEAD ") { &[] } else { &body })
 }
 
-async fn read_head(stream: &mut TcpStream, read: &mut Vec<u8>) -> std::io::Result<()> {
+async fn read_head(stream: &mut NetStream, read: &mut Vec<u8>) -> std::io::Result<()> {
     let mut from = 0;
     while read.len() < MAX_LOOKED_AT {
         if read.get(from..).is_some_and(|new| new.windows(4).any(|end| end == b"\r\n\r\n")) {

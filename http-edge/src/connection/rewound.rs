@@ -7,16 +7,16 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use link::NetStream;
 
 /// Gives first what was read already.
 pub(crate) struct Rewound {
     read: Bytes,
-    io: TokioIo<TcpStream>,
+    io: TokioIo<NetStream>,
 }
 
 impl Rewound {
-    pub(crate) fn new(stream: TcpStream, read: Bytes) -> Self {
+    pub(crate) fn new(stream: NetStream, read: Bytes) -> Self {
         Rewound { read, io: TokioIo::new(stream) }
     }
 }

@@ -7,9 +7,9 @@ use bytes::Bytes;
 
 use super::watch::{Claim, Then, Watch};
 
-/// The right to the connection's TcpStream, as a request extension.
+/// The right to the connection's socket, as a request extension.
 ///
-/// It is there only where the stream can be had: a `GET` without a body over plain HTTP/1 on [`serve`](crate::serve).
+/// It is there only where the stream can be had: a `GET` without a body over HTTP/1 on [`serve`](crate::serve).
 /// Where it is missing a handler answers with a body, e.g. one end of a [`pipe`](crate::pipe).
 #[derive(Clone)]
 pub struct Takeover {
