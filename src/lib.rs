@@ -66,7 +66,14 @@ pub use config::{
     Arguments, ConfigError, Key, Live, Loaded, LoadedRights, Loader, LogFormat, Logging, check, keys, load,
 };
 pub use fronts::{Fronts, OwnFront};
-pub use listen::{AddressLimits, raise_descriptor_limit};
+pub use listen::{
+    AddressLimits, AddressRange, ForwardedHeader, NoRange, ProxyProtocol, TrustedProxies,
+    raise_descriptor_limit,
+};
+#[cfg(feature = "tls")]
+pub use listen::{
+    CertificateFiles, ClientAuth, ClientIdentity, ListenerTls, Tls, TlsConfig, TlsError, TlsMode, TlsVersion,
+};
 #[cfg(feature = "cli")]
 pub use reload::Reload;
 pub use server::{BindError, Server};

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use fanwire::edge::{HostPolicy, OriginPolicy};
-use fanwire::{Arguments, Loaded, Loader, Reload, Rights, Server};
+use fanwire::{Arguments, Loaded, Loader, Reload, Rights, Server, Tls, TlsConfig, TlsError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::command_line::{Command, CommandLine, ConfigCommand};
@@ -111,7 +111,8 @@ fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
 
 /// An embedding service may listen by itself; the binary that does not listen at all would run for nobody.
 fn check_serves(config: &fanwire::Config) -> Result<(), &'static str> {
-    match (config.http, config.mqtt) {
+    let mqtts = config.front_tls.values().find_map(|tls| tls.address);
+    match (config.http.or(config.http_tls.address), config.mqtt.or(mqtts)) {
         (None, None) => Err("`http.address` and `mqtt.address` are both \"off\": nothing would be served"),
         _ => Ok(()),
     }
@@ -134,6 +135,7 @@ fn check_config(file: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>>
     let arguments = Arguments { config: file, ..Arguments::default() };
     let Loaded { config, has_rights, rights, .. } = fanwire::load(arguments, std::env::vars_os())?;
     check_serves(&config)?;
+    let certificates = check_certificates(config.tls.clone())?;
     let show =
         |address: Option<SocketAddr>| address.map_or_else(|| "off".to_owned(), |address| address.to_string());
     let access = &rights.access;
@@ -144,7 +146,23 @@ fn check_config(file: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>>
     } else {
         "no rights are configured: everybody may do everything".to_owned()
     };
-    Ok(writeln!(std::io::stdout(), "ok http={} mqtt={} {who}", show(config.http), show(config.mqtt))?)
+    let mut line = format!("ok http={} mqtt={}", show(config.http), show(config.mqtt));
+    let mqtts = config.front_tls.get("mqtt").and_then(|tls| tls.address);
+    for (name, address) in [("https", config.http_tls.address), ("mqtts", mqtts)] {
+        if let Some(address) = address {
+            line.push_str(&format!(" {name}={address}"));
+        }
+    }
+    Ok(writeln!(std::io::stdout(), "{line} {who}{certificates}")?)
+}
+
+/// What certificates are for, and how long; an error if clients would not trust one.
+fn check_certificates(config: Option<TlsConfig>) -> Result<String, TlsError> {
+    let Some(config) = config else { return Ok(String::new()) };
+    let tls = Tls::new(config)?;
+    tls.check()?;
+    let one = |(names, days): (String, u64)| format!(" certificate=\"{names}\" days_left={days}");
+    Ok(tls.certificates().into_iter().map(one).collect())
 }
 
 struct Signals {
@@ -198,7 +216,8 @@ fn pages(origins: &OriginPolicy, hosts: &HostPolicy) -> String {
 fn announce(server: &Server, loaded: &Loaded, descriptors: usize) {
     let (http, mqtt) = (server.http_address(), server.mqtt_address());
     let mut line = String::from("listening");
-    for (name, address) in [("http", http), ("mqtt", mqtt)] {
+    let (https, mqtts) = (server.https_address(), server.mqtts_address());
+    for (name, address) in [("http", http), ("mqtt", mqtt), ("https", https), ("mqtts", mqtts)] {
         if let Some(address) = address {
             line.push_str(&format!(" {name}={address}"));
         }

@@ -8,7 +8,7 @@ use tokio::signal::unix::Signal;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::config::{Arguments, ConfigError, Fixed, Live, LoadedRights, Stamp, stamp};
-use crate::{AddressLimits, Loaded, Loader, Server};
+use crate::{AddressLimits, Loaded, Loader, Server, Tls};
 
 /// Connections looked at before other tasks get their turn.
 const AT_ONCE: usize = 256;
@@ -34,6 +34,8 @@ pub struct Reload {
     fixed: Fixed,
     /// Where the server really listens, which a changed file does not change.
     bound: Vec<(String, SocketAddr)>,
+    /// Certificates, which are read again by themselves, too.
+    tls: Option<Tls>,
 }
 
 /// Why a changed configuration was not taken over.
@@ -58,6 +60,10 @@ impl Reload {
         let of_fronts = loaded.loader.listeners().into_iter();
         let of_fronts = of_fronts.filter_map(|name| Some((name, server.address_of(name)?)));
         let bound = server.http_address().map(|address| ("http", address)).into_iter().chain(of_fronts);
+        let of_tls = [("http", server.https_address()), ("mqtt", server.mqtts_address())];
+        let of_tls = of_tls.into_iter().filter_map(|(section, address)| {
+            address.map(|address| (format!("{section}.tls_address"), address))
+        });
         Self {
             loader: loaded.loader.clone(),
             arguments,
@@ -68,7 +74,11 @@ impl Reload {
             read: loaded.file,
             has_rights: loaded.has_rights,
             fixed: loaded.fixed.clone(),
-            bound: bound.map(|(section, address)| (format!("{section}.address"), address)).collect(),
+            bound: bound
+                .map(|(section, address)| (format!("{section}.address"), address))
+                .chain(of_tls)
+                .collect(),
+            tls: server.tls().cloned(),
         }
     }
 
@@ -89,7 +99,10 @@ impl Reload {
                 }
             };
             tokio::select! {
-                _ = signal.recv() => changes = Changes::since(watched.and_then(stamp)),
+                _ = signal.recv() => {
+                    changes = Changes::since(watched.and_then(stamp));
+                    self.reload_certificates();
+                }
                 _ = ticks.tick(), if watched.is_some() => {
                     if !changes.settled(watched.and_then(stamp)) {
                         continue;
@@ -140,6 +153,16 @@ impl Reload {
             tracing::warn!(settings = waiting.join(", "), "changed, and take effect at the next start only");
         }
         Ok(rights)
+    }
+
+    fn reload_certificates(&self) {
+        match self.tls.as_ref().map(Tls::reload) {
+            None => {}
+            Some(Ok(())) => tracing::info!("certificates were read again"),
+            Some(Err(error)) => {
+                tracing::error!(%error, "the changed certificates are not taken over; the old ones stay");
+            }
+        }
     }
 
     /// Closes the connections that would not be let in as they were.

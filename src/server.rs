@@ -7,17 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{Broker, Governed};
-use front::{Accepted, Front, Refusal};
-use futures_util::future::Either;
-use http_edge::{Holds, HostPolicy, Refuser};
-use link::{Hold, Socket};
-use tokio::net::{TcpListener, TcpStream};
+use front::Front;
+use http_edge::HostPolicy;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::listen::{self, Counted, Gate, Place, Refusals};
-use crate::{AddressLimits, Config, Fronts, metrics};
+use crate::listen::{self, Doors, Gate, HttpDoor, ListenerTls, Reception, Refusals, StreamDoor, TlsMode};
+#[cfg(feature = "tls")]
+use crate::listen::{Tls, TlsError};
+use crate::{AddressLimits, Config, Fronts, TrustedProxies, metrics};
 
 /// The front whose listener the configuration names.
 const MQTT: &str = "mqtt";
@@ -35,11 +35,12 @@ pub struct Server {
     broker: Broker,
     fronts: Fronts,
     refusals: Refusals,
-    http: Option<Listening>,
-    /// Listeners that belong to one front each.
-    streams: Vec<(Arc<dyn Front>, Listening)>,
+    listeners: Vec<Listening>,
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
     gate: Arc<Gate>,
     addresses: AddressLimits,
+    proxies: Arc<TrustedProxies>,
     hosts: HostPolicy,
     connection: http_edge::ServeConfig,
     shutdown_window: Duration,
@@ -49,18 +50,67 @@ pub struct Server {
 struct Listening {
     listener: TcpListener,
     address: SocketAddr,
+    plain: Spoken,
+    tls: Spoken,
+}
+
+/// What is spoken at an address.
+#[derive(Clone, Debug, Default)]
+struct Spoken {
+    http: bool,
+    /// The front that it belongs to.
+    front: Option<Arc<dyn Front>>,
+}
+
+impl Spoken {
+    fn http(spoken: bool) -> Self {
+        Spoken { http: spoken, front: None }
+    }
+
+    fn of(front: &Arc<dyn Front>, spoken: bool) -> Self {
+        Spoken { http: false, front: spoken.then(|| Arc::clone(front)) }
+    }
+
+    /// Both together, where there is one front at most.
+    fn and(&self, other: &Spoken) -> Option<Spoken> {
+        let front = match (&self.front, &other.front) {
+            (Some(_), Some(_)) => return None,
+            (front, None) | (None, front) => front.clone(),
+        };
+        Some(Spoken { http: self.http || other.http, front })
+    }
+
+    fn is(&self, name: &str) -> bool {
+        self.front.as_ref().is_some_and(|front| front.name() == name)
+    }
+}
+
+/// An address to listen on.
+struct Wanted {
+    what: &'static str,
+    address: SocketAddr,
+    plain: Spoken,
+    tls: Spoken,
 }
 
 /// Why a server could not be made.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} for {what}: {}", reason(source))]
-pub struct BindError {
-    /// `HTTP`, `MQTT`, or the name of a front of your own.
-    pub what: &'static str,
-    /// Where.
-    pub address: SocketAddr,
-    /// Why not.
-    pub source: io::Error,
+#[non_exhaustive]
+pub enum BindError {
+    /// An address is not to be had.
+    #[error("cannot listen on {address} for {what}: {}", reason(source))]
+    Address {
+        /// `HTTP`, `HTTPS`, `MQTT`, or the name of a front.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// TLS is to be spoken and cannot be.
+    #[cfg(feature = "tls")]
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 fn reason(error: &io::Error) -> String {
@@ -79,8 +129,6 @@ impl Server {
     /// # Errors
     /// An address is taken, or not to be had.
     pub async fn bind(mut config: Config) -> Result<Self, BindError> {
-        let http = open("HTTP", config.http)?;
-        let mut mqtt = open("MQTT", config.mqtt.filter(|_| cfg!(feature = "mqtt")))?;
         let gate = Arc::new(Gate::new(config.max_connections));
         let addresses = AddressLimits::new(config.max_connections_per_address);
         #[cfg(feature = "auth")]
@@ -106,25 +154,30 @@ impl Server {
         fronts.show(metrics::of_build(&fronts));
         fronts.show(metrics::of_process());
         fronts.show(metrics::of_stalled(config.connection.stalled.clone()));
-        let mut streams = Vec::new();
-        for front in fronts.list() {
-            let own = open(front.name(), front.listens())?;
-            let given = if front.name() == MQTT { mqtt.take() } else { None };
-            streams.extend(own.into_iter().chain(given).map(|listening| (Arc::clone(front), listening)));
+        #[cfg(feature = "tls")]
+        let tls = config.tls.take().map(Tls::new).transpose()?;
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &tls {
+            fronts.show(Arc::new(tls.clone()));
         }
-        let mqtt = streams.iter().find(|(of, _)| of.name() == MQTT);
-        fronts.page().is_served_with(mqtt.map(|(_, listening)| listening.address));
+        let listeners = open(wanted(&config, &fronts))?;
+        let mqtt = listeners.iter().find(|one| one.plain.is(MQTT));
+        let mqtt = mqtt.or_else(|| listeners.iter().find(|one| one.tls.is(MQTT)));
+        fronts.page().is_served_with(mqtt.map(|listening| listening.address));
         let shutdown_window = config.shutdown_window.min(Config::MAX_SHUTDOWN_WINDOW);
-        let hosts = hosts(config.hosts, http.as_ref());
+        let http = listeners.iter().filter(|one| one.plain.http || one.tls.http);
+        let hosts = hosts(config.hosts, http.map(|one| one.address));
         let connection = config.connection;
         Ok(Server {
             broker,
             fronts,
             refusals,
-            http,
-            streams,
+            listeners,
+            #[cfg(feature = "tls")]
+            tls,
             gate,
             addresses,
+            proxies: Arc::new(config.proxies),
             hosts,
             connection,
             shutdown_window,
@@ -151,54 +204,64 @@ impl Server {
         &self.fronts
     }
 
-    /// Where HTTP is served: the port is the real one where 0 was asked for.
+    /// Where HTTP is served: the port is the real one where 0 was asked for. The address of [`Config::http`], also
+    /// where only TLS is spoken there; the other one if there is none.
     pub fn http_address(&self) -> Option<SocketAddr> {
-        self.http.as_ref().map(|listening| listening.address)
+        self.find(|one| one.plain.http).or_else(|| self.https_address())
     }
 
-    /// Where MQTT over TCP is served.
+    /// Where HTTP is served inside of TLS.
+    pub fn https_address(&self) -> Option<SocketAddr> {
+        self.find(|one| one.tls.http)
+    }
+
+    /// Where MQTT over TCP is served, preferably without TLS.
     pub fn mqtt_address(&self) -> Option<SocketAddr> {
         self.address_of(MQTT)
     }
 
-    /// Where the listener of the front of this name is: the port is the real one where 0 was asked for.
-    pub fn address_of(&self, front: &str) -> Option<SocketAddr> {
-        let mut streams = self.streams.iter();
-        streams.find(|(of, _)| of.name() == front).map(|(_, listening)| listening.address)
+    /// Where MQTT over TCP is served inside of TLS.
+    pub fn mqtts_address(&self) -> Option<SocketAddr> {
+        self.find(|one| one.tls.is(MQTT))
     }
 
-    /// Serves until `stop` is ready, then stops: readiness fails and publishing ends; what was accepted before is written
-    /// to its readers; clients are told in their protocols and leave within [`Config::shutdown_window`]; then the broker is
-    /// closed, so that every [`Subscription`](crate::Subscription) of yours ends. Resolves at most 5 s after the window.
+    /// Where the listener of the front of this name is: the port is the real one where 0 was asked for.
+    pub fn address_of(&self, front: &str) -> Option<SocketAddr> {
+        self.find(|one| one.plain.is(front)).or_else(|| self.find(|one| one.tls.is(front)))
+    }
+
+    fn find(&self, what: impl Fn(&Listening) -> bool) -> Option<SocketAddr> {
+        self.listeners.iter().find(|one| what(one)).map(|one| one.address)
+    }
+
+    /// The certificates that are shown, to read them again.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    /// Serves until `stop` is ready, then stops: readiness fails and publishing ends; what was accepted before is
+    /// written to its readers; clients are told in their protocols and leave within [`Config::shutdown_window`]; then
+    /// the broker is closed, so that every [`Subscription`](crate::Subscription) of yours ends. Resolves at most 5 s
+    /// after the window.
     ///
     /// # Cancel safety
     /// Dropped before it resolves, it only stops listening: nobody is told, and the broker and the connections that are
     /// there go on. [`Broker::close`] ends them.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Server {
-            broker,
-            fronts,
-            refusals,
-            http,
-            streams,
-            gate,
-            addresses,
-            hosts,
-            connection,
-            shutdown_window,
-        } = self;
         let (closing, closed) = watch::channel(false);
-        let http = http.map(|http| {
-            let (gate, addresses) = (Arc::clone(&gate), addresses.clone());
-            let doorkeeper = Doorkeeper { gate, addresses, hosts };
-            tokio::spawn(serve_http(http.listener, refusals, connection, doorkeeper, closed))
-        });
-        let streams = streams.into_iter().map(|(front, listening)| {
-            tokio::spawn(serve_streams(listening.listener, front, Arc::clone(&gate), addresses.clone()))
-        });
+        let (broker, fronts, shutdown_window) =
+            (self.broker.clone(), self.fronts.clone(), self.shutdown_window);
+        let mut tasks: Vec<JoinHandle<()>> = Vec::new();
+        #[cfg(feature = "tls")]
+        tasks.extend(self.tls.clone().map(|tls| tokio::spawn(tls.watch())));
+        let (mut http, mut streams) = (Vec::new(), Vec::new());
+        for (serves_http, task) in self.listen(&closed) {
+            if serves_http { http.push(task) } else { streams.push(task) }
+        }
         // A caller that drops this future wants no listener to live on.
-        let streams = AbortOnDrop(streams.collect());
-        let http = AbortOnDrop(http.into_iter().collect());
+        let (streams, http, tasks) = (AbortOnDrop(streams), AbortOnDrop(http), AbortOnDrop(tasks));
+        drop(closed);
         stop.await;
 
         fronts.set_ready(false);
@@ -213,9 +276,41 @@ impl Server {
         }
         // Whoever subscribed in process hears it now, whatever handles to the broker there are.
         broker.close();
-        drop(http);
+        drop((http, tasks));
         closing.send_replace(true);
         let _ = timeout(LAST_ANSWERS, closing.closed()).await;
+    }
+
+    /// Accepts on all listeners, each in a task; whether it serves HTTP.
+    fn listen(self, closed: &watch::Receiver<bool>) -> Vec<(bool, JoinHandle<()>)> {
+        let mut tasks = Vec::new();
+        for Listening { listener, address, plain, tls } in self.listeners {
+            let given = || (Arc::clone(&self.gate), self.addresses.clone(), Arc::clone(&self.proxies));
+            let serves_http = plain.http || tls.http;
+            let http = serves_http.then(|| {
+                let named = (self.hosts.clone(), address);
+                let (refusals, connection) = (self.refusals.clone(), self.connection.clone());
+                Arc::new(HttpDoor::new(refusals, connection, given(), named, closed.clone()))
+            });
+            let doors = |spoken: Spoken| Doors {
+                http: http.clone().filter(|_| spoken.http),
+                stream: spoken.front.map(|front| {
+                    let (gate, addresses, _) = given();
+                    Arc::new(StreamDoor { front, gate, addresses })
+                }),
+            };
+            let reception = Reception {
+                plain: doors(plain),
+                tls: doors(tls),
+                #[cfg(feature = "tls")]
+                acceptor: self.tls.clone(),
+                addresses: self.addresses.clone(),
+                proxies: Arc::clone(&self.proxies),
+                patience: self.connection.header_read_timeout,
+            };
+            tasks.push((serves_http, tokio::spawn(reception.run(listener, Arc::clone(&self.gate)))));
+        }
+        tasks
     }
 }
 
@@ -227,105 +322,68 @@ impl Drop for AbortOnDrop {
     }
 }
 
-fn open(what: &'static str, address: Option<SocketAddr>) -> Result<Option<Listening>, BindError> {
-    let Some(address) = address else { return Ok(None) };
-    let listener = listen::listen(address).map_err(|source| BindError { what, address, source })?;
-    let address = listener.local_addr().map_err(|source| BindError { what, address, source })?;
-    Ok(Some(Listening { listener, address }))
+/// All that is to be listened on. What has the same address is one listener, where it can be told apart.
+fn wanted(config: &Config, fronts: &Fronts) -> Vec<Wanted> {
+    let mut all: Vec<Wanted> = Vec::new();
+    let mut want = |what, address: Option<SocketAddr>, plain: Spoken, tls: Spoken| {
+        let Some(address) = address else { return };
+        let same = all.iter_mut().find(|one| one.address == address && address.port() != 0);
+        if let Some(same) = same
+            && let (Some(plain), Some(tls)) = (same.plain.and(&plain), same.tls.and(&tls))
+        {
+            (same.plain, same.tls) = (plain, tls);
+            return;
+        }
+        all.push(Wanted { what, address, plain, tls });
+    };
+    let said = |mode| (mode != TlsMode::Required, mode != TlsMode::Off);
+    let none = Spoken::default;
+    let tls = tls_of(config, None);
+    let (plain, inside) = said(tls.mode);
+    want("HTTP", config.http, Spoken::http(plain), Spoken::http(inside));
+    want("HTTPS", tls.address, none(), Spoken::http(true));
+    for front in fronts.list() {
+        let tls = tls_of(config, Some(front.name()));
+        let (plain, inside) = said(tls.mode);
+        let given = config.mqtt.filter(|_| front.name() == MQTT);
+        for (what, address) in [(front.name(), front.listens()), ("MQTT", given)] {
+            want(what, address, Spoken::of(front, plain), Spoken::of(front, inside));
+        }
+        want(front.name(), tls.address, none(), Spoken::of(front, true));
+    }
+    all
+}
+
+/// Where TLS is spoken by a front that has a listener, or by HTTP.
+#[cfg(feature = "tls")]
+fn tls_of(config: &Config, front: Option<&str>) -> ListenerTls {
+    front.map_or(config.http_tls, |front| config.front_tls.get(front).copied().unwrap_or_default())
+}
+
+#[cfg(not(feature = "tls"))]
+fn tls_of(_: &Config, _: Option<&str>) -> ListenerTls {
+    ListenerTls::default()
+}
+
+fn open(wanted: Vec<Wanted>) -> Result<Vec<Listening>, BindError> {
+    let open = |Wanted { what, address, plain, tls }| {
+        let failed = |source| BindError::Address { what, address, source };
+        let listener = listen::listen(address).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Listening { listener, address, plain, tls })
+    };
+    wanted.into_iter().map(open).collect()
 }
 
 /// The names that are answered where it listens.
-fn hosts(said: Option<Vec<String>>, http: Option<&Listening>) -> HostPolicy {
+fn hosts(said: Option<Vec<String>>, http: impl Iterator<Item = SocketAddr>) -> HostPolicy {
+    let http: Vec<SocketAddr> = http.collect();
     match said {
         Some(names) if names.iter().any(|name| name == "*") => HostPolicy::Any,
         Some(names) => HostPolicy::Names(names),
-        None if http.is_some_and(|http| http.address.ip().is_loopback()) => HostPolicy::Names(Vec::new()),
+        None if !http.is_empty() && http.iter().all(|address| address.ip().is_loopback()) => {
+            HostPolicy::Names(Vec::new())
+        }
         None => HostPolicy::Any,
     }
-}
-
-/// Who is let in to the HTTP listener.
-struct Doorkeeper {
-    gate: Arc<Gate>,
-    addresses: AddressLimits,
-    hosts: HostPolicy,
-}
-
-async fn serve_http(
-    listener: TcpListener,
-    refusals: Refusals,
-    mut connection: http_edge::ServeConfig,
-    doorkeeper: Doorkeeper,
-    closed: watch::Receiver<bool>,
-) {
-    let Doorkeeper { gate, addresses, hosts } = doorkeeper;
-    // One count per request instead of one for each front.
-    let served = Arc::new(refusals.for_hosts(hosts, listener.local_addr().ok()));
-    let fronts = served.fronts().clone();
-    // What no front claims is answered at once, but nothing is lost by finding soon that its client is gone.
-    connection.holds = Holds::by(move |uri| fronts.of(uri.path()).is_none_or(|front| front.holds(uri)));
-    let refusing = Arc::clone(&served);
-    connection.refuse = Refuser::new(move |problem, request| refusing.readable(problem, request));
-    let refuse = |stream, refusal: Refusal| {
-        let (gate, refusals) = (Arc::clone(&gate), Arc::clone(&served));
-        tokio::spawn(async move { gate.refuse(refusals.tell(stream, &refusal)).await });
-    };
-    let too_many = |stream| refuse(stream, Refusal::server_full());
-    listen::accept(listener, Arc::clone(&gate), too_many, |stream, peer| {
-        let Ok(place) = addresses.enter(peer.ip()) else { return refuse(stream, Refusal::address_full()) };
-        let mut connection = connection.clone();
-        connection.hold = hold(place);
-        let (counted, addresses) = (Counted::new(&served), addresses.clone());
-        let handle = move |request: http::Request<_>| {
-            let served = counted.get();
-            match served.admit(&addresses, peer.ip(), &request) {
-                Ok(()) => Either::Left(served.fronts().handle_from(Some(http_edge::Peer(peer)), request)),
-                // Boxed, so that connections do not have room for what is rare.
-                Err(refusal) => {
-                    let served = Arc::clone(served);
-                    let refused = async move { served.refuse(&refusal, request.into_parts().0).await };
-                    Either::Right(Box::pin(refused))
-                }
-            }
-        };
-        tokio::spawn(http_edge::serve_unnamed(stream, handle, connection, closed.clone()));
-    })
-    .await;
-}
-
-/// Serves the listener that belongs to one front.
-async fn serve_streams(
-    listener: TcpListener,
-    front: Arc<dyn Front>,
-    gate: Arc<Gate>,
-    addresses: AddressLimits,
-) {
-    // Many protocols have no words for it before the client has said something, and there is no room to wait for that.
-    let refuse = |stream: TcpStream| {
-        let gate = Arc::clone(&gate);
-        tokio::spawn(async move { gate.refuse(listen::close(stream)).await });
-    };
-    listen::accept(listener, Arc::clone(&gate), refuse, |stream, peer| {
-        let socket = Socket::tcp(stream, Vec::new());
-        let refusal = match addresses.enter(peer.ip()) {
-            Err(_) => Refusal::address_full(),
-            Ok(place) => match addresses.admit(peer.ip()) {
-                Ok(()) => {
-                    let accepted = Accepted { socket: socket.holding(hold(place)), peer };
-                    tokio::spawn(front.serve(accepted));
-                    return;
-                }
-                Err(wait) => Refusal::too_fast(wait),
-            },
-        };
-        let gate = Arc::clone(&gate);
-        let telling = front.refuse_stream(&refusal, Accepted { socket, peer });
-        tokio::spawn(async move { gate.refuse(telling).await });
-    })
-    .await;
-}
-
-/// What keeps a connection's place among those of its address.
-fn hold(place: Option<Place>) -> Hold {
-    place.map_or_else(Hold::default, Hold::new)
 }

@@ -25,6 +25,8 @@ pub struct Access {
     pub users: Vec<User>,
     /// Whose tokens are accepted.
     pub issuers: Vec<Issuer>,
+    /// What clients may do whose TLS certificate names them; `None`: it is not looked at.
+    pub certificates: Option<Certificates>,
     /// Web pages of other origins that may use credentials (those of keys with a list of their own aside); `None`: the
     /// fronts' origin policies alone decide.
     pub allowed_origins: Option<Vec<String>>,
@@ -37,6 +39,15 @@ impl Access {
     pub fn open() -> Self {
         Self { open: true, ..Self::default() }
     }
+}
+
+/// What a certificate is worth, to a client that offers nothing else. That it is genuine was found in the handshake.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Certificates {
+    /// Whether one that has the name of one of [`Access::users`] stands for that user's password.
+    pub users: bool,
+    /// What the others may do; `{user}` is the name.
+    pub rights: RightsTemplate,
 }
 
 /// What is wrong with an [`Access`].
@@ -65,6 +76,7 @@ pub(super) struct Answers {
     issuers: Vec<Verifier>,
     allowed_origins: Option<Vec<String>>,
     checker: Option<Checker>,
+    certificates: Option<Certificates>,
 }
 
 #[derive(Debug)]
@@ -89,6 +101,7 @@ impl Answers {
             issuers: Vec::new(),
             allowed_origins: access.allowed_origins,
             checker: None,
+            certificates: access.certificates,
         };
         for (index, key) in access.keys.into_iter().enumerate() {
             if key.id.is_empty() || answers.keys_by_id.contains_key(&key.id) {
@@ -166,7 +179,13 @@ impl Answers {
         let principal = match secret {
             _ if self.open => return Some(self.anonymous.clone().ok_or(AuthError::Required)),
             // A bare user name claims nothing that a secret would back, so it stays anonymous.
-            None => self.anonymous.as_ref(),
+            None => match credentials.certificate.and_then(|name| self.by_certificate(name)) {
+                Some(certified) => {
+                    let origin = self.check_origin(&certified, credentials.cross_origin);
+                    return Some(origin.map(|()| certified));
+                }
+                None => self.anonymous.as_ref(),
+            },
             Some(secret) => Some(&self.find_key(secret)?.principal),
         };
         let Some(principal) = principal else { return Some(Err(AuthError::Required)) };
@@ -224,6 +243,19 @@ impl Answers {
         }
     }
 
+    /// `None` where certificates are not looked at.
+    fn by_certificate(&self, name: &str) -> Option<Principal> {
+        let Certificates { users, rights } = self.certificates.as_ref()?;
+        if let Some(account) = self.users.get(name).filter(|_| *users) {
+            return Some(account.principal.clone());
+        }
+        let name: Arc<str> = name.into();
+        let version = fingerprint(rights);
+        let source = Source { kind: SourceKind::Certificate, name: Arc::clone(&name), trust: 0, version };
+        let rights = Arc::new(rights.for_user(Some(&name)));
+        Some(Principal::new(Some(&name), rights).from_source(source))
+    }
+
     fn find_key(&self, secret: &[u8]) -> Option<&Arc<KnownKey>> {
         if self.keys.is_empty() {
             return None;
@@ -253,6 +285,9 @@ impl Answers {
             SourceKind::Token => self.issuer_of(source).is_some_and(|issuer| issuer.stands_for(source)),
             // Not one of ours.
             SourceKind::Other => true,
+            SourceKind::Certificate => {
+                self.by_certificate(&source.name).is_some_and(|now| now.source() == source)
+            }
             _ => self.known(source).is_some_and(|known| known.source() == source),
         }
     }
@@ -264,6 +299,7 @@ impl Answers {
             _ if self.open => self.anonymous.clone(),
             SourceKind::Token => self.issuer_of(source)?.renewed(principal),
             SourceKind::Other => Some(principal.clone()),
+            SourceKind::Certificate => self.by_certificate(&source.name),
             _ => self.known(source).filter(|known| known.source().trust == source.trust).cloned(),
         }
     }
@@ -273,7 +309,7 @@ impl Answers {
             SourceKind::Anonymous => self.anonymous.as_ref(),
             SourceKind::Key => self.keys_by_id.get(&source.name).map(|key| &key.principal),
             SourceKind::Password => self.users.get(&source.name).map(|account| &account.principal),
-            SourceKind::Token | SourceKind::Other => None,
+            SourceKind::Token | SourceKind::Other | SourceKind::Certificate => None,
         }
     }
 

@@ -5,6 +5,7 @@
 //!                 ┌ token, password ─▶ keys      SHA-256, constant time
 //! Credentials ────┤ token, password ─▶ issuers   signature, iss, aud, exp, nbf; keys from secret, PEM or JWKS
 //!                 ┤ user + password ─▶ users     argon2, off the async threads, remembered for a while
+//!                 ┤ certificate ─────▶ users, or rights of its own; the handshake of TLS has verified it
 //!                 └ none ────────────▶ anonymous
 //! ```
 //!
@@ -20,7 +21,7 @@ mod password;
 mod rate;
 mod turns;
 
-pub use access::{Access, AccessError};
+pub use access::{Access, AccessError, Certificates};
 pub use built_in::BuiltIn;
 pub use issuer::{Algorithm, Issuer, KeySource};
 pub use key::{Key, KeyHash, NewKey};

@@ -220,8 +220,14 @@ impl Front {
 
     /// As [`Front::serve_tcp`], for any stream of bytes: TLS, a Unix socket, a pipe in a test.
     pub async fn serve(&self, socket: Socket, peer: Option<SocketAddr>) {
+        self.serve_as(socket, peer, None).await;
+    }
+
+    /// As [`Front::serve`], for a client whose TLS certificate names it: that counts if CONNECT offers nothing else.
+    pub async fn serve_as(&self, socket: Socket, peer: Option<SocketAddr>, certificate: Option<&str>) {
         self.start();
-        let arrival = Arrival { socket, framing: Framing::Raw, visitor: Visitor::at(peer), refusal: None };
+        let visitor = Visitor::at(peer).certified(certificate);
+        let arrival = Arrival { socket, framing: Framing::Raw, visitor, refusal: None };
         transport::accept(self.0.clone(), arrival).await;
     }
 

@@ -26,7 +26,8 @@ impl front::Front for Front {
 
     fn serve(&self, accepted: Accepted) -> Task {
         let front = self.clone();
-        Box::pin(async move { Front::serve(&front, accepted.socket, Some(accepted.peer)).await })
+        let Accepted { socket, peer, certificate } = accepted;
+        Box::pin(async move { front.serve_as(socket, Some(peer), certificate.as_deref()).await })
     }
 
     /// CONNACK once its CONNECT has come, as before it a client has no version that it could be answered in.

@@ -66,6 +66,8 @@ pub struct Accepted {
     pub socket: Socket,
     /// Where it comes from.
     pub peer: SocketAddr,
+    /// Whom its TLS certificate names, verified, if it has shown one.
+    pub certificate: Option<Arc<str>>,
 }
 
 /// What a server gives to the fronts that it makes.

@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 #[cfg(feature = "tls")]
 use crate::tls::TlsStream;
 
-/// A TCP connection as everything here reads and writes it. What is plain costs what a [`TcpStream`] costs: TLS is behind a
-/// pointer.
+/// A TCP connection as everything here reads and writes it. What is plain costs what a [`TcpStream`] costs: TLS is
+/// behind a pointer.
 pub struct NetStream(Kind);
 
 enum Kind {

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use figment::value::{Dict, Value};
 
 /// Keys, and sections with all that is in them, that a reload takes over.
-const LIVE: [&str; 9] = [
+const LIVE: [&str; 10] = [
     "anonymous",
     "auth",
+    "client_certificates",
     "issuers",
     "keys",
     "limits.request_burst_per_address",

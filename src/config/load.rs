@@ -1,5 +1,6 @@
 //! Puts defaults, file, environment and arguments together; the later wins.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
@@ -19,8 +20,10 @@ use super::keys::{Key, keys_of, variable};
 use super::mistakes::{invalid, one_line};
 use super::sections::{Filled, FrontSection};
 use super::settings::Settings;
+use super::settings::tls::{Mode, mode};
 use super::show::show;
 use super::{Config, ConfigError, Logging};
+use crate::listen::ListenerTls;
 use crate::{OwnFront, fronts};
 
 /// The front whose listener stands in the server's configuration.
@@ -219,6 +222,19 @@ impl Loader {
             written.transpose().map(Option::flatten)
         };
         let addresses = filled.iter().map(of_front).collect::<Result<Vec<_>, _>>()?;
+        let has_tls = settings.tls.has_certificates();
+        let tls_of = |section: &str, said: Option<Mode>, written: Option<&str>| {
+            let address = |written| address(&format!("{section}.tls_address"), written, may_be_open);
+            let address = written.map_or(Ok(None), address)?;
+            Ok(ListenerTls { mode: mode(said, has_tls, address.is_some()), address })
+        };
+        let http_tls = tls_of("http", settings.http.tls, settings.http.tls_address.as_deref())?;
+        let tls_of_front = |section: &Filled| {
+            let listener = section.listener.as_ref()?;
+            let tls = tls_of(section.name, listener.tls, listener.tls_address.as_deref());
+            Some(tls.map(|tls| (section.name, tls)))
+        };
+        let front_tls = filled.iter().filter_map(tls_of_front).collect::<Result<BTreeMap<_, _>, _>>()?;
         let logging = settings.logging.clone();
         let (worker_threads, huge_pages) = (settings.server.worker_threads, settings.server.huge_pages);
         let reload_interval = settings.server.reload_interval.0;
@@ -233,6 +249,16 @@ impl Loader {
             let message = format!("at most {}", humantime::format_duration(Config::MAX_SHUTDOWN_WINDOW));
             return Err(wrong(AccessError { key: "server.shutdown_window".to_owned(), message }));
         }
+        let tls = settings.tls.config(folder, reload_interval);
+        let tls = tls.map_err(|(key, message)| wrong_value(&wrong, key, message))?;
+        let mut spoken = front_tls.iter().map(|(section, tls)| (*section, *tls)).chain([("http", http_tls)]);
+        if tls.is_none()
+            && let Some((section, _)) = spoken.find(|(_, tls)| *tls != ListenerTls::default())
+        {
+            let message = "TLS needs a certificate: `tls.cert_file` and `tls.key_file`";
+            return Err(wrong_value(&wrong, &format!("{section}.tls"), message));
+        }
+        drop(spoken);
         let access = settings.access(folder).map_err(wrong)?;
         let authenticator = BuiltIn::with(access.clone()).map_err(wrong)?;
         let (origins, address_rate) = (settings.origins(), settings.address_rate());
@@ -252,6 +278,7 @@ impl Loader {
         };
         let mut config = settings.into_config();
         (config.http, config.authenticator) = (http, Arc::new(authenticator));
+        (config.tls, config.http_tls, config.front_tls) = (tls, http_tls, front_tls);
         config.mqtt = filled
             .iter()
             .zip(&addresses)
@@ -385,6 +412,10 @@ fn parse(path: &Path, text: &str) -> Result<impl figment::Provider + use<>, Conf
         message: one_line(&error.to_string()),
     })?;
     Ok(Serialized::globals(dict))
+}
+
+fn wrong_value(wrong: &impl Fn(AccessError) -> ConfigError, key: &str, message: &str) -> ConfigError {
+    wrong(AccessError { key: key.to_owned(), message: message.to_owned() })
 }
 
 /// An address to listen on, or none for `off`. A name is resolved, its first IPv4 address preferred.

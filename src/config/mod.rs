@@ -24,6 +24,8 @@ mod settings;
 #[cfg(feature = "cli")]
 mod show;
 
+#[cfg(feature = "tls")]
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -33,6 +35,9 @@ use broker_core::{AllowAll, Authenticator, Engine, Policy};
 use front::Front;
 
 use crate::OwnFront;
+use crate::listen::TrustedProxies;
+#[cfg(feature = "tls")]
+use crate::listen::{ListenerTls, TlsConfig};
 
 #[cfg(feature = "cli")]
 pub use self::{
@@ -62,6 +67,17 @@ macro_rules! config {
             /// Where MQTT over TCP is served; port 0 takes a free one, `None` does not serve it. Default
             /// `127.0.0.1:1883`.
             pub mqtt: Option<SocketAddr>,
+            /// The certificates with which TLS is spoken. Default none; then it is spoken nowhere.
+            #[cfg(feature = "tls")]
+            pub tls: Option<TlsConfig>,
+            /// Whether TLS is spoken at `http`, and where else. Default nowhere.
+            #[cfg(feature = "tls")]
+            pub http_tls: ListenerTls,
+            /// The same for the listeners of fronts, by the front's name: `mqtt`. Default nowhere; 8883 is usual.
+            #[cfg(feature = "tls")]
+            pub front_tls: BTreeMap<&'static str, ListenerTls>,
+            /// Proxies in front of the server whose word counts for where clients come from. Default none.
+            pub proxies: TrustedProxies,
             /// Names that HTTP requests may be for (`Host`), beside addresses and `localhost`; `*` is every name.
             /// Default `None`: on a loopback address no other name, so that no page of the web can give the server a
             /// name of its own (DNS rebinding); on any other address every name. A request for another one is answered
@@ -106,6 +122,13 @@ macro_rules! config {
                 Config {
                     http: Some((Ipv4Addr::LOCALHOST, 8080).into()),
                     mqtt: Some((Ipv4Addr::LOCALHOST, 1883).into()),
+                    #[cfg(feature = "tls")]
+                    tls: None,
+                    #[cfg(feature = "tls")]
+                    http_tls: ListenerTls::default(),
+                    #[cfg(feature = "tls")]
+                    front_tls: BTreeMap::new(),
+                    proxies: TrustedProxies::default(),
                     hosts: None,
                     authenticator: Arc::new(AllowAll),
                     policy: None,
@@ -136,8 +159,8 @@ impl Config {
     /// Descriptors that connections never take: for files, resolvers and refusals. Of a small limit, a quarter is kept.
     pub const RESERVED_DESCRIPTORS: usize = 64;
 
-    /// Adds a protocol of your own. `make` is called once there is a broker; the front is asked for what the built-in ones do
-    /// not claim, and may have a listener of its own ([`Front::listens`]). `examples/own_front.rs` is one.
+    /// Adds a protocol of your own. `make` is called once there is a broker; the front is asked for what the built-in
+    /// ones do not claim, and may have a listener of its own ([`Front::listens`]). `examples/own_front.rs` is one.
     #[must_use]
     pub fn with_front<F: Front>(
         mut self,

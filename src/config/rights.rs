@@ -7,7 +7,9 @@ use broker_core::{Action, Pattern, Rights, RightsTemplate};
 use http_edge::OriginPolicy;
 use serde::{Deserialize, Serialize};
 
-use auth::{Access, AccessError, Algorithm, Issuer, Key, KeyHash, KeySource, PasswordLimits, Rate, User};
+use auth::{
+    Access, AccessError, Algorithm, Certificates, Issuer, Key, KeyHash, KeySource, PasswordLimits, Rate, User,
+};
 use settings::{AllowedOrigin, CookieName, Origin, Period, Span, Text};
 
 /// Actions on channels.
@@ -150,6 +152,26 @@ pub(super) struct IssuerEntry {
     burst: Option<NonZeroU32>,
 }
 
+/// `[client_certificates]`: what clients may do that show a certificate and nothing else.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ClientCertificates {
+    users: bool,
+    rights: Vec<Grant>,
+    deny: Vec<Grant>,
+}
+
+impl ClientCertificates {
+    fn is_empty(&self) -> bool {
+        !self.users && self.rights.is_empty() && self.deny.is_empty()
+    }
+
+    fn value(&self) -> Option<Certificates> {
+        let value = || Certificates { users: self.users, rights: template(&self.rights, &self.deny) };
+        (!self.is_empty()).then(value)
+    }
+}
+
 /// One text, or a list.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(untagged)]
@@ -239,14 +261,16 @@ pub(super) struct Written<'a> {
     pub(super) users: &'a [UserEntry],
     pub(super) issuers: &'a [IssuerEntry],
     pub(super) auth: &'a Auth,
+    pub(super) certificates: &'a ClientCertificates,
     pub(super) allowed_origins: Option<&'a [Text<AllowedOrigin>]>,
 }
 
 impl Written<'_> {
     /// Whether anything says who may do what.
     pub(super) fn says_anything(&self) -> bool {
-        let Written { anonymous, keys, users, issuers, .. } = self;
-        !(anonymous.is_empty() && keys.is_empty() && users.is_empty() && issuers.is_empty())
+        let Written { anonymous, keys, users, issuers, certificates, .. } = self;
+        let nobody = keys.is_empty() && users.is_empty() && issuers.is_empty();
+        !(anonymous.is_empty() && nobody && certificates.is_empty())
     }
 
     /// The origins of pages that may come at all: those of keys with a list of their own are among them.
@@ -308,6 +332,7 @@ impl Written<'_> {
             keys: self.keys.iter().map(KeyEntry::key).collect(),
             users: self.users.iter().map(UserEntry::user).collect(),
             issuers: self.issuers.iter().enumerate().map(issuer).collect::<Result<_, _>>()?,
+            certificates: self.certificates.value(),
             allowed_origins: (!self.allows_any_origin())
                 .then(|| self.listed_origins().map(|origin| origin.0.clone()).collect()),
             passwords: self.auth.limits(),

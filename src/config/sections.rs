@@ -7,6 +7,7 @@ use front::{Common, Section};
 use serde::{Deserialize, Serialize};
 
 use super::Config;
+use super::settings::tls::Mode;
 
 /// Boxed, as it is large.
 type Error = Box<figment::Error>;
@@ -17,10 +18,16 @@ type Error = Box<figment::Error>;
 #[serde(deny_unknown_fields)]
 pub(super) struct Listener {
     pub(super) address: String,
+    pub(super) tls: Option<Mode>,
+    pub(super) tls_address: Option<String>,
 }
 
 impl Listener {
-    pub(super) const KEYS: [&str; 1] = ["address"];
+    pub(super) const KEYS: [&str; 3] = ["address", "tls", "tls_address"];
+
+    fn at(address: &str) -> Self {
+        Listener { address: address.to_owned(), tls: None, tls_address: None }
+    }
 }
 
 /// The section of one front, of which only the front knows what is in it.
@@ -66,7 +73,7 @@ impl FrontSection {
         };
         Self {
             name: S::NAME,
-            listener: S::ADDRESS.map(|address| Listener { address: address.to_owned() }),
+            listener: S::ADDRESS.map(Listener::at),
             defaults: || Ok(Value::serialize(S::default())?),
             read: Arc::new(read),
         }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use front::{Metric, MetricSource};
+use link::NetStream;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -110,7 +111,7 @@ impl Gate {
 
 /// Closes a socket whose peer was told why. The input is drained meanwhile: closing a socket with unread input resets it, and the peer would
 /// never see the answer.
-pub(crate) async fn close(mut stream: TcpStream) -> io::Result<()> {
+pub(crate) async fn close(mut stream: NetStream) -> io::Result<()> {
     stream.shutdown().await?;
     let mut rest = [0; 1024];
     while stream.read(&mut rest).await? > 0 {}

@@ -1,13 +1,25 @@
-//! Listeners: who is let in, what one address may take, and what those are told who are not let in.
+//! Listeners: who is let in, what one address may take, what is spoken there, and what those are told who are not let
+//! in.
 
 mod accept;
 mod addresses;
 mod descriptors;
+mod doors;
+mod mode;
+mod proxies;
+mod reception;
 mod refusals;
+#[cfg(feature = "tls")]
+mod tls;
 
-pub(crate) use self::accept::{Gate, accept, close, listen};
+pub(crate) use self::accept::{Gate, listen};
 pub use self::addresses::AddressLimits;
-pub(crate) use self::addresses::Place;
 pub use self::descriptors::raise_limit as raise_descriptor_limit;
 pub(crate) use self::descriptors::{open as open_descriptors, soft_limit as descriptor_limit};
-pub(crate) use self::refusals::{Counted, Refusals};
+pub(crate) use self::doors::{Doors, HttpDoor, StreamDoor};
+pub use self::mode::{ListenerTls, TlsMode};
+pub use self::proxies::{AddressRange, ForwardedHeader, NoRange, ProxyProtocol, TrustedProxies};
+pub(crate) use self::reception::Reception;
+pub(crate) use self::refusals::Refusals;
+#[cfg(feature = "tls")]
+pub use self::tls::{CertificateFiles, ClientAuth, ClientIdentity, Tls, TlsConfig, TlsError, TlsVersion};

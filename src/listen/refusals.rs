@@ -11,8 +11,8 @@ use front::Refusal;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Version, header};
 use http_edge::{Body, HostPolicy, Problem, Response, X_REQUEST_ID, read_body, request_id, response_head};
+use link::NetStream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::accept;
@@ -38,26 +38,6 @@ pub(crate) struct Refusals {
     ours: Vec<Box<[u8]>>,
     misdirected: Arc<AtomicU64>,
     open: Arc<AtomicU64>,
-}
-
-/// The same, held by a connection on which HTTP is spoken and counted until that is over. As large as its `Arc`.
-pub(crate) struct Counted(Arc<Refusals>);
-
-impl Counted {
-    pub(crate) fn new(refusals: &Arc<Refusals>) -> Self {
-        refusals.open.fetch_add(1, Relaxed);
-        Counted(Arc::clone(refusals))
-    }
-
-    pub(crate) fn get(&self) -> &Arc<Refusals> {
-        &self.0
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Relaxed);
-    }
 }
 
 impl Refusals {
@@ -151,7 +131,7 @@ impl Refusals {
     }
 
     /// Tells a peer that was just accepted why it is closed, in HTTP/1.1. Hyper never sees it, so that it costs next to nothing.
-    pub(crate) async fn tell(&self, mut stream: TcpStream, refusal: &Refusal) -> io::Result<()> {
+    pub(crate) async fn tell(&self, mut stream: NetStream, refusal: &Refusal) -> io::Result<()> {
         let mut start = Vec::new();
         // An answer before the question confuses clients; a peer that asks nothing is told all the same.
         let _ = timeout(PATIENCE, read_start(&mut stream, &mut start)).await;
@@ -184,7 +164,7 @@ impl Refusals {
 }
 
 /// Reads until there is a whole head, or as much as is looked at.
-async fn read_start(stream: &mut TcpStream, start: &mut Vec<u8>) -> io::Result<()> {
+async fn read_start(stream: &mut NetStream, start: &mut Vec<u8>) -> io::Result<()> {
     let mut looked_at = 0;
     while start.len() < MAX_START_BYTES && stream.read_buf(start).await? > 0 {
         let from = usize::saturating_sub(looked_at, 3);

@@ -40,7 +40,7 @@ class Server {
             once(this.lines, "line").then(([text]) => text),
             this.exited.then(({ code }) => assert.fail(`the server ended with ${code} before it listened`)),
         ]);
-        const listening = /^listening http=(\S+) mqtt=(\S+)$/.exec(line);
+        const listening = /^listening http=(\S+) mqtt=(\S+)(?: |$)/.exec(line);
         assert.ok(listening, `unexpected first line: ${line}`);
         this.authority = listening[1];
         this.http = `http://${listening[1]}`;

@@ -14,6 +14,9 @@ pub struct Process {
     child: Child,
     pub http: SocketAddr,
     pub mqtt: SocketAddr,
+    /// Where each inside of TLS is, if anywhere.
+    pub https: Option<SocketAddr>,
+    pub mqtts: Option<SocketAddr>,
 }
 
 /// The binary, with no configuration from this process' environment.
@@ -86,9 +89,11 @@ impl Process {
         let address = |name: &str| {
             let words = line.strip_prefix("listening").expect("the start-up line").split_whitespace();
             let value = words.filter_map(|word| word.split_once('=')).find(|(key, _)| *key == name);
-            value.and_then(|(_, value)| value.parse().ok()).unwrap_or_else(|| panic!("{name} in {line:?}"))
+            value.and_then(|(_, value)| value.parse().ok())
         };
-        Process { child, http: address("http"), mqtt: address("mqtt") }
+        let plain = |name| address(name).unwrap_or_else(|| panic!("{name} in {line:?}"));
+        let (https, mqtts) = (address("https"), address("mqtts"));
+        Process { child, http: plain("http"), mqtt: plain("mqtt"), https, mqtts }
     }
 
     pub fn id(&self) -> u32 {

@@ -18,6 +18,8 @@ pub struct Credentials<'a> {
     pub token: Option<&'a str>,
     /// MQTT client identifier.
     pub client_id: Option<&'a str>,
+    /// Whom the client's TLS certificate names, verified in the handshake. It counts where nothing else is offered.
+    pub certificate: Option<&'a str>,
     /// Where the connection comes from.
     pub remote: Option<SocketAddr>,
     /// The web page's `Origin`, if a page of another origin than the server's asks. That some origin list has it was

@@ -47,6 +47,8 @@ pub enum SourceKind {
     Token,
     /// A user name with its password.
     Password,
+    /// A certificate that the client has shown in the handshake of TLS.
+    Certificate,
     /// Something that an authenticator of the embedding service knows.
     Other,
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{StatusCode, Version, header};
-use http_edge::{Body, Fields, Peer, Response, credentials_found};
+use http_edge::{Body, ClientCertificate, Fields, HttpCredentials, Peer, Response, credentials_found};
 
 use super::answer::Answer;
 use super::callback_polling::{self, Callback};
@@ -55,7 +55,8 @@ pub(super) async fn run(
         None => Cow::Owned(ClientId::random().map_err(|_| RequestFault::Internal)?.to_string()),
     };
     let remote = poll.parts.extensions.get::<Peer>().map(|peer| peer.0);
-    let presented = credentials_found(&poll.fields, remote);
+    let certificate = ClientCertificate::of(&poll.parts.extensions);
+    let presented = HttpCredentials { certificate, ..credentials_found(&poll.fields, remote) };
     let mut caller = Caller {
         transport: poll.transport,
         browser: Some(&browser),

@@ -31,6 +31,7 @@ pub(crate) fn owner(principal: &Principal) -> Option<Box<str>> {
         SourceKind::Key => 'k',
         SourceKind::Token => 't',
         SourceKind::Password => 'p',
+        SourceKind::Certificate => 'c',
     };
     let (by, user) = (&source.name, principal.user().unwrap_or_default());
     // With its length, so that no name can look like the end of another and a user.

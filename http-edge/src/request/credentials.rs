@@ -12,7 +12,7 @@ use http::request::Parts;
 use super::cookies::cookies;
 use super::fields::Fields;
 use super::origin::cross_origin;
-use super::peer::Peer;
+use super::peer::{ClientCertificate, Peer};
 use super::tokens::TokenSources;
 
 /// What a request presents. At most one of `token` and `user` with `password` is set.
@@ -26,6 +26,8 @@ pub struct HttpCredentials<'a> {
     pub token: Option<Cow<'a, str>>,
     /// The tokens of more cookies of the same name. One may be a leftover of another path, so that each is tried.
     pub more_tokens: Vec<Cow<'a, str>>,
+    /// Whom the [`ClientCertificate`] extension names.
+    pub certificate: Option<&'a str>,
     /// The address of the [`Peer`] extension.
     pub remote: Option<SocketAddr>,
     /// The `Origin` of a page that does not come from this server.
@@ -40,6 +42,7 @@ impl HttpCredentials<'_> {
             password: self.password.as_deref(),
             token: self.token.as_deref(),
             client_id: None,
+            certificate: self.certificate,
             remote: self.remote,
             cross_origin: self.cross_origin,
             protocol,
@@ -94,7 +97,8 @@ const TOKEN_SCHEMES: [&str; 3] = ["bearer", "oauth", "token"];
 /// client hears that its credentials are wrong instead of being served as nobody.
 pub fn credentials(parts: &Parts) -> HttpCredentials<'_> {
     let remote = parts.extensions.get::<Peer>().map(|peer| peer.0);
-    credentials_found(&Fields::from(&parts.headers), remote)
+    let certificate = ClientCertificate::of(&parts.extensions);
+    HttpCredentials { certificate, ..credentials_found(&Fields::from(&parts.headers), remote) }
 }
 
 /// As [`credentials`], where the fields are found already.
@@ -116,7 +120,7 @@ pub fn credentials_among<'a>(
     sources: &TokenSources,
 ) -> HttpCredentials<'a> {
     let mut found = presented(fields);
-    found.remote = remote;
+    (found.remote, found.certificate) = (remote, ClientCertificate::of(&parts.extensions));
     if found.token.is_some() || found.user.is_some() {
         return found;
     }

@@ -30,7 +30,7 @@ pub use fields::Fields;
 pub(crate) use filled::Filled;
 pub use host::HostPolicy;
 pub use origin::{Cookies, LiveOrigins, OriginPolicy};
-pub use peer::Peer;
+pub use peer::{ClientCertificate, Peer};
 pub(crate) use pipe::Behind;
 pub use pipe::PipeIo;
 pub use query::{BadEncoding, BadParameter, parameters, percent_decode};

@@ -30,12 +30,22 @@ struct Shown {
     token: Option<Box<str>>,
     more_tokens: Vec<Box<str>>,
     cross_origin: Option<Box<str>>,
+    certificate: Option<Box<str>>,
 }
 
 impl Visitor {
     /// Somebody at this address who has said nothing yet: a connection without a request.
     pub fn at(remote: Option<SocketAddr>) -> Self {
         Self { remote, ..Self::default() }
+    }
+
+    /// The same, with a certificate that the handshake of TLS has verified, if there was one.
+    #[must_use]
+    pub fn certified(mut self, certificate: Option<&str>) -> Self {
+        if let Some(name) = certificate {
+            self.shown.get_or_insert_default().certificate = Some(name.into());
+        }
+        self
     }
 
     /// Of a request; tokens are looked for where `sources` allow it.
@@ -66,6 +76,7 @@ impl Visitor {
             credentials.password = shown.password.as_deref();
             credentials.token = shown.token.as_deref();
             credentials.cross_origin = shown.cross_origin.as_deref();
+            credentials.certificate = shown.certificate.as_deref();
         }
         credentials
     }
@@ -79,8 +90,9 @@ impl Visitor {
 impl Shown {
     /// `None` if there is nothing to keep.
     fn of(found: &HttpCredentials<'_>) -> Option<Box<Self>> {
-        let HttpCredentials { user, password, token, more_tokens, cross_origin, .. } = found;
-        let any = user.is_some() || password.is_some() || token.is_some() || cross_origin.is_some();
+        let HttpCredentials { user, password, token, more_tokens, cross_origin, certificate, .. } = found;
+        let any = user.is_some() || password.is_some() || token.is_some();
+        let any = any || cross_origin.is_some() || certificate.is_some();
         any.then(|| {
             Box::new(Self {
                 user: user.as_deref().map(Box::from),
@@ -88,6 +100,7 @@ impl Shown {
                 token: token.as_deref().map(Box::from),
                 more_tokens: more_tokens.iter().map(|token| Box::from(&**token)).collect(),
                 cross_origin: cross_origin.map(Box::from),
+                certificate: certificate.map(Box::from),
             })
         })
     }
@@ -100,6 +113,7 @@ impl std::fmt::Debug for Shown {
             .field("password", &self.password.as_ref().map(|_| "…"))
             .field("token", &self.token.as_ref().map(|_| "…"))
             .field("cross_origin", &self.cross_origin)
+            .field("certificate", &self.certificate)
             .finish_non_exhaustive()
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! The handshake is a future of its own ([`handshake`]). What it leaves is a [`TlsStream`]: rustls' state without its
 //! buffers, and the socket, behind one mutex that the lane's write and the task's read share. A message costs its
-//! encryption, in a buffer of the thread's, and one write. A record that was begun is never dropped: what the socket did not
-//! take of it is kept, and goes first.
+//! encryption, in a buffer of the thread's, and one write. A record that was begun is never dropped: what the socket
+//! did not take of it is kept, and goes first.
 
 mod handshake;
 mod session;
@@ -150,10 +150,10 @@ impl TlsStream {
         }
     }
 
-    /// Writes for an outbox, which knows that what was not taken waits in it, and nothing of records. So the last byte of a
-    /// record that is begun counts as not taken until all of the record is: the outbox then keeps its frame, which a policy
-    /// may not drop any more, and comes again. (A frame of one byte that may be dropped would be an exception; no protocol
-    /// here has one.)
+    /// Writes for an outbox, which knows that what was not taken waits in it, and nothing of records. So the last
+    /// byte of a record that is begun counts as not taken until all of the record is: the outbox then keeps its
+    /// frame, which a policy may not drop any more, and comes again. (A frame of one byte that may be dropped would
+    /// be an exception; no protocol here has one.)
     pub(crate) fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut session = self.session.lock();
         if !self.try_flush(&mut session)? {

@@ -258,8 +258,8 @@ pub(super) fn encode(
     }
 }
 
-/// What the peer is told of its mistake, appended. rustls is not to look at what comes behind the mistake: only at what it has
-/// to say itself.
+/// What the peer is told of its mistake, appended. rustls is not to look at what comes behind the mistake: only at
+/// what it has to say itself.
 pub(super) fn add_alerts(tls: &mut UnbufferedServerConnection, out: &mut Vec<u8>) {
     while tls.wants_write() {
         match tls.process_tls_records(&mut []).state {

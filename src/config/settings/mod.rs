@@ -1,6 +1,7 @@
 //! The keys of the server's own settings, as they are written. Those of a front are in its own crate.
 
 mod broker;
+pub(super) mod tls;
 
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -11,7 +12,8 @@ use http_edge::{Intake, OriginPolicy, TokenPlaces};
 use serde::{Deserialize, Serialize};
 
 use super::Config;
-use super::rights::{Anonymous, Auth, IssuerEntry, KeyEntry, UserEntry, Written, rate};
+use super::rights::{Anonymous, Auth, ClientCertificates, IssuerEntry, KeyEntry, UserEntry, Written, rate};
+use crate::listen::{AddressRange, ForwardedHeader, ProxyProtocol, TrustedProxies};
 use auth::{Access, AccessError, Rate};
 use settings::{AllowedOrigin, HostName, Period, Setting, Size, Span, Text};
 
@@ -26,8 +28,10 @@ pub(super) struct Settings {
     users: Vec<UserEntry>,
     issuers: Vec<IssuerEntry>,
     auth: Auth,
+    client_certificates: ClientCertificates,
     limits: Limits,
     unfinished: Unfinished,
+    pub(super) tls: tls::Tls,
     pub(super) http: Http,
     broker: broker::Broker,
     log: broker::Log,
@@ -41,6 +45,11 @@ impl Settings {
             max_connections_per_address: self.limits.max_connections_per_address,
             address_rate: self.address_rate(),
             max_connections: self.server.max_connections,
+            proxies: TrustedProxies {
+                addresses: self.server.trusted_proxies.iter().map(|range| range.0).collect(),
+                header: self.server.forwarded_header.into_value(),
+                protocol: self.server.proxy_protocol.into_value(),
+            },
             shutdown_window: self.server.shutdown_window.0,
             hosts: self.server.hosts.map(|hosts| hosts.into_iter().map(|host| host.0.0).collect()),
             ..Config::default()
@@ -93,6 +102,7 @@ impl Settings {
             users: &self.users,
             issuers: &self.issuers,
             auth: &self.auth,
+            certificates: &self.client_certificates,
             allowed_origins: self.server.allowed_origins.as_deref(),
         }
     }
@@ -107,6 +117,9 @@ pub(super) struct Server {
     hosts: Option<Vec<Text<HostName>>>,
     max_connections: Option<usize>,
     pub(super) shutdown_window: Span,
+    trusted_proxies: Vec<Text<AddressRange>>,
+    forwarded_header: Header,
+    proxy_protocol: Protocol,
     pub(super) worker_threads: Option<usize>,
     pub(super) huge_pages: bool,
     pub(super) reload_interval: Span,
@@ -121,12 +134,25 @@ impl Default for Server {
             hosts: config.hosts.map(|hosts| hosts.into_iter().map(|host| Text(HostName(host))).collect()),
             max_connections: config.max_connections,
             shutdown_window: Span(config.shutdown_window),
+            trusted_proxies: Vec::new(),
+            forwarded_header: Setting::from_value(config.proxies.header),
+            proxy_protocol: Setting::from_value(config.proxies.protocol),
             worker_threads: None,
             huge_pages: false,
             reload_interval: Span(Duration::from_secs(2)),
         }
     }
 }
+
+settings::choice!(
+    /// Which header of HTTP says where a request came from.
+    Header: ForwardedHeader { XForwardedFor = "x-forwarded-for", Forwarded = "forwarded" }
+);
+
+settings::choice!(
+    /// Whether trusted proxies begin connections with a header of the PROXY protocol.
+    Protocol: ProxyProtocol { Off = "off", Optional = "optional", Required = "required" }
+);
 
 /// `[limits]`: what one address may take of the listeners. Nothing is limited unless it is said: behind a proxy, or in an
 /// office, one address is many clients.
@@ -155,6 +181,8 @@ settings::section!(
         max_stalled_total_bytes: Size,
     } beside {
         pub(in crate::config) address: String = Config::default().http.map_or_else(String::new, |address| address.to_string()),
+        pub(in crate::config) tls: Option<tls::Mode> = None,
+        pub(in crate::config) tls_address: Option<String> = None,
         pub(in crate::config) metrics: Option<MetricsReaders> = None,
     }
 );

@@ -1,0 +1,10 @@
+//! TLS on the server's own listeners, and proxies in front of them.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod certificates;
+mod clients;
+mod proxies;
+mod recipes;
+mod served;
