@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use broker_core::{Authenticator as _, Broker, Close};
+use broker_core::{Authenticator as _, Broker, CloseCause};
 use tokio::signal::unix::Signal;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -173,7 +173,7 @@ impl Reload {
             for (_, connection) in &page {
                 if connection.peer().is_some_and(|peer| !self.live.authenticator.still_holds(&peer.principal))
                 {
-                    connection.close(&Close::RightsChanged);
+                    connection.close(&CloseCause::RightsChanged);
                     closed += 1;
                 }
             }

@@ -150,7 +150,7 @@ pub enum OutboxPolicy {
     DropOldest,
     /// The new frame is not taken.
     DropNewest,
-    /// The connection is closed with [`CloseReason::Overflow`](crate::CloseReason::Overflow).
+    /// The connection is closed with [`OutboxEnd::Overflow`](crate::OutboxEnd::Overflow).
     Disconnect,
     /// A waiting frame of the same channel goes, full or not; if there is none and it is full, the oldest goes.
     Conflate,

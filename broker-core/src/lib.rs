@@ -61,14 +61,14 @@ pub use histogram::{Durations, Histogram};
 pub use interest::{Group, GroupMember, Room};
 pub use key::{GRANTED_TAG, Start, Subscribed, SubscriberKey};
 pub use lane::{
-    Close, Connection, Deliver, Delivery, Details, Encoding, ForcedError, Kind, Peer, SendError, Sink,
+    CloseCause, Connection, Deliver, Delivery, Details, Encoding, ForcedError, Kind, Peer, SendError, Sink,
 };
 pub use lifecycle::{Account, Interest, LeaveReason, Left, Lifecycle};
 pub use message::{
     ContentType, Echo, KeyedReceipt, Message, MessageId, MessageIdError, Properties, Publish, Qos, Receipt,
 };
 pub use metrics::{LaneStats, NamespaceStats, Stats};
-pub use outbox::{Class, CloseReason, Outbox, Passed, Queued, Signal, Wire};
+pub use outbox::{Class, Outbox, OutboxEnd, Passed, Queued, Signal, Wire};
 pub use rights::{
     Action, AllowAll, Anonymous, AuthError, Authenticated, Authenticator, Client, Credentials, Denied,
     Governed, Network, Pattern, Policy, Principal, Rights, RightsTemplate, Rule, Source, SourceKind,

@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 
 use crate::filter::Filter;
 use crate::key::SubscriberKey;
-use crate::lane::{Close, Connection};
+use crate::lane::{CloseCause, Connection};
 use crate::rights::Principal;
 
 /// Hears of clients, whatever they speak. Given to [`Broker::hear`](crate::Broker::hear); what an embedding service, a
@@ -160,12 +160,12 @@ impl LeaveReason {
     }
 }
 
-impl From<&Close> for LeaveReason {
-    fn from(close: &Close) -> Self {
+impl From<&CloseCause> for LeaveReason {
+    fn from(close: &CloseCause) -> Self {
         match close {
-            Close::Administrative(_) => LeaveReason::Closed,
-            Close::Expired => LeaveReason::Expired,
-            Close::RightsChanged => LeaveReason::NotAllowed,
+            CloseCause::Administrative(_) => LeaveReason::Closed,
+            CloseCause::Expired => LeaveReason::Expired,
+            CloseCause::RightsChanged => LeaveReason::NotAllowed,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{
-    After, Broker, CloseReason, Config, Deliver, Delivery, Event, OutboxConfig, OutboxPolicy, Publish,
+    After, Broker, Config, Deliver, Delivery, Event, OutboxConfig, OutboxEnd, OutboxPolicy, Publish,
     PublishError, SendError, Sink, Start, StartFrom, SubscribeError, SubscribeOptions, Subscription,
 };
 use support::*;
@@ -144,15 +144,15 @@ async fn drained_waits_for_what_was_taken_and_for_nothing_that_is_gone() {
         }
     };
     ends("the lane", closed).await;
-    assert_eq!(subscriber.outbox().closed(), Some(CloseReason::Shutdown));
+    assert_eq!(subscriber.outbox().closed(), Some(OutboxEnd::Shutdown));
     ends("drained without lanes", broker.drained()).await;
     let key = subscriber.key();
     let sent = ends("send_to", broker.send_to(key, Publish::new(channel("a"), "x"))).await;
     assert_eq!(sent.unwrap_err(), SendError::Gone);
     // What comes after the end is closed from the start.
-    assert_eq!(subscriber.renew_outbox(OutboxConfig::default()).closed(), Some(CloseReason::Shutdown));
+    assert_eq!(subscriber.renew_outbox(OutboxConfig::default()).closed(), Some(OutboxEnd::Shutdown));
     let late = broker.attach(Arc::new(Plain), OutboxConfig::default());
-    assert_eq!(late.outbox().closed(), Some(CloseReason::Shutdown));
+    assert_eq!(late.outbox().closed(), Some(OutboxEnd::Shutdown));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -234,7 +234,7 @@ fn a_runtime_that_is_shut_down_ends_everything_on_it() {
         assert_eq!(broker.publish(Publish::new(channel("a"), "x")), Err(PublishError::Closed));
         let refused = ends("publish_wait", broker.publish_wait(Publish::new(channel("a"), "x"))).await;
         assert_eq!(refused, Err(PublishError::Closed));
-        assert_eq!(subscriber.outbox().closed(), Some(CloseReason::Shutdown));
+        assert_eq!(subscriber.outbox().closed(), Some(OutboxEnd::Shutdown));
     });
 }
 

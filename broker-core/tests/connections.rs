@@ -6,9 +6,9 @@ use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
 use broker_core::{
-    Broker, Class, Close, Config, Connection, Deliver, Delivery, Details, Filter, ForcedError, OutboxConfig,
-    OutboxPolicy, Peer, Principal, Publish, Queued, Rights, Rule, SendError, Sink, Start, Subscribed,
-    Subscriber, SubscriberKey,
+    Broker, Class, CloseCause, Config, Connection, Deliver, Delivery, Details, Filter, ForcedError,
+    OutboxConfig, OutboxPolicy, Peer, Principal, Publish, Queued, Rights, Rule, SendError, Sink, Start,
+    Subscribed, Subscriber, SubscriberKey,
 };
 use support::*;
 
@@ -27,7 +27,7 @@ impl Deliver for Plain {
 struct Client {
     subscriber: Subscriber,
     principal: Principal,
-    closed: OnceLock<Close>,
+    closed: OnceLock<CloseCause>,
 }
 
 impl Client {
@@ -70,7 +70,7 @@ impl Connection for Client {
         self.subscriber.outbox().queued()
     }
 
-    fn close(&self, why: &Close) {
+    fn close(&self, why: &CloseCause) {
         _ = self.closed.set(why.clone());
     }
 
@@ -187,7 +187,7 @@ async fn a_direct_message_is_refused_rather_than_lost() {
         Err(SendError::Inexpressible)
     );
     assert_eq!(send("").await, Err(SendError::Inexpressible), "an empty frame is nothing");
-    client.close(&Close::Expired);
+    client.close(&CloseCause::Expired);
     assert_eq!(send("x").await, Err(SendError::Gone));
     let key = client.key();
     drop(client);

@@ -5,7 +5,7 @@ mod support;
 use std::sync::{Arc, Weak};
 
 use broker_core::{
-    Account, Broker, Class, Close, Config, Connection, Deliver, Delivery, Details, Filter, ForcedError,
+    Account, Broker, Class, CloseCause, Config, Connection, Deliver, Delivery, Details, Filter, ForcedError,
     Interest, LeaveReason, Left, Lifecycle, OutboxConfig, Peer, Principal, Queued, Rights, Room, Sink, Start,
     Subscribed, Subscriber, SubscriberKey,
 };
@@ -45,7 +45,7 @@ impl Connection for Client {
     fn queued(&self) -> Queued {
         Queued::default()
     }
-    fn close(&self, _: &Close) {}
+    fn close(&self, _: &CloseCause) {}
     fn subscribe(&self, _: &Filter) -> Result<Subscribed, ForcedError> {
         Err(ForcedError::Gone)
     }

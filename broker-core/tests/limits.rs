@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{
-    Action, Broker, Class, CloseReason, Config, Deliver, Delivery, Echo, Event, LogConfig, OutboxConfig,
+    Action, Broker, Class, Config, Deliver, Delivery, Echo, Event, LogConfig, OutboxConfig, OutboxEnd,
     OutboxPolicy, Principal, Publish, PublishError, Rights, Room, Rule, Sink, Start, SubscribeError,
     SubscribeOptions,
 };
@@ -290,7 +290,7 @@ async fn dropping_the_last_broker_ends_streams_and_closes_outboxes() {
     drop(broker);
     assert_eq!(next(&mut stream).await.payload(), "x", "what was taken is delivered");
     assert!(stream.next().await.is_none());
-    assert_eq!(subscriber.outbox().closed(), Some(CloseReason::Shutdown));
+    assert_eq!(subscriber.outbox().closed(), Some(OutboxEnd::Shutdown));
 }
 
 #[tokio::test]

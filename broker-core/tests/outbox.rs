@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use broker_core::{
-    Broker, Class, CloseReason, Config, Deliver, Delivery, Outbox, OutboxConfig, OutboxPolicy, Publish,
-    Signal, Sink, Start, Subscriber, Wire,
+    Broker, Class, Config, Deliver, Delivery, Outbox, OutboxConfig, OutboxEnd, OutboxPolicy, Publish, Signal,
+    Sink, Start, Subscriber, Wire,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -136,7 +136,7 @@ async fn control_frames_are_never_dropped_and_close_when_they_alone_are_too_many
         assert!(outbox.send(format!("<{number}>").into(), Class::Control), "{number}");
     }
     assert!(!outbox.send(Bytes::from_static(b"<late>"), Class::Control) || outbox.closed().is_some());
-    assert_eq!(outbox.closed(), Some(CloseReason::Overflow));
+    assert_eq!(outbox.closed(), Some(OutboxEnd::Overflow));
     assert_eq!(outbox.queued().messages, 0, "nobody will read it");
     assert_eq!(wire.written(), "");
 }
@@ -174,7 +174,7 @@ async fn a_goodbye_is_the_last_thing_written() {
     wire.give_room(100);
     outbox.flush();
     assert_eq!(wire.written(), "<event><bye>");
-    assert_eq!(signal(&outbox), Some(Signal::Closed(CloseReason::Finished)));
+    assert_eq!(signal(&outbox), Some(Signal::Closed(OutboxEnd::Finished)));
 }
 
 #[tokio::test]
@@ -221,7 +221,7 @@ async fn a_socket_that_fails_closes_and_leaves_what_was_not_begun() {
     let (_subscriber, outbox, _) = outbox(&broker, 10, OutboxPolicy::DropOldest);
     droppable(&outbox, "x");
     outbox.attach_wire(Arc::new(Broken));
-    assert_eq!(signal(&outbox), Some(Signal::Closed(CloseReason::Failed)));
+    assert_eq!(signal(&outbox), Some(Signal::Closed(OutboxEnd::Failed)));
     assert_eq!(outbox.take(usize::MAX), ["x"]);
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use broker_core::{
-    After, Broker, Class, CloseReason, Config, Deliver, Delivery, OutboxConfig, Publish, Sink, Start,
+    After, Broker, Class, Config, Deliver, Delivery, OutboxConfig, OutboxEnd, Publish, Sink, Start,
 };
 use support::*;
 
@@ -64,7 +64,7 @@ async fn a_panic_while_delivering_ends_that_subscriber_alone() {
                     assert_eq!(parse_numbered(&*next(stream).await).1, number);
                 }
             }
-            assert_eq!(bad.outbox().closed(), Some(CloseReason::Broken));
+            assert_eq!(bad.outbox().closed(), Some(OutboxEnd::Broken));
             assert_eq!(broker.stats().panicked, 1, "it is not called again");
             assert!(!broker.is_closed());
         }
@@ -78,13 +78,13 @@ async fn a_panic_in_a_replay_or_a_direct_message_ends_that_subscriber_alone() {
     let bad = broker.attach(told(true).1, OutboxConfig::default());
     let replay = bad.subscribe_after(&[(filter("a"), 0)], After::Earliest).unwrap();
     tokio::time::timeout(Duration::from_secs(10), replay.run(|_| {})).await.expect("it ends");
-    assert_eq!(bad.outbox().closed(), Some(CloseReason::Broken));
+    assert_eq!(bad.outbox().closed(), Some(OutboxEnd::Broken));
 
     broker.publish(Publish::new(channel("kept"), "x").retain(true)).unwrap();
     let bad = broker.attach(told(true).1, OutboxConfig::default());
     bad.subscribe(&filter("kept"), 0, Start::Retained).unwrap();
     broker.drained().await;
-    assert_eq!(bad.outbox().closed(), Some(CloseReason::Broken));
+    assert_eq!(bad.outbox().closed(), Some(OutboxEnd::Broken));
     assert_eq!(broker.stats().panicked, 2);
 
     let mut other = broker.subscribe(filter("a")).unwrap();
@@ -110,7 +110,7 @@ async fn a_session_that_panicked_has_another_try_with_its_next_connection() {
     session.subscribe(&filter("a"), 0, Start::Live).unwrap();
     publish(&broker, "a", "x");
     broker.drained().await;
-    assert_eq!(session.outbox().closed(), Some(CloseReason::Broken));
+    assert_eq!(session.outbox().closed(), Some(OutboxEnd::Broken));
     flag.store(false, Ordering::Relaxed);
     let outbox = session.renew_outbox(OutboxConfig::default());
     publish(&broker, "a", "y");

@@ -6,8 +6,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use broker_core::{
-    After, Broker, Class, CloseReason, Config, Deliver, Delivery, Event, HistoryQuery, LogConfig, Message,
-    Outbox, OutboxConfig, OutboxPolicy, Publish, Sink, Start, StartFrom, SubscribeOptions, Subscriber,
+    After, Broker, Class, Config, Deliver, Delivery, Event, HistoryQuery, LogConfig, Message, Outbox,
+    OutboxConfig, OutboxEnd, OutboxPolicy, Publish, Sink, Start, StartFrom, SubscribeOptions, Subscriber,
 };
 use support::*;
 
@@ -222,5 +222,5 @@ async fn a_reader_in_process_is_told_exactly_what_it_lost() {
     assert!((500..1_100).contains(&messages), "a budget of what is really held, not of payloads: {messages}");
     let ended = async { while strict.next().await.is_some() {} };
     tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap();
-    assert_eq!(strict.closed(), Some(CloseReason::Overflow));
+    assert_eq!(strict.closed(), Some(OutboxEnd::Overflow));
 }

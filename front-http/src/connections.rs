@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use broker_core::{
-    Action, Broker, Channel, Close, Connection, Filter, Peer, Principal, Publish, SubscriberKey,
+    Action, Broker, Channel, CloseCause, Connection, Filter, Peer, Principal, Publish, SubscriberKey,
 };
 use bytes::Bytes;
 use envelope::{timestamp, write_string};
@@ -255,7 +255,7 @@ pub(crate) fn close(
     }
     may_manage_all(principal)?;
     let (_, connection, _) = find(broker, id)?;
-    connection.close(&Close::Administrative(reason));
+    connection.close(&CloseCause::Administrative(reason));
     Counters::add(&counters.closed_connections);
     Ok(no_content())
 }

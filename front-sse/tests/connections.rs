@@ -5,8 +5,8 @@ mod support;
 use std::sync::Arc;
 
 use broker_core::{
-    Action, AllowAll, Anonymous, Channel, Close, Connection, Filter, ForcedError, OutboxConfig, OutboxPolicy,
-    Principal, Publish, Rights, Rule, SendError, Subscribed,
+    Action, AllowAll, Anonymous, Channel, CloseCause, Connection, Filter, ForcedError, OutboxConfig,
+    OutboxPolicy, Principal, Publish, Rights, Rule, SendError, Subscribed,
 };
 use front_sse::Config;
 use support::{Client, Server, eventually};
@@ -90,9 +90,9 @@ async fn a_stream_that_does_not_read_is_full_and_stays_open() {
 async fn closing_a_stream_says_why_and_when_to_come_back() {
     let server = Server::start().await;
     for (why, text) in [
-        (Close::Administrative(Some("tidying up".to_owned())), ": tidying up\nretry: "),
-        (Close::Administrative(None), ": closed by an operator\nretry: "),
-        (Close::RightsChanged, ": rights changed, reconnect\nretry: "),
+        (CloseCause::Administrative(Some("tidying up".to_owned())), ": tidying up\nretry: "),
+        (CloseCause::Administrative(None), ": closed by an operator\nretry: "),
+        (CloseCause::RightsChanged, ": rights changed, reconnect\nretry: "),
     ] {
         let mut client = open(&server).await;
         let (_, stream) = only(&server);

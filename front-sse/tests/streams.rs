@@ -402,7 +402,7 @@ async fn http_1_0_is_closed_by_its_end_and_never_chunked() {
         let event = client.event().await;
         assert!(event.starts_with("id: ") && event.ends_with("data: 1\n\n"), "{event}");
         let (_, stream) = server.broker.connections(None, 10).remove(0);
-        stream.close(&broker_core::Close::RightsChanged);
+        stream.close(&broker_core::CloseCause::RightsChanged);
         let rest = client.rest().await;
         assert!(rest.starts_with(": rights changed") && rest.ends_with('\n'), "no frame: {rest:?}");
         drop(stream);

@@ -8,15 +8,15 @@
 //! ```no_run
 //! # async fn connection(socket: link::Socket, outbox: std::sync::Arc<broker_core::Outbox>) {
 //! use std::time::Duration;
-//! use link::{Event, Link};
+//! use link::{LinkEvent, Link};
 //!
 //! let mut link = Link::new(socket, outbox);
 //! let mut input = bytes::BytesMut::new();
 //! loop {
 //!     match link.next(&mut input).await {
-//!         Event::Read(_) => { /* decode and handle; drop `input`'s memory when it is empty */ input.clear() }
-//!         Event::Woken => { /* the session has something to do */ }
-//!         Event::Closed(_) | Event::Stalled | Event::Eof | Event::Failed(_) => break,
+//!         LinkEvent::Read(_) => { /* decode and handle; drop `input`'s memory when it is empty */ input.clear() }
+//!         LinkEvent::Woken => { /* the session has something to do */ }
+//!         LinkEvent::Closed(_) | LinkEvent::Stalled | LinkEvent::Eof | LinkEvent::Failed(_) => break,
 //!     }
 //! }
 //! link.finish(Duration::from_secs(1)).await;
@@ -41,7 +41,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use broker_core::{CloseReason, Outbox, Signal};
+use broker_core::{Outbox, OutboxEnd, Signal};
 use bytes::BytesMut;
 
 pub use self::intake::{FREE_BYTES, Intake, IntakeConfig, IntakeStats, Unfinished};
@@ -57,7 +57,7 @@ pub use self::tls::{Handshake, HandshakeError, HandshakeStats, Handshakes, TlsSt
 
 /// What happened on a connection.
 #[derive(Debug)]
-pub enum Event {
+pub enum LinkEvent {
     /// So many bytes were appended to the input.
     Read(usize),
     /// The peer will send nothing more.
@@ -67,7 +67,7 @@ pub enum Event {
     /// Somebody called [`Outbox::notify`]: the session has something to do.
     Woken,
     /// The outbox takes nothing more.
-    Closed(CloseReason),
+    Closed(OutboxEnd),
     /// The socket was full and took nothing for [`STALL_LIMIT`].
     Stalled,
 }
@@ -127,12 +127,12 @@ impl Link {
     ///
     /// # Cancel safety
     /// Cancel safe: nothing is read that is not returned.
-    pub async fn next(&mut self, input: &mut BytesMut) -> Event {
+    pub async fn next(&mut self, input: &mut BytesMut) -> LinkEvent {
         poll_fn(|cx| self.poll_next(input, cx)).await
     }
 
     /// As [`Link::next`], for a caller that polls by hand.
-    pub fn poll_next(&mut self, input: &mut BytesMut, cx: &mut Context<'_>) -> Poll<Event> {
+    pub fn poll_next(&mut self, input: &mut BytesMut, cx: &mut Context<'_>) -> Poll<LinkEvent> {
         self.consumed |= input.len() < self.seen as usize;
         let event = self.poll_event(input, cx);
         if event.is_pending() && std::mem::take(&mut self.consumed) && input.len() <= MAX_COPIED {
@@ -143,11 +143,11 @@ impl Link {
         event
     }
 
-    fn poll_event(&mut self, input: &mut BytesMut, cx: &mut Context<'_>) -> Poll<Event> {
+    fn poll_event(&mut self, input: &mut BytesMut, cx: &mut Context<'_>) -> Poll<LinkEvent> {
         if !self.leftover.is_empty() && !self.paused {
             let leftover = std::mem::take(&mut self.leftover);
             input.extend_from_slice(&leftover);
-            return Poll::Ready(Event::Read(leftover.len()));
+            return Poll::Ready(LinkEvent::Read(leftover.len()));
         }
         if let Poll::Ready(event) = self.poll_outbox(cx) {
             return Poll::Ready(event);
@@ -160,9 +160,9 @@ impl Link {
             Side::Pull(pull) => ready!(pull.poll_read(input, cx)),
         };
         Poll::Ready(match read {
-            Ok(0) => Event::Eof,
-            Ok(bytes) => Event::Read(bytes),
-            Err(error) => Event::Failed(error),
+            Ok(0) => LinkEvent::Eof,
+            Ok(bytes) => LinkEvent::Read(bytes),
+            Err(error) => LinkEvent::Failed(error),
         })
     }
 
@@ -184,7 +184,7 @@ impl Link {
         _ = tokio::time::timeout(linger, goodbye).await;
     }
 
-    fn poll_outbox(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+    fn poll_outbox(&mut self, cx: &mut Context<'_>) -> Poll<LinkEvent> {
         loop {
             // Frames that the task took itself go first: they are older than what the outbox holds.
             if let Side::Pull(pull) = &mut self.io
@@ -192,33 +192,33 @@ impl Link {
             {
                 match pull.poll_write(cx) {
                     Poll::Ready(Ok(())) => continue,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Event::Failed(error)),
+                    Poll::Ready(Err(error)) => return Poll::Ready(LinkEvent::Failed(error)),
                     Poll::Pending => {}
                 }
             }
             match self.outbox.poll_signal(cx) {
-                Poll::Ready(Signal::Woken) => return Poll::Ready(Event::Woken),
-                Poll::Ready(Signal::Closed(reason)) => return Poll::Ready(Event::Closed(reason)),
+                Poll::Ready(Signal::Woken) => return Poll::Ready(LinkEvent::Woken),
+                Poll::Ready(Signal::Closed(reason)) => return Poll::Ready(LinkEvent::Closed(reason)),
                 Poll::Ready(Signal::Flush) => {
                     let Side::Tcp(tcp) = &mut self.io else { return Poll::Pending };
                     match ready_or(tcp.poll_flush(&self.outbox, cx)) {
                         Some(Flushed::Progress) => {}
-                        Some(Flushed::Stalled) => return Poll::Ready(Event::Stalled),
-                        Some(Flushed::Failed(error)) => return Poll::Ready(Event::Failed(error)),
+                        Some(Flushed::Stalled) => return Poll::Ready(LinkEvent::Stalled),
+                        Some(Flushed::Failed(error)) => return Poll::Ready(LinkEvent::Failed(error)),
                         None => return Poll::Pending,
                     }
                 }
                 Poll::Ready(Signal::Frames) => {
                     let Side::Pull(pull) = &mut self.io else { return Poll::Pending };
                     if pull.is_writing() {
-                        return pull.poll_stalled(cx).map(|()| Event::Stalled);
+                        return pull.poll_stalled(cx).map(|()| LinkEvent::Stalled);
                     }
                     pull.take(&self.outbox);
                 }
                 Poll::Pending => {
                     return match &mut self.io {
                         Side::Pull(pull) if pull.is_writing() => {
-                            pull.poll_stalled(cx).map(|()| Event::Stalled)
+                            pull.poll_stalled(cx).map(|()| LinkEvent::Stalled)
                         }
                         _ => Poll::Pending,
                     };

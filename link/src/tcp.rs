@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use broker_core::{CloseReason, Outbox, Wire};
+use broker_core::{Outbox, OutboxEnd, Wire};
 use bytes::BytesMut;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
@@ -155,7 +155,7 @@ impl Tcp {
         let stream = &self.wire.0;
         while !outbox.flush() {
             // A socket that failed is ready for ever, and what was not begun on it stays where it is.
-            if outbox.closed() == Some(CloseReason::Failed) || stream.writable().await.is_err() {
+            if outbox.closed() == Some(OutboxEnd::Failed) || stream.writable().await.is_err() {
                 return;
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use broker_core::{Broker, Class, Config, Deliver, Delivery, OutboxConfig, Sink};
 use bytes::{Bytes, BytesMut};
-use link::{Event, HandshakeError, Handshakes, Link, NetStream, Socket, handshake};
+use link::{HandshakeError, Handshakes, Link, LinkEvent, NetStream, Socket, handshake};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
@@ -86,7 +86,7 @@ async fn what_an_outbox_sends_arrives_whole_however_slowly_it_is_read() {
             let served = tokio::spawn(async move {
                 let mut link = link;
                 let event = link.next(&mut BytesMut::new()).await;
-                assert!(matches!(event, Event::Closed(_)), "{event:?}");
+                assert!(matches!(event, LinkEvent::Closed(_)), "{event:?}");
                 link.finish(PATIENCE).await;
             });
             let expected = sent.concat();

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use fanwire::core::{Account, Close, Connection, Interest, Left, Lifecycle, SubscriberKey};
+use fanwire::core::{Account, CloseCause, Connection, Interest, Left, Lifecycle, SubscriberKey};
 use rumqttc::QoS;
 use serde_json::json;
 
@@ -101,7 +101,7 @@ async fn an_operators_close_is_told_by_every_protocol() {
     let _page = Socket::handshake(server.http).await;
     let joined = ["joined sse http/1.1", "joined mqtt tcp", "joined bayeux websocket"];
     for (_, connection) in server.broker.connections(None, 10) {
-        connection.close(&Close::Administrative(None));
+        connection.close(&CloseCause::Administrative(None));
     }
     for joined in joined {
         eventually(|| ears.of(joined).last().map(String::as_str) == Some("left closed")).await;

@@ -13,7 +13,7 @@ use super::subscriber::Subscriber;
 use crate::config::{OutboxConfig, OutboxPolicy};
 use crate::lane::{Deliver, Delivery, Sink};
 use crate::message::Message;
-use crate::outbox::{CloseReason, Signal};
+use crate::outbox::{OutboxEnd, Signal};
 use crate::store::history::{After, Gap};
 
 /// What a [`Subscription`] yields.
@@ -123,7 +123,7 @@ impl Subscription {
     }
 
     /// Why the stream ends once what waits is read; `None` while it goes on. `Overflow` means that what waited is lost.
-    pub fn closed(&self) -> Option<CloseReason> {
+    pub fn closed(&self) -> Option<OutboxEnd> {
         self.subscriber.outbox().closed()
     }
 
@@ -152,7 +152,7 @@ impl Subscription {
                 return Poll::Ready(Some(Event::Message(message)));
             }
             match outbox.poll_signal(cx) {
-                Poll::Ready(Signal::Closed(CloseReason::Overflow)) if outbox.dropped() > self.dropped => {
+                Poll::Ready(Signal::Closed(OutboxEnd::Overflow)) if outbox.dropped() > self.dropped => {
                     self.dropped = outbox.dropped();
                     return Poll::Ready(None);
                 }

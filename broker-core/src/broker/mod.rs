@@ -51,7 +51,7 @@ use self::submit::Entrance;
 ///
 /// The same happens when its runtime is shut down, or one of its lanes dies by a bug of this crate: what is not delivered
 /// by then is lost, and nothing is accepted any more ([`Broker::is_closed`]). A panic in a front's [`Deliver`] is not such
-/// a case: it ends its own subscriber with [`CloseReason::Broken`](crate::CloseReason::Broken) and is counted.
+/// a case: it ends its own subscriber with [`OutboxEnd::Broken`](crate::OutboxEnd::Broken) and is counted.
 #[derive(Clone)]
 pub struct Broker(Arc<Owner>);
 

@@ -11,7 +11,7 @@ use crate::histogram::Timed;
 use crate::interest::LaneList;
 use crate::key::SubscriberKey;
 use crate::message::Message;
-use crate::outbox::{CloseReason, Outbox};
+use crate::outbox::{Outbox, OutboxEnd};
 use crate::rights::Principal;
 
 /// What one message hits in one lane.
@@ -93,7 +93,7 @@ impl Command {
     /// Drops a command that no lane will do. Who waits for an answer gets none and knows by that.
     pub(super) fn refuse(self) {
         if let Self::Attach { outbox, .. } | Self::Renew { outbox, .. } = self {
-            outbox.close(CloseReason::Shutdown);
+            outbox.close(OutboxEnd::Shutdown);
         }
     }
 }

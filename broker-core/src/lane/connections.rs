@@ -33,7 +33,7 @@ pub trait Connection: Send + Sync + 'static {
 
     /// Ends the connection in its protocol's terms, soon; what was accepted for a connected reader is written first.
     /// Does nothing for a client that is gone already.
-    fn close(&self, why: &Close);
+    fn close(&self, why: &CloseCause);
 
     /// Subscribes the client to `filter`, from now on, without its having asked. What it asked for itself stays as it is.
     ///
@@ -77,7 +77,7 @@ pub struct Details {
 
 /// Why a connection is closed from inside.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Close {
+pub enum CloseCause {
     /// An operator wants it gone; the text is for people, and free of control characters.
     Administrative(Option<String>),
     /// Its credentials are over: it should come back with new ones.
@@ -86,20 +86,20 @@ pub enum Close {
     RightsChanged,
 }
 
-impl Close {
+impl CloseCause {
     /// What the client is told.
     pub fn text(&self) -> &str {
         match self {
-            Close::Administrative(Some(reason)) => reason,
-            Close::Administrative(None) => "closed by an operator",
-            Close::Expired => "credentials expired, reconnect with new ones",
-            Close::RightsChanged => "rights changed, reconnect",
+            CloseCause::Administrative(Some(reason)) => reason,
+            CloseCause::Administrative(None) => "closed by an operator",
+            CloseCause::Expired => "credentials expired, reconnect with new ones",
+            CloseCause::RightsChanged => "rights changed, reconnect",
         }
     }
 
     /// Whether the client should come back by itself.
     pub fn asks_to_reconnect(&self) -> bool {
-        !matches!(self, Close::Administrative(_))
+        !matches!(self, CloseCause::Administrative(_))
     }
 }
 

@@ -3,10 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
-use super::connections::Close;
+use super::connections::CloseCause;
 use super::worker::Worker;
 use crate::key::SubscriberKey;
-use crate::outbox::CloseReason;
+use crate::outbox::OutboxEnd;
 
 impl Worker {
     /// Does something for one subscriber; if that panics, the subscriber is ended and there is no result. The lane goes on.
@@ -30,11 +30,13 @@ impl Worker {
         let Some(occupant) = place.subscriber.take() else { return };
         let key = SubscriberKey { lane, slot, generation: place.generation };
         let end = || match self.lane.connections.find(key) {
-            Some(connection) => connection.close(&Close::Administrative(Some("internal error".to_owned()))),
-            None => occupant.outbox.close(CloseReason::Broken),
+            Some(connection) => {
+                connection.close(&CloseCause::Administrative(Some("internal error".to_owned())))
+            }
+            None => occupant.outbox.close(OutboxEnd::Broken),
         };
         if catch_unwind(AssertUnwindSafe(end)).is_err() {
-            _ = catch_unwind(AssertUnwindSafe(|| occupant.outbox.close(CloseReason::Broken)));
+            _ = catch_unwind(AssertUnwindSafe(|| occupant.outbox.close(OutboxEnd::Broken)));
         }
         self.broken.insert(slot, occupant);
     }

@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 
 pub(crate) use self::command::{Command, Direct, Feed, Job, Then};
 use self::connections::Table;
-pub use self::connections::{Close, Connection, Details, ForcedError, Peer, SendError};
+pub use self::connections::{CloseCause, Connection, Details, ForcedError, Peer, SendError};
 pub use self::delivery::{Deliver, Delivery, Encoding, Kind, Sink};
 pub(crate) use self::worker::Worker;
 use crate::key::SubscriberKey;

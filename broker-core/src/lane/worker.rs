@@ -12,7 +12,7 @@ use super::pending::{Occupant, Slot};
 use super::{Lane, LaneOwner};
 use crate::histogram::Timed;
 use crate::key::SubscriberKey;
-use crate::outbox::{CloseReason, Flush};
+use crate::outbox::{Flush, OutboxEnd};
 
 /// Commands taken in one go. More only delays the first one's flush.
 const MAX_BATCH: usize = 128;
@@ -258,7 +258,7 @@ impl Drop for Worker {
                 if let Some(occupant) =
                     worker.slots.get_mut(slot as usize).and_then(|slot| slot.subscriber.take())
                 {
-                    occupant.outbox.close(CloseReason::Shutdown);
+                    occupant.outbox.close(OutboxEnd::Shutdown);
                 }
             });
         }

@@ -40,7 +40,7 @@ pub enum Class {
 
 /// Why an outbox takes nothing more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CloseReason {
+pub enum OutboxEnd {
     /// The reader was too slow for the bounds.
     Overflow,
     /// The last frame was sent and written.
@@ -85,7 +85,7 @@ pub enum Signal {
     /// Somebody called [`Outbox::notify`].
     Woken,
     /// Nothing more will be taken.
-    Closed(CloseReason),
+    Closed(OutboxEnd),
 }
 
 /// The largest page of a replay. Small, because as many replays as there are clients may wait with one; a page costs its
@@ -119,7 +119,7 @@ pub(crate) enum Sent {
 ///
 /// # Slow or vanished readers
 /// At the bound the [`OutboxPolicy`] acts on droppable frames; if the others alone exceed it, the outbox closes with
-/// [`CloseReason::Overflow`]. A frame of which a part was written is never dropped.
+/// [`OutboxEnd::Overflow`]. A frame of which a part was written is never dropped.
 pub struct Outbox {
     state: Mutex<State>,
     max_messages: u32,
@@ -170,7 +170,7 @@ impl Outbox {
         self.put_parts(parts, Flush::Now) != Sent::Refused
     }
 
-    /// Sends a goodbye and refuses everything after it; the outbox closes with [`CloseReason::Finished`] when all of it
+    /// Sends a goodbye and refuses everything after it; the outbox closes with [`OutboxEnd::Finished`] when all of it
     /// is written. An empty frame only waits for what is queued.
     pub fn send_last(&self, frame: Bytes) {
         let mut state = self.state.lock();
@@ -187,9 +187,9 @@ impl Outbox {
         state.wake();
     }
 
-    /// Refuses everything from now on. What waits is still written, except after [`CloseReason::Overflow`], which throws it
-    /// away, and [`CloseReason::Failed`], which leaves what was not begun for [`Outbox::take`]. The first reason stays.
-    pub fn close(&self, reason: CloseReason) {
+    /// Refuses everything from now on. What waits is still written, except after [`OutboxEnd::Overflow`], which throws it
+    /// away, and [`OutboxEnd::Failed`], which leaves what was not begun for [`Outbox::take`]. The first reason stays.
+    pub fn close(&self, reason: OutboxEnd) {
         self.state.lock().close(reason);
     }
 
@@ -217,7 +217,7 @@ impl Outbox {
     }
 
     /// Why it is closed, if it is.
-    pub fn closed(&self) -> Option<CloseReason> {
+    pub fn closed(&self) -> Option<OutboxEnd> {
         self.state.lock().closed
     }
 
@@ -231,8 +231,8 @@ impl Outbox {
             return Poll::Ready(Signal::Closed(reason));
         }
         if state.finishing && state.queue.is_empty() {
-            state.close(CloseReason::Finished);
-            return Poll::Ready(Signal::Closed(CloseReason::Finished));
+            state.close(OutboxEnd::Finished);
+            return Poll::Ready(Signal::Closed(OutboxEnd::Finished));
         }
         let signal = match (&state.wire, state.armed) {
             (Some(_), true) => Some(Signal::Flush),
@@ -426,7 +426,7 @@ impl Outbox {
             }
             Admission::Drop => 1,
             Admission::Close => {
-                state.close(CloseReason::Overflow);
+                state.close(OutboxEnd::Overflow);
                 return Sent::Dropped(1);
             }
         };
@@ -444,7 +444,7 @@ impl Outbox {
         let bytes = parts.iter().map(Bytes::len).sum();
         self.make_room(&mut state, bytes, flush);
         if let Admission::Close = self.admit(&mut state, bytes, Class::Control, None) {
-            state.close(CloseReason::Overflow);
+            state.close(OutboxEnd::Overflow);
             return Sent::Dropped(1);
         }
         for part in parts.iter().filter(|part| !part.is_empty()) {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::turns::Turns;
-use super::{Class, CloseReason, Flush, Passed, Queued, Sent, Wire};
+use super::{Class, Flush, OutboxEnd, Passed, Queued, Sent, Wire};
 use crate::channel::Channel;
 use crate::clock::steady_ms;
 use crate::config::OutboxPolicy;
@@ -32,7 +32,7 @@ pub(super) struct State {
     pub(super) dirty: bool,
     pub(super) notified: bool,
     pub(super) finishing: bool,
-    pub(super) closed: Option<CloseReason>,
+    pub(super) closed: Option<OutboxEnd>,
     pub(super) task: Option<Waker>,
     /// Made while there are pages to come.
     pub(super) turns: Option<Box<Turns>>,
@@ -124,7 +124,7 @@ impl State {
                 false
             }
             Err(_) => {
-                self.close(CloseReason::Failed);
+                self.close(OutboxEnd::Failed);
                 false
             }
         }
@@ -166,7 +166,7 @@ impl State {
                 frames
             }
             Err(_) => {
-                self.close(CloseReason::Failed);
+                self.close(OutboxEnd::Failed);
                 &[]
             }
         }
@@ -192,13 +192,13 @@ impl State {
         while !self.queue.is_empty() {
             let taken = wire.try_write_vectored(&self.slices());
             match taken {
-                Ok(0) => return self.close(CloseReason::Failed),
+                Ok(0) => return self.close(OutboxEnd::Failed),
                 Ok(written) => self.advance(written),
                 Err(error) if is_retry(&error) => {
                     self.arm();
                     break;
                 }
-                Err(_) => return self.close(CloseReason::Failed),
+                Err(_) => return self.close(OutboxEnd::Failed),
             }
         }
         self.tell_drained();
@@ -309,14 +309,14 @@ impl State {
         self.written = 0;
     }
 
-    pub(super) fn close(&mut self, reason: CloseReason) {
+    pub(super) fn close(&mut self, reason: OutboxEnd) {
         if self.closed.is_some() {
             return;
         }
         self.closed = Some(reason);
         match reason {
-            CloseReason::Overflow => self.clear(),
-            CloseReason::Failed => {
+            OutboxEnd::Overflow => self.clear(),
+            OutboxEnd::Failed => {
                 self.forget_half_written();
                 self.wire = None;
             }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use broker_core::{
-    Account, Close, Connection, Details, Filter, ForcedError, LeaveReason, Left, Peer, Queued, Start,
+    Account, CloseCause, Connection, Details, Filter, ForcedError, LeaveReason, Left, Peer, Queued, Start,
     Subscribed, unix_ms,
 };
 
@@ -66,12 +66,12 @@ impl Connection for Member {
 
     /// A client that should come back is told to shake hands again, by the reply to its connect; any other is sent a
     /// `/meta/disconnect` and the advice to stay away.
-    fn close(&self, why: &Close) {
+    fn close(&self, why: &CloseCause) {
         let end = if why.asks_to_reconnect() { End::Expired } else { End::Kicked };
         if let Some(sessions) = self.sessions.upgrade()
             && self.mailbox.end().is_none()
         {
-            if let Close::Administrative(Some(reason)) = why {
+            if let CloseCause::Administrative(Some(reason)) = why {
                 self.explain(reason);
             }
             self.leave(why.into());

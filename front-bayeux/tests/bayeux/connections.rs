@@ -1,4 +1,4 @@
-use broker_core::{Channel, Close, Connection, Filter, ForcedError, Publish, SendError, SubscriberKey};
+use broker_core::{Channel, CloseCause, Connection, Filter, ForcedError, Publish, SendError, SubscriberKey};
 use serde_json::json;
 
 use crate::support::{Server, data, last, ms, quick};
@@ -74,9 +74,9 @@ async fn a_full_queue_refuses_a_direct_message_and_keeps_the_session() {
 #[tokio::test]
 async fn a_connection_that_is_closed_is_told_to_stay_away_or_to_come_back() {
     for (why, reconnect) in [
-        (Close::Administrative(None), "none"),
-        (Close::Expired, "handshake"),
-        (Close::RightsChanged, "handshake"),
+        (CloseCause::Administrative(None), "none"),
+        (CloseCause::Expired, "handshake"),
+        (CloseCause::RightsChanged, "handshake"),
     ] {
         let server = Server::start(front_bayeux::Config { timing: Default::default(), ..quick() }).await;
         let poller = server.poller().await;

@@ -142,7 +142,7 @@ async fn a_client_is_told_why_an_operator_ends_its_session() {
     let held = poller.hold();
     tokio::time::sleep(ms(50)).await;
     for (_, connection) in server.broker.connections(None, 10) {
-        connection.close(&broker_core::Close::Administrative(Some("moved: \"b\"".to_owned())));
+        connection.close(&broker_core::CloseCause::Administrative(Some("moved: \"b\"".to_owned())));
     }
     let goodbye = json!({"channel": "/meta/disconnect", "successful": true, "error": "403::moved: \"b\""});
     assert_eq!(socket.receive().await, std::slice::from_ref(&goodbye));

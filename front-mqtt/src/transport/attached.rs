@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use broker_core::{
-    Account, Close, Connection, Details, Filter, ForcedError, Left, Peer, Principal, Qos, Queued, Start,
+    Account, CloseCause, Connection, Details, Filter, ForcedError, Left, Peer, Principal, Qos, Queued, Start,
     Subscribed, unix_ms,
 };
 
@@ -127,11 +127,11 @@ impl Connection for Hosted {
         self.queued_in(&self.session.lock())
     }
 
-    fn close(&self, why: &Close) {
+    fn close(&self, why: &CloseCause) {
         let reason = match why {
-            Close::Administrative(_) => Reason::AdministrativeAction,
-            Close::Expired => Reason::MaximumConnectTime,
-            Close::RightsChanged => Reason::NotAuthorized,
+            CloseCause::Administrative(_) => Reason::AdministrativeAction,
+            CloseCause::Expired => Reason::MaximumConnectTime,
+            CloseCause::RightsChanged => Reason::NotAuthorized,
         };
         self.kick(reason, Some(why.text()));
     }

@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use broker_core::{Class, Client, CloseReason, Outbox, steady_ms, unix_ms};
+use broker_core::{Class, Client, Outbox, OutboxEnd, steady_ms, unix_ms};
 use bytes::Bytes;
-use link::{Event, Link};
+use link::{Link, LinkEvent};
 use tokio::time::Sleep;
 
 use super::goodbye::with_close_frame;
@@ -166,17 +166,19 @@ impl Driver {
             self.link.pause_reading(blocked.is_some());
             if let Poll::Ready(event) = self.link.poll_next(self.input.buffer(), cx) {
                 match event {
-                    Event::Read(bytes) => {
+                    LinkEvent::Read(bytes) => {
                         self.inner.traffic.of(&self.hosted).bytes_received.add(bytes as u64);
                         self.hosted.note_bytes(bytes);
                         self.connection.handle_sign_of_life(Instant::now());
                     }
-                    Event::Woken => {
+                    LinkEvent::Woken => {
                         self.has_backlog = true;
                         self.is_woken = true;
                     }
-                    Event::Eof | Event::Failed(_) | Event::Stalled => return Poll::Ready(End::Lost),
-                    Event::Closed(reason) => return Poll::Ready(end_of(reason)),
+                    LinkEvent::Eof | LinkEvent::Failed(_) | LinkEvent::Stalled => {
+                        return Poll::Ready(End::Lost);
+                    }
+                    LinkEvent::Closed(reason) => return Poll::Ready(end_of(reason)),
                 }
                 continue;
             }
@@ -450,14 +452,14 @@ impl Driver {
     }
 }
 
-fn end_of(reason: CloseReason) -> End {
+fn end_of(reason: OutboxEnd) -> End {
     match reason {
-        CloseReason::Shutdown => End::Closed(Reason::ServerShuttingDown),
-        CloseReason::Overflow => End::Closed(Reason::QuotaExceeded),
-        CloseReason::Kicked => End::Closed(Reason::AdministrativeAction),
-        CloseReason::TakenOver => End::Closed(Reason::SessionTakenOver),
-        CloseReason::Broken => End::Closed(Reason::ImplementationSpecific),
-        CloseReason::Finished | CloseReason::Failed => End::Lost,
+        OutboxEnd::Shutdown => End::Closed(Reason::ServerShuttingDown),
+        OutboxEnd::Overflow => End::Closed(Reason::QuotaExceeded),
+        OutboxEnd::Kicked => End::Closed(Reason::AdministrativeAction),
+        OutboxEnd::TakenOver => End::Closed(Reason::SessionTakenOver),
+        OutboxEnd::Broken => End::Closed(Reason::ImplementationSpecific),
+        OutboxEnd::Finished | OutboxEnd::Failed => End::Lost,
     }
 }
 

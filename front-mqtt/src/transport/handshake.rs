@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use broker_core::{AuthError, Claim, Class, Credentials, Outbox, Principal, steady_ms, unix_ms};
 use http_edge::Visitor;
-use link::{Event, Link, Socket};
+use link::{Link, LinkEvent, Socket};
 
 use super::driver::{Driver, Parts};
 use super::goodbye::with_close_frame;
@@ -334,11 +334,11 @@ impl Handshake {
                 },
             });
             match event.await? {
-                Event::Read(bytes) => {
+                LinkEvent::Read(bytes) => {
                     self.inner.traffic.of(&self.candidate).bytes_received.add(bytes as u64);
                 }
-                Event::Woken => {}
-                Event::Eof | Event::Failed(_) | Event::Closed(_) | Event::Stalled => {
+                LinkEvent::Woken => {}
+                LinkEvent::Eof | LinkEvent::Failed(_) | LinkEvent::Closed(_) | LinkEvent::Stalled => {
                     return Err(Refused::Gone);
                 }
             }

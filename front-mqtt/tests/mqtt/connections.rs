@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use broker_core::{
-    Action, Authenticated, Authenticator, Channel, Close, Connection, Credentials, Filter, ForcedError,
+    Action, Authenticated, Authenticator, Channel, CloseCause, Connection, Credentials, Filter, ForcedError,
     Principal, Publish, Qos, Rights, Rule, SendError, Subscribed,
 };
 use front_mqtt::{Config, QueuePolicy};
@@ -91,10 +91,10 @@ async fn a_direct_message_is_a_publish_on_its_channel() {
 async fn a_client_is_told_why_it_is_closed() {
     let server = Server::start().await;
     let mut cases = vec![
-        (Close::Administrative(Some("tidying up".to_owned())), 0x98, "tidying up"),
-        (Close::Administrative(None), 0x98, "closed by an operator"),
-        (Close::Expired, 0xA0, "reconnect"),
-        (Close::RightsChanged, 0x87, "reconnect"),
+        (CloseCause::Administrative(Some("tidying up".to_owned())), 0x98, "tidying up"),
+        (CloseCause::Administrative(None), 0x98, "closed by an operator"),
+        (CloseCause::Expired, 0xA0, "reconnect"),
+        (CloseCause::RightsChanged, 0x87, "reconnect"),
     ];
     for (why, code, text) in cases.drain(..) {
         for level in [4, 5] {
@@ -114,7 +114,7 @@ async fn a_client_is_told_why_it_is_closed() {
     // A client with a small maximum packet size is told the code alone.
     let (mut client, _) =
         Client::connected_with(server.address, &connect(5, "c", true, 0, &[0x27, 0, 0, 0, 20])).await;
-    only(&server).1.close(&Close::Administrative(Some("a reason far too long for it".to_owned())));
+    only(&server).1.close(&CloseCause::Administrative(Some("a reason far too long for it".to_owned())));
     client.expect(&[0xE0, 1, 0x98]).await;
 }
 

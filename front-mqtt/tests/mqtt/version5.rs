@@ -455,7 +455,7 @@ async fn connack_and_disconnect_say_why_whatever_the_client_asks_unless_nothing_
         );
         let (mut client, _) = Client::connected_with(server.address, &asking).await;
         let (key, connection) = server.broker.connections(None, 1).pop().unwrap();
-        connection.close(&broker_core::Close::Administrative(None));
+        connection.close(&broker_core::CloseCause::Administrative(None));
         let disconnect = client.read().await;
         assert_eq!((disconnect.body[0], disconnect.body.len() > 1), (0x98, reason_strings), "{key:?}");
     }

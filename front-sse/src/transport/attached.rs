@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use broker_core::{
-    Account, Close, Connection, Details, Filter, ForcedError, GRANTED_TAG, LeaveReason, Left, Peer,
+    Account, CloseCause, Connection, Details, Filter, ForcedError, GRANTED_TAG, LeaveReason, Left, Peer,
     Principal, Queued, Start, Subscribed, Subscriber, unix_ms,
 };
 
@@ -102,7 +102,7 @@ impl Connection for Attached {
         self.subscriber.outbox().queued()
     }
 
-    fn close(&self, why: &Close) {
+    fn close(&self, why: &CloseCause) {
         self.leave(why.into());
         self.subscriber.outbox().send_last(event::last(why.text(), retry_within(RECONNECT_SOON)));
     }

@@ -6,9 +6,9 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_core::{Class, Close, CloseReason, Connection, Filter, LeaveReason, MessageId, Replay};
+use broker_core::{Class, CloseCause, Connection, Filter, LeaveReason, MessageId, OutboxEnd, Replay};
 use bytes::{Bytes, BytesMut};
-use link::{Event, Link};
+use link::{Link, LinkEvent};
 use tokio::time::sleep_until;
 
 use super::{Attached, Open};
@@ -48,17 +48,17 @@ pub(crate) fn keep(
             tokio::select! {
                 event = link.next(&mut input) => match event {
                     // A client has nothing more to say here.
-                    Event::Read(_) => input = BytesMut::new(),
-                    Event::Woken => {}
-                    Event::Eof => return opened.attached.leave(LeaveReason::Client),
-                    Event::Failed(_) | Event::Closed(CloseReason::Failed) => {
+                    LinkEvent::Read(_) => input = BytesMut::new(),
+                    LinkEvent::Woken => {}
+                    LinkEvent::Eof => return opened.attached.leave(LeaveReason::Client),
+                    LinkEvent::Failed(_) | LinkEvent::Closed(OutboxEnd::Failed) => {
                         return opened.attached.leave(LeaveReason::Lost);
                     }
-                    Event::Stalled | Event::Closed(CloseReason::Overflow) => {
+                    LinkEvent::Stalled | LinkEvent::Closed(OutboxEnd::Overflow) => {
                         Counters::add(&opened.attached.front.counters.closed_slow);
                         return opened.attached.leave(LeaveReason::TooSlow);
                     }
-                    Event::Closed(_) => break,
+                    LinkEvent::Closed(_) => break,
                 },
                 () = timer.as_mut() => {
                     let now = timer.deadline();
@@ -70,7 +70,7 @@ pub(crate) fn keep(
                             outbox.send(Bytes::from_static(event::COMMENT), Class::Droppable);
                         }
                         Some(Output::Expired) => {
-                            opened.attached.close(&Close::Expired);
+                            opened.attached.close(&CloseCause::Expired);
                             // The goodbye ends the stream; a reader that never takes it is found stalled before this.
                             timer.as_mut().reset(now + GOODBYE_LIMIT);
                             continue;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use broker_core::{CloseReason, Outbox};
+use broker_core::{Outbox, OutboxEnd};
 use parking_lot::Mutex;
 use slab::Slab;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -69,7 +69,7 @@ impl Registry {
             sleep(STEP).await;
         }
         for (_, outbox) in self.outboxes.lock().iter() {
-            outbox.close(CloseReason::Shutdown);
+            outbox.close(OutboxEnd::Shutdown);
         }
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use super::answering::{Answer, Answering, Busy};
 use super::config::ServeConfig;
-use super::events::{Event, events};
+use super::events::{Notice, events};
 use super::head::check_http1;
 use super::io::WatchedIo;
 use super::linger::{MAX_LINGER, linger};
@@ -93,8 +93,8 @@ where
                 let mut period_over = false;
                 while let Poll::Ready(event) = events.as_mut().poll(cx) {
                     match event {
-                        Event::Stop => Pin::new(&mut *connection).graceful_shutdown(),
-                        Event::PeriodOver => period_over = true,
+                        Notice::Stop => Pin::new(&mut *connection).graceful_shutdown(),
+                        Notice::PeriodOver => period_over = true,
                     }
                 }
                 // Twice at most: a claim made late in a poll of hyper is proven flushed only by the next one.

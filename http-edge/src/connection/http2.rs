@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::answering::{Busy, BusyBody};
 use super::config::ServeConfig;
-use super::events::{Event, events};
+use super::events::{Notice, events};
 use super::head::check_http2;
 use super::held::{Bounds, Held, HeldBody, Spawner};
 use super::rewound::Rewound;
@@ -109,8 +109,8 @@ pub(crate) async fn serve_http2<S, F>(
         }
         while let Poll::Ready(event) = events.as_mut().poll(cx) {
             let stop = match event {
-                Event::Stop => true,
-                Event::PeriodOver => {
+                Notice::Stop => true,
+                Notice::PeriodOver => {
                     held.look();
                     matches!(watchdog.look(), Verdict::Dead)
                 }
@@ -118,7 +118,7 @@ pub(crate) async fn serve_http2<S, F>(
             if stop && !stopping {
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
-            } else if stop && event == Event::PeriodOver {
+            } else if stop && event == Notice::PeriodOver {
                 return Poll::Ready(());
             }
         }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use broker_core::{Class, CloseReason, Outbox};
+use broker_core::{Class, Outbox, OutboxEnd};
 use bytes::Bytes;
-use link::{Event, Intake, Link, Socket, Unfinished};
+use link::{Intake, Link, LinkEvent, Socket, Unfinished};
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep_until};
 use websocket::{
@@ -62,7 +62,7 @@ pub enum Ending {
     /// The client did not read what it was sent.
     Overflow,
     /// The outbox takes nothing more: the caller, a lane or an operator has closed it.
-    Closed(CloseReason),
+    Closed(OutboxEnd),
     /// The client has closed, and was answered.
     Left {
         /// `None` if it did not say why.
@@ -174,7 +174,7 @@ impl WebSocket {
     /// Tells the client that it is over. Whatever it still says counts for nothing: call [`finish`](Self::finish) next.
     pub fn close(&self, code: CloseCode, reason: &str) -> Ending {
         self.outbox().send_last(encode::close(code, reason));
-        Ending::Closed(CloseReason::Finished)
+        Ending::Closed(OutboxEnd::Finished)
     }
 
     /// As [`close`](Self::close), and what came of a message is let go of at once.
@@ -233,15 +233,17 @@ impl Future for Hearing<'_> {
             }
             if let Poll::Ready(event) = socket.link.poll_next(socket.conversation.input(), cx) {
                 return Poll::Ready(match event {
-                    Event::Read(_) => {
+                    LinkEvent::Read(_) => {
                         socket.pulse.handle_read(Instant::now());
                         has_read = true;
                         continue;
                     }
-                    Event::Woken => Heard::Woken,
-                    Event::Eof | Event::Failed(_) => Heard::Ended(Ending::Gone),
-                    Event::Stalled | Event::Closed(CloseReason::Overflow) => Heard::Ended(Ending::Overflow),
-                    Event::Closed(reason) => Heard::Ended(Ending::Closed(reason)),
+                    LinkEvent::Woken => Heard::Woken,
+                    LinkEvent::Eof | LinkEvent::Failed(_) => Heard::Ended(Ending::Gone),
+                    LinkEvent::Stalled | LinkEvent::Closed(OutboxEnd::Overflow) => {
+                        Heard::Ended(Ending::Overflow)
+                    }
+                    LinkEvent::Closed(reason) => Heard::Ended(Ending::Closed(reason)),
                 });
             }
             if socket.unfinished.poll_shed(cx).is_ready() {
