@@ -325,6 +325,8 @@ fn the_keys_of_a_front_from_outside_are_listed_and_only_where_it_is() {
         "echo.greeting FANWIRE_ECHO_GREETING \"\"",
         "echo.max_body_bytes FANWIRE_ECHO_MAX_BODY_BYTES 1000",
         "echo.patience FANWIRE_ECHO_PATIENCE \"1s\"",
+        "echo.tls FANWIRE_ECHO_TLS ",
+        "echo.tls_address FANWIRE_ECHO_TLS_ADDRESS ",
     ];
     assert_eq!(told(&loader()), expected);
     assert!(told(&Loader::default()).is_empty());
