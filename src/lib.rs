@@ -71,9 +71,8 @@ pub use listen::{
     raise_descriptor_limit,
 };
 #[cfg(feature = "tls")]
-pub use listen::{
-    CertificateFiles, ClientAuth, ClientIdentity, ListenerTls, Tls, TlsConfig, TlsError, TlsMode, TlsVersion,
-};
+pub use listen::{CertificateFiles, ClientAuth, ClientIdentity, Tls, TlsConfig, TlsError, TlsVersion};
+pub use listen::{ListenerTls, TlsMode};
 #[cfg(feature = "cli")]
 pub use reload::Reload;
 pub use server::{BindError, Server};

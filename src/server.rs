@@ -252,9 +252,11 @@ impl Server {
         let (closing, closed) = watch::channel(false);
         let (broker, fronts, shutdown_window) =
             (self.broker.clone(), self.fronts.clone(), self.shutdown_window);
-        let mut tasks: Vec<JoinHandle<()>> = Vec::new();
         #[cfg(feature = "tls")]
-        tasks.extend(self.tls.clone().map(|tls| tokio::spawn(tls.watch())));
+        let watching = self.tls.clone().map(|tls| tokio::spawn(tls.watch()));
+        #[cfg(not(feature = "tls"))]
+        let watching: Option<JoinHandle<()>> = None;
+        let tasks: Vec<_> = watching.into_iter().collect();
         let (mut http, mut streams) = (Vec::new(), Vec::new());
         for (serves_http, task) in self.listen(&closed) {
             if serves_http { http.push(task) } else { streams.push(task) }

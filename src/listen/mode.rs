@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 /// Whether TLS is spoken at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "only one is left"))]
 pub enum TlsMode {
     /// It is not.
     Off,
