@@ -40,6 +40,12 @@ pub trait Lifecycle: Send + Sync + 'static {
         let _ = (client, subscription);
     }
 
+    /// Its outbox threw away `messages` for want of room since the last call. At most once a minute for one client, by the task
+    /// that delivers to it and others.
+    fn dropped(&self, client: SubscriberKey, messages: u64, connection: &Arc<dyn Connection>) {
+        let _ = (client, messages, connection);
+    }
+
     /// It left. If its session stays, it may join again, or the session ends later: then this is called once more. After a
     /// call whose [`Left::stays`] is false nothing more is told of this key. `account` says who it was and what passed, as far
     /// as the front knows.

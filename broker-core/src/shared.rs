@@ -95,6 +95,14 @@ impl LaneOwner for Shared {
     fn lane_died(&self) {
         self.close();
     }
+
+    fn dropped(&self, subscriber: SubscriberKey, messages: u64) {
+        if self.listeners.any()
+            && let Some(connection) = self.lane(subscriber).connections.find(subscriber)
+        {
+            self.listeners.tell(|listener| listener.dropped(subscriber, messages, &connection));
+        }
+    }
 }
 
 impl Shared {

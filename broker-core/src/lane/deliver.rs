@@ -114,7 +114,7 @@ impl Worker {
         };
         match sent {
             Sent::Dirty => self.dirty.push(entry.slot),
-            Sent::Dropped(count) => _ = self.lane.dropped.fetch_add(count, Ordering::Relaxed),
+            Sent::Dropped(count) => self.lane.note_dropped(entry.slot, count),
             Sent::Taken | Sent::Refused => {}
         }
         run.len() as u64
@@ -298,7 +298,7 @@ fn show(
         dirty.push(slot);
     }
     if sink.dropped > 0 {
-        lane.dropped.fetch_add(sink.dropped, Ordering::Relaxed);
+        lane.note_dropped(slot, sink.dropped);
     }
     1
 }

@@ -14,6 +14,7 @@ mod command;
 mod connections;
 mod deliver;
 mod delivery;
+mod drops;
 mod guard;
 mod pending;
 mod worker;
@@ -29,6 +30,7 @@ pub(crate) use self::command::{Command, Direct, Feed, Job, Then};
 use self::connections::Table;
 pub use self::connections::{CloseCause, Connection, Details, ForcedError, Peer, SendError};
 pub use self::delivery::{Deliver, Delivery, Encoding, Kind, Sink};
+use self::drops::Drops;
 pub(crate) use self::worker::Worker;
 use crate::key::SubscriberKey;
 
@@ -36,6 +38,9 @@ use crate::key::SubscriberKey;
 pub(crate) trait LaneOwner: Send + Sync {
     /// The lane's task has ended by a panic: what is left of it delivers nothing.
     fn lane_died(&self);
+
+    /// Messages of a subscriber were thrown away. Called at most once a minute for each.
+    fn dropped(&self, subscriber: SubscriberKey, messages: u64);
 }
 
 /// The part of a lane that everybody sees.
@@ -54,6 +59,8 @@ pub(crate) struct Lane {
     pub(crate) waiting_bytes: AtomicUsize,
     pub(crate) delivered: CachePadded<AtomicU64>,
     pub(crate) dropped: AtomicU64,
+    /// Whose they were.
+    drops: Drops,
     /// Subscribers that were ended because delivering to them panicked.
     pub(crate) panicked: AtomicU64,
 }
@@ -79,8 +86,15 @@ impl Lane {
             waiting_bytes: AtomicUsize::new(0),
             delivered: CachePadded::default(),
             dropped: AtomicU64::new(0),
+            drops: Drops::default(),
             panicked: AtomicU64::new(0),
         }
+    }
+
+    /// Messages of the subscriber in `slot` were thrown away.
+    fn note_dropped(&self, slot: u32, count: u64) {
+        self.dropped.fetch_add(count, Ordering::Relaxed);
+        self.drops.note(slot, count);
     }
 
     /// Queues a command without waking the lane, for callers that hold a lock. False if the lane is gone; whoever waits for

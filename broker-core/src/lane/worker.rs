@@ -3,11 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use ahash::AHashMap;
 use smallvec::SmallVec;
 
 use super::command::{Command, Direct, Job, continues, same_list};
+use super::drops::Told;
 use super::pending::{Occupant, Slot};
 use super::{Lane, LaneOwner};
 use crate::histogram::Timed;
@@ -38,6 +40,8 @@ pub(crate) struct Worker {
     pub(super) tags: Vec<u32>,
     /// Messages of this batch that are timed.
     timed: Vec<Timed>,
+    /// Whose losses were told of.
+    told: Told,
     pub(super) job: u64,
     pub(super) budget: u32,
     pub(super) encodings: Arc<AtomicUsize>,
@@ -85,6 +89,7 @@ impl Worker {
             overlaps: Vec::new(),
             tags: Vec::new(),
             timed: Vec::new(),
+            told: Told::default(),
             job: 0,
             budget: YIELD_AFTER,
             encodings,
@@ -109,6 +114,9 @@ impl Worker {
             }
             self.flush_dirty().await;
             self.timed.drain(..).for_each(Timed::written);
+            if self.lane.drops.any() {
+                self.tell_drops();
+            }
         }
         // What waits for retained messages was published and taken like the rest.
         for slot in 0..self.slots.len() as u32 {
@@ -213,6 +221,22 @@ impl Worker {
         self.lane.release(key);
         // What the front held for its subscriber may go with it, and is the front's own code.
         self.guarded(key.slot, |_| drop(gone));
+    }
+
+    /// Says whose messages were thrown away in the batch.
+    #[cold]
+    fn tell_drops(&mut self) {
+        let Some(broker) = self.broker.upgrade() else { return };
+        let now = Instant::now();
+        for (slot, lost) in self.lane.drops.take() {
+            let Some(place) = self.slots.get(slot as usize).filter(|place| place.subscriber.is_some()) else {
+                continue;
+            };
+            let key = SubscriberKey { lane: self.lane.index, slot, generation: place.generation };
+            if let Some(messages) = self.told.admit(key, lost, now) {
+                self.guarded(slot, |_| broker.dropped(key, messages));
+            }
+        }
     }
 
     /// Whether the slot is still this subscriber's.
