@@ -1,8 +1,9 @@
 //! From a path to a front: the one place where the fronts of a server stand together.
 
 use std::any::Any;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker_core::Broker;
 use bytes::Bytes;
@@ -129,6 +130,8 @@ impl std::fmt::Debug for OwnFront {
 pub struct Fronts {
     list: Arc<[Arc<dyn Front>]>,
     page: Arc<page::Facts>,
+    /// Whether each request is a line of the log.
+    access_log: bool,
 }
 
 impl Fronts {
@@ -137,7 +140,7 @@ impl Fronts {
         let context = Context { broker: broker.clone(), authenticator: Arc::clone(&config.authenticator) };
         let mut list = made(&context, config);
         list.extend(config.own_fronts.iter().map(|own| (own.make)(&context)));
-        let fronts = Fronts { list: list.into(), page: Arc::default() };
+        let fronts = Fronts { list: list.into(), page: Arc::default(), access_log: config.access_log };
         for front in fronts.list() {
             // Weakly: the front that shows the numbers has some of its own.
             let front = Arc::downgrade(front);
@@ -197,6 +200,53 @@ impl Fronts {
 
     /// As [`handle`](Self::handle), for a request that comes from `peer`, whether or not it says so itself.
     pub fn handle_from<B>(
+        &self,
+        peer: Option<Peer>,
+        request: Request<B>,
+    ) -> impl Future<Output = Response> + Send + use<B>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        // Boxed, so that connections have no room for it while it is off.
+        if self.access_log {
+            let logged: Pin<Box<dyn Future<Output = Response> + Send>> =
+                Box::pin(self.clone().answer_logged(peer, request));
+            return Either::Left(logged);
+        }
+        Either::Right(self.answer(peer, request))
+    }
+
+    /// The same, as a line of the access log.
+    async fn answer_logged<B>(self, peer: Option<Peer>, mut request: Request<B>) -> Response
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let began = Instant::now();
+        let id = request_id_among(request.headers());
+        // Whoever names the answer, here or in the front, then names it so.
+        request.headers_mut().insert(X_REQUEST_ID, id.clone());
+        let method = request.method().clone();
+        // What is behind the path may be a token.
+        let path = front::shortened(request.uri().path()).to_owned();
+        let front = self.of(request.uri().path()).map_or("", |front| front.name());
+        let response = self.answer(peer, request).await;
+        tracing::info!(
+            target: "fanwire::access",
+            front,
+            method = %method,
+            path,
+            status = response.status().as_u16(),
+            seconds = began.elapsed().as_micros() as f64 / 1e6,
+            remote = peer.map(|peer| tracing::field::display(peer.0.ip())),
+            request = id.to_str().unwrap_or_default(),
+            "request"
+        );
+        response
+    }
+
+    fn answer<B>(
         &self,
         peer: Option<Peer>,
         request: Request<B>,

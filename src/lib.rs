@@ -44,7 +44,6 @@
 mod config;
 mod fronts;
 mod listen;
-#[cfg(feature = "cli")]
 pub mod logging;
 mod metrics;
 mod page;

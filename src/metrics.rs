@@ -35,6 +35,18 @@ pub(crate) fn of_stalled(stalled: http_edge::Stalled) -> Arc<dyn MetricSource> {
     })
 }
 
+/// What was not written into the log.
+pub(crate) fn of_log() -> Arc<dyn MetricSource> {
+    Arc::new(|out: &mut Vec<Metric>| {
+        let suppressed = "Log lines not written because one of their kind had just been";
+        let lost = "Log lines lost because nobody read standard error";
+        out.extend([
+            Metric::counter("suppressed_log_lines", suppressed, front::suppressed_lines()),
+            Metric::counter("lost_log_lines", lost, crate::logging::lost_lines()),
+        ]);
+    })
+}
+
 /// Which program this is, and which protocols it speaks.
 pub(crate) fn of_build(fronts: &Fronts) -> Arc<dyn MetricSource> {
     let mut fronts: Vec<_> = fronts.list().iter().map(|front| front.name()).collect();

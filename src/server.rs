@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use crate::listen::{self, Doors, Gate, HttpDoor, ListenerTls, Reception, Refusals, StreamDoor, TlsMode};
 #[cfg(feature = "tls")]
 use crate::listen::{Tls, TlsError};
+use crate::logging::ClientLines;
 use crate::{AddressLimits, Config, Fronts, TrustedProxies, metrics};
 
 /// The front whose listener the configuration names.
@@ -150,9 +151,11 @@ impl Server {
         fronts.show(metrics::of_connections(refusals.open()));
         let clients = Arc::new(metrics::Clients::default());
         broker.hear(clients.clone());
+        broker.hear(Arc::new(ClientLines));
         fronts.show(clients);
         fronts.show(metrics::of_build(&fronts));
         fronts.show(metrics::of_process());
+        fronts.show(metrics::of_log());
         fronts.show(metrics::of_stalled(config.connection.stalled.clone()));
         #[cfg(feature = "tls")]
         let tls = config.tls.take().map(Tls::new).transpose()?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use ::front::MetricSource;
+use ::front::{MetricSource, log_problem};
 use broker_core::{Authenticator, Broker};
 use bytes::Bytes;
 use futures_util::future::Either;
@@ -130,9 +130,15 @@ impl Front {
             let shared = &self.0;
             let began = shared.counters.begin(&parts.method);
             let fields = Fields::from(&parts.headers);
-            let mut response = match shared.answer(peer, &parts, &fields, body).await {
+            let answer = shared.answer(peer, &parts, &fields, body).await;
+            let id = request_id(fields);
+            let mut response = match answer {
                 Ok(response) => response,
-                Err(error) => Problem::from(error).response(),
+                Err(error) => {
+                    let problem = Problem::from(error);
+                    log_problem("http", &problem, &parts, peer.map(|peer| peer.0.ip()), &id);
+                    problem.response()
+                }
             };
             shared.counters.answered(response.status().as_u16());
             if let Some(began) = began
@@ -144,7 +150,7 @@ impl Front {
             if parts.method != Method::OPTIONS {
                 shared.config.origins.cors_headers(fields, shared.cookies(), headers);
             }
-            headers.insert(X_REQUEST_ID, request_id(fields));
+            headers.insert(X_REQUEST_ID, id);
             response
         }
     }

@@ -4,6 +4,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::front::log_problem;
 use broker_core::{
     Action, After, AuthError, Authenticator, Broker, Class, Client, Deliver, Denied, Filter, MessageId,
     Principal, Start, SubscribeError, Subscriber, unix_ms,
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use http_edge::{
-    Body, BoxError, Cookies, Decoded, Problem, Response, Takeover, X_REQUEST_ID, connection_id,
+    Body, BoxError, Cookies, Decoded, Peer, Problem, Response, Takeover, X_REQUEST_ID, connection_id,
     credentials_from, pipe, pipe_from, request_id, response_head, take_body, user_agent,
 };
 use link::{Link, Socket};
@@ -107,9 +108,12 @@ impl Front {
                     | Refusal::Origin => &front.counters.refused_rights,
                     _ => &front.counters.refused,
                 });
-                let mut response = Problem::from(refusal).response();
+                let (problem, id) = (Problem::from(refusal), request_id(&parts.headers));
+                let remote = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
+                log_problem("sse", &problem, &parts, remote, &id);
+                let mut response = problem.response();
                 let headers = response.headers_mut();
-                headers.insert(X_REQUEST_ID, request_id(&parts.headers));
+                headers.insert(X_REQUEST_ID, id);
                 front.config.origins.cors_headers(&parts.headers, front.cookies(), headers);
                 response
             }

@@ -21,6 +21,7 @@
 //! It leaves to others: accepting and counting (the server), bodies, origins and problems (`http-edge`), what is published
 //! and who receives it (`broker-core`).
 
+mod log;
 mod metric;
 #[cfg(feature = "settings")]
 mod outbox;
@@ -41,6 +42,7 @@ use http_edge::{Body, Cookies, OriginPolicy, Peer, Response};
 
 pub use broker_core::{Durations, Histogram};
 pub use link::{Hold, Socket, SocketStream};
+pub use log::{RefusedLine, Repeats, log_problem, shortened, suppressed_lines};
 pub use metric::{Label, Metric, MetricSource, Value, inexpressible, refused};
 #[cfg(feature = "settings")]
 pub use outbox::Outbox;

@@ -277,6 +277,7 @@ impl Loader {
             ..Common::default()
         };
         let mut config = settings.into_config();
+        config.access_log = logging.access;
         (config.http, config.authenticator) = (http, Arc::new(authenticator));
         (config.tls, config.http_tls, config.front_tls) = (tls, http_tls, front_tls);
         config.mqtt = filled

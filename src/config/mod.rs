@@ -101,7 +101,9 @@ macro_rules! config {
             /// Requests over HTTP and connections over MQTT that one address may make. Default `None`: no bound.
             #[cfg(feature = "auth")]
             pub address_rate: Option<auth::Rate>,
-            /// How long clients are given to leave when the server stops. Default 10 s, at most 15 s; the whole stop
+            /// Whether each HTTP request is a line of the log (target `fanwire::access`, level info). Default no.
+    pub access_log: bool,
+    /// How long clients are given to leave when the server stops. Default 10 s, at most 15 s; the whole stop
             /// takes at most 5 s longer.
             pub shutdown_window: Duration,
             /// The broker itself.
@@ -137,7 +139,8 @@ macro_rules! config {
                     max_connections_per_address: None,
                     #[cfg(feature = "auth")]
                     address_rate: None,
-                    shutdown_window: Duration::from_secs(10),
+                    access_log: false,
+            shutdown_window: Duration::from_secs(10),
                     broker: broker_core::Config::default(),
                     connection: http_edge::ServeConfig::default(),
                     own_fronts: Vec::new(),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use front::{Accepted, Front, Refusal};
+use front::{Accepted, Front, Refusal, RefusedLine};
 use futures_util::future::Either;
 use http_edge::{ClientCertificate, Holds, HostPolicy, Refuser, ServeConfig};
 use link::{Hold, NetStream, Socket};
@@ -78,7 +78,11 @@ impl HttpDoor {
 
     pub(crate) fn serve(&self, arrival: Arrival) {
         let Arrival { stream, peer, place, certificate } = arrival;
-        let Ok(place) = place else { return self.refuse(stream, Refusal::address_full()) };
+        let Ok(place) = place else {
+            let refusal = Refusal::address_full();
+            log(HTTP, &refusal, Some(peer));
+            return self.refuse(stream, refusal);
+        };
         let mut connection = self.connection.clone();
         connection.hold = hold(place);
         let counted = Counted::new(&self.behind);
@@ -95,6 +99,7 @@ impl HttpDoor {
                 Ok(()) => Either::Left(served.fronts().handle_from(Some(http_edge::Peer(peer)), request)),
                 // Boxed, so that connections do not have room for what is rare.
                 Err(refusal) => {
+                    log(HTTP, &refusal, Some(peer));
                     let behind = Arc::clone(behind);
                     let refused = async move { behind.served.refuse(&refusal, request.into_parts().0).await };
                     Either::Right(Box::pin(refused))
@@ -133,6 +138,7 @@ impl StreamDoor {
                 Err(wait) => Refusal::too_fast(wait),
             },
         };
+        log(self.front.name(), &refusal, Some(peer));
         let gate = Arc::clone(&self.gate);
         let telling = self.front.refuse_stream(&refusal, Accepted { socket, peer, certificate });
         tokio::spawn(async move { gate.refuse(telling).await });
@@ -144,6 +150,16 @@ impl StreamDoor {
         let gate = Arc::clone(&self.gate);
         tokio::spawn(async move { gate.refuse(close(stream)).await });
     }
+}
+
+/// What lines of the log call the door to HTTP.
+const HTTP: &str = "http";
+
+/// A line about a client that no front has looked at.
+fn log(protocol: &'static str, refusal: &Refusal, peer: Option<SocketAddr>) {
+    let (reason, detail) = (refusal.problem.code, Some(&*refusal.problem.detail));
+    let remote = peer.map(|peer| peer.ip());
+    RefusedLine { protocol, reason, detail, remote, ..RefusedLine::default() }.log();
 }
 
 /// What keeps a connection's place among those of its address.
@@ -179,10 +195,17 @@ impl Doors {
     }
 
     /// One for whom there is no room.
-    pub(crate) fn refuse(&self, stream: NetStream) {
+    pub(crate) fn refuse(&self, stream: NetStream, peer: Option<SocketAddr>) {
+        let refusal = Refusal::server_full();
         match (&self.http, &self.stream) {
-            (Some(http), None) => http.refuse(stream, Refusal::server_full()),
-            (_, Some(door)) => door.refuse(stream),
+            (Some(http), None) => {
+                log(HTTP, &refusal, peer);
+                http.refuse(stream, refusal);
+            }
+            (_, Some(door)) => {
+                log(door.front.name(), &refusal, peer);
+                door.refuse(stream);
+            }
             (None, None) => {}
         }
     }

@@ -49,7 +49,8 @@ impl Reception {
         let refuse = move |stream: TcpStream| {
             // A client that would speak TLS could not read why.
             if refusing.tls.is_empty() {
-                refusing.plain.refuse(stream.into());
+                let peer = stream.peer_addr().ok();
+                refusing.plain.refuse(stream.into(), peer);
             }
         };
         accept(listener, gate, refuse, |stream, peer| this.receive(stream, peer)).await;

@@ -9,6 +9,7 @@ mod descriptors;
 mod documentation;
 mod embedding;
 mod house;
+mod logging;
 mod manual;
 mod memory;
 mod metrics;

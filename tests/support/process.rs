@@ -77,6 +77,11 @@ impl Process {
         Self::started(command).await
     }
 
+    /// The same with another standard error.
+    pub async fn started_with_stderr(command: Command, stderr: Stdio) -> Self {
+        Self::started_with(command, stderr).await
+    }
+
     async fn started(command: Command) -> Self {
         Self::started_with(command, Stdio::inherit()).await
     }

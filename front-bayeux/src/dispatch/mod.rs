@@ -99,12 +99,13 @@ impl Dispatch {
         // A handshake is alone in its request: what came with it is not applied.
         let shake = messages.iter().find(|message| is_handshake(message));
         let messages = shake.map_or(messages, std::slice::from_ref);
+        let remote = caller.remote.map(|remote| remote.ip());
         let mut request = Request {
             source,
             caller,
             touched: Touched::default(),
             turn: Turn::default(),
-            outcome: Outcome::default(),
+            outcome: Outcome::of(remote),
         };
         for message in messages {
             request.turn.spend(1).await;

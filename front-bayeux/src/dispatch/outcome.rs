@@ -1,8 +1,10 @@
 //! What a request comes to: replies, events, and perhaps a connect that is to be held.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use front::RefusedLine;
 use serde_json::value::RawValue;
 
 use crate::codec::message::Message;
@@ -36,6 +38,8 @@ pub(crate) struct Outcome {
     pub(crate) unwritten: Vec<UnwrittenReply>,
     /// A session was made, so the browser needs its cookie.
     pub(crate) shook_hands: bool,
+    /// Where the request comes from, for the log.
+    remote: Option<IpAddr>,
 }
 
 /// A connect that waits.
@@ -45,6 +49,11 @@ pub(crate) struct HeldConnect {
 }
 
 impl Outcome {
+    /// Of a request from this address.
+    pub(super) fn of(remote: Option<IpAddr>) -> Self {
+        Outcome { remote, ..Outcome::default() }
+    }
+
     /// All that is to be written, in order. The replies stand as one, commas included.
     pub(crate) fn objects(&self) -> impl Iterator<Item = &[u8]> + Clone {
         let replies = (self.count > 0).then_some(&self.replies[..]);
@@ -104,7 +113,22 @@ impl Outcome {
     /// A handshake failed.
     pub(super) fn refuse_handshake(&mut self, message: &Message<'_>, fault: &Fault, shared: &Shared) {
         shared.counters.refused_handshake();
+        self.log(message, fault);
         self.put_failure(message, fault, Some(Advice::failed_handshake(fault)), shared);
+    }
+
+    /// Of the error only what stands behind its arguments is written: an argument may be a session's id, which is a secret.
+    fn log(&self, message: &Message<'_>, fault: &Fault) {
+        let error = fault.wire();
+        let what = message.subscription.or(message.channel).map(RawValue::get);
+        let line = RefusedLine {
+            protocol: "bayeux",
+            reason: error.splitn(3, ':').nth(2).unwrap_or_default(),
+            remote: self.remote,
+            what: what.map(|name| name.trim_matches('"')),
+            ..RefusedLine::default()
+        };
+        line.log();
     }
 
     fn put_failure(&mut self, message: &Message<'_>, fault: &Fault, advice: Option<Advice>, shared: &Shared) {
@@ -114,6 +138,11 @@ impl Outcome {
         }
         if matches!(fault, Fault::RateLimited { .. }) {
             shared.counters.limited();
+        }
+        if message.channel.is_some_and(|channel| channel.get() != "\"/meta/handshake\"")
+            && (fault.is_denial() || matches!(fault, Fault::RateLimited { .. }))
+        {
+            self.log(message, fault);
         }
         let (error, timestamp) = (fault.wire(), timestamp(&shared.config, message.stamped.into()));
         let common =

@@ -47,7 +47,7 @@ impl Connection {
             return Ok(());
         }
         if is_for_the_broker_alone(&channel) || !self.principal.allows(Action::Publish, &channel) {
-            session.count_refused();
+            session.count_refused(&self.principal, channel.as_str());
             if config.denied_publish == Denied::Disconnect {
                 return Err(DecodeError::new(Reason::NotAuthorized, "no right to publish to this topic"));
             }
@@ -60,7 +60,7 @@ impl Connection {
             return Ok(());
         }
         if let Err(wait) = self.principal.admit(1) {
-            session.count_limited();
+            session.count_limited(&self.principal, channel.as_str());
             if packet.qos == Qos::AtMostOnce || !self.dialect.version.is_v5() {
                 // There is no packet that could refuse it; the client finds its way back after the close.
                 return Err(DecodeError::new(

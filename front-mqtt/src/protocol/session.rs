@@ -9,6 +9,7 @@ use broker_core::{
     Room, SendError, SubscriberKey, steady_ms, unix_ms,
 };
 use bytes::Bytes;
+use front::RefusedLine;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::absent::Counted;
@@ -200,13 +201,29 @@ struct Parked {
 
 impl Session {
     /// Counts a publish or subscription that the rights did not allow.
-    pub(super) fn count_refused(&self) {
+    pub(super) fn count_refused(&self, principal: &Principal, what: &str) {
         self.shared.refused.fetch_add(1, Ordering::Relaxed);
+        self.log_refused("NotAuthorized", principal, what);
     }
 
     /// Counts a publish that the rate did not allow.
-    pub(super) fn count_limited(&self) {
+    pub(super) fn count_limited(&self, principal: &Principal, what: &str) {
         self.shared.limited.fetch_add(1, Ordering::Relaxed);
+        self.log_refused("MessageRateTooHigh", principal, what);
+    }
+
+    fn log_refused(&self, reason: &str, principal: &Principal, what: &str) {
+        let remote = self.lock().online.as_ref().and_then(|online| online.caller.remote);
+        let line = RefusedLine {
+            protocol: "mqtt",
+            reason,
+            remote,
+            user: principal.user(),
+            client_id: Some(self.client_id()),
+            what: Some(what),
+            ..RefusedLine::default()
+        };
+        line.log();
     }
 
     /// A session nobody has yet: CONNECT will name it.

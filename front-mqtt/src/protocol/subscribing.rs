@@ -160,7 +160,7 @@ impl Connection {
             options.retain_as_published = true;
         }
         if !may_subscribe(&self.principal, &target.filter) {
-            self.session.count_refused();
+            self.session.count_refused(&self.principal, name);
             return Ok(Err(self.denied()));
         }
         let config = self.session.config();

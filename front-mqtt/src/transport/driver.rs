@@ -304,7 +304,7 @@ impl Driver {
     fn overrun(&mut self) -> Progress {
         if let Some(queued) = self.connection.handle_overrun(Instant::now()) {
             tracing::warn!(
-                client = self.hosted.session.client_id(),
+                client_id = self.hosted.session.client_id(),
                 messages = queued.messages,
                 bytes = queued.bytes,
                 "an MQTT client reads too slowly and is disconnected; more waits for it than mqtt.max_live_queued_messages or _bytes",

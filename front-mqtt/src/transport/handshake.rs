@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use broker_core::{AuthError, Claim, Class, Credentials, Outbox, Principal, steady_ms, unix_ms};
+use front::RefusedLine;
 use http_edge::Visitor;
 use link::{Link, LinkEvent, Socket};
 
@@ -52,6 +53,7 @@ impl From<DecodeError> for Refused {
 /// Runs the handshake and leaves the connection to a task of its own, whose future is small.
 pub(crate) async fn accept(inner: Arc<Inner>, arrival: Arrival) {
     inner.counters.sockets.add(1);
+    let is_refused_already = arrival.refusal.is_some();
     let admission = match arrival.refusal {
         None => inner.admit(arrival.visitor.remote().map(|remote| remote.ip())),
         Some(reason) => Err(reason),
@@ -81,6 +83,9 @@ pub(crate) async fn accept(inner: Arc<Inner>, arrival: Arrival) {
         Ok(Err(Refused::Gone)) | Err(_) => inner.counters.handshakes_failed.add(1),
         Ok(Err(Refused::Told(error, version))) => {
             inner.counters.handshakes_failed.add(1);
+            if !is_refused_already {
+                handshake.log(&error);
+            }
             let version = version.or_else(|| handshake.input.announced_version());
             handshake.refuse(&error, version).await;
         }
@@ -343,6 +348,18 @@ impl Handshake {
                 }
             }
         }
+    }
+
+    /// Nothing of CONNECT is in the line: a name that nothing vouches for may be a token.
+    fn log(&self, error: &DecodeError) {
+        let line = RefusedLine {
+            protocol: "mqtt",
+            reason: &format!("{:?}", error.reason),
+            detail: Some(error.detail),
+            remote: self.visitor.remote().map(|remote| remote.ip()),
+            ..RefusedLine::default()
+        };
+        line.log();
     }
 
     /// CONNACK with the reason, where the version has a code for it, then the close.

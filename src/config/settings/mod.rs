@@ -195,11 +195,13 @@ pub struct Logging {
     pub format: LogFormat,
     /// What is told: `error`, `warn`, `info`, `debug`, `trace` or `off`, also by crate: `info,fanwire=debug`. Default `info`.
     pub level: String,
+    /// Whether each HTTP request is a line too. Default no.
+    pub access: bool,
 }
 
 impl Default for Logging {
     fn default() -> Self {
-        Logging { format: LogFormat::Text, level: "info".to_owned() }
+        Logging { format: LogFormat::Text, level: "info".to_owned(), access: false }
     }
 }
 
