@@ -1,5 +1,5 @@
-//! A protocol of your own beside the built-in ones: messages as lines of text, over HTTP and over a listener of its own, with
-//! a section of its own in the configuration.
+//! A protocol of your own beside the built-in ones: messages as lines of text, over HTTP and over a listener of its
+//! own, with a section of its own in the configuration.
 //!
 //! ```sh
 //! printf '[lines]\naddress = "127.0.0.1:7000"\npatience = "30s"\n' > /tmp/lines.toml

@@ -18,9 +18,10 @@ use http_edge::{
 use crate::config::FrontSection;
 use crate::{Config, page};
 
-/// The protocols of this build, in the order in which they are asked whether a path is theirs: feature, crate, its name in
-/// this one, the field of [`Config`] for it and that field's documentation. A new protocol is a line here. Everything that
-/// has to name each of them is generated from this list, by a macro that is given it: `built_in!(that_macro)`.
+/// The protocols of this build, in the order in which they are asked whether a path is theirs: feature, crate, its name
+/// in this one, the field of [`Config`] for it and that field's documentation. A new protocol is a line here.
+/// Everything that has to name each of them is generated from this list, by a macro that is given it:
+/// `built_in!(that_macro)`.
 macro_rules! built_in {
     ($given_to:ident) => {
         $given_to! {
@@ -82,8 +83,9 @@ impl OwnFront {
         }
     }
 
-    /// A front with a section of its own in the configuration. It is made with what [`Loader::load`](crate::Loader::load)
-    /// read there, and with the defaults if it is given to a [`Config`] that was not loaded.
+    /// A front with a section of its own in the configuration. It is made with what
+    /// [`Loader::load`](crate::Loader::load) read there, and with the defaults if it is given to a [`Config`] that was
+    /// not loaded.
     #[cfg(feature = "cli")]
     pub fn with_section<S: front::Section, F: Front>(
         make: impl Fn(&Context, S::Config) -> F + Send + Sync + 'static,
@@ -123,9 +125,10 @@ impl std::fmt::Debug for OwnFront {
 ///
 /// Anything else, and a front that was left out of the build, is 404.
 ///
-/// Which web pages may come is each front's own `origins` in its `Config`; by default those of the same origin and of this machine.
-/// The same origin is judged by `Host`. [`Server`](crate::Server) answers on loopback to `localhost` and addresses only; a
-/// service that mounts these fronts in an HTTP server of its own decides for itself which hosts it answers to.
+/// Which web pages may come is each front's own `origins` in its `Config`; by default those of the same origin and of
+/// this machine. The same origin is judged by `Host`. [`Server`](crate::Server) answers on loopback to `localhost` and
+/// addresses only; a service that mounts these fronts in an HTTP server of its own decides for itself which hosts it
+/// answers to.
 #[derive(Clone)]
 pub struct Fronts {
     list: Arc<[Arc<dyn Front>]>,
@@ -153,8 +156,8 @@ impl Fronts {
         fronts
     }
 
-    /// The front of a type, for what only that protocol has: services of Bayeux, counters, connections that were accepted
-    /// elsewhere. `None` if it is not in this build.
+    /// The front of a type, for what only that protocol has: services of Bayeux, counters, connections that were
+    /// accepted elsewhere. `None` if it is not in this build.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -187,8 +190,8 @@ impl Fronts {
         self.list().iter().find(|front| front.claims(path))
     }
 
-    /// Answers one request of any HTTP server that can hand over hyper's upgrades (for WebSocket). A [`Peer`] extension says
-    /// where it comes from.
+    /// Answers one request of any HTTP server that can hand over hyper's upgrades (for WebSocket). A [`Peer`] extension
+    /// says where it comes from.
     pub async fn handle<B>(&self, request: Request<B>) -> Response
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -292,8 +295,8 @@ impl Fronts {
         answer
     }
 
-    /// The pages that may read what is said at a path. Where its front does not say, or there is none: as of the first front
-    /// that does.
+    /// The pages that may read what is said at a path. Where its front does not say, or there is none: as of the first
+    /// front that does.
     pub(crate) fn readers_of(&self, path: &str) -> Option<(&OriginPolicy, Cookies)> {
         let own = self.of(path).and_then(|front| front.readers());
         own.or_else(|| self.list().iter().find_map(|front| front.readers()))
@@ -313,8 +316,8 @@ impl Fronts {
         }
     }
 
-    /// Tells all clients, each in its protocol's terms, that the server goes. Resolves when they are gone, or soon after
-    /// `window`.
+    /// Tells all clients, each in its protocol's terms, that the server goes. Resolves when they are gone, or soon
+    /// after `window`.
     pub async fn shutdown(&self, window: Duration) {
         join_all(self.list().iter().map(|front| front.shut_down(window))).await;
     }

@@ -62,9 +62,9 @@ fn exit_code(outcome: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
     }
 }
 
-/// Whether the kernel may back memory with transparent huge pages. The allocator asks for them wherever it can, and then a
-/// connection's few kilobytes between others that are free again cost two megabytes, which the kernel even fills up behind
-/// the allocator's back: what a thousand clients had begun and left was 1.1 GB instead of 70 MB.
+/// Whether the kernel may back memory with transparent huge pages. The allocator asks for them wherever it can, and
+/// then a connection's few kilobytes between others that are free again cost two megabytes, which the kernel even fills
+/// up behind the allocator's back: what a thousand clients had begun and left was 1.1 GB instead of 70 MB.
 fn allow_huge_pages(allowed: bool) {
     // A kernel without them refuses, and has none to switch off.
     #[cfg(target_os = "linux")]

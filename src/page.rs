@@ -1,5 +1,5 @@
-//! The page at `/`: what is built into the binary and how it is served. The files stand in `page/`: `base/` is what both
-//! tabs use, `try/` and `watch/` are one tab each, a file for each part of it.
+//! The page at `/`: what is built into the binary and how it is served. The files stand in `page/`: `base/` is what
+//! both tabs use, `try/` and `watch/` are one tab each, a file for each part of it.
 
 use std::net::SocketAddr;
 use std::sync::OnceLock;

@@ -17,7 +17,8 @@ const AT_ONCE: usize = 256;
 const LOOKS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(15)];
 
 /// Reads a configuration again and lets the running server go on with its rights: keys, users, issuers, anonymous,
-/// origins, rates, and where tokens and passwords are looked for (`[auth]`). Everything else takes effect at the next start.
+/// origins, rates, and where tokens and passwords are looked for (`[auth]`). Everything else takes effect at the next
+/// start.
 #[derive(Debug)]
 pub struct Reload {
     loader: Loader,

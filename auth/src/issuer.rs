@@ -68,8 +68,8 @@ pub enum KeySource {
     PemFile(PathBuf),
     /// A JWK set (RFC 7517).
     JwksFile(PathBuf),
-    /// A JWK set over http or https, fetched when it is first needed, when it is old, and when a token names a key
-    /// that it does not have. If it cannot be had, the one before stays in use. The runtime that asks needs IO and time.
+    /// A JWK set over http or https, fetched when it is first needed, when it is old, and when a token names a key that
+    /// it does not have. If it cannot be had, the one before stays in use. The runtime that asks needs IO and time.
     JwksUrl {
         /// Where.
         url: String,
@@ -256,7 +256,8 @@ impl Verifier {
         source.version == self.trust || source.version == self.trust_with_rights
     }
 
-    /// What a token that was accepted before would make now: another principal if its rights were the issuer's, and those have changed.
+    /// What a token that was accepted before would make now: another principal if its rights were the issuer's, and
+    /// those have changed.
     pub(super) fn renewed(&self, principal: &Principal) -> Option<Principal> {
         let source = principal.source();
         if source.trust != self.trust {

@@ -33,8 +33,8 @@ pub struct Key {
 
 /// SHA-256 of a key's secret, written `sha256:` and 64 hexadecimal digits.
 ///
-/// A fast hash is right here, where it would be wrong for passwords: a secret is 256 random bits, so there is nothing to
-/// guess that a slow hash would make slower, and each request may present one.
+/// A fast hash is right here, where it would be wrong for passwords: a secret is 256 random bits, so there is nothing
+/// to guess that a slow hash would make slower, and each request may present one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KeyHash([u8; 32]);
 

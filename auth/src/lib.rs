@@ -1,5 +1,6 @@
 //! Who clients are and what they may do, as a configuration says it: keys, signed tokens, passwords, and what those
-//! without any may do. One authenticator, [`BuiltIn`], serves every front; its [`Access`] can be replaced while it runs.
+//! without any may do. One authenticator, [`BuiltIn`], serves every front; its [`Access`] can be replaced while it
+//! runs.
 //!
 //! ```text
 //!                 ┌ token, password ─▶ keys      SHA-256, constant time

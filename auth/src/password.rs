@@ -33,8 +33,8 @@ pub struct PasswordLimits {
     /// Checks at a time; each takes a core for tens of milliseconds and, with argon2's defaults, 19 MiB. Default: half
     /// the cores, at least one.
     pub max_concurrent: usize,
-    /// Checks that may wait for their turn, in a queue for each address; with one more, the last of the address that has most of
-    /// them is told to try again. Default 1,000.
+    /// Checks that may wait for their turn, in a queue for each address; with one more, the last of the address that
+    /// has most of them is told to try again. Default 1,000.
     pub max_waiting: usize,
     /// How long a password that was right is known to be so without another check. Only a keyed hash of it is kept, in
     /// memory. Default 5 min; 0 checks each time.
@@ -117,7 +117,8 @@ impl Checker {
         })
     }
 
-    /// The account's principal, if the password is its own. `from` is where it comes from: each address waits for itself.
+    /// The account's principal, if the password is its own. `from` is where it comes from: each address waits for
+    /// itself.
     pub(super) async fn check(
         &self,
         name: &str,

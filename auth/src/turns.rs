@@ -8,8 +8,8 @@ use broker_core::Network;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// A few turns at a time. Who waits, waits in a queue of its address, and the addresses have their turns one after the other:
-/// however many one of them has waiting, another's first waits for one check of each address before it.
+/// A few turns at a time. Who waits, waits in a queue of its address, and the addresses have their turns one after the
+/// other: however many one of them has waiting, another's first waits for one check of each address before it.
 #[derive(Clone, Debug)]
 pub(super) struct Turns(Arc<Mutex<State>>);
 
@@ -42,8 +42,8 @@ impl Turns {
         })))
     }
 
-    /// Waits for a turn. With too many waiting, the last of the address that has most of them is sent away: it is the one that
-    /// has come if that is its own.
+    /// Waits for a turn. With too many waiting, the last of the address that has most of them is sent away: it is the
+    /// one that has come if that is its own.
     ///
     /// # Errors
     /// There are too many, now or later.

@@ -30,7 +30,8 @@ fn topics() -> Vec<Channel> {
     (0..10_000).map(|_| Channel::parse(&name()).expect("a valid channel")).collect()
 }
 
-/// Distinct filters over the same names, a level is a wildcard with one chance in seventeen, one in forty is open-ended.
+/// Distinct filters over the same names, a level is a wildcard with one chance in seventeen, one in forty is
+/// open-ended.
 fn filters() -> Vec<Filter> {
     let mut random = Random(11);
     let mut found = HashSet::with_capacity(FILTERS);

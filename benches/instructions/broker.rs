@@ -70,7 +70,8 @@ fn topics() -> Vec<Channel> {
     (0..1_000).map(|_| Channel::parse(&name(&mut random)).expect("a valid channel")).collect()
 }
 
-/// Five thousand filters over the same names: each level is a wildcard with one chance in four, one in ten is open-ended.
+/// Five thousand filters over the same names: each level is a wildcard with one chance in four, one in ten is
+/// open-ended.
 fn filters() -> Vec<Filter> {
     let mut random = Random(11);
     let filter = |random: &mut Random| {

@@ -1,4 +1,5 @@
-//! Codecs that a front keeps to itself, through the front: without a socket, in requests and streams that are mostly codec.
+//! Codecs that a front keeps to itself, through the front: without a socket, in requests and streams that are mostly
+//! codec.
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! What `scripts/instructions` counts inside one process: a fixed number of the same operation, on one thread.
 //!
-//! `instructions ROW` prepares the row, runs [`counted_span`] and prints how many operations that were; callgrind counts
-//! between the entry of that function and its end (`--toggle-collect`). `instructions` alone lists the rows. What has a
-//! random seed (hash maps) is met often enough for its mean to stand still.
+//! `instructions ROW` prepares the row, runs [`counted_span`] and prints how many operations that were; callgrind
+//! counts between the entry of that function and its end (`--toggle-collect`). `instructions` alone lists the rows.
+//! What has a random seed (hash maps) is met often enough for its mean to stand still.
 
 mod broker;
 mod codecs;

@@ -63,8 +63,8 @@ impl Bed {
         Self::on(Builder::new_multi_thread().worker_threads(2), recording, None)
     }
 
-    /// A broker with one silent subscriber and one lane, which runs only while somebody waits: [`Bed::settle`]. All of it on
-    /// the calling thread, so that what is counted is the same every time.
+    /// A broker with one silent subscriber and one lane, which runs only while somebody waits: [`Bed::settle`]. All of
+    /// it on the calling thread, so that what is counted is the same every time.
     ///
     /// # Panics
     /// When the runtime cannot be built.

@@ -5,8 +5,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// What somebody is asked who may have to ask others: a service, a disk, another node. A future that may have its answer
-/// already, which then costs no allocation.
+/// What somebody is asked who may have to ask others: a service, a disk, another node. A future that may have its
+/// answer already, which then costs no allocation.
 pub struct Answer<'a, T>(Kind<'a, T>);
 
 enum Kind<'a, T> {

@@ -10,12 +10,13 @@ use crate::channel::ChannelCharacters;
 pub struct Config {
     /// Lanes, the tasks that deliver. Default `None`: one per worker thread of the runtime.
     pub lanes: Option<usize>,
-    /// Largest payload in bytes, one limit for all fronts. Default 4 MiB. Over it: [`PublishError::TooLarge`](crate::PublishError::TooLarge).
+    /// Largest payload in bytes, one limit for all fronts. Default 4 MiB. Over it:
+    /// [`PublishError::TooLarge`](crate::PublishError::TooLarge).
     pub max_message_bytes: usize,
     /// Longest channel name in bytes. Default and most 65,535.
     pub max_channel_bytes: usize,
-    /// Which characters a name may hold that is published to, by any front. Default [`ChannelCharacters::Strict`]. Others:
-    /// [`PublishError::ChannelCharacter`](crate::PublishError::ChannelCharacter).
+    /// Which characters a name may hold that is published to, by any front. Default [`ChannelCharacters::Strict`].
+    /// Others: [`PublishError::ChannelCharacter`](crate::PublishError::ChannelCharacter).
     pub channel_characters: ChannelCharacters,
     /// Most levels (segments) of a channel name, and of a filter. Default 128, many times what people use; most 65,535.
     /// Matching one message costs up to its levels for each filter that fits so far. Over it:
@@ -24,14 +25,16 @@ pub struct Config {
     /// Channels with a subscriber or a recorded message. Default 2 million. Over it:
     /// [`PublishError::TooManyChannels`](crate::PublishError::TooManyChannels) and its twin on subscribing.
     pub max_channels: usize,
-    /// Retained messages, number. Default 1 million. Over it: [`PublishError::RetainedFull`](crate::PublishError::RetainedFull).
+    /// Retained messages, number. Default 1 million. Over it:
+    /// [`PublishError::RetainedFull`](crate::PublishError::RetainedFull).
     pub max_retained_messages: usize,
     /// Retained messages, bytes with names, properties and overhead. Default 256 MiB.
     pub max_retained_bytes: usize,
     /// Filters of all subscribers, bytes with what finding them takes. Default 512 MiB: some two million subscriptions
     /// with filters of their own. Over it: [`SubscribeError::FiltersFull`](crate::SubscribeError::FiltersFull).
     pub max_filter_bytes: usize,
-    /// Deliveries that may wait in one lane. Default 2 million. Over it: [`PublishError::Busy`](crate::PublishError::Busy).
+    /// Deliveries that may wait in one lane. Default 2 million. Over it:
+    /// [`PublishError::Busy`](crate::PublishError::Busy).
     pub max_lane_deliveries: usize,
     /// Message bytes that may wait in one lane. Default 64 MiB.
     pub max_lane_bytes: usize,
@@ -96,9 +99,9 @@ pub struct IdempotencyConfig {
     pub max_keys: usize,
     /// Bytes that they take. Default 64 MiB; then the same.
     pub max_bytes: usize,
-    /// Of these, the keys of one holder: a user at one [`Network`](crate::Network). Default 50,000; then its
-    /// publishes with a new key are [`PublishOnceError::Full`](crate::PublishOnceError::Full) rather than forgetting one
-    /// early, and nobody else's are.
+    /// Of these, the keys of one holder: a user at one [`Network`](crate::Network). Default 50,000; then its publishes
+    /// with a new key are [`PublishOnceError::Full`](crate::PublishOnceError::Full) rather than forgetting one early,
+    /// and nobody else's are.
     pub max_keys_per_holder: usize,
     /// Bytes that the keys of one holder take. Default 32 MiB; then the same.
     pub max_bytes_per_holder: usize,
@@ -142,8 +145,8 @@ impl Default for OutboxConfig {
     }
 }
 
-/// What a full outbox does with a droppable frame. Frames that are not droppable are never touched; if they alone exceed
-/// the bound, the connection closes.
+/// What a full outbox does with a droppable frame. Frames that are not droppable are never touched; if they alone
+/// exceed the bound, the connection closes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutboxPolicy {
     /// The oldest droppable frame goes.

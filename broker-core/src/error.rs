@@ -80,12 +80,12 @@ pub enum PublishError {
         /// When to try again.
         retry_after: Duration,
     },
-    /// An engine keeps the channel's messages, so the answer comes later: [`Broker::submit`](crate::Broker::submit) has it,
-    /// or [`Broker::publish_wait`](crate::Broker::publish_wait).
+    /// An engine keeps the channel's messages, so the answer comes later: [`Broker::submit`](crate::Broker::submit) has
+    /// it, or [`Broker::publish_wait`](crate::Broker::publish_wait).
     #[error("the messages of this channel are kept by the store, which answers later")]
     Durable,
-    /// Whether it was taken is not known: whoever keeps it did not say in time. With an idempotency key the same publish can
-    /// be sent again. Unlike all others, this one may have been stored and delivered.
+    /// Whether it was taken is not known: whoever keeps it did not say in time. With an idempotency key the same
+    /// publish can be sent again. Unlike all others, this one may have been stored and delivered.
     #[error("it is not known whether the message was taken")]
     Unknown,
     /// The broker was closed.
@@ -124,8 +124,8 @@ impl From<PublishError> for Refused {
     }
 }
 
-/// Why a publish with a key was not taken, from [`Broker::publish_once`](crate::Broker::publish_once). Nothing of it was
-/// stored, delivered or remembered.
+/// Why a publish with a key was not taken, from [`Broker::publish_once`](crate::Broker::publish_once). Nothing of it
+/// was stored, delivered or remembered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishOnceError {
     /// The broker refused the message.

@@ -1,5 +1,5 @@
-//! What the fuzzer of `fuzz/` calls. Its corpus runs as an ordinary test as well, so that what a fuzzer has found once is
-//! looked at on every run.
+//! What the fuzzer of `fuzz/` calls. Its corpus runs as an ordinary test as well, so that what a fuzzer has found once
+//! is looked at on every run.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +12,9 @@ const TAKEN_LEVELS: usize = 128;
 const MAX_STEPS: usize = 64;
 const MAX_LONG: usize = 8;
 
-/// Filters that are subscribed and dropped, channels that are published to, retained and cleared, of one level and of ten
-/// thousands: what a ten-line matcher says is what happens. Each step is a byte for what is done, then a name: how many
-/// levels are repeated, and a byte for each of the others.
+/// Filters that are subscribed and dropped, channels that are published to, retained and cleared, of one level and of
+/// ten thousands: what a ten-line matcher says is what happens. Each step is a byte for what is done, then a name: how
+/// many levels are repeated, and a byte for each of the others.
 pub fn names(data: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     runtime.expect("a runtime").block_on(async {

@@ -16,7 +16,8 @@ pub struct Histogram {
 /// What a [`Histogram`] held at a moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Durations {
-    /// How many were at most [`Histogram::BOUNDS`] long and longer than the bound before; last, those beyond all bounds.
+    /// How many were at most [`Histogram::BOUNDS`] long and longer than the bound before; last, those beyond all
+    /// bounds.
     pub counts: [u64; Histogram::BOUNDS.len() + 1],
     /// All of them together.
     pub sum: Duration,
@@ -96,8 +97,8 @@ struct Start {
 }
 
 impl Timing {
-    /// Begins with a message of this time if it is to be looked at. Times that go back, because the time of day was set, are
-    /// as good as those that go on.
+    /// Begins with a message of this time if it is to be looked at. Times that go back, because the time of day was
+    /// set, are as good as those that go on.
     #[inline]
     pub(crate) fn begin(&self, time_ms: u64) -> Option<Timed> {
         let last = self.last_ms.load(Relaxed);

@@ -29,9 +29,9 @@ impl SubscriberKey {
     }
 }
 
-/// Tags from here on, in the upper half, are of subscriptions that somebody grants a client beside its rights: an operator
-/// who subscribes it, a front's own policy. It sees what they match without having the right to it, but for what its rights
-/// deny.
+/// Tags from here on, in the upper half, are of subscriptions that somebody grants a client beside its rights: an
+/// operator who subscribes it, a front's own policy. It sees what they match without having the right to it, but for
+/// what its rights deny.
 pub const GRANTED_TAG: u32 = 1 << 31;
 
 /// Whether it is of a subscription that somebody grants.

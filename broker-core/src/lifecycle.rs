@@ -17,15 +17,15 @@ use crate::rights::Principal;
 /// Hears of clients, whatever they speak. Given to [`Broker::hear`](crate::Broker::hear); what an embedding service, a
 /// gateway or a log builds on.
 ///
-/// For one client the calls come in this order: `joined`, then `subscribed` and `unsubscribed` as they happen, then `left`. A
-/// client that was there before the listener is not told of. Subscriptions of the embedding service itself
+/// For one client the calls come in this order: `joined`, then `subscribed` and `unsubscribed` as they happen, then
+/// `left`. A client that was there before the listener is not told of. Subscriptions of the embedding service itself
 /// ([`Broker::subscribe`](crate::Broker::subscribe)) are no clients.
 ///
-/// A call is made by the thread that does what it tells, between two of its steps and under no lock, so it must be quick and
-/// may call the broker. One that panics is logged, and the client goes on.
+/// A call is made by the thread that does what it tells, between two of its steps and under no lock, so it must be
+/// quick and may call the broker. One that panics is logged, and the client goes on.
 pub trait Lifecycle: Send + Sync + 'static {
-    /// A client is attached: its connection tells who it is. An MQTT client that comes back to its session joins again, under
-    /// the same key.
+    /// A client is attached: its connection tells who it is. An MQTT client that comes back to its session joins again,
+    /// under the same key.
     fn joined(&self, client: SubscriberKey, connection: &Arc<dyn Connection>) {
         let _ = (client, connection);
     }
@@ -40,15 +40,15 @@ pub trait Lifecycle: Send + Sync + 'static {
         let _ = (client, subscription);
     }
 
-    /// Its outbox threw away `messages` for want of room since the last call. At most once a minute for one client, by the task
-    /// that delivers to it and others.
+    /// Its outbox threw away `messages` for want of room since the last call. At most once a minute for one client, by
+    /// the task that delivers to it and others.
     fn dropped(&self, client: SubscriberKey, messages: u64, connection: &Arc<dyn Connection>) {
         let _ = (client, messages, connection);
     }
 
-    /// It left. If its session stays, it may join again, or the session ends later: then this is called once more. After a
-    /// call whose [`Left::stays`] is false nothing more is told of this key. `account` says who it was and what passed, as far
-    /// as the front knows.
+    /// It left. If its session stays, it may join again, or the session ends later: then this is called once more.
+    /// After a call whose [`Left::stays`] is false nothing more is told of this key. `account` says who it was and what
+    /// passed, as far as the front knows.
     fn left(&self, client: SubscriberKey, how: Left, account: &Account<'_>) {
         let _ = (client, how, account);
     }
@@ -63,8 +63,8 @@ pub struct Interest<'a> {
     pub group: Option<&'a str>,
 }
 
-/// Whose connection is over, and what passed over it: the last that can be known of a client. What its front does not count,
-/// or no longer knows, is `None`.
+/// Whose connection is over, and what passed over it: the last that can be known of a client. What its front does not
+/// count, or no longer knows, is `None`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Account<'a> {
     /// Whether it was connected until now; false of a session that ends while its client is away. Set by the core.

@@ -47,8 +47,8 @@ pub struct Stats {
     pub idempotency_keys: usize,
     /// Keys that were forgotten before their time, of whoever held most.
     pub idempotency_forgotten_early: u64,
-    /// How long messages took from their publisher to the last write to a subscriber's socket, or into its outbox where the socket
-    /// was full. At most one message in ten milliseconds is timed.
+    /// How long messages took from their publisher to the last write to a subscriber's socket, or into its outbox where
+    /// the socket was full. At most one message in ten milliseconds is timed.
     pub delivery_times: Durations,
     /// The log by namespace: those that are configured and recorded, then `*` for all others.
     pub namespaces: Vec<NamespaceStats>,

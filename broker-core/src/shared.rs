@@ -84,8 +84,8 @@ pub(crate) struct Janitor {
 /// Beyond this many waiting segments a publisher frees one itself, so that the log's budget holds.
 const MAX_EVICTED_SEGMENTS: usize = 8;
 
-/// What a subscription weighs: its filter's text, its places in the subscriber's list and in those of the lanes, and a part
-/// of the channel's entry if it is for one. The tree of wildcards weighs by itself.
+/// What a subscription weighs: its filter's text, its places in the subscriber's list and in those of the lanes, and a
+/// part of the channel's entry if it is for one. The tree of wildcards weighs by itself.
 fn subscription_bytes(filter: &Filter) -> usize {
     let places = if filter.as_literal().is_some() { 240 } else { 80 };
     places + filter.text_bytes()

@@ -1,4 +1,5 @@
-//! What waits: how much a silent reader may hold, what leaves its room to others, and what a reader is told of its losses.
+//! What waits: how much a silent reader may hold, what leaves its room to others, and what a reader is told of its
+//! losses.
 
 mod support;
 

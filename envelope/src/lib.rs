@@ -30,9 +30,9 @@ pub use message::{envelope, json_value, timestamp, write_timestamp};
 pub use validate::is_valid_json;
 pub use value::{JsonValue, classify, write_string};
 
-/// Whether an event name is one that means something by itself to the reader of an event stream: `gap`, that messages are missing,
-/// `binary`, that the data is an envelope, and `open` and `error`, which `EventSource` says of its connection. A message
-/// with such a name would be taken for that.
+/// Whether an event name is one that means something by itself to the reader of an event stream: `gap`, that messages
+/// are missing, `binary`, that the data is an envelope, and `open` and `error`, which `EventSource` says of its
+/// connection. A message with such a name would be taken for that.
 pub fn is_reserved_event(name: &str) -> bool {
     matches!(name, "gap" | "binary" | "open" | "error")
 }

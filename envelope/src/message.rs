@@ -18,9 +18,9 @@ pub fn json_value(message: &Message) -> JsonValue {
 /// The message as
 /// `{"channel","id","time","data"|"text"|"base64","event","content_type","properties"}`.
 ///
-/// `id` is `null` for a message that was not recorded; the last three members are there only if the message has them. `properties` holds
-/// `user` (pairs, in the publisher's order), `ext` (raw JSON), `reply_to`, `correlation` (base64). It is one line of JSON
-/// unless the payload is JSON text with line breaks of its own.
+/// `id` is `null` for a message that was not recorded; the last three members are there only if the message has them.
+/// `properties` holds `user` (pairs, in the publisher's order), `ext` (raw JSON), `reply_to`, `correlation` (base64).
+/// It is one line of JSON unless the payload is JSON text with line breaks of its own.
 pub fn envelope(message: &Message) -> Bytes {
     let mut out = Vec::with_capacity(128 + message.channel().as_str().len() + message.payload().len());
     out.extend_from_slice(b"{\"channel\":");
@@ -103,8 +103,8 @@ pub fn timestamp(time_ms: u64) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }
 
-/// Appends what [`timestamp`] says; it has nothing to escape in JSON. Most times fall into the second of the one before,
-/// whose text is kept.
+/// Appends what [`timestamp`] says; it has nothing to escape in JSON. Most times fall into the second of the one
+/// before, whose text is kept.
 pub fn write_timestamp(time_ms: u64, out: &mut Vec<u8>) {
     thread_local! {
         static LAST: Cell<(u64, [u8; 20])> = const { Cell::new((u64::MAX, [0; 20])) };

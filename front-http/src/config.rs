@@ -17,11 +17,11 @@ pub struct Config {
     pub metrics: MetricsAccess,
     /// What counts the bodies that are not whole yet, and how slowly they may come. Default that of the process.
     pub intake: Intake,
-    /// Longest request body in bytes, batches included. Default 16 MiB; longer ones are 413. One payload is bounded by the broker's
-    /// `max_message_bytes`.
+    /// Longest request body in bytes, batches included. Default 16 MiB; longer ones are 413. One payload is bounded by
+    /// the broker's `max_message_bytes`.
     pub max_request_bytes: usize,
-    /// Results of NDJSON that wait while the client still sends, in bytes. Default 16 MiB, for about 130,000 lines; then no more
-    /// of the body is read until the client has read some.
+    /// Results of NDJSON that wait while the client still sends, in bytes. Default 16 MiB, for about 130,000 lines;
+    /// then no more of the body is read until the client has read some.
     pub max_result_bytes: usize,
     /// Messages in one array, and channels in one item. Default 1,000; more are 400.
     pub max_batch: usize,

@@ -1,5 +1,5 @@
-//! How numbers are written: OpenMetrics 1.0 by the `prometheus-client` library, and from that the Prometheus text format
-//! 0.0.4, whichever a scraper asks for.
+//! How numbers are written: OpenMetrics 1.0 by the `prometheus-client` library, and from that the Prometheus text
+//! format 0.0.4, whichever a scraper asks for.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -157,7 +157,8 @@ fn split_unit(name: &str) -> (&str, Option<Unit>) {
     unit("_bytes", Unit::Bytes).or_else(|| unit("_seconds", Unit::Seconds)).unwrap_or((name, None))
 }
 
-/// The older format, in which a counter is called as its sample is, nothing is known of units and information is a gauge.
+/// The older format, in which a counter is called as its sample is, nothing is known of units and information is a
+/// gauge.
 fn prometheus(openmetrics: &str) -> String {
     let mut out = String::with_capacity(openmetrics.len() + 1024);
     let mut help = "";

@@ -78,8 +78,8 @@ impl Front {
         }))
     }
 
-    /// Answers one request. Every answer carries `X-Request-Id`: the request's own, or a new one. A [`Peer`] extension says
-    /// where it comes from.
+    /// Answers one request. Every answer carries `X-Request-Id`: the request's own, or a new one. A [`Peer`] extension
+    /// says where it comes from.
     pub async fn handle<B>(&self, request: Request<B>) -> Response
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -91,7 +91,8 @@ impl Front {
 
     /// As [`handle`](Self::handle), for a request that comes from `peer`, whether or not it says so itself.
     ///
-    /// Not an `async fn`, whose future would have room for the request twice; it is copied on its way to the connection.
+    /// Not an `async fn`, whose future would have room for the request twice; it is copied on its way to the
+    /// connection.
     pub fn handle_from<B>(
         &self,
         peer: Option<Peer>,
@@ -160,14 +161,14 @@ impl Front {
         self.0.sources.write().push(source);
     }
 
-    /// What `/readyz` says: 200 or 503. Set to false when the service is about to stop, before it does. A broker that takes
-    /// nothing more ([`Broker::is_closed`]) is not ready, whatever is said here.
+    /// What `/readyz` says: 200 or 503. Set to false when the service is about to stop, before it does. A broker that
+    /// takes nothing more ([`Broker::is_closed`]) is not ready, whatever is said here.
     pub fn set_ready(&self, ready: bool) {
         self.0.ready.store(ready, Relaxed);
     }
 
-    /// Fails readiness, answers the requests that are held and ends the streams of figures, at once. `window` is not needed: nothing here outlives an
-    /// answer.
+    /// Fails readiness, answers the requests that are held and ends the streams of figures, at once. `window` is not
+    /// needed: nothing here outlives an answer.
     pub async fn shutdown(&self, window: Duration) {
         let _ = window;
         self.set_ready(false);

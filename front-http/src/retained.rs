@@ -1,5 +1,5 @@
-//! `/v1/retained/{channel…}`: the one message that a channel keeps, and the list of those channels. `PUT` is a publish and
-//! lives there.
+//! `/v1/retained/{channel…}`: the one message that a channel keeps, and the list of those channels. `PUT` is a publish
+//! and lives there.
 
 use broker_core::{Action, Broker, Channel, Principal};
 use envelope::{envelope, timestamp, write_string};
@@ -11,8 +11,8 @@ use crate::error::Error;
 use crate::json::write_optional;
 use crate::query::{invalid, limit, parameters};
 
-/// A page of at most `max_page` channels that keep a message, in the order of their segments. `cursor` is the last name of the
-/// page before, as `next` gave it. Channels whose history the principal may not read are left out.
+/// A page of at most `max_page` channels that keep a message, in the order of their segments. `cursor` is the last name
+/// of the page before, as `next` gave it. Channels whose history the principal may not read are left out.
 pub(crate) async fn list(
     broker: &Broker,
     max_page: usize,

@@ -21,9 +21,9 @@ pub struct Config {
     /// Sessions, connected and detached together. Default 1,000,000. At the bound only clients whose
     /// session exists can connect; others get CONNACK 0x97.
     pub max_sessions: usize,
-    /// Sessions of one user whose clients are away. Default 10,000, because the devices of a fleet may share one user. At
-    /// the bound a client that would begin one more session that outlives its connection gets CONNACK 0x97 (version 3:
-    /// 0x03); sessions that exist are resumed as ever.
+    /// Sessions of one user whose clients are away. Default 10,000, because the devices of a fleet may share one user.
+    /// At the bound a client that would begin one more session that outlives its connection gets CONNACK 0x97 (version
+    /// 3: 0x03); sessions that exist are resumed as ever.
     pub max_absent_sessions_per_user: usize,
     /// The same for clients without a user, by their address (IPv6: by /64). Default 10,000: clients that come through
     /// a proxy share its address, but rarely as many are away and new ones coming at a time.
@@ -34,14 +34,14 @@ pub struct Config {
     /// for topic and properties around the broker's largest payload. Decided from the fixed header; over
     /// it: DISCONNECT 0x95. Announced to version 5 clients unless it is 268,435,455 or more.
     pub max_packet_bytes: usize,
-    /// What counts the packets that are not whole yet, and how slowly they may come. Default that of the process.
-    /// Over it: DISCONNECT 0x97 (CONNACK 0x97) for the one that makes the least progress, 0x8D for one that is too slow.
+    /// What counts the packets that are not whole yet, and how slowly they may come. Default that of the process. Over
+    /// it: DISCONNECT 0x97 (CONNACK 0x97) for the one that makes the least progress, 0x8D for one that is too slow.
     pub intake: Intake,
     /// Unfinished QoS 2 publishes that a version 5 client is told it may have. Default 100, announced.
     pub receive_maximum: u16,
-    /// Unfinished QoS 2 publishes that are borne from a version 5 client all the same. Default 65,535, as many as there are
-    /// identifiers, because some clients, MQTT.js among them, do not look at the maximum, and because all of them cost
-    /// 8 KiB. Over it: DISCONNECT 0x93. Never less than `receive_maximum`.
+    /// Unfinished QoS 2 publishes that are borne from a version 5 client all the same. Default 65,535, as many as there
+    /// are identifiers, because some clients, MQTT.js among them, do not look at the maximum, and because all of them
+    /// cost 8 KiB. Over it: DISCONNECT 0x93. Never less than `receive_maximum`.
     pub max_unreleased_publishes: u16,
     /// Topic aliases a client may set. Default 10, announced; 0 takes none. Over it: DISCONNECT 0x94.
     pub topic_alias_maximum: u16,
@@ -70,8 +70,8 @@ pub struct Config {
     /// until the client has read it. Then nothing is dropped in silence: the connection is closed, in version 5 with
     /// DISCONNECT 0x97, and the session goes on as an absent client's, with what waits in it.
     pub max_live_queued_messages: usize,
-    /// Bytes of those messages, overhead included. Default 16 MiB, some 60,000 small ones; one larger message always has
-    /// a place. Then as [`Config::max_live_queued_messages`] says.
+    /// Bytes of those messages, overhead included. Default 16 MiB, some 60,000 small ones; one larger message always
+    /// has a place. Then as [`Config::max_live_queued_messages`] says.
     pub max_live_queued_bytes: usize,
     /// Messages that wait in one session while its client is away; what waited before counts, and stays. Default 1,000;
     /// then [`Config::queue_policy`] says what is dropped.
@@ -79,11 +79,11 @@ pub struct Config {
     /// Bytes of those messages, overhead included. Default 1 MiB; then [`Config::queue_policy`] says what is
     /// dropped.
     pub max_queued_bytes: usize,
-    /// Which message a full session loses while its client is away; it is counted. Messages whose time is over go first.
-    /// Default [`QueuePolicy::DropNewest`].
+    /// Which message a full session loses while its client is away; it is counted. Messages whose time is over go
+    /// first. Default [`QueuePolicy::DropNewest`].
     pub queue_policy: QueuePolicy,
-    /// Messages that wait in one shared subscription because none of its members has room, or none is connected. Default
-    /// 100,000, as for one client that is connected; then the newest is dropped, counted and logged.
+    /// Messages that wait in one shared subscription because none of its members has room, or none is connected.
+    /// Default 100,000, as for one client that is connected; then the newest is dropped, counted and logged.
     pub max_group_queued_messages: usize,
     /// Bytes of those messages, overhead included. Default 16 MiB; then as above.
     pub max_group_queued_bytes: usize,
@@ -111,11 +111,12 @@ pub struct Config {
     pub linger: Duration,
     /// Response information for version 5 clients that ask for it. Default `None`.
     pub response_information: Option<String>,
-    /// Whether a version 5 client is told in words why something was refused, besides the code. Default true: in CONNACK
-    /// and DISCONNECT always, in acknowledgements if its CONNECT asks for problem information. False for clients that
-    /// fail over a reason string anywhere.
+    /// Whether a version 5 client is told in words why something was refused, besides the code. Default true: in
+    /// CONNACK and DISCONNECT always, in acknowledgements if its CONNECT asks for problem information. False for
+    /// clients that fail over a reason string anywhere.
     pub reason_strings: bool,
-    /// Pages that may open a WebSocket. Default: those of the same origin and of this machine ([`OriginPolicy::Loopback`]).
+    /// Pages that may open a WebSocket. Default: those of the same origin and of this machine
+    /// ([`OriginPolicy::Loopback`]).
     pub origins: OriginPolicy,
     /// Where a WebSocket's request may carry a token besides its headers, because pages cannot set those.
     /// Default nowhere.
@@ -129,8 +130,8 @@ pub enum ClientIdScope {
     /// Each user's: nobody can end the connection of another user by its name.
     #[default]
     User,
-    /// The server's, and whose session it is stays so: another user's CONNECT with its name gets CONNACK 0x85 (version 3:
-    /// 0x02).
+    /// The server's, and whose session it is stays so: another user's CONNECT with its name gets CONNACK 0x85 (version
+    /// 3: 0x02).
     Exclusive,
     /// The server's, and whoever comes later takes the session over, whoever it is.
     Shared,

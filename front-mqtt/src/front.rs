@@ -58,8 +58,8 @@ pub(crate) struct Counters {
     shown: Shown,
 }
 
-/// Sums as they were last told. What passes from a living session to the sums may be missed or seen twice while it does,
-/// and a counter must never go back.
+/// Sums as they were last told. What passes from a living session to the sums may be missed or seen twice while it
+/// does, and a counter must never go back.
 #[derive(Default)]
 struct Shown {
     received: Counter,
@@ -138,7 +138,8 @@ pub struct Stats {
     pub group_queued_bytes: usize,
     /// Messages that no member had room for, beyond what may wait, and those that waited when the last member left.
     pub group_dropped: u64,
-    /// QoS 2 publishes that were given up with their connections, as too many waited already for a busy broker or a policy.
+    /// QoS 2 publishes that were given up with their connections, as too many waited already for a busy broker or a
+    /// policy.
     pub publishes_given_up: u64,
 }
 
@@ -164,8 +165,9 @@ pub struct ClientStats {
 }
 
 impl Front {
-    /// QoS 2 publishes that may wait for a busy broker or a policy while their connections are over already: each holds its
-    /// message, and no bound of connections counts it any more. One more is given up, counted, and its repeat is published.
+    /// QoS 2 publishes that may wait for a busy broker or a policy while their connections are over already: each holds
+    /// its message, and no bound of connections counts it any more. One more is given up, counted, and its repeat is
+    /// published.
     pub const MAX_LEFT_PUBLISHES: usize = 1_000;
 
     /// Puts MQTT on a broker.
@@ -205,8 +207,8 @@ impl Front {
         self.serve(Socket::tcp(stream, Vec::new()), Some(peer)).await;
     }
 
-    /// Tells a client, once its CONNECT has come, why it is not let in: `reason` in CONNACK, in version 3 what it has for
-    /// that. Then it closes.
+    /// Tells a client, once its CONNECT has come, why it is not let in: `reason` in CONNACK, in version 3 what it has
+    /// for that. Then it closes.
     pub(crate) async fn refuse_with(&self, reason: Reason, socket: Socket, peer: SocketAddr) {
         self.start();
         let arrival = Arrival {
@@ -456,8 +458,8 @@ impl Inner {
         }
     }
 
-    /// Publishes those that their clients may publish now: CONNECT was long ago, and a client whose rights were taken is to leave no last word
-    /// where it may not say any.
+    /// Publishes those that their clients may publish now: CONNECT was long ago, and a client whose rights were taken
+    /// is to leave no last word where it may not say any.
     fn publish_wills(&self, wills: impl IntoIterator<Item = Will>) {
         for Will { publish, principal } in wills {
             let now = self.authenticator.renewed(&principal);
@@ -472,9 +474,9 @@ impl Inner {
         }
     }
 
-    /// Sees to the end of a QoS 2 publish whose connection has ended before the broker or a policy let it through. One that
-    /// is not published in the end is forgotten, so that its repeat is. Beyond [`Front::MAX_LEFT_PUBLISHES`] of them it is
-    /// given up, and its repeat counts as a new one.
+    /// Sees to the end of a QoS 2 publish whose connection has ended before the broker or a policy let it through. One
+    /// that is not published in the end is forgotten, so that its repeat is. Beyond [`Front::MAX_LEFT_PUBLISHES`] of
+    /// them it is given up, and its repeat counts as a new one.
     pub(crate) fn publish_left(&self, hosted: &Arc<Hosted>, packet_id: u16, outcome: Answer<'static, bool>) {
         let Ok(place) = Arc::clone(&self.left_publishes).try_acquire_owned() else {
             hosted.session.forget_taken(packet_id);

@@ -26,8 +26,8 @@ impl front::Front for Front {
         Box::pin(async move { Front::handle(&front, request).await })
     }
 
-    /// A browser takes an error status for final. What opens a stream is answered with one that says when to come back, and
-    /// ends.
+    /// A browser takes an error status for final. What opens a stream is answered with one that says when to come back,
+    /// and ends.
     fn refuse(&self, refusal: &Refusal, request: &Parts) -> Option<Task<Response>> {
         if refusal.reason == Reason::OtherHost || request.method != Method::GET {
             return None;

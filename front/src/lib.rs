@@ -1,8 +1,8 @@
 //! What a protocol front is to the server that carries it: the seam between listeners and protocols.
 //!
 //! A server holds a list of fronts and knows nothing else of their protocols. It accepts, counts what one address may
-//! take, finds the front that claims a request's path or a listener, and hands over; it collects what the fronts count and
-//! tells them when it stops.
+//! take, finds the front that claims a request's path or a listener, and hands over; it collects what the fronts count
+//! and tells them when it stops.
 //!
 //! ```text
 //!            ┌ request ─▶ Front::claims(path) ─▶ Front::handle ─▶ Response
@@ -12,14 +12,14 @@
 //! the end ──────────────▶ Front::shut_down(window)
 //! ```
 //!
-//! A protocol of your own implements [`Front`] and is given to the server's configuration; `examples/own_front.rs` of the
-//! package `fanwire` is one.
+//! A protocol of your own implements [`Front`] and is given to the server's configuration; `examples/own_front.rs` of
+//! the package `fanwire` is one.
 //!
 //! With the feature `settings`, a front says what of it can be set in a configuration file: it has a `Section`, and the
 //! server fills it without knowing what is in it.
 //!
-//! It leaves to others: accepting and counting (the server), bodies, origins and problems (`http-edge`), what is published
-//! and who receives it (`broker-core`).
+//! It leaves to others: accepting and counting (the server), bodies, origins and problems (`http-edge`), what is
+//! published and who receives it (`broker-core`).
 
 mod log;
 mod metric;
@@ -87,16 +87,16 @@ impl std::fmt::Debug for Context {
     }
 }
 
-/// A protocol, as its server sees it. Only [`name`](Self::name) and [`claims`](Self::claims) have no default: a protocol that
-/// has only a listener of its own claims no path, and one over HTTP has no listener.
+/// A protocol, as its server sees it. Only [`name`](Self::name) and [`claims`](Self::claims) have no default: a
+/// protocol that has only a listener of its own claims no path, and one over HTTP has no listener.
 ///
 /// Nothing here may block, and every future is driven on the server's runtime.
 pub trait Front: Any + Send + Sync {
     /// One short word, unique within a server: what listeners, metrics and logs call it.
     fn name(&self) -> &'static str;
 
-    /// Whether requests for this path belong to it. Asked for each request, in the order of the server's list; the first that
-    /// says yes has it, refusals included.
+    /// Whether requests for this path belong to it. Asked for each request, in the order of the server's list; the
+    /// first that says yes has it, refusals included.
     fn claims(&self, path: &str) -> bool;
 
     /// Whether all its answers carry `X-Request-Id`. Default no: the server adds it.
@@ -118,26 +118,27 @@ pub trait Front: Any + Send + Sync {
         None
     }
 
-    /// Which web pages may read its answers, and whether with cookies. `None`, the default: as of the first front of the list
-    /// that says it.
+    /// Which web pages may read its answers, and whether with cookies. `None`, the default: as of the first front of
+    /// the list that says it.
     fn readers(&self) -> Option<(&OriginPolicy, Cookies)> {
         None
     }
 
-    /// Whether the answer to a request may be long in coming, as a poll's or a stream's: its client is watched meanwhile, and one
-    /// that has ended its side counts as gone. Asked for paths that it claims. Default yes.
+    /// Whether the answer to a request may be long in coming, as a poll's or a stream's: its client is watched
+    /// meanwhile, and one that has ended its side counts as gone. Asked for paths that it claims. Default yes.
     fn holds(&self, uri: &Uri) -> bool {
         let _ = uri;
         true
     }
 
-    /// Where it wants a listener of its own, port 0 for a free one. Asked once, before the server serves. Default nowhere.
+    /// Where it wants a listener of its own, port 0 for a free one. Asked once, before the server serves. Default
+    /// nowhere.
     fn listens(&self) -> Option<SocketAddr> {
         None
     }
 
-    /// Serves a connection of its own listener. The future may end while the connection lives on in a task of the front.
-    /// Default: closes it.
+    /// Serves a connection of its own listener. The future may end while the connection lives on in a task of the
+    /// front. Default: closes it.
     fn serve(&self, accepted: Accepted) -> Task {
         drop(accepted);
         Box::pin(std::future::ready(()))
@@ -166,8 +167,8 @@ pub trait Front: Any + Send + Sync {
         let _ = ready;
     }
 
-    /// Tells all clients, in the protocol's terms, that the server goes, and lets nobody in any more. Resolves when they are
-    /// gone, or soon after `window`. The server waits 2.5 s longer and then goes. Default: at once.
+    /// Tells all clients, in the protocol's terms, that the server goes, and lets nobody in any more. Resolves when
+    /// they are gone, or soon after `window`. The server waits 2.5 s longer and then goes. Default: at once.
     fn shut_down(&self, window: Duration) -> Task {
         let _ = window;
         Box::pin(std::future::ready(()))

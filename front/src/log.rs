@@ -13,7 +13,8 @@ use http::request::Parts;
 use http_edge::{Problem, connection_id};
 use parking_lot::Mutex;
 
-/// What was refused to whom, for the log. Nothing in it is a secret: no credential, and no name that was not vouched for.
+/// What was refused to whom, for the log. Nothing in it is a secret: no credential, and no name that was not vouched
+/// for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RefusedLine<'a> {
     /// The front's name, or the listener's.
@@ -37,8 +38,8 @@ pub struct RefusedLine<'a> {
 }
 
 impl RefusedLine<'_> {
-    /// Writes a line `refused` of level `info`, unless the last one for this protocol, reason and address (IPv6: /64) is less than
-    /// a minute old: then it is counted, and the next line says how many there were.
+    /// Writes a line `refused` of level `info`, unless the last one for this protocol, reason and address (IPv6: /64)
+    /// is less than a minute old: then it is counted, and the next line says how many there were.
     pub fn log(&self) {
         if !tracing::enabled!(target: TARGET, tracing::Level::INFO) {
             return;
@@ -62,8 +63,8 @@ impl RefusedLine<'_> {
     }
 }
 
-/// Logs the answer to a request if it refuses whoever asks: for lack of credentials, rights, rate or room. What is wrong with the
-/// request itself is its client's affair, and in the access log.
+/// Logs the answer to a request if it refuses whoever asks: for lack of credentials, rights, rate or room. What is
+/// wrong with the request itself is its client's affair, and in the access log.
 pub fn log_problem(
     protocol: &'static str,
     problem: &Problem,
@@ -103,8 +104,8 @@ pub fn suppressed_lines() -> u64 {
     LINES.suppressed.load(Relaxed)
 }
 
-/// Lets one line of a kind through each minute, and counts the others. Holds at most [`Repeats::MAX_KINDS`] kinds; while there are
-/// that many, all further ones are one kind.
+/// Lets one line of a kind through each minute, and counts the others. Holds at most [`Repeats::MAX_KINDS`] kinds;
+/// while there are that many, all further ones are one kind.
 #[derive(Debug, Default)]
 pub struct Repeats {
     kinds: Mutex<HashMap<u64, Kind>>,

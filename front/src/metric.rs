@@ -4,18 +4,19 @@ use std::borrow::Cow;
 
 use broker_core::Durations;
 
-/// One number to show, or one histogram. Several with one name are one family: they have the same help and kind, and differ
-/// in their labels.
+/// One number to show, or one histogram. Several with one name are one family: they have the same help and kind, and
+/// differ in their labels.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Metric {
     /// Without the prefix `fanwire_` and without a counter's `_total`, e.g. `sse_streams`; the unit stands last, as in
-    /// `log_bytes` or `delivery_seconds`. Names that begin with `process_` are shown as they are: every program has those.
+    /// `log_bytes` or `delivery_seconds`. Names that begin with `process_` are shown as they are: every program has
+    /// those.
     pub name: &'static str,
     /// One sentence without its full stop.
     pub help: &'static str,
-    /// Names and values, in the order in which they are shown. What a peer can choose is none: each value is a series that
-    /// is kept for ever.
+    /// Names and values, in the order in which they are shown. What a peer can choose is none: each value is a series
+    /// that is kept for ever.
     pub labels: Vec<Label>,
     /// The number and what it means over time.
     pub value: Value,
@@ -97,8 +98,8 @@ impl<F: Fn(&mut Vec<Metric>) + Send + Sync + 'static> MetricSource for F {
     }
 }
 
-/// Messages and requests that a front did not take, under the name that all fronts share. `reason` is one word: `rights`,
-/// `rate`, `busy` or `other`.
+/// Messages and requests that a front did not take, under the name that all fronts share. `reason` is one word:
+/// `rights`, `rate`, `busy` or `other`.
 pub fn refused(protocol: &'static str, reason: &'static str, count: u64) -> Metric {
     let help = "Requests, messages and subscriptions that a protocol's front refused";
     Metric::counter("refused", help, count).with("protocol", protocol).with("reason", reason)

@@ -55,12 +55,13 @@ impl Gate {
         if self.authenticator.still_holds(principal) { Ok(()) } else { Err(Error::RightsChanged) }
     }
 
-    /// Publishes one message, once for each idempotency key. Never waits for a subscriber; the answer comes later only where
-    /// a policy decides later, or an engine keeps the channel.
+    /// Publishes one message, once for each idempotency key. Never waits for a subscriber; the answer comes later only
+    /// where a policy decides later, or an engine keeps the channel.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] or [`Error::Unidentified`], [`Error::Expired`], [`Error::RateLimited`], what the policy and the
-    /// broker say ([`Error::Publish`]) and what a key is refused for. Nothing was published; a rate that was asked is used.
+    /// [`Error::Forbidden`] or [`Error::Unidentified`], [`Error::Expired`], [`Error::RateLimited`], what the policy and
+    /// the broker say ([`Error::Publish`]) and what a key is refused for. Nothing was published; a rate that was asked
+    /// is used.
     pub fn publish<'a>(
         &'a self,
         publisher: &'a Publisher,

@@ -60,8 +60,8 @@ pub struct Reading {
 
 impl<'a> Item<'a> {
     /// Reads an item, an object of JSON: `channel` or `channels`, one of `data` (any JSON, kept as its exact text),
-    /// `text` and `base64`, and `content_type`, `event`, `key`, `ttl` in seconds, `retain` and `exclude`. `text` is a part
-    /// of `body`.
+    /// `text` and `base64`, and `content_type`, `event`, `key`, `ttl` in seconds, `retain` and `exclude`. `text` is a
+    /// part of `body`.
     ///
     /// # Errors
     /// [`Error::Json`], [`Error::Shape`], [`Error::Item`], [`Error::TooDeep`], [`Error::TooMany`], [`Error::Option`].

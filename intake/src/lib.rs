@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A publication is a message as somebody describes it; the [`Gate`] asks whether that [`Publisher`] may, and publishes
-//! it, once for each idempotency key. An [`Item`] is one for several channels, each of which is answered by itself: what
-//! is wrong with one harms no other. Names ([`channel`], [`target`], [`filter`]) and options ([`ttl`], [`event`],
+//! it, once for each idempotency key. An [`Item`] is one for several channels, each of which is answered by itself:
+//! what is wrong with one harms no other. Names ([`channel`], [`target`], [`filter`]) and options ([`ttl`], [`event`],
 //! [`idempotency_key`]) are the same for all.
 //!
 //! It leaves to others: HTTP, from headers to statuses, so that there is no `http` and no hyper in its tree; who

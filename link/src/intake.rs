@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct IntakeConfig {
     /// Bytes of everything that is unfinished, together. Default 256 MiB: a thousand uploads at a time, a quarter of a
-    /// small machine. With more, those go whose peers make the least progress: an upload that stands still before one that
-    /// moves, a large one before a small one. It should be several times the largest body and packet.
+    /// small machine. With more, those go whose peers make the least progress: an upload that stands still before one
+    /// that moves, a large one before a small one. It should be several times the largest body and packet.
     pub max_bytes: usize,
     /// How long something may take, however little of it comes. Default 30 s.
     pub grace: Duration,
@@ -42,8 +42,8 @@ pub struct IntakeStats {
     pub slow: u64,
 }
 
-/// The one account of all that is unfinished. Clones are handles to the same; [`Intake::default`] is that of the process,
-/// which whoever makes a front without saying otherwise shares.
+/// The one account of all that is unfinished. Clones are handles to the same; [`Intake::default`] is that of the
+/// process, which whoever makes a front without saying otherwise shares.
 ///
 /// ```
 /// use std::time::Instant;
@@ -86,7 +86,8 @@ pub const FREE_BYTES: usize = 16 << 10;
 
 const HALF_LIFE: Duration = Duration::from_secs(5);
 
-/// Once too much is held, this part of the bound is made free: looking for who must go is not to be repeated for each byte.
+/// Once too much is held, this part of the bound is made free: looking for who must go is not to be repeated for each
+/// byte.
 const ROOM_MADE: usize = 16;
 
 impl Default for Intake {
@@ -182,8 +183,8 @@ impl Entry {
         self.recent * (-halves).exp2()
     }
 
-    /// How often what came lately goes into what is held, as a power of two: 0 for what has just begun. Roughly, so that of
-    /// those who move alike the largest goes first.
+    /// How often what came lately goes into what is held, as a power of two: 0 for what has just begun. Roughly, so
+    /// that of those who move alike the largest goes first.
     fn standstill(&self, now: Instant) -> u32 {
         let recent = (self.recent_at(now) as usize).max(1);
         (self.held / recent).max(1).ilog2()
@@ -196,8 +197,8 @@ impl fmt::Debug for Intake {
     }
 }
 
-/// One thing that a peer has begun to send: a place in the account once it holds more than [`FREE_BYTES`]. Owned by the one
-/// task that reads it.
+/// One thing that a peer has begun to send: a place in the account once it holds more than [`FREE_BYTES`]. Owned by the
+/// one task that reads it.
 #[derive(Debug, Default)]
 pub struct Unfinished(Option<Box<Begun>>);
 
@@ -220,7 +221,8 @@ impl Drop for Place {
 }
 
 impl Unfinished {
-    /// So many bytes of it are held now; the first call says that it has begun. Others may have to go for it, or it itself.
+    /// So many bytes of it are held now; the first call says that it has begun. Others may have to go for it, or it
+    /// itself.
     pub fn hold(&mut self, intake: &Intake, bytes: usize, now: Instant) {
         let begun = self.0.get_or_insert_with(|| Box::new(Begun { at: now, place: None }));
         if bytes <= FREE_BYTES && begun.place.is_none() {

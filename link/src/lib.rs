@@ -1,9 +1,9 @@
 //! A connection after its handshake: it reads bytes and keeps its outbox flowing.
 //!
 //! A TCP socket, plain or with TLS of ours around it ([`NetStream`]), is given to the outbox as its
-//! [`Wire`](broker_core::Wire), so that lanes write to it directly; the connection's task only finishes what a full socket
-//! left. Anything else (an HTTP/2 stream, an upgraded connection of somebody else's server) is written by the task itself,
-//! which pulls frames from the outbox.
+//! [`Wire`](broker_core::Wire), so that lanes write to it directly; the connection's task only finishes what a full
+//! socket left. Anything else (an HTTP/2 stream, an upgraded connection of somebody else's server) is written by the
+//! task itself, which pulls frames from the outbox.
 //!
 //! ```no_run
 //! # async fn connection(socket: link::Socket, outbox: std::sync::Arc<broker_core::Outbox>) {
@@ -122,8 +122,8 @@ impl Link {
         &self.outbox
     }
 
-    /// Waits for the next thing to happen, writing meanwhile what the outbox holds. Memory is added to `input` only when
-    /// bytes have arrived: an idle connection whose caller drops an empty `input` holds no buffer.
+    /// Waits for the next thing to happen, writing meanwhile what the outbox holds. Memory is added to `input` only
+    /// when bytes have arrived: an idle connection whose caller drops an empty `input` holds no buffer.
     ///
     /// # Cancel safety
     /// Cancel safe: nothing is read that is not returned.

@@ -45,8 +45,8 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
 
 impl Socket {
-    /// A TCP connection, plain or with TLS of ours. `leftover` is what the handshake read beyond its end; an exact copy,
-    /// because a slice of the handshake's buffer would keep all of it alive.
+    /// A TCP connection, plain or with TLS of ours. `leftover` is what the handshake read beyond its end; an exact
+    /// copy, because a slice of the handshake's buffer would keep all of it alive.
     pub fn tcp(stream: impl Into<NetStream>, leftover: Vec<u8>) -> Self {
         Self { io: Io::Net(stream.into()), leftover, hold: Hold::default() }
     }
@@ -62,8 +62,8 @@ impl Socket {
         Self { hold, ..self }
     }
 
-    /// The same connection with something between it and the outbox, for bytes that must not go out as they lie there. Its own
-    /// task writes it then. A stream that is not a TCP connection of ours stays as it is.
+    /// The same connection with something between it and the outbox, for bytes that must not go out as they lie there.
+    /// Its own task writes it then. A stream that is not a TCP connection of ours stays as it is.
     #[must_use]
     pub fn through<S>(self, layer: impl FnOnce(NetStream) -> S) -> Self
     where

@@ -27,8 +27,8 @@ const SEND_BUFFER: usize = 64 << 10;
 /// retransmissions would take a quarter of an hour.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Read at once. After a read that left no room twice as much, up to [`MAX_READ`]: by what has come and never by what a peer
-/// announces, so that two bytes of a long packet are held in no more than those of a short one.
+/// Read at once. After a read that left no room twice as much, up to [`MAX_READ`]: by what has come and never by what a
+/// peer announces, so that two bytes of a long packet are held in no more than those of a short one.
 const READ: usize = 4 << 10;
 const MAX_READ: usize = 64 << 10;
 
@@ -62,8 +62,8 @@ pub(crate) struct Tcp {
 
 struct TcpWire(NetStream);
 
-/// Sets the options that accepted sockets inherit from their listener, so that [`Link::new`](crate::Link::new) need not set
-/// them on each: `TCP_NODELAY`, `TCP_NOTSENT_LOWAT`, `TCP_USER_TIMEOUT`. A listener without them serves as well.
+/// Sets the options that accepted sockets inherit from their listener, so that [`Link::new`](crate::Link::new) need not
+/// set them on each: `TCP_NODELAY`, `TCP_NOTSENT_LOWAT`, `TCP_USER_TIMEOUT`. A listener without them serves as well.
 pub fn prepare_listener(listener: &TcpListener) {
     set_options(&SockRef::from(listener));
 }

@@ -46,8 +46,8 @@ impl Client {
     }
 
     /// Sends a request to its absolute URL and returns the answer, whatever its status, when its head has come.
-    /// Redirects are answers too. `Host` is set by the URL, `User-Agent` where the request has none, and `Authorization` by
-    /// credentials in the URL.
+    /// Redirects are answers too. `Host` is set by the URL, `User-Agent` where the request has none, and
+    /// `Authorization` by credentials in the URL.
     ///
     /// # Errors
     /// Each [`Error`] but [`Error::TooLarge`] and [`Error::Status`]. The request was perhaps received with
@@ -103,8 +103,8 @@ impl Client {
     }
 
     /// Whether TLS is spoken at the host and port of `url`, whatever its scheme and whoever vouches for the
-    /// certificate. For whoever got [`Error::NotHttp`] or [`Error::Broken`] from an `http://` URL and wants to say why. Nothing is
-    /// sent but a handshake; at most 2 s.
+    /// certificate. For whoever got [`Error::NotHttp`] or [`Error::Broken`] from an `http://` URL and wants to say why.
+    /// Nothing is sent but a handshake; at most 2 s.
     pub async fn speaks_tls(&self, url: &Uri) -> bool {
         let mut request = Request::new(Bytes::new());
         *request.uri_mut() = url.clone();

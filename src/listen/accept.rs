@@ -101,7 +101,8 @@ impl Gate {
         count.at_most <= self.max_descriptors
     }
 
-    /// Lets `telling` tell a peer why it is closed, if not too many are told at this time; it is dropped if that takes long.
+    /// Lets `telling` tell a peer why it is closed, if not too many are told at this time; it is dropped if that takes
+    /// long.
     pub(crate) async fn refuse(&self, telling: impl Future) {
         if let Ok(_permit) = self.refusals.try_acquire() {
             let _ = timeout(REFUSAL_LINGER, telling).await;
@@ -109,8 +110,8 @@ impl Gate {
     }
 }
 
-/// Closes a socket whose peer was told why. The input is drained meanwhile: closing a socket with unread input resets it, and the peer would
-/// never see the answer.
+/// Closes a socket whose peer was told why. The input is drained meanwhile: closing a socket with unread input resets
+/// it, and the peer would never see the answer.
 pub(crate) async fn close(mut stream: NetStream) -> io::Result<()> {
     stream.shutdown().await?;
     let mut rest = [0; 1024];

@@ -16,8 +16,8 @@ use parking_lot::RwLock;
 
 /// Connections and requests of each address. Clones are handles to the same counts.
 ///
-/// Not limited unless it is configured: behind a proxy, or in an office, one address is many clients. IPv6 counts by /64,
-/// which is what one host has.
+/// Not limited unless it is configured: behind a proxy, or in an office, one address is many clients. IPv6 counts by
+/// /64, which is what one host has.
 #[derive(Clone, Debug)]
 pub struct AddressLimits(Arc<Shared>);
 

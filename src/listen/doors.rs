@@ -32,8 +32,8 @@ pub(crate) struct HttpDoor {
     closed: watch::Receiver<bool>,
 }
 
-/// What each request needs, held by a connection on which HTTP is spoken, and counted until that is over. As large as its
-/// `Arc`.
+/// What each request needs, held by a connection on which HTTP is spoken, and counted until that is over. As large as
+/// its `Arc`.
 struct Counted(Arc<Behind>);
 
 impl Counted {

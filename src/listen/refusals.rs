@@ -28,8 +28,8 @@ const MAX_HEADERS: usize = 100;
 /// The longest answer: ours are far shorter.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
-/// Refuses as the front of the path would: with the headers without which a page may not read the answer, and to an event
-/// stream with an answer that a browser comes back after.
+/// Refuses as the front of the path would: with the headers without which a page may not read the answer, and to an
+/// event stream with an answer that a browser comes back after.
 #[derive(Clone, Debug)]
 pub(crate) struct Refusals {
     fronts: Fronts,
@@ -69,9 +69,9 @@ impl Refusals {
         Arc::clone(&self.open)
     }
 
-    /// Whether a request of this address is answered at all. The rate does not count `OPTIONS`: its answer costs as little
-    /// as a refusal, and a page whose preflight failed could not read why. Nor does it count health and readiness: who
-    /// restarts a server by them shares an address with its clients.
+    /// Whether a request of this address is answered at all. The rate does not count `OPTIONS`: its answer costs as
+    /// little as a refusal, and a page whose preflight failed could not read why. Nor does it count health and
+    /// readiness: who restarts a server by them shares an address with its clients.
     pub(crate) fn admit<B>(
         &self,
         addresses: &AddressLimits,
@@ -130,7 +130,8 @@ impl Refusals {
         response
     }
 
-    /// Tells a peer that was just accepted why it is closed, in HTTP/1.1. Hyper never sees it, so that it costs next to nothing.
+    /// Tells a peer that was just accepted why it is closed, in HTTP/1.1. Hyper never sees it, so that it costs next to
+    /// nothing.
     pub(crate) async fn tell(&self, mut stream: NetStream, refusal: &Refusal) -> io::Result<()> {
         let mut start = Vec::new();
         // An answer before the question confuses clients; a peer that asks nothing is told all the same.

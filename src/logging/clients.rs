@@ -8,8 +8,8 @@ use front::shortened;
 use http_edge::connection_id;
 use tracing::field::display;
 
-/// Writes what [`Broker::hear`](broker_core::Broker::hear) tells it. The lines are `info,fanwire::clients=off` away from silence;
-/// then a client costs a look at the filter.
+/// Writes what [`Broker::hear`](broker_core::Broker::hear) tells it. The lines are `info,fanwire::clients=off` away
+/// from silence; then a client costs a look at the filter.
 pub(crate) struct ClientLines;
 
 const TARGET: &str = "fanwire::clients";

@@ -33,8 +33,8 @@ pub(crate) fn of_process() -> Arc<dyn MetricSource> {
     })
 }
 
-/// How many ticks a second has in `/proc`: the same on every architecture that this runs on (time(7)). Not asked of the C
-/// library or the kernel, whose answer comes by ways that valgrind does not follow: it counts our instructions.
+/// How many ticks a second has in `/proc`: the same on every architecture that this runs on (time(7)). Not asked of the
+/// C library or the kernel, whose answer comes by ways that valgrind does not follow: it counts our instructions.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// In user and in system mode; ticks of 10 ms.
@@ -44,8 +44,8 @@ fn cpu_seconds() -> Option<f64> {
     Some(ticks as f64 / TICKS_PER_SECOND)
 }
 
-/// The fields of proc_pid_stat(5) behind the program's name, which is in brackets and may hold anything; those that are not
-/// plain numbers are 0.
+/// The fields of proc_pid_stat(5) behind the program's name, which is in brackets and may hold anything; those that are
+/// not plain numbers are 0.
 fn numbers_of(stat: &str) -> Option<impl Iterator<Item = u64>> {
     let (_, fields) = stat.rsplit_once(')')?;
     Some(fields.split_ascii_whitespace().map(|field| field.parse().unwrap_or(0)))

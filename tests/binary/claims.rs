@@ -155,7 +155,8 @@ fn what_the_pages_say_of_defaults_is_what_the_code_has() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The lines that state a default as a figure: rows of tables with a column *default* or *bound*, and prose that says so.
+/// The lines that state a default as a figure: rows of tables with a column *default* or *bound*, and prose that says
+/// so.
 fn figures(page: &str) -> Vec<Range<usize>> {
     let mut lines = Vec::new();
     let (mut at, mut column, mut is_code) = (0, None, false);

@@ -39,8 +39,8 @@ fn without_tests(text: &str) -> &str {
     text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default()
 }
 
-/// Which room of a crate uses which, by the `use crate::` lines of its files. A room is a folder or a file beside `lib.rs`; of
-/// a folder below `src/` it is a file beside `mod.rs`, and the lines are `use super::`.
+/// Which room of a crate uses which, by the `use crate::` lines of its files. A room is a folder or a file beside
+/// `lib.rs`; of a folder below `src/` it is a file beside `mod.rs`, and the lines are `use super::`.
 fn arrows(source: &Path) -> Arrows {
     let within = if source.ends_with("src") { "use crate::" } else { "use super::" };
     let mut arrows = Arrows::new();

@@ -1,7 +1,8 @@
-//! Every number has a name by the conventions, stands in the documentation, and the files for Prometheus and Grafana name
-//! numbers that exist.
+//! Every number has a name by the conventions, stands in the documentation, and the files for Prometheus and Grafana
+//! name numbers that exist.
 //!
-//! `FANWIRE_WRITE_DOCS=1 cargo nextest run -p fanwire -E 'test(the_page_of_metrics)'` writes the table of `docs/metrics.md`.
+//! `FANWIRE_WRITE_DOCS=1 cargo nextest run -p fanwire -E 'test(the_page_of_metrics)'` writes the table of
+//! `docs/metrics.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;

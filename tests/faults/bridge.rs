@@ -1,8 +1,8 @@
 //! A mosquitto whose bridge comes to this server, as its configuration makes it by default: across cuts of the wire and
 //! restarts of either side nothing at QoS 1 is lost in either direction that a session on either side was to keep.
 //!
-//! Where there is no mosquitto (Debian's package of that name) the tests say so and check nothing. `FW_TEST_BRIDGE_CUTS` cuts
-//! (default 6) while `FW_TEST_BRIDGE_MESSAGES` messages (default 2,000) flow each way.
+//! Where there is no mosquitto (Debian's package of that name) the tests say so and check nothing.
+//! `FW_TEST_BRIDGE_CUTS` cuts (default 6) while `FW_TEST_BRIDGE_MESSAGES` messages (default 2,000) flow each way.
 
 use std::net::SocketAddr;
 use std::ops::Range;

@@ -25,8 +25,9 @@ enum Leaving {
     Dying,
 }
 
-/// How much more memory may be in use after six thousand publishers than after two, in bytes. Their messages in the log take one of them; what a
-/// connection has while it lives (hyper's buffers alone are 8 kB) would be 32 and more if it stayed.
+/// How much more memory may be in use after six thousand publishers than after two, in bytes. Their messages in the log
+/// take one of them; what a connection has while it lives (hyper's buffers alone are 8 kB) would be 32 and more if it
+/// stayed.
 const MAX_GROWTH: usize = 4 << 20;
 
 const WAYS: [Leaving; 4] = [Leaving::Asking, Leaving::ClosingFirst, Leaving::HalfClosing, Leaving::Dying];

@@ -1,5 +1,5 @@
-//! What Eclipse Paho's suites ask of a server with `tests/mqtt/paho.toml`, and found missing once: their own clients are
-//! no crate, so the packets are written here.
+//! What Eclipse Paho's suites ask of a server with `tests/mqtt/paho.toml`, and found missing once: their own clients
+//! are no crate, so the packets are written here.
 
 use crate::support::mqtt::Bare;
 use crate::support::process::Process;

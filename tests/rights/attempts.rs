@@ -66,8 +66,8 @@ pub(crate) const FRONTS: [&str; 14] = [
     "bayeux websocket, ext",
 ];
 
-/// Shows `secret` to a front, for something on the channel `orders/ann/1`: whether it was let in. Any answer but the two
-/// that the protocol has for that fails the test.
+/// Shows `secret` to a front, for something on the channel `orders/ann/1`: whether it was let in. Any answer but the
+/// two that the protocol has for that fails the test.
 pub(crate) async fn is_let_in(server: &TestServer, front: &str, secret: &str) -> bool {
     let (http, mqtt) = (server.http, server.mqtt);
     let bearer = format!("Bearer {secret}");

@@ -3,7 +3,8 @@
 use crate::support::http::{Answer, get, request};
 use crate::support::process::Process;
 
-/// A scraper, an administrator, somebody with rights to all channels but not to manage, and somebody who may manage some.
+/// A scraper, an administrator, somebody with rights to all channels but not to manage, and somebody who may manage
+/// some.
 fn keys() -> String {
     let key = |id: &str, actions: &str, channel: &str| {
         let hash = fanwire::auth::KeyHash::of(id.as_bytes());

@@ -92,8 +92,8 @@ pub async fn post_json(address: SocketAddr, target: &str, body: impl Into<Bytes>
     request(address, "POST", target, &[("content-type", "application/json")], body).await
 }
 
-/// Sends bytes and returns what comes back until the server closes. A reset counts as a close: the server may close before
-/// all input was read.
+/// Sends bytes and returns what comes back until the server closes. A reset counts as a close: the server may close
+/// before all input was read.
 pub async fn raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     within(async {
         let mut stream = TcpStream::connect(address).await.expect("the server listens");

@@ -74,8 +74,8 @@ impl Conversation {
         &mut self.input
     }
 
-    /// Takes the next thing out of the input; `None` means that more bytes are needed, or that it is over. Call it until
-    /// then. Payloads may share the input's allocation: copy what is kept for long.
+    /// Takes the next thing out of the input; `None` means that more bytes are needed, or that it is over. Call it
+    /// until then. Payloads may share the input's allocation: copy what is kept for long.
     pub fn poll_turn(&mut self) -> Option<Turn> {
         loop {
             return Some(match self.assembler.feed(&mut self.input) {

@@ -3,8 +3,8 @@ use std::time::{Duration, Instant};
 /// How long a peer may be silent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Patience {
-    /// Silence after which the peer is asked by a ping whether it is there, and how long until it is asked again; at least
-    /// [`MIN_PING_INTERVAL`]. Default: it is not asked; zero is the same.
+    /// Silence after which the peer is asked by a ping whether it is there, and how long until it is asked again; at
+    /// least [`MIN_PING_INTERVAL`]. Default: it is not asked; zero is the same.
     pub ping_interval: Option<Duration>,
     /// Silence after which the connection is closed. Default: none is too long; zero is the same.
     pub idle_timeout: Option<Duration>,

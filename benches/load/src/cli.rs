@@ -99,7 +99,8 @@ pub(crate) struct Common {
     /// Longest time one measurement may take, seconds.
     #[arg(long, default_value_t = 120)]
     time_limit: u64,
-    /// Shell command to run right before the measured span (fanout, open-loop, publish, storm's connects); `{pid}` is the server.
+    /// Shell command to run right before the measured span (fanout, open-loop, publish, storm's connects); `{pid}` is
+    /// the server.
     #[arg(long)]
     before: Option<String>,
     /// Shell command to run right after it.

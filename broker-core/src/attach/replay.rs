@@ -25,8 +25,8 @@ const NO_ROOM_PAUSE: Duration = Duration::from_millis(10);
 /// A subscriber on its way from a position in the log to the present.
 ///
 /// Its pages follow the outbox as it drains, so that a replay is bounded by the subscriber's own limits; one that waits
-/// holds a position and no messages. Until the end its lane passes over what is recorded; the last page is taken under the
-/// log's lock and switches it to live delivery there: nothing falls between, nothing comes twice.
+/// holds a position and no messages. Until the end its lane passes over what is recorded; the last page is taken under
+/// the log's lock and switches it to live delivery there: nothing falls between, nothing comes twice.
 #[must_use = "nothing is replayed until it runs"]
 pub struct Replay {
     shared: Arc<Shared>,
@@ -36,8 +36,8 @@ pub struct Replay {
     after: After,
 }
 
-/// How many messages may have come between the last page and the lock under which it goes live: little is looked through
-/// there, as publishers wait. Each time that more came, twice as many may, up to a segment.
+/// How many messages may have come between the last page and the lock under which it goes live: little is looked
+/// through there, as publishers wait. Each time that more came, twice as many may, up to a segment.
 const FEW_AT_LAST: usize = 32;
 
 impl Replay {
@@ -55,7 +55,8 @@ impl Replay {
     /// follows a gap, on the caller's task.
     ///
     /// # Cancel safety
-    /// Not cancel safe: a subscriber whose replay was dropped never goes live. Poll it to its end or drop the subscriber.
+    /// Not cancel safe: a subscriber whose replay was dropped never goes live. Poll it to its end or drop the
+    /// subscriber.
     pub async fn run(self, mut on_gap: impl FnMut(&Gap)) {
         let (log, registry) = (&self.shared.log, &self.shared.registry);
         let filters: SmallVec<[Filter; 1]> = self.filters.iter().map(|(filter, _)| filter.clone()).collect();

@@ -92,11 +92,13 @@ impl Subscriber {
     }
 
     /// Says whose rights count from here on: of what its filters match, this client is shown what it may see. What was
-    /// published before is judged by the rights of then, if the lane has not come to it; [`heard`](Self::heard) waits until it has.
+    /// published before is judged by the rights of then, if the lane has not come to it; [`heard`](Self::heard) waits
+    /// until it has.
     ///
     /// Said before the first subscription, or whenever somebody else comes, or comes with other rights. A session that
     /// changes hands says it before [`adopt_outbox`](Self::adopt_outbox), and asks
-    /// [`Sink::redirect_as`](crate::Sink::redirect_as) at each delivery: then the new client never gets by the rights of the old one.
+    /// [`Sink::redirect_as`](crate::Sink::redirect_as) at each delivery: then the new client never gets by the rights
+    /// of the old one.
     pub fn set_rights(&self, principal: &Principal) {
         let mut held = self.held.lock();
         let is_first = held.rights.replace(principal.clone()).is_none();
@@ -108,8 +110,8 @@ impl Subscriber {
         }
     }
 
-    /// Has the lane ask this principal before each delivery from here on. Called with the lists locked, so that the last
-    /// rights are the last that the lane hears of.
+    /// Has the lane ask this principal before each delivery from here on. Called with the lists locked, so that the
+    /// last rights are the last that the lane hears of.
     fn ask(&self, principal: Option<&Principal>) {
         self.shared.lane(self.key).send(Command::Rights { key: self.key, principal: principal.cloned() });
     }
@@ -122,15 +124,17 @@ impl Subscriber {
         _ = told.await;
     }
 
-    /// Makes the client visible to [`Broker::connections`](crate::Broker::connections) and its like, in the place of the one
-    /// that was registered before. It is gone from there once the front has dropped it, or with this subscriber.
+    /// Makes the client visible to [`Broker::connections`](crate::Broker::connections) and its like, in the place of
+    /// the one that was registered before. It is gone from there once the front has dropped it, or with this
+    /// subscriber.
     pub fn register_connection<C: Connection>(&self, connection: &Arc<C>) {
         let connection: Weak<C> = Arc::downgrade(connection);
         self.shared.lane(self.key).connections.enter(self.key, connection);
     }
 
-    /// The client is here, and its registered connection says who it is: whoever listens to clients' lives is told, of the
-    /// subscriptions that it has already, too. Called by the front once the client is let in, under none of its locks.
+    /// The client is here, and its registered connection says who it is: whoever listens to clients' lives is told, of
+    /// the subscriptions that it has already, too. Called by the front once the client is let in, under none of its
+    /// locks.
     pub fn join(&self) {
         if !self.shared.listeners.any() {
             return;
@@ -158,8 +162,8 @@ impl Subscriber {
         }
     }
 
-    /// The client has left, and how: whoever listens is told once. A front that says nothing before it drops this leaves it
-    /// at [`LeaveReason::Lost`].
+    /// The client has left, and how: whoever listens is told once. A front that says nothing before it drops this
+    /// leaves it at [`LeaveReason::Lost`].
     pub fn leave(&self, how: Left, account: &Account<'_>) {
         if let Some(was_here) = self.stage.leave(how) {
             let account = Account { was_here, ..*account };
@@ -192,15 +196,15 @@ impl Subscriber {
     /// messages are sent again (MQTT 3.1.1 §3.8.4).
     ///
     /// # Errors
-    /// The filter has too many levels; a literal filter on a new channel when there are too many, or a new one when all filters
-    /// weigh as much as they may; the broker is closed.
+    /// The filter has too many levels; a literal filter on a new channel when there are too many, or a new one when all
+    /// filters weigh as much as they may; the broker is closed.
     pub fn subscribe(&self, filter: &Filter, tag: u32, start: Start) -> Result<Subscribed, SubscribeError> {
         self.enter(filter, tag, start, false).map(|(subscribed, _)| subscribed)
     }
 
-    /// Subscribes as [`Subscriber::subscribe`] does, and tells the log's head at which the subscription began: of what is
-    /// recorded it brings all that comes after the head, and nothing up to it. Of a subscription that was there already, the
-    /// head says nothing.
+    /// Subscribes as [`Subscriber::subscribe`] does, and tells the log's head at which the subscription began: of what
+    /// is recorded it brings all that comes after the head, and nothing up to it. Of a subscription that was there
+    /// already, the head says nothing.
     ///
     /// Dearer than [`Subscriber::subscribe`]: while a filter with wildcards is entered, nothing is recorded.
     ///
@@ -321,8 +325,8 @@ impl Subscriber {
         ended > 0
     }
 
-    /// Joins the group of this name on `filter`: each message goes to one member (MQTT 5.0 §4.8.2), one with `room` as long
-    /// as there is any.
+    /// Joins the group of this name on `filter`: each message goes to one member (MQTT 5.0 §4.8.2), one with `room` as
+    /// long as there is any.
     ///
     /// # Errors
     /// As [`Subscriber::subscribe`].
@@ -419,7 +423,8 @@ impl Subscriber {
         Ok(Replay::new(Arc::clone(&self.shared), self.key, self.outbox(), filters, after))
     }
 
-    /// Forgets that a subscription was catching up: for one whose [`Replay`] was dropped, once it has been unsubscribed.
+    /// Forgets that a subscription was catching up: for one whose [`Replay`] was dropped, once it has been
+    /// unsubscribed.
     pub fn abandon_replay(&self, tag: u32) {
         let then = Then::GoLive(SmallVec::from_elem(tag, 1));
         let feed = Feed { key: self.key, kind: Kind::Replayed, messages: Vec::new(), then, done: None };

@@ -45,8 +45,8 @@ pub struct SubscribeOptions {
     /// What comes first. Default: nothing.
     pub from: StartFrom,
     /// Bounds and policy. What waits are references to messages, counted with what each message weighs: payload, names,
-    /// properties and 192 bytes. By default the oldest goes when 100,000 messages or 16 MiB wait, tens of thousands of small
-    /// ones, so that a reader which makes progress loses nothing to a burst; [`Event::Lagged`] says what it lost.
+    /// properties and 192 bytes. By default the oldest goes when 100,000 messages or 16 MiB wait, tens of thousands of
+    /// small ones, so that a reader which makes progress loses nothing to a burst; [`Event::Lagged`] says what it lost.
     pub outbox: OutboxConfig,
 }
 
@@ -61,11 +61,12 @@ impl Default for SubscribeOptions {
 /// A stream of messages for code in the same process. Dropping it unsubscribes.
 ///
 /// # Slow readers
-/// Messages that are not polled wait within the bounds of [`SubscribeOptions::outbox`]. Beyond them messages are dropped by the policy:
-/// [`Event::Lagged`] says how many, before the next message, and [`Subscription::dropped`] how many in all. Only
-/// [`Subscription::message`] passes over it. Messages whose time is over are no loss: they leave their room to others, and are
-/// not counted. With [`OutboxPolicy::Disconnect`](crate::OutboxPolicy::Disconnect) the stream ends at the bound, what waited is gone, and
-/// [`Subscription::closed`] says why. A publisher never waits for a reader.
+/// Messages that are not polled wait within the bounds of [`SubscribeOptions::outbox`]. Beyond them messages are
+/// dropped by the policy: [`Event::Lagged`] says how many, before the next message, and [`Subscription::dropped`] how
+/// many in all. Only [`Subscription::message`] passes over it. Messages whose time is over are no loss: they leave
+/// their room to others, and are not counted. With [`OutboxPolicy::Disconnect`](crate::OutboxPolicy::Disconnect) the
+/// stream ends at the bound, what waited is gone, and [`Subscription::closed`] says why. A publisher never waits for a
+/// reader.
 ///
 /// # The end
 /// It ends when the broker is closed or goes, once what it holds is read.

@@ -44,14 +44,15 @@ use self::submit::Entrance;
 /// One channel space. Clones are handles to the same broker.
 ///
 /// # How it ends
-/// By [`Broker::close`], whatever clones are left, or when the last clone is dropped: the lanes deliver what was taken and
-/// end, and all outboxes close, so that every [`Subscription`] ends once it is read to its end. Subscribers, replays and
-/// subscriptions do not keep a broker. Who waits is let go: [`Broker::publish_wait`] with `Closed`, [`Broker::drained`],
-/// [`Broker::send_to`] with `Gone`, [`Replay::run`](crate::Replay::run).
+/// By [`Broker::close`], whatever clones are left, or when the last clone is dropped: the lanes deliver what was taken
+/// and end, and all outboxes close, so that every [`Subscription`] ends once it is read to its end. Subscribers,
+/// replays and subscriptions do not keep a broker. Who waits is let go: [`Broker::publish_wait`] with `Closed`,
+/// [`Broker::drained`], [`Broker::send_to`] with `Gone`, [`Replay::run`](crate::Replay::run).
 ///
-/// The same happens when its runtime is shut down, or one of its lanes dies by a bug of this crate: what is not delivered
-/// by then is lost, and nothing is accepted any more ([`Broker::is_closed`]). A panic in a front's [`Deliver`] is not such
-/// a case: it ends its own subscriber with [`OutboxEnd::Broken`](crate::OutboxEnd::Broken) and is counted.
+/// The same happens when its runtime is shut down, or one of its lanes dies by a bug of this crate: what is not
+/// delivered by then is lost, and nothing is accepted any more ([`Broker::is_closed`]). A panic in a front's
+/// [`Deliver`] is not such a case: it ends its own subscriber with [`OutboxEnd::Broken`](crate::OutboxEnd::Broken) and
+/// is counted.
 #[derive(Clone)]
 pub struct Broker(Arc<Owner>);
 
@@ -93,8 +94,8 @@ impl Broker {
         Self::build(config, None)
     }
 
-    /// As [`Broker::new`], with somebody who keeps messages: see [`Engine`]. It may hold what it is given to release messages
-    /// by; that does not keep the broker.
+    /// As [`Broker::new`], with somebody who keeps messages: see [`Engine`]. It may hold what it is given to release
+    /// messages by; that does not keep the broker.
     ///
     /// # Panics
     /// As [`Broker::new`].
@@ -160,8 +161,8 @@ impl Broker {
         self.try_publish(publish).map_err(|refused| refused.error)
     }
 
-    /// As [`Broker::publish`]; gives back what was not taken because the broker is busy, so that a caller who would try again
-    /// needs no copy.
+    /// As [`Broker::publish`]; gives back what was not taken because the broker is busy, so that a caller who would try
+    /// again needs no copy.
     ///
     /// # Errors
     /// See [`Refused`] and [`PublishError`]; nothing was stored or delivered.
@@ -174,8 +175,8 @@ impl Broker {
     }
 
     /// As [`Broker::publish`], once for each key: whoever asks for the same again within
-    /// [`IdempotencyConfig::window`](crate::IdempotencyConfig::window) is answered with the first receipt. Of two at the
-    /// same instant one waits until the other is published. A publish that was refused is not remembered.
+    /// [`IdempotencyConfig::window`](crate::IdempotencyConfig::window) is answered with the first receipt. Of two at
+    /// the same instant one waits until the other is published. A publish that was refused is not remembered.
     ///
     /// ```
     /// use broker_core::{Broker, Channel, IdempotencyKey, Publish};
@@ -242,8 +243,8 @@ impl Broker {
     }
 
     /// Has `policy` asked by every front before a client subscribes or publishes; what it says at their connecting is
-    /// [`Governed`](crate::Governed)'s. Once, before the first client; false if there is one already, which stays. A policy
-    /// that holds a handle of the broker keeps it until [`Broker::close`].
+    /// [`Governed`](crate::Governed)'s. Once, before the first client; false if there is one already, which stays. A
+    /// policy that holds a handle of the broker keeps it until [`Broker::close`].
     pub fn set_policy(&self, policy: Arc<dyn Policy>) -> bool {
         self.shared().policy.set(policy).is_ok()
     }
@@ -253,14 +254,14 @@ impl Broker {
         self.shared().policy.get()
     }
 
-    /// Tells `listener` from now on who comes, subscribes and leaves, over all fronts. For the broker's life; several may
-    /// listen. One that holds a handle of the broker keeps it until [`Broker::close`].
+    /// Tells `listener` from now on who comes, subscribes and leaves, over all fronts. For the broker's life; several
+    /// may listen. One that holds a handle of the broker keeps it until [`Broker::close`].
     pub fn hear(&self, listener: Arc<dyn Lifecycle>) {
         self.shared().listeners.add(listener);
     }
 
-    /// As [`Broker::attach`], for a client that is known: what its rights do not grant of what its filters match is kept from
-    /// it message by message. For one that is known later, see
+    /// As [`Broker::attach`], for a client that is known: what its rights do not grant of what its filters match is
+    /// kept from it message by message. For one that is known later, see
     /// [`Subscriber::set_rights`](crate::Subscriber::set_rights).
     pub fn attach_as(
         &self,
@@ -315,9 +316,9 @@ impl Broker {
         self.shared().retained.matching(filter, steady_ms())
     }
 
-    /// Up to `limit` retained messages that match, in the order of [`Broker::retained_matching`], of channels after `after`,
-    /// whether or not that one keeps a message still. Fewer mean that there are no more. Lets other tasks run between every
-    /// few hundred names.
+    /// Up to `limit` retained messages that match, in the order of [`Broker::retained_matching`], of channels after
+    /// `after`, whether or not that one keeps a message still. Fewer mean that there are no more. Lets other tasks run
+    /// between every few hundred names.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -334,8 +335,8 @@ impl Broker {
         walk.into_messages()
     }
 
-    /// How many retained messages match, each counted for every filter, and the bytes of their payloads. Stops soon after
-    /// either is beyond its bound: then it is less than there are.
+    /// How many retained messages match, each counted for every filter, and the bytes of their payloads. Stops soon
+    /// after either is beyond its bound: then it is less than there are.
     pub async fn retained_usage(
         &self,
         filters: &[Filter],
@@ -388,9 +389,10 @@ impl Broker {
         Some(ChannelInfo { channel: channel.clone(), subscriptions })
     }
 
-    /// Sends one message to one attached client, whatever it is subscribed to, behind what its lane has for it already (what
-    /// a replay still owes it aside). It is not recorded and has no id. Once this says `Ok` no policy drops it: it is written unless the client goes. Answers as soon
-    /// as the client's lane has seen it and never waits for the client.
+    /// Sends one message to one attached client, whatever it is subscribed to, behind what its lane has for it already
+    /// (what a replay still owes it aside). It is not recorded and has no id. Once this says `Ok` no policy drops it:
+    /// it is written unless the client goes. Answers as soon as the client's lane has seen it and never waits for the
+    /// client.
     ///
     /// # Errors
     /// See [`SendError`]. `retain` is ignored. Still possible between [`Broker::wind_down`] and [`Broker::close`].
@@ -422,9 +424,9 @@ impl Broker {
         self.shared().lane_of(key)?.connections.find(key)
     }
 
-    /// Up to `limit` attached clients after `after`, in an order that does not change while they stay; fewer than `limit`
-    /// means that there are no more. To go over all of them, begin with `None` and go on after the last one of each page.
-    /// Sessions whose client is away are among them; their [`Connection::peer`] says so.
+    /// Up to `limit` attached clients after `after`, in an order that does not change while they stay; fewer than
+    /// `limit` means that there are no more. To go over all of them, begin with `None` and go on after the last one of
+    /// each page. Sessions whose client is away are among them; their [`Connection::peer`] says so.
     pub fn connections(
         &self,
         after: Option<SubscriberKey>,
@@ -482,8 +484,8 @@ impl Broker {
         log.id(log.head())
     }
 
-    /// Waits until the lanes have handed over everything that was published or submitted before the call, or are gone. What a subscriber
-    /// catches up with, or waits for behind its retained messages, is not waited for.
+    /// Waits until the lanes have handed over everything that was published or submitted before the call, or are gone.
+    /// What a subscriber catches up with, or waits for behind its retained messages, is not waited for.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -497,22 +499,24 @@ impl Broker {
         }
     }
 
-    /// Refuses publishes and subscriptions from now on. What was taken is still delivered, and subscribers stay, so that
-    /// fronts can take leave of their clients. [`Broker::close`] is to follow.
+    /// Refuses publishes and subscriptions from now on. What was taken is still delivered, and subscribers stay, so
+    /// that fronts can take leave of their clients. [`Broker::close`] is to follow.
     pub fn wind_down(&self) {
         self.shared().refuse();
     }
 
-    /// Ends the broker, whatever handles to it are left; see [`Broker`]. Returns at once: [`Broker::drained`] waits until what
-    /// was taken is handed over. What is left of a replay, or of retained messages for a slow reader, is not delivered.
+    /// Ends the broker, whatever handles to it are left; see [`Broker`]. Returns at once: [`Broker::drained`] waits
+    /// until what was taken is handed over. What is left of a replay, or of retained messages for a slow reader, is not
+    /// delivered.
     ///
-    /// A service with fronts first tells their clients: [`Broker::wind_down`], `drained`, the fronts' `shutdown`, then this.
+    /// A service with fronts first tells their clients: [`Broker::wind_down`], `drained`, the fronts' `shutdown`, then
+    /// this.
     pub fn close(&self) {
         self.shared().close();
     }
 
-    /// Whether it takes nothing more: [`Broker::wind_down`] or [`Broker::close`] was called, its runtime is gone, or a lane
-    /// has died.
+    /// Whether it takes nothing more: [`Broker::wind_down`] or [`Broker::close`] was called, its runtime is gone, or a
+    /// lane has died.
     pub fn is_closed(&self) -> bool {
         let shared = self.shared();
         shared.closed.load(Ordering::Relaxed) || shared.lanes.iter().any(|lane| lane.is_gone())

@@ -123,8 +123,8 @@ impl Shared {
         Ok(self.conclude(released, time_ms, bytes))
     }
 
-    /// The first step: takes the message's place in the order of its channel. `hits`, empty, becomes those whom it reaches:
-    /// large, and therefore the caller's.
+    /// The first step: takes the message's place in the order of its channel. `hits`, empty, becomes those whom it
+    /// reaches: large, and therefore the caller's.
     ///
     /// # Errors
     /// With the message, if it is worth another try.

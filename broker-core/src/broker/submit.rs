@@ -63,8 +63,8 @@ impl Broker {
     /// As [`Broker::submit`], once for each key: see [`Broker::publish_once`].
     ///
     /// # Errors
-    /// See [`PublishOnceError`]; nothing was stored or delivered, but for [`PublishError::Unknown`]: then the same may be
-    /// sent again under the same key.
+    /// See [`PublishOnceError`]; nothing was stored or delivered, but for [`PublishError::Unknown`]: then the same may
+    /// be sent again under the same key.
     pub fn submit_once(
         &self,
         publish: Publish,
@@ -167,14 +167,15 @@ impl Broker {
     /// [`Engine`] brings messages of other nodes. Fronts ask for it before they tell a client that it is subscribed.
     ///
     /// # Errors
-    /// [`SubscribeError::Unavailable`]. The subscription is there and may miss messages of other nodes: whoever made it ends it.
+    /// [`SubscribeError::Unavailable`]. The subscription is there and may miss messages of other nodes: whoever made it
+    /// ends it.
     pub fn settled(&self, filter: &Filter) -> Answer<'static, Result<(), SubscribeError>> {
         let Some(engine) = &self.shared().engine else { return Answer::now(Ok(())) };
         engine.settled(filter).map(|settled| settled.map_err(SubscribeError::from))
     }
 
-    /// Claims a client's session, with what is recorded of it: for fronts whose sessions outlive their connections, before they
-    /// tell the client whether it has one. Without an engine nothing is, and the answer is there at once.
+    /// Claims a client's session, with what is recorded of it: for fronts whose sessions outlive their connections,
+    /// before they tell the client whether it has one. Without an engine nothing is, and the answer is there at once.
     ///
     /// # Errors
     /// It cannot be told now.
@@ -189,7 +190,8 @@ impl Broker {
         }
     }
 
-    /// Records a session that was claimed with `fence`, or that it is over (`None`). Without an engine it is kept nowhere.
+    /// Records a session that was claimed with `fence`, or that it is over (`None`). Without an engine it is kept
+    /// nowhere.
     ///
     /// # Errors
     /// See [`RecordError`].

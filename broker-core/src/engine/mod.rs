@@ -1,10 +1,11 @@
-//! Who keeps messages beyond this process' memory, and how the broker and it work together: the traits and their duties,
-//! and nothing else.
+//! Who keeps messages beyond this process' memory, and how the broker and it work together: the traits and their
+//! duties, and nothing else.
 //!
-//! Publishing is two steps of one order. *Accept*: the message has its place among those of its channel, and nobody can lose
-//! it any more. *Release*: it is recorded, and the lanes have their jobs. Without an engine both happen at once, under the
-//! channel's guard. With one, messages of the namespaces that it [keeps](Engine::keeps) are accepted by it, at its own pace,
-//! and it has them released in the order in which it accepted them; all others are none of its business.
+//! Publishing is two steps of one order. *Accept*: the message has its place among those of its channel, and nobody can
+//! lose it any more. *Release*: it is recorded, and the lanes have their jobs. Without an engine both happen at once,
+//! under the channel's guard. With one, messages of the namespaces that it [keeps](Engine::keeps) are accepted by it,
+//! at its own pace, and it has them released in the order in which it accepted them; all others are none of its
+//! business.
 //!
 //! ```text
 //! publish ─▶ Broker::submit ─▶ Engine::submit(Op)      now: taken in or refused; nothing is known yet
@@ -32,8 +33,8 @@ pub use self::session::{Claim, Claimed, Fence, RecordError, SessionRecord};
 
 /// Keeps messages: on a disk, on other machines. Given to [`Broker::with_engine`](crate::Broker::with_engine).
 ///
-/// Its methods are called on the tasks of publishers and subscribers, so none of them blocks: what takes time is answered
-/// [later](Answer::later).
+/// Its methods are called on the tasks of publishers and subscribers, so none of them blocks: what takes time is
+/// answered [later](Answer::later).
 pub trait Engine: Send + Sync + 'static {
     /// Whether it keeps the messages of a namespace: the first level of a channel. Asked once for each one that the
     /// configuration names, and once with an empty text for all others. `$SYS` is never asked about, and never kept.
@@ -67,8 +68,8 @@ pub trait Engine: Send + Sync + 'static {
         Answer::now(Ok(Claimed::default()))
     }
 
-    /// Somebody is subscribed to `filter` (`wanted`), or one who was is no more. Said for each subscription, so an engine
-    /// counts; called under the subscriber's lock, so it only notes it. Default: does not care.
+    /// Somebody is subscribed to `filter` (`wanted`), or one who was is no more. Said for each subscription, so an
+    /// engine counts; called under the subscriber's lock, so it only notes it. Default: does not care.
     fn interest(&self, filter: &Filter, wanted: bool) {
         let _ = (filter, wanted);
     }
@@ -87,8 +88,8 @@ pub type Kept<T> = Result<Option<T>, Unavailable>;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Op {
-    /// Accept a message. Its answer is the receipt of its [release](Ingest::release), or that of the first publish under its
-    /// key.
+    /// Accept a message. Its answer is the receipt of its [release](Ingest::release), or that of the first publish
+    /// under its key.
     Publish {
         /// The message.
         publish: Box<Publish>,
@@ -139,9 +140,9 @@ pub enum Reject {
 
 /// The broker, as its engine sees it.
 pub trait Ingest: Send + Sync {
-    /// Releases accepted messages, each once, in the order of their acceptance over all calls: they are recorded, and the
-    /// lanes have their jobs. Never refuses, never waits for a subscriber. The receipts, in order. Once the broker is gone
-    /// nobody receives them.
+    /// Releases accepted messages, each once, in the order of their acceptance over all calls: they are recorded, and
+    /// the lanes have their jobs. Never refuses, never waits for a subscriber. The receipts, in order. Once the broker
+    /// is gone nobody receives them.
     fn release(&self, batch: Vec<Publish>) -> Vec<Receipt>;
 
     /// Forgets a channel's retained message; whether there was one.

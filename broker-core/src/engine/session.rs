@@ -14,8 +14,8 @@ pub enum Claim {
     Clean,
 }
 
-/// Who has a session: each [claim](crate::Engine::claim) makes all earlier ones of the same session worthless, wherever they
-/// were made.
+/// Who has a session: each [claim](crate::Engine::claim) makes all earlier ones of the same session worthless, wherever
+/// they were made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Fence(pub u64);
 
@@ -24,7 +24,8 @@ pub struct Fence(pub u64);
 pub struct SessionRecord {
     /// The front's own form.
     pub state: Bytes,
-    /// Of what it is subscribed to, all up to here is delivered or in [`state`](Self::state). `None`: it has missed nothing.
+    /// Of what it is subscribed to, all up to here is delivered or in [`state`](Self::state). `None`: it has missed
+    /// nothing.
     pub position: Option<MessageId>,
 }
 

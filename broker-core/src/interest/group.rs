@@ -14,8 +14,8 @@ use crate::outbox::Outbox;
 /// What a member shows to the groups that it is in, the same for all of them: whether it takes more, and where it is
 /// reached.
 ///
-/// Members without room are passed over while others have some. A member must bear a message all the same: one may be on its
-/// way, or none has room. Open at first.
+/// Members without room are passed over while others have some. A member must bear a message all the same: one may be
+/// on its way, or none has room. Open at first.
 #[derive(Debug)]
 pub struct Room {
     is_open: AtomicBool,
@@ -52,8 +52,8 @@ impl Room {
         self.is_open.load(Ordering::SeqCst)
     }
 
-    /// The member has a connection, whose task is woken through this outbox when something waits for the member. It is to look
-    /// whether something waits already.
+    /// The member has a connection, whose task is woken through this outbox when something waits for the member. It is
+    /// to look whether something waits already.
     pub fn connect(&self, outbox: &Arc<Outbox>) {
         *self.outbox.lock() = Some(Arc::clone(outbox));
         self.want();
@@ -90,8 +90,8 @@ impl Room {
 /// Members of a group that are asked whether they have room, for one message.
 const MAX_ASKED: usize = 64;
 
-/// Subscribers that share the messages of one filter: each message goes to one of them (MQTT 5.0 §4.8.2). It lives while it
-/// has members, and is found by its name and filter with [`Broker::group`](crate::Broker::group).
+/// Subscribers that share the messages of one filter: each message goes to one of them (MQTT 5.0 §4.8.2). It lives
+/// while it has members, and is found by its name and filter with [`Broker::group`](crate::Broker::group).
 ///
 /// What no member has room for is its front's: that keeps it where all members find it, [`Group::attached`].
 #[derive(Default)]
@@ -156,7 +156,8 @@ impl Group {
         }
     }
 
-    /// Round robin over the online members that have room; over the online ones if none has, over all if none is online.
+    /// Round robin over the online members that have room; over the online ones if none has, over all if none is
+    /// online.
     pub(super) fn choose(&self) -> Option<(u16, LaneList)> {
         let members = self.members.read();
         let start = self.next.fetch_add(1, Ordering::Relaxed).checked_rem(members.len())?;
@@ -192,8 +193,8 @@ impl Group {
         self.members.read().iter().map(shown).collect()
     }
 
-    /// What a front keeps with the group, by its type: made by `make` for the first who asks, and kept as long as the group.
-    /// `make` must not ask the group for anything.
+    /// What a front keeps with the group, by its type: made by `make` for the first who asks, and kept as long as the
+    /// group. `make` must not ask the group for anything.
     pub fn attached<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> Arc<T>) -> Arc<T> {
         let mut attached = self.attached.lock();
         if let Some(known) = attached.iter().find_map(|known| Arc::clone(known).downcast().ok()) {
@@ -226,8 +227,8 @@ impl Group {
         }
     }
 
-    /// The first member with room from a place on, and its place. It is woken once the members are not locked any more: publishers
-    /// look at them.
+    /// The first member with room from a place on, and its place. It is woken once the members are not locked any more:
+    /// publishers look at them.
     fn with_room(&self, from: usize) -> Option<(usize, Arc<Room>)> {
         let members = self.members.read();
         let start = from.checked_rem(members.len())?;

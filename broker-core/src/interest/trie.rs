@@ -140,8 +140,8 @@ impl<V: Value> Trie<V> {
         self.locate(&path).and_then(|id| self.value(id, end))
     }
 
-    /// Runs `edit` on the value of one pattern, made for it if there is none and gone afterwards if it is empty. What became of the
-    /// number of values.
+    /// Runs `edit` on the value of one pattern, made for it if there is none and gone afterwards if it is empty. What
+    /// became of the number of values.
     pub(crate) fn edit<T>(&mut self, filter: &Filter, edit: impl FnOnce(&mut V) -> T) -> (T, Change) {
         let (path, end) = self.path(filter);
         let found =

@@ -1,9 +1,9 @@
-//! The clients that are attached now, whatever protocol they speak: to list them, address one, close it, or change what it
-//! is subscribed to.
+//! The clients that are attached now, whatever protocol they speak: to list them, address one, close it, or change what
+//! it is subscribed to.
 //!
-//! A connection is named by its subscriber's key, so its place is a slot of a table beside its lane: an idle one costs that
-//! slot, 24 bytes, and what its front keeps for [`Connection::peer`] and [`Connection::details`]. The table keeps nobody
-//! alive: what a front has let go of is no longer there.
+//! A connection is named by its subscriber's key, so its place is a slot of a table beside its lane: an idle one costs
+//! that slot, 24 bytes, and what its front keeps for [`Connection::peer`] and [`Connection::details`]. The table keeps
+//! nobody alive: what a front has let go of is no longer there.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
@@ -22,7 +22,8 @@ use crate::rights::Principal;
 /// All methods may be called by any thread at any time, also while the client is going; none may block, and none may be
 /// called by the front while it holds a lock that its own implementation takes.
 pub trait Connection: Send + Sync + 'static {
-    /// Who is attached. `None` while nobody is: a session that waits for its client to come back, or one that has ended.
+    /// Who is attached. `None` while nobody is: a session that waits for its client to come back, or one that has
+    /// ended.
     fn peer(&self) -> Option<Peer>;
 
     /// What an operator wants to know about one client.
@@ -35,7 +36,8 @@ pub trait Connection: Send + Sync + 'static {
     /// Does nothing for a client that is gone already.
     fn close(&self, why: &CloseCause);
 
-    /// Subscribes the client to `filter`, from now on, without its having asked. What it asked for itself stays as it is.
+    /// Subscribes the client to `filter`, from now on, without its having asked. What it asked for itself stays as it
+    /// is.
     ///
     /// # Errors
     /// See [`ForcedError`].

@@ -21,8 +21,8 @@ pub enum Kind {
     Replayed,
     /// The retained message, for a new subscription.
     Retained,
-    /// Sent to this one subscriber by [`Broker::send_to`](crate::Broker::send_to): it comes without tags, has no id, and a
-    /// front that queues by itself says with [`Sink::refuse`] if it has no room.
+    /// Sent to this one subscriber by [`Broker::send_to`](crate::Broker::send_to): it comes without tags, has no id,
+    /// and a front that queues by itself says with [`Sink::refuse`] if it has no room.
     Direct,
 }
 
@@ -84,22 +84,22 @@ impl fmt::Debug for Delivery {
 
 /// What a front attaches to the broker: it turns deliveries into frames.
 ///
-/// A stateless front shares one value among all its subscribers; a stateful one (an MQTT or Bayeux session) locks its own
-/// small mutex inside and sends while it holds it: the lock order is session, then outbox.
+/// A stateless front shares one value among all its subscribers; a stateful one (an MQTT or Bayeux session) locks its
+/// own small mutex inside and sends while it holds it: the lock order is session, then outbox.
 pub trait Deliver: Send + Sync + 'static {
     /// Called by the subscriber's lane, never concurrently for one subscriber, once per message with the tags of all
     /// subscriptions that match. Must not block and must not call the broker.
     fn deliver(&self, delivery: &Delivery, tags: &[u32], sink: &mut Sink<'_>);
 
-    /// Whether the session has room for another page of retained or replayed messages, beyond what its outbox says. True by default;
-    /// a session that queues by itself says when it is half full.
+    /// Whether the session has room for another page of retained or replayed messages, beyond what its outbox says.
+    /// True by default; a session that queues by itself says when it is half full.
     fn has_room(&self) -> bool {
         true
     }
 
-    /// The one droppable frame that this delivery amounts to, if it is one that all subscribers of its kind share and its
-    /// order among this subscriber's other frames does not matter; the lane then sends a whole burst to `outbox` in one
-    /// write. `None` by default, and whenever there is more to do or the session has another outbox by now:
+    /// The one droppable frame that this delivery amounts to, if it is one that all subscribers of its kind share and
+    /// its order among this subscriber's other frames does not matter; the lane then sends a whole burst to `outbox` in
+    /// one write. `None` by default, and whenever there is more to do or the session has another outbox by now:
     /// [`Deliver::deliver`] is called instead. An empty frame is nothing.
     fn shared_frame<'d>(
         &self,
@@ -201,8 +201,8 @@ impl<'a> Sink<'a> {
     }
 
     /// As [`redirect`](Self::redirect), for a message that hit the subscriptions `tags` of a session whose client is
-    /// `principal` now. False: the lane has not heard of the session's new connection, so it judged by the rights of the last
-    /// one, and this client may not see the message. Whose lane knows it is judged already.
+    /// `principal` now. False: the lane has not heard of the session's new connection, so it judged by the rights of
+    /// the last one, and this client may not see the message. Whose lane knows it is judged already.
     #[must_use]
     pub fn redirect_as(&mut self, outbox: &Arc<Outbox>, principal: Option<&Principal>, tags: &[u32]) -> bool {
         self.redirect(outbox);

@@ -9,7 +9,8 @@ use crate::key::SubscriberKey;
 use crate::outbox::OutboxEnd;
 
 impl Worker {
-    /// Does something for one subscriber; if that panics, the subscriber is ended and there is no result. The lane goes on.
+    /// Does something for one subscriber; if that panics, the subscriber is ended and there is no result. The lane goes
+    /// on.
     pub(super) fn guarded<T>(&mut self, slot: u32, does: impl FnOnce(&mut Self) -> T) -> Option<T> {
         match catch_unwind(AssertUnwindSafe(|| does(self))) {
             Ok(result) => Some(result),
@@ -20,8 +21,8 @@ impl Worker {
         }
     }
 
-    /// Ends a subscriber whose delivering panicked: its client is told by its front, if that has registered one, and sent
-    /// nothing more; other outboxes close.
+    /// Ends a subscriber whose delivering panicked: its client is told by its front, if that has registered one, and
+    /// sent nothing more; other outboxes close.
     pub(super) fn end_broken(&mut self, slot: u32) {
         self.lane.panicked.fetch_add(1, Ordering::Relaxed);
         let lane = self.lane.index;

@@ -97,8 +97,8 @@ impl Lane {
         self.drops.note(slot, count);
     }
 
-    /// Queues a command without waking the lane, for callers that hold a lock. False if the lane is gone; whoever waits for
-    /// the command is told.
+    /// Queues a command without waking the lane, for callers that hold a lock. False if the lane is gone; whoever waits
+    /// for the command is told.
     pub(crate) fn push(&self, command: Command) -> bool {
         if self.gone.load(Ordering::Acquire) {
             command.refuse();
@@ -173,7 +173,8 @@ impl Lane {
         self.refuse_waiting();
     }
 
-    /// What came while the task went. A lane that is gone sleeps for ever, so that whoever pushed behind it looks here too.
+    /// What came while the task went. A lane that is gone sleeps for ever, so that whoever pushed behind it looks here
+    /// too.
     fn refuse_waiting(&self) {
         self.sleeping.store(true, Ordering::Release);
         fence(Ordering::SeqCst);

@@ -24,8 +24,8 @@ const YIELD_AFTER: u32 = 64 * WRITE;
 pub(super) const WRITE: u32 = 8;
 pub(super) const APPEND: u32 = 1;
 
-/// The task's own state. However the task ends, by [`Lane::end`], by a panic or with its runtime, dropping this closes its
-/// subscribers' outboxes and lets go of everybody who waits for it.
+/// The task's own state. However the task ends, by [`Lane::end`], by a panic or with its runtime, dropping this closes
+/// its subscribers' outboxes and lets go of everybody who waits for it.
 pub(crate) struct Worker {
     pub(super) lane: Arc<Lane>,
     /// Whom it belongs to, to be told if it dies.

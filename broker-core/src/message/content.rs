@@ -36,8 +36,8 @@ impl ContentType {
     /// `application/octet-stream`
     pub const BYTES: Self = Self(Media::Fixed("application/octet-stream"));
 
-    /// Takes a media type as the publisher wrote it; nothing is checked. Those of [`well_known`](Self::well_known) cost no
-    /// allocation.
+    /// Takes a media type as the publisher wrote it; nothing is checked. Those of [`well_known`](Self::well_known) cost
+    /// no allocation.
     pub fn new(text: &str) -> Self {
         Self::well_known(text.as_bytes()).unwrap_or_else(|| Self(Media::Other(Arc::from(text))))
     }

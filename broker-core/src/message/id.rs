@@ -50,8 +50,8 @@ impl MessageId {
 
     fn with_text<T>(&self, then: impl FnOnce(&[u8]) -> T) -> T {
         const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-        /// Writes `rest` in front of `at`; where it begins. The base is a constant, as dividing by a variable takes several
-        /// times as long.
+        /// Writes `rest` in front of `at`; where it begins. The base is a constant, as dividing by a variable takes
+        /// several times as long.
         fn write<const BASE: u64>(mut rest: u64, text: &mut [u8], mut at: usize) -> usize {
             loop {
                 at -= 1;

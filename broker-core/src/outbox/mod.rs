@@ -1,8 +1,8 @@
 //! What waits to be written for one subscriber; bounded.
 //!
-//! Lanes and the connection's own task both send into it. As long as nothing waits, a frame goes straight to the socket;
-//! when the socket is full the rest waits here and the connection's task finishes the flush, so that a slow reader costs
-//! its lane nothing but an append.
+//! Lanes and the connection's own task both send into it. As long as nothing waits, a frame goes straight to the
+//! socket; when the socket is full the rest waits here and the connection's task finishes the flush, so that a slow
+//! reader costs its lane nothing but an append.
 
 mod state;
 mod turns;
@@ -88,8 +88,8 @@ pub enum Signal {
     Closed(OutboxEnd),
 }
 
-/// The largest page of a replay. Small, because as many replays as there are clients may wait with one; a page costs its
-/// lane and its task a few microseconds.
+/// The largest page of a replay. Small, because as many replays as there are clients may wait with one; a page costs
+/// its lane and its task a few microseconds.
 const MAX_PAGE_MESSAGES: usize = 128;
 const MAX_PAGE_BYTES: usize = 64 << 10;
 
@@ -149,8 +149,8 @@ impl Outbox {
         state.flush();
     }
 
-    /// Takes the socket away: frames wait for [`Outbox::take`] or the next wire. Does nothing if the outbox has been given
-    /// another one since.
+    /// Takes the socket away: frames wait for [`Outbox::take`] or the next wire. Does nothing if the outbox has been
+    /// given another one since.
     pub fn detach_wire_if(&self, wire: &Arc<dyn Wire>) {
         let mut state = self.state.lock();
         if state.wire.as_ref().is_some_and(|current| Arc::ptr_eq(current, wire)) {
@@ -187,8 +187,9 @@ impl Outbox {
         state.wake();
     }
 
-    /// Refuses everything from now on. What waits is still written, except after [`OutboxEnd::Overflow`], which throws it
-    /// away, and [`OutboxEnd::Failed`], which leaves what was not begun for [`Outbox::take`]. The first reason stays.
+    /// Refuses everything from now on. What waits is still written, except after [`OutboxEnd::Overflow`], which throws
+    /// it away, and [`OutboxEnd::Failed`], which leaves what was not begun for [`Outbox::take`]. The first reason
+    /// stays.
     pub fn close(&self, reason: OutboxEnd) {
         self.state.lock().close(reason);
     }
@@ -272,8 +273,8 @@ impl Outbox {
         frames
     }
 
-    /// Whether a page of a replay fits: less than half a page waits, or nothing before a page heavier than that. A reader
-    /// that does not read holds a page and a half, however much its outbox may hold.
+    /// Whether a page of a replay fits: less than half a page waits, or nothing before a page heavier than that. A
+    /// reader that does not read holds a page and a half, however much its outbox may hold.
     fn has_room_for_page(&self, state: &State, bytes: usize) -> bool {
         if bytes > self.page_bytes() {
             return state.queue.is_empty();

@@ -54,8 +54,8 @@ pub(super) enum Label {
     Channel(Channel),
     /// For a message whose time may be over before it is written.
     Message(Arc<Message>),
-    /// For an in-process subscription, which wants the message and not its encoding. It counts what the message weighs, as
-    /// that is what is held.
+    /// For an in-process subscription, which wants the message and not its encoding. It counts what the message weighs,
+    /// as that is what is held.
     Held(Arc<Message>),
 }
 

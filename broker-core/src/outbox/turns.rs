@@ -7,8 +7,9 @@ use std::task::{Context, Poll, Waker};
 use super::Outbox;
 use super::state::State;
 
-/// Those that have a page for one outbox, in the order of their coming; the first has the turn. One at a time, as two that
-/// saw the same room would fill it twice, and each with a waker of its own, as one that is not woken never goes live.
+/// Those that have a page for one outbox, in the order of their coming; the first has the turn. One at a time, as two
+/// that saw the same room would fill it twice, and each with a waker of its own, as one that is not woken never goes
+/// live.
 #[derive(Default)]
 pub(super) struct Turns {
     waiting: VecDeque<(u64, Option<Waker>)>,
@@ -23,7 +24,8 @@ pub(crate) struct Turn<'o> {
 }
 
 impl Outbox {
-    /// Waits for the caller's turn, and until there is room for a page that weighs so many `bytes`; or until it is closed.
+    /// Waits for the caller's turn, and until there is room for a page that weighs so many `bytes`; or until it is
+    /// closed.
     pub(crate) async fn turn(&self, bytes: usize) -> Turn<'_> {
         let mut turn = Turn { outbox: self, number: None };
         poll_fn(|cx| turn.poll(bytes, cx)).await;

@@ -67,8 +67,9 @@ pub trait Authenticator: Send + Sync + 'static {
         true
     }
 
-    /// What the credentials of `principal` would make now, their expiry aside; `None` if they are worth nothing any more. Asked
-    /// before something is done in the name of a client that cannot be asked for its credentials again: its will.
+    /// What the credentials of `principal` would make now, their expiry aside; `None` if they are worth nothing any
+    /// more. Asked before something is done in the name of a client that cannot be asked for its credentials again: its
+    /// will.
     ///
     /// As provided: the same, or nothing, as [`still_holds`](Authenticator::still_holds) says.
     fn renewed(&self, principal: &Principal) -> Option<Principal> {

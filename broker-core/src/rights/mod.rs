@@ -131,14 +131,14 @@ impl Rights {
         (self.everything || self.allow.iter().any(covers)) && !self.deny.iter().any(covers)
     }
 
-    /// Whether `action` is allowed on all channels of `filter` without exception: no denying rule touches any of them. For
-    /// what cannot be done message by message.
+    /// Whether `action` is allowed on all channels of `filter` without exception: no denying rule touches any of them.
+    /// For what cannot be done message by message.
     pub fn allows_all_of(&self, action: Action, filter: &Filter) -> bool {
         self.allows_filter(action, filter) && !self.denies_some_of(action, filter)
     }
 
-    /// A channel that `action` is allowed on, for who is to be shown one: `demo` or, where that is not allowed, what a rule
-    /// says, with `demo` in the place of a wildcard. `None` where no rule is so simple.
+    /// A channel that `action` is allowed on, for who is to be shown one: `demo` or, where that is not allowed, what a
+    /// rule says, with `demo` in the place of a wildcard. `None` where no rule is so simple.
     pub fn example(&self, action: Action) -> Option<Channel> {
         const NAME: &str = "demo";
         let named = |rule: &Rule| {

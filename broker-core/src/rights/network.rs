@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-/// The addresses of one host: an IPv4 address, or the /64 of an IPv6 address, which is what one host or customer has and
-/// can choose from at will. An IPv4 address that is written as IPv6 (`::ffff:192.0.2.1`) is the IPv4 address.
+/// The addresses of one host: an IPv4 address, or the /64 of an IPv6 address, which is what one host or customer has
+/// and can choose from at will. An IPv4 address that is written as IPv6 (`::ffff:192.0.2.1`) is the IPv4 address.
 ///
 /// Whatever is counted for each address (connections, requests, absent sessions, turns) is counted for this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

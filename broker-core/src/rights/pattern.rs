@@ -39,8 +39,9 @@ impl Pattern {
         &self.text
     }
 
-    /// The filter for this user; `None` if it has a place for a user and this one cannot fill it: nobody, an empty name,
-    /// one with `/` or NUL, one that makes a wildcard of its segment (`*`, `**`, `#`, `+`), or a `$` of the first one.
+    /// The filter for this user; `None` if it has a place for a user and this one cannot fill it: nobody, an empty
+    /// name, one with `/` or NUL, one that makes a wildcard of its segment (`*`, `**`, `#`, `+`), or a `$` of the first
+    /// one.
     pub fn for_user(&self, user: Option<&str>) -> Option<Filter> {
         if let Some(fixed) = &self.fixed {
             return Some(fixed.clone());

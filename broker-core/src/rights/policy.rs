@@ -31,16 +31,16 @@ pub struct Client<'a> {
 /// gateway that asks a function. Asked after the rights, which have then allowed it; given to
 /// [`Broker::set_policy`](crate::Broker::set_policy).
 ///
-/// An answer may come later ([`Answer::later`]). Meanwhile nothing more of that client is done, so that its order stays:
-/// an MQTT connection is not read, a request or a batch waits. Other clients wait for nobody. What is asked often should be
-/// answered with [`Answer::now`]. Nobody here bounds how long it takes: an answer that never comes holds its client,
-/// and the place of its connection, for ever.
+/// An answer may come later ([`Answer::later`]). Meanwhile nothing more of that client is done, so that its order
+/// stays: an MQTT connection is not read, a request or a batch waits. Other clients wait for nobody. What is asked
+/// often should be answered with [`Answer::now`]. Nobody here bounds how long it takes: an answer that never comes
+/// holds its client, and the place of its connection, for ever.
 ///
-/// What the embedding service itself publishes with [`Broker::publish`](crate::Broker::publish) is not asked about, nor are
-/// wills, the messages of `$SYS`, and what an operator does through the connections.
+/// What the embedding service itself publishes with [`Broker::publish`](crate::Broker::publish) is not asked about, nor
+/// are wills, the messages of `$SYS`, and what an operator does through the connections.
 pub trait Policy: Send + Sync + 'static {
-    /// Whether `principal`, made of these credentials, is let in, and as whom: over HTTP asked for each request. Not asked
-    /// again when an MQTT client renews its credentials on the same connection (AUTH).
+    /// Whether `principal`, made of these credentials, is let in, and as whom: over HTTP asked for each request. Not
+    /// asked again when an MQTT client renews its credentials on the same connection (AUTH).
     fn connect<'a>(
         &'a self,
         credentials: &Credentials<'a>,
@@ -50,8 +50,8 @@ pub trait Policy: Send + Sync + 'static {
         Answer::now(Ok(principal))
     }
 
-    /// Whether the client may subscribe. Not to something else instead: no protocol can tell its client so, and the client
-    /// unsubscribes from what it asked for.
+    /// Whether the client may subscribe. Not to something else instead: no protocol can tell its client so, and the
+    /// client unsubscribes from what it asked for.
     fn subscribe(&self, client: &Client<'_>, filter: &Filter) -> Answer<'static, Result<(), Denied>> {
         let _ = (client, filter);
         Answer::now(Ok(()))

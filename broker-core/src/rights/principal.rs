@@ -28,8 +28,8 @@ pub struct Source {
     pub kind: SourceKind,
     /// Which of that kind: the key's id, the issuer, the user's name. Empty for anonymous.
     pub name: Arc<str>,
-    /// A fingerprint of what the credentials were checked with (secret, hash, issuer's keys): with another one they would have to
-    /// be shown again.
+    /// A fingerprint of what the credentials were checked with (secret, hash, issuer's keys): with another one they
+    /// would have to be shown again.
     pub trust: u64,
     /// A fingerprint of all that the answer was made from (secret, rights, origins): another one is another answer.
     pub version: u64,
@@ -111,8 +111,8 @@ impl Principal {
         &self.0.source
     }
 
-    /// Whether no credentials were presented where they would have been looked at: what such a client has no right to it may
-    /// have with some, and HTTP says so by another status.
+    /// Whether no credentials were presented where they would have been looked at: what such a client has no right to
+    /// it may have with some, and HTTP says so by another status.
     pub fn is_unidentified(&self) -> bool {
         self.0.source.kind == SourceKind::Anonymous
     }

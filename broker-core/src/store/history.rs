@@ -1,6 +1,7 @@
 //! Questions to the log.
 //!
-//! A reader holds its position and nothing of the log: it reads a few segments at a time and lets others run in between.
+//! A reader holds its position and nothing of the log: it reads a few segments at a time and lets others run in
+//! between.
 
 use std::sync::Arc;
 

@@ -117,7 +117,8 @@ impl Outcome {
         self.put_failure(message, fault, Some(Advice::failed_handshake(fault)), shared);
     }
 
-    /// Of the error only what stands behind its arguments is written: an argument may be a session's id, which is a secret.
+    /// Of the error only what stands behind its arguments is written: an argument may be a session's id, which is a
+    /// secret.
     fn log(&self, message: &Message<'_>, fault: &Fault) {
         let error = fault.wire();
         let what = message.subscription.or(message.channel).map(RawValue::get);

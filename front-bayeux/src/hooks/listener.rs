@@ -23,8 +23,9 @@ pub struct Incoming<'a> {
     pub ext: Option<&'a str>,
 }
 
-/// Hears of sessions and messages of Bayeux, in its own terms; of the clients of all fronts [`Lifecycle`](broker_core::Lifecycle) hears. Called in the middle of a request, so it must be quick; it may call
-/// the [`Front`](crate::Front).
+/// Hears of sessions and messages of Bayeux, in its own terms; of the clients of all fronts
+/// [`Lifecycle`](broker_core::Lifecycle) hears. Called in the middle of a request, so it must be quick; it may call the
+/// [`Front`](crate::Front).
 pub trait Listener: Send + Sync + 'static {
     /// A session shook hands; its reply is not yet written. What is delivered to it now goes with the
     /// reply if [`Config::deliver_during_handshake`](crate::Config::deliver_during_handshake) is on.

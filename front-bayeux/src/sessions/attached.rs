@@ -13,8 +13,8 @@ use crate::codec::channel::is_expressible;
 use crate::protocol::End;
 
 impl Member {
-    /// The client has left for good: whoever listens is told what is known of it. Bytes are counted where a WebSocket carries
-    /// it; a poll is one of many requests of its connection.
+    /// The client has left for good: whoever listens is told what is known of it. Bytes are counted where a WebSocket
+    /// carries it; a poll is one of many requests of its connection.
     pub(super) fn leave(&self, why: LeaveReason) {
         let socket_bytes = self.mailbox.socket_bytes();
         let (sent, received) = self.mailbox.passed();

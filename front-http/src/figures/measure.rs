@@ -25,8 +25,8 @@ impl Default for Measuring {
 }
 
 impl Measuring {
-    /// The figures as they are now, as one JSON object on one line. Counters are totals of the process: whoever wants a rate
-    /// takes the difference of two, over that of their `at_ms`.
+    /// The figures as they are now, as one JSON object on one line. Counters are totals of the process: whoever wants a
+    /// rate takes the difference of two, over that of their `at_ms`.
     pub(super) async fn take(&mut self, broker: &Broker, sources: &Sources) -> Vec<u8> {
         let now = Instant::now();
         self.busiest.look(broker, now);

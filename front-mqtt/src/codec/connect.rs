@@ -76,9 +76,9 @@ fn spoken(name: &[u8], level: u8) -> Option<(Version, bool)> {
     Some((version, level & BRIDGE != 0))
 }
 
-/// In which version's shape a CONNECT is answered that cannot be accepted, if its body says so much. A level that nobody
-/// speaks is answered as version 3 is, because that is what clients read that are older than version 5; only a level
-/// above 5 whose body is one of version 5 gets the shape of that (MQTT 3.1.1 §3.1.2.2, MQTT 5.0 §3.1.2.2).
+/// In which version's shape a CONNECT is answered that cannot be accepted, if its body says so much. A level that
+/// nobody speaks is answered as version 3 is, because that is what clients read that are older than version 5; only a
+/// level above 5 whose body is one of version 5 gets the shape of that (MQTT 3.1.1 §3.1.2.2, MQTT 5.0 §3.1.2.2).
 pub fn shape_of_answer(body: &[u8]) -> Option<Version> {
     let mut reader = Reader::new(body);
     let name = reader.binary().ok().filter(|name| *name == b"MQTT" || *name == b"MQIsdp")?;

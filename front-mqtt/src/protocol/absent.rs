@@ -9,8 +9,8 @@ use dashmap::DashMap;
 use super::scope::owner;
 use crate::config::Config;
 
-/// Who a session is counted against: its user, and where users cannot be told apart the address it came from. Many users
-/// behind one address so have a bound each, and none can use up the others'.
+/// Who a session is counted against: its user, and where users cannot be told apart the address it came from. Many
+/// users behind one address so have a bound each, and none can use up the others'.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Holder {
     User(Box<str>),

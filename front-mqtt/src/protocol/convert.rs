@@ -56,10 +56,10 @@ fn with_properties(mut publish: Publish, from: &PublishProperties<'_>) -> Publis
     })
 }
 
-/// A message's properties in the wire form of a version 5 PUBLISH, without the length and without what
-/// differs between subscribers. The message expiry is what is left of it at `now_ms`. Texts with characters that are not
-/// let through are left out, as topics with them are refused: a client that closes its connection over one would do so
-/// again and again.
+/// A message's properties in the wire form of a version 5 PUBLISH, without the length and without what differs between
+/// subscribers. The message expiry is what is left of it at `now_ms`. Texts with characters that are not let through
+/// are left out, as topics with them are refused: a client that closes its connection over one would do so again and
+/// again.
 pub(crate) fn message_properties(message: &Message, characters: ChannelCharacters, now_ms: u64) -> Vec<u8> {
     let is_text = |text: &str| is_text(text) && characters.refused_in(text).is_none();
     let mut out = Vec::new();

@@ -7,8 +7,8 @@
 //!         Group: one queue for all members
 //! ```
 //!
-//! Who the members are, and which of them a message goes to, the core knows ([`broker_core::Group`]); here is what waits.
-//! Members know each other only by this: no session is locked while another one is.
+//! Who the members are, and which of them a message goes to, the core knows ([`broker_core::Group`]); here is what
+//! waits. Members know each other only by this: no session is locked while another one is.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -322,8 +322,8 @@ impl State {
         group.push(outgoing, clock);
     }
 
-    /// Something has changed: tells the groups whether there is room, and takes what waits in them as far as there is, one
-    /// turn's worth at most.
+    /// Something has changed: tells the groups whether there is room, and takes what waits in them as far as there is,
+    /// one turn's worth at most.
     pub(super) fn balance(&mut self, config: &Config, clock: Clock<'_>, wire: &mut impl Wire) -> Backlog {
         let Some(mut membership) = self.membership.take() else { return Backlog::Empty };
         let left = self.balance_with(&mut membership, config, clock, wire);

@@ -3,8 +3,8 @@
 use broker_core::{Action, Filter, Principal};
 
 /// Whether a client may subscribe to `filter`. MQTT has no other wildcard than `#` for all below a topic, so `a/#` is
-/// allowed, too, where only `a/**` is. Of what the filter matches some may still be denied, `a` itself among it: that is kept
-/// from the client message by message, by the broker's lane.
+/// allowed, too, where only `a/**` is. Of what the filter matches some may still be denied, `a` itself among it: that
+/// is kept from the client message by message, by the broker's lane.
 pub(super) fn may_subscribe(principal: &Principal, filter: &Filter) -> bool {
     let allows = |filter: &Filter| principal.allows_filter(Action::Subscribe, filter);
     allows(filter) || filter.below().is_some_and(|below| allows(&below))

@@ -329,8 +329,8 @@ impl Session {
         self.state.lock()
     }
 
-    /// The connection ends because too much waits for its client. What waits, if it is to be logged: that is done once a
-    /// minute at most.
+    /// The connection ends because too much waits for its client. What waits, if it is to be logged: that is done once
+    /// a minute at most.
     pub(crate) fn note_overrun(&self, connection: u32, now: Instant) -> Option<Queued> {
         self.shared.overrun.fetch_add(1, Ordering::Relaxed);
         let now = self.shared.tenths(now);
@@ -522,8 +522,8 @@ impl State {
         }
     }
 
-    /// Whether another page of retained messages may come: what waits in the session is soon sent, and the SUBACK that they
-    /// follow is out.
+    /// Whether another page of retained messages may come: what waits in the session is soon sent, and the SUBACK that
+    /// they follow is out.
     pub(crate) fn has_room_for_retained(&self) -> bool {
         let queued = self.outbound.as_ref().map_or(0, |outbound| outbound.queued().messages);
         let backlog = self.backlog.as_ref().map_or(0, |backlog| backlog.len());

@@ -133,8 +133,8 @@ impl Subscriptions {
         Some(Placed::New(tag))
     }
 
-    /// Adds a subscription the client did not ask for; it keeps its tag, and with it what it grants, if the client asks for
-    /// the same later. `None` as for [`Subscriptions::place`].
+    /// Adds a subscription the client did not ask for; it keeps its tag, and with it what it grants, if the client asks
+    /// for the same later. `None` as for [`Subscriptions::place`].
     pub(crate) fn place_forced(&mut self, filter: &str, options: &FilterOptions, max: usize) -> Option<u32> {
         let placed = self.place_from(GRANTED_TAG, filter, options, 0, false, max)?;
         let (Placed::New(tag) | Placed::Replaced(tag)) = placed;

@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 /// The connection's outbox, or the lane's way into it during a delivery, or a list in a test.
 pub(crate) trait Wire {
-    /// The lane may still know an earlier connection, with its outbox and its client's rights; these are the present one's.
-    /// False if a message that hit the subscriptions `tags` is not for this client.
+    /// The lane may still know an earlier connection, with its outbox and its client's rights; these are the present
+    /// one's. False if a message that hit the subscriptions `tags` is not for this client.
     fn redirect_as(&mut self, _outbox: &Arc<Outbox>, _principal: Option<&Principal>, _tags: &[u32]) -> bool {
         true
     }

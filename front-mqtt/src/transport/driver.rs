@@ -61,7 +61,8 @@ enum Reauthentication {
 
 type Stepping = Pin<Box<dyn Future<Output = (Box<dyn Exchange>, Step)> + Send>>;
 
-/// Packets, control frames and filters of one packet handled before the host's other tasks get a turn, however they arrive.
+/// Packets, control frames and filters of one packet handled before the host's other tasks get a turn, however they
+/// arrive.
 pub(super) const MAX_BATCH: usize = 64;
 
 /// How soon a connection whose replies the client does not read is looked at again.

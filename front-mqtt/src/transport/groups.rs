@@ -44,8 +44,8 @@ pub(crate) fn leave(
     has_left
 }
 
-/// Ends all that an ended session was a member of, and gives its undelivered messages to other members; without any they
-/// are lost with their session.
+/// Ends all that an ended session was a member of, and gives its undelivered messages to other members; without any
+/// they are lost with their session.
 pub(crate) fn end(broker: &Broker, shared: &Arc<Shared>, hosted: &Hosted, remains: &mut Remains) {
     for (subscription, tag) in std::mem::take(&mut remains.shared) {
         if let Some((name, filter)) = named(&subscription) {

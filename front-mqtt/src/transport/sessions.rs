@@ -39,8 +39,8 @@ impl Hosted {
 }
 
 impl Hosted {
-    /// The client of this connection has shown again who it is: the lane is told whose rights count. False where that changes
-    /// nothing: another connection has the session, or it would be another user's.
+    /// The client of this connection has shown again who it is: the lane is told whose rights count. False where that
+    /// changes nothing: another connection has the session, or it would be another user's.
     pub(crate) fn renew_rights(&self, connection: u32, principal: &Principal) -> bool {
         let Some(state) = self.session.lock_as(connection) else { return false };
         let scope = self.session.config().client_id_scope;

@@ -12,8 +12,8 @@ pub(crate) struct Traffic([Stripe; STRIPES]);
 /// Enough that two of as many cores as one machine has rarely meet in one.
 const STRIPES: usize = 16;
 
-/// One of the places; none shares a cache line with another. Nothing here is touched by a delivery: its bytes are counted
-/// by the outbox, which is locked for it anyway.
+/// One of the places; none shares a cache line with another. Nothing here is touched by a delivery: its bytes are
+/// counted by the outbox, which is locked for it anyway.
 #[derive(Default)]
 #[repr(align(128))]
 pub(crate) struct Stripe {

@@ -11,8 +11,8 @@ use crate::support::Server;
 
 const BURST: u64 = 4_000;
 
-/// The most packets that were handled between two turns of another task, until `more` of them were. On a runtime with one
-/// thread, whose tasks take turns.
+/// The most packets that were handled between two turns of another task, until `more` of them were. On a runtime with
+/// one thread, whose tasks take turns.
 pub(crate) async fn longest_turn(front: &Front, more: u64) -> u64 {
     let (front, before) = (front.clone(), front.stats().packets_received);
     longest_turn_of(move || front.stats().packets_received - before, more).await

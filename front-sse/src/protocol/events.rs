@@ -37,8 +37,8 @@ impl Deliver for Events {
     }
 }
 
-/// For a stream whose filters overlap: each subscription brings its own retained messages, and one that an earlier filter
-/// brings too must arrive once.
+/// For a stream whose filters overlap: each subscription brings its own retained messages, and one that an earlier
+/// filter brings too must arrive once.
 pub(crate) struct Overlapping {
     pub(crate) events: Arc<Events>,
     /// By tag.

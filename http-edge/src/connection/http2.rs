@@ -30,8 +30,8 @@ use super::watchdog::{Verdict, Watchdog};
 use crate::problem::Problem;
 use crate::request::Response;
 
-/// How often it is looked at what waits on an HTTP/2 connection, as long as anything does: a stream that was not asked from one look to
-/// the next makes no progress.
+/// How often it is looked at what waits on an HTTP/2 connection, as long as anything does: a stream that was not asked
+/// from one look to the next makes no progress.
 const LOOK: Duration = Duration::from_millis(250);
 
 pub(crate) async fn serve_http2<S, F>(

@@ -73,7 +73,8 @@ impl WatchedIo {
         Some(Unread { canned, is_head, origin: self.head.take_origin() })
     }
 
-    /// Takes from hyper what it says of a head that it cannot read: how many of these bytes are to be written, if not all.
+    /// Takes from hyper what it says of a head that it cannot read: how many of these bytes are to be written, if not
+    /// all.
     fn intercept(&mut self, bytes: &[u8]) -> Option<usize> {
         if self.watch.busy.load(Relaxed) > 0 || !bytes.ends_with(b"\r\n\r\n") {
             return None;
@@ -134,8 +135,8 @@ impl WatchedIo {
         self.prefix = bytes;
     }
 
-    /// Ready when hyper may read. To hyper a client that has ended its side is gone, and its request given up; but it may
-    /// well be waiting for the answer.
+    /// Ready when hyper may read. To hyper a client that has ended its side is gone, and its request given up; but it
+    /// may well be waiting for the answer.
     fn poll_grace(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut byte = [0; 1];
         let ended = ready!(self.io.inner().poll_peek(cx, &mut ReadBuf::new(&mut byte)));

@@ -31,8 +31,8 @@ impl Park {
         Park { watch, request }
     }
 
-    /// Waits for an answer, without hyper unless it is there at once. The request's body must have been read to its end,
-    /// and the handler return what this returns: what it would do afterwards is not done.
+    /// Waits for an answer, without hyper unless it is there at once. The request's body must have been read to its
+    /// end, and the handler return what this returns: what it would do afterwards is not done.
     ///
     /// # Cancel safety
     /// Dropping the future, as a connection does whose client is gone, drops the answer.

@@ -17,8 +17,8 @@ pub(crate) async fn speaks_http2(stream: &NetStream) -> std::io::Result<(bool, B
     }
 }
 
-/// The same for a client that has sent a part of it. It is read: as long as it waits in the socket there would be no event to
-/// wait for.
+/// The same for a client that has sent a part of it. It is read: as long as it waits in the socket there would be no
+/// event to wait for.
 async fn read_preface(stream: &NetStream) -> std::io::Result<(bool, Bytes)> {
     let mut start = [0; PREFACE.len()];
     let mut seen = 0;

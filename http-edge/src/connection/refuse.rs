@@ -14,16 +14,16 @@ use super::response_head::response_head;
 use crate::problem::Problem;
 use crate::request::{Response, X_REQUEST_ID, read_body};
 
-/// How such requests are answered. Without one, with the problem alone; a server adds the headers without which a page may not
-/// read it.
+/// How such requests are answered. Without one, with the problem alone; a server adds the headers without which a page
+/// may not read it.
 #[derive(Clone, Default)]
 pub struct Refuser(Option<Arc<Refuse>>);
 
 type Refuse = dyn Fn(&Problem, &Parts) -> Response + Send + Sync;
 
 impl Refuser {
-    /// Answers by `refuse`. Of a request that could not be read its method, path, `Host`, `Origin` and `X-Request-Id` are there as far as they
-    /// could be found.
+    /// Answers by `refuse`. Of a request that could not be read its method, path, `Host`, `Origin` and `X-Request-Id`
+    /// are there as far as they could be found.
     pub fn new(refuse: impl Fn(&Problem, &Parts) -> Response + Send + Sync + 'static) -> Self {
         Refuser(Some(Arc::new(refuse)))
     }
@@ -56,7 +56,8 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// The longest answer: ours are far shorter.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 
-/// Whether these bytes are all that hyper has to say of a head that it cannot read: a status and no body. Its place in them.
+/// Whether these bytes are all that hyper has to say of a head that it cannot read: a status and no body. Its place in
+/// them.
 pub(crate) fn canned(bytes: &[u8]) -> Option<usize> {
     let head = bytes.strip_suffix(b"\r\n\r\n")?;
     // What an earlier request was answered may stand before it.

@@ -16,9 +16,9 @@ use crate::request::{Peer, Response};
 
 /// Serves one connection, plain or with TLS, until it ends, fails, or was taken over.
 ///
-/// Every request carries a [`Peer`] extension, and a [`Takeover`](crate::Takeover) where the stream can be taken back. When
-/// `shutdown` turns true (or its sender is gone) the connection ends after the responses that are under way; ending long ones is
-/// up to the handler.
+/// Every request carries a [`Peer`] extension, and a [`Takeover`](crate::Takeover) where the stream can be taken back.
+/// When `shutdown` turns true (or its sender is gone) the connection ends after the responses that are under way;
+/// ending long ones is up to the handler.
 ///
 /// # Cancel safety
 /// Dropping the future closes the connection.
@@ -40,8 +40,8 @@ where
     serve_stream(stream.into(), service, config, shutdown)
 }
 
-/// As [`serve`], without the [`Peer`] extension: for a service that knows the address, and gives it to those that want it. An
-/// extension costs each request three allocations.
+/// As [`serve`], without the [`Peer`] extension: for a service that knows the address, and gives it to those that want
+/// it. An extension costs each request three allocations.
 ///
 /// # Cancel safety
 /// Dropping the future closes the connection.

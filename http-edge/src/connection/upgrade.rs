@@ -8,8 +8,8 @@ use tokio::net::TcpStream;
 use super::io::WatchedIo;
 use crate::request::BoxError;
 
-/// The connection once the 101 is written: a socket that lanes can write to where [`serve`](crate::serve) or an embedding
-/// service's hyper-util server (axum, for one, without TLS) holds one, else whatever carries the bytes.
+/// The connection once the 101 is written: a socket that lanes can write to where [`serve`](crate::serve) or an
+/// embedding service's hyper-util server (axum, for one, without TLS) holds one, else whatever carries the bytes.
 ///
 /// Bytes that the client sent after its request are copied, as they would otherwise keep hyper's buffer alive.
 ///

@@ -64,8 +64,8 @@ impl Default for Watch {
 }
 
 impl Watch {
-    /// What is known of the length fields of a head, named by the number of `requests` that had begun before it. Must be
-    /// asked as soon as hyper has read the head.
+    /// What is known of the length fields of a head, named by the number of `requests` that had begun before it. Must
+    /// be asked as soon as hyper has read the head.
     pub(crate) fn lengths(&self, requests: u64) -> Lengths {
         let two = |two| if two { Lengths::Two } else { Lengths::One };
         if self.scanned.load(Relaxed) == requests + 1 {

@@ -76,7 +76,8 @@ impl Settings {
         self.rights().access(folder)
     }
 
-    /// As long as everybody may do everything, pages of this machine may come; then only our own. Or those that are listed.
+    /// As long as everybody may do everything, pages of this machine may come; then only our own. Or those that are
+    /// listed.
     pub(super) fn origins(&self) -> OriginPolicy {
         match self.rights().origins() {
             Some(said) => said,
@@ -154,8 +155,8 @@ settings::choice!(
     Protocol: ProxyProtocol { Off = "off", Optional = "optional", Required = "required" }
 );
 
-/// `[limits]`: what one address may take of the listeners. Nothing is limited unless it is said: behind a proxy, or in an
-/// office, one address is many clients.
+/// `[limits]`: what one address may take of the listeners. Nothing is limited unless it is said: behind a proxy, or in
+/// an office, one address is many clients.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 struct Limits {
@@ -193,7 +194,8 @@ settings::section!(
 pub struct Logging {
     /// One line each, or one JSON object each. Default text.
     pub format: LogFormat,
-    /// What is told: `error`, `warn`, `info`, `debug`, `trace` or `off`, also by crate: `info,fanwire=debug`. Default `info`.
+    /// What is told: `error`, `warn`, `info`, `debug`, `trace` or `off`, also by crate: `info,fanwire=debug`. Default
+    /// `info`.
     pub level: String,
     /// Whether each HTTP request is a line too. Default no.
     pub access: bool,

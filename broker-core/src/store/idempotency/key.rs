@@ -15,7 +15,8 @@ pub struct IdempotencyKey<'a> {
     /// Whose key it is: the same text of two users is two keys. Empty for nobody in particular.
     pub user: &'a str,
     /// Where it comes from, as far as that is known. Not part of the name: who tries again may come from elsewhere. The
-    /// budget that the key counts against is that of the user at this address (IPv6: at its [`Network`](crate::Network)).
+    /// budget that the key counts against is that of the user at this address (IPv6: at its
+    /// [`Network`](crate::Network)).
     pub address: Option<IpAddr>,
 }
 

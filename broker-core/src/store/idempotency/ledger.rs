@@ -80,8 +80,8 @@ impl Ledger {
         }
     }
 
-    /// Notes a key. What had to go for it is in `forgotten`: keys whose time is over, and at the bounds of all holders the
-    /// oldest of whoever holds most. The count of those is returned.
+    /// Notes a key. What had to go for it is in `forgotten`: keys whose time is over, and at the bounds of all holders
+    /// the oldest of whoever holds most. The count of those is returned.
     pub(super) fn add(&mut self, holder: u128, key: Held, now: Instant, forgotten: &mut Vec<Held>) -> usize {
         let weight = key.name.len() + KEY_OVERHEAD;
         self.change(holder, |holder| {

@@ -18,8 +18,8 @@ use crate::message::{KeyedReceipt, Publish, Receipt};
 
 pub use self::key::{IdempotencyKey, KeptKey};
 
-/// Receipts by (user, channel, key), for a while, in memory. An engine that keeps the messages keeps their keys too, with
-/// each message: those do not come here.
+/// Receipts by (user, channel, key), for a while, in memory. An engine that keeps the messages keeps their keys too,
+/// with each message: those do not come here.
 ///
 /// Who holds them is another question than whose they are: a function that is run again elsewhere comes from another
 /// address, with the same key. A holder is a user at an address, has a budget of its own, and at the bounds of all it

@@ -1,8 +1,8 @@
 //! The ordered memory of recent messages. It gives a message its id.
 //!
-//! One lock makes one total order over all recorded channels. Under it: take an offset, push to a ring, push to the lanes'
-//! inboxes, nothing else. Messages sit in segments behind `Arc`, of which readers clone a few under the lock and scan them
-//! outside.
+//! One lock makes one total order over all recorded channels. Under it: take an offset, push to a ring, push to the
+//! lanes' inboxes, nothing else. Messages sit in segments behind `Arc`, of which readers clone a few under the lock and
+//! scan them outside.
 
 mod reader;
 mod segment;
@@ -193,8 +193,8 @@ impl Log {
         0..self.state.lock().rings.len()
     }
 
-    /// Drops what is too old; for a clock to call. Ages are measured by the monotonic clock: the time of day may be set,
-    /// and must not empty the log then or keep it for ever.
+    /// Drops what is too old; for a clock to call. Ages are measured by the monotonic clock: the time of day may be
+    /// set, and must not empty the log then or keep it for ever.
     pub(crate) fn evict_old(&self, now: Instant) -> Evicted {
         let mut evicted = Evicted::new();
         for ring in &mut self.state.lock().rings {
@@ -312,8 +312,8 @@ impl Ring {
         }
     }
 
-    /// Closes the open segment when it is old, so that dropping whole segments keeps the bound; when it is full or heavy,
-    /// the next message does.
+    /// Closes the open segment when it is old, so that dropping whole segments keeps the bound; when it is full or
+    /// heavy, the next message does.
     fn close_if_old(&mut self, now: Instant) {
         let (messages, age_step) = (self.open.messages, self.config.max_age / STEPS as u32);
         if messages == 0 {

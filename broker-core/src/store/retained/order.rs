@@ -1,12 +1,13 @@
-//! The order of retained messages, in which all channels below one another lie together, and how a filter goes through it.
+//! The order of retained messages, in which all channels below one another lie together, and how a filter goes through
+//! it.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::filter::{Filter, SegmentRef, Wild};
 
-/// A channel's name in an order by segments: `/` comes before every other character, so that `a/b` follows `a` and comes
-/// before `a!`. A wildcard then wants runs of neighbours, and what lies between them is passed over in one step.
+/// A channel's name in an order by segments: `/` comes before every other character, so that `a/b` follows `a` and
+/// comes before `a!`. A wildcard then wants runs of neighbours, and what lies between them is passed over in one step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Name(pub(super) Arc<str>);
 

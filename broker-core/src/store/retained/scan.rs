@@ -1,8 +1,8 @@
 //! One subscriber's way through the retained messages, for all its new filters, a page at a time.
 //!
 //! A filter goes through the store by itself as long as that is cheap, passing over what it cannot match. When the
-//! filters together have looked at as many names as there are, the rest of them share one pass over everything, in which
-//! each name is matched against all of them at once: thousands of filters cost a small multiple of one.
+//! filters together have looked at as many names as there are, the rest of them share one pass over everything, in
+//! which each name is matched against all of them at once: thousands of filters cost a small multiple of one.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
