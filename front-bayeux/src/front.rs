@@ -140,9 +140,10 @@ impl Front {
         member.map(|member| member.echo.store(on, Ordering::Relaxed)).is_some()
     }
 
-    /// Sets what hears of sessions and messages; it replaces the one before.
+    /// Sets what hears of sessions and messages; it replaces the one before. The first is set before clients come: it does
+    /// not hear of the subscriptions of sessions that were there before.
     pub fn set_listener(&self, listener: impl Listener) {
-        self.sessions().shared.set_listener(listener);
+        self.sessions().set_listener(listener);
     }
 
     /// What the front has counted so far.
@@ -172,7 +173,7 @@ impl Front {
         &self.0.0
     }
 
-    fn sessions(&self) -> &Sessions {
+    fn sessions(&self) -> &Arc<Sessions> {
         &self.endpoint().sessions
     }
 

@@ -5,6 +5,7 @@
 //! that slot, 24 bytes, and what its front keeps for [`Connection::peer`] and [`Connection::details`]. The table keeps
 //! nobody alive: what a front has let go of is no longer there.
 
+use std::any::Any;
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 
@@ -21,7 +22,7 @@ use crate::rights::Principal;
 ///
 /// All methods may be called by any thread at any time, also while the client is going; none may block, and none may be
 /// called by the front while it holds a lock that its own implementation takes.
-pub trait Connection: Send + Sync + 'static {
+pub trait Connection: Any + Send + Sync {
     /// Who is attached. `None` while nobody is: a session that waits for its client to come back, or one that has
     /// ended.
     fn peer(&self) -> Option<Peer>;

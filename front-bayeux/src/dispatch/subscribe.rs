@@ -92,9 +92,6 @@ pub(super) async fn subscribe(
         }
         return Err(failed.unwrap_or(Fault::SubscribeFailed));
     }
-    for filter in added {
-        sessions.tell(|listener| listener.subscribed(&member.id, filter));
-    }
     outcome.succeed(message, &sessions.shared, |object| {
         object.raw("subscription", raw.get());
     });
@@ -119,9 +116,7 @@ pub(super) async fn unsubscribe(
     }
     for (_, filter) in &named {
         turn.spend(1).await;
-        if member.unsubscribe(filter) {
-            sessions.tell(|listener| listener.unsubscribed(&member.id, filter));
-        }
+        member.unsubscribe(filter);
     }
     outcome.succeed(message, &sessions.shared, |object| {
         object.raw("subscription", raw.get());

@@ -24,8 +24,8 @@ pub struct Incoming<'a> {
 }
 
 /// Hears of sessions and messages of Bayeux, in its own terms; of the clients of all fronts
-/// [`Lifecycle`](broker_core::Lifecycle) hears. Called in the middle of a request, so it must be quick; it may call the
-/// [`Front`](crate::Front).
+/// [`Lifecycle`](broker_core::Lifecycle) hears. What both hear of, the core tells: the front passes on what concerns its
+/// sessions. Called in the middle of a request, so it must be quick; it may call the [`Front`](crate::Front).
 pub trait Listener: Send + Sync + 'static {
     /// A session shook hands; its reply is not yet written. What is delivered to it now goes with the
     /// reply if [`Config::deliver_during_handshake`](crate::Config::deliver_during_handshake) is on.

@@ -94,12 +94,7 @@ impl Connection for Member {
             return Err(ForcedError::TooMany { max });
         }
         match self.subscribe_live(filter, Start::Live) {
-            Ok(new) if self.mailbox.end().is_none() => {
-                if new {
-                    sessions.tell(|listener| listener.subscribed(&self.id, filter));
-                }
-                Ok(Subscribed { new })
-            }
+            Ok(new) if self.mailbox.end().is_none() => Ok(Subscribed { new }),
             // It ended after its subscriptions were taken out.
             Ok(_) => {
                 self.unsubscribe(filter);

@@ -153,6 +153,11 @@ impl Member {
     }
 
     /// Whether this very subscription still stands.
+    /// Whether it is one of these.
+    pub(super) fn is_of(&self, sessions: &Weak<Sessions>) -> bool {
+        Weak::ptr_eq(&self.sessions, sessions)
+    }
+
     pub(super) fn holds(&self, filter: &Filter, tag: u32) -> bool {
         self.subscriptions.lock().tag_of(filter) == Some(tag)
     }

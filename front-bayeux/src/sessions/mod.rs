@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use broker_core::{Broker, LeaveReason, OutboxConfig, OutboxPolicy, Subscriber};
 
+use self::heard::Heard;
 use self::held_connects::HeldConnects;
 use self::mailbox::Mailbox;
 use self::member::{Member, Origin};
@@ -28,6 +29,7 @@ mod clock;
 pub(crate) mod connect_reply;
 mod deliver;
 mod encodings;
+mod heard;
 mod held_connects;
 pub(crate) mod mailbox;
 pub(crate) mod member;
@@ -87,6 +89,13 @@ impl Sessions {
         self.shared.tell(what);
     }
 
+    /// Sets who hears of sessions and messages, in the place of the one before.
+    pub(crate) fn set_listener(self: &Arc<Self>, listener: impl Listener) {
+        if self.shared.set_listener(listener) {
+            self.broker.hear(Arc::new(Heard(Arc::downgrade(self))));
+        }
+    }
+
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
     }
@@ -141,7 +150,6 @@ impl Sessions {
         let member = Arc::new(member);
         self.registry.insert(Arc::clone(&member));
         member.subscriber.register_connection(&member);
-        self.tell(|listener| listener.opened(&member.id, &member.principal));
         member.subscriber.join();
         self.counters().shook_hands();
         member
@@ -162,9 +170,7 @@ impl Sessions {
     /// Takes a session that is over out of the registry.
     pub(crate) fn forget(&self, member: &Member, end: End) {
         member.leave(leave_reason(end));
-        if self.registry.remove(&member.id) {
-            self.tell(|listener| listener.closed(&member.id, leave_reason(end)));
-        }
+        self.registry.remove(&member.id);
     }
 
     /// Says goodbye to everybody: not all shall come back at once.

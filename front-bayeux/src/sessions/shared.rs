@@ -44,9 +44,9 @@ impl Shared {
         self.listener.read().clone()
     }
 
-    /// It replaces the one before.
-    pub(crate) fn set_listener(&self, listener: impl Listener) {
-        *self.listener.write() = Some(Arc::new(listener));
+    /// It replaces the one before; whether it is the first.
+    pub(super) fn set_listener(&self, listener: impl Listener) -> bool {
+        self.listener.write().replace(Arc::new(listener)).is_none()
     }
 
     pub(crate) fn tell(&self, what: impl FnOnce(&dyn Listener)) {
