@@ -168,14 +168,19 @@ async fn a_session_that_was_taken_up_again_gets_all_retained_messages() {
     for n in 0..3_000 {
         server.broker.publish(message(&format!("r/{n}"), "x").retain(true)).unwrap();
     }
-    let kept = connect(4, "s", false, 0, &[]);
-    let (mut client, _) = Client::connected_with(server.address, &kept).await;
-    client.send(DISCONNECT).await;
-    client.expect_closed().await;
-    let (mut client, present) = Client::connected_with(server.address, &kept).await;
-    assert!(present);
-    assert_eq!(client.subscribe(4, &[("r/+", 0)]).await, [0]);
-    assert_eq!(topics(&mut client).await.len(), 3_000);
+    for (id, goodbye) in [("goodbye", Some(DISCONNECT)), ("taken over", None)] {
+        let kept = connect(4, id, false, 0, &[]);
+        let (mut first, _) = Client::connected_with(server.address, &kept).await;
+        if let Some(goodbye) = goodbye {
+            first.send(goodbye).await;
+            first.expect_closed().await;
+        }
+        let (mut client, present) = Client::connected_with(server.address, &kept).await;
+        assert!(present);
+        first.expect_closed().await;
+        assert_eq!(client.subscribe(4, &[("r/+", 0)]).await, [0]);
+        assert_eq!(topics(&mut client).await.len(), 3_000, "{id}");
+    }
 }
 
 #[tokio::test]
