@@ -154,6 +154,8 @@ impl TlsStream {
     /// byte of a record that is begun counts as not taken until all of the record is: the outbox then keeps its
     /// frame, which a policy may not drop any more, and comes again. (A frame of one byte that may be dropped would
     /// be an exception; no protocol here has one.)
+    // Within the plain write it would cost that its registers.
+    #[inline(never)]
     pub(crate) fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut session = self.session.lock();
         if !self.try_flush(&mut session)? {
