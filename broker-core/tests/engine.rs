@@ -362,6 +362,8 @@ async fn what_was_taken_in_is_delivered_before_the_broker_ends() {
     assert_eq!(late.error, PublishError::Closed);
     let mut drained = Box::pin(broker.drained());
     assert!(poll_once(&mut drained).is_pending(), "it waits for the engine");
+    soon(broker.handed_over()).await;
+    assert_eq!(broker.head().offset(), 0, "that waits for the lanes alone");
     engine.commit();
     soon(drained).await;
     broker.close();

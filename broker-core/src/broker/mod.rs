@@ -1,10 +1,11 @@
 //! The broker: the cheap handle that fronts and the embedding service hold.
 
 mod publish;
+mod stats;
 mod submit;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,6 @@ use crate::lane::{Connection, SendError};
 use crate::lane::{Deliver, Delivery, Encoding, Kind};
 use crate::lifecycle::{Lifecycle, Listeners};
 use crate::message::{KeyedReceipt, Message, MessageId, Publish, Receipt};
-use crate::metrics::{LaneStats, Stats};
 use crate::outbox::{Outbox, Queued};
 use crate::rights::{Policy, Principal};
 use crate::shared::{Feeds, Janitor, Shared};
@@ -491,6 +491,15 @@ impl Broker {
     /// Cancel safe.
     pub async fn drained(&self) {
         self.engine_is_done().await;
+        self.handed_over().await;
+    }
+
+    /// As [`drained`](Self::drained), for what has its receipt: what an engine was given and has not released is not waited
+    /// for.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn handed_over(&self) {
         for lane in &self.shared().lanes {
             let (done, drained) = oneshot::channel();
             if lane.send(Command::Barrier(done)) {
@@ -521,57 +530,11 @@ impl Broker {
         let shared = self.shared();
         shared.closed.load(Ordering::Relaxed) || shared.lanes.iter().any(|lane| lane.is_gone())
     }
-
-    /// Counters and gauges.
-    pub fn stats(&self) -> Stats {
-        let shared = self.shared();
-        let counters = &shared.counters;
-        let (retained_messages, retained_bytes) = shared.retained.usage();
-        let (log_messages, log_bytes, _) = shared.log.usage();
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let lanes: Vec<LaneStats> = shared.lanes.iter().map(|lane| lane.stats()).collect();
-        Stats {
-            published: load(&counters.published),
-            published_bytes: load(&counters.published_bytes),
-            refused_busy: load(&counters.refused_busy),
-            refused: load(&counters.refused),
-            refused_levels: load(&counters.refused_levels),
-            refused_filters: load(&counters.refused_filters),
-            delivered: shared.lanes.iter().map(|lane| load(&lane.delivered)).sum(),
-            dropped: shared.lanes.iter().map(|lane| load(&lane.dropped)).sum(),
-            panicked: shared.lanes.iter().map(|lane| load(&lane.panicked)).sum(),
-            channels: shared.registry.len(),
-            wildcard_filters: shared.wildcards.filters(),
-            filter_bytes: shared.filter_bytes(),
-            subscribers: lanes.iter().map(|lane| lane.subscribers).sum(),
-            subscriptions: shared.subscriptions.load(Ordering::Relaxed),
-            retained_messages,
-            retained_bytes,
-            log_messages,
-            log_bytes,
-            log_head: shared.log.head(),
-            idempotency_keys: shared.idempotency.len(),
-            idempotency_forgotten_early: shared.idempotency.forgotten_early(),
-            delivery_times: shared.timing.durations(),
-            namespaces: shared.log.usage_by_namespace(),
-            lanes,
-        }
-    }
 }
 
 impl fmt::Debug for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Broker").field("lanes", &self.shared().lanes.len()).finish_non_exhaustive()
-    }
-}
-
-impl Lane {
-    fn stats(&self) -> LaneStats {
-        LaneStats {
-            waiting_deliveries: self.waiting_deliveries.load(Ordering::Relaxed),
-            waiting_bytes: self.waiting_bytes.load(Ordering::Relaxed),
-            subscribers: self.subscribers(),
-        }
     }
 }
 

@@ -267,31 +267,16 @@ pub(super) fn hand_over(
     flush: Flush,
     dirty: &mut Vec<u32>,
 ) -> u64 {
-    if let Some(principal) = &occupant.rights {
-        match principal.sight(delivery.message().channel(), tags) {
-            Sight::Whole => {}
-            Sight::Granted => {
-                let granted: SmallVec<[u32; 4]> =
-                    tags.iter().copied().filter(|tag| is_granted_tag(*tag)).collect();
-                return show(lane, occupant, slot, delivery, &granted, flush, dirty);
-            }
-            Sight::Nothing => return 0,
+    let granted: SmallVec<[u32; 4]>;
+    let sight = occupant.rights.as_ref().map(|principal| principal.sight(delivery.message().channel(), tags));
+    let tags = match sight {
+        None | Some(Sight::Whole) => tags,
+        Some(Sight::Granted) => {
+            granted = tags.iter().copied().filter(|tag| is_granted_tag(*tag)).collect();
+            &granted
         }
-    }
-    show(lane, occupant, slot, delivery, tags, flush, dirty)
-}
-
-/// Hands a message to the front of a subscriber that may see it.
-#[inline]
-fn show(
-    lane: &Lane,
-    occupant: &Occupant,
-    slot: u32,
-    delivery: &Arc<Delivery>,
-    tags: &[u32],
-    flush: Flush,
-    dirty: &mut Vec<u32>,
-) -> u64 {
+        Some(Sight::Nothing) => return 0,
+    };
     let mut sink = Sink::new(&occupant.outbox, delivery, flush);
     occupant.deliver.deliver(delivery, tags, &mut sink);
     if sink.dirty {

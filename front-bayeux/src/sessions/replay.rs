@@ -62,7 +62,7 @@ async fn run(broker: &Broker, member: &Member, waiting: Waiting, done: &[Done]) 
     member.mailbox.with(|state| state.begin_replay(tag, filter.clone(), offset(after)));
     let head = broker.head().offset();
     // What was on its way when the replay began is remembered as it comes.
-    broker.drained().await;
+    broker.handed_over().await;
     // Others bring what is after the point at which they began, or after the request, whichever was later; and of what
     // was replayed already, all is there up to the head.
     let others = member.subscriptions(|other, tag| {
@@ -100,7 +100,7 @@ async fn run(broker: &Broker, member: &Member, waiting: Waiting, done: &[Done]) 
         () = replay.run(|_| member.mailbox.lose_replay()) => true,
     };
     // What was on its way when the replay ended may still be a message that it brought.
-    broker.drained().await;
+    broker.handed_over().await;
     member.mailbox.with(|state| state.end_replay());
     if !is_live || !is_wanted() {
         member.subscriber.unsubscribe(&filter, tag);
