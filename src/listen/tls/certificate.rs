@@ -23,7 +23,7 @@ pub enum TlsError {
     #[error("no certificate is configured: `tls.cert_file` and `tls.key_file` name one")]
     NoCertificate,
     /// A file cannot be read, or is not what it should be.
-    #[error("{}: {what}", file.display())]
+    #[error("TLS: {}: {what}", file.display())]
     File {
         /// Which.
         file: PathBuf,
