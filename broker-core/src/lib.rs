@@ -44,6 +44,7 @@ mod metrics;
 mod outbox;
 mod rights;
 mod shared;
+mod sparing;
 mod store;
 
 pub use answer::Answer;
@@ -74,5 +75,6 @@ pub use rights::{
     Governed, Network, Pattern, Policy, Principal, Rights, RightsTemplate, Rule, Source, SourceKind,
     Throttle,
 };
+pub use sparing::{Sparing, Telling};
 pub use store::history::{After, Gap, History, HistoryQuery, Order};
 pub use store::idempotency::{IdempotencyKey, KeptKey};

@@ -1,13 +1,12 @@
 //! Log lines about clients that are refused: one form for all protocols, and few of a kind.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use broker_core::{Network, SubscriberKey};
+use broker_core::{Network, Sparing, SubscriberKey, Telling};
 use http::HeaderValue;
 use http::request::Parts;
 use http_edge::{Problem, connection_id};
@@ -104,54 +103,53 @@ pub fn suppressed_lines() -> u64 {
     LINES.suppressed.load(Relaxed)
 }
 
-/// Lets one line of a kind through each minute, and counts the others. Holds at most [`Repeats::MAX_KINDS`] kinds;
-/// while there are that many, all further ones are one kind.
-#[derive(Debug, Default)]
+/// Lets one line of a kind through each minute, and counts the others. While [`Repeats::MAX_KINDS`] are remembered, all
+/// further ones are one kind.
+#[derive(Debug)]
 pub struct Repeats {
-    kinds: Mutex<HashMap<u64, Kind>>,
+    kinds: Mutex<Kinds>,
     hasher: RandomState,
     suppressed: AtomicU64,
 }
 
 #[derive(Debug)]
-struct Kind {
-    told_at: Instant,
-    /// Not told since.
-    repeated: u64,
+struct Kinds {
+    known: Sparing<u64>,
+    others: Sparing<()>,
+}
+
+impl Default for Repeats {
+    fn default() -> Self {
+        let kinds = Kinds { known: Sparing::new(Self::MAX_KINDS), others: Sparing::new(1) };
+        Self { kinds: Mutex::new(kinds), hasher: RandomState::new(), suppressed: AtomicU64::new(0) }
+    }
 }
 
 impl Repeats {
     /// Kinds that are remembered: an address that nobody has seen makes one for each reason.
     pub const MAX_KINDS: usize = 4_096;
-    /// Time from one line of a kind to the next.
-    pub const EVERY: Duration = Duration::from_secs(60);
 
     /// Whether a line of this kind may be written now, and how many before it were not.
     pub fn admit(&self, kind: &impl Hash, now: Instant) -> Option<u64> {
         let mut kinds = self.kinds.lock();
-        let mut key = self.hasher.hash_one(kind);
-        if !kinds.contains_key(&key) && kinds.len() >= Self::MAX_KINDS {
-            kinds.retain(|_, kind| now.saturating_duration_since(kind.told_at) < Self::EVERY);
-            if kinds.len() >= Self::MAX_KINDS {
-                key = 0;
+        let turn = match kinds.known.note(self.hasher.hash_one(kind), 1, now) {
+            Telling::NoRoom => kinds.others.note((), 1, now),
+            turn => turn,
+        };
+        match turn {
+            Telling::Now(times) => Some(times.saturating_sub(1)),
+            Telling::HoldBack | Telling::NoRoom => {
+                self.suppressed.fetch_add(1, Relaxed);
+                None
             }
         }
-        let Some(known) = kinds.get_mut(&key) else {
-            kinds.insert(key, Kind { told_at: now, repeated: 0 });
-            return Some(0);
-        };
-        if now.saturating_duration_since(known.told_at) < Self::EVERY {
-            known.repeated += 1;
-            self.suppressed.fetch_add(1, Relaxed);
-            return None;
-        }
-        known.told_at = now;
-        Some(std::mem::take(&mut known.repeated))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -171,9 +169,7 @@ mod tests {
         let start = Instant::now();
         let told = (0..10 * Repeats::MAX_KINDS).filter(|kind| repeats.admit(kind, start).is_some()).count();
         assert_eq!(told, Repeats::MAX_KINDS + 1, "and one for all that have no place");
-        assert!(repeats.kinds.lock().len() <= Repeats::MAX_KINDS + 1);
-        let later = start + Repeats::EVERY;
+        let later = start + Duration::from_secs(60);
         assert_eq!(repeats.admit(&"new", later), Some(0));
-        assert_eq!(repeats.kinds.lock().len(), 1);
     }
 }

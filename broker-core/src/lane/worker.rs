@@ -9,12 +9,13 @@ use ahash::AHashMap;
 use smallvec::SmallVec;
 
 use super::command::{Command, Direct, Job, continues, same_list};
-use super::drops::Told;
+use super::drops::MAX_TOLD;
 use super::pending::{Occupant, Slot};
 use super::{Lane, LaneOwner};
 use crate::histogram::Timed;
 use crate::key::SubscriberKey;
 use crate::outbox::{Flush, OutboxEnd};
+use crate::sparing::{Sparing, Telling};
 
 /// Commands taken in one go. More only delays the first one's flush.
 const MAX_BATCH: usize = 128;
@@ -40,8 +41,8 @@ pub(crate) struct Worker {
     pub(super) tags: Vec<u32>,
     /// Messages of this batch that are timed.
     timed: Vec<Timed>,
-    /// Whose losses were told of.
-    told: Told,
+    /// Whose losses were told of: each at most once a minute.
+    told: Sparing<SubscriberKey>,
     pub(super) job: u64,
     pub(super) budget: u32,
     pub(super) encodings: Arc<AtomicUsize>,
@@ -89,7 +90,7 @@ impl Worker {
             overlaps: Vec::new(),
             tags: Vec::new(),
             timed: Vec::new(),
-            told: Told::default(),
+            told: Sparing::new(MAX_TOLD),
             job: 0,
             budget: YIELD_AFTER,
             encodings,
@@ -233,7 +234,7 @@ impl Worker {
                 continue;
             };
             let key = SubscriberKey { lane: self.lane.index, slot, generation: place.generation };
-            if let Some(messages) = self.told.admit(key, lost, now) {
+            if let Telling::Now(messages) = self.told.note(key, lost, now) {
                 self.guarded(slot, |_| broker.dropped(key, messages));
             }
         }
