@@ -1,19 +1,26 @@
-//! Tells the binary which commit it was made of: `FANWIRE_VERSION`.
+//! Tells the binary which commit it was made of: `BUILT_VERSION` and `BUILT_COMMIT`.
+//!
+//! No name here begins with `FANWIRE_`: `cargo run` hands these variables to the program it starts, and the program takes
+//! what begins so for its configuration.
 
 use std::path::Path;
 use std::process::Command;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-env-changed=FANWIRE_COMMIT");
+    println!("cargo:rerun-if-env-changed=SOURCE_COMMIT");
     let version = std::env::var("CARGO_PKG_VERSION").unwrap_or_default();
-    let given = std::env::var("FANWIRE_COMMIT").ok().filter(|commit| !commit.is_empty());
+    let given = std::env::var("SOURCE_COMMIT").ok().filter(|commit| !commit.is_empty());
     match given.or_else(packaged).or_else(checked_out) {
         Some(commit) => {
             let short: String = commit.trim().chars().take(12).collect();
-            println!("cargo:rustc-env=FANWIRE_VERSION={version} ({short})");
+            println!("cargo:rustc-env=BUILT_VERSION={version} ({short})");
+            println!("cargo:rustc-env=BUILT_COMMIT={short}");
         }
-        None => println!("cargo:rustc-env=FANWIRE_VERSION={version}"),
+        None => {
+            println!("cargo:rustc-env=BUILT_VERSION={version}");
+            println!("cargo:rustc-env=BUILT_COMMIT=");
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use client::{Bench, Channels, Close, Connections, ContextCommand, History, Pub, 
 #[derive(Debug, Parser)]
 #[command(
     name = "fanwire",
-    version = env!("FANWIRE_VERSION"),
+    version = env!("BUILT_VERSION"),
     max_term_width = 100,
     args_conflicts_with_subcommands = true
 )]

@@ -53,8 +53,8 @@ pub(crate) fn of_build(fronts: &Fronts) -> Arc<dyn MetricSource> {
     fronts.sort_unstable();
     let fronts = fronts.join(",");
     Arc::new(move |out: &mut Vec<Metric>| {
-        let help = "Version, commit if the build named one (FANWIRE_COMMIT), and protocols of this program";
-        let commit = option_env!("FANWIRE_COMMIT").unwrap_or_default();
+        let help = "Version, commit if it is known, and protocols of this program";
+        let commit = env!("BUILT_COMMIT");
         let build = Metric::info("build", help).with("version", env!("CARGO_PKG_VERSION"));
         out.push(build.with("commit", commit).with("protocols", fronts.clone()));
     })

@@ -36,6 +36,15 @@ async fn without_rights_the_startup_says_so_and_gives_something_to_try() {
     assert_eq!(get(server.http, "/healthz").await.status, 200);
 }
 
+/// `cargo run` hands what the build script names to the program, which takes `FANWIRE_…` for its configuration.
+#[test]
+fn nothing_that_the_build_names_looks_like_configuration() {
+    let script = include_str!("../../build.rs");
+    let named: Vec<_> = script.split("rustc-env=").skip(1).collect();
+    assert!(!named.is_empty());
+    assert!(named.iter().all(|name| !name.starts_with("FANWIRE_")), "{named:?}");
+}
+
 #[tokio::test]
 async fn on_one_core_there_is_one_thread() {
     let threads = |id: u32| std::fs::read_dir(format!("/proc/{id}/task")).map(Iterator::count).unwrap_or(0);
