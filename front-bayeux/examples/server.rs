@@ -1,4 +1,4 @@
-//! A Bayeux server on one port, for trying clients: `cargo run -p front-bayeux --example server -- 127.0.0.1:8090`.
+//! A Bayeux server on one port, for trying clients: `cargo run -p fanwire-front-bayeux --example server -- 127.0.0.1:8090`.
 //!
 //! Everybody may do everything. Options follow the address as `name=value`: `timeout=MS`,
 //! `interval=MS`, `maxInterval=MS`.
