@@ -18,6 +18,7 @@ mod operate;
 mod own_front;
 mod publish;
 mod recursion;
+mod reference;
 mod replay_ids;
 mod show;
 mod shutdown;
