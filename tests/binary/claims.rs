@@ -11,6 +11,7 @@ const PAGES: &[(&str, &str)] = &[
     ("docs/bayeux.md", include_str!("../../docs/bayeux.md")),
     ("docs/http.md", include_str!("../../docs/http.md")),
     ("docs/mqtt.md", include_str!("../../docs/mqtt.md")),
+    ("docs/operations.md", include_str!("../../docs/operations.md")),
     ("docs/recipes.md", include_str!("../../docs/recipes.md")),
     ("docs/rights.md", include_str!("../../docs/rights.md")),
     ("docs/sse.md", include_str!("../../docs/sse.md")),
