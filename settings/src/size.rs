@@ -7,32 +7,38 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Setting;
 
-/// A number of bytes, alone or with a unit: `4096`, `"4 KiB"`, `"64 MiB"`, `"3 GiB"`.
+/// A number of bytes, alone or with a unit: `4096`, `"4 KiB"`, `"64 MiB"`, `"3 GiB"`; `"64 MB"` are 64,000,000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(pub usize);
 
-const UNITS: [(&str, u32); 4] = [("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0)];
+/// Those that a size is written with, the largest first.
+const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+/// Those that it may also be read with.
+const OTHERS: [(&str, u64); 5] =
+    [("B", 1), ("kB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("TB", 1_000_000_000_000)];
 
 impl Size {
     fn parse(text: &str) -> Option<Self> {
         let end = text.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = text.split_at(end);
-        let number: usize = number.parse().ok()?;
+        let number: u64 = number.parse().ok()?;
         let unit = match unit.trim() {
             "" => "B",
             unit => unit,
         };
-        let (_, shift) = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
-        number.checked_mul(1 << shift).map(Size)
+        let (_, bytes) = UNITS.iter().chain(&OTHERS).find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
+        usize::try_from(number.checked_mul(*bytes)?).ok().map(Size)
     }
 }
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whole = |shift: &u32| self.0 > 0 && self.0.is_multiple_of(1 << shift);
-        match UNITS.iter().find(|(_, shift)| *shift > 0 && whole(shift)) {
-            Some((unit, shift)) => write!(f, "{} {unit}", self.0 >> shift),
-            None => self.0.fmt(f),
+        let size = self.0 as u64;
+        let whole = |bytes: &u64| size > 0 && size.is_multiple_of(*bytes);
+        match UNITS.iter().find(|(_, bytes)| whole(bytes)) {
+            Some((unit, bytes)) => write!(f, "{} {unit}", size / bytes),
+            None => size.fmt(f),
         }
     }
 }
@@ -103,7 +109,11 @@ mod tests {
             ("64mib", Some(64 << 20), "64 MiB"),
             ("3 GiB", Some(3 << 30), "3 GiB"),
             ("7 B", Some(7), "7"),
-            ("64 MB", None, ""),
+            ("64 MB", Some(64_000_000), "62500 KiB"),
+            ("2 TiB", Some(2 << 40), "2 TiB"),
+            ("5kb", Some(5_000), "5000"),
+            ("64 Mb/s", None, ""),
+            ("1.5 MiB", None, ""),
             ("MiB", None, ""),
             ("-1", None, ""),
             ("99999999999999 GiB", None, ""),
