@@ -111,3 +111,21 @@ test("a server that stops is left until it is back, and one that refuses is left
     await refused.close();
     await page.close();
 });
+
+test("the web page of docs/getting-started.md shows what is published", async () => {
+    const text = await readFile(path.join(ROOT, "docs/getting-started.md"), "utf8");
+    const [, shown] = /```html\n([\s\S]*?)```/.exec(text);
+    assert.ok(shown.includes("http://127.0.0.1:8080"));
+    const body = shown.replace("http://127.0.0.1:8080", server.http);
+    const own = http.createServer((_, response) => response.writeHead(200, { "Content-Type": "text/html" }).end(body));
+    own.listen(0, "127.0.0.1");
+    await once(own, "listening");
+    const page = await browser.newPage();
+    await page.goto(`http://localhost:${own.address().port}/page.html`);
+    const channels = async () => JSON.parse(await server.text("/v1/channels?prefix=chat/room1")).channels;
+    await until("the stream", async () => (await channels()).length === 1);
+    await server.publish("chat/room1", '{"text":"hello"}');
+    await page.locator("li", { hasText: "hello" }).waitFor();
+    await page.close();
+    own.close();
+});
