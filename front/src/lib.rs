@@ -145,7 +145,7 @@ pub trait Front: Any + Send + Sync {
     }
 
     /// Tells a client of its own listener, in the protocol's terms, why it is refused, and closes. The server drops the
-    /// future after a second. Default: closes it.
+    /// future after two seconds, sooner where many wait for theirs. Default: closes it.
     fn refuse_stream(&self, refusal: &Refusal, accepted: Accepted) -> Task {
         let _ = refusal;
         drop(accepted);

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use front::{Accepted, Front, Refusal, RefusedLine};
+use front::{Accepted, Front, Refusal, RefusedLine, Task};
 use futures_util::future::Either;
 use http_edge::{ClientCertificate, Holds, HostPolicy, Refuser, ServeConfig};
 use link::{Hold, NetStream, Socket};
 use tokio::sync::watch;
 
-use super::accept::{Gate, close};
+use super::accept::Gate;
 use super::addresses::{AddressLimits, Place, TooMany};
 use super::proxies::TrustedProxies;
 use super::refusals::Refusals;
@@ -79,9 +79,11 @@ impl HttpDoor {
     pub(crate) fn serve(&self, arrival: Arrival) {
         let Arrival { stream, peer, place, certificate } = arrival;
         let Ok(place) = place else {
-            let refusal = Refusal::address_full();
-            log(HTTP, &refusal, Some(peer));
-            return self.refuse(stream, refusal);
+            let (gate, behind) = (Arc::clone(&self.gate), Arc::clone(&self.behind));
+            tokio::spawn(async move {
+                gate.refuse(behind.refuse(stream, peer, &Refusal::address_full())).await;
+            });
+            return;
         };
         let mut connection = self.connection.clone();
         connection.hold = hold(place);
@@ -108,11 +110,14 @@ impl HttpDoor {
         };
         tokio::spawn(http_edge::serve_unnamed(stream, handle, connection, self.closed.clone()));
     }
+}
 
+impl Behind {
     /// Tells a client why it is closed.
-    pub(crate) fn refuse(&self, stream: NetStream, refusal: Refusal) {
-        let (gate, behind) = (Arc::clone(&self.gate), Arc::clone(&self.behind));
-        tokio::spawn(async move { gate.refuse(behind.served.tell(stream, &refusal)).await });
+    async fn refuse(&self, stream: NetStream, peer: SocketAddr, refusal: &Refusal) {
+        log(HTTP, refusal, Some(peer));
+        // It may be gone by then.
+        let _ = self.served.tell(stream, refusal).await;
     }
 }
 
@@ -138,17 +143,15 @@ impl StreamDoor {
                 Err(wait) => Refusal::too_fast(wait),
             },
         };
-        log(self.front.name(), &refusal, Some(peer));
+        let telling = self.refuse(Accepted { socket, peer, certificate }, &refusal);
         let gate = Arc::clone(&self.gate);
-        let telling = self.front.refuse_stream(&refusal, Accepted { socket, peer, certificate });
         tokio::spawn(async move { gate.refuse(telling).await });
     }
 
-    /// Closes one too many. Many protocols have no words for it before the client has said something, and there is no
-    /// room to wait for that.
-    pub(crate) fn refuse(&self, stream: NetStream) {
-        let gate = Arc::clone(&self.gate);
-        tokio::spawn(async move { gate.refuse(close(stream)).await });
+    /// Tells a client why it is closed, in the words of its protocol.
+    fn refuse(&self, accepted: Accepted, refusal: &Refusal) -> Task {
+        log(self.front.name(), refusal, Some(accepted.peer));
+        self.front.refuse_stream(refusal, accepted)
     }
 }
 
@@ -194,17 +197,16 @@ impl Doors {
         }
     }
 
-    /// One for whom there is no room.
-    pub(crate) fn refuse(&self, stream: NetStream, peer: Option<SocketAddr>) {
+    /// Tells a client for whom there is no room why it is closed; dropped, it is closed without a word.
+    pub(crate) async fn refuse(&self, arrival: Arrival, speaks_http: bool) {
+        let Arrival { stream, peer, certificate, .. } = arrival;
         let refusal = Refusal::server_full();
         match (&self.http, &self.stream) {
-            (Some(http), None) => {
-                log(HTTP, &refusal, peer);
-                http.refuse(stream, refusal);
-            }
+            (Some(http), None) => http.behind.refuse(stream, peer, &refusal).await,
+            (Some(http), Some(_)) if speaks_http => http.behind.refuse(stream, peer, &refusal).await,
             (_, Some(door)) => {
-                log(door.front.name(), &refusal, peer);
-                door.refuse(stream);
+                let socket = Socket::tcp(stream, Vec::new());
+                door.refuse(Accepted { socket, peer, certificate }, &refusal).await;
             }
             (None, None) => {}
         }

@@ -71,9 +71,15 @@ impl Process {
 
     /// On free ports, in a shell that ran `before` first: to set limits.
     pub async fn start_after(before: &str) -> Self {
-        let binary = env!("CARGO_BIN_EXE_fanwire");
+        Self::start_after_with(before, &[]).await
+    }
+
+    /// The same with more arguments.
+    pub async fn start_after_with(before: &str, arguments: &[&str]) -> Self {
         let mut command = clean(Command::new("sh"));
-        command.args(["-c", &format!("{before}; exec {binary} --http 127.0.0.1:0 --mqtt 127.0.0.1:0")]);
+        // The shell counts them from 0.
+        command.args(["-c", &format!("{before}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_fanwire")]);
+        command.args(["--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"]).args(arguments);
         Self::started(command).await
     }
 

@@ -5,6 +5,7 @@ mod support;
 
 mod certificates;
 mod clients;
+mod crowded;
 mod proxies;
 mod recipes;
 mod served;

@@ -20,12 +20,18 @@ pub(crate) struct Secured {
 
 impl Secured {
     pub(crate) async fn start(rest: &str) -> Self {
+        Self::start_after("true", rest).await
+    }
+
+    /// In a shell that ran `before` first: to set limits.
+    pub(crate) async fn start_after(before: &str, rest: &str) -> Self {
         let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));
         authority.issue(&["localhost"]).write(folder.path(), "server");
         let config = folder.path().join("fanwire.toml");
         let tls = "[tls]\ncert_file = \"server.crt\"\nkey_file = \"server.key\"\n";
         std::fs::write(&config, format!("{tls}{rest}")).expect("written");
-        let server = Process::start(&["--config", config.to_str().expect("UTF-8")]).await;
+        let arguments = ["--config", config.to_str().expect("UTF-8")];
+        let server = Process::start_after_with(before, &arguments).await;
         Secured { server, authority, folder }
     }
 

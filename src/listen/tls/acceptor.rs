@@ -42,6 +42,8 @@ struct Live {
     http: Arc<ServerConfig>,
     stream: Arc<ServerConfig>,
     shared: Arc<ServerConfig>,
+    http_briefly: Arc<ServerConfig>,
+    shared_briefly: Arc<ServerConfig>,
     /// As the files were before they were read.
     stamps: Vec<Stamp>,
 }
@@ -57,6 +59,10 @@ pub(crate) enum Inside {
     Stream,
     /// Either.
     Both,
+    /// HTTP/1.1, for one answer: that there is no room can be said in it before anything is known of the client.
+    HttpBriefly,
+    /// That, or a protocol of its own.
+    BothBriefly,
 }
 
 /// The name of MQTT in ALPN.
@@ -115,6 +121,8 @@ impl Tls {
             Inside::Http => &live.http,
             Inside::Stream => &live.stream,
             Inside::Both => &live.shared,
+            Inside::HttpBriefly => &live.http_briefly,
+            Inside::BothBriefly => &live.shared_briefly,
         };
         let done = handshake(stream, Arc::clone(config), &self.0.handshakes).await?;
         let name = done.client.as_ref().and_then(|shown| identity(shown, self.0.config.client_identity));
@@ -192,7 +200,8 @@ impl Live {
         };
         let http = offering(&[b"h2", b"http/1.1"]);
         let shared = offering(&[b"h2", b"http/1.1", MQTT]);
-        Ok(Live { certificates, http, stream: offering(&[]), shared, stamps })
+        let (http_briefly, shared_briefly) = (offering(&[b"http/1.1"]), offering(&[b"http/1.1", MQTT]));
+        Ok(Live { certificates, http, stream: offering(&[]), shared, http_briefly, shared_briefly, stamps })
     }
 
     fn check(&self) -> Result<(), TlsError> {
