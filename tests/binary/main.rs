@@ -24,5 +24,6 @@ mod show;
 mod shutdown;
 mod startup;
 mod subscribe;
+mod surroundings;
 mod terminal;
 mod tls;
