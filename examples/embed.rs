@@ -38,9 +38,11 @@ fn routes(broker: &Broker) -> Result<Router, Error> {
     let rights = Rights::all().deny(Rule::new([Action::Publish], Filter::parse("orders/#")?));
     let everybody = Arc::new(Anonymous(Principal::anonymous(rights)));
 
-    let sse = fanwire::sse::Config { path: "/live".to_owned(), ..Default::default() };
+    let mut sse = fanwire::sse::Config::default();
+    sse.path = "/live".to_owned();
     let sse = fanwire::sse::Front::new(broker.clone(), everybody.clone(), sse);
-    let api = fanwire::api::Config { path: "/api".to_owned(), ..Default::default() };
+    let mut api = fanwire::api::Config::default();
+    api.path = "/api".to_owned();
     let api = fanwire::api::Front::new(broker.clone(), everybody.clone(), api);
     let bayeux = fanwire::bayeux::Front::new(broker.clone(), everybody.clone(), Default::default());
     let mqtt = fanwire::mqtt::Front::new(broker.clone(), everybody, Default::default());

@@ -48,6 +48,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 }
                 Event::Lagged(missed) => writeln!(out, "lagged {missed}")?,
                 Event::Gap(gap) => writeln!(out, "gap {gap:?}")?,
+                _ => {}
             }
         }
         out.flush()

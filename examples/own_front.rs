@@ -140,8 +140,9 @@ impl Front for Lines {
             else {
                 return;
             };
-            let nobody =
-                Credentials { remote: Some(accepted.peer), protocol: "lines", ..Credentials::default() };
+            let mut nobody = Credentials::default();
+            nobody.remote = Some(accepted.peer);
+            nobody.protocol = "lines";
             let Ok(principal) = front.context.authenticator.authenticate(nobody).await else { return };
             match front.subscribe(&principal, line.trim()) {
                 Ok(messages) => front.write(messages, writer).await,

@@ -140,7 +140,7 @@ pub struct Fronts {
 impl Fronts {
     /// The fronts on `broker`, as `config` sets them up. `/metrics` shows the counters of all.
     pub fn new(broker: &Broker, config: &Config) -> Self {
-        let context = Context { broker: broker.clone(), authenticator: Arc::clone(&config.authenticator) };
+        let context = Context::new(broker.clone(), Arc::clone(&config.authenticator));
         let mut list = made(&context, config);
         list.extend(config.own_fronts.iter().map(|own| (own.make)(&context)));
         let fronts = Fronts { list: list.into(), page: Arc::default(), access_log: config.access_log };

@@ -123,7 +123,8 @@ fn append(file: &Path, entry: &str) -> Result<(), Box<dyn Error>> {
     };
     let entry = format!("\n{entry}");
     text.push_str(&entry);
-    let arguments = fanwire::Arguments { config: Some(file.to_owned()), ..fanwire::Arguments::default() };
+    let mut arguments = fanwire::Arguments::default();
+    arguments.config = Some(file.to_owned());
     fanwire::check(arguments, &text, std::env::vars_os())
         .map_err(|error| format!("not added, as the file would not load then: {error}"))?;
     let mut file = std::fs::OpenOptions::new()

@@ -19,11 +19,9 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let free_ports = Config {
-//!     http: Some(([127, 0, 0, 1], 0).into()),
-//!     mqtt: Some(([127, 0, 0, 1], 0).into()),
-//!     ..Config::default()
-//! };
+//! let mut free_ports = Config::default();
+//! free_ports.http = Some(([127, 0, 0, 1], 0).into());
+//! free_ports.mqtt = Some(([127, 0, 0, 1], 0).into());
 //! let server = Server::bind(free_ports).await?;
 //! let broker = server.broker().clone();
 //! let stop = tokio::spawn(server.run(async {

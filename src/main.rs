@@ -123,7 +123,8 @@ fn show_config(file: Option<PathBuf>, defaults: bool) -> Result<(), Box<dyn std:
     let text = if defaults {
         Loader::default().show_defaults()
     } else {
-        let arguments = Arguments { config: file, ..Arguments::default() };
+        let mut arguments = Arguments::default();
+        arguments.config = file;
         fanwire::load(arguments, std::env::vars_os())?.show()
     };
     let mut out = std::io::stdout();
@@ -132,7 +133,8 @@ fn show_config(file: Option<PathBuf>, defaults: bool) -> Result<(), Box<dyn std:
 }
 
 fn check_config(file: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
-    let arguments = Arguments { config: file, ..Arguments::default() };
+    let mut arguments = Arguments::default();
+    arguments.config = file;
     let Loaded { config, has_rights, rights, .. } = fanwire::load(arguments, std::env::vars_os())?;
     check_serves(&config)?;
     let certificates = check_certificates(config.tls.clone())?;
@@ -192,13 +194,13 @@ impl Signals {
 /// Which web pages may come, and by which names they reach the server.
 fn pages(origins: &OriginPolicy, hosts: &HostPolicy) -> String {
     let own = match hosts {
-        HostPolicy::Any => "this server's own (by any name)".to_owned(),
         HostPolicy::Names(names) if names.is_empty() => {
             "this server's own (by an address or localhost; `server.hosts` adds names)".to_owned()
         }
         HostPolicy::Names(names) => {
             format!("this server's own (by an address, localhost, {})", names.join(", "))
         }
+        _ => "this server's own (by any name)".to_owned(),
     };
     match origins {
         OriginPolicy::Any => {

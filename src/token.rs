@@ -88,14 +88,13 @@ pub(crate) fn run(command: TokenCommand) -> Result<ExitCode, Box<dyn Error>> {
 }
 
 fn make(mint: Mint) -> Result<(), Box<dyn Error>> {
-    let mut token = NewToken {
-        iss: mint.iss.clone(),
-        sub: mint.sub,
-        aud: mint.aud,
-        kid: mint.kid,
-        lifetime: mint.ttl,
-        rights: mint.rights.iter().map(|text| parse_grant(text)).collect::<Result<_, _>>()?,
-    };
+    let mut token = NewToken::default();
+    token.iss = mint.iss.clone();
+    token.sub = mint.sub;
+    token.aud = mint.aud;
+    token.kid = mint.kid;
+    token.lifetime = mint.ttl;
+    token.rights = mint.rights.iter().map(|text| parse_grant(text)).collect::<Result<_, _>>()?;
     let issuer = mint.config.map(|file| issuer(file, mint.iss.as_deref())).transpose()?;
     if let Some(issuer) = &issuer {
         token.iss.clone_from(&issuer.iss);
@@ -127,7 +126,8 @@ fn make(mint: Mint) -> Result<(), Box<dyn Error>> {
 /// The issuer of a configuration that is meant.
 fn issuer(file: PathBuf, iss: Option<&str>) -> Result<Issuer, Box<dyn Error>> {
     let shown = file.display().to_string();
-    let arguments = Arguments { config: Some(file), ..Arguments::default() };
+    let mut arguments = Arguments::default();
+    arguments.config = Some(file);
     let mut issuers = fanwire::load(arguments, std::env::vars_os())?.rights.access.issuers;
     if let Some(iss) = iss {
         issuers.retain(|issuer| issuer.iss.as_deref() == Some(iss));
@@ -154,12 +154,15 @@ fn look(check: Check) -> Result<ExitCode, Box<dyn Error>> {
             token.trim().to_owned()
         }
     };
-    let arguments = Arguments { config: Some(check.config), ..Arguments::default() };
+    let mut arguments = Arguments::default();
+    arguments.config = Some(check.config);
     let loaded = fanwire::load(arguments, std::env::vars_os())?;
     if !loaded.has_rights {
         return Err("this configuration has no rights: whatever is shown, everybody may do everything".into());
     }
-    let credentials = Credentials { token: Some(&token), protocol: "http", ..Credentials::default() };
+    let mut credentials = Credentials::default();
+    credentials.token = Some(&token);
+    credentials.protocol = "http";
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = runtime.block_on(async { loaded.config.authenticator.authenticate(credentials).await });
     let principal = match answer {

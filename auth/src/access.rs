@@ -14,6 +14,7 @@ use crate::{Issuer, Key, KeyHash, PasswordLimits, Rate, User};
 
 /// Everything that is configured about who may do what.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Access {
     /// Everybody may do everything, and credentials are not looked at; what else is said here does not count.
     pub open: bool,
@@ -43,6 +44,7 @@ impl Access {
 
 /// What a certificate is worth, to a client that offers nothing else. That it is genuine was found in the handshake.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Certificates {
     /// Whether one that has the name of one of [`Access::users`] stands for that user's password.
     pub users: bool,
@@ -53,11 +55,19 @@ pub struct Certificates {
 /// What is wrong with an [`Access`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{key}`: {message}")]
+#[non_exhaustive]
 pub struct AccessError {
     /// Its place as the configuration writes it: `issuers[0].pem_file`.
     pub key: String,
     /// What is wrong.
     pub message: String,
+}
+
+impl AccessError {
+    /// What is wrong, and where.
+    pub fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { key: key.into(), message: message.into() }
+    }
 }
 
 fn wrong(list: &str, index: usize, field: &str, message: impl Into<String>) -> AccessError {
@@ -116,12 +126,11 @@ impl Answers {
                 return Err(wrong("users", index, "name", "empty, or the name of another user"));
             }
             check_hash(&user.password_hash).map_err(|why| wrong("users", index, "password_hash", why))?;
-            let source = Source {
-                kind: SourceKind::Password,
-                name: Arc::clone(&user.name),
-                trust: fingerprint(&user.password_hash),
-                version: fingerprint(&(&user.password_hash, &user.rights)),
-            };
+            let mut source = Source::default();
+            source.kind = SourceKind::Password;
+            source.name = Arc::clone(&user.name);
+            source.trust = fingerprint(&user.password_hash);
+            source.version = fingerprint(&(&user.password_hash, &user.rights));
             let principal = answers.principal(source, &user.rights, user.rate, before);
             answers.users.insert(user.name, Account { password_hash: user.password_hash, principal });
         }
@@ -141,12 +150,11 @@ impl Answers {
     }
 
     fn key(&mut self, key: &Key, before: Option<&Self>) -> Arc<KnownKey> {
-        let source = Source {
-            kind: SourceKind::Key,
-            name: Arc::clone(&key.id),
-            trust: fingerprint(&key.hash),
-            version: fingerprint(&(key.hash, &key.rights, &key.origins)),
-        };
+        let mut source = Source::default();
+        source.kind = SourceKind::Key;
+        source.name = Arc::clone(&key.id);
+        source.trust = fingerprint(&key.hash);
+        source.version = fingerprint(&(key.hash, &key.rights, &key.origins));
         let principal = self.principal(source, &key.rights, key.rate, before);
         Arc::new(KnownKey { hash: key.hash, principal, origins: key.origins.clone() })
     }
@@ -251,7 +259,10 @@ impl Answers {
         }
         let name: Arc<str> = name.into();
         let version = fingerprint(rights);
-        let source = Source { kind: SourceKind::Certificate, name: Arc::clone(&name), trust: 0, version };
+        let mut source = Source::default();
+        source.kind = SourceKind::Certificate;
+        source.name = Arc::clone(&name);
+        source.version = version;
         let rights = Arc::new(rights.for_user(Some(&name)));
         Some(Principal::new(Some(&name), rights).from_source(source))
     }
@@ -320,7 +331,9 @@ impl Answers {
 
 fn anonymous(rights: Rights) -> Principal {
     let version = fingerprint(&rights);
-    Principal::anonymous(rights).from_source(Source { version, ..Source::default() })
+    let mut source = Source::default();
+    source.version = version;
+    Principal::anonymous(rights).from_source(source)
 }
 
 fn fingerprint(what: &impl Hash) -> u64 {

@@ -20,6 +20,7 @@ use crate::rate::{SharedRates, UserRate};
 
 /// How a token is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Algorithm {
     /// HMAC with SHA-256 and a shared secret.
     Hs256,
@@ -61,6 +62,7 @@ impl Algorithm {
 
 /// Where an issuer's keys come from. Never from a token.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum KeySource {
     /// A secret that both sides know, for HS256; at least 32 bytes (RFC 7518 §3.2).
     Secret(Vec<u8>),
@@ -80,6 +82,7 @@ pub enum KeySource {
 
 /// Somebody whose tokens are accepted.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Issuer {
     /// The `iss` that a token must have; `None`: tokens without, or with one that no other issuer has.
     pub iss: Option<String>,
@@ -328,7 +331,11 @@ impl Verifier {
             return Err(refused("the token has expired"));
         }
         let name = self.issuer.iss.as_deref().unwrap_or_default().into();
-        let source = Source { kind: SourceKind::Token, name, trust: self.trust, version };
+        let mut source = Source::default();
+        source.kind = SourceKind::Token;
+        source.name = name;
+        source.trust = self.trust;
+        source.version = version;
         let mut principal = Principal::new(user, rights).from_source(source).expiring_at(until);
         if let Some(rates) = &self.rates {
             let user = user.unwrap_or_default().into();

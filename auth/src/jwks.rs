@@ -315,7 +315,10 @@ fn client(authorities: Option<&[u8]>) -> Result<Client, (&'static str, String)> 
     };
     let proxies = Proxies::Environment;
     // One document in ten minutes: nothing is worth keeping in between.
-    let config = outgoing::Config { trust, proxies, max_idle_per_host: 0, ..outgoing::Config::default() };
+    let mut config = outgoing::Config::default();
+    config.trust = trust;
+    config.proxies = proxies;
+    config.max_idle_per_host = 0;
     Ok(Client::new(config))
 }
 

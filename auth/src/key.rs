@@ -18,6 +18,7 @@ const SECRET_BYTES: usize = 32;
 
 /// A key as it is configured. Its principal's user is the key's id.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Key {
     /// Its name: in listings, as `{user}`, and for a reload to find it.
     pub id: Arc<str>,
@@ -29,6 +30,13 @@ pub struct Key {
     pub origins: Option<Vec<String>>,
     /// How often all that use it may act together; `None`: no limit.
     pub rate: Option<Rate>,
+}
+
+impl Key {
+    /// For pages of the usual origins, as often as one likes.
+    pub fn new(id: impl Into<Arc<str>>, hash: KeyHash, rights: RightsTemplate) -> Self {
+        Self { id: id.into(), hash, rights, origins: None, rate: None }
+    }
 }
 
 /// SHA-256 of a key's secret, written `sha256:` and 64 hexadecimal digits.
@@ -85,6 +93,7 @@ impl FromStr for KeyHash {
 }
 
 /// A secret that was just made, and its hash for the configuration.
+#[non_exhaustive]
 pub struct NewKey {
     /// What the client gets: `fw_` and 32 random bytes in base64url. It cannot be had again.
     pub secret: String,

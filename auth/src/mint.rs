@@ -11,6 +11,7 @@ use crate::jwks::MIN_SECRET_BYTES;
 
 /// What a token will say. Everything but the time is optional; an issuer may ask for `iss` and `aud`.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct NewToken {
     /// Who issues it.
     pub iss: Option<String>,

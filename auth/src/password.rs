@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 /// A user as it is configured.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct User {
     /// The name, as MQTT CONNECT and HTTP Basic send it.
     pub name: Arc<str>,
@@ -27,8 +28,16 @@ pub struct User {
     pub rate: Option<Rate>,
 }
 
+impl User {
+    /// Who may act as often as it likes.
+    pub fn new(name: impl Into<Arc<str>>, password_hash: impl Into<String>, rights: RightsTemplate) -> Self {
+        Self { name: name.into(), password_hash: password_hash.into(), rights, rate: None }
+    }
+}
+
 /// Bounds of checking passwords.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PasswordLimits {
     /// Checks at a time; each takes a core for tens of milliseconds and, with argon2's defaults, 19 MiB. Default: half
     /// the cores, at least one.

@@ -12,6 +12,7 @@ use parking_lot::RwLock;
 
 /// Actions per second on the average, and how many may come at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Rate {
     /// Actions per second.
     pub per_second: NonZeroU32,
@@ -20,6 +21,11 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// So often, and so many at once.
+    pub fn new(per_second: NonZeroU32, burst: NonZeroU32) -> Self {
+        Self { per_second, burst }
+    }
+
     fn quota(self) -> Quota {
         Quota::per_second(self.per_second).allow_burst(self.burst)
     }

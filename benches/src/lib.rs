@@ -81,7 +81,10 @@ impl Bed {
             Recording::Off => LogConfig::OFF,
         };
         let guard = runtime.enter();
-        let broker = Broker::new(Config { log, lanes, ..Config::default() });
+        let mut config = Config::default();
+        config.log = log;
+        config.lanes = lanes;
+        let broker = Broker::new(config);
         drop(guard);
         Self { runtime, broker, subscribers: Vec::new() }
     }

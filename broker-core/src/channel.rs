@@ -12,6 +12,7 @@ pub struct Channel(Arc<str>);
 
 /// Why a text is not a channel name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ChannelError {
     /// The name has no characters.
     #[error("a channel name must not be empty")]
@@ -34,6 +35,7 @@ pub enum ChannelError {
 
 /// Which characters the names may hold that messages are published to, by whatever protocol.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ChannelCharacters {
     /// No control characters (U+0000 to U+001F, U+007F to U+009F) and no non-characters (U+FDD0 to U+FDEF, and the last
     /// two of each plane): MQTT advises against them (MQTT 5.0 §1.5.4), and a client that takes the advice, as

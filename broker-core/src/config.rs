@@ -7,6 +7,7 @@ use crate::channel::ChannelCharacters;
 /// How a [`Broker`](crate::Broker) is built. Every bound has a default that suits one machine with tens of thousands of
 /// connections.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Config {
     /// Lanes, the tasks that deliver. Default `None`: one per worker thread of the runtime.
     pub lanes: Option<usize>,
@@ -69,6 +70,7 @@ impl Default for Config {
 
 /// A ring of recent messages with a budget of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LogConfig {
     /// Whether messages are recorded at all; if not, they have no id and cannot be replayed. Default true.
     pub enabled: bool,
@@ -92,6 +94,7 @@ impl LogConfig {
 
 /// How publishes with a key are remembered, see [`Broker::publish_once`](crate::Broker::publish_once).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct IdempotencyConfig {
     /// How long a key is remembered. Default 5 minutes.
     pub window: Duration,
@@ -121,6 +124,7 @@ impl Default for IdempotencyConfig {
 
 /// What differs for channels with one first segment.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct NamespaceConfig {
     /// The first segment, `chat` for `chat/room1`.
     pub name: String,
@@ -128,8 +132,16 @@ pub struct NamespaceConfig {
     pub log: LogConfig,
 }
 
+impl NamespaceConfig {
+    /// For the channels below `name`.
+    pub fn new(name: impl Into<String>, log: LogConfig) -> Self {
+        Self { name: name.into(), log }
+    }
+}
+
 /// Bounds of what waits for one subscriber, and what happens at them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OutboxConfig {
     /// Frames that may wait. Default 1,000; at least the 128 that a lane appends in one go.
     pub max_messages: usize,
@@ -137,6 +149,13 @@ pub struct OutboxConfig {
     pub max_bytes: usize,
     /// What happens to droppable frames at the bound. Default [`OutboxPolicy::DropOldest`].
     pub policy: OutboxPolicy,
+}
+
+impl OutboxConfig {
+    /// With these bounds, and what happens at them.
+    pub const fn new(max_messages: usize, max_bytes: usize, policy: OutboxPolicy) -> Self {
+        Self { max_messages, max_bytes, policy }
+    }
 }
 
 impl Default for OutboxConfig {
@@ -148,6 +167,7 @@ impl Default for OutboxConfig {
 /// What a full outbox does with a droppable frame. Frames that are not droppable are never touched; if they alone
 /// exceed the bound, the connection closes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OutboxPolicy {
     /// The oldest droppable frame goes.
     DropOldest,

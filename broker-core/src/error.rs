@@ -10,13 +10,22 @@ use crate::rights::Denied;
 /// Whoever keeps messages cannot do it now: its disk is full, it cannot be reached. Nothing was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the store does not answer, try again in {} ms", retry_after.as_millis())]
+#[non_exhaustive]
 pub struct Unavailable {
     /// When to try again.
     pub retry_after: Duration,
 }
 
+impl Unavailable {
+    /// It may go again after this time.
+    pub const fn new(retry_after: Duration) -> Self {
+        Self { retry_after }
+    }
+}
+
 /// Why a message was not taken. Nothing of it was stored or delivered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PublishError {
     /// The payload is larger than [`Config::max_message_bytes`](crate::Config::max_message_bytes).
     #[error("the payload has {bytes} bytes, {max} are allowed")]
@@ -111,6 +120,7 @@ impl From<Denied> for PublishError {
 /// A publish that was not taken, from [`Broker::try_publish`](crate::Broker::try_publish).
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{error}")]
+#[non_exhaustive]
 pub struct Refused {
     /// Why.
     pub error: PublishError,
@@ -127,6 +137,7 @@ impl From<PublishError> for Refused {
 /// Why a publish with a key was not taken, from [`Broker::publish_once`](crate::Broker::publish_once). Nothing of it
 /// was stored, delivered or remembered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PublishOnceError {
     /// The broker refused the message.
     #[error(transparent)]
@@ -143,6 +154,7 @@ pub enum PublishOnceError {
 
 /// Why a subscription was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SubscribeError {
     /// The filter has more levels than [`Config::max_channel_levels`](crate::Config::max_channel_levels).
     #[error("the filter has {levels} levels, {max} are allowed")]

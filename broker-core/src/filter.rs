@@ -38,6 +38,7 @@ enum Repr {
 
 /// Why something is not a filter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum FilterError {
     /// The literal text is not a channel name.
     #[error(transparent)]

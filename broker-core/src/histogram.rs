@@ -15,6 +15,7 @@ pub struct Histogram {
 
 /// What a [`Histogram`] held at a moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Durations {
     /// How many were at most [`Histogram::BOUNDS`] long and longer than the bound before; last, those beyond all
     /// bounds.

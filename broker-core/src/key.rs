@@ -51,9 +51,17 @@ pub enum Start {
 
 /// What came of a subscribe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Subscribed {
     /// False if the same filter and tag were there already.
     pub new: bool,
+}
+
+impl Subscribed {
+    /// The subscription is a new one.
+    pub const ADDED: Self = Self { new: true };
+    /// It was there already.
+    pub const THERE: Self = Self { new: false };
 }
 
 /// One subscription in a lane's list. It names a slot, not an object: copying a list is a plain memory copy, and a list

@@ -56,6 +56,7 @@ pub trait Lifecycle: Send + Sync + 'static {
 
 /// What a subscription is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Interest<'a> {
     /// The channels.
     pub filter: &'a Filter,
@@ -66,6 +67,7 @@ pub struct Interest<'a> {
 /// Whose connection is over, and what passed over it: the last that can be known of a client. What its front does not
 /// count, or no longer knows, is `None`.
 #[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
 pub struct Account<'a> {
     /// Whether it was connected until now; false of a session that ends while its client is away. Set by the core.
     pub was_here: bool,
@@ -93,6 +95,7 @@ pub struct Account<'a> {
 
 /// How a client left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Left {
     /// Why.
     pub why: LeaveReason,

@@ -4,6 +4,7 @@ use crate::histogram::Durations;
 
 /// A snapshot of a broker's counters and gauges. Counters only grow while the broker lives.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stats {
     /// Messages taken.
     pub published: u64,
@@ -58,6 +59,7 @@ pub struct Stats {
 
 /// What the log holds of one namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NamespaceStats {
     /// Its name; `*` for all that are not configured by name.
     pub name: Box<str>,
@@ -69,6 +71,7 @@ pub struct NamespaceStats {
 
 /// What waits in one lane.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LaneStats {
     /// Deliveries that wait.
     pub waiting_deliveries: usize,

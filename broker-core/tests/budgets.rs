@@ -20,7 +20,11 @@ impl Deliver for Silent {
 }
 
 fn broker(config: Config) -> Broker {
-    Broker::new(Config { log: LogConfig::OFF, max_channel_levels: 65_536, lanes: Some(1), ..config })
+    let mut given = config;
+    given.log = LogConfig::OFF;
+    given.max_channel_levels = 65_536;
+    given.lanes = Some(1);
+    Broker::new(given)
 }
 
 /// Private memory in bytes.
@@ -119,7 +123,9 @@ async fn budgets_are_within_twice_of_the_memory_that_is_held_and_clearing_gives_
 
 #[tokio::test]
 async fn filters_have_a_budget_that_is_given_back() {
-    let broker = Broker::new(Config { max_filter_bytes: 200_000, ..Config::default() });
+    let mut config = Config::default();
+    config.max_filter_bytes = 200_000;
+    let broker = Broker::new(config);
     let [first, other] = [(); 2].map(|()| broker.attach(Arc::new(Silent), OutboxConfig::default()));
     let full = Err(SubscribeError::FiltersFull { max: 200_000 });
     let mut held = 0;

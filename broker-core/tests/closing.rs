@@ -29,7 +29,9 @@ async fn rest(mut stream: Subscription) -> Vec<String> {
 }
 
 fn from(from: StartFrom) -> SubscribeOptions {
-    SubscribeOptions { from, ..SubscribeOptions::default() }
+    let mut options = SubscribeOptions::default();
+    options.from = from;
+    options
 }
 
 /// A front that puts payloads as they are.
@@ -101,7 +103,10 @@ async fn what_waits_behind_retained_messages_is_delivered_before_the_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn who_waits_on_a_busy_broker_is_told_that_it_is_closed() {
-    let broker = Broker::new(Config { lanes: Some(1), max_lane_deliveries: 0, ..Config::default() });
+    let mut config = Config::default();
+    config.lanes = Some(1);
+    config.max_lane_deliveries = 0;
+    let broker = Broker::new(config);
     let (let_go, held) = std::sync::mpsc::channel();
     let stuck = broker.attach(Arc::new(Stuck(std::sync::Mutex::new(held))), OutboxConfig::default());
     stuck.subscribe(&filter("a"), 0, Start::Live).unwrap();
@@ -161,7 +166,7 @@ async fn a_replay_ends_with_its_broker() {
     for number in 0..1_000 {
         publish(&broker, "a", numbered(0, number));
     }
-    let outbox = OutboxConfig { max_messages: 10, max_bytes: 1 << 20, policy: OutboxPolicy::Disconnect };
+    let outbox = OutboxConfig::new(10, 1 << 20, OutboxPolicy::Disconnect);
     let subscriber = broker.attach(Arc::new(Plain), outbox);
     let replay = subscriber.subscribe_after(&[(filter("a"), 0)], After::Earliest).unwrap();
     // Its reader never reads.
@@ -242,14 +247,8 @@ fn a_runtime_that_is_shut_down_ends_everything_on_it() {
 async fn what_was_taken_while_it_was_closed_is_delivered_and_the_rest_refused() {
     for round in 0..50 {
         let broker = Broker::new(Config::default());
-        let options = SubscribeOptions {
-            outbox: OutboxConfig {
-                max_messages: 1_000_000,
-                max_bytes: 1 << 30,
-                policy: OutboxPolicy::Disconnect,
-            },
-            ..SubscribeOptions::default()
-        };
+        let mut options = SubscribeOptions::default();
+        options.outbox = OutboxConfig::new(1_000_000, 1 << 30, OutboxPolicy::Disconnect);
         let stream = broker.subscribe_with(&[filter("a/*")], options).unwrap();
         let publishers: Vec<_> = (0..3)
             .map(|publisher| {

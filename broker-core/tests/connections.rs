@@ -59,7 +59,7 @@ impl Connection for Client {
     fn peer(&self) -> Option<Peer> {
         let principal = self.principal.clone();
         let open = self.closed.get().is_none();
-        open.then_some(Peer { principal, protocol: "test", transport: "none", since_ms: 1 })
+        open.then_some(Peer::new(principal, "test", "none", 1))
     }
 
     fn details(&self) -> Details {
@@ -89,7 +89,9 @@ fn message(name: &str, payload: &str) -> Publish {
 
 #[tokio::test]
 async fn a_connection_is_found_by_its_key_until_it_is_dropped() {
-    let broker = Broker::new(Config { lanes: Some(1), ..Config::default() });
+    let mut config = Config::default();
+    config.lanes = Some(1);
+    let broker = Broker::new(config);
     let client = Client::new(&broker, &[]);
     let key = client.key();
     assert_eq!(broker.connection(key).unwrap().peer().unwrap().principal.user(), Some("ann"));
@@ -104,7 +106,9 @@ async fn a_connection_is_found_by_its_key_until_it_is_dropped() {
 
 #[tokio::test]
 async fn pages_go_over_all_connections_once_in_a_stable_order() {
-    let broker = Broker::new(Config { lanes: Some(3), ..Config::default() });
+    let mut config = Config::default();
+    config.lanes = Some(3);
+    let broker = Broker::new(config);
     let mut clients: Vec<_> = (0..3_100).map(|_| Client::new(&broker, &[])).collect();
     let _unregistered = broker.attach(Arc::new(Plain), OutboxConfig::default());
     let walk = |limit| {
@@ -129,7 +133,9 @@ async fn pages_go_over_all_connections_once_in_a_stable_order() {
 
 #[tokio::test]
 async fn presence_finds_everybody_once_by_name_wildcard_and_group() {
-    let broker = Broker::new(Config { lanes: Some(2), ..Config::default() });
+    let mut config = Config::default();
+    config.lanes = Some(2);
+    let broker = Broker::new(config);
     let twice = Client::new(&broker, &["a/b", "a/*", "#"]);
     let literal = Client::new(&broker, &["a/b"]);
     let rest = Client::new(&broker, &["a/**"]);
@@ -150,7 +156,9 @@ async fn presence_finds_everybody_once_by_name_wildcard_and_group() {
 
 #[tokio::test]
 async fn a_direct_message_reaches_one_client_behind_what_was_published_before() {
-    let broker = Broker::new(Config { lanes: Some(1), ..Config::default() });
+    let mut config = Config::default();
+    config.lanes = Some(1);
+    let broker = Broker::new(config);
     let client = Client::new(&broker, &["a"]);
     let other = Client::new(&broker, &["a", "b"]);
     for number in 0..5 {
@@ -169,8 +177,11 @@ async fn a_direct_message_reaches_one_client_behind_what_was_published_before() 
 
 #[tokio::test]
 async fn a_direct_message_is_refused_rather_than_lost() {
-    let broker = Broker::new(Config { lanes: Some(1), max_message_bytes: 100, ..Config::default() });
-    let bounds = OutboxConfig { max_messages: 1_000, max_bytes: 100, policy: OutboxPolicy::Disconnect };
+    let mut config = Config::default();
+    config.lanes = Some(1);
+    config.max_message_bytes = 100;
+    let broker = Broker::new(config);
+    let bounds = OutboxConfig::new(1_000, 100, OutboxPolicy::Disconnect);
     let client = Client::attach(&broker, bounds, &["a"]);
     let send = |text: &str| broker.send_to(client.key(), message("b", text));
     let half = "x".repeat(50);
@@ -196,8 +207,10 @@ async fn a_direct_message_is_refused_rather_than_lost() {
 
 #[tokio::test]
 async fn an_accepted_direct_message_survives_a_policy_that_drops() {
-    let broker = Broker::new(Config { lanes: Some(1), ..Config::default() });
-    let bounds = OutboxConfig { max_messages: 3, max_bytes: 1_000, policy: OutboxPolicy::DropOldest };
+    let mut config = Config::default();
+    config.lanes = Some(1);
+    let broker = Broker::new(config);
+    let bounds = OutboxConfig::new(3, 1_000, OutboxPolicy::DropOldest);
     let client = Client::attach(&broker, bounds, &["a"]);
     broker.send_to(client.key(), message("b", "direct")).await.unwrap();
     for number in 0..10 {
@@ -209,10 +222,12 @@ async fn an_accepted_direct_message_survives_a_policy_that_drops() {
 
 #[tokio::test]
 async fn a_forced_subscription_is_one_like_any_other() {
-    let broker = Broker::new(Config { lanes: Some(1), ..Config::default() });
+    let mut config = Config::default();
+    config.lanes = Some(1);
+    let broker = Broker::new(config);
     let client = Client::new(&broker, &["a/*"]);
     let connection = broker.connection(client.key()).unwrap();
-    assert_eq!(connection.subscribe(&filter("b")), Ok(Subscribed { new: true }));
+    assert_eq!(connection.subscribe(&filter("b")), Ok(Subscribed::ADDED));
     publish(&broker, "b", "1");
     assert!(connection.unsubscribe(&filter("b")) && !connection.unsubscribe(&filter("b")));
     assert!(connection.unsubscribe(&filter("a/*")), "its own too");

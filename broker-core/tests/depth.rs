@@ -60,7 +60,9 @@ fn no_depth_needs_stack() {
     let work = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
-            let config = Config { max_channel_levels: 65_536, lanes: Some(1), ..Config::default() };
+            let mut config = Config::default();
+            config.max_channel_levels = 65_536;
+            config.lanes = Some(1);
             let broker = Broker::new(config);
             deep_filters(&broker);
             deep_retained(&broker).await;
@@ -98,8 +100,10 @@ async fn deep_retained(broker: &Broker) {
     tokio::time::sleep(Duration::from_millis(5)).await;
     assert_eq!(broker.retained_matching(&filter("#")).len(), 3);
     assert_eq!(broker.retained_matching(&filter(&levels("*", 15_000))).len(), 1);
-    let outbox = OutboxConfig { max_messages: 100, max_bytes: 1 << 20, policy: OutboxPolicy::Disconnect };
-    let options = SubscribeOptions { from: StartFrom::Retained, outbox };
+    let outbox = OutboxConfig::new(100, 1 << 20, OutboxPolicy::Disconnect);
+    let mut options = SubscribeOptions::default();
+    options.from = StartFrom::Retained;
+    options.outbox = outbox;
     let filters = [filter("a/#"), filter(&format!("{}/#", levels("*", 8_000)))];
     let mut stream = broker.subscribe_with(&filters, options).unwrap();
     for _ in 0..6 {

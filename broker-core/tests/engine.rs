@@ -32,7 +32,7 @@ struct State {
     sessions: HashMap<String, Claimed>,
 }
 
-const LATER: Unavailable = Unavailable { retry_after: Duration::from_secs(7) };
+const LATER: Unavailable = Unavailable::new(Duration::from_secs(7));
 
 impl Engine for Slow {
     fn keeps(&self, namespace: &str) -> bool {
@@ -46,7 +46,7 @@ impl Engine for Slow {
     fn submit(&self, op: Op) -> Result<(), Rejected> {
         let mut state = self.state.lock();
         if let Some(why) = state.refuses {
-            return Err(Rejected { why, op });
+            return Err(Rejected::new(why, op));
         }
         state.waiting.push(op);
         Ok(())
@@ -97,11 +97,8 @@ impl Slow {
                 Op::Publish { publish, key, done } => {
                     let known = key.as_ref().and_then(|key| self.state.lock().keys.get(key).copied());
                     let keyed = match known {
-                        Some(receipt) => KeyedReceipt { receipt, duplicate: true },
-                        None => KeyedReceipt {
-                            receipt: ingest.release(vec![*publish]).remove(0),
-                            duplicate: false,
-                        },
+                        Some(receipt) => KeyedReceipt::again(receipt),
+                        None => KeyedReceipt::first(ingest.release(vec![*publish]).remove(0)),
                     };
                     if let Some(key) = key {
                         self.state.lock().keys.insert(key, keyed.receipt);
@@ -137,8 +134,9 @@ impl Slow {
 
 fn slow() -> (Broker, Arc<Slow>) {
     let engine = Arc::new(Slow::default());
-    let memory = NamespaceConfig { name: "memory".to_owned(), log: LogConfig::default() };
-    let config = Config { namespaces: vec![memory], ..Config::default() };
+    let memory = NamespaceConfig::new("memory", LogConfig::default());
+    let mut config = Config::default();
+    config.namespaces = vec![memory];
     (Broker::with_engine(config, Arc::clone(&engine) as Arc<dyn Engine>), engine)
 }
 
@@ -206,12 +204,12 @@ async fn channels_in_memory_are_answered_at_once_whatever_the_engine_does() {
 async fn a_refusal_is_told_and_what_is_worth_another_try_comes_back() {
     let (broker, engine) = slow();
     engine.refuse(Some(Reject::Unavailable(LATER)));
-    let Err(Refused { error, publish: again }) = broker.submit(publish("a", "x")).await else { panic!() };
+    let Err(Refused { error, publish: again, .. }) = broker.submit(publish("a", "x")).await else { panic!() };
     let expected = PublishError::Unavailable { what: "store", retry_after: LATER.retry_after };
     assert_eq!((error, again.is_some()), (expected.clone(), false));
     assert_eq!(broker.clear_retained(&Channel::parse("a").unwrap()).await, Err(expected));
     engine.refuse(Some(Reject::Busy(LATER)));
-    let Err(Refused { error, publish: again }) = broker.submit(publish("a", "x")).await else { panic!() };
+    let Err(Refused { error, publish: again, .. }) = broker.submit(publish("a", "x")).await else { panic!() };
     assert_eq!(error, PublishError::Busy { retry_after: LATER.retry_after });
     assert_eq!(again.unwrap().payload(), "x");
     let waiting = tokio::spawn({
@@ -251,7 +249,8 @@ async fn an_outcome_that_nobody_knows_is_said_to_be_unknown() {
 #[tokio::test]
 async fn a_key_goes_with_its_message() {
     let (broker, engine) = slow();
-    let key = IdempotencyKey { user: "shop", ..IdempotencyKey::new("order-17") };
+    let mut key = IdempotencyKey::new("order-17");
+    key.user = "shop";
     let answers = [(); 3].map(|()| broker.submit_once(publish("a", "x"), &key));
     engine.commit();
     let mut receipts = Vec::new();
@@ -292,11 +291,15 @@ async fn the_past_is_asked_of_who_keeps_it() {
     let past = broker.submit(publish("a", "x"));
     engine.commit();
     soon(past).await.unwrap();
-    let query = HistoryQuery { order: Order::Newest, ..HistoryQuery::default() };
+    let mut query = HistoryQuery::default();
+    query.order = Order::Newest;
     let in_memory = soon(broker.read_history(&filter("a"), query)).await.unwrap();
     assert_eq!(in_memory.messages.len(), 1, "it has nothing to add");
     let (first, last) = (MessageId::new(1, 1), MessageId::new(1, 9));
-    let older = History { first, last, gap: true, ..in_memory.clone() };
+    let mut older = in_memory.clone();
+    older.first = first;
+    older.last = last;
+    older.gap = true;
     engine.state.lock().past = Some(Ok(Some(older)));
     let read = soon(broker.read_history(&filter("a"), query)).await.unwrap();
     assert_eq!((read.first, read.last, read.gap), (first, last, true));
@@ -324,9 +327,7 @@ async fn it_hears_who_is_interested_in_what_and_says_when_publishers_know() {
 #[tokio::test]
 async fn a_session_is_recorded_for_whoever_claimed_it_last() {
     let (broker, engine) = slow();
-    let record = |state: &'static str| {
-        Some(SessionRecord { state: state.into(), position: Some(MessageId::new(1, 9)) })
-    };
+    let record = |state: &'static str| Some(SessionRecord::new(state, Some(MessageId::new(1, 9))));
     let first = soon(broker.claim_session("ann", Claim::Resume)).await.unwrap();
     assert_eq!(first.record, None);
     let recorded = broker.record_session("ann", first.fence, record("a"));

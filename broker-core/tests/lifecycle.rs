@@ -37,7 +37,7 @@ impl Client {
 impl Connection for Client {
     fn peer(&self) -> Option<Peer> {
         let principal = Principal::user_with("ann", Rights::all());
-        Some(Peer { principal, protocol: "test", transport: "none", since_ms: 0 })
+        Some(Peer::new(principal, "test", "none", 0))
     }
     fn details(&self) -> Details {
         Details::default()
@@ -82,10 +82,10 @@ impl Lifecycle for Ears {
         let peer = connection.peer().expect("somebody is there");
         self.note(format!("joined {}", peer.principal.user().expect("a name")));
     }
-    fn subscribed(&self, _: SubscriberKey, Interest { filter, group }: Interest<'_>) {
+    fn subscribed(&self, _: SubscriberKey, Interest { filter, group, .. }: Interest<'_>) {
         self.note(format!("subscribed {filter} {group:?}"));
     }
-    fn unsubscribed(&self, _: SubscriberKey, Interest { filter, group }: Interest<'_>) {
+    fn unsubscribed(&self, _: SubscriberKey, Interest { filter, group, .. }: Interest<'_>) {
         self.note(format!("unsubscribed {filter} {group:?}"));
     }
     fn left(&self, _: SubscriberKey, how: Left, account: &Account<'_>) {

@@ -13,15 +13,16 @@ use broker_core::{
 use support::*;
 
 fn options(max_messages: usize, policy: OutboxPolicy) -> SubscribeOptions {
-    SubscribeOptions {
-        outbox: OutboxConfig { max_messages, max_bytes: 1 << 20, policy },
-        ..SubscribeOptions::default()
-    }
+    let mut given = SubscribeOptions::default();
+    given.outbox = OutboxConfig::new(max_messages, 1 << 20, policy);
+    given
 }
 
 /// Publishes ten messages on channels `a0` and `a1` in turn to a reader that polls only afterwards.
 async fn after_ten(policy: OutboxPolicy) -> (Vec<String>, u64, bool) {
-    let broker = Broker::new(Config { lanes: Some(1), ..Config::default() });
+    let mut config = Config::default();
+    config.lanes = Some(1);
+    let broker = Broker::new(config);
     let mut stream = broker.subscribe_with(&[filter("*")], options(4, policy)).unwrap();
     for number in 0..10 {
         publish(&broker, &format!("a{}", number % 2), number.to_string());
@@ -54,10 +55,10 @@ async fn each_policy_does_what_it_says() {
 #[tokio::test]
 async fn an_empty_outbox_takes_one_message_of_any_size() {
     let broker = Broker::new(Config::default());
-    let outbox = OutboxConfig { max_messages: 10, max_bytes: 10, policy: OutboxPolicy::DropNewest };
-    let mut stream = broker
-        .subscribe_with(&[filter("a")], SubscribeOptions { outbox, ..SubscribeOptions::default() })
-        .unwrap();
+    let outbox = OutboxConfig::new(10, 10, OutboxPolicy::DropNewest);
+    let mut options = SubscribeOptions::default();
+    options.outbox = outbox;
+    let mut stream = broker.subscribe_with(&[filter("a")], options).unwrap();
     publish(&broker, "a", vec![0; 1_000]);
     publish(&broker, "a", vec![0; 1]);
     broker.drained().await;
@@ -70,7 +71,10 @@ async fn next_payload_len(stream: &mut broker_core::Subscription) -> usize {
 
 #[tokio::test]
 async fn limits_refuse_with_the_bound() {
-    let config = Config { max_message_bytes: 10, max_channels: 2, max_channel_bytes: 5, ..Config::default() };
+    let mut config = Config::default();
+    config.max_message_bytes = 10;
+    config.max_channels = 2;
+    config.max_channel_bytes = 5;
     let broker = Broker::new(config);
     let try_publish = |name: &str, bytes: usize| broker.publish(Publish::new(channel(name), vec![0; bytes]));
     assert_eq!(try_publish("a", 11), Err(PublishError::TooLarge { bytes: 11, max: 10 }));
@@ -96,7 +100,9 @@ impl Deliver for Slow {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lane_with_too_much_waiting_says_busy_and_loses_nothing_it_took() {
-    let config = Config { lanes: Some(1), max_lane_deliveries: 3, ..Config::default() };
+    let mut config = Config::default();
+    config.lanes = Some(1);
+    config.max_lane_deliveries = 3;
     let broker = Broker::new(config);
     let (let_go, held) = std::sync::mpsc::channel();
     let slow = broker.attach(Arc::new(Slow(held.into())), OutboxConfig::default());
@@ -146,7 +152,9 @@ impl Deliver for Tags {
 
 #[tokio::test]
 async fn a_subscriber_is_called_once_with_all_its_tags() {
-    let broker = Broker::new(Config { lanes: Some(1), ..Config::default() });
+    let mut config = Config::default();
+    config.lanes = Some(1);
+    let broker = Broker::new(config);
     let subscriber = broker.attach(Arc::new(Tags), OutboxConfig::default());
     for (text, tag) in [("a/b", 7), ("a/*", 3), ("x", 1), ("#", 9)] {
         assert!(subscriber.subscribe(&filter(text), tag, Start::Live).unwrap().new);
@@ -245,7 +253,10 @@ async fn a_denied_part_of_a_wildcard_is_kept_from_its_subscriber() {
 
 #[tokio::test]
 async fn a_dropped_subscriber_leaves_nothing_and_its_slot_is_used_again() {
-    let broker = Broker::new(Config { lanes: Some(1), log: LogConfig::OFF, ..Config::default() });
+    let mut config = Config::default();
+    config.lanes = Some(1);
+    config.log = LogConfig::OFF;
+    let broker = Broker::new(config);
     let old = broker.attach(Arc::new(Tags), OutboxConfig::default());
     old.subscribe(&filter("a"), 0, Start::Live).unwrap();
     old.join_group("g", &filter("b/*"), 1, &Default::default()).unwrap();
@@ -267,8 +278,11 @@ async fn a_dropped_subscriber_leaves_nothing_and_its_slot_is_used_again() {
 
 #[tokio::test]
 async fn channels_without_subscribers_go_when_the_log_forgets_them() {
-    let log = LogConfig { max_bytes: 32 << 10, ..LogConfig::default() };
-    let broker = Broker::new(Config { log, ..Config::default() });
+    let mut log = LogConfig::default();
+    log.max_bytes = 32 << 10;
+    let mut config = Config::default();
+    config.log = log;
+    let broker = Broker::new(config);
     for number in 0..20_000 {
         publish(&broker, &format!("c/{number}"), "x");
         if number % 100 == 0 {

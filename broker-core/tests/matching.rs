@@ -70,7 +70,8 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
-            let broker = Broker::new(Config { lanes: Some(2), ..Config::default() });
+            let mut config = Config::default(); config.lanes = Some(2);
+let broker = Broker::new(config);
             let mut held = Vec::new();
             for (text, drop) in subscribed.iter().zip(&dropped) {
                 let subscription = broker.subscribe(filter(text)).unwrap();

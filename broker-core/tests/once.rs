@@ -1,8 +1,8 @@
 //! Publishes with a key: once for each, whoever asks how often.
 
 use broker_core::{
-    Broker, Channel, Config, Filter, HistoryQuery, IdempotencyConfig, IdempotencyKey, KeyedReceipt,
-    NamespaceConfig, Publish, PublishError, PublishOnceError,
+    Broker, Channel, Config, Filter, HistoryQuery, IdempotencyConfig, IdempotencyKey, NamespaceConfig,
+    Publish, PublishError, PublishOnceError,
 };
 
 fn publish(channel: &str, payload: &'static str) -> Publish {
@@ -20,11 +20,14 @@ async fn a_repeat_is_answered_with_the_first_receipt_and_publishes_nothing() {
     let first = broker.publish_once(publish("a", "x"), &key).unwrap();
     assert!(!first.duplicate && first.receipt.id.is_some());
     let again = broker.publish_once(publish("a", "x"), &key).unwrap();
-    assert_eq!(again, KeyedReceipt { duplicate: true, ..first });
+    let mut given = first;
+    given.duplicate = true;
+    assert_eq!(again, given);
     assert_eq!(kept(&broker, "a"), 1);
     let elsewhere = broker.publish_once(publish("b", "x"), &key).unwrap();
     assert!(!elsewhere.duplicate, "the channel is part of the key");
-    let other = IdempotencyKey { user: "ann", ..key };
+    let mut other = key;
+    other.user = "ann";
     assert!(!broker.publish_once(publish("a", "x"), &other).unwrap().duplicate, "so is the user");
     assert_eq!(broker.stats().idempotency_keys, 3);
     assert_eq!(broker.stats().published, 3);
@@ -43,7 +46,9 @@ async fn another_message_under_a_key_is_a_conflict() {
 
 #[tokio::test]
 async fn what_is_refused_is_not_remembered() {
-    let broker = Broker::new(Config { max_message_bytes: 1, ..Config::default() });
+    let mut config = Config::default();
+    config.max_message_bytes = 1;
+    let broker = Broker::new(config);
     let key = IdempotencyKey::new("k");
     let refused = broker.publish_once(publish("a", "xy"), &key);
     assert_eq!(refused, Err(PublishOnceError::Publish(PublishError::TooLarge { bytes: 2, max: 1 })));
@@ -57,9 +62,13 @@ async fn what_is_refused_is_not_remembered() {
 
 #[tokio::test]
 async fn a_holder_has_a_budget_and_channels_without_a_log_have_keys_too() {
-    let idempotency = IdempotencyConfig { max_keys_per_holder: 1, ..IdempotencyConfig::default() };
-    let off = NamespaceConfig { name: "off".to_owned(), log: broker_core::LogConfig::OFF };
-    let broker = Broker::new(Config { idempotency, namespaces: vec![off], ..Config::default() });
+    let mut idempotency = IdempotencyConfig::default();
+    idempotency.max_keys_per_holder = 1;
+    let off = NamespaceConfig::new("off", broker_core::LogConfig::OFF);
+    let mut config = Config::default();
+    config.idempotency = idempotency;
+    config.namespaces = vec![off];
+    let broker = Broker::new(config);
     let first = broker.publish_once(publish("off/a", "x"), &IdempotencyKey::new("1")).unwrap();
     assert_eq!(first.receipt.id, None);
     assert!(broker.publish_once(publish("off/a", "x"), &IdempotencyKey::new("1")).unwrap().duplicate);

@@ -14,9 +14,10 @@ const PUBLISHERS: usize = 4;
 const MESSAGES: usize = 500;
 
 fn roomy() -> SubscribeOptions {
-    let outbox =
-        OutboxConfig { max_messages: 100_000, max_bytes: 64 << 20, policy: OutboxPolicy::Disconnect };
-    SubscribeOptions { outbox, ..SubscribeOptions::default() }
+    let outbox = OutboxConfig::new(100_000, 64 << 20, OutboxPolicy::Disconnect);
+    let mut options = SubscribeOptions::default();
+    options.outbox = outbox;
+    options
 }
 
 fn spawn_publishers(broker: &Broker, names: &'static [&'static str]) -> Vec<std::thread::JoinHandle<()>> {
@@ -48,7 +49,9 @@ async fn a_channel_has_one_order_for_all_subscribers_and_for_history() {
         seen.push(offsets);
     }
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    let history = broker.history(&filter("a/b"), HistoryQuery { limit: 10_000, ..HistoryQuery::default() });
+    let mut query = HistoryQuery::default();
+    query.limit = 10_000;
+    let history = broker.history(&filter("a/b"), query);
     let recorded: Vec<u64> = history.messages.iter().map(|message| message.offset()).collect();
     assert!(recorded.is_sorted() && recorded.len() == PUBLISHERS * MESSAGES);
     for offsets in seen {
@@ -77,7 +80,9 @@ async fn one_publishers_messages_keep_their_order_over_several_channels() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unrecorded_channel_has_one_order_too() {
     let log = broker_core::LogConfig::OFF;
-    let broker = Broker::new(Config { log, ..Config::default() });
+    let mut config = Config::default();
+    config.log = log;
+    let broker = Broker::new(config);
     let mut one = broker.subscribe_with(&[filter("a")], roomy()).unwrap();
     let mut other = broker.subscribe_with(&[filter("*")], roomy()).unwrap();
     let threads = spawn_publishers(&broker, &["a"]);

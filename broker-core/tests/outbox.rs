@@ -91,7 +91,7 @@ fn outbox_of(
     max_messages: usize,
     policy: OutboxPolicy,
 ) -> (Subscriber, Arc<Outbox>, Arc<Narrow>) {
-    let config = OutboxConfig { max_messages, max_bytes: 1_000, policy };
+    let config = OutboxConfig::new(max_messages, 1_000, policy);
     let subscriber = broker.attach(deliver, config);
     subscriber.subscribe(&filter("a"), 0, Start::Live).unwrap();
     let (outbox, wire) = (subscriber.outbox(), Arc::new(Narrow::default()));
@@ -238,7 +238,8 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
-            let broker = Broker::new(Config { lanes: Some(1), ..Config::default() });
+            let mut config = Config::default(); config.lanes = Some(1);
+let broker = Broker::new(config);
             let policy = if conflate { OutboxPolicy::Conflate } else { OutboxPolicy::DropOldest };
             let deliver: Arc<dyn Deliver> = if shared { Arc::new(SharedPayload) } else { Arc::new(Payload) };
             let (_subscriber, outbox, wire) = outbox_of(&broker, deliver, max_messages, policy);

@@ -35,7 +35,9 @@ impl Drop for BadEnd {
 }
 
 fn one_lane() -> Broker {
-    Broker::new(Config { lanes: Some(1), ..Config::default() })
+    let mut config = Config::default();
+    config.lanes = Some(1);
+    Broker::new(config)
 }
 
 fn told(to: bool) -> (Arc<AtomicBool>, Arc<Bad>) {

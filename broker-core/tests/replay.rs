@@ -14,12 +14,15 @@ use support::*;
 
 fn resume(broker: &Broker, filters: &[&str], after: After, outbox: OutboxConfig) -> Subscription {
     let filters: Vec<_> = filters.iter().map(|text| filter(text)).collect();
-    broker.subscribe_with(&filters, SubscribeOptions { from: StartFrom::Log(after), outbox }).unwrap()
+    let mut options = SubscribeOptions::default();
+    options.from = StartFrom::Log(after);
+    options.outbox = outbox;
+    broker.subscribe_with(&filters, options).unwrap()
 }
 
 fn strict(max_messages: usize) -> OutboxConfig {
     // A loss would close the stream, and the test with it.
-    OutboxConfig { max_messages, max_bytes: 1 << 20, policy: OutboxPolicy::Disconnect }
+    OutboxConfig::new(max_messages, 1 << 20, OutboxPolicy::Disconnect)
 }
 
 fn at(broker: &Broker, offset: u64) -> After {
@@ -57,8 +60,10 @@ async fn nothing_falls_between_replay_and_live() {
     let filters: [&[&str]; 6] =
         [&["a/b"], &["a/*"], &["#"], &["a/b", "a/c"], &["a/b", "a/*"], &["own/x", "a/b"]];
     for filters in filters {
-        let namespace = NamespaceConfig { name: "own".into(), log: LogConfig::default() };
-        let broker = Broker::new(Config { namespaces: vec![namespace], ..Config::default() });
+        let namespace = NamespaceConfig::new("own", LogConfig::default());
+        let mut config = Config::default();
+        config.namespaces = vec![namespace];
+        let broker = Broker::new(config);
         let (stop, threads) = keep_publishing(&broker, &["a/b", "a/c", "b", "own/x"]);
         tokio::time::sleep(Duration::from_millis(20)).await;
         let mut streams = Vec::new();
@@ -80,7 +85,8 @@ async fn nothing_falls_between_replay_and_live() {
         stop.store(true, Ordering::Relaxed);
         threads.into_iter().for_each(|thread| _ = thread.join().unwrap());
         publish(&broker, "a/b", "end");
-        let query = HistoryQuery { limit: usize::MAX, ..HistoryQuery::default() };
+        let mut query = HistoryQuery::default();
+        query.limit = usize::MAX;
         let all = broker.history(&filter("#"), query).messages;
         for reader in readers {
             let (after, offsets) = reader.await.unwrap();
@@ -118,7 +124,7 @@ async fn a_replay_waits_for_a_slow_reader_instead_of_overflowing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_heavier_than_the_outbox_are_replayed_one_by_one() {
     let broker = Broker::new(Config::default());
-    let outbox = OutboxConfig { max_messages: 100, max_bytes: 10_000, policy: OutboxPolicy::Disconnect };
+    let outbox = OutboxConfig::new(100, 10_000, OutboxPolicy::Disconnect);
     for size in [20_000, 10, 30_000, 9_000, 9_000] {
         publish(&broker, "a", vec![b'x'; size]);
     }
@@ -134,8 +140,11 @@ async fn first_event(stream: &mut Subscription) -> Event {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_position_that_is_gone_is_a_gap() {
-    let log = LogConfig { max_bytes: 16 << 10, ..LogConfig::default() };
-    let broker = Broker::new(Config { log, ..Config::default() });
+    let mut log = LogConfig::default();
+    log.max_bytes = 16 << 10;
+    let mut config = Config::default();
+    config.log = log;
+    let broker = Broker::new(config);
     publish(&broker, "quiet", "1");
     for number in 0..1_000 {
         publish(&broker, "busy", numbered(0, number));
@@ -162,8 +171,11 @@ async fn a_position_that_is_gone_is_a_gap() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_quiet_channel_with_a_subscriber_has_no_gap() {
-    let log = LogConfig { max_bytes: 16 << 10, ..LogConfig::default() };
-    let broker = Broker::new(Config { log, ..Config::default() });
+    let mut log = LogConfig::default();
+    log.max_bytes = 16 << 10;
+    let mut config = Config::default();
+    config.log = log;
+    let broker = Broker::new(config);
     let _keeps_the_entry = broker.subscribe(filter("quiet")).unwrap();
     let offset = publish(&broker, "quiet", "1");
     for number in 0..1_000 {
@@ -189,8 +201,9 @@ async fn a_position_of_another_life_or_from_the_future_is_a_gap_and_all_that_is_
             other => panic!("{other:?}"),
         }
         assert_eq!(next(&mut stream).await.payload(), "1");
-        let history =
-            broker.history(&filter("a"), HistoryQuery { after: Some(id), ..HistoryQuery::default() });
+        let mut query = HistoryQuery::default();
+        query.after = Some(id);
+        let history = broker.history(&filter("a"), query);
         assert!(history.gap && history.messages.len() == 1);
     }
 }
@@ -214,7 +227,10 @@ async fn history_pages_in_both_orders() {
         (0..10).map(|n| publish(&broker, if n % 2 == 0 { "a" } else { "b" }, "x")).collect();
     let id = |offset| MessageId::new(broker.epoch(), offset);
     let ask = |text: &str, after: u64, limit, order| -> Vec<u64> {
-        let query = HistoryQuery { after: Some(id(after)), limit, order };
+        let mut query = HistoryQuery::default();
+        query.after = Some(id(after));
+        query.limit = limit;
+        query.order = order;
         broker.history(&filter(text), query).messages.iter().map(|message| message.offset()).collect()
     };
     assert_eq!(ask("a", 0, 3, Order::Oldest), [offsets[0], offsets[2], offsets[4]]);
@@ -227,10 +243,13 @@ async fn history_pages_in_both_orders() {
 
 #[tokio::test]
 async fn a_namespace_has_its_own_ring_or_none() {
-    let off = NamespaceConfig { name: "off".into(), log: LogConfig::OFF };
-    let small = LogConfig { max_bytes: 4 << 10, ..LogConfig::default() };
-    let own = NamespaceConfig { name: "own".into(), log: small };
-    let broker = Broker::new(Config { namespaces: vec![off, own], ..Config::default() });
+    let off = NamespaceConfig::new("off", LogConfig::OFF);
+    let mut small = LogConfig::default();
+    small.max_bytes = 4 << 10;
+    let own = NamespaceConfig::new("own", small);
+    let mut config = Config::default();
+    config.namespaces = vec![off, own];
+    let broker = Broker::new(config);
     assert_eq!(publish(&broker, "off/a", "x"), 0);
     let first = publish(&broker, "other", "x");
     for _ in 0..1_000 {
@@ -238,7 +257,8 @@ async fn a_namespace_has_its_own_ring_or_none() {
     }
     assert!(broker.stats().log_bytes <= 5 << 10);
     let after = MessageId::new(broker.epoch(), first);
-    let query = HistoryQuery { after: Some(after), ..HistoryQuery::default() };
+    let mut query = HistoryQuery::default();
+    query.after = Some(after);
     assert!(!broker.history(&filter("other"), query).gap, "another namespace's losses are not ours");
     assert!(broker.history(&filter("own/a"), query).gap);
 }

@@ -11,9 +11,11 @@ use broker_core::{
 use support::*;
 
 fn with_retained(broker: &Broker, text: &str) -> Subscription {
-    let outbox =
-        OutboxConfig { max_messages: 100_000, max_bytes: 64 << 20, policy: OutboxPolicy::Disconnect };
-    broker.subscribe_with(&[filter(text)], SubscribeOptions { from: StartFrom::Retained, outbox }).unwrap()
+    let outbox = OutboxConfig::new(100_000, 64 << 20, OutboxPolicy::Disconnect);
+    let mut options = SubscribeOptions::default();
+    options.from = StartFrom::Retained;
+    options.outbox = outbox;
+    broker.subscribe_with(&[filter(text)], options).unwrap()
 }
 
 fn retain(broker: &Broker, name: &str, payload: impl Into<bytes::Bytes>) -> u64 {
@@ -23,7 +25,9 @@ fn retain(broker: &Broker, name: &str, payload: impl Into<bytes::Bytes>) -> u64 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_retained_message_and_every_later_one_arrive_once_and_in_order() {
     for log in [LogConfig::default(), LogConfig::OFF] {
-        let broker = Broker::new(Config { log, ..Config::default() });
+        let mut config = Config::default();
+        config.log = log;
+        let broker = Broker::new(config);
         retain(&broker, "a/b", "0");
         let publisher = {
             let broker = broker.clone();
@@ -103,7 +107,9 @@ fn publish_live(broker: &Broker) {
 
 #[tokio::test]
 async fn the_store_has_bounds() {
-    let broker = Broker::new(Config { max_retained_messages: 1, ..Config::default() });
+    let mut config = Config::default();
+    config.max_retained_messages = 1;
+    let broker = Broker::new(config);
     retain(&broker, "a", "x");
     retain(&broker, "a", "y");
     let refused = broker.publish(Publish::new(channel("b"), "x").retain(true));
@@ -118,8 +124,10 @@ async fn more_retained_messages_than_an_outbox_holds_all_arrive() {
     for number in 0..5_000 {
         retain(&broker, &format!("r/{number}"), "old");
     }
-    let outbox = OutboxConfig { max_messages: 100, max_bytes: 1 << 20, policy: OutboxPolicy::Disconnect };
-    let options = SubscribeOptions { from: StartFrom::Retained, outbox };
+    let outbox = OutboxConfig::new(100, 1 << 20, OutboxPolicy::Disconnect);
+    let mut options = SubscribeOptions::default();
+    options.from = StartFrom::Retained;
+    options.outbox = outbox;
     let mut stream = broker.subscribe_with(&[filter("r/*")], options).unwrap();
     // While the pages come, some are replaced: their newer message comes once, live, and the old one not after it.
     let publisher = tokio::spawn({
@@ -148,8 +156,10 @@ async fn several_wildcards_at_once_bring_all_their_retained_messages_and_go_live
             retain(&broker, &format!("{kind}/{number}"), "old");
         }
     }
-    let outbox = OutboxConfig { max_messages: 100, max_bytes: 1 << 20, policy: OutboxPolicy::Disconnect };
-    let options = SubscribeOptions { from: StartFrom::Retained, outbox };
+    let outbox = OutboxConfig::new(100, 1 << 20, OutboxPolicy::Disconnect);
+    let mut options = SubscribeOptions::default();
+    options.from = StartFrom::Retained;
+    options.outbox = outbox;
     let filters = ["a/*", "b/*", "c/#"].map(filter);
     let mut stream = broker.subscribe_with(&filters, options).unwrap();
     let mut seen = std::collections::HashSet::new();
@@ -168,8 +178,10 @@ async fn a_subscriber_that_goes_ends_what_it_was_being_sent() {
     for number in 0..5_000 {
         retain(&broker, &format!("r/{number}"), "x");
     }
-    let outbox = OutboxConfig { max_messages: 100, max_bytes: 1 << 20, policy: OutboxPolicy::Disconnect };
-    let options = SubscribeOptions { from: StartFrom::Retained, outbox };
+    let outbox = OutboxConfig::new(100, 1 << 20, OutboxPolicy::Disconnect);
+    let mut options = SubscribeOptions::default();
+    options.from = StartFrom::Retained;
+    options.outbox = outbox;
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let idle = tasks();
     let mut streams: Vec<_> =
@@ -195,8 +207,10 @@ async fn a_subscription_that_ends_while_its_retained_messages_come_leaves_the_ot
         retain(&broker, &format!("r/{number}"), "x");
         retain(&broker, &format!("s/{number}"), "x");
     }
-    let outbox = OutboxConfig { max_messages: 100, max_bytes: 1 << 20, policy: OutboxPolicy::Disconnect };
-    let options = SubscribeOptions { from: StartFrom::Retained, outbox };
+    let outbox = OutboxConfig::new(100, 1 << 20, OutboxPolicy::Disconnect);
+    let mut options = SubscribeOptions::default();
+    options.from = StartFrom::Retained;
+    options.outbox = outbox;
     let mut stream = broker.subscribe_with(&[filter("r/*"), filter("s/*")], options).unwrap();
     next(&mut stream).await;
     assert!(stream.subscriber().unsubscribe(&filter("r/*"), 0));

@@ -64,7 +64,9 @@ impl Deliver for Held {
 
 /// A broker whose only lane stands still, until a message is sent to what is returned.
 fn held_broker() -> (Broker, impl FnOnce(), Subscriber) {
-    let broker = Broker::new(Config { lanes: Some(1), ..Config::default() });
+    let mut config = Config::default();
+    config.lanes = Some(1);
+    let broker = Broker::new(config);
     let ((come, has_come), (let_go, gone)) = (pair(), pair());
     let holder = broker.attach(Arc::new(Held(Mutex::new((come, gone)))), OutboxConfig::default());
     holder.subscribe(&filter("hold"), 0, Start::Live).unwrap();
@@ -160,7 +162,9 @@ async fn a_session_that_changes_hands_shows_its_new_client_nothing_by_the_rights
 
 #[tokio::test]
 async fn what_is_granted_beside_the_rights_is_seen_but_for_what_they_deny() {
-    let broker = Broker::new(Config { lanes: Some(1), ..Config::default() });
+    let mut config = Config::default();
+    config.lanes = Some(1);
+    let broker = Broker::new(config);
     let (session, subscriber) = Session::attach(&broker);
     subscriber.set_rights(&may(&["a/**"], &["*/secret/#"]));
     subscriber.subscribe(&filter("a/#"), 0, Start::Live).unwrap();
@@ -197,7 +201,11 @@ async fn a_burst_is_one_write_unless_something_of_it_is_hidden() {
         ("a/#", ["a/open/1"; 20].to_vec(), 20, 0),
         ("a/#", ["a/secret"; 20].to_vec(), 0, 0),
     ] {
-        let broker = Broker::new(Config { lanes: Some(1), ..Config::default() });
+        let broker = Broker::new({
+            let mut config = Config::default();
+            config.lanes = Some(1);
+            config
+        });
         let sharing = Arc::new(Sharing::default());
         let subscriber = broker.attach_as(
             sharing.clone(),
@@ -226,7 +234,9 @@ impl Deliver for Bad {
 
 #[tokio::test]
 async fn a_session_that_panicked_has_its_next_try_with_the_rights_that_it_has_then() {
-    let broker = Broker::new(Config { lanes: Some(1), ..Config::default() });
+    let mut config = Config::default();
+    config.lanes = Some(1);
+    let broker = Broker::new(config);
     let subscriber = broker.attach(Arc::new(Bad(AtomicUsize::new(0))), OutboxConfig::default());
     subscriber.set_rights(&may(&["#"], &[]));
     subscriber.subscribe(&filter("#"), 0, Start::Live).unwrap();

@@ -46,7 +46,7 @@ async fn each_of_many_replays_of_a_slow_reader_goes_live() {
             publish(&broker, &format!("a/{replay}"), format!("{replay}:{number}:{:1500}", ""));
         }
     }
-    let outbox = OutboxConfig { max_messages: 1_000, max_bytes: 256 << 10, policy: OutboxPolicy::Disconnect };
+    let outbox = OutboxConfig::new(1_000, 256 << 10, OutboxPolicy::Disconnect);
     let subscriber = broker.attach(Arc::new(Strict), outbox);
     let mut replays = Vec::new();
     for replay in 0..REPLAYS {
@@ -81,7 +81,9 @@ async fn all_retained_messages_of_several_filters_arrive_and_all_go_live() {
             broker.publish(Publish::new(channel, "kept").retain(true)).unwrap();
         }
     }
-    let options = SubscribeOptions { from: StartFrom::Retained, outbox: OutboxConfig::default() };
+    let mut options = SubscribeOptions::default();
+    options.from = StartFrom::Retained;
+    options.outbox = OutboxConfig::default();
     let mut stream = broker.subscribe_with(&[filter("a/*"), filter("b/*")], options).unwrap();
     let mut heard = Vec::new();
     for _ in 0..6_000 {
@@ -102,7 +104,7 @@ async fn a_replay_that_is_given_up_leaves_its_turn_to_the_next() {
     for number in 0..50 {
         publish(&broker, "a", numbered(0, number));
     }
-    let outbox = OutboxConfig { max_messages: 20, max_bytes: 1 << 20, policy: OutboxPolicy::Disconnect };
+    let outbox = OutboxConfig::new(20, 1 << 20, OutboxPolicy::Disconnect);
     let subscriber = broker.attach(Arc::new(Strict), outbox);
     let run = |tag: u32| {
         let replay = subscriber.subscribe_after(&[(filter("a"), tag)], After::Earliest).unwrap();

@@ -21,7 +21,7 @@ impl Deliver for Plain {
 }
 
 fn bounded(max_messages: usize, policy: OutboxPolicy) -> OutboxConfig {
-    OutboxConfig { max_messages, max_bytes: 64 << 20, policy }
+    OutboxConfig::new(max_messages, 64 << 20, policy)
 }
 
 /// Waits until nothing is added to any of these outboxes any more.
@@ -40,8 +40,11 @@ async fn settled(outboxes: &[Arc<Outbox>]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_readers_hold_a_position_and_little_else() {
     const STREAMS: usize = 50;
-    let log = LogConfig { max_bytes: 4 << 20, ..LogConfig::default() };
-    let broker = Broker::new(Config { log, ..Config::default() });
+    let mut log = LogConfig::default();
+    log.max_bytes = 4 << 20;
+    let mut config = Config::default();
+    config.log = log;
+    let broker = Broker::new(config);
     for number in 0..10_000 {
         publish(&broker, "a/b", numbered(0, number));
     }
@@ -59,7 +62,8 @@ async fn silent_readers_hold_a_position_and_little_else() {
     settled(&outboxes).await;
     // A page and a half.
     assert!(outboxes.iter().all(|outbox| outbox.queued().messages <= 192));
-    let query = HistoryQuery { limit: usize::MAX, ..HistoryQuery::default() };
+    let mut query = HistoryQuery::default();
+    query.limit = usize::MAX;
     let kept = broker.history(&filter("#"), query).messages;
     let held: usize = kept.iter().map(|message| Arc::strong_count(message) - 2).sum();
     assert_eq!(held, 0, "the log's reference and ours");
@@ -78,13 +82,18 @@ async fn silent_readers_hold_a_position_and_little_else() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gap_that_opens_while_a_replay_waits_is_told() {
-    let log = LogConfig { max_bytes: 1 << 20, ..LogConfig::default() };
-    let broker = Broker::new(Config { log, ..Config::default() });
+    let mut log = LogConfig::default();
+    log.max_bytes = 1 << 20;
+    let mut config = Config::default();
+    config.log = log;
+    let broker = Broker::new(config);
     for number in 0..2_000 {
         publish(&broker, "a", numbered(0, number));
     }
     let outbox = bounded(100, OutboxPolicy::Disconnect);
-    let options = SubscribeOptions { from: StartFrom::Log(After::Earliest), outbox };
+    let mut options = SubscribeOptions::default();
+    options.from = StartFrom::Log(After::Earliest);
+    options.outbox = outbox;
     let mut stream = broker.subscribe_with(&[filter("a")], options).unwrap();
     for number in 0..10 {
         assert_eq!(parse_numbered(&*next(&mut stream).await), (0, number));
@@ -128,7 +137,8 @@ async fn messages_whose_time_is_over_leave_their_room_to_others() {
             let broker = Broker::new(Config::default());
             let subscriber = broker.attach(Arc::new(Plain(class)), bounded(1_000, policy));
             subscriber.subscribe(&filter("#"), 0, Start::Live).unwrap();
-            let options = SubscribeOptions { outbox: bounded(1_000, policy), ..SubscribeOptions::default() };
+            let mut options = SubscribeOptions::default();
+            options.outbox = bounded(1_000, policy);
             let mut stream = broker.subscribe_with(&[filter("#")], options).unwrap();
             // By batches that an outbox takes in one go.
             let publish_all = |kind: &'static str, count: usize, ttl: Option<Duration>| {
@@ -165,8 +175,10 @@ async fn what_waits_behind_retained_messages_leaves_its_room_when_its_time_is_ov
     for number in 0..2_000 {
         broker.publish(Publish::new(channel(&format!("a/{number}")), "kept").retain(true)).unwrap();
     }
-    let options =
-        SubscribeOptions { from: StartFrom::Retained, outbox: bounded(200, OutboxPolicy::Disconnect) };
+    let mut given = SubscribeOptions::default();
+    given.from = StartFrom::Retained;
+    given.outbox = bounded(200, OutboxPolicy::Disconnect);
+    let options = given;
     let mut stream = broker.subscribe_with(&[filter("a/*")], options).unwrap();
     settled(&[stream.subscriber().outbox()]).await;
     for _ in 0..900 {
@@ -199,9 +211,10 @@ async fn a_burst_of_tens_of_thousands_loses_nothing_in_process() {
 #[tokio::test]
 async fn a_reader_in_process_is_told_exactly_what_it_lost() {
     let broker = Broker::new(Config::default());
-    let options = |policy| SubscribeOptions {
-        outbox: OutboxConfig { max_messages: 100_000, max_bytes: 200_000, policy },
-        ..SubscribeOptions::default()
+    let options = |policy| {
+        let mut given = SubscribeOptions::default();
+        given.outbox = OutboxConfig::new(100_000, 200_000, policy);
+        given
     };
     let mut stream = broker.subscribe_with(&[filter("a")], options(OutboxPolicy::DropOldest)).unwrap();
     let mut strict = broker.subscribe_with(&[filter("a")], options(OutboxPolicy::Disconnect)).unwrap();

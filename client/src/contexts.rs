@@ -14,6 +14,7 @@ use crate::tell;
 
 /// What can be done with saved servers.
 #[derive(Clone, Debug, Subcommand)]
+#[non_exhaustive]
 pub enum ContextCommand {
     /// Save a server with its credentials under a name, and use it from now on
     ///

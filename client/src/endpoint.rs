@@ -61,15 +61,13 @@ impl Endpoint {
         }
         // A file of authorities may be named for all servers, and need not be there for this one.
         let trust = if uri.scheme_str() == Some("https") { trust(context)? } else { Trust::System };
-        let config = outgoing::Config {
-            trust,
-            resolve_timeout: PART_LIMIT,
-            connect_timeout: PART_LIMIT,
-            tls_timeout: PART_LIMIT,
-            max_requests_per_host: requests,
-            max_idle_per_host: requests,
-            ..outgoing::Config::default()
-        };
+        let mut config = outgoing::Config::default();
+        config.trust = trust;
+        config.resolve_timeout = PART_LIMIT;
+        config.connect_timeout = PART_LIMIT;
+        config.tls_timeout = PART_LIMIT;
+        config.max_requests_per_host = requests;
+        config.max_idle_per_host = requests;
         let scheme = uri.scheme_str().unwrap_or("http");
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         let root = format!("{scheme}://{authority}{}", uri.path().trim_end_matches('/'));

@@ -148,23 +148,22 @@ mod tests {
 
     #[test]
     fn properties_are_written_if_there_are_any() {
+        let [mut all, mut no_json, mut one] = [(); 3].map(|()| Properties::default());
+        all.user = vec![("a".into(), "1".into()), ("a".into(), "\"".into())];
+        all.ext = Some(Bytes::from_static(b"{\"x\": 1.0}"));
+        all.reply_to = Some("r/1".into());
+        all.correlation = Some(Bytes::from_static(b"\x00"));
+        all.payload_is_utf8 = Some(true);
+        no_json.ext = Some(Bytes::from_static(b"{oops"));
+        one.reply_to = Some("r".into());
         let cases = [
             (Properties::default(), ""),
-            (Properties { ext: Some(Bytes::from_static(b"{oops")), ..Properties::default() }, ""),
+            (no_json, ""),
             (
-                Properties {
-                    user: vec![("a".into(), "1".into()), ("a".into(), "\"".into())],
-                    ext: Some(Bytes::from_static(b"{\"x\": 1.0}")),
-                    reply_to: Some("r/1".into()),
-                    correlation: Some(Bytes::from_static(b"\x00")),
-                    payload_is_utf8: Some(true),
-                },
+                all,
                 r#","properties":{"user":[["a","1"],["a","\""]],"ext":{"x": 1.0},"reply_to":"r/1","correlation":"AA=="}"#,
             ),
-            (
-                Properties { reply_to: Some("r".into()), ..Properties::default() },
-                r#","properties":{"reply_to":"r"}"#,
-            ),
+            (one, r#","properties":{"reply_to":"r"}"#),
         ];
         for (properties, expected) in cases {
             let mut out = Vec::new();

@@ -11,6 +11,7 @@ use crate::codec::message::ParseError;
 
 /// Why a right was refused, in CometD's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Denial {
     /// The policy or the rights said no: `denied_by_security_policy`.
     Policy,
@@ -38,6 +39,7 @@ impl Denial {
 
 /// A handshake that the policy refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum HandshakeDenial {
     /// For good: the client is told not to come back (`advice.reconnect` is `none`).
     Refused,
@@ -113,7 +115,8 @@ impl From<SubscribeError> for Fault {
             SubscribeError::FiltersFull { .. } => Fault::FiltersFull,
             SubscribeError::Forbidden(why) => Fault::SubscribeDenied(Denial::of(&why)),
             SubscribeError::Unavailable { what, retry_after } => Fault::unavailable(what, retry_after),
-            SubscribeError::TooManyChannels { .. } | SubscribeError::Closed => Fault::SubscribeFailed,
+            // `TooManyChannels`, `Closed`, and what is not known here.
+            _ => Fault::SubscribeFailed,
         }
     }
 }
@@ -132,6 +135,8 @@ impl From<PublishError> for Fault {
             PublishError::ChannelTooLong { .. }
             | PublishError::TooManyChannels { .. }
             | PublishError::RetainedFull { .. } => Fault::ChannelCreateDenied(Denial::Policy),
+            // What is not known here, in its own words.
+            error => Fault::PublishDenied(Denial::of(&error.to_string())),
         }
     }
 }
@@ -237,7 +242,8 @@ impl RequestFault {
                 Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", error.to_string())
             }
             RequestFault::Body(BodyError::Shed) => BodyError::Shed.into(),
-            RequestFault::Body(BodyError::Io(_)) => {
+            // `Io`, and what is not known here.
+            RequestFault::Body(_) => {
                 Problem::new(StatusCode::BAD_REQUEST, "incomplete_request", "the request body ended early")
             }
             RequestFault::Parse(ParseError::TooMany { max }) => Problem::new(

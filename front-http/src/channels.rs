@@ -55,7 +55,7 @@ pub(crate) fn one(broker: &Broker, principal: &Principal, channel: &str) -> Resu
     let retained = broker.retained(&channel).is_some();
     let info = match broker.channel(&channel) {
         Some(info) => info,
-        None if retained => ChannelInfo { channel, subscriptions: 0 },
+        None if retained => ChannelInfo::new(channel, 0),
         None => return Err(Error::NotInUse(channel.as_str().to_owned())),
     };
     let mut out = Vec::new();
@@ -67,7 +67,10 @@ pub(crate) fn one(broker: &Broker, principal: &Principal, channel: &str) -> Resu
 const MAX_COUNTED: usize = 1_000;
 
 fn write(broker: &Broker, info: &ChannelInfo, out: &mut Vec<u8>) {
-    let newest = HistoryQuery { after: None, limit: MAX_COUNTED, order: Order::Newest };
+    let mut newest = HistoryQuery::default();
+    newest.after = None;
+    newest.limit = MAX_COUNTED;
+    newest.order = Order::Newest;
     let messages = broker.history(&Filter::literal(info.channel.clone()), newest).messages.len();
     let retained = broker.retained(&info.channel).is_some();
     out.extend_from_slice(b"{\"channel\":");

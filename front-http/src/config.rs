@@ -6,6 +6,7 @@ use http_edge::{Intake, OriginPolicy, TokenSources};
 
 /// How the API is set up. Every default suits a broker that anybody on the machine may use.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Config {
     /// Where the API is mounted. Default `/v1`. `/healthz`, `/readyz` and `/metrics` stay where they are.
     pub path: String,
@@ -37,6 +38,7 @@ pub struct Config {
 
 /// Who may read `/metrics`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum MetricsAccess {
     /// Everybody; credentials are not looked at.
     #[default]

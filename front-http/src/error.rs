@@ -75,7 +75,9 @@ impl From<Error> for Problem {
             Error::MediaType(..) => (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Error::Parameter { .. } => (S::BAD_REQUEST, "invalid_parameter"),
             Error::Subscribe(error) => return not_subscribed(&error, detail),
-            Error::Unavailable(Unavailable { retry_after }) => return not_now(STORE, retry_after, detail),
+            Error::Unavailable(Unavailable { retry_after, .. }) => {
+                return not_now(STORE, retry_after, detail);
+            }
             Error::NotRetained(_) => (S::NOT_FOUND, "not_retained"),
             Error::NotInUse(_) => (S::NOT_FOUND, "channel_not_found"),
             Error::Gone | Error::Send(SendError::Gone) | Error::Forced(ForcedError::Gone) => {
@@ -93,6 +95,8 @@ impl From<Error> for Problem {
             Error::NotSubscribed(_) => (S::NOT_FOUND, "not_subscribed"),
             Error::TooManyWatchers { .. } => return unavailable("too_many_watchers", detail),
             Error::Closing => return unavailable("shutting_down", detail),
+            // What is not known here is refused in its own words.
+            Error::Send(_) | Error::Forced(_) => return Problem::forbidden(detail),
         };
         Problem::new(status, code, detail)
     }
@@ -118,6 +122,8 @@ fn not_published(error: &Refusal, detail: String) -> Problem {
         Refusal::Publish(error) => return refused(error, detail),
         Refusal::KeyConflict => (S::CONFLICT, "idempotency_mismatch"),
         Refusal::KeysFull => return unavailable("idempotency_full", detail),
+        // What is not known here is refused in its own words.
+        _ => return Problem::forbidden(detail),
     };
     Problem::new(status, code, detail)
 }
@@ -138,10 +144,11 @@ fn refused(error: &PublishError, detail: String) -> Problem {
         }
         PublishError::TooManyChannels { .. } => unavailable("too_many_channels", detail),
         PublishError::RetainedFull { .. } => unavailable("retained_full", detail),
-        PublishError::Forbidden(_) => Problem::forbidden(detail),
         PublishError::Unavailable { what, retry_after } => not_now(what, *retry_after, detail),
         PublishError::Durable | PublishError::Unknown => unavailable("outcome_unknown", detail),
         PublishError::Closed => unavailable("shutting_down", detail),
+        // `Forbidden`, and what is not known here.
+        _ => Problem::forbidden(detail),
     }
 }
 
@@ -152,9 +159,10 @@ fn not_subscribed(error: &SubscribeError, detail: String) -> Problem {
         }
         SubscribeError::FiltersFull { .. } => unavailable("filters_full", detail),
         SubscribeError::TooManyChannels { .. } => unavailable("too_many_channels", detail),
-        SubscribeError::Forbidden(_) => Problem::forbidden(detail),
         SubscribeError::Unavailable { what, retry_after } => not_now(what, *retry_after, detail),
         SubscribeError::Closed => unavailable("shutting_down", detail),
+        // `Forbidden`, and what is not known here.
+        _ => Problem::forbidden(detail),
     }
 }
 

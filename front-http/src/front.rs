@@ -282,7 +282,8 @@ impl Shared {
         let remote = peer.map(|peer| peer.0);
         let credentials = credentials_among(fields, parts, remote, &self.config.token_sources);
         let principal = credentials.authenticate(&*self.authenticator, "http").await?;
-        let publisher = Publisher { principal, address: remote.map(|remote| remote.ip()), protocol: "http" };
+        let mut publisher = Publisher::new(principal, "http");
+        publisher.address = remote.map(|remote| remote.ip());
         let principal = &publisher.principal;
         // A publish is counted message by message, below.
         let is_publish = matches!(resource, Resource::Publish(_) | Resource::Events)

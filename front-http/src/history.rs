@@ -66,8 +66,7 @@ impl Query {
 const JUDGED_EVERY: Duration = Duration::from_secs(2);
 
 /// That something came is all a held request wants to know of it; what it is stands in the log.
-const FEW: OutboxConfig =
-    OutboxConfig { max_messages: 1, max_bytes: 1 << 10, policy: OutboxPolicy::DropOldest };
+const FEW: OutboxConfig = OutboxConfig::new(1, 1 << 10, OutboxPolicy::DropOldest);
 
 /// What pages are read from, within which bounds, and what ends the requests that are held.
 pub(crate) struct Pages {
@@ -115,7 +114,8 @@ impl Pages {
             return Ok(self.page(principal, &filter, &query).await?.json);
         }
         // Subscribed before the log is read, so that nothing falls between.
-        let options = SubscribeOptions { outbox: FEW, ..SubscribeOptions::default() };
+        let mut options = SubscribeOptions::default();
+        options.outbox = FEW;
         let mut live = self.broker.subscribe_with(std::slice::from_ref(&filter), options)?;
         self.broker.settled(&filter).await?;
         let mut closing = self.closing.subscribe();
@@ -158,7 +158,10 @@ impl Pages {
     }
 
     async fn page(&self, principal: &Principal, filter: &Filter, query: &Query) -> Result<Page, Error> {
-        let asked = HistoryQuery { after: query.after, limit: query.limit, order: query.order };
+        let mut asked = HistoryQuery::default();
+        asked.after = query.after;
+        asked.limit = query.limit;
+        asked.order = query.order;
         let history = self.broker.read_history(filter, asked).await?;
         let mut json = b"{\"epoch\":".to_vec();
         let first = history.first.to_string();

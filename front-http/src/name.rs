@@ -11,8 +11,8 @@ use crate::error::Error;
 pub(crate) fn decode(encoded: &str) -> Result<Cow<'_, str>, Error> {
     http_edge::percent_decode(encoded).map_err(|error| {
         let why = match error {
-            BadEncoding::NotUtf8 => "is not UTF-8 once it is percent-decoded",
             BadEncoding::Percent => "has a `%` without two hexadecimal digits behind it",
+            _ => "is not UTF-8 once it is percent-decoded",
         };
         Error::Refused(Refusal::Inexpressible { name: encoded.to_owned(), why })
     })

@@ -31,13 +31,13 @@ impl Section for Api {
     const NAME: &'static str = "api";
 
     fn set_broker(&self, broker: &mut broker_core::Config) {
-        broker.idempotency = IdempotencyConfig {
-            window: self.idempotency_window.into_value(),
-            max_keys: self.max_idempotency_keys,
-            max_bytes: self.max_idempotency_bytes.into_value(),
-            max_keys_per_holder: self.max_idempotency_keys_per_holder,
-            max_bytes_per_holder: self.max_idempotency_bytes_per_holder.into_value(),
-        };
+        let mut config = IdempotencyConfig::default();
+        config.window = self.idempotency_window.into_value();
+        config.max_keys = self.max_idempotency_keys;
+        config.max_bytes = self.max_idempotency_bytes.into_value();
+        config.max_keys_per_holder = self.max_idempotency_keys_per_holder;
+        config.max_bytes_per_holder = self.max_idempotency_bytes_per_holder.into_value();
+        broker.idempotency = config;
     }
 
     fn into_config(self, common: &Common) -> Config {
@@ -56,8 +56,8 @@ impl Section for Api {
 fn metrics_access(common: &Common) -> MetricsAccess {
     let is_local = common.http.is_none_or(|address| address.ip().is_loopback());
     match common.metrics {
-        Some(MetricsReaders::Manage) => MetricsAccess::Manage,
-        None if !is_local => MetricsAccess::Manage,
-        Some(MetricsReaders::Open) | None => MetricsAccess::Open,
+        Some(MetricsReaders::Open) => MetricsAccess::Open,
+        None if is_local => MetricsAccess::Open,
+        _ => MetricsAccess::Manage,
     }
 }

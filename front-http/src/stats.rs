@@ -8,6 +8,7 @@ use http::Method;
 
 /// A snapshot of the API's counters; they only grow.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Stats {
     /// Requests answered.
     pub requests: u64,

@@ -211,7 +211,8 @@ async fn only_who_may_manage_every_channel_watches() {
 
 #[tokio::test]
 async fn one_more_than_may_watch_is_told_to_come_later_and_a_place_that_is_left_is_free() {
-    let config = Config { max_watchers: 2, ..Config::default() };
+    let mut config = Config::default();
+    config.max_watchers = 2;
     let server = Server::with(broker_core::Config::default(), config, Arc::new(AllowAll)).await;
     let (mut one, mut other) = (Stream::open(&server).await, Stream::open(&server).await);
     let _ = (one.figures().await, other.figures().await);

@@ -319,11 +319,10 @@ async fn retries_at_the_same_instant_publish_once() {
 
 #[tokio::test]
 async fn a_full_memory_of_keys_refuses_new_ones_of_its_holder_alone() {
-    let idempotency = broker_core::IdempotencyConfig {
-        max_keys_per_holder: 1,
-        ..broker_core::IdempotencyConfig::default()
-    };
-    let core = broker_core::Config { idempotency, ..broker_core::Config::default() };
+    let mut idempotency = broker_core::IdempotencyConfig::default();
+    idempotency.max_keys_per_holder = 1;
+    let mut core = broker_core::Config::default();
+    core.idempotency = idempotency;
     let server = Server::with(core, front_http::Config::default(), Arc::new(broker_core::AllowAll)).await;
     assert_eq!(server.post("/v1/publish/a", "Idempotency-Key: 1\r\n", "x").await.status, 200);
     let full = server.post("/v1/publish/a", "Idempotency-Key: 2\r\n", "x").await;
@@ -456,8 +455,8 @@ async fn methods_and_paths_are_told() {
 
 #[tokio::test]
 async fn pages_of_other_origins_may_not_publish() {
-    let config =
-        front_http::Config { origins: http_edge::OriginPolicy::SameOrigin, ..front_http::Config::default() };
+    let mut config = front_http::Config::default();
+    config.origins = http_edge::OriginPolicy::SameOrigin;
     let server = Server::with(broker_core::Config::default(), config, Arc::new(broker_core::AllowAll)).await;
     let answer = server.post("/v1/publish/a", "Origin: https://evil.example\r\n", "x").await;
     assert_eq!((answer.status, answer.code().as_str()), (403, "origin_not_allowed"));

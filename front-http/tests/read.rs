@@ -48,9 +48,11 @@ async fn history_is_read_in_pages_and_both_orders() {
 
 #[tokio::test]
 async fn a_position_that_is_gone_is_a_gap() {
-    let core = broker_core::Config {
-        log: LogConfig { max_bytes: 64 << 10, ..LogConfig::default() },
-        ..broker_core::Config::default()
+    let mut core = broker_core::Config::default();
+    core.log = {
+        let mut config = LogConfig::default();
+        config.max_bytes = 64 << 10;
+        config
     };
     let server = Server::with(core, Config::default(), Arc::new(AllowAll)).await;
     let old = publish(&server, "a", "old");
@@ -109,7 +111,8 @@ async fn a_broker_that_takes_nothing_more_is_not_ready() {
 
 #[tokio::test]
 async fn a_page_of_history_is_bounded_in_bytes() {
-    let config = Config { max_page_bytes: 2_500, ..Config::default() };
+    let mut config = Config::default();
+    config.max_page_bytes = 2_500;
     let server = Server::with(broker_core::Config::default(), config, Arc::new(AllowAll)).await;
     for _ in 0..5 {
         publish(&server, "a", &"x".repeat(1_000));

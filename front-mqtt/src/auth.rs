@@ -27,6 +27,7 @@ pub trait Exchange: Send {
 
 /// Where an exchange stands.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Step {
     /// The client is to answer this.
     Continue(Vec<u8>),

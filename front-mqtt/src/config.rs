@@ -8,6 +8,7 @@ use http_edge::{Intake, OriginPolicy, TokenSources};
 /// What the front accepts and how much it holds for each client. The defaults suit browsers and backends
 /// that behave; everything a client can grow has a bound.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Config {
     /// Time from accept to a complete CONNECT, authentication included. Default 10 s; then the
     /// connection is closed.
@@ -126,6 +127,7 @@ pub struct Config {
 /// Whose client identifiers are one name space, so that a second connection with one takes the session of the first
 /// over. Clients without a user always share one.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum ClientIdScope {
     /// Each user's: nobody can end the connection of another user by its name.
     #[default]
@@ -139,6 +141,7 @@ pub enum ClientIdScope {
 
 /// What a session loses when as much waits in it as may.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum QueuePolicy {
     /// The message that just came: what is kept has no gap, which suits commands and logs.
     #[default]
@@ -149,6 +152,7 @@ pub enum QueuePolicy {
 
 /// What happens to a publish the client has no right to.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Denied {
     /// QoS 0 is dropped; QoS 1 and 2 are acknowledged with 0x87, or as if nothing had happened for
     /// version 3, which has no code for it.
@@ -160,6 +164,7 @@ pub enum Denied {
 
 /// The reason code of a subscription the client has no right to. Version 3 has one code for everything, 0x80.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum DeniedSubscribe {
     /// 0x87, which says why.
     #[default]

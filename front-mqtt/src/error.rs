@@ -26,9 +26,10 @@ pub(crate) fn publish_answer(error: &PublishError) -> Answer {
         | PublishError::RetainedFull { .. }
         | PublishError::Busy { .. } => Answer::Acknowledge(Reason::QuotaExceeded),
         PublishError::Forbidden(_) => Answer::Acknowledge(Reason::NotAuthorized),
-        PublishError::Unavailable { .. } => Answer::Withhold(Reason::ImplementationSpecific),
         PublishError::Durable | PublishError::Unknown => Answer::Disconnect(Reason::ImplementationSpecific),
         PublishError::Closed => Answer::Disconnect(Reason::ServerShuttingDown),
+        // `Unavailable`, and what is not known here.
+        _ => Answer::Withhold(Reason::ImplementationSpecific),
     }
 }
 
@@ -38,7 +39,8 @@ pub(crate) fn subscribe_reason(error: &SubscribeError) -> Reason {
         SubscribeError::TooManyChannels { .. } | SubscribeError::FiltersFull { .. } => Reason::QuotaExceeded,
         SubscribeError::Forbidden(_) => Reason::NotAuthorized,
         SubscribeError::Unavailable { .. } => Reason::ImplementationSpecific,
-        SubscribeError::Closed => Reason::UnspecifiedError,
+        // `Closed`, and what is not known here.
+        _ => Reason::UnspecifiedError,
     }
 }
 
@@ -49,5 +51,6 @@ pub(crate) fn auth_reason(error: &AuthError) -> Reason {
         AuthError::Origin(_) => Reason::NotAuthorized,
         AuthError::Unavailable(_) => Reason::ServerUnavailable,
         AuthError::Busy { .. } => Reason::ServerBusy,
+        _ => Reason::NotAuthorized,
     }
 }

@@ -90,6 +90,7 @@ impl Counter {
 
 /// Counters and gauges of the front.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Stats {
     /// Connections now, handshakes included.
     pub connections: usize,
@@ -145,6 +146,7 @@ pub struct Stats {
 
 /// Counters and gauges of one client, over all connections of its session.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct ClientStats {
     /// Whether it is connected now.
     pub connected: bool,

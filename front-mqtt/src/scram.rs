@@ -29,6 +29,7 @@ pub trait ScramUsers: Send + Sync + 'static {
 
 /// What the server keeps of a user instead of a password.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct ScramUser {
     /// Rounds of PBKDF2; RFC 7677 asks for 4,096 at least.
     pub iterations: u32,
@@ -43,6 +44,17 @@ pub struct ScramUser {
 }
 
 impl ScramUser {
+    /// Of keys that were derived before, by [`from_password`](Self::from_password) or elsewhere.
+    pub fn from_keys(
+        iterations: u32,
+        salt: Vec<u8>,
+        stored_key: [u8; 32],
+        server_key: [u8; 32],
+        principal: Principal,
+    ) -> Self {
+        Self { iterations, salt, stored_key, server_key, principal }
+    }
+
     /// Derives the keys from a password (RFC 5802 §3). Slow by design: do it once and keep the result.
     pub fn from_password(password: &str, salt: Vec<u8>, iterations: u32, principal: Principal) -> Self {
         let salted = pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(password.as_bytes(), &salt, iterations);

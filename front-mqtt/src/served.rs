@@ -26,7 +26,7 @@ impl front::Front for Front {
 
     fn serve(&self, accepted: Accepted) -> Task {
         let front = self.clone();
-        let Accepted { socket, peer, certificate } = accepted;
+        let Accepted { socket, peer, certificate, .. } = accepted;
         Box::pin(async move { front.serve_as(socket, Some(peer), certificate.as_deref()).await })
     }
 

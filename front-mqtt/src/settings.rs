@@ -77,7 +77,7 @@ impl Section for Mqtt {
 
 settings::choice!(
     /// What may be published to, by any protocol: a topic is a channel's name.
-    Topics: ChannelCharacters { Strict = "strict", Any = "any" }
+    Topics: non_exhaustive ChannelCharacters { Strict = "strict", Any = "any" }
 );
 
 settings::choice!(

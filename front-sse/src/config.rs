@@ -7,6 +7,7 @@ use http_edge::{Intake, OriginPolicy, TokenSources};
 
 /// How the front is set up. Every default suits a broker that anybody on the machine may use.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Config {
     /// Where the front is mounted; requests elsewhere are 404. Default `/sse`.
     pub path: String,
@@ -47,11 +48,7 @@ impl Default for Config {
             origins: OriginPolicy::default(),
             token_sources: TokenSources::default(),
             keep_alive: Duration::from_secs(15),
-            outbox: OutboxConfig {
-                max_messages: 10_000,
-                max_bytes: 1 << 20,
-                policy: OutboxPolicy::Disconnect,
-            },
+            outbox: OutboxConfig::new(10_000, 1 << 20, OutboxPolicy::Disconnect),
             max_filters: 1_000,
             max_request_bytes: 1 << 20,
             max_streams: 1_000_000,
@@ -63,6 +60,7 @@ impl Default for Config {
 
 /// What stands in `data:`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Format {
     /// The payload as it is; one that is not UTF-8 comes as the envelope with `event: binary`. The default for a stream
     /// of one literal channel.

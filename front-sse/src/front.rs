@@ -239,13 +239,8 @@ impl Shared {
             );
         }
         if let Some(policy) = self.broker.policy() {
-            let client = Client {
-                principal: &principal,
-                protocol: "sse",
-                client_id: None,
-                key: None,
-                remote: credentials.remote.map(|remote| remote.ip()),
-            };
+            let mut client = Client::new(&principal, "sse");
+            client.remote = credentials.remote.map(|remote| remote.ip());
             for filter in &asked.filters {
                 match policy.subscribe(&client, filter).await {
                     Ok(()) => {}
@@ -255,6 +250,7 @@ impl Shared {
                         let why = "whoever decides about subscriptions does not answer";
                         return Ok(send_away(head, transport_of(parts.version), why, retry_after(wait)).await);
                     }
+                    Err(_) => return Err(Refusal::Denied("the policy denies it".into())),
                 }
             }
         }

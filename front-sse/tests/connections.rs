@@ -63,8 +63,9 @@ async fn a_direct_message_is_an_event_without_an_id() {
 
 #[tokio::test]
 async fn a_stream_that_does_not_read_is_full_and_stays_open() {
-    let outbox = OutboxConfig { max_messages: 1_000, max_bytes: 300_000, policy: OutboxPolicy::Disconnect };
-    let config = Config { outbox, ..Config::default() };
+    let outbox = OutboxConfig::new(1_000, 300_000, OutboxPolicy::Disconnect);
+    let mut config = Config::default();
+    config.outbox = outbox;
     let server = Server::with(broker_core::Config::default(), config, Arc::new(AllowAll)).await;
     let mut client = open(&server).await;
     client.until("\n").await;
@@ -106,12 +107,13 @@ async fn closing_a_stream_says_why_and_when_to_come_back() {
 
 #[tokio::test]
 async fn a_stream_can_be_subscribed_by_force_within_its_bound() {
-    let config = Config { max_filters: 3, ..Config::default() };
+    let mut config = Config::default();
+    config.max_filters = 3;
     let server = Server::with(broker_core::Config::default(), config, Arc::new(AllowAll)).await;
     let mut client = open(&server).await;
     let (_, stream) = only(&server);
-    assert_eq!(stream.subscribe(&filter("a")), Ok(Subscribed { new: false }));
-    assert_eq!(stream.subscribe(&filter("forced/#")), Ok(Subscribed { new: true }));
+    assert_eq!(stream.subscribe(&filter("a")), Ok(Subscribed::THERE));
+    assert_eq!(stream.subscribe(&filter("forced/#")), Ok(Subscribed::ADDED));
     assert_eq!(stream.subscribe(&filter("more")), Err(ForcedError::TooMany { max: 3 }));
     server.publish("forced/x", "1");
     assert!(client.event().await.ends_with("data: 1\n\n"));
@@ -131,7 +133,7 @@ async fn a_stream_that_is_subscribed_by_force_does_not_show_what_is_denied() {
     let server = Server::with(broker_core::Config::default(), Config::default(), authenticator).await;
     let mut client = open(&server).await;
     let (_, stream) = only(&server);
-    assert_eq!(stream.subscribe(&filter("forced/#")), Ok(Subscribed { new: true }));
+    assert_eq!(stream.subscribe(&filter("forced/#")), Ok(Subscribed::ADDED));
     for name in ["forced/secret/x", "forced/x"] {
         server.publish(name, name);
     }

@@ -101,14 +101,8 @@ async fn a_stream_that_resumes_is_told_of_a_gap_and_ends_with_the_front() {
 
 #[tokio::test]
 async fn a_stream_that_is_not_read_holds_up_no_other() {
-    let config = front_sse::Config {
-        outbox: broker_core::OutboxConfig {
-            max_messages: 10_000,
-            max_bytes: 64 << 10,
-            policy: broker_core::OutboxPolicy::Disconnect,
-        },
-        ..front_sse::Config::default()
-    };
+    let mut config = front_sse::Config::default();
+    config.outbox = broker_core::OutboxConfig::new(10_000, 64 << 10, broker_core::OutboxPolicy::Disconnect);
     let server =
         Server::with(broker_core::Config::default(), config, std::sync::Arc::new(broker_core::AllowAll))
             .await;

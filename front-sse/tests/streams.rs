@@ -131,8 +131,10 @@ async fn a_stream_begins_with_a_position_that_can_be_resumed_from() {
 
 #[tokio::test]
 async fn a_position_that_is_gone_is_told() {
-    let small = LogConfig { max_bytes: 64 << 10, ..LogConfig::default() };
-    let core = broker_core::Config { log: small, ..broker_core::Config::default() };
+    let mut small = LogConfig::default();
+    small.max_bytes = 64 << 10;
+    let mut core = broker_core::Config::default();
+    core.log = small;
     let server = Server::with(core, Config::default(), Arc::new(AllowAll)).await;
     let old = server.publish("a", "first").id.unwrap();
     for _ in 0..100 {
@@ -183,9 +185,11 @@ async fn a_gap_with_nothing_after_it_is_told_once() {
 
 #[tokio::test]
 async fn a_gap_moves_no_position_past_what_is_kept() {
-    let log = LogConfig { max_bytes: 64 << 10, ..LogConfig::default() };
-    let namespaces = vec![NamespaceConfig { name: "small".to_owned(), log }];
-    let core = broker_core::Config { namespaces, ..broker_core::Config::default() };
+    let mut log = LogConfig::default();
+    log.max_bytes = 64 << 10;
+    let namespaces = vec![NamespaceConfig::new("small".to_owned(), log)];
+    let mut core = broker_core::Config::default();
+    core.namespaces = namespaces;
     let server = Server::with(core, Config::default(), Arc::new(AllowAll)).await;
     let old = server.publish("small/a", "first").id.unwrap();
     server.publish("kept", "still here");
@@ -216,8 +220,9 @@ async fn retained_messages_come_first_and_leave_the_position_alone() {
 
 #[tokio::test]
 async fn more_retained_messages_than_a_stream_takes_are_refused() {
-    let outbox = OutboxConfig { max_messages: 10, max_bytes: 1 << 20, policy: OutboxPolicy::Disconnect };
-    let config = Config { outbox, ..Config::default() };
+    let outbox = OutboxConfig::new(10, 1 << 20, OutboxPolicy::Disconnect);
+    let mut config = Config::default();
+    config.outbox = outbox;
     let server = Server::with(broker_core::Config::default(), config, Arc::new(AllowAll)).await;
     for at in 0..6 {
         server.broker.publish(Publish::new(channel(&format!("a/{at}")), "kept").retain(true)).unwrap();
@@ -423,7 +428,8 @@ async fn a_get_with_a_body_is_streamed_in_chunks() {
 
 #[tokio::test]
 async fn pages_of_allowed_origins_only_may_subscribe() {
-    let config = Config { origins: http_edge::OriginPolicy::SameOrigin, ..Config::default() };
+    let mut config = Config::default();
+    config.origins = http_edge::OriginPolicy::SameOrigin;
     let server = Server::with(broker_core::Config::default(), config, Arc::new(AllowAll)).await;
     let ask = |origin: &str| {
         format!("GET /sse/a HTTP/1.1\r\nHost: x\r\nOrigin: {origin}\r\nConnection: close\r\n\r\n")
@@ -478,8 +484,9 @@ async fn expired_credentials_end_a_stream() {
 
 #[tokio::test]
 async fn a_stream_that_is_cut_does_not_look_whole() {
-    let outbox = OutboxConfig { max_messages: 10_000, max_bytes: 64 << 10, policy: OutboxPolicy::Disconnect };
-    let config = Config { outbox, ..Config::default() };
+    let outbox = OutboxConfig::new(10_000, 64 << 10, OutboxPolicy::Disconnect);
+    let mut config = Config::default();
+    config.outbox = outbox;
     let server = Server::with(broker_core::Config::default(), config, Arc::new(AllowAll)).await;
     let mut taken_back = server.open("/sse/a").await;
     let mut piped = server.connect().await;
@@ -505,9 +512,9 @@ async fn a_stream_that_is_cut_does_not_look_whole() {
 
 #[tokio::test]
 async fn a_reader_that_stops_is_closed_and_resumes() {
-    let outbox =
-        OutboxConfig { max_messages: 10_000, max_bytes: 256 << 10, policy: OutboxPolicy::Disconnect };
-    let config = Config { outbox, ..Config::default() };
+    let outbox = OutboxConfig::new(10_000, 256 << 10, OutboxPolicy::Disconnect);
+    let mut config = Config::default();
+    config.outbox = outbox;
     let server = Server::with(broker_core::Config::default(), config, Arc::new(AllowAll)).await;
     let mut stopped = server.open("/sse/a").await;
     stopped.until("\n").await;
@@ -541,7 +548,8 @@ async fn a_client_that_leaves_is_forgotten() {
 
 #[tokio::test]
 async fn keep_alive_comments_come_while_nothing_else_does() {
-    let config = Config { keep_alive: Duration::from_millis(200), ..Config::default() };
+    let mut config = Config::default();
+    config.keep_alive = Duration::from_millis(200);
     let server = Server::with(broker_core::Config::default(), config, Arc::new(AllowAll)).await;
     let mut client = server.open("/sse/a").await;
     client.until("\n").await;
@@ -598,7 +606,8 @@ async fn streams_end_evenly_across_the_window() {
 
 #[tokio::test]
 async fn too_many_streams_are_sent_away_gently() {
-    let config = Config { max_streams: 1, ..Config::default() };
+    let mut config = Config::default();
+    config.max_streams = 1;
     let server = Server::with(broker_core::Config::default(), config, Arc::new(AllowAll)).await;
     let _first = server.open("/sse/a").await;
     let second = server.ask("GET /sse/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;

@@ -63,6 +63,7 @@ pub fn with_peer(peer: Option<Peer>, mut request: Request<Body>) -> Request<Body
 
 /// A connection that was accepted on a front's own listener.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Accepted {
     /// The stream. It holds the connection's place among those of its address until it is gone, whatever becomes of it.
     pub socket: Socket,
@@ -72,13 +73,28 @@ pub struct Accepted {
     pub certificate: Option<Arc<str>>,
 }
 
+impl Accepted {
+    /// A stream without a certificate.
+    pub fn new(socket: Socket, peer: SocketAddr) -> Self {
+        Self { socket, peer, certificate: None }
+    }
+}
+
 /// What a server gives to the fronts that it makes.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Context {
     /// The one channel space.
     pub broker: Broker,
     /// Who clients are and what they may do.
     pub authenticator: Arc<dyn Authenticator>,
+}
+
+impl Context {
+    /// What the fronts of one server share.
+    pub fn new(broker: Broker, authenticator: Arc<dyn Authenticator>) -> Self {
+        Self { broker, authenticator }
+    }
 }
 
 impl std::fmt::Debug for Context {

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 /// What was refused to whom, for the log. Nothing in it is a secret: no credential, and no name that was not vouched
 /// for.
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct RefusedLine<'a> {
     /// The front's name, or the listener's.
     pub protocol: &'static str,

@@ -10,7 +10,7 @@ settings::section!(
 
 settings::choice!(
     /// What a full outbox does.
-    Full: OutboxPolicy {
+    Full: non_exhaustive OutboxPolicy {
         DropOldest = "drop_oldest",
         DropNewest = "drop_newest",
         Disconnect = "disconnect",

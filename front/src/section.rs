@@ -63,6 +63,7 @@ pub trait Section: Default + Clone + Serialize + DeserializeOwned + Send + Sync 
 
 /// What a configuration says to all fronts alike.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Common {
     /// Web pages that may come: a handle to what can change while the server runs.
     pub origins: OriginPolicy,
@@ -111,6 +112,7 @@ impl Common {
 /// Who may read the server's numbers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum MetricsReaders {
     /// Everybody.
     Open,

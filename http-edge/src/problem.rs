@@ -11,6 +11,7 @@ use crate::request::{ACCEPTED_CODINGS, Body, BodyError, Corrupt, Response, Unkno
 
 /// An error answer with a `code` that clients may rely on; `detail` is for people and may change.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Problem {
     /// The HTTP status of the answer.
     pub status: StatusCode,
@@ -244,6 +245,9 @@ impl From<AuthError> for Problem {
             AuthError::Busy { retry_after } => {
                 Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", error.to_string())
                     .retry_after(retry_after)
+            }
+            error => {
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "credentials_unavailable", error.to_string())
             }
         }
     }

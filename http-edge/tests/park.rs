@@ -73,10 +73,8 @@ async fn start() -> Server {
         while let Ok((stream, peer)) = listener.accept().await {
             let held = Arc::clone(&shared);
             let service = move |request| answer(request, Arc::clone(&held));
-            let config = ServeConfig {
-                holds: http_edge::Holds::by(|uri| uri.path() != "/never"),
-                ..ServeConfig::default()
-            };
+            let mut config = ServeConfig::default();
+            config.holds = http_edge::Holds::by(|uri| uri.path() != "/never");
             tokio::spawn(serve(stream, peer, service, config, stop.clone()));
         }
     });
@@ -217,11 +215,9 @@ async fn a_client_that_does_not_read_its_answer_is_given_up() {
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (stream, peer) = listener.accept().await.unwrap();
     let shared = Arc::clone(&held);
-    let config = ServeConfig {
-        holds: http_edge::Holds::by(|_| true),
-        header_read_timeout: Duration::from_millis(300),
-        ..ServeConfig::default()
-    };
+    let mut config = ServeConfig::default();
+    config.holds = http_edge::Holds::by(|_| true);
+    config.header_read_timeout = Duration::from_millis(300);
     let (_shutdown, stop) = watch::channel(false);
     let served = serve(stream, peer, move |request| answer(request, Arc::clone(&shared)), config, stop);
     let serving = tokio::spawn(served);

@@ -178,11 +178,9 @@ async fn a_client_that_sends_more_than_is_read_still_gets_its_answer() {
 
 #[tokio::test]
 async fn a_client_that_ends_its_side_first_is_answered_where_that_is_wanted() {
-    let server = start(ServeConfig {
-        holds: http_edge::Holds::by(|uri| uri.path() == "/gone"),
-        ..ServeConfig::default()
-    })
-    .await;
+    let mut config = ServeConfig::default();
+    config.holds = http_edge::Holds::by(|uri| uri.path() == "/gone");
+    let server = start(config).await;
     for (request, is_answered) in [
         ("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nfirst", true),
         ("POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nfirst", true),
@@ -265,11 +263,9 @@ async fn a_preface_in_pieces_and_a_method_in_pieces_are_understood() {
 
 #[tokio::test]
 async fn silent_clients_and_slow_heads_are_closed() {
-    let config = ServeConfig {
-        header_read_timeout: Duration::from_millis(200),
-        idle_timeout: Duration::from_millis(600),
-        ..ServeConfig::default()
-    };
+    let mut config = ServeConfig::default();
+    config.header_read_timeout = Duration::from_millis(200);
+    config.idle_timeout = Duration::from_millis(600);
     let server = start(config).await;
     let done = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
     for (sent, answered) in [
@@ -295,11 +291,9 @@ async fn silent_clients_and_slow_heads_are_closed() {
 
 #[tokio::test]
 async fn without_a_bound_on_idleness_a_connection_is_kept() {
-    let config = ServeConfig {
-        header_read_timeout: Duration::from_millis(50),
-        idle_timeout: Duration::ZERO,
-        ..ServeConfig::default()
-    };
+    let mut config = ServeConfig::default();
+    config.header_read_timeout = Duration::from_millis(50);
+    config.idle_timeout = Duration::ZERO;
     let server = start(config).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     for _ in 0..2 {
@@ -358,7 +352,8 @@ async fn many_requests_share_a_connection() {
 
 #[tokio::test]
 async fn of_too_many_streams_that_are_not_read_those_that_waited_longest_are_reset() {
-    let config = ServeConfig { max_stalled_bytes: 10 * (9 << 20), ..ServeConfig::default() };
+    let mut config = ServeConfig::default();
+    config.max_stalled_bytes = 10 * (9 << 20);
     let server = start(config).await;
     for (streams, lost) in [(10, false), (15, true)] {
         let stream = TcpStream::connect(server.address).await.unwrap();
@@ -413,7 +408,8 @@ async fn a_thousand_streams_without_a_window_hold_no_more_than_one_connection_ma
                 http::Response::new(body)
             }
         };
-        let config = ServeConfig { max_stalled_bytes: MAX, ..ServeConfig::default() };
+        let mut config = ServeConfig::default();
+        config.max_stalled_bytes = MAX;
         serve(stream, peer, service, config, stopped).await;
     });
     let stream = TcpStream::connect(address).await.unwrap();

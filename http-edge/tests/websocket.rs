@@ -38,7 +38,8 @@ struct Server {
 impl Server {
     fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response {
         let (mut parts, _) = request.into_parts();
-        let options = Options { protocols: &["echo"], ..Options::default() };
+        let mut options = Options::default();
+        options.protocols = &["echo"];
         let upgrade = match Upgrade::accept(&mut parts, &options) {
             Ok(upgrade) => upgrade,
             Err(refused) => return refused.response("GET, OPTIONS"),
@@ -46,7 +47,9 @@ impl Server {
         let (server, deflate) = (Arc::clone(self), upgrade.deflate());
         upgrade.then(move |socket| {
             let subscriber = server.broker.attach(Arc::new(Nobody), OutboxConfig::default());
-            let limits = Limits { max_frame_bytes: 100_000, max_message_bytes: 100_000 };
+            let mut limits = Limits::default();
+            limits.max_frame_bytes = 100_000;
+            limits.max_message_bytes = 100_000;
             let socket = WebSocket::new(socket, subscriber.outbox(), limits, deflate);
             server.outboxes.lock().unwrap().push(subscriber.outbox());
             tokio::spawn(async move {
@@ -245,8 +248,12 @@ async fn a_close_is_echoed_and_a_fault_told() {
 #[tokio::test]
 async fn a_silent_client_is_asked_and_then_given_up() {
     let (ping, idle) = (Duration::from_millis(150), Duration::from_millis(400));
-    let patience = Patience { ping_interval: Some(ping), idle_timeout: Some(idle) };
-    let (address, _server, mut story) = start(Terms { patience, ..Terms::default() }, None).await;
+    let mut patience = Patience::default();
+    patience.ping_interval = Some(ping);
+    patience.idle_timeout = Some(idle);
+    let mut terms = Terms::default();
+    terms.patience = patience;
+    let (address, _server, mut story) = start(terms, None).await;
     let mut client = open(address).await;
     let begin = Instant::now();
     // As long as it answers it stays.
@@ -266,9 +273,18 @@ async fn a_silent_client_is_asked_and_then_given_up() {
 #[tokio::test]
 async fn a_message_that_comes_too_slowly_or_finds_no_room_is_given_up() {
     let grace = Duration::from_millis(200);
-    let intake = |config| Terms { intake: Intake::new(config), ..Terms::default() };
-    let slow = intake(IntakeConfig { grace, min_bytes_per_second: 1_000_000, ..IntakeConfig::default() });
-    let full = intake(IntakeConfig { max_bytes: 20_000, ..IntakeConfig::default() });
+    let intake = |config| {
+        let mut chosen = Terms::default();
+        chosen.intake = Intake::new(config);
+        chosen
+    };
+    let mut set = IntakeConfig::default();
+    set.grace = grace;
+    set.min_bytes_per_second = 1_000_000;
+    let slow = intake(set);
+    let mut given = IntakeConfig::default();
+    given.max_bytes = 20_000;
+    let full = intake(given);
     for (terms, bytes, code, reason, ending) in [
         (slow, 1, CloseCode::Policy, "the message came too slowly", Ending::Slow),
         (full, 30_000, CloseCode::Again, "no room for unfinished messages", Ending::Shed),

@@ -6,6 +6,7 @@ use broker_core::{Channel, ChannelError, FilterError, Principal, PublishError, P
 
 /// A message, or one item of several, that was not published. A front says it in its own terms.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The principal has no right to it.
     #[error("no right to {action} {name:?}")]
@@ -108,6 +109,8 @@ impl From<PublishOnceError> for Error {
             PublishOnceError::Publish(error) => Error::Publish(error),
             PublishOnceError::Conflict => Error::KeyConflict,
             PublishOnceError::Full => Error::KeysFull,
+            // What is not known here is refused in its own words.
+            error => Error::Publish(PublishError::Forbidden(error.to_string().into())),
         }
     }
 }

@@ -24,6 +24,7 @@ pub struct Gate {
 
 /// What a gate has counted; both only grow.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Stats {
     /// Messages published.
     pub published: u64,
@@ -74,13 +75,8 @@ impl Gate {
         let Some(policy) = self.broker.policy() else {
             return self.publish_allowed(publisher, publish, key);
         };
-        let client = Client {
-            principal: &publisher.principal,
-            protocol: publisher.protocol,
-            client_id: None,
-            key: None,
-            remote: publisher.address,
-        };
+        let mut client = Client::new(&publisher.principal, publisher.protocol);
+        client.remote = publisher.address;
         policy.publish(&client, publish).then(move |decided| match decided {
             Ok(publish) => self.publish_allowed(publisher, publish, key),
             Err(denied) => Answer::now(Err(Error::Publish(PublishError::from(denied)))),
@@ -100,13 +96,11 @@ impl Gate {
                 Err(later) => Answer::later(async move { self.published(channel, later.await) }),
             };
         };
-        let key = IdempotencyKey {
-            text: &key,
-            user: publisher.principal.user().unwrap_or_default(),
-            address: publisher.address,
-        };
-        self.broker.submit_once(publish, &key).map(move |receipt| {
-            let KeyedReceipt { receipt, duplicate } = receipt?;
+        let mut named = IdempotencyKey::new(&key);
+        named.user = publisher.principal.user().unwrap_or_default();
+        named.address = publisher.address;
+        self.broker.submit_once(publish, &named).map(move |receipt| {
+            let KeyedReceipt { receipt, duplicate, .. } = receipt?;
             let counter = if duplicate { &self.duplicates } else { &self.published };
             counter.fetch_add(1, Relaxed);
             Ok(Published { channel, receipt, duplicate })

@@ -21,6 +21,7 @@ use crate::text::{Text, given};
 
 /// A message for one channel or several.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Item<'a> {
     /// Where it goes.
     pub channels: Channels<'a>,
@@ -51,11 +52,19 @@ pub enum Channels<'a> {
 
 /// How items are read.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Reading {
     /// Channels of one item at most.
     pub max_channels: usize,
     /// The subscriber that `exclude` names, in the front's own text form of connections.
     pub connection: fn(&str) -> Option<SubscriberKey>,
+}
+
+impl Reading {
+    /// With the bound of channels, and the front's own text form of connections.
+    pub fn new(max_channels: usize, connection: fn(&str) -> Option<SubscriberKey>) -> Self {
+        Self { max_channels, connection }
+    }
 }
 
 impl<'a> Item<'a> {

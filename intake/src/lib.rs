@@ -25,9 +25,9 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), intake::Error> {
 //! let gate = Gate::new(Broker::new(Config::default()), Arc::new(AllowAll));
-//! let publisher = Publisher { principal: Principal::anonymous(Rights::all()), address: None, protocol: "test" };
+//! let publisher = Publisher::new(Principal::anonymous(Rights::all()), "test");
 //! let body = bytes::Bytes::from_static(br#"{"channels":["a","b"],"data":{"n":1}}"#);
-//! let item = Item::read(&body, &body, Reading { max_channels: 100, connection: |_| None })?;
+//! let item = Item::read(&body, &body, Reading::new(100, |_| None))?;
 //! let Outcome::Several(results) = gate.publish_item(&publisher, &item, &mut Turn::new()).await? else { unreachable!() };
 //! assert!(results.iter().all(Result::is_ok));
 //! assert_eq!(gate.stats().published, 2);

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 /// Who publishes, and from where.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Publisher {
     /// With which rights.
     pub principal: Principal,
@@ -18,8 +19,16 @@ pub struct Publisher {
     pub protocol: &'static str,
 }
 
+impl Publisher {
+    /// Somebody at the front of this name, from an unknown address.
+    pub fn new(principal: Principal, protocol: &'static str) -> Self {
+        Self { principal, address: None, protocol }
+    }
+}
+
 /// A message as a request describes it, ready to be published.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Publication<'a> {
     /// Where it goes; see [`target`](crate::target).
     pub channel: Channel,
@@ -37,6 +46,22 @@ pub struct Publication<'a> {
     pub exclude: Option<SubscriberKey>,
     /// Published once for each key; see [`idempotency_key`](crate::idempotency_key).
     pub key: Option<Cow<'a, str>>,
+}
+
+impl Publication<'_> {
+    /// Of a payload, and nothing else that is special about it.
+    pub fn new(channel: Channel, payload: Bytes) -> Self {
+        Self {
+            channel,
+            payload,
+            content_type: None,
+            event: None,
+            ttl: None,
+            retain: false,
+            exclude: None,
+            key: None,
+        }
+    }
 }
 
 impl Publication<'_> {
@@ -60,6 +85,7 @@ impl Publication<'_> {
 
 /// What became of it.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Published {
     /// Where it went.
     pub channel: Channel,

@@ -21,7 +21,7 @@ fn now<T>(answer: broker_core::Answer<'_, T>) -> T {
 }
 
 fn as_principal(principal: Principal) -> Publisher {
-    Publisher { principal, address: None, protocol: "test" }
+    Publisher::new(principal, "test")
 }
 
 fn anybody() -> Publisher {
@@ -29,20 +29,14 @@ fn anybody() -> Publisher {
 }
 
 fn message<'a>(channel: &str, key: Option<&'a str>) -> Publication<'a> {
-    Publication {
-        channel: target(channel).unwrap(),
-        payload: Bytes::from_static(b"x"),
-        content_type: None,
-        event: None,
-        ttl: None,
-        retain: false,
-        exclude: None,
-        key: key.map(Into::into),
-    }
+    let mut publication = Publication::new(target(channel).unwrap(), Bytes::from_static(b"x"));
+    publication.retain = false;
+    publication.key = key.map(Into::into);
+    publication
 }
 
 fn read(text: &str) -> Result<Item<'_>, Error> {
-    let reading = Reading { max_channels: 2, connection: |_| None };
+    let reading = Reading::new(2, |_| None);
     Item::read(text.as_bytes(), &Bytes::copy_from_slice(text.as_bytes()), reading)
 }
 
@@ -87,7 +81,8 @@ async fn a_key_publishes_once_and_both_are_counted() {
     let first = now(gate.publish(&publisher, message("a", Some("k")))).unwrap();
     let again = now(gate.publish(&publisher, message("a", Some("k")))).unwrap();
     assert_eq!((first.duplicate, again.duplicate, again.receipt), (false, true, first.receipt));
-    let other = Publication { payload: Bytes::from_static(b"y"), ..message("a", Some("k")) };
+    let mut other = message("a", Some("k"));
+    other.payload = Bytes::from_static(b"y");
     assert!(matches!(now(gate.publish(&publisher, other)), Err(Error::KeyConflict)));
     assert_eq!((gate.stats().published, gate.stats().duplicates), (1, 1));
 }

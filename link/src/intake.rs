@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 /// How much of what is not finished may be held, and how slowly it may come.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct IntakeConfig {
     /// Bytes of everything that is unfinished, together. Default 256 MiB: a thousand uploads at a time, a quarter of a
     /// small machine. With more, those go whose peers make the least progress: an upload that stands still before one
@@ -31,6 +32,7 @@ impl Default for IntakeConfig {
 
 /// Counters and gauges of an [`Intake`].
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct IntakeStats {
     /// Bytes held now, without what is too small to be counted.
     pub held_bytes: usize,

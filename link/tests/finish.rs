@@ -26,7 +26,8 @@ fn a_peer_that_reset_the_connection_is_not_written_to_any_more() {
             let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (stream, _) = listener.accept().await.unwrap();
             let broker = Broker::new(Config::default());
-            let bounds = OutboxConfig { max_bytes: 64 << 20, ..OutboxConfig::default() };
+            let mut bounds = OutboxConfig::default();
+            bounds.max_bytes = 64 << 20;
             let subscriber = broker.attach(Arc::new(Nobody), bounds);
             let outbox = subscriber.outbox();
             let link = Link::new(Socket::tcp(stream, Vec::new()), Arc::clone(&outbox));

@@ -73,8 +73,10 @@ async fn what_an_outbox_sends_arrives_whole_however_slowly_it_is_read() {
         for (count, length) in [(20_000, 20), (3_000, 1_000), (40, 100_000), (3, 2_000_000)] {
             let (mut client, stream) = pair(version).await;
             let broker = Broker::new(Config::default());
-            let bounds =
-                OutboxConfig { max_messages: 1 << 20, max_bytes: 64 << 20, ..OutboxConfig::default() };
+            let mut config = OutboxConfig::default();
+            config.max_messages = 1 << 20;
+            config.max_bytes = 64 << 20;
+            let bounds = config;
             let subscriber = broker.attach(Arc::new(Nobody), bounds);
             let outbox = subscriber.outbox();
             let link = Link::new(Socket::tcp(stream, Vec::new()), Arc::clone(&outbox));
@@ -112,8 +114,12 @@ async fn what_an_outbox_sends_arrives_whole_however_slowly_it_is_read() {
 async fn a_reader_that_stops_loses_whole_frames_by_the_policy_and_no_part_of_one() {
     let (mut client, stream) = pair(&TLS13).await;
     let broker = Broker::new(Config::default());
-    let bounds = OutboxConfig { max_messages: 50, max_bytes: 64 << 10, ..OutboxConfig::default() };
-    let bounds = OutboxConfig { policy: broker_core::OutboxPolicy::DropOldest, ..bounds };
+    let mut bounds = OutboxConfig::default();
+    bounds.max_messages = 50;
+    bounds.max_bytes = 64 << 10;
+    let mut config = bounds;
+    config.policy = broker_core::OutboxPolicy::DropOldest;
+    let bounds = config;
     let subscriber = broker.attach(Arc::new(Nobody), bounds);
     let outbox = subscriber.outbox();
     let mut link = Link::new(Socket::tcp(stream, Vec::new()), Arc::clone(&outbox));

@@ -9,6 +9,7 @@ use crate::trust::Trust;
 
 /// How a client calls out: whom it trusts, how long it waits, what it keeps.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Config {
     /// Whose word is taken for who a server is. Default: the system's authorities.
     pub trust: Trust,

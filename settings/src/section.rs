@@ -84,8 +84,9 @@ macro_rules! section {
 /// assert_eq!(settings::Setting::<Full>::into_value(written), Full::DropOldest);
 /// ```
 ///
-/// All variants must be there: that is how a new one is not forgotten. The crate that calls the macro needs `serde`
-/// with its derives.
+/// All variants must be there: that is how a new one is not forgotten. Of an enum that another crate may add to
+/// (`#[non_exhaustive]`), what is not named cannot be written, and is kept as it is:
+/// `Full: non_exhaustive OutboxPolicy { … }`. The crate that calls the macro needs `serde` with its derives.
 #[macro_export]
 macro_rules! choice {
     ($(#[$about:meta])* $vis:vis $name:ident: $config:ty { $($variant:ident = $written:literal),* $(,)? }) => {
@@ -99,6 +100,27 @@ macro_rules! choice {
             }
             fn into_value(self) -> $config {
                 match self { $(Self::$variant => <$config>::$variant),* }
+            }
+        }
+    };
+    ($(#[$about:meta])* $vis:vis $name:ident: non_exhaustive $config:ty {
+        $($variant:ident = $written:literal),* $(,)?
+    }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, serde::Deserialize, serde::Serialize)]
+        $vis enum $name {
+            $(#[serde(rename = $written)] $variant,)*
+            /// One that came later.
+            #[serde(skip)]
+            Other($config),
+        }
+
+        impl $crate::Setting<$config> for $name {
+            fn from_value(value: $config) -> Self {
+                match value { $(<$config>::$variant => Self::$variant,)* other => Self::Other(other) }
+            }
+            fn into_value(self) -> $config {
+                match self { $(Self::$variant => <$config>::$variant,)* Self::Other(other) => other }
             }
         }
     };

@@ -48,6 +48,7 @@ impl fmt::Display for Origin {
 
 /// `*` for pages of every origin, or one [`Origin`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AllowedOrigin {
     /// Pages of every origin.
     Any,

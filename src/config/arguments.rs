@@ -8,6 +8,7 @@ use super::LogFormat;
 
 /// What the command line says about the server. An embedding binary can flatten it into its own.
 #[derive(Args, Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Arguments {
     /// Configuration file, TOML
     #[arg(long, value_name = "FILE", env = "FANWIRE_CONFIG")]

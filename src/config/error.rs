@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 /// Why the server was not started. The text is one line and names the place.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// The file is not there or may not be read.
     #[error("cannot read configuration file {}: {source}", path.display())]

@@ -16,6 +16,7 @@ const ARGUMENT_VARIABLES: [&str; 6] =
 
 /// One thing that can be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Key {
     /// Its place in the file, `sse.outbox.max_bytes`.
     pub name: String,

@@ -78,6 +78,7 @@ pub(crate) fn stamp(path: &Path) -> Option<Stamp> {
 
 /// The part of a configuration that can change while the server runs.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Rights {
     /// Keys, users, issuers and what anonymous clients may do.
     pub access: Access,
@@ -93,6 +94,7 @@ pub struct Rights {
 
 /// Handles to what a running server answers by.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Live {
     /// Keys, users, issuers and what anonymous clients may do.
     pub authenticator: BuiltIn,
@@ -247,7 +249,7 @@ impl Loader {
         };
         if settings.server.shutdown_window.0 > Config::MAX_SHUTDOWN_WINDOW {
             let message = format!("at most {}", humantime::format_duration(Config::MAX_SHUTDOWN_WINDOW));
-            return Err(wrong(AccessError { key: "server.shutdown_window".to_owned(), message }));
+            return Err(wrong(AccessError::new("server.shutdown_window", message)));
         }
         let tls = settings.tls.config(folder, reload_interval);
         let tls = tls.map_err(|(key, message)| wrong_value(&wrong, key, message))?;
@@ -268,14 +270,12 @@ impl Loader {
             origins: LiveOrigins::new(origins.clone()),
             token_sources: token_places.clone().into(),
         };
-        let common = Common {
-            origins: OriginPolicy::Live(live.origins.clone()),
-            token_sources: live.token_sources.clone(),
-            intake: settings.intake(),
-            http,
-            metrics: settings.http.metrics,
-            ..Common::default()
-        };
+        let mut common = Common::default();
+        common.origins = OriginPolicy::Live(live.origins.clone());
+        common.token_sources = live.token_sources.clone();
+        common.intake = settings.intake();
+        common.http = http;
+        common.metrics = settings.http.metrics;
         let mut config = settings.into_config();
         config.access_log = logging.access;
         (config.http, config.authenticator) = (http, Arc::new(authenticator));
@@ -313,7 +313,9 @@ impl Loader {
             filled.map(|(section, address)| (section.set_broker(&mut config.broker), address)).collect();
         common.broker = config.broker.clone();
         for (set_up, address) in fronts {
-            set_up(&Common { address, ..common.clone() }, config);
+            let mut common = common.clone();
+            common.address = address;
+            set_up(&common, config);
         }
         // Those with a section are there by now, made of it.
         config.own_fronts.extend(self.own.iter().filter(|own| own.section().is_none()).cloned());
@@ -416,7 +418,7 @@ fn parse(path: &Path, text: &str) -> Result<impl figment::Provider + use<>, Conf
 }
 
 fn wrong_value(wrong: &impl Fn(AccessError) -> ConfigError, key: &str, message: &str) -> ConfigError {
-    wrong(AccessError { key: key.to_owned(), message: message.to_owned() })
+    wrong(AccessError::new(key, message))
 }
 
 /// An address to listen on, or none for `off`. A name is resolved, its first IPv4 address preferred.

@@ -60,6 +60,7 @@ macro_rules! config {
         /// Everything a [`Server`](crate::Server) needs to know. The default listens on loopback only and lets
         /// everybody there do everything; of web pages, those that this machine serves (the `origins` of the fronts).
         #[derive(Clone)]
+        #[non_exhaustive]
         pub struct Config {
             /// Where HTTP, SSE and the WebSockets are served; port 0 takes a free one, `None` serves none of them.
             /// Default `127.0.0.1:8080`.

@@ -167,7 +167,12 @@ impl ClientCertificates {
     }
 
     fn value(&self) -> Option<Certificates> {
-        let value = || Certificates { users: self.users, rights: template(&self.rights, &self.deny) };
+        let value = || {
+            let mut certificates = Certificates::default();
+            certificates.users = self.users;
+            certificates.rights = template(&self.rights, &self.deny);
+            certificates
+        };
         (!self.is_empty()).then(value)
     }
 }
@@ -237,20 +242,21 @@ impl Default for Auth {
 
 impl Auth {
     pub(super) fn token_places(&self) -> http_edge::TokenPlaces {
-        http_edge::TokenPlaces {
-            cookie: self.cookie.as_ref().map(|name| name.0.0.clone()),
-            query: self.access_token,
-        }
+        let mut places = http_edge::TokenPlaces::default();
+        places.cookie = self.cookie.as_ref().map(|name| name.0.0.clone());
+        places.query = self.access_token;
+        places
     }
 
     fn limits(&self) -> PasswordLimits {
-        let limits = PasswordLimits::default();
-        PasswordLimits {
-            max_concurrent: self.max_password_checks.map_or(limits.max_concurrent, NonZeroUsize::get),
-            max_waiting: self.max_waiting_passwords,
-            remember: self.remember_passwords.0,
-            max_remembered: self.max_remembered_passwords,
+        let mut limits = PasswordLimits::default();
+        if let Some(checks) = self.max_password_checks {
+            limits.max_concurrent = checks.get();
         }
+        limits.max_waiting = self.max_waiting_passwords;
+        limits.remember = self.remember_passwords.0;
+        limits.max_remembered = self.max_remembered_passwords;
+        limits
     }
 }
 
@@ -291,8 +297,8 @@ impl Written<'_> {
     fn listed_origins(&self) -> impl Iterator<Item = &Origin> {
         let listed = self.allowed_origins.unwrap_or_default().iter();
         listed.filter_map(|one| match &one.0 {
-            AllowedOrigin::Any => None,
             AllowedOrigin::One(origin) => Some(origin),
+            _ => None,
         })
     }
 
@@ -305,7 +311,7 @@ impl Written<'_> {
             // Any page could then do in a user's name what it likes: a browser sends cookies along with a POST unasked.
             let message =
                 "\"*\" cannot stand with `auth.cookie`: list the origins that may use it".to_owned();
-            return Err(AccessError { key: "server.allowed_origins".to_owned(), message });
+            return Err(AccessError::new("server.allowed_origins", message));
         }
         if !self.says_anything() {
             return Ok(Access::open());
@@ -315,29 +321,24 @@ impl Written<'_> {
                 "{pattern:?} names a user, and anonymous clients have none",
                 pattern = pattern.as_str()
             );
-            return Err(AccessError { key: "anonymous.allow".to_owned(), message });
+            return Err(AccessError::new("anonymous.allow", message));
         }
         let issuer = |(index, entry): (usize, &IssuerEntry)| {
-            entry.issuer(folder).map_err(|(field, message)| AccessError {
-                key: if field.is_empty() {
-                    format!("issuers[{index}]")
-                } else {
-                    format!("issuers[{index}].{field}")
-                },
-                message,
+            entry.issuer(folder).map_err(|(field, message)| {
+                let dot = if field.is_empty() { "" } else { "." };
+                AccessError::new(format!("issuers[{index}]{dot}{field}"), message)
             })
         };
-        Ok(Access {
-            anonymous: self.anonymous.rights(),
-            keys: self.keys.iter().map(KeyEntry::key).collect(),
-            users: self.users.iter().map(UserEntry::user).collect(),
-            issuers: self.issuers.iter().enumerate().map(issuer).collect::<Result<_, _>>()?,
-            certificates: self.certificates.value(),
-            allowed_origins: (!self.allows_any_origin())
-                .then(|| self.listed_origins().map(|origin| origin.0.clone()).collect()),
-            passwords: self.auth.limits(),
-            ..Access::default()
-        })
+        let mut access = Access::default();
+        access.anonymous = self.anonymous.rights();
+        access.keys = self.keys.iter().map(KeyEntry::key).collect();
+        access.users = self.users.iter().map(UserEntry::user).collect();
+        access.issuers = self.issuers.iter().enumerate().map(issuer).collect::<Result<_, _>>()?;
+        access.certificates = self.certificates.value();
+        access.allowed_origins = (!self.allows_any_origin())
+            .then(|| self.listed_origins().map(|origin| origin.0.clone()).collect());
+        access.passwords = self.auth.limits();
+        Ok(access)
     }
 }
 
@@ -347,49 +348,44 @@ fn texts<'a>(origins: impl IntoIterator<Item = &'a Text<Origin>>) -> Vec<String>
 
 /// As many at once as in a second, unless it is said.
 pub(super) fn rate(per_second: Option<NonZeroU32>, burst: Option<NonZeroU32>) -> Option<Rate> {
-    per_second.map(|per_second| Rate { per_second, burst: burst.unwrap_or(per_second) })
+    per_second.map(|per_second| Rate::new(per_second, burst.unwrap_or(per_second)))
 }
 
 impl KeyEntry {
     fn key(&self) -> Key {
-        Key {
-            id: self.id.as_str().into(),
-            hash: self.hash.0,
-            rights: template(&self.rights, &self.deny),
-            origins: self.origins.as_ref().map(texts),
-            rate: rate(self.rate, self.burst),
-        }
+        let mut key = Key::new(self.id.as_str(), self.hash.0, template(&self.rights, &self.deny));
+        key.origins = self.origins.as_ref().map(texts);
+        key.rate = rate(self.rate, self.burst);
+        key
     }
 }
 
 impl UserEntry {
     fn user(&self) -> User {
-        User {
-            name: self.name.as_str().into(),
-            password_hash: self.password_hash.clone(),
-            rights: template(&self.rights, &self.deny),
-            rate: rate(self.rate, self.burst),
-        }
+        let mut user =
+            User::new(self.name.as_str(), self.password_hash.clone(), template(&self.rights, &self.deny));
+        user.rate = rate(self.rate, self.burst);
+        user
     }
 }
 
 impl IssuerEntry {
     fn issuer(&self, folder: &Path) -> Result<Issuer, (&'static str, String)> {
         let default = Issuer::default();
-        Ok(Issuer {
-            iss: self.iss.clone(),
-            aud: match &self.aud {
-                OneOrMore::One(aud) => vec![aud.clone()],
-                OneOrMore::More(aud) => aud.clone(),
-            },
-            algorithms: self.algorithms.iter().copied().map(Algorithm::from).collect(),
-            keys: self.keys(folder)?,
-            rights: template(&self.rights, &self.deny),
-            rate: rate(self.rate, self.burst),
-            leeway: self.leeway.map_or(default.leeway, |span| span.0),
-            jwks_refresh: self.jwks_refresh.map_or(default.jwks_refresh, |period| period.0),
-            jwks_cooldown: self.jwks_cooldown.map_or(default.jwks_cooldown, |span| span.0),
-        })
+        let mut issuer = Issuer::default();
+        issuer.iss = self.iss.clone();
+        issuer.aud = match &self.aud {
+            OneOrMore::One(aud) => vec![aud.clone()],
+            OneOrMore::More(aud) => aud.clone(),
+        };
+        issuer.algorithms = self.algorithms.iter().copied().map(Algorithm::from).collect();
+        issuer.keys = self.keys(folder)?;
+        issuer.rights = template(&self.rights, &self.deny);
+        issuer.rate = rate(self.rate, self.burst);
+        issuer.leeway = self.leeway.map_or(default.leeway, |span| span.0);
+        issuer.jwks_refresh = self.jwks_refresh.map_or(default.jwks_refresh, |period| period.0);
+        issuer.jwks_cooldown = self.jwks_cooldown.map_or(default.jwks_cooldown, |span| span.0);
+        Ok(issuer)
     }
 
     fn keys(&self, folder: &Path) -> Result<KeySource, (&'static str, String)> {

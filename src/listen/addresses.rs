@@ -155,7 +155,7 @@ mod tests {
         let one = std::num::NonZeroU32::MIN;
         let limits = AddressLimits::new(None);
         assert!((0..10).all(|_| limits.admit(address("192.0.2.1")).is_ok()), "not limited by default");
-        let rate = Some(auth::Rate { per_second: one, burst: one });
+        let rate = Some(auth::Rate::new(one, one));
         limits.set_rate(rate);
         assert!(limits.admit(address("192.0.2.1")).is_ok() && limits.admit(address("192.0.2.2")).is_ok());
         limits.set_rate(rate);

@@ -136,14 +136,17 @@ impl StreamDoor {
             Err(TooMany) => Refusal::address_full(),
             Ok(place) => match self.addresses.admit(peer.ip()) {
                 Ok(()) => {
-                    let accepted = Accepted { socket: socket.holding(hold(place)), peer, certificate };
+                    let mut accepted = Accepted::new(socket.holding(hold(place)), peer);
+                    accepted.certificate = certificate;
                     tokio::spawn(self.front.serve(accepted));
                     return;
                 }
                 Err(wait) => Refusal::too_fast(wait),
             },
         };
-        let telling = self.refuse(Accepted { socket, peer, certificate }, &refusal);
+        let mut accepted = Accepted::new(socket, peer);
+        accepted.certificate = certificate;
+        let telling = self.refuse(accepted, &refusal);
         let gate = Arc::clone(&self.gate);
         tokio::spawn(async move { gate.refuse(telling).await });
     }
@@ -162,7 +165,12 @@ const HTTP: &str = "http";
 fn log(protocol: &'static str, refusal: &Refusal, peer: Option<SocketAddr>) {
     let (reason, detail) = (refusal.problem.code, Some(&*refusal.problem.detail));
     let remote = peer.map(|peer| peer.ip());
-    RefusedLine { protocol, reason, detail, remote, ..RefusedLine::default() }.log();
+    let mut line = RefusedLine::default();
+    line.protocol = protocol;
+    line.reason = reason;
+    line.detail = detail;
+    line.remote = remote;
+    line.log();
 }
 
 /// What keeps a connection's place among those of its address.

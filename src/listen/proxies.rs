@@ -65,6 +65,7 @@ impl AddressRange {
 /// Which header of HTTP says where a request came from. Only one, as a proxy that sets one lets the other pass as its
 /// client sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum ForwardedHeader {
     /// `X-Forwarded-For`.
     #[default]
@@ -75,6 +76,7 @@ pub enum ForwardedHeader {
 
 /// Whether trusted proxies begin a connection with a header of the PROXY protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum ProxyProtocol {
     /// They do not, and what looks like one is none.
     Off,
@@ -87,6 +89,7 @@ pub enum ProxyProtocol {
 
 /// Proxies whose word counts, and how they give it. The default trusts nobody.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct TrustedProxies {
     /// Where they are.
     pub addresses: Vec<AddressRange>,

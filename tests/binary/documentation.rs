@@ -21,7 +21,8 @@ fn the_example_can_be_loaded() {
         page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), example).expect("written");
-    let arguments = fanwire::Arguments { config: Some(file.path().to_owned()), ..Default::default() };
+    let mut arguments = fanwire::Arguments::default();
+    arguments.config = Some(file.path().to_owned());
     assert!(fanwire::load(arguments, []).expect("it is legal").has_rights);
 }
 

@@ -15,7 +15,7 @@ fn root() -> &'static Path {
 }
 
 /// All files below a folder whose name ends so.
-fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -35,7 +35,7 @@ fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
 }
 
 /// The part of a source before its tests.
-fn without_tests(text: &str) -> &str {
+pub(crate) fn without_tests(text: &str) -> &str {
     text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default()
 }
 

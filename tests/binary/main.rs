@@ -8,6 +8,7 @@ mod claims;
 mod descriptors;
 mod documentation;
 mod embedding;
+mod growth;
 mod house;
 mod logging;
 mod manual;

@@ -18,7 +18,7 @@ const OPENMETRICS: &str = "application/openmetrics-text";
 async fn scrape(accept: &str) -> String {
     let server = TestServer::with(|config| {
         // A namespace of its own, to see its label.
-        let chat = fanwire::core::NamespaceConfig { name: "chat".into(), log: config.broker.log };
+        let chat = fanwire::core::NamespaceConfig::new("chat", config.broker.log);
         config.broker.namespaces = vec![chat];
     })
     .await;

@@ -184,13 +184,11 @@ async fn a_front_from_outside_serves_its_paths_beside_the_others() {
 #[tokio::test]
 async fn a_front_from_outside_has_a_listener_of_its_own_and_refuses_in_its_own_terms() {
     let loopback = Some(([127, 0, 0, 1], 0).into());
-    let config = fanwire::Config {
-        http: loopback,
-        mqtt: None,
-        max_connections_per_address: Some(2),
-        shutdown_window: Duration::from_secs(1),
-        ..fanwire::Config::default()
-    };
+    let mut config = fanwire::Config::default();
+    config.http = loopback;
+    config.mqtt = None;
+    config.max_connections_per_address = Some(2);
+    config.shutdown_window = Duration::from_secs(1);
     let server = Server::bind(config.with_front(Echo::of)).await.expect("free ports");
     let (http, echo) = (server.http_address().expect("HTTP"), server.address_of("echo").expect("a listener"));
     assert_eq!(server.address_of("nobody"), None);
@@ -232,12 +230,10 @@ fn loader() -> Loader {
 
 /// What is read, or what is wrong with it.
 fn load(file: &str, environment: &[(&str, &str)]) -> Result<Loaded, String> {
-    let arguments = Arguments {
-        config: Some("FILE".into()),
-        http: Some("127.0.0.1:0".to_owned()),
-        mqtt: Some("off".to_owned()),
-        ..Arguments::default()
-    };
+    let mut arguments = Arguments::default();
+    arguments.config = Some("FILE".into());
+    arguments.http = Some("127.0.0.1:0".to_owned());
+    arguments.mqtt = Some("off".to_owned());
     let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
     loader().check(arguments, file, environment).map_err(|error| error.to_string())
 }

@@ -22,7 +22,7 @@ use crate::support::{TestServer, within};
 #[derive(Default)]
 struct Slow(Mutex<Option<UnboundedSender<Op>>>);
 
-const LATER: Unavailable = Unavailable { retry_after: Duration::from_secs(7) };
+const LATER: Unavailable = Unavailable::new(Duration::from_secs(7));
 const A_WHILE: Duration = Duration::from_millis(20);
 
 impl Engine for Slow {
@@ -40,7 +40,7 @@ impl Engine for Slow {
                     Op::Publish { publish, .. } if publish.channel().as_str() == "kept/lost" => {}
                     Op::Publish { publish, done, .. } => {
                         let receipt = ingest.release(vec![*publish]).remove(0);
-                        done.complete(Ok(KeyedReceipt { receipt, duplicate: false }));
+                        done.complete(Ok(KeyedReceipt::first(receipt)));
                     }
                     Op::ClearRetained { channel, done } => {
                         done.complete(Ok(ingest.clear_retained(&channel)));
@@ -59,7 +59,7 @@ impl Engine for Slow {
             _ => false,
         };
         if away {
-            return Err(Rejected { why: Reject::Unavailable(LATER), op });
+            return Err(Rejected::new(Reject::Unavailable(LATER), op));
         }
         let sender = self.0.lock().expect("no panic").clone().expect("started");
         sender.send(op).expect("it runs");
@@ -98,10 +98,10 @@ impl Engine for Slow {
 
 async fn start() -> TestServer {
     TestServer::with(|config| {
-        config.broker.namespaces.push(fanwire::core::NamespaceConfig {
-            name: "kept".to_owned(),
-            log: fanwire::core::LogConfig::default(),
-        });
+        config.broker.namespaces.push(fanwire::core::NamespaceConfig::new(
+            "kept".to_owned(),
+            fanwire::core::LogConfig::default(),
+        ));
         config.engine = Some(Arc::new(Slow::default()));
     })
     .await

@@ -71,7 +71,9 @@ async fn settled(intake: &Intake, expected: impl Fn(IntakeStats) -> bool) {
 
 #[tokio::test]
 async fn what_stands_still_makes_room_for_what_moves_over_all_fronts() {
-    let intake = Intake::new(IntakeConfig { max_bytes: 8 * MIB, ..IntakeConfig::default() });
+    let mut config = IntakeConfig::default();
+    config.max_bytes = 8 * MIB;
+    let intake = Intake::new(config);
     let server = server(&intake).await;
     let part = vec![b' '; 900_000];
     // Begun at different doors, then silent.
@@ -118,7 +120,9 @@ async fn what_stands_still_makes_room_for_what_moves_over_all_fronts() {
 #[tokio::test]
 async fn each_front_says_in_its_own_terms_that_there_is_no_room() {
     // Nothing of a megabyte fits.
-    let intake = Intake::new(IntakeConfig { max_bytes: MIB / 2, ..IntakeConfig::default() });
+    let mut config = IntakeConfig::default();
+    config.max_bytes = MIB / 2;
+    let intake = Intake::new(config);
     let server = server(&intake).await;
     let part = vec![b' '; 900_000];
     for (target, headers) in [
@@ -157,7 +161,9 @@ async fn each_front_says_in_its_own_terms_that_there_is_no_room() {
 
 #[tokio::test]
 async fn a_connect_that_does_not_end_makes_room_too() {
-    let intake = Intake::new(IntakeConfig { max_bytes: 100_000, ..IntakeConfig::default() });
+    let mut config = IntakeConfig::default();
+    config.max_bytes = 100_000;
+    let intake = Intake::new(config);
     let server = server(&intake).await;
     let mut bare = Bare::connect(server.mqtt).await;
     bare.send(b"\x10\x80\x80\x10\x00\x04MQTT\x05\x02\x00\x00\x00").await;
@@ -169,11 +175,9 @@ async fn a_connect_that_does_not_end_makes_room_too() {
 
 #[tokio::test]
 async fn a_byte_now_and_then_is_no_progress() {
-    let config = IntakeConfig {
-        grace: Duration::from_millis(300),
-        min_bytes_per_second: 1000,
-        ..IntakeConfig::default()
-    };
+    let mut config = IntakeConfig::default();
+    config.grace = Duration::from_millis(300);
+    config.min_bytes_per_second = 1000;
     let intake = Intake::new(config);
     let server = server(&intake).await;
     let trickle = |mut stream: TcpStream| async move {

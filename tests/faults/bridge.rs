@@ -117,9 +117,11 @@ fn setting(name: &str, default: usize) -> usize {
 }
 
 fn subscribe(broker: &Broker, filter: &str) -> Subscription {
-    let options = broker_core::SubscribeOptions {
-        outbox: broker_core::OutboxConfig { max_messages: 100_000, ..Default::default() },
-        ..Default::default()
+    let mut options = broker_core::SubscribeOptions::default();
+    options.outbox = {
+        let mut config = broker_core::OutboxConfig::default();
+        config.max_messages = 100_000;
+        config
     };
     broker.subscribe_with(&[Filter::parse(filter).expect("a filter")], options).expect("taken")
 }

@@ -35,17 +35,16 @@ pub(crate) fn everything() -> RightsTemplate {
 }
 
 pub(crate) fn key(id: &str, secret: &str, rights: RightsTemplate) -> Key {
-    Key { id: id.into(), hash: KeyHash::of(secret.as_bytes()), rights, origins: None, rate: None }
+    Key::new(id, KeyHash::of(secret.as_bytes()), rights)
 }
 
 pub(crate) fn issuer(iss: &str, algorithm: Algorithm, keys: KeySource) -> Issuer {
-    Issuer {
-        iss: Some(iss.to_owned()),
-        aud: vec!["fanwire".to_owned()],
-        algorithms: vec![algorithm],
-        keys,
-        ..Issuer::default()
-    }
+    let mut given = Issuer::default();
+    given.iss = Some(iss.to_owned());
+    given.aud = vec!["fanwire".to_owned()];
+    given.algorithms = vec![algorithm];
+    given.keys = keys;
+    given
 }
 
 /// The ways in.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fanwire::auth::{Access, Algorithm as Accepted, Issuer, KeySource};
+use fanwire::auth::{Access, Algorithm as Accepted, KeySource};
 use jsonwebtoken::Algorithm;
 use serde_json::json;
 
@@ -19,9 +19,11 @@ const ISS: &str = "https://short.example";
 const LIFE: Duration = Duration::from_millis(2500);
 
 async fn short_lived() -> TestServer {
-    let short =
-        Issuer { leeway: Duration::ZERO, ..issuer(ISS, Accepted::Hs256, KeySource::Secret(SECRET.into())) };
-    server(Access { issuers: vec![short], ..Access::default() }).await
+    let mut short = issuer(ISS, Accepted::Hs256, KeySource::Secret(SECRET.into()));
+    short.leeway = Duration::ZERO;
+    let mut access = Access::default();
+    access.issuers = vec![short];
+    server(access).await
 }
 
 fn token() -> String {

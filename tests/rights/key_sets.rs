@@ -31,7 +31,8 @@ async fn shown_by(identity: Identity) -> (SetServer, TlsProxy, String) {
 /// Status and code of a publish with a token of the set's key.
 async fn answered(url: &str, ca_file: Option<&str>) -> (u16, String) {
     let source = KeySource::JwksUrl { url: url.to_owned(), ca_file: ca_file.map(Into::into) };
-    let access = Access { issuers: vec![issuer(ISS, Accepted::Es256, source)], ..Access::default() };
+    let mut access = Access::default();
+    access.issuers = vec![issuer(ISS, Accepted::Es256, source)];
     let server = server(access).await;
     let bearer = format!("Bearer {}", token(Algorithm::ES256, "one"));
     let headers = [("authorization", &*bearer)];
@@ -50,7 +51,8 @@ async fn a_set_is_had_from_a_server_that_the_configured_authority_vouches_for() 
     let (_set, proxy, _) = shown_by(authority.issue(&["127.0.0.1"])).await;
     let url = format!("https://{}/jwks.json", proxy.address);
     let source = KeySource::JwksUrl { url, ca_file: Some(authority.file().into()) };
-    let access = Access { issuers: vec![issuer(ISS, Accepted::Es256, source)], ..Access::default() };
+    let mut access = Access::default();
+    access.issuers = vec![issuer(ISS, Accepted::Es256, source)];
     let server = server(access).await;
     for front in ["publish, Bearer", "sse", "mqtt 5", "bayeux websocket, ext"] {
         assert!(is_let_in(&server, front, &token(Algorithm::ES256, "one")).await, "{front}");

@@ -21,7 +21,9 @@ async fn guarded() -> TestServer {
     let rights =
         may(&actions, &["public/#"]).deny(actions, Pattern::parse("public/secret/#").expect("a pattern"));
     let keys = vec![key("reader", READER, rights), key("writer", "the writer's key", everything())];
-    server(Access { keys, ..Access::default() }).await
+    let mut access = Access::default();
+    access.keys = keys;
+    server(access).await
 }
 
 fn publish_all(server: &TestServer, retain: bool) {
@@ -175,7 +177,9 @@ async fn mqtt_shows_nothing_of_it() {
 async fn mqtt_may_ask_for_all_below_and_does_not_get_what_is_above() {
     let rights = may(&[Action::Subscribe], &["orders/{user}/**"]);
     let keys = vec![key("ann", READER, rights), key("writer", "the writer's key", everything())];
-    let server = server(Access { keys, ..Access::default() }).await;
+    let mut access = Access::default();
+    access.keys = keys;
+    let server = server(access).await;
     let publish = |retain: bool| {
         for (channel, word) in [
             ("orders/ann", "hidden"),

@@ -1,6 +1,6 @@
 //! Too much, and what is said about it.
 
-use fanwire::auth::{Access, Key, Rate};
+use fanwire::auth::{Access, Rate};
 use fanwire::edge::OriginPolicy;
 use serde_json::json;
 use tokio::net::TcpStream;
@@ -17,14 +17,18 @@ const SLOW: &str = "the key of somebody slow";
 const HEADERS: [(&str, &str); 1] = [("authorization", "Bearer the key of somebody slow")];
 
 fn rate(per_second: u32, burst: u32) -> Rate {
-    Rate { per_second: per_second.try_into().unwrap(), burst: burst.try_into().unwrap() }
+    Rate::new(per_second.try_into().unwrap(), burst.try_into().unwrap())
 }
 
 /// One message in a thousand seconds would be too precise to configure; one a second and three at once will do.
 async fn slow() -> TestServer {
-    let slow = Key { rate: Some(rate(1, 3)), ..key("slow", SLOW, everything()) };
+    let mut given = key("slow", SLOW, everything());
+    given.rate = Some(rate(1, 3));
+    let slow = given;
     let free = key("free", "the key of somebody free", everything());
-    server(Access { keys: vec![slow, free], ..Access::default() }).await
+    let mut access = Access::default();
+    access.keys = vec![slow, free];
+    server(access).await
 }
 
 #[tokio::test]

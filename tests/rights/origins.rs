@@ -1,6 +1,6 @@
 //! Which web pages may use which credentials.
 
-use fanwire::auth::{Access, Key};
+use fanwire::auth::Access;
 use fanwire::edge::OriginPolicy;
 use fanwire::{Action, Filter, Rights, Rule};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -15,16 +15,15 @@ const EVIL: &str = "https://evil.example";
 
 /// Pages of `APP` may use what is there; `ADMIN` is for one key only.
 async fn server() -> TestServer {
-    let admin =
-        Key { origins: Some(vec![ADMIN.to_owned()]), ..key("admin", "the admin's key", everything()) };
+    let mut given = key("admin", "the admin's key", everything());
+    given.origins = Some(vec![ADMIN.to_owned()]);
+    let admin = given;
     let anonymous =
         Rights::none().allow(Rule::new([Action::Publish, Action::Subscribe], Filter::parse("open").unwrap()));
-    let access = Access {
-        anonymous: Some(anonymous),
-        keys: vec![admin, key("backend", "the backend's key", everything())],
-        allowed_origins: Some(vec![APP.to_owned()]),
-        ..Access::default()
-    };
+    let mut access = Access::default();
+    access.anonymous = Some(anonymous);
+    access.keys = vec![admin, key("backend", "the backend's key", everything())];
+    access.allowed_origins = Some(vec![APP.to_owned()]);
     TestServer::with(move |config| {
         config.authenticator = std::sync::Arc::new(fanwire::auth::BuiltIn::with(access).unwrap());
         let origins = OriginPolicy::List(vec![APP.to_owned(), ADMIN.to_owned()]);

@@ -12,20 +12,15 @@ use crate::support::TestServer;
 use crate::support::http::request;
 
 async fn with_users(limits: PasswordLimits) -> TestServer {
-    let user = |name: &str, password: &str, rights: RightsTemplate| User {
-        name: name.into(),
-        password_hash: hash_password(password.as_bytes()).expect("random numbers"),
-        rights,
-        rate: None,
+    let user = |name: &str, password: &str, rights: RightsTemplate| {
+        User::new(name, hash_password(password.as_bytes()).expect("random numbers"), rights)
     };
     let own = || may(&[Action::Publish, Action::History], &["orders/{user}/**"]);
-    server(Access {
-        users: vec![user("ann", "correct horse", own()), user("bob", "battery:staple", own())],
-        keys: vec![key("backend", "fw_not-really-random", everything())],
-        passwords: limits,
-        ..Access::default()
-    })
-    .await
+    let mut access = Access::default();
+    access.users = vec![user("ann", "correct horse", own()), user("bob", "battery:staple", own())];
+    access.keys = vec![key("backend", "fw_not-really-random", everything())];
+    access.passwords = limits;
+    server(access).await
 }
 
 async fn publishes(server: &TestServer, user: &str, password: &str, channel: &str) -> u16 {
@@ -72,7 +67,8 @@ async fn who_shows_nothing_is_asked_for_credentials() {
 /// 200 connections with one password: one check each would take 200 times as long as one.
 #[tokio::test]
 async fn a_storm_with_one_password_is_checked_once() {
-    let limits = PasswordLimits { max_concurrent: 1, ..PasswordLimits::default() };
+    let mut limits = PasswordLimits::default();
+    limits.max_concurrent = 1;
     let server = std::sync::Arc::new(with_users(limits).await);
     let began = Instant::now();
     assert_eq!(publishes(&server, "ann", "wrong", "orders/ann/1").await, 401);
@@ -96,7 +92,9 @@ async fn a_storm_with_one_password_is_checked_once() {
 
 #[tokio::test]
 async fn too_many_checks_are_told_to_come_later() {
-    let limits = PasswordLimits { max_concurrent: 1, max_waiting: 1, ..PasswordLimits::default() };
+    let mut limits = PasswordLimits::default();
+    limits.max_concurrent = 1;
+    limits.max_waiting = 1;
     let server = std::sync::Arc::new(with_users(limits).await);
     let attempts: Vec<_> = (0..20)
         .map(|number| {
@@ -114,7 +112,9 @@ async fn too_many_checks_are_told_to_come_later() {
 
 #[tokio::test]
 async fn one_addresss_wrong_passwords_keep_no_other_out() {
-    let limits = PasswordLimits { max_concurrent: 1, max_waiting: 4, ..PasswordLimits::default() };
+    let mut limits = PasswordLimits::default();
+    limits.max_concurrent = 1;
+    limits.max_waiting = 4;
     let server = with_users(limits).await;
     let basic = base64("ann:wrong");
     let ask = format!(

@@ -14,7 +14,9 @@ const SECRET: &str = "00Dxx0000001gPz!AQEAQ";
 
 fn access() -> Access {
     let rights = may(&[Action::Publish, Action::Subscribe, Action::History], &["event/**"]);
-    Access { keys: vec![key("app", SECRET, rights)], ..Access::default() }
+    let mut given = Access::default();
+    given.keys = vec![key("app", SECRET, rights)];
+    given
 }
 
 /// What jsforce does with an access token, over long-polling.
@@ -96,8 +98,10 @@ async fn of_two_cookies_with_one_name_each_is_tried_on_every_front() {
     let access = access();
     let server = TestServer::with(move |config| {
         config.authenticator = std::sync::Arc::new(fanwire::auth::BuiltIn::with(access).unwrap());
-        let places =
-            fanwire::edge::TokenSources::from(TokenPlaces { cookie: Some("fw".to_owned()), query: false });
+        let mut given = TokenPlaces::default();
+        given.cookie = Some("fw".to_owned());
+        given.query = false;
+        let places = fanwire::edge::TokenSources::from(given);
         config.api.token_sources = places.clone();
         config.sse.token_sources = places.clone();
         config.mqtt_front.token_sources = places.clone();

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanwire::auth::{Access, Algorithm as Accepted, Issuer, KeySource};
+use fanwire::auth::{Access, Algorithm as Accepted, KeySource};
 use fanwire::edge::TokenPlaces;
 use futures_util::{SinkExt as _, StreamExt as _};
 use http_body_util::{BodyExt as _, Empty};
@@ -156,9 +156,12 @@ async fn ask_websocket(
 }
 
 fn access() -> Access {
-    let trusted =
-        Issuer { leeway: Duration::ZERO, ..issuer(ISS, Accepted::Hs256, KeySource::Secret(SECRET.into())) };
-    Access { keys: vec![key("backend", KEY, everything())], issuers: vec![trusted], ..Access::default() }
+    let mut trusted = issuer(ISS, Accepted::Hs256, KeySource::Secret(SECRET.into()));
+    trusted.leeway = Duration::ZERO;
+    let mut given = Access::default();
+    given.keys = vec![key("backend", KEY, everything())];
+    given.issuers = vec![trusted];
+    given
 }
 
 async fn looking_at(places: TokenPlaces) -> TestServer {
@@ -179,7 +182,10 @@ fn token() -> String {
 #[tokio::test]
 async fn a_token_is_read_where_it_is_looked_for_and_nowhere_else() {
     for (cookie, query) in [(true, true), (true, false), (false, true), (false, false)] {
-        let server = looking_at(TokenPlaces { cookie: cookie.then(|| COOKIE.to_owned()), query }).await;
+        let mut places = TokenPlaces::default();
+        places.cookie = cookie.then(|| COOKIE.to_owned());
+        places.query = query;
+        let server = looking_at(places).await;
         for door in DOORS {
             for right in [KEY, &token()] {
                 let by_cookie = is_let_in(server.http, door, Place::Cookie, right).await;
@@ -193,7 +199,10 @@ async fn a_token_is_read_where_it_is_looked_for_and_nowhere_else() {
 
 #[tokio::test]
 async fn wrong_and_expired_tokens_are_refused_there_too() {
-    let server = looking_at(TokenPlaces { cookie: Some(COOKIE.to_owned()), query: true }).await;
+    let mut places = TokenPlaces::default();
+    places.cookie = Some(COOKIE.to_owned());
+    places.query = true;
+    let server = looking_at(places).await;
     let with = |name: &str, value: Value, secret: &str| {
         let mut all = claims(ISS);
         all[name] = value;
@@ -219,12 +228,17 @@ async fn wrong_and_expired_tokens_are_refused_there_too() {
 /// A page of another origin makes the browser send the cookie along with a POST that it need not ask for first.
 #[tokio::test]
 async fn a_cookie_does_nothing_for_a_foreign_page_nor_for_long_polling() {
-    let server = looking_at(TokenPlaces { cookie: Some(COOKIE.to_owned()), query: true }).await;
+    let mut given = TokenPlaces::default();
+    given.cookie = Some(COOKIE.to_owned());
+    given.query = true;
+    let server = looking_at(given).await;
     let cookie = format!("{COOKIE}={}", token());
     // That is what a configuration with rights has.
     let own = TestServer::with(|config| {
         config.authenticator = std::sync::Arc::new(fanwire::auth::BuiltIn::with(access()).expect("legal"));
-        let places = TokenPlaces { cookie: Some(COOKIE.to_owned()), query: true };
+        let mut places = TokenPlaces::default();
+        places.cookie = Some(COOKIE.to_owned());
+        places.query = true;
         config.api.token_sources = places.into();
         config.api.origins = fanwire::edge::OriginPolicy::SameOrigin;
     })

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanwire::auth::{Access, Algorithm as Accepted, Issuer, KeySource};
+use fanwire::auth::{Access, Algorithm as Accepted, KeySource};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
@@ -29,20 +29,16 @@ async fn three_issuers() -> (TestServer, SetServer) {
         {"kty": "oct", "kid": "leaked", "k": "c2VjcmV0LW9mLXRoaXJ0eS10d28tYnl0ZXMtb3ItbW9yZQ"},
     ]))
     .await;
-    let from_set = Issuer {
-        algorithms: vec![Accepted::Rs256, Accepted::Es256, Accepted::EdDsa],
-        jwks_cooldown: Duration::from_secs(3600),
-        ..issuer(SET, Accepted::Rs256, KeySource::JwksUrl { url: set.url(), ca_file: None })
-    };
-    let access = Access {
-        keys: vec![key("backend", "a key that is not a token", everything())],
-        issuers: vec![
-            issuer(SHARED, Accepted::Hs256, KeySource::Secret(SECRET.into())),
-            issuer(PEM, Accepted::Rs256, KeySource::PemFile(key_file("rsa.public.pem"))),
-            from_set,
-        ],
-        ..Access::default()
-    };
+    let mut from_set = issuer(SET, Accepted::Rs256, KeySource::JwksUrl { url: set.url(), ca_file: None });
+    from_set.algorithms = vec![Accepted::Rs256, Accepted::Es256, Accepted::EdDsa];
+    from_set.jwks_cooldown = Duration::from_secs(3600);
+    let mut access = Access::default();
+    access.keys = vec![key("backend", "a key that is not a token", everything())];
+    access.issuers = vec![
+        issuer(SHARED, Accepted::Hs256, KeySource::Secret(SECRET.into())),
+        issuer(PEM, Accepted::Rs256, KeySource::PemFile(key_file("rsa.public.pem"))),
+        from_set,
+    ];
     (server(access).await, set)
 }
 
@@ -235,15 +231,14 @@ async fn a_token_gives_its_user_and_its_rights_and_no_others() {
 
 #[tokio::test]
 async fn a_token_without_rights_has_those_of_its_issuer() {
-    let access = Access {
-        issuers: vec![Issuer {
-            rights: may(&[fanwire::Action::Publish], &["inbox/{user}"]),
-            iss: None,
-            aud: Vec::new(),
-            ..issuer("", Accepted::Hs256, KeySource::Secret(SECRET.into()))
-        }],
-        ..Access::default()
-    };
+    let mut access = Access::default();
+    access.issuers = vec![{
+        let mut given = issuer("", Accepted::Hs256, KeySource::Secret(SECRET.into()));
+        given.rights = may(&[fanwire::Action::Publish], &["inbox/{user}"]);
+        given.iss = None;
+        given.aud = Vec::new();
+        given
+    }];
     let server = server(access).await;
     let token = with(json!({"rights": null, "aud": "whatever", "iss": "anybody"}));
     let token = format!("Bearer {token}");
@@ -258,12 +253,12 @@ async fn a_token_without_rights_has_those_of_its_issuer() {
 async fn a_set_is_fetched_again_for_an_unknown_key_and_stays_if_that_fails() {
     let set = SetServer::start(json!([jwk(Algorithm::ES256, "one")])).await;
     let source = KeySource::JwksUrl { url: set.url(), ca_file: None };
-    let rotating = Issuer {
-        algorithms: vec![Accepted::Es256, Accepted::EdDsa],
-        jwks_cooldown: Duration::from_millis(300),
-        ..issuer(SET, Accepted::Es256, source)
-    };
-    let server = server(Access { issuers: vec![rotating], ..Access::default() }).await;
+    let mut rotating = issuer(SET, Accepted::Es256, source);
+    rotating.algorithms = vec![Accepted::Es256, Accepted::EdDsa];
+    rotating.jwks_cooldown = Duration::from_millis(300);
+    let mut access = Access::default();
+    access.issuers = vec![rotating];
+    let server = server(access).await;
     let (old, new) = (signed(SET, Algorithm::ES256, Some("one")), signed(SET, Algorithm::EdDSA, Some("two")));
     let passes = async |token: &str| is_let_in(&server, "publish, Bearer", token).await;
     assert!(passes(&old).await);
@@ -289,12 +284,12 @@ async fn a_set_is_fetched_again_for_an_unknown_key_and_stays_if_that_fails() {
 async fn an_old_set_answers_while_a_newer_one_is_had() {
     let set = SetServer::start(json!([jwk(Algorithm::ES256, "one")])).await;
     let source = KeySource::JwksUrl { url: set.url(), ca_file: None };
-    let aging = Issuer {
-        jwks_refresh: Duration::ZERO,
-        jwks_cooldown: Duration::ZERO,
-        ..issuer(SET, Accepted::Es256, source)
-    };
-    let server = server(Access { issuers: vec![aging], ..Access::default() }).await;
+    let mut aging = issuer(SET, Accepted::Es256, source);
+    aging.jwks_refresh = Duration::ZERO;
+    aging.jwks_cooldown = Duration::ZERO;
+    let mut access = Access::default();
+    access.issuers = vec![aging];
+    let server = server(access).await;
     let token = signed(SET, Algorithm::ES256, Some("one"));
     assert!(is_let_in(&server, "publish, Bearer", &token).await);
     // The key is withdrawn: it goes with the next set, without a token that names another.
@@ -308,8 +303,9 @@ async fn without_any_set_the_answer_is_to_try_again() {
     let set = SetServer::start(json!([])).await;
     set.show(None);
     let source = KeySource::JwksUrl { url: set.url(), ca_file: None };
-    let server =
-        server(Access { issuers: vec![issuer(SET, Accepted::Es256, source)], ..Access::default() }).await;
+    let mut access = Access::default();
+    access.issuers = vec![issuer(SET, Accepted::Es256, source)];
+    let server = server(access).await;
     let token = format!("Bearer {}", signed(SET, Algorithm::ES256, Some("one")));
     let answer = request(server.http, "POST", "/v1/publish/a", &[("authorization", &token)], "x").await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{answer:?}");
@@ -323,12 +319,12 @@ async fn a_set_in_a_file_is_read_again_too() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), json!({"keys": [jwk(Algorithm::ES256, "one")]}).to_string())
         .expect("written");
-    let from_file = Issuer {
-        algorithms: vec![Accepted::Es256, Accepted::EdDsa],
-        jwks_cooldown: Duration::ZERO,
-        ..issuer(SET, Accepted::Es256, KeySource::JwksFile(file.path().to_owned()))
-    };
-    let server = server(Access { issuers: vec![from_file], ..Access::default() }).await;
+    let mut from_file = issuer(SET, Accepted::Es256, KeySource::JwksFile(file.path().to_owned()));
+    from_file.algorithms = vec![Accepted::Es256, Accepted::EdDsa];
+    from_file.jwks_cooldown = Duration::ZERO;
+    let mut access = Access::default();
+    access.issuers = vec![from_file];
+    let server = server(access).await;
     let new = signed(SET, Algorithm::EdDSA, Some("two"));
     assert!(!is_let_in(&server, "publish, Bearer", &new).await);
     std::fs::write(file.path(), json!({"keys": [jwk(Algorithm::EdDSA, "two")]}).to_string())

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fanwire::Action;
-use fanwire::auth::{Access, Algorithm as Accepted, Issuer, KeySource};
+use fanwire::auth::{Access, Algorithm as Accepted, KeySource};
 use jsonwebtoken::Algorithm;
 use rustix::process::Signal;
 use serde_json::json;
@@ -58,7 +58,9 @@ async fn counted(http: std::net::SocketAddr, name: &str) -> u64 {
 async fn of_one_topic() -> TestServer {
     let rights = may(&[Action::Publish, Action::Subscribe, Action::History], &["wills/#"])
         .deny([Action::Publish], fanwire::Pattern::parse("wills/forbidden/#").expect("a pattern"));
-    server(Access { keys: vec![key("device", SECRET, rights)], ..Access::default() }).await
+    let mut access = Access::default();
+    access.keys = vec![key("device", SECRET, rights)];
+    server(access).await
 }
 
 #[tokio::test]
@@ -86,12 +88,12 @@ async fn a_will_where_the_client_may_not_publish_refuses_the_connection() {
 /// The token was good until then, and the device is as gone as any.
 #[tokio::test]
 async fn the_will_of_a_client_whose_token_ends_is_published() {
-    let trusted = Issuer {
-        leeway: Duration::ZERO,
-        ..issuer("https://short.example", Accepted::Hs256, KeySource::Secret(SHARED.into()))
-    };
+    let mut trusted = issuer("https://short.example", Accepted::Hs256, KeySource::Secret(SHARED.into()));
+    trusted.leeway = Duration::ZERO;
     let watcher = key("watcher", SECRET, may(&[Action::Subscribe], &["orders/#"]));
-    let access = Access { keys: vec![watcher], issuers: vec![trusted], ..Access::default() };
+    let mut access = Access::default();
+    access.keys = vec![watcher];
+    access.issuers = vec![trusted];
     let server = server(access).await;
     let line = format!("authorization: Bearer {SECRET}\r\n");
     let mut stream = EventStream::open_with(server.http, "/sse/orders/%23", &line).await;

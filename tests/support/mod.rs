@@ -42,7 +42,9 @@ impl TestServer {
     /// With a configuration that `change` makes of the default.
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let loopback = Some(([127, 0, 0, 1], 0).into());
-        let mut config = Config { http: loopback, mqtt: loopback, ..Config::default() };
+        let mut config = Config::default();
+        config.http = loopback;
+        config.mqtt = loopback;
         // What raw requests call it.
         config.hosts = Some(vec!["x".to_owned()]);
         // Nobody here needs ten seconds to leave.

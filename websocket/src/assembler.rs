@@ -10,6 +10,7 @@ use crate::mask::unmask;
 
 /// What one connection may make the server hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Largest payload of one data frame, in bytes, judged by its header; default 4 MiB. Beyond it
     /// the connection is closed with 1009.

@@ -4,6 +4,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 /// with these two and end the connection (RFC 6455 §7.1.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{reason} ({close_code})")]
+#[non_exhaustive]
 pub struct Violation {
     /// 1002 for a broken rule, 1003 for a kind of data not taken here, 1007 for text that is not
     /// UTF-8 or data that does not inflate, 1009 for something too big.

@@ -12,6 +12,7 @@ use crate::deflate::DeflateParams;
 
 /// What the server is willing to speak.
 #[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
 pub struct Options<'a> {
     /// Subprotocols the server knows; empty means that none is ever answered.
     pub protocols: &'a [&'a str],
@@ -23,6 +24,7 @@ pub struct Options<'a> {
 
 /// A good handshake.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Accepted {
     /// The 101 with all its headers.
     pub response: Response<()>,
@@ -35,6 +37,7 @@ pub struct Accepted {
 /// Why there is no WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
+#[non_exhaustive]
 pub struct Refused {
     /// 400, 405 or 426.
     pub status: StatusCode,

@@ -2,6 +2,7 @@ use std::time::{Duration, Instant};
 
 /// How long a peer may be silent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Patience {
     /// Silence after which the peer is asked by a ping whether it is there, and how long until it is asked again; at
     /// least [`MIN_PING_INTERVAL`]. Default: it is not asked; zero is the same.

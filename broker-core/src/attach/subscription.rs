@@ -18,6 +18,7 @@ use crate::store::history::{After, Gap};
 
 /// What a [`Subscription`] yields.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Event {
     /// A message.
     Message(Arc<Message>),
@@ -29,6 +30,7 @@ pub enum Event {
 
 /// What a [`Subscription`] gets first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum StartFrom {
     /// Messages published from now on.
     #[default]
@@ -41,6 +43,7 @@ pub enum StartFrom {
 
 /// How a [`Subscription`] behaves.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct SubscribeOptions {
     /// What comes first. Default: nothing.
     pub from: StartFrom,
@@ -48,6 +51,13 @@ pub struct SubscribeOptions {
     /// properties and 192 bytes. By default the oldest goes when 100,000 messages or 16 MiB wait, tens of thousands of
     /// small ones, so that a reader which makes progress loses nothing to a burst; [`Event::Lagged`] says what it lost.
     pub outbox: OutboxConfig,
+}
+
+impl SubscribeOptions {
+    /// With what comes first, and the usual bounds.
+    pub fn starting(from: StartFrom) -> Self {
+        Self { from, ..Self::default() }
+    }
 }
 
 impl Default for SubscribeOptions {

@@ -69,6 +69,7 @@ const JANITOR_PERIOD: Duration = Duration::from_secs(1);
 
 /// A page of channel names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ChannelPage {
     /// Names in order.
     pub channels: Vec<ChannelInfo>,
@@ -78,11 +79,19 @@ pub struct ChannelPage {
 
 /// One channel in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ChannelInfo {
     /// Its name.
     pub channel: Channel,
     /// Subscriptions on exactly this channel; those with wildcards are not counted.
     pub subscriptions: usize,
+}
+
+impl ChannelInfo {
+    /// Of a channel with so many subscriptions.
+    pub fn new(channel: Channel, subscriptions: usize) -> Self {
+        Self { channel, subscriptions }
+    }
 }
 
 impl Broker {
@@ -184,7 +193,8 @@ impl Broker {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let broker = Broker::new(broker_core::Config::default());
     /// let order = Publish::new(Channel::parse("orders")?, "{\"number\":17}").json();
-    /// let key = IdempotencyKey { user: "shop", ..IdempotencyKey::new("order-17") };
+    /// let mut key = IdempotencyKey::new("order-17");
+    /// key.user = "shop";
     /// let first = broker.publish_once(order.clone(), &key)?;
     /// let again = broker.publish_once(order, &key)?;
     /// assert!(!first.duplicate && again.duplicate);

@@ -122,6 +122,7 @@ pub enum Op {
 
 /// An operation that was not taken in.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Rejected {
     /// Why.
     pub why: Reject,
@@ -129,8 +130,16 @@ pub struct Rejected {
     pub op: Op,
 }
 
+impl Rejected {
+    /// Gives the operation back.
+    pub fn new(why: Reject, op: Op) -> Self {
+        Self { why, op }
+    }
+}
+
 /// Why an engine takes nothing in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reject {
     /// Too much waits already: whoever can waits too, and tries again.
     Busy(Unavailable),

@@ -21,6 +21,7 @@ pub struct Fence(pub u64);
 
 /// A session's record: what its front wrote, which nobody else reads, and up to where it was served.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SessionRecord {
     /// The front's own form.
     pub state: Bytes,
@@ -29,8 +30,16 @@ pub struct SessionRecord {
     pub position: Option<MessageId>,
 }
 
+impl SessionRecord {
+    /// Of a session that has got all up to `position`.
+    pub fn new(state: impl Into<Bytes>, position: Option<MessageId>) -> Self {
+        Self { state: state.into(), position }
+    }
+}
+
 /// A session that was claimed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Claimed {
     /// To be shown with each record.
     pub fence: Fence,
@@ -38,8 +47,16 @@ pub struct Claimed {
     pub record: Option<SessionRecord>,
 }
 
+impl Claimed {
+    /// With what was recorded before.
+    pub fn new(fence: Fence, record: Option<SessionRecord>) -> Self {
+        Self { fence, record }
+    }
+}
+
 /// Why a session was not recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum RecordError {
     /// Another claim has been made since: the client is elsewhere now.
     #[error("the session was claimed by another connection")]

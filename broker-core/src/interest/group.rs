@@ -107,6 +107,7 @@ type Attached = Arc<dyn Any + Send + Sync>;
 
 /// One member of a group, as it was when it was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GroupMember {
     /// Who it is.
     pub key: SubscriberKey,

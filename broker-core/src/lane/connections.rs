@@ -50,6 +50,7 @@ pub trait Connection: Any + Send + Sync {
 
 /// Who is attached, and how.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Peer {
     /// As whom, and with which rights.
     pub principal: Principal,
@@ -61,8 +62,16 @@ pub struct Peer {
     pub since_ms: u64,
 }
 
+impl Peer {
+    /// Who, by which protocol and transport, and since when.
+    pub fn new(principal: Principal, protocol: &'static str, transport: &'static str, since_ms: u64) -> Self {
+        Self { principal, protocol, transport, since_ms }
+    }
+}
+
 /// More about an attached client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Details {
     /// Its last sign of life, in milliseconds since 1970.
     pub last_active_ms: u64,
@@ -80,6 +89,7 @@ pub struct Details {
 
 /// Why a connection is closed from inside.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CloseCause {
     /// An operator wants it gone; the text is for people, and free of control characters.
     Administrative(Option<String>),
@@ -108,6 +118,7 @@ impl CloseCause {
 
 /// Why a client was not subscribed by force.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ForcedError {
     /// It has left.
     #[error("the connection is gone")]
@@ -128,6 +139,7 @@ pub enum ForcedError {
 
 /// Why a message was not taken for one client. Nothing of it will reach it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SendError {
     /// It has left, or never was.
     #[error("the connection is gone")]

@@ -89,6 +89,7 @@ impl fmt::Debug for ContentType {
 
 /// What travels with a message beside its payload; each protocol carries what it can express.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Properties {
     /// Name and value pairs in the publisher's order, duplicates kept (MQTT 5.0 §3.3.2.3.7).
     pub user: Vec<(Box<str>, Box<str>)>,

@@ -203,6 +203,7 @@ impl Message {
 
 /// What a publisher learns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Receipt {
     /// The message's id; `None` where the channel is not recorded.
     pub id: Option<MessageId>,
@@ -212,13 +213,33 @@ pub struct Receipt {
     pub receivers: u64,
 }
 
+impl Receipt {
+    /// Of a message that was taken at `time_ms`.
+    pub fn new(id: Option<MessageId>, time_ms: u64, receivers: u64) -> Self {
+        Self { id, time_ms, receivers }
+    }
+}
+
 /// What a publisher learns who names its message by a key ([`Broker::publish_once`](crate::Broker::publish_once)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct KeyedReceipt {
     /// Of the message, or of the first one under the key.
     pub receipt: Receipt,
     /// Whether the message had been published before, so that nothing was done now.
     pub duplicate: bool,
+}
+
+impl KeyedReceipt {
+    /// The message was published now.
+    pub fn first(receipt: Receipt) -> Self {
+        Self { receipt, duplicate: false }
+    }
+
+    /// It had been published before.
+    pub fn again(receipt: Receipt) -> Self {
+        Self { receipt, duplicate: true }
+    }
 }
 
 #[cfg(test)]

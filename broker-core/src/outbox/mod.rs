@@ -40,6 +40,7 @@ pub enum Class {
 
 /// Why an outbox takes nothing more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OutboxEnd {
     /// The reader was too slow for the bounds.
     Overflow,
@@ -59,6 +60,7 @@ pub enum OutboxEnd {
 
 /// What waits in an outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Queued {
     /// Frames.
     pub messages: usize,
@@ -68,6 +70,7 @@ pub struct Queued {
 
 /// What an outbox has passed on since it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Passed {
     /// Bytes written to the wire, or taken.
     pub bytes: u64,

@@ -9,6 +9,7 @@ use crate::answer::Answer;
 
 /// What a peer offered to show who it is. A front fills in what its protocol has.
 #[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
 pub struct Credentials<'a> {
     /// User name (MQTT CONNECT, HTTP Basic).
     pub user: Option<&'a str>,
@@ -31,6 +32,7 @@ pub struct Credentials<'a> {
 
 /// Why nobody could be made of the credentials.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AuthError {
     /// Credentials are needed and there were none.
     #[error("credentials are required")]

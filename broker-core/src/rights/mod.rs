@@ -19,6 +19,7 @@ use crate::filter::Filter;
 
 /// What can be allowed or denied on a filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Action {
     /// Send messages.
     Publish,

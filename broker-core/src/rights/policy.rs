@@ -14,6 +14,7 @@ use crate::message::Publish;
 
 /// Who asks for something.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Client<'a> {
     /// As whom.
     pub principal: &'a Principal,
@@ -25,6 +26,13 @@ pub struct Client<'a> {
     pub key: Option<SubscriberKey>,
     /// Where it comes from, as far as that is known.
     pub remote: Option<IpAddr>,
+}
+
+impl<'a> Client<'a> {
+    /// Of whom no more is known.
+    pub fn new(principal: &'a Principal, protocol: &'static str) -> Self {
+        Self { principal, protocol, client_id: None, key: None, remote: None }
+    }
 }
 
 /// Allows, denies or rewrites what clients ask for, whatever they speak: a service that wants to see each message, a
@@ -66,6 +74,7 @@ pub trait Policy: Send + Sync + 'static {
 
 /// A policy's no.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Denied {
     /// It may not be. The text is told to the client where its protocol has a place for it.
     #[error("{0}")]

@@ -23,6 +23,7 @@ struct Inner {
 
 /// What vouches for a principal, so that an authenticator whose configuration changed can tell whether it still does.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Source {
     /// The kind of credentials.
     pub kind: SourceKind,

@@ -12,6 +12,7 @@ use crate::message::{Message, MessageId};
 
 /// Where a replay starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum After {
     /// After this message.
     Id(MessageId),
@@ -21,6 +22,7 @@ pub enum After {
 
 /// A position that the log no longer reaches: messages after it are, or may be, gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Gap {
     /// What was asked for.
     pub requested: MessageId,
@@ -28,6 +30,13 @@ pub struct Gap {
     pub first: MessageId,
     /// The next message that will be delivered; `None` if it is not known yet.
     pub next: Option<MessageId>,
+}
+
+impl Gap {
+    /// From what was asked for to what there is.
+    pub fn new(requested: MessageId, first: MessageId, next: Option<MessageId>) -> Self {
+        Self { requested, first, next }
+    }
 }
 
 /// In which order history comes.
@@ -42,6 +51,7 @@ pub enum Order {
 
 /// A question to the log.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct HistoryQuery {
     /// Only messages after this one. Default: all that are kept.
     pub after: Option<MessageId>,
@@ -59,6 +69,7 @@ impl Default for HistoryQuery {
 
 /// The log's answer.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct History {
     /// The messages, without those whose time is over.
     pub messages: Vec<Arc<Message>>,

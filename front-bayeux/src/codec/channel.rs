@@ -6,6 +6,7 @@ use broker_core::{Channel, Filter, Segment};
 
 /// How strictly names are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Grammar {
     /// Letters, digits and `- _ ! ~ ( ) $ @` (Bayeux 1.0, "Channels").
     Strict,

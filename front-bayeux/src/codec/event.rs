@@ -10,6 +10,7 @@ use super::{replay_id, z85};
 
 /// What goes into events beside channel, data and the publisher's `ext`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EventOptions {
     /// A `timestamp` on every message the server sends (the timestamp extension); default false.
     pub timestamp: bool,

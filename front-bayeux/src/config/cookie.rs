@@ -4,6 +4,7 @@ use std::time::Duration;
 
 /// The cookie that binds a browser's sessions to it (`browserCookie*`).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BrowserCookie {
     /// `browserCookieName`; default `BAYEUX_BROWSER`.
     pub name: String,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 /// Which traffic keeps a session active (the activity extension).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Activity {
     /// Only messages from the client, connects aside.
     Client,
@@ -13,6 +14,7 @@ pub enum Activity {
 
 /// The extensions that a handshake may negotiate.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Extensions {
     /// Acknowledged delivery; default true.
     pub ack: bool,

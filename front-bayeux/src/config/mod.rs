@@ -22,6 +22,7 @@ pub use websocket::WebSocketConfig;
 
 /// The front's options.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Config {
     /// Paths below which the front answers, each of one segment; default `/cometd`. More of them let clients
     /// of another server keep theirs (faye's `mount`).

@@ -6,6 +6,7 @@ use broker_core::Filter;
 
 /// What becomes of a message for a session whose queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum QueueFull {
     /// The session ends; its next connect is told so and advised to shake hands.
     Disconnect,
@@ -20,9 +21,17 @@ pub enum QueueFull {
 
 /// Channels whose messages need not wake a held connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Lazy {
     /// The channels: a wildcard's laziness goes to all it matches.
     pub filter: Filter,
     /// Longest delay (`lazyTimeout`); `None` takes [`Config::max_lazy_timeout`](super::Config::max_lazy_timeout).
     pub timeout: Option<Duration>,
+}
+
+impl Lazy {
+    /// These channels, within this time.
+    pub fn new(filter: Filter, timeout: Option<Duration>) -> Self {
+        Self { filter, timeout }
+    }
 }

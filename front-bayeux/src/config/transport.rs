@@ -6,6 +6,7 @@ use super::Config;
 
 /// How a client reaches the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Transport {
     /// Frames on one socket.
     WebSocket,
@@ -28,6 +29,7 @@ impl Transport {
 
 /// When connects are answered and sessions end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Timing {
     /// How long a connect is held when nothing happens (`timeout`); default 30 s. A client may ask for
     /// another time, up to [`Config::max_client_timeout`].
@@ -52,6 +54,7 @@ impl Default for Timing {
 /// What one transport does differently: CometD's options with the prefix `ws.`, `long-polling.json.` or
 /// `callback-polling.`. What is `None` is as in [`Config`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TransportOptions {
     /// As [`Timing::timeout`].
     pub timeout: Option<Duration>,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 /// What concerns WebSocket only (`ws.*`).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WebSocketConfig {
     /// As [`Timing::timeout`](super::Timing::timeout), for WebSocket alone (`ws.timeout`); default as there.
     pub timeout: Option<Duration>,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker_core::{Credentials, Principal, unix_ms};
+use broker_core::{Principal, unix_ms};
 use serde_json::value::RawValue;
 
 use super::caller::Caller;
@@ -76,22 +76,26 @@ impl Handshake<'_> {
         let (token, user) = (handshake::token(self.message), handshake::user(self.message));
         let mut credentials = caller.credentials;
         if let Some(token) = &token {
-            credentials = Credentials { token: Some(token), user: None, password: None, ..credentials };
+            let mut chosen = credentials;
+            chosen.token = Some(token);
+            chosen.user = None;
+            chosen.password = None;
+            credentials = chosen;
         } else if let Some((user, password)) = &user {
-            credentials = Credentials {
-                user: Some(user),
-                password: Some(password.as_bytes()),
-                token: None,
-                ..credentials
-            };
+            let mut set = credentials;
+            set.user = Some(user);
+            set.password = Some(password.as_bytes());
+            set.token = None;
+            credentials = set;
         }
         let ext = self.message.ext.map(RawValue::get);
         let mut decided = self.policy.can_handshake(credentials, ext).await;
         if credentials.token.is_some() {
             for token in caller.more_tokens {
                 let Err(HandshakeDenial::Refused) = decided else { break };
-                decided =
-                    self.policy.can_handshake(Credentials { token: Some(token), ..credentials }, ext).await;
+                let mut given = credentials;
+                given.token = Some(token);
+                decided = self.policy.can_handshake(given, ext).await;
             }
         }
         decided.map_err(Fault::HandshakeDenied)

@@ -122,13 +122,11 @@ impl Outcome {
     fn log(&self, message: &Message<'_>, fault: &Fault) {
         let error = fault.wire();
         let what = message.subscription.or(message.channel).map(RawValue::get);
-        let line = RefusedLine {
-            protocol: "bayeux",
-            reason: error.splitn(3, ':').nth(2).unwrap_or_default(),
-            remote: self.remote,
-            what: what.map(|name| name.trim_matches('"')),
-            ..RefusedLine::default()
-        };
+        let mut line = RefusedLine::default();
+        line.protocol = "bayeux";
+        line.reason = error.splitn(3, ':').nth(2).unwrap_or_default();
+        line.remote = self.remote;
+        line.what = what.map(|name| name.trim_matches('"'));
         line.log();
     }
 

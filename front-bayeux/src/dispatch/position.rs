@@ -28,7 +28,9 @@ pub(super) async fn position(
         (Err(_), id) => id.ok(),
     };
     let id = id.ok_or_else(invalid)?;
-    let query = HistoryQuery { after: Some(id), limit: 1, ..HistoryQuery::default() };
+    let mut query = HistoryQuery::default();
+    query.after = Some(id);
+    query.limit = 1;
     if id.epoch() != head.epoch() || id.offset() > head.offset() {
         return Err(invalid());
     }

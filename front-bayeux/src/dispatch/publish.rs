@@ -61,21 +61,18 @@ pub(super) async fn publish(
     if let Some(ext) = message.ext
         && message::is_object(ext)
     {
-        publish =
-            publish.properties(Properties { ext: Some(slice(source, ext.get())), ..Properties::default() });
+        let mut given = Properties::default();
+        given.ext = Some(slice(source, ext.get()));
+        publish = publish.properties(given);
     }
     if let Some(member) = member {
         let echo = if own_copy { Echo::Deliver } else { Echo::Skip };
         publish = publish.from(member.subscriber.key(), echo);
     }
     if let Some(policy) = sessions.broker.policy() {
-        let client = Client {
-            principal,
-            protocol: "bayeux",
-            client_id: None,
-            key: member.map(|member| member.subscriber.key()),
-            remote,
-        };
+        let mut client = Client::new(principal, "bayeux");
+        client.key = member.map(|member| member.subscriber.key());
+        client.remote = remote;
         publish = policy.publish(&client, publish).await.map_err(PublishError::from)?;
     }
     let receipt = match sessions.broker.submit(publish).if_now() {

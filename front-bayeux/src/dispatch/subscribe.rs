@@ -50,13 +50,9 @@ pub(super) async fn subscribe(
     }
     if let Some(policy) = sessions.broker.policy() {
         for (_, filter) in &named {
-            let client = Client {
-                principal: &member.principal,
-                protocol: "bayeux",
-                client_id: None,
-                key: Some(member.subscriber.key()),
-                remote: member.address,
-            };
+            let mut client = Client::new(&member.principal, "bayeux");
+            client.key = Some(member.subscriber.key());
+            client.remote = member.address;
             policy.subscribe(&client, filter).await.map_err(SubscribeError::from)?;
         }
     }

@@ -7,6 +7,7 @@ use crate::hooks::policy::{Handshaken, Policy};
 
 /// What an authorizer is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Operation {
     /// A channel that does not exist yet.
     Create,
@@ -18,6 +19,7 @@ pub enum Operation {
 
 /// What an authorizer says.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Verdict {
     /// Allowed, unless another one denies.
     Grant,

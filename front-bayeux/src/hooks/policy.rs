@@ -63,10 +63,8 @@ impl Policy for ByRights {
     fn can_handshake<'a>(&'a self, credentials: Credentials<'a>, _: Option<&'a str>) -> Handshaken<'a> {
         Box::pin(async move {
             self.0.authenticate(credentials).await.map_err(|error| match error {
-                AuthError::Required | AuthError::Invalid(_) | AuthError::Origin(_) => {
-                    HandshakeDenial::Refused
-                }
                 AuthError::Unavailable(_) | AuthError::Busy { .. } => HandshakeDenial::Unavailable,
+                _ => HandshakeDenial::Refused,
             })
         })
     }

@@ -13,6 +13,7 @@ use crate::codec::id::ClientId;
 
 /// A message to a service channel.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ServiceRequest {
     /// Its channel, e.g. `/service/echo`.
     pub channel: String,
@@ -28,6 +29,7 @@ pub struct ServiceRequest {
 
 /// What a handler gives back.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ServiceReply {
     /// Only the message's own reply, `successful:true`.
     Accepted,

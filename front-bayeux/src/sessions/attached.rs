@@ -18,19 +18,16 @@ impl Member {
     pub(super) fn leave(&self, why: LeaveReason) {
         let socket_bytes = self.mailbox.socket_bytes();
         let (sent, received) = self.mailbox.passed();
-        let account = Account {
-            was_here: true,
-            protocol: "bayeux",
-            principal: Some(&self.principal),
-            client_id: None,
-            remote: self.address,
-            lasted: Some(Duration::from_millis(unix_ms().saturating_sub(self.since_ms))),
-            sent_messages: Some(sent),
-            received_messages: Some(received),
-            sent_bytes: socket_bytes,
-            received_bytes: None,
-            dropped: self.mailbox.dropped(),
-        };
+        let mut account = Account::default();
+        account.was_here = true;
+        account.protocol = "bayeux";
+        account.principal = Some(&self.principal);
+        account.remote = self.address;
+        account.lasted = Some(Duration::from_millis(unix_ms().saturating_sub(self.since_ms)));
+        account.sent_messages = Some(sent);
+        account.received_messages = Some(received);
+        account.sent_bytes = socket_bytes;
+        account.dropped = self.mailbox.dropped();
         self.subscriber.leave(Left::for_good(why), &account);
     }
 }
@@ -40,24 +37,25 @@ impl Member {
 impl Connection for Member {
     fn peer(&self) -> Option<Peer> {
         let lives = self.mailbox.end().is_none();
-        lives.then(|| Peer {
-            principal: self.principal.clone(),
-            protocol: "bayeux",
-            transport: self.mailbox.with(|state| state.session.transport().name()),
-            since_ms: self.since_ms,
+        lives.then(|| {
+            Peer::new(
+                self.principal.clone(),
+                "bayeux",
+                self.mailbox.with(|state| state.session.transport().name()),
+                self.since_ms,
+            )
         })
     }
 
     /// The session's own id is a credential and is not shown.
     fn details(&self) -> Details {
-        Details {
-            last_active_ms: self.last_active_ms.load(Ordering::Relaxed),
-            remote: self.address,
-            user_agent: self.user_agent.as_deref().map(str::to_owned),
-            client_id: None,
-            subscriptions: self.filters().iter().map(Filter::to_string).collect(),
-            dropped: self.mailbox.dropped(),
-        }
+        let mut given = Details::default();
+        given.last_active_ms = self.last_active_ms.load(Ordering::Relaxed);
+        given.remote = self.address;
+        given.user_agent = self.user_agent.as_deref().map(str::to_owned);
+        given.subscriptions = self.filters().iter().map(Filter::to_string).collect();
+        given.dropped = self.mailbox.dropped();
+        given
     }
 
     fn queued(&self) -> Queued {
@@ -87,14 +85,16 @@ impl Connection for Member {
             return Err(ForcedError::Inexpressible);
         }
         if self.is_subscribed(filter) {
-            return Ok(Subscribed { new: false });
+            return Ok(Subscribed::THERE);
         }
         let max = sessions.config().max_subscriptions;
         if self.subscription_count() >= max {
             return Err(ForcedError::TooMany { max });
         }
         match self.subscribe_live(filter, Start::Live) {
-            Ok(new) if self.mailbox.end().is_none() => Ok(Subscribed { new }),
+            Ok(new) if self.mailbox.end().is_none() => {
+                Ok(if new { Subscribed::ADDED } else { Subscribed::THERE })
+            }
             // It ended after its subscriptions were taken out.
             Ok(_) => {
                 self.unsubscribe(filter);

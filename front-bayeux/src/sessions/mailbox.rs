@@ -130,7 +130,10 @@ impl Mailbox {
         let state = self.state.lock();
         let (messages, bytes) = state.session.waiting();
         let socket = state.socket.as_ref().map(|socket| socket.outbox.queued()).unwrap_or_default();
-        Queued { messages: messages + socket.messages, bytes: bytes + socket.bytes }
+        let mut given = Queued::default();
+        given.messages = messages + socket.messages;
+        given.bytes = bytes + socket.bytes;
+        given
     }
 
     /// A message of the client was published.

@@ -200,13 +200,13 @@ fn leave_reason(end: End) -> LeaveReason {
 
 /// The bounds that a session and the outbox of its socket share.
 fn outbox_config(config: &Config) -> OutboxConfig {
-    OutboxConfig {
-        max_messages: config.max_queue_messages,
-        max_bytes: config.max_queue_bytes,
-        policy: match config.queue_full {
+    OutboxConfig::new(
+        config.max_queue_messages,
+        config.max_queue_bytes,
+        match config.queue_full {
             QueueFull::Disconnect => OutboxPolicy::Disconnect,
             QueueFull::DropNewest => OutboxPolicy::DropNewest,
             QueueFull::DropOldest | QueueFull::Clear => OutboxPolicy::DropOldest,
         },
-    }
+    )
 }

@@ -113,6 +113,7 @@ async fn run(broker: &Broker, member: &Member, waiting: Waiting, done: &[Done]) 
 fn offset(after: After) -> u64 {
     match after {
         After::Id(id) => id.offset(),
-        After::Earliest => 0,
+        // `Earliest`.
+        _ => 0,
     }
 }

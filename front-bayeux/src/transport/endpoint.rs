@@ -33,8 +33,12 @@ impl Endpoint {
     pub(crate) fn new(sessions: Arc<Sessions>, dispatch: Dispatch) -> Self {
         let config = sessions.config();
         let WebSocketConfig { ping_interval, idle_timeout, .. } = config.websocket;
-        let patience = Patience { ping_interval, idle_timeout: Some(idle_timeout) };
-        let terms = Terms { patience, intake: config.intake.clone() };
+        let mut patience = Patience::default();
+        patience.ping_interval = ping_interval;
+        patience.idle_timeout = Some(idle_timeout);
+        let mut terms = Terms::default();
+        terms.patience = patience;
+        terms.intake = config.intake.clone();
         Self { sessions, dispatch, sockets: Sockets::default(), terms }
     }
 

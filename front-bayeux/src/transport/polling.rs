@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{StatusCode, Version, header};
-use http_edge::{Body, ClientCertificate, Fields, HttpCredentials, Peer, Response, credentials_found};
+use http_edge::{Body, ClientCertificate, Fields, Peer, Response, credentials_found};
 
 use super::answer::Answer;
 use super::callback_polling::{self, Callback};
@@ -56,7 +56,8 @@ pub(super) async fn run(
     };
     let remote = poll.parts.extensions.get::<Peer>().map(|peer| peer.0);
     let certificate = ClientCertificate::of(&poll.parts.extensions);
-    let presented = HttpCredentials { certificate, ..credentials_found(&poll.fields, remote) };
+    let mut presented = credentials_found(&poll.fields, remote);
+    presented.certificate = certificate;
     let mut caller = Caller {
         transport: poll.transport,
         browser: Some(&browser),

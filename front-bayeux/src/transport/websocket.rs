@@ -33,11 +33,10 @@ pub(super) fn upgrade(endpoint: &Arc<Endpoint>, parts: &mut Parts) -> Response {
         return RequestFault::TransportDenied.problem().response();
     }
     let protocol: Option<&str> = config.websocket.protocol.as_deref();
-    let options = handshake::Options {
-        protocols: protocol.as_slice(),
-        protocol_required: protocol.is_some(),
-        deflate: config.websocket.deflate,
-    };
+    let mut options = handshake::Options::default();
+    options.protocols = protocol.as_slice();
+    options.protocol_required = protocol.is_some();
+    options.deflate = config.websocket.deflate;
     let upgrade = match Upgrade::accept(parts, &options) {
         Ok(upgrade) => upgrade,
         Err(refused) => {
@@ -94,7 +93,9 @@ impl OpenSocket {
         let unborn = endpoint.sessions.unborn(now);
         let outbox = unborn.subscriber.outbox();
         let max = config.websocket.max_message_bytes;
-        let limits = Limits { max_frame_bytes: max, max_message_bytes: max };
+        let mut limits = Limits::default();
+        limits.max_frame_bytes = max;
+        limits.max_message_bytes = max;
         let socket_of_session =
             Socket::new(Arc::clone(&outbox), endpoint.sockets.number(), deflate.is_some());
         Self {

@@ -41,7 +41,9 @@ async fn unacknowledged_events_come_again() {
 
 #[tokio::test]
 async fn unacknowledged_events_are_sent_at_once() {
-    let server = Server::start(front_bayeux::Config { timing: Default::default(), ..quick() }).await;
+    let mut config = quick();
+    config.timing = Default::default();
+    let server = Server::start(config).await;
     let mut poller = server.poller_with(json!({"ack": true})).await;
     poller.subscribe("/a").await;
     server.publish("a", "1");
@@ -55,7 +57,9 @@ async fn unacknowledged_events_are_sent_at_once() {
 
 #[tokio::test]
 async fn over_websocket_events_and_their_reply_share_a_frame() {
-    let server = Server::start(front_bayeux::Config { timing: Default::default(), ..quick() }).await;
+    let mut config = quick();
+    config.timing = Default::default();
+    let server = Server::start(config).await;
     let mut socket = server.socket_session(json!({"ack": true})).await;
     socket.subscribe("/a").await;
     let connect =

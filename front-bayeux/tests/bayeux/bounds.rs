@@ -16,7 +16,9 @@ use crate::support::{PATIENCE, Server, last, quick};
 
 #[tokio::test]
 async fn long_lists_of_names_are_refused_before_they_are_read() {
-    let server = Server::start(Config { max_subscriptions: 100, ..quick() }).await;
+    let mut config = quick();
+    config.max_subscriptions = 100;
+    let server = Server::start(config).await;
     let mut poller = server.poller().await;
     let names = vec!["/a"; 101];
     for channel in ["/meta/subscribe", "/meta/unsubscribe"] {
@@ -30,7 +32,9 @@ async fn long_lists_of_names_are_refused_before_they_are_read() {
 
 #[tokio::test]
 async fn forms_have_as_many_messages_as_any_request() {
-    let server = Server::start(Config { max_batch_messages: 100, ..quick() }).await;
+    let mut config = quick();
+    config.max_batch_messages = 100;
+    let server = Server::start(config).await;
     let form = "Content-Type: application/x-www-form-urlencoded\r\n";
     for (count, status) in [(100, 200), (101, 413)] {
         let body = "message={}&".repeat(count);
@@ -41,7 +45,9 @@ async fn forms_have_as_many_messages_as_any_request() {
 
 #[tokio::test]
 async fn the_ext_of_a_message_is_bounded() {
-    let server = Server::start(Config { max_ext_bytes: 100, ..quick() }).await;
+    let mut config = quick();
+    config.max_ext_bytes = 100;
+    let server = Server::start(config).await;
     let mut poller = server.poller().await;
     for (bytes, error) in [(50, Value::Null), (100, json!("413:100:ext_too_large"))] {
         let reply = poller.send(json!({"channel": "/a", "data": 1, "ext": {"x": "y".repeat(bytes)}})).await;
@@ -51,7 +57,9 @@ async fn the_ext_of_a_message_is_bounded() {
 
 #[tokio::test]
 async fn a_batch_that_is_too_long_is_refused_whatever_follows() {
-    let server = Server::start(Config { max_batch_messages: 100, ..quick() }).await;
+    let mut config = quick();
+    config.max_batch_messages = 100;
+    let server = Server::start(config).await;
     let mut browser = server.browser().await;
     let long = format!("[{}", "{},".repeat(1_000_000));
     assert_eq!(browser.post(&long).await.status, 413);
@@ -119,7 +127,9 @@ async fn a_long_batch_lets_others_have_their_turn() {
 
 #[tokio::test]
 async fn a_long_list_of_names_lets_others_have_their_turn() {
-    let mut client = Client::new(Config { max_new_channels_per_second: 0, ..quick() }).await;
+    let mut config = quick();
+    config.max_new_channels_per_second = 0;
+    let mut client = Client::new(config).await;
     let names: Vec<String> = (0..3200).map(|number| format!("/a/{number}")).collect();
     for channel in ["/meta/subscribe", "/meta/unsubscribe"] {
         let message = json!({"channel": channel, "clientId": client.id, "subscription": names});
@@ -131,7 +141,9 @@ async fn a_long_list_of_names_lets_others_have_their_turn() {
 
 #[tokio::test]
 async fn thousands_of_replays_cost_their_session_one_task() {
-    let mut client = Client::new(Config { max_new_channels_per_second: 0, ..quick() }).await;
+    let mut config = quick();
+    config.max_new_channels_per_second = 0;
+    let mut client = Client::new(config).await;
     let names: Vec<String> = (0..2000).map(|number| format!("/a/{number}")).collect();
     let from: serde_json::Map<String, Value> = names.iter().map(|name| (name.clone(), json!(-2))).collect();
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();

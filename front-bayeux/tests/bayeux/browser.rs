@@ -1,6 +1,5 @@
 use std::time::Duration;
 
-use front_bayeux::Config;
 use serde_json::json;
 
 use crate::support::{Poller, Server, last, ms, quick};
@@ -45,7 +44,9 @@ async fn a_browser_is_known_whatever_cookies_stand_beside_its_own() {
 
 #[tokio::test]
 async fn trust_is_an_option() {
-    let server = Server::start(Config { trust_client_session: true, ..quick() }).await;
+    let mut config = quick();
+    config.trust_client_session = true;
+    let server = Server::start(config).await;
     let mut poller = server.poller().await;
     poller.browser.cookie = None;
     assert_eq!(last(&poller.connect().await)["successful"], true);
@@ -53,8 +54,9 @@ async fn trust_is_an_option() {
 
 #[tokio::test]
 async fn one_browser_holds_one_connect() {
-    let config =
-        Config { timing: Default::default(), multi_session_interval: Duration::from_secs(2), ..quick() };
+    let mut config = quick();
+    config.timing = Default::default();
+    config.multi_session_interval = Duration::from_secs(2);
     let server = Server::start(config).await;
     let first = server.poller().await;
     let mut browser = first.browser.clone();
@@ -79,7 +81,9 @@ async fn one_browser_holds_one_connect() {
 
 #[tokio::test]
 async fn other_sessions_may_be_refused() {
-    let config = Config { timing: Default::default(), multi_session_interval: Duration::ZERO, ..quick() };
+    let mut config = quick();
+    config.timing = Default::default();
+    config.multi_session_interval = Duration::ZERO;
     let server = Server::start(config).await;
     let first = server.poller().await;
     let mut browser = first.browser.clone();
@@ -95,7 +99,9 @@ async fn other_sessions_may_be_refused() {
 
 #[tokio::test]
 async fn a_negative_limit_is_none() {
-    let config = Config { timing: Default::default(), max_sessions_per_browser: -1, ..quick() };
+    let mut config = quick();
+    config.timing = Default::default();
+    config.max_sessions_per_browser = -1;
     let server = Server::start(config).await;
     let first = server.poller().await;
     let mut browser = first.browser.clone();

@@ -1,6 +1,5 @@
 use std::time::Instant;
 
-use front_bayeux::Config;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
@@ -9,7 +8,9 @@ use crate::support::{Http, Server, data, last, ms, quick};
 #[tokio::test]
 async fn the_first_connect_returns_at_once_and_later_ones_are_held() {
     let begun = Instant::now();
-    Server::start(Config { timing: Default::default(), ..quick() }).await.poller().await;
+    let mut config = quick();
+    config.timing = Default::default();
+    Server::start(config).await.poller().await;
     assert!(begun.elapsed() < ms(5000));
     let server = Server::start(quick()).await;
     let mut poller = server.poller().await;
@@ -38,7 +39,9 @@ async fn advice_is_answered_with_advice_and_its_timeout_wins() {
 
 #[tokio::test]
 async fn a_held_connect_is_released_by_an_event() {
-    let server = Server::start(Config { timing: Default::default(), ..quick() }).await;
+    let mut config = quick();
+    config.timing = Default::default();
+    let server = Server::start(config).await;
     let mut poller = server.poller().await;
     poller.subscribe("/a").await;
     let held = poller.hold();
@@ -51,7 +54,9 @@ async fn a_held_connect_is_released_by_an_event() {
 
 #[tokio::test]
 async fn events_in_the_gap_wait_for_the_next_connect() {
-    let server = Server::start(Config { timing: Default::default(), ..quick() }).await;
+    let mut config = quick();
+    config.timing = Default::default();
+    let server = Server::start(config).await;
     let mut poller = server.poller().await;
     poller.subscribe("/a").await;
     server.publish("a", "1");
@@ -65,7 +70,9 @@ async fn events_in_the_gap_wait_for_the_next_connect() {
 
 #[tokio::test]
 async fn a_connect_in_a_batch_is_not_held() {
-    let server = Server::start(Config { timing: Default::default(), ..quick() }).await;
+    let mut config = quick();
+    config.timing = Default::default();
+    let server = Server::start(config).await;
     let mut poller = server.poller().await;
     let begun = Instant::now();
     let answer = poller
@@ -77,7 +84,9 @@ async fn a_connect_in_a_batch_is_not_held() {
 
 #[tokio::test]
 async fn a_newer_connect_ends_the_older_one() {
-    let server = Server::start(Config { timing: Default::default(), ..quick() }).await;
+    let mut config = quick();
+    config.timing = Default::default();
+    let server = Server::start(config).await;
     let mut poller = server.poller().await;
     poller.subscribe("/a").await;
     let mut older = Http::open(server.address).await;
@@ -92,7 +101,9 @@ async fn a_newer_connect_ends_the_older_one() {
 
 #[tokio::test]
 async fn a_dead_connection_loses_nothing() {
-    let server = Server::start(Config { timing: Default::default(), ..quick() }).await;
+    let mut config = quick();
+    config.timing = Default::default();
+    let server = Server::start(config).await;
     let mut poller = server.poller().await;
     poller.subscribe("/a").await;
     let mut held = Http::open(server.address).await;
@@ -132,7 +143,9 @@ async fn unknown_sessions_are_told_to_shake_hands() {
 
 #[tokio::test]
 async fn disconnect_releases_the_held_connect() {
-    let server = Server::start(Config { timing: Default::default(), ..quick() }).await;
+    let mut config = quick();
+    config.timing = Default::default();
+    let server = Server::start(config).await;
     let mut poller = server.poller().await;
     let held = poller.hold();
     tokio::time::sleep(ms(50)).await;
@@ -145,7 +158,9 @@ async fn disconnect_releases_the_held_connect() {
 
 #[tokio::test]
 async fn the_server_can_end_a_session() {
-    let server = Server::start(Config { timing: Default::default(), ..quick() }).await;
+    let mut config = quick();
+    config.timing = Default::default();
+    let server = Server::start(config).await;
     let mut poller = server.poller().await;
     let held = poller.hold();
     tokio::time::sleep(ms(50)).await;
@@ -159,9 +174,11 @@ async fn the_server_can_end_a_session() {
 
 #[tokio::test]
 async fn lazy_messages_wait_for_company_or_their_time() {
-    let lazy =
-        front_bayeux::Lazy { filter: broker_core::Filter::parse("lazy/*").unwrap(), timeout: Some(ms(150)) };
-    let server = Server::start(Config { lazy: vec![lazy], timing: Default::default(), ..quick() }).await;
+    let lazy = front_bayeux::Lazy::new(broker_core::Filter::parse("lazy/*").unwrap(), Some(ms(150)));
+    let mut config = quick();
+    config.lazy = vec![lazy];
+    config.timing = Default::default();
+    let server = Server::start(config).await;
     let mut poller = server.poller().await;
     poller.subscribe("/**").await;
     let held = poller.hold();

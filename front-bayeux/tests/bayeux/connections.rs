@@ -63,7 +63,9 @@ async fn a_socket_is_addressed_too() {
 
 #[tokio::test]
 async fn a_full_queue_refuses_a_direct_message_and_keeps_the_session() {
-    let server = Server::start(front_bayeux::Config { max_queue_messages: 1, ..quick() }).await;
+    let mut config = quick();
+    config.max_queue_messages = 1;
+    let server = Server::start(config).await;
     let mut poller = server.poller().await;
     let (key, _) = only(&server);
     server.broker.send_to(key, message("a")).await.unwrap();
@@ -78,7 +80,12 @@ async fn a_connection_that_is_closed_is_told_to_stay_away_or_to_come_back() {
         (CloseCause::Expired, "handshake"),
         (CloseCause::RightsChanged, "handshake"),
     ] {
-        let server = Server::start(front_bayeux::Config { timing: Default::default(), ..quick() }).await;
+        let server = Server::start({
+            let mut config = quick();
+            config.timing = Default::default();
+            config
+        })
+        .await;
         let poller = server.poller().await;
         let held = poller.hold();
         let mut socket = server.socket_session(json!({})).await;
@@ -104,7 +111,9 @@ async fn a_connection_that_is_closed_is_told_to_stay_away_or_to_come_back() {
 
 #[tokio::test]
 async fn a_client_is_subscribed_and_unsubscribed_by_force() {
-    let server = Server::start(front_bayeux::Config { max_subscriptions: 2, ..quick() }).await;
+    let mut config = quick();
+    config.max_subscriptions = 2;
+    let server = Server::start(config).await;
     let mut poller = server.poller().await;
     let (_, connection) = only(&server);
     let filter = |text: &str| Filter::parse(text).unwrap();

@@ -1,4 +1,3 @@
-use front_bayeux::Config;
 use serde_json::json;
 
 use crate::support::{Server, data, last, ms, quick};
@@ -115,7 +114,9 @@ async fn overlapping_subscriptions_get_one_copy() {
 #[tokio::test]
 async fn publishers_hear_themselves_unless_told_otherwise() {
     for (echo, expected) in [(true, 1), (false, 0)] {
-        let server = Server::start(Config { broadcast_to_publisher: echo, ..quick() }).await;
+        let mut config = quick();
+        config.broadcast_to_publisher = echo;
+        let server = Server::start(config).await;
         let mut poller = server.poller().await;
         poller.subscribe("/a").await;
         let mut events = data(&poller.send(json!({"channel": "/a", "data": 1})).await);
@@ -144,7 +145,9 @@ async fn meta_and_service_are_never_broadcast() {
 
 #[tokio::test]
 async fn deliver_only_keeps_events_for_connects() {
-    let server = Server::start(Config { meta_connect_deliver_only: true, ..quick() }).await;
+    let mut config = quick();
+    config.meta_connect_deliver_only = true;
+    let server = Server::start(config).await;
     let mut poller = server.poller().await;
     poller.subscribe("/a").await;
     server.publish("a", "1");
@@ -184,7 +187,9 @@ async fn other_payloads_become_strings_and_binary_objects() {
 
 #[tokio::test]
 async fn a_full_queue_ends_the_session_and_says_so() {
-    let server = Server::start(Config { max_queue_messages: 3, ..quick() }).await;
+    let mut config = quick();
+    config.max_queue_messages = 3;
+    let server = Server::start(config).await;
     let mut poller = server.poller().await;
     poller.subscribe("/a").await;
     for number in 0..5 {
@@ -200,7 +205,9 @@ async fn a_full_queue_ends_the_session_and_says_so() {
 
 #[tokio::test]
 async fn publishing_without_a_session_is_an_option() {
-    let server = Server::start(Config { publish_without_session: true, ..quick() }).await;
+    let mut config = quick();
+    config.publish_without_session = true;
+    let server = Server::start(config).await;
     let mut poller = server.poller().await;
     poller.subscribe("/a").await;
     let reply = server.browser().await.post(r#"{"channel":"/a","data":1}"#).await.messages();

@@ -72,7 +72,8 @@ async fn ids_come_back_as_they_were() {
 
 #[tokio::test]
 async fn max_interval_is_told_on_request() {
-    let config = front_bayeux::Config { handshake_reconnect: true, ..quick() };
+    let mut config = quick();
+    config.handshake_reconnect = true;
     let server = Server::start(config).await;
     let reply = server.browser().await.handshake(json!({})).await;
     assert_eq!(reply["advice"]["maxInterval"], 1000);
@@ -80,7 +81,8 @@ async fn max_interval_is_told_on_request() {
 
 #[tokio::test]
 async fn sessions_per_address_are_bounded() {
-    let config = front_bayeux::Config { max_sessions_per_address: 2, ..quick() };
+    let mut config = quick();
+    config.max_sessions_per_address = 2;
     let server = Server::start(config).await;
     let mut replies = Vec::new();
     for _ in 0..3 {

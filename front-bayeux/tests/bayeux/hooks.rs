@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use broker_core::LeaveReason;
 use broker_core::{Broker, Channel, Principal};
 use bytes::Bytes;
-use front_bayeux::{ClientId, Config, Front, Listener, ServiceReply};
+use front_bayeux::{ClientId, Front, Listener, ServiceReply};
 use serde_json::json;
 
 use crate::support::{Server, last, ms, quick};
@@ -39,7 +39,9 @@ async fn services_answer_on_the_same_channel_and_id() {
 
 #[tokio::test]
 async fn unhandled_services_may_be_an_error() {
-    let server = Server::start(Config { refuse_unhandled_services: true, ..quick() }).await;
+    let mut config = quick();
+    config.refuse_unhandled_services = true;
+    let server = Server::start(config).await;
     let mut poller = server.poller().await;
     let reply = poller.send(json!({"channel": "/service/x", "data": 1})).await;
     assert_eq!(last(&reply)["error"], "404::service_unhandled");
@@ -68,7 +70,8 @@ impl Listener for Witness {
 #[tokio::test]
 async fn a_listener_greets_takes_and_remembers() {
     let broker = Broker::new(broker_core::Config::default());
-    let config = Config { deliver_during_handshake: true, ..quick() };
+    let mut config = quick();
+    config.deliver_during_handshake = true;
     let front = Front::new(broker.clone(), Arc::new(broker_core::AllowAll), config);
     let closed = Arc::default();
     front.set_listener(Witness { front: front.clone(), closed: Arc::clone(&closed) });
@@ -93,7 +96,9 @@ async fn a_listener_greets_takes_and_remembers() {
 
 #[tokio::test]
 async fn handlers_are_bounded_in_number_and_time() {
-    let config = Config { service_timeout: ms(200), max_service_calls_per_session: 2, ..quick() };
+    let mut config = quick();
+    config.service_timeout = ms(200);
+    config.max_service_calls_per_session = 2;
     let server = Server::start(config).await;
     server.front.on_service("/service/never", |_| std::future::pending());
     server.front.on_service("/service/late", |_| async {

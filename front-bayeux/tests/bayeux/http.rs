@@ -1,4 +1,3 @@
-use front_bayeux::Config;
 use http_edge::OriginPolicy;
 use serde_json::json;
 
@@ -37,7 +36,9 @@ async fn bad_input_is_the_clients_fault() {
 
 #[tokio::test]
 async fn large_requests_are_refused_while_they_are_read() {
-    let server = Server::start(Config { max_request_bytes: 1000, ..quick() }).await;
+    let mut config = quick();
+    config.max_request_bytes = 1000;
+    let server = Server::start(config).await;
     let mut browser = server.browser().await;
     assert_eq!(browser.post(&format!("[{}]", " ".repeat(998))).await.status, 200);
     assert_eq!(browser.post(&format!("[{}]", " ".repeat(999))).await.status, 413);
@@ -130,7 +131,9 @@ async fn origins_are_reflected_or_refused() {
     assert!(answer.header("access-control-max-age").is_some());
 
     let origins = OriginPolicy::List(vec!["http://good.example".into()]);
-    let server = Server::start(Config { origins, ..quick() }).await;
+    let mut config = quick();
+    config.origins = origins;
+    let server = Server::start(config).await;
     let mut browser = server.browser().await;
     for (origin, status) in [("http://good.example", 200), ("http://bad.example", 403), ("null", 403)] {
         let answer = browser.exchange("POST /cometd", &format!("Origin: {origin}\r\n"), "[]").await;
@@ -148,7 +151,12 @@ async fn the_answer_of_a_held_connect_is_for_its_page_and_its_callback() {
     for (origins, origin) in
         [(OriginPolicy::List(vec![good.into()]), good), (OriginPolicy::SameOrigin, "http://x")]
     {
-        let server = Server::start(Config { origins, ..quick() }).await;
+        let server = Server::start({
+            let mut config = quick();
+            config.origins = origins;
+            config
+        })
+        .await;
         let mut poller = server.poller().await;
         poller.subscribe("/a").await;
         let message = json!({"channel": "/meta/connect", "clientId": poller.id}).to_string();
@@ -187,7 +195,8 @@ async fn pipelined_and_kept_alive_requests_are_answered_in_order() {
 
 #[tokio::test]
 async fn transports_can_be_switched_off() {
-    let config = Config { transports: vec![front_bayeux::Transport::LongPolling], ..quick() };
+    let mut config = quick();
+    config.transports = vec![front_bayeux::Transport::LongPolling];
     let server = Server::start(config).await;
     let mut browser = server.browser().await;
     assert_eq!(browser.exchange("GET /cometd?message=%5B%5D", "", "").await.status, 400);

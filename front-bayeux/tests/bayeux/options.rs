@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use broker_core::Filter;
-use front_bayeux::{ClientId, Config, Listener, QueueFull, SessionTiming, TransportOptions};
+use front_bayeux::{ClientId, Listener, QueueFull, SessionTiming, TransportOptions};
 use serde_json::json;
 
 use crate::support::{Server, data, last, ms, quick};
@@ -12,8 +12,10 @@ use crate::support::{Server, data, last, ms, quick};
 async fn a_transport_may_have_times_of_its_own() {
     let mut config = quick();
     config.timing.timeout = ms(20_000);
-    config.long_polling =
-        TransportOptions { timeout: Some(ms(200)), interval: Some(ms(7)), ..Default::default() };
+    let mut options = TransportOptions::default();
+    options.timeout = Some(ms(200));
+    options.interval = Some(ms(7));
+    config.long_polling = options;
     config.websocket.timeout = Some(ms(400));
     let server = Server::start(config).await;
     let reply = server.browser().await.handshake(json!({})).await;
@@ -59,7 +61,9 @@ async fn a_session_may_have_times_of_its_own() {
     let server = Server::start(config).await;
     let mut poller = server.poller().await;
     let client = ClientId::parse(&poller.id).unwrap();
-    let timing = SessionTiming { timeout: Some(ms(150)), max_interval: Some(ms(60_000)), interval: None };
+    let mut timing = SessionTiming::default();
+    timing.timeout = Some(ms(150));
+    timing.max_interval = Some(ms(60_000));
     assert!(server.front.set_timing(&client, timing));
     let begun = Instant::now();
     poller.connect().await;
@@ -70,7 +74,8 @@ async fn a_session_may_have_times_of_its_own() {
 
 #[tokio::test]
 async fn own_messages_may_be_kept_from_a_channel_or_a_session() {
-    let config = Config { not_to_publisher: vec![Filter::parse("quiet/*").unwrap()], ..quick() };
+    let mut config = quick();
+    config.not_to_publisher = vec![Filter::parse("quiet/*").unwrap()];
     let server = Server::start(config).await;
     let mut poller = server.poller().await;
     poller.subscribe("/**").await;
@@ -94,7 +99,13 @@ async fn a_full_queue_may_drop_instead_of_ending_the_session() {
         (QueueFull::DropOldest, vec![2, 3, 4]),
         (QueueFull::Clear, vec![3, 4]),
     ] {
-        let server = Server::start(Config { max_queue_messages: 3, queue_full: policy, ..quick() }).await;
+        let server = Server::start({
+            let mut config = quick();
+            config.max_queue_messages = 3;
+            config.queue_full = policy;
+            config
+        })
+        .await;
         let mut poller = server.poller().await;
         poller.subscribe("/a").await;
         for number in 0..5 {
@@ -125,7 +136,9 @@ impl Listener for Lenient {
 
 #[tokio::test]
 async fn a_listener_decides_about_full_queues_and_hears_of_acknowledgements() {
-    let server = Server::start(Config { max_queue_messages: 3, ..quick() }).await;
+    let mut config = quick();
+    config.max_queue_messages = 3;
+    let server = Server::start(config).await;
     let listener = Lenient::default();
     let (asked, acknowledged) = (listener.asked.clone(), listener.acknowledged.clone());
     server.front.set_listener(listener);
@@ -149,7 +162,9 @@ async fn a_listener_decides_about_full_queues_and_hears_of_acknowledgements() {
 
 #[tokio::test]
 async fn channels_that_a_session_makes_are_bounded() {
-    let server = Server::start(Config { max_new_channels_per_second: 1, ..quick() }).await;
+    let mut config = quick();
+    config.max_new_channels_per_second = 1;
+    let server = Server::start(config).await;
     let mut poller = server.poller().await;
     let mut refused = 0;
     for number in 0..20 {
@@ -192,7 +207,8 @@ async fn no_time_between_pings_means_that_none_come() {
 
 #[tokio::test]
 async fn more_paths_may_lead_here() {
-    let config = Config { mount: vec!["/cometd".into(), "faye".into()], ..quick() };
+    let mut config = quick();
+    config.mount = vec!["/cometd".into(), "faye".into()];
     let server = Server::start(config).await;
     for (path, served) in [
         ("/cometd", true),

@@ -137,7 +137,9 @@ async fn a_position_of_an_earlier_life_is_refused_and_all_can_be_had() {
 
 #[tokio::test]
 async fn a_long_past_is_paced_to_the_queue() {
-    let server = Server::start(front_bayeux::Config { max_queue_messages: 1000, ..quick() }).await;
+    let mut config = quick();
+    config.max_queue_messages = 1000;
+    let server = Server::start(config).await;
     for number in 0..3000 {
         server.publish("a", &number.to_string());
     }
@@ -282,7 +284,8 @@ async fn a_replay_goes_on_when_a_subscription_that_overlaps_it_ends() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_of_several_replays_to_a_slow_socket_goes_live() {
     const REPLAYS: usize = 8;
-    let mut config = front_bayeux::Config { max_queue_bytes: 256 << 10, ..quick() };
+    let mut config = quick();
+    config.max_queue_bytes = 256 << 10;
     // Its one connect is answered at once, and reading takes a while.
     config.timing.max_interval = ms(60_000);
     let server = Server::start(config).await;

@@ -127,7 +127,7 @@ async fn what_an_operator_adds_is_seen_over_every_transport_but_for_what_is_deni
     let mut poller = server.poller().await;
     let mut socket = server.socket_session(json!({})).await;
     for (_, client) in server.broker.connections(None, 5) {
-        assert_eq!(client.subscribe(&Filter::parse("*/**").unwrap()), Ok(Subscribed { new: true }));
+        assert_eq!(client.subscribe(&Filter::parse("*/**").unwrap()), Ok(Subscribed::ADDED));
     }
     for (channel, word) in WORDS {
         server.publish(channel, word);

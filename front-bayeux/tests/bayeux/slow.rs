@@ -69,7 +69,9 @@ async fn a_burst_is_no_reason_to_lose_a_client_that_reads() {
 
 #[tokio::test]
 async fn who_loses_events_is_told_how_many() {
-    let config = Config { max_queue_messages: 3, queue_full: QueueFull::DropNewest, ..quick() };
+    let mut config = quick();
+    config.max_queue_messages = 3;
+    config.queue_full = QueueFull::DropNewest;
     let server = patient(config).await;
     let mut poller = server.poller().await;
     poller.subscribe("/a").await;
@@ -85,7 +87,9 @@ async fn who_loses_events_is_told_how_many() {
 
 #[tokio::test]
 async fn who_loses_events_over_its_socket_is_told_how_many() {
-    let config = Config { max_queue_messages: 200, queue_full: QueueFull::DropOldest, ..quick() };
+    let mut config = quick();
+    config.max_queue_messages = 200;
+    config.queue_full = QueueFull::DropOldest;
     let server = patient(config).await;
     let mut socket = server.socket_session(json!({})).await;
     socket.subscribe("/a").await;
@@ -111,7 +115,10 @@ async fn who_loses_events_over_its_socket_is_told_how_many() {
 #[tokio::test]
 async fn expired_events_leave_room_for_fresh_ones() {
     for (queue_full, expected) in [(QueueFull::Disconnect, 3), (QueueFull::DropNewest, 3)] {
-        let server = patient(Config { max_queue_messages: 4, queue_full, ..quick() }).await;
+        let mut config = quick();
+        config.max_queue_messages = 4;
+        config.queue_full = queue_full;
+        let server = patient(config).await;
         let mut poller = server.poller().await;
         poller.subscribe("/a").await;
         for number in 0..4_u32 {
@@ -194,8 +201,11 @@ async fn a_replay_to_a_client_that_stays_away_holds_a_page_of_it() {
 
 #[tokio::test]
 async fn a_replay_that_the_log_has_left_behind_ends_the_session_and_says_so() {
-    let log = LogConfig { max_bytes: 1 << 20, ..LogConfig::default() };
-    let broker = Broker::new(broker_core::Config { log, ..broker_core::Config::default() });
+    let mut log = LogConfig::default();
+    log.max_bytes = 1 << 20;
+    let mut given = broker_core::Config::default();
+    given.log = log;
+    let broker = Broker::new(given);
     let mut config = quick();
     config.timing.max_interval = ms(60_000);
     let front = Front::new(broker.clone(), Arc::new(AllowAll), config);
@@ -263,7 +273,9 @@ impl tracing::Subscriber for Lines {
 async fn a_session_without_room_is_spoken_of_once() {
     let lines = Lines::default();
     let _guard = tracing::subscriber::set_default(lines.clone());
-    let config = Config { max_queue_messages: 3, queue_full: QueueFull::DropOldest, ..quick() };
+    let mut config = quick();
+    config.max_queue_messages = 3;
+    config.queue_full = QueueFull::DropOldest;
     let server = patient(config).await;
     let mut first = server.poller().await;
     let mut second = server.poller().await;
@@ -306,7 +318,8 @@ async fn a_socket_without_a_session_is_closed() {
 
 #[tokio::test]
 async fn where_publishing_needs_no_session_a_socket_lives_by_what_it_sends() {
-    let mut config = Config { publish_without_session: true, ..quick() };
+    let mut config = quick();
+    config.publish_without_session = true;
     config.websocket.handshake_timeout = ms(300);
     let server = Server::start(config).await;
     let mut socket = server.socket().await;

@@ -81,7 +81,9 @@ async fn unsubscribing_ends_delivery_and_may_be_repeated() {
 
 #[tokio::test]
 async fn subscriptions_of_a_session_are_bounded() {
-    let server = Server::start(front_bayeux::Config { max_subscriptions: 2, ..quick() }).await;
+    let mut config = quick();
+    config.max_subscriptions = 2;
+    let server = Server::start(config).await;
     let mut poller = server.poller().await;
     poller.subscribe("/a").await;
     poller.subscribe("/b").await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{AllowAll, Authenticator, Broker, Channel, Publish};
-use front_bayeux::{Config, Front, Timing};
+use front_bayeux::{Config, Front};
 use futures_util::{SinkExt, StreamExt};
 use http_edge::{ServeConfig, serve};
 use serde_json::{Value, json};
@@ -25,11 +25,12 @@ pub(crate) fn ms(millis: u64) -> Duration {
 
 /// Connects are held 300 ms, sessions live 1 s more, the sweep looks every 20 ms.
 pub(crate) fn quick() -> Config {
-    Config {
-        timing: Timing { timeout: ms(300), interval: Duration::ZERO, max_interval: ms(1000) },
-        sweep_period: ms(20),
-        ..Config::default()
-    }
+    let mut config = Config::default();
+    config.timing.timeout = ms(300);
+    config.timing.interval = Duration::ZERO;
+    config.timing.max_interval = ms(1000);
+    config.sweep_period = ms(20);
+    config
 }
 
 pub(crate) struct Server {
@@ -62,7 +63,8 @@ impl Server {
                     let front = front.clone();
                     async move { front.handle(request).await }
                 };
-                let config = ServeConfig { holds: http_edge::Holds::by(|_| true), ..ServeConfig::default() };
+                let mut config = ServeConfig::default();
+                config.holds = http_edge::Holds::by(|_| true);
                 tokio::spawn(serve(stream, peer, service, config, stopped.clone()));
             }
         });

@@ -1,4 +1,3 @@
-use front_bayeux::Config;
 use futures_util::SinkExt;
 use serde_json::json;
 use tokio_tungstenite::connect_async;
@@ -9,7 +8,9 @@ use crate::support::{Http, Server, last, ms, quick};
 
 #[tokio::test]
 async fn events_are_pushed_without_ending_the_connect() {
-    let server = Server::start(Config { timing: Default::default(), ..quick() }).await;
+    let mut config = quick();
+    config.timing = Default::default();
+    let server = Server::start(config).await;
     let mut socket = server.socket_session(json!({})).await;
     socket.subscribe("/a").await;
     socket.send(json!([{"channel": "/meta/connect", "clientId": socket.id, "id": "c"}])).await;
@@ -101,7 +102,9 @@ async fn a_second_handshake_on_a_socket_makes_a_new_session() {
 
 #[tokio::test]
 async fn disconnect_is_answered_and_frees_the_socket_for_another_session() {
-    let server = Server::start(Config { timing: Default::default(), ..quick() }).await;
+    let mut config = quick();
+    config.timing = Default::default();
+    let server = Server::start(config).await;
     let mut socket = server.socket_session(json!({})).await;
     socket.send(json!([{"channel": "/meta/connect", "clientId": socket.id, "id": "c"}])).await;
     tokio::time::sleep(ms(50)).await;
@@ -120,7 +123,9 @@ async fn disconnect_is_answered_and_frees_the_socket_for_another_session() {
 
 #[tokio::test]
 async fn the_server_can_end_a_session_over_its_socket() {
-    let server = Server::start(Config { timing: Default::default(), ..quick() }).await;
+    let mut config = quick();
+    config.timing = Default::default();
+    let server = Server::start(config).await;
     let mut socket = server.socket_session(json!({})).await;
     socket.send(json!([{"channel": "/meta/connect", "clientId": socket.id}])).await;
     tokio::time::sleep(ms(50)).await;
@@ -135,7 +140,9 @@ async fn the_server_can_end_a_session_over_its_socket() {
 
 #[tokio::test]
 async fn a_client_is_told_why_an_operator_ends_its_session() {
-    let server = Server::start(Config { timing: Default::default(), ..quick() }).await;
+    let mut config = quick();
+    config.timing = Default::default();
+    let server = Server::start(config).await;
     let mut socket = server.socket_session(json!({})).await;
     socket.send(json!([{"channel": "/meta/connect", "clientId": socket.id}])).await;
     let poller = server.poller().await;
@@ -159,7 +166,9 @@ async fn a_client_is_told_why_an_operator_ends_its_session() {
 
 #[tokio::test]
 async fn from_long_polling_to_websocket_and_back() {
-    let server = Server::start(Config { timing: Default::default(), ..quick() }).await;
+    let mut config = quick();
+    config.timing = Default::default();
+    let server = Server::start(config).await;
     let mut poller = server.poller().await;
     poller.subscribe("/a").await;
     let held = poller.hold();
@@ -311,7 +320,8 @@ async fn what_a_dead_socket_did_not_take_goes_to_the_next_one() {
 
 #[tokio::test]
 async fn who_does_not_read_loses_the_session_and_is_told() {
-    let mut config = Config { max_queue_messages: 500, ..quick() };
+    let mut config = quick();
+    config.max_queue_messages = 500;
     config.timing.max_interval = ms(10_000);
     let server = Server::start(config).await;
     let mut socket = server.socket_session(json!({})).await;

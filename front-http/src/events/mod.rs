@@ -35,16 +35,16 @@ pub(crate) async fn publish_events(
     let (options, channel) = Options::read_with_channel(parts.uri.query(), &Fields::from(&parts.headers))?;
     let publish = async |event: &[u8], buffer: &Bytes| -> Result<Published, intake::Error> {
         let attributes = CloudEvent::parse(event)?;
-        let item = Publication {
-            channel: target(channel.as_deref().unwrap_or(attributes.channel()))?,
-            payload: own(event, buffer, buffer.len()),
-            content_type: Some(ContentType::new("application/cloudevents+json")),
-            event: options.event.clone(),
-            ttl: options.ttl,
-            retain: options.retain.unwrap_or(false),
-            exclude: options.exclude,
-            key: Some(Cow::Owned(attributes.key()?)),
-        };
+        let mut item = Publication::new(
+            target(channel.as_deref().unwrap_or(attributes.channel()))?,
+            own(event, buffer, buffer.len()),
+        );
+        item.content_type = Some(ContentType::new("application/cloudevents+json"));
+        item.event = options.event.clone();
+        item.ttl = options.ttl;
+        item.retain = options.retain.unwrap_or(false);
+        item.exclude = options.exclude;
+        item.key = Some(Cow::Owned(attributes.key()?));
         desk.gate.publish(publisher, item).await
     };
     let single = async |event: &[u8], buffer: &Bytes| -> Result<Vec<u8>, Error> {

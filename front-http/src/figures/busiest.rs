@@ -46,7 +46,10 @@ impl Busiest {
             return;
         };
         let Ok(all) = Filter::parse("#") else { return };
-        let query = HistoryQuery { after: Some(after), limit: SAMPLE, order: Order::Newest };
+        let mut query = HistoryQuery::default();
+        query.after = Some(after);
+        query.limit = SAMPLE;
+        query.order = Order::Newest;
         let history = broker.history(&all, query);
         let mut channels = HashMap::<Channel, Traffic>::new();
         for message in &history.messages {

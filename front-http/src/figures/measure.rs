@@ -69,7 +69,7 @@ fn write_broker(stats: &Stats, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(b",\"lanes\":[");
     for (number, lane) in stats.lanes.iter().enumerate() {
-        let LaneStats { waiting_deliveries, waiting_bytes, subscribers } = lane;
+        let LaneStats { waiting_deliveries, waiting_bytes, subscribers, .. } = lane;
         let comma = if number == 0 { "" } else { "," };
         let lane = format!(
             "{comma}{{\"waiting_deliveries\":{waiting_deliveries},\"waiting_bytes\":{waiting_bytes},\"subscribers\":{subscribers}}}"

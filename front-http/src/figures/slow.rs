@@ -82,7 +82,7 @@ impl Slow {
             write_string(peer.protocol, out);
             out.extend_from_slice(b",\"transport\":");
             write_string(peer.transport, out);
-            let Queued { messages, bytes } = reader.queued;
+            let Queued { messages, bytes, .. } = reader.queued;
             let dropped = connection.details().dropped;
             let seconds = now.saturating_duration_since(reader.since).as_secs();
             let rest = format!(

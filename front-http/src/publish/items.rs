@@ -77,7 +77,7 @@ impl Desk {
         key: Option<Cow<'_, str>>,
         turn: &mut Turn,
     ) -> Result<Outcome, Error> {
-        let reading = Reading { max_channels: self.max_batch, connection: parse_connection_id };
+        let reading = Reading::new(self.max_batch, parse_connection_id);
         let item = Item::read(text, body, reading)?.or_key(key);
         Ok(self.gate.publish_item(publisher, &item, turn).await?)
     }

@@ -39,16 +39,13 @@ pub(crate) fn publish_raw<'a>(
         (Retain::Always, _) => true,
         (Retain::IfAsked, asked) => asked.unwrap_or(false),
     };
-    let item = Publication {
-        channel: target(channel)?,
-        payload: own(body, body, body.len().max(READ_BUFFER_BYTES)),
-        content_type: content_type(fields)?,
-        event: options.event,
-        ttl: options.ttl,
-        retain,
-        exclude: options.exclude,
-        key: options.key,
-    };
+    let mut item = Publication::new(target(channel)?, own(body, body, body.len().max(READ_BUFFER_BYTES)));
+    item.content_type = content_type(fields)?;
+    item.event = options.event;
+    item.ttl = options.ttl;
+    item.retain = retain;
+    item.exclude = options.exclude;
+    item.key = options.key;
     Ok(gate.publish(publisher, item))
 }
 

@@ -9,7 +9,7 @@ use crate::stats::Counters;
 
 /// Appends `{"channel","id","time","receivers","duplicate"}`.
 pub(crate) fn write_published(published: &Published, out: &mut Vec<u8>) {
-    let Published { channel, receipt, duplicate } = published;
+    let Published { channel, receipt, duplicate, .. } = published;
     out.extend_from_slice(b"{\"channel\":");
     write_string(channel.as_str(), out);
     out.extend_from_slice(b",\"id\":");

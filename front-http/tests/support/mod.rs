@@ -61,7 +61,8 @@ impl Server {
     ) -> Server {
         let broker = Broker::new(core);
         let api = front_http::Front::new(broker.clone(), Arc::clone(&authenticator), config);
-        let streams = front_sse::Config { announce_position: false, ..front_sse::Config::default() };
+        let mut streams = front_sse::Config::default();
+        streams.announce_position = false;
         let sse = front_sse::Front::new(broker.clone(), authenticator, streams);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -80,7 +81,8 @@ impl Server {
                         }
                     }
                 };
-                let config = ServeConfig { holds: http_edge::Holds::by(|_| true), ..ServeConfig::default() };
+                let mut config = ServeConfig::default();
+                config.holds = http_edge::Holds::by(|_| true);
                 tokio::spawn(serve(stream, peer, service, config, stop.clone()));
             }
         });

@@ -112,13 +112,13 @@ fn messages(broker: &Broker) -> Vec<Arc<Message>> {
                     publish = publish.ttl(Duration::from_secs(secs));
                 }
                 if rich {
-                    publish = publish.content_type(ContentType::new("text/plain")).properties(Properties {
-                        user: vec![("k".into(), "v".into()), ("k".into(), "w".into())],
-                        reply_to: Some("r".into()),
-                        correlation: Some(Bytes::from_static(b"c")),
-                        payload_is_utf8: Some(true),
-                        ext: None,
-                    });
+                    let mut given = Properties::default();
+                    given.user = vec![("k".into(), "v".into()), ("k".into(), "w".into())];
+                    given.reply_to = Some("r".into());
+                    given.correlation = Some(Bytes::from_static(b"c"));
+                    given.payload_is_utf8 = Some(true);
+                    given.ext = None;
+                    publish = publish.content_type(ContentType::new("text/plain")).properties(given);
                 }
                 broker.publish(publish).expect("room for it");
                 messages.push(broker.retained(&channel).expect("just published"));
@@ -496,9 +496,7 @@ impl Run {
                     let bytes = publishing.packet_id % 5;
                     let result = match bytes {
                         4 => Err(PublishError::RetainedFull { max: 1 }),
-                        receivers => {
-                            Ok(Receipt { id: None, time_ms: self.now_ms, receivers: u64::from(receivers) })
-                        }
+                        receivers => Ok(Receipt::new(None, self.now_ms, u64::from(receivers))),
                     };
                     if let Some(connection) = &mut self.connection {
                         connection.handle_published(publishing.packet_id, publishing.qos, &result);

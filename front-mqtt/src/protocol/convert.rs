@@ -47,13 +47,13 @@ fn with_properties(mut publish: Publish, from: &PublishProperties<'_>) -> Publis
     if !carries {
         return publish;
     }
-    publish.properties(Properties {
-        user: from.raw.user().map(|(name, value)| (name.into(), value.into())).collect(),
-        ext: None,
-        reply_to: from.response_topic.map(Into::into),
-        correlation: from.correlation_data.map(Bytes::copy_from_slice),
-        payload_is_utf8: from.payload_is_utf8,
-    })
+    let mut given = Properties::default();
+    given.user = from.raw.user().map(|(name, value)| (name.into(), value.into())).collect();
+    given.ext = None;
+    given.reply_to = from.response_topic.map(Into::into);
+    given.correlation = from.correlation_data.map(Bytes::copy_from_slice);
+    given.payload_is_utf8 = from.payload_is_utf8;
+    publish.properties(given)
 }
 
 /// A message's properties in the wire form of a version 5 PUBLISH, without the length and without what differs between

@@ -82,7 +82,10 @@ impl Outbound {
 
     /// Messages that wait for a place, those from the store included, and the bytes they count.
     pub(crate) fn queued(&self) -> Queued {
-        Queued { messages: self.queue.len(), bytes: self.queue.counted_bytes() }
+        let mut given = Queued::default();
+        given.messages = self.queue.len();
+        given.bytes = self.queue.counted_bytes();
+        given
     }
 
     /// Too much waits: what that is, if it is to be logged.

@@ -50,7 +50,9 @@ mod tests {
     use super::*;
 
     fn of(kind: SourceKind, name: &str, user: Option<&str>) -> Principal {
-        let source = Source { kind, name: name.into(), ..Source::default() };
+        let mut source = Source::default();
+        source.kind = kind;
+        source.name = name.into();
         Principal::new(user, Arc::new(Rights::all())).from_source(source)
     }
 

@@ -214,15 +214,13 @@ impl Session {
 
     fn log_refused(&self, reason: &str, principal: &Principal, what: &str) {
         let remote = self.lock().online.as_ref().and_then(|online| online.caller.remote);
-        let line = RefusedLine {
-            protocol: "mqtt",
-            reason,
-            remote,
-            user: principal.user(),
-            client_id: Some(self.client_id()),
-            what: Some(what),
-            ..RefusedLine::default()
-        };
+        let mut line = RefusedLine::default();
+        line.protocol = "mqtt";
+        line.reason = reason;
+        line.remote = remote;
+        line.user = principal.user();
+        line.client_id = Some(self.client_id());
+        line.what = Some(what);
         line.log();
     }
 

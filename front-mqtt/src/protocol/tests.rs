@@ -291,7 +291,7 @@ async fn a_publish_is_asked_of_the_broker_and_acknowledged_after_it() {
     let is_taken =
         |client: &Client| client.session.lock().taken.as_ref().is_some_and(|taken| taken.contains(5));
     assert!(is_taken(&client), "a repeat must not overtake it");
-    let receipt = Receipt { id: None, time_ms: 0, receivers: 1 };
+    let receipt = Receipt::new(None, 0, 1);
     client.connection.handle_published(5, Qos::ExactlyOnce, &Ok(receipt));
     assert!(
         matches!(client.connection.poll_output(), Some(Output::Reply(pubrec)) if pubrec[..] == [0x50, 2, 0, 5])

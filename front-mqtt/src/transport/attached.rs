@@ -27,7 +27,10 @@ impl Hosted {
         let session = state.outbound.as_ref().map(|outbound| outbound.queued()).unwrap_or_default();
         let backlog = state.backlog.as_ref().map_or(0, |backlog| backlog.len());
         let outbox = state.online.as_ref().map(|online| online.outbox.queued()).unwrap_or_default();
-        Queued { messages: session.messages + backlog + outbox.messages, bytes: session.bytes + outbox.bytes }
+        let mut given = Queued::default();
+        given.messages = session.messages + backlog + outbox.messages;
+        given.bytes = session.bytes + outbox.bytes;
+        given
     }
 
     /// Publishes to the client, those that a lane sent by itself among them.
@@ -78,19 +81,18 @@ impl Hosted {
 
     /// The client has left: whoever listens is told what is known of it.
     pub(crate) fn leave(&self, how: Left, farewell: &Farewell) {
-        let account = Account {
-            was_here: true,
-            protocol: "mqtt",
-            principal: farewell.principal.as_ref(),
-            client_id: Some(self.session.client_id()),
-            remote: farewell.remote,
-            lasted: farewell.lasted,
-            sent_messages: Some(farewell.sent),
-            received_messages: Some(self.session.received()),
-            sent_bytes: farewell.sent_bytes,
-            received_bytes: farewell.sent_bytes.map(|_| self.received_bytes.load(Relaxed)),
-            dropped: farewell.dropped,
-        };
+        let mut account = Account::default();
+        account.was_here = true;
+        account.protocol = "mqtt";
+        account.principal = farewell.principal.as_ref();
+        account.client_id = Some(self.session.client_id());
+        account.remote = farewell.remote;
+        account.lasted = farewell.lasted;
+        account.sent_messages = Some(farewell.sent);
+        account.received_messages = Some(self.session.received());
+        account.sent_bytes = farewell.sent_bytes;
+        account.received_bytes = farewell.sent_bytes.map(|_| self.received_bytes.load(Relaxed));
+        account.dropped = farewell.dropped;
         self.subscriber.leave(how, &account);
     }
 }
@@ -99,28 +101,28 @@ impl Connection for Hosted {
     fn peer(&self) -> Option<Peer> {
         let state = self.session.lock();
         let online = state.online.as_ref()?;
-        Some(Peer {
-            principal: state.principal.clone().unwrap_or_else(|| Principal::anonymous(Default::default())),
-            protocol: "mqtt",
-            transport: match online.dialect.framing {
+        Some(Peer::new(
+            state.principal.clone().unwrap_or_else(|| Principal::anonymous(Default::default())),
+            "mqtt",
+            match online.dialect.framing {
                 Framing::Raw => "tcp",
                 Framing::WebSocket => "websocket",
             },
-            since_ms: self.session.shared().unix_ms(online.caller.since),
-        })
+            self.session.shared().unix_ms(online.caller.since),
+        ))
     }
 
     fn details(&self) -> Details {
         let state = self.session.lock();
         let online = state.online.as_ref();
-        Details {
-            last_active_ms: self.session.last_heard_ms(),
-            remote: online.and_then(|online| online.caller.remote),
-            user_agent: online.and_then(|online| online.caller.user_agent.as_deref()).map(str::to_owned),
-            client_id: Some(self.session.client_id().to_owned()),
-            subscriptions: state.subscriptions.iter().filter_map(|held| text_form(&held.filter)).collect(),
-            dropped: self.dropped_in(&state),
-        }
+        let mut given = Details::default();
+        given.last_active_ms = self.session.last_heard_ms();
+        given.remote = online.and_then(|online| online.caller.remote);
+        given.user_agent = online.and_then(|online| online.caller.user_agent.as_deref()).map(str::to_owned);
+        given.client_id = Some(self.session.client_id().to_owned());
+        given.subscriptions = state.subscriptions.iter().filter_map(|held| text_form(&held.filter)).collect();
+        given.dropped = self.dropped_in(&state);
+        given
     }
 
     fn queued(&self) -> Queued {
@@ -129,9 +131,9 @@ impl Connection for Hosted {
 
     fn close(&self, why: &CloseCause) {
         let reason = match why {
-            CloseCause::Administrative(_) => Reason::AdministrativeAction,
             CloseCause::Expired => Reason::MaximumConnectTime,
             CloseCause::RightsChanged => Reason::NotAuthorized,
+            _ => Reason::AdministrativeAction,
         };
         self.kick(reason, Some(why.text()));
     }
@@ -145,7 +147,7 @@ impl Connection for Hosted {
                 return Err(ForcedError::Gone);
             }
             if state.subscriptions.tag_of(&name).is_some() {
-                return Ok(Subscribed { new: false });
+                return Ok(Subscribed::THERE);
             }
             state.subscriptions.place_forced(&name, &FORCED, max).ok_or(ForcedError::TooMany { max })?
         };
@@ -156,7 +158,7 @@ impl Connection for Hosted {
         if self.session.lock().subscriptions.by_tag(tag).is_none() {
             self.subscriber.unsubscribe(filter, tag);
         }
-        Ok(Subscribed { new: true })
+        Ok(Subscribed::ADDED)
     }
 
     fn unsubscribe(&self, filter: &Filter) -> bool {

@@ -405,13 +405,11 @@ impl Driver {
 
     /// Who is asked about.
     pub(super) fn client(&self, remote: Option<IpAddr>) -> Client<'_> {
-        Client {
-            principal: self.connection.principal(),
-            protocol: "mqtt",
-            client_id: Some(self.hosted.session.client_id()),
-            key: Some(self.hosted.subscriber.key()),
-            remote,
-        }
+        let mut given = Client::new(self.connection.principal(), "mqtt");
+        given.client_id = Some(self.hosted.session.client_id());
+        given.key = Some(self.hosted.subscriber.key());
+        given.remote = remote;
+        given
     }
 
     pub(super) fn remote(&self) -> Option<IpAddr> {
@@ -460,7 +458,8 @@ fn end_of(reason: OutboxEnd) -> End {
         OutboxEnd::Kicked => End::Closed(Reason::AdministrativeAction),
         OutboxEnd::TakenOver => End::Closed(Reason::SessionTakenOver),
         OutboxEnd::Broken => End::Closed(Reason::ImplementationSpecific),
-        OutboxEnd::Finished | OutboxEnd::Failed => End::Lost,
+        // `Finished`, `Failed`, and what is not known here.
+        _ => End::Lost,
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use broker_core::{AuthError, Claim, Class, Credentials, Outbox, Principal, steady_ms, unix_ms};
+use broker_core::{AuthError, Claim, Class, Outbox, Principal, steady_ms, unix_ms};
 use front::RefusedLine;
 use http_edge::Visitor;
 use link::{Link, LinkEvent, Socket};
@@ -244,7 +244,8 @@ impl Handshake {
             if credentials.token.is_some() {
                 for token in visitor.more_tokens() {
                     let Err(AuthError::Invalid(_)) = outcome else { break };
-                    let next = Credentials { token: Some(token), ..credentials };
+                    let mut next = credentials;
+                    next.token = Some(token);
                     outcome = inner.authenticator.authenticate(next).await;
                 }
             }
@@ -352,13 +353,12 @@ impl Handshake {
 
     /// Nothing of CONNECT is in the line: a name that nothing vouches for may be a token.
     fn log(&self, error: &DecodeError) {
-        let line = RefusedLine {
-            protocol: "mqtt",
-            reason: &format!("{:?}", error.reason),
-            detail: Some(error.detail),
-            remote: self.visitor.remote().map(|remote| remote.ip()),
-            ..RefusedLine::default()
-        };
+        let reason = format!("{:?}", error.reason);
+        let mut line = RefusedLine::default();
+        line.protocol = "mqtt";
+        line.reason = &reason;
+        line.detail = Some(error.detail);
+        line.remote = self.visitor.remote().map(|remote| remote.ip());
         line.log();
     }
 

@@ -48,7 +48,9 @@ impl Input {
         // Frames are passed on as they come in and never held, so their bound only has to be sane; the
         // bound on packets is the one that clients should meet, because it has a reason code.
         let bound = max_packet_bytes.saturating_mul(4);
-        let limits = Limits { max_frame_bytes: bound, max_message_bytes: bound };
+        let mut limits = Limits::default();
+        limits.max_frame_bytes = bound;
+        limits.max_message_bytes = bound;
         let websocket = (framing == Framing::WebSocket)
             .then(|| Box::new(Frames { conversation: Conversation::of_bytes(limits), last: None }));
         Self { packets: BytesMut::new(), websocket, unfinished: Unfinished::default() }

@@ -121,7 +121,7 @@ impl Driver {
 
     fn handle_accepted(&mut self, packet_id: u16, qos: Qos, outcome: Result<Receipt, Refused>) {
         let result = match outcome {
-            Err(Refused { error: PublishError::Busy { retry_after }, publish: Some(publish) }) => {
+            Err(Refused { error: PublishError::Busy { retry_after }, publish: Some(publish), .. }) => {
                 let publishing = Publishing { publish: *publish, packet_id, qos };
                 self.waiting = Some(Box::new(Waiting::Busy(publishing, Instant::now() + retry_after)));
                 return;

@@ -36,7 +36,10 @@ pub(crate) fn upgrade<B>(inner: Arc<Inner>, request: Request<B>) -> Response {
     }
     // A client that offers nothing is served without a subprotocol: some old ones do.
     let offers = parts.headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
-    let options = Options { protocols: PROTOCOLS, protocol_required: offers, deflate: false };
+    let mut options = Options::default();
+    options.protocols = PROTOCOLS;
+    options.protocol_required = offers;
+    options.deflate = false;
     let upgrade = match Upgrade::accept(&mut parts, &options) {
         Ok(upgrade) => upgrade,
         Err(refused) => return refused.response(METHODS),

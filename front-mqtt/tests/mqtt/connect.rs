@@ -220,7 +220,8 @@ async fn any_packet_is_a_sign_of_life() {
 
 #[tokio::test]
 async fn no_connect_in_time_closes() {
-    let config = Config { handshake_timeout: Duration::from_millis(300), ..Config::default() };
+    let mut config = Config::default();
+    config.handshake_timeout = Duration::from_millis(300);
     let server = Server::with(config).await;
     let mut client = Client::open(server.address).await;
     client.send(&[0x10]).await;
@@ -229,7 +230,8 @@ async fn no_connect_in_time_closes() {
 
 #[tokio::test]
 async fn one_connection_too_many_is_told_so() {
-    let config = Config { max_connections: 1, ..Config::default() };
+    let mut config = Config::default();
+    config.max_connections = 1;
     let server = Server::with(config).await;
     let first = Client::connected(server.address, 4, "a").await;
     for (level, code) in [(4, 3), (5, 0x97)] {
@@ -246,7 +248,8 @@ async fn one_connection_too_many_is_told_so() {
 
 #[tokio::test]
 async fn one_address_has_its_own_bound() {
-    let config = Config { max_connections_per_address: Some(2), ..Config::default() };
+    let mut config = Config::default();
+    config.max_connections_per_address = Some(2);
     let server = Server::with(config).await;
     let first = Client::connected(server.address, 4, "a").await;
     let _second = Client::connected(server.address, 4, "b").await;

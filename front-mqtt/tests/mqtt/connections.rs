@@ -120,14 +120,16 @@ async fn a_client_is_told_why_it_is_closed() {
 
 #[tokio::test]
 async fn a_client_can_be_subscribed_by_force_within_its_bound() {
-    let server = Server::with(Config { max_subscriptions: 4, ..Config::default() }).await;
+    let mut config = Config::default();
+    config.max_subscriptions = 4;
+    let server = Server::with(config).await;
     let mut client = Client::connected(server.address, 4, "f").await;
     client.subscribe(4, &[("mine/+", 1)]).await;
     let (_, me) = only(&server);
-    assert_eq!(me.subscribe(&filter("mine/*")), Ok(Subscribed { new: false }));
-    assert_eq!(me.subscribe(&filter("forced/#")), Ok(Subscribed { new: true }));
+    assert_eq!(me.subscribe(&filter("mine/*")), Ok(Subscribed::THERE));
+    assert_eq!(me.subscribe(&filter("forced/#")), Ok(Subscribed::ADDED));
     // One or more levels: MQTT cannot write that filter, and a client may have a level of that name.
-    assert_eq!(me.subscribe(&filter("deep/**")), Ok(Subscribed { new: true }));
+    assert_eq!(me.subscribe(&filter("deep/**")), Ok(Subscribed::ADDED));
     assert_eq!(client.subscribe(4, &[("deep/**", 0)]).await, [0]);
     assert_eq!(me.subscribe(&filter("more")), Err(ForcedError::TooMany { max: 4 }));
     assert_eq!(me.details().subscriptions, ["mine/*", "forced/#", "deep/**", "deep/**"]);
@@ -216,7 +218,9 @@ async fn what_waits_is_not_delivered_to_a_client_that_may_not_see_it_any_more() 
 #[tokio::test]
 async fn a_full_queue_loses_its_newest_or_its_oldest() {
     for (queue_policy, kept) in [(QueuePolicy::DropNewest, [0, 1, 2]), (QueuePolicy::DropOldest, [3, 4, 5])] {
-        let config = Config { max_queued_messages: 3, queue_policy, ..Config::default() };
+        let mut config = Config::default();
+        config.max_queued_messages = 3;
+        config.queue_policy = queue_policy;
         let server = Server::with(config).await;
         let again = connect(4, "q", false, 0, &[]);
         let (mut client, _) = Client::connected_with(server.address, &again).await;

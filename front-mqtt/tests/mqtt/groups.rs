@@ -28,7 +28,8 @@ fn publish_numbers(server: &Server, numbers: impl Iterator<Item = u16>) {
 
 #[tokio::test]
 async fn a_stalled_member_keeps_no_more_from_the_others_than_it_has_in_flight() {
-    let config = Config { max_inflight: 100, ..Config::default() };
+    let mut config = Config::default();
+    config.max_inflight = 100;
     let server = Server::with(config).await;
     let mut stalled = Client::connected(server.address, 4, "stalled").await;
     stalled.subscribe(4, &[("$share/g/t", 1)]).await;
@@ -47,7 +48,9 @@ async fn a_stalled_member_keeps_no_more_from_the_others_than_it_has_in_flight() 
 
 #[tokio::test]
 async fn what_no_member_has_room_for_waits_for_the_first_that_has() {
-    let server = Server::with(Config { max_inflight: 10, ..Config::default() }).await;
+    let mut config = Config::default();
+    config.max_inflight = 10;
+    let server = Server::with(config).await;
     let mut members = Vec::new();
     for id in ["m1", "m2"] {
         let mut member = Client::connected(server.address, 4, id).await;
@@ -66,8 +69,12 @@ async fn what_no_member_has_room_for_waits_for_the_first_that_has() {
 
 #[tokio::test]
 async fn a_group_takes_no_more_than_its_budget_and_loses_it_with_its_last_member() {
-    let one = Config { max_inflight: 1, max_group_queued_messages: 5, ..Config::default() };
-    let all = Config { max_inflight: 1, max_groups_queued_bytes: 1_500, ..Config::default() };
+    let mut one = Config::default();
+    one.max_inflight = 1;
+    one.max_group_queued_messages = 5;
+    let mut all = Config::default();
+    all.max_inflight = 1;
+    all.max_groups_queued_bytes = 1_500;
     for config in [one, all] {
         let server = Server::with(config).await;
         let mut member = Client::connected(server.address, 4, "m").await;
@@ -140,7 +147,9 @@ async fn the_broker_knows_who_is_in_a_group_and_who_was() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_message_of_a_group_is_acknowledged_by_somebody_while_members_come_and_go() {
     const COUNT: u16 = 4_000;
-    let server = Server::with(Config { max_inflight: 3, ..Config::default() }).await;
+    let mut config = Config::default();
+    config.max_inflight = 3;
+    let server = Server::with(config).await;
     let mut lasting = Client::connected(server.address, 4, "lasting").await;
     lasting.subscribe(4, &[("$share/g/t", 1)]).await;
     let address = server.address;

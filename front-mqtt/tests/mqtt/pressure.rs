@@ -13,7 +13,9 @@ use crate::support::Server;
 /// A publisher is read no further while the broker is busy, and nothing of what it sent is lost.
 #[tokio::test]
 async fn a_busy_broker_loses_nothing() {
-    let broker = Broker::new(broker_core::Config { max_lane_deliveries: 3, ..Default::default() });
+    let mut config = broker_core::Config::default();
+    config.max_lane_deliveries = 3;
+    let broker = Broker::new(config);
     let server = Server::on(broker, Config::default(), Arc::new(AllowAll)).await;
     for (flags, version) in [(0, 4), (2, 4), (4, 5)] {
         let mut subscriber = Client::connected(server.address, 4, "s").await;
@@ -121,7 +123,9 @@ async fn a_connected_client_gets_all_of_a_burst_at_qos_1_and_2() {
 /// Past its budget a connected client is disconnected, in words; its session keeps what waited.
 #[tokio::test]
 async fn a_reader_far_behind_is_disconnected_and_keeps_its_session() {
-    let config = Config { max_live_queued_messages: 2_000, max_inflight: 100, ..Config::default() };
+    let mut config = Config::default();
+    config.max_live_queued_messages = 2_000;
+    config.max_inflight = 100;
     let server = Server::with(config).await;
     for (version, topic) in [(4, "a"), (5, "b")] {
         let channel = Channel::parse(topic).unwrap();

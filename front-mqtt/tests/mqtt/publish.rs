@@ -94,7 +94,8 @@ async fn messages_of_one_publisher_arrive_in_order() {
 
 #[tokio::test]
 async fn unacknowledged_messages_wait_behind_the_bound_on_those_in_flight() {
-    let config = front_mqtt::Config { max_inflight: 3, ..Default::default() };
+    let mut config = front_mqtt::Config::default();
+    config.max_inflight = 3;
     let server = Server::with(config).await;
     let mut subscriber = Client::connected(server.address, 4, "s").await;
     let mut publisher = Client::connected(server.address, 4, "p").await;
@@ -200,7 +201,8 @@ async fn large_messages_pass_both_ways() {
 
 #[tokio::test]
 async fn a_packet_above_the_maximum_is_refused_by_its_header() {
-    let config = front_mqtt::Config { max_packet_bytes: 100, ..Default::default() };
+    let mut config = front_mqtt::Config::default();
+    config.max_packet_bytes = 100;
     let server = Server::with(config).await;
     let mut client = Client::connected(server.address, 5, "c").await;
     client.send(&[0x30, 0x80, 0x01]).await;

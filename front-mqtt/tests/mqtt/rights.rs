@@ -42,7 +42,9 @@ struct Lane {
 
 impl Lane {
     fn new() -> Self {
-        let broker = Broker::new(broker_core::Config { lanes: Some(1), ..Default::default() });
+        let mut config = broker_core::Config::default();
+        config.lanes = Some(1);
+        let broker = Broker::new(config);
         let ((has_come, come), (let_go, gone)) = (pair(), pair());
         let holder = broker.attach(Arc::new(Held(Mutex::new((has_come, gone)))), OutboxConfig::default());
         holder.subscribe(&filter("$hold"), 0, Start::Live).unwrap();
@@ -192,7 +194,7 @@ async fn an_operator_cannot_show_a_client_what_its_rights_deny() {
     let mut client = Client::connected(server.address, 4, "c").await;
     assert_eq!(client.subscribe(4, &[("other/#", 0)]).await, [0x80]);
     let (_, me) = server.broker.connections(None, 2).pop().unwrap();
-    assert_eq!(me.subscribe(&filter("other/#")), Ok(Subscribed { new: true }));
+    assert_eq!(me.subscribe(&filter("other/#")), Ok(Subscribed::ADDED));
     for channel in ["other/secret", "other/1", "own/1"] {
         server.broker.publish(message(channel, "x")).unwrap();
     }

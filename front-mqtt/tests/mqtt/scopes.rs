@@ -132,7 +132,8 @@ async fn a_session_is_resumed_by_its_user_alone() {
 
 #[tokio::test]
 async fn an_exclusive_identifier_stays_whose_it_is() {
-    let config = Config { client_id_scope: ClientIdScope::Exclusive, ..Config::default() };
+    let mut config = Config::default();
+    config.client_id_scope = ClientIdScope::Exclusive;
     let server = server(config).await;
     for level in [4, 5] {
         let as_user = |user| connect_as(level, user, "c", Session::Clean);
@@ -155,7 +156,9 @@ async fn an_exclusive_identifier_stays_whose_it_is() {
 
 #[tokio::test]
 async fn a_shared_identifier_goes_to_whoever_comes_last() {
-    let server = server(Config { client_id_scope: ClientIdScope::Shared, ..Config::default() }).await;
+    let mut config = Config::default();
+    config.client_id_scope = ClientIdScope::Shared;
+    let server = server(config).await;
     let as_user = |user| connect_as(5, user, "c", Session::Clean);
     let (mut ann, _) = Client::connected_with(server.address, &as_user(Some("ann"))).await;
     let (mut bob, _) = Client::connected_with(server.address, &as_user(Some("bob"))).await;
@@ -218,7 +221,9 @@ async fn leave(server: &Server, connect: &[u8]) {
 
 #[tokio::test]
 async fn so_many_sessions_may_one_address_leave_behind() {
-    let server = server(Config { max_absent_sessions_per_address: 3, ..Config::default() }).await;
+    let mut config = Config::default();
+    config.max_absent_sessions_per_address = 3;
+    let server = server(config).await;
     let kept = |level, id: &str| connect_as(level, None, id, Session::Kept);
     for (level, id) in [(4, "a"), (5, "b"), (4, "c")] {
         leave(&server, &kept(level, id)).await;
@@ -246,12 +251,10 @@ async fn so_many_sessions_may_one_address_leave_behind() {
 
 #[tokio::test]
 async fn so_many_sessions_may_one_user_leave_behind() {
-    let server = server(Config {
-        max_absent_sessions_per_user: 2,
-        max_absent_sessions_per_address: 0,
-        ..Config::default()
-    })
-    .await;
+    let mut config = Config::default();
+    config.max_absent_sessions_per_user = 2;
+    config.max_absent_sessions_per_address = 0;
+    let server = server(config).await;
     let kept = |user, id: &str| connect_as(5, Some(user), id, Session::Kept);
     for id in ["a", "b"] {
         leave(&server, &kept("ann", id)).await;
@@ -263,7 +266,9 @@ async fn so_many_sessions_may_one_user_leave_behind() {
 
 #[tokio::test]
 async fn a_session_whose_time_is_over_gives_its_place_back() {
-    let server = server(Config { max_absent_sessions_per_address: 1, ..Config::default() }).await;
+    let mut config = Config::default();
+    config.max_absent_sessions_per_address = 1;
+    let server = server(config).await;
     let for_a_second = |id: &str| connect(5, id, false, 0, &[0x11, 0, 0, 0, 1]);
     leave(&server, &for_a_second("a")).await;
     wait_for_absent(&server, 1).await;

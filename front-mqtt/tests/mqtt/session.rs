@@ -124,7 +124,8 @@ async fn an_incoming_qos_2_exchange_survives_a_reconnect() {
 
 #[tokio::test]
 async fn a_full_queue_drops_the_newest_and_counts_it() {
-    let config = Config { max_queued_messages: 3, ..Config::default() };
+    let mut config = Config::default();
+    config.max_queued_messages = 3;
     let server = Server::with(config).await;
     let keep = connect(4, "c", false, 0, &[]);
     let (mut client, _) = Client::connected_with(server.address, &keep).await;
@@ -147,7 +148,8 @@ async fn a_full_queue_drops_the_newest_and_counts_it() {
 
 #[tokio::test]
 async fn qos_0_waits_for_the_absent_only_if_asked_to() {
-    let config = Config { queue_qos0_offline: true, ..Config::default() };
+    let mut config = Config::default();
+    config.queue_qos0_offline = true;
     let server = Server::with(config).await;
     let keep = connect(4, "c", false, 0, &[]);
     let (mut client, _) = Client::connected_with(server.address, &keep).await;
@@ -197,7 +199,8 @@ async fn a_goodbye_may_change_the_session_expiry_but_not_from_nothing() {
 
 #[tokio::test]
 async fn a_full_server_still_takes_its_own_sessions_back() {
-    let config = Config { max_sessions: 1, ..Config::default() };
+    let mut config = Config::default();
+    config.max_sessions = 1;
     let server = Server::with(config).await;
     let keep = connect(4, "c", false, 0, &[]);
     let (client, _) = Client::connected_with(server.address, &keep).await;

@@ -135,7 +135,8 @@ async fn rights_hold_at_subscribe_and_at_each_delivery() {
 
 #[tokio::test]
 async fn a_denied_subscription_may_be_left_unexplained() {
-    let config = Config { denied_subscribe: DeniedSubscribe::Unspecified, ..Config::default() };
+    let mut config = Config::default();
+    config.denied_subscribe = DeniedSubscribe::Unspecified;
     let server = Server::with_rights(config, rights()).await;
     let mut client = Client::connected(server.address, 5, "c").await;
     assert_eq!(client.subscribe(5, &[("secret/a", 1)]).await, [0x80]);
@@ -159,7 +160,8 @@ async fn a_publish_without_the_right_to_it_reaches_nobody() {
     client.expect(&ack(0x70, 2)).await;
     witness.expect_quiet().await;
 
-    let config = Config { denied_publish: Denied::Disconnect, ..Config::default() };
+    let mut config = Config::default();
+    config.denied_publish = Denied::Disconnect;
     let server = Server::with_rights(config, rights()).await;
     let mut client = Client::connected(server.address, 5, "c").await;
     client.send(&publish(5, 0, "read-only/a", 0, b"x")).await;

@@ -33,7 +33,9 @@ async fn wait_for(server: &Server, name: &str, value: &str) -> HashMap<String, S
 
 #[tokio::test]
 async fn the_names_of_mosquitto_are_told() {
-    let server = Server::with(Config { sys_interval: Duration::from_millis(50), ..Config::default() }).await;
+    let mut config = Config::default();
+    config.sys_interval = Duration::from_millis(50);
+    let server = Server::with(config).await;
     let _client = Client::connected(server.address, 4, "a").await;
     let told = wait_for(&server, "clients/connected", "1").await;
     let names = [
@@ -85,7 +87,9 @@ async fn the_names_of_mosquitto_are_told() {
 
 #[tokio::test]
 async fn packets_and_bytes_are_counted_both_ways() {
-    let server = Server::with(Config { sys_interval: Duration::from_millis(50), ..Config::default() }).await;
+    let mut config = Config::default();
+    config.sys_interval = Duration::from_millis(50);
+    let server = Server::with(config).await;
     let hello = connect(4, "a", true, 0, &[]);
     let (mut client, _) = Client::connected_with(server.address, &hello).await;
     client.subscribe(4, &[("t", 0)]).await;
@@ -126,7 +130,9 @@ async fn packets_and_bytes_are_counted_both_ways() {
 
 #[tokio::test]
 async fn what_waits_for_the_absent_is_stored() {
-    let server = Server::with(Config { sys_interval: Duration::from_millis(50), ..Config::default() }).await;
+    let mut config = Config::default();
+    config.sys_interval = Duration::from_millis(50);
+    let server = Server::with(config).await;
     let (mut absent, _) = Client::connected_with(server.address, &connect(4, "absent", false, 0, &[])).await;
     absent.subscribe(4, &[("t", 1)]).await;
     absent.send(DISCONNECT).await;

@@ -58,7 +58,8 @@ async fn a_will_may_not_hold_them_either() {
 
 #[tokio::test]
 async fn any_topic_is_let_through_where_that_is_wanted() {
-    let core = broker_core::Config { channel_characters: ChannelCharacters::Any, ..Default::default() };
+    let mut core = broker_core::Config::default();
+    core.channel_characters = ChannelCharacters::Any;
     let server = Server::on(Broker::new(core), Config::default(), Arc::new(AllowAll)).await;
     let mut client = Client::connected(server.address, 4, "c").await;
     client.subscribe(4, &[("#", 0)]).await;
@@ -97,7 +98,8 @@ async fn a_message_to_one_client_may_not_hold_them() {
 #[tokio::test]
 async fn properties_with_them_are_left_out_of_what_mqtt_clients_get() {
     for characters in [ChannelCharacters::Strict, ChannelCharacters::Any] {
-        let core = broker_core::Config { channel_characters: characters, ..Default::default() };
+        let mut core = broker_core::Config::default();
+        core.channel_characters = characters;
         let server = Server::on(Broker::new(core), Config::default(), Arc::new(AllowAll)).await;
         let mut client = Client::connected(server.address, 5, "c").await;
         client.subscribe(5, &[("t", 1)]).await;

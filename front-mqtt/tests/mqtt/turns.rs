@@ -83,7 +83,8 @@ async fn the_filters_of_one_packet_are_handled_in_turns() {
 
 #[tokio::test]
 async fn a_packet_has_no_more_filters_than_a_session() {
-    let config = front_mqtt::Config { max_subscriptions: 3, ..Default::default() };
+    let mut config = front_mqtt::Config::default();
+    config.max_subscriptions = 3;
     let server = Server::with(config).await;
     let mut client = Client::connected(server.address, 5, "a").await;
     let codes = client.subscribe(5, &[("a", 0), ("a", 1), ("b", 2), ("a", 0), ("c", 0)]).await;

@@ -51,7 +51,8 @@ async fn the_default_connack_announces_what_differs() {
     let expected = [0x20, 14, 0, 0, 11, 0x27, 0, 0x50, 0, 0, 0x22, 0, 10, 0x21, 0, 100];
     client.expect(&expected).await;
 
-    let config = Config { max_packet_bytes: 268_435_455, ..Config::default() };
+    let mut config = Config::default();
+    config.max_packet_bytes = 268_435_455;
     let server = Server::with(config).await;
     let mut client = Client::open(server.address).await;
     client.send(&connect(5, "c", true, 0, &[])).await;
@@ -60,17 +61,15 @@ async fn the_default_connack_announces_what_differs() {
 
 #[tokio::test]
 async fn what_the_server_decides_for_the_client_is_told() {
-    let config = Config {
-        max_packet_bytes: 268_435_455,
-        topic_alias_maximum: 0,
-        receive_maximum: 65_535,
-        max_keep_alive_secs: Some(60),
-        max_session_expiry_secs: Some(10),
-        maximum_qos: broker_core::Qos::AtLeastOnce,
-        retain_available: false,
-        response_information: Some("r/".into()),
-        ..Config::default()
-    };
+    let mut config = Config::default();
+    config.max_packet_bytes = 268_435_455;
+    config.topic_alias_maximum = 0;
+    config.receive_maximum = 65_535;
+    config.max_keep_alive_secs = Some(60);
+    config.max_session_expiry_secs = Some(10);
+    config.maximum_qos = broker_core::Qos::AtLeastOnce;
+    config.retain_available = false;
+    config.response_information = Some("r/".into());
     let server = Server::with(config).await;
     let mut client = Client::open(server.address).await;
     client.send(&connect(5, "", true, 120, &[0x11, 0, 0, 0, 99, 0x19, 1])).await;
@@ -241,7 +240,9 @@ async fn outgoing_aliases_are_by_topic_and_within_the_clients_maximum() {
 
 #[tokio::test]
 async fn more_unfinished_publishes_than_are_borne_end_the_connection() {
-    let config = Config { receive_maximum: 2, max_unreleased_publishes: 3, ..Config::default() };
+    let mut config = Config::default();
+    config.receive_maximum = 2;
+    config.max_unreleased_publishes = 3;
     let server = Server::with(config).await;
     let mut client = Client::connected(server.address, 5, "c").await;
     for id in 1..4 {
@@ -436,7 +437,9 @@ async fn reason_strings_go_on_acknowledgements_if_the_client_asks_for_them() {
 #[tokio::test]
 async fn connack_and_disconnect_say_why_whatever_the_client_asks_unless_nothing_may() {
     for (reason_strings, asks) in [(true, 1), (true, 0), (false, 1)] {
-        let server = Server::with(Config { reason_strings, ..Config::default() }).await;
+        let mut config = Config::default();
+        config.reason_strings = reason_strings;
+        let server = Server::with(config).await;
         let mut client = Client::open(server.address).await;
         client.send(&connect(5, "c", true, 0, &[0x17, asks, 0x15, 0, 1, b'x'])).await;
         let connack = client.read().await;

@@ -147,7 +147,8 @@ async fn the_subprotocol_is_one_that_was_offered() {
 
 #[tokio::test]
 async fn plain_http_and_foreign_origins_are_refused() {
-    let config = Config { origins: OriginPolicy::SameOrigin, ..Config::default() };
+    let mut config = Config::default();
+    config.origins = OriginPolicy::SameOrigin;
     let web = web(config).await;
     let (_, head) = Socket::request(web.address, "Origin: http://evil.example\r\n").await;
     assert!(head.starts_with("http/1.1 403 "), "{head}");
@@ -277,7 +278,9 @@ async fn large_messages_pass_both_ways() {
 
 #[tokio::test]
 async fn closes_say_why() {
-    let web = web(Config { max_packet_bytes: 1000, ..Config::default() }).await;
+    let mut config = Config::default();
+    config.max_packet_bytes = 1000;
+    let web = web(config).await;
     let cases: Vec<(&str, Vec<u8>, u16)> = vec![
         ("text", frame(0x81, b"hello"), 1003),
         ("reserved opcode", frame(0x83, b""), 1002),

@@ -153,7 +153,8 @@ async fn a_goodbye_counts_however_soon_the_client_is_back() {
 
 #[tokio::test]
 async fn a_will_that_could_not_be_published_is_refused() {
-    let config = broker_core::Config { max_message_bytes: 3, ..broker_core::Config::default() };
+    let mut config = broker_core::Config::default();
+    config.max_message_bytes = 3;
     let broker = broker_core::Broker::new(config);
     let server = Server::on(broker, Default::default(), std::sync::Arc::new(broker_core::AllowAll)).await;
     for (level, answer) in [(4, vec![0x20, 2, 0, 5]), (5, vec![0x20])] {

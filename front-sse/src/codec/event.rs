@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn a_gap_names_what_was_asked_and_what_is_left() {
         let filter = Filter::parse("a/*").unwrap();
-        let told = Gap { requested: ID, first: MessageId::new(723, 30), next: None };
+        let told = Gap::new(ID, MessageId::new(723, 30), None);
         assert_eq!(
             text(&gap(&filter, "k2-\"", &told, Some(told.first))),
             "id: k3-30\nevent: gap\ndata: {\"channel\":\"a/*\",\"requested\":\"k2-\\\"\",\"first\":\"k3-30\",\"next\":null}\n\n"

@@ -54,19 +54,17 @@ impl Attached {
     pub(crate) fn leave(&self, why: LeaveReason) {
         let outbox = self.subscriber.outbox();
         let passed = outbox.passed();
-        let account = Account {
-            was_here: true,
-            protocol: "sse",
-            principal: Some(&self.principal),
-            client_id: None,
-            remote: self.remote,
-            lasted: Some(Duration::from_millis(unix_ms().saturating_sub(self.since_ms))),
-            sent_messages: Some(passed.shared),
-            received_messages: Some(0),
-            sent_bytes: Some(passed.bytes),
-            received_bytes: Some(0),
-            dropped: outbox.dropped(),
-        };
+        let mut account = Account::default();
+        account.was_here = true;
+        account.protocol = "sse";
+        account.principal = Some(&self.principal);
+        account.remote = self.remote;
+        account.lasted = Some(Duration::from_millis(unix_ms().saturating_sub(self.since_ms)));
+        account.sent_messages = Some(passed.shared);
+        account.received_messages = Some(0);
+        account.sent_bytes = Some(passed.bytes);
+        account.received_bytes = Some(0);
+        account.dropped = outbox.dropped();
         self.subscriber.leave(Left::for_good(why), &account);
     }
 
@@ -79,23 +77,17 @@ impl Attached {
 impl Connection for Attached {
     fn peer(&self) -> Option<Peer> {
         let open = self.subscriber.outbox().closed().is_none();
-        open.then(|| Peer {
-            principal: self.principal.clone(),
-            protocol: "sse",
-            transport: self.transport,
-            since_ms: self.since_ms,
-        })
+        open.then(|| Peer::new(self.principal.clone(), "sse", self.transport, self.since_ms))
     }
 
     fn details(&self) -> Details {
-        Details {
-            last_active_ms: self.last_active_ms.load(Relaxed),
-            remote: self.remote,
-            user_agent: self.user_agent.as_deref().map(str::to_owned),
-            client_id: None,
-            subscriptions: self.subscriber.subscriptions().iter().map(Filter::to_string).collect(),
-            dropped: self.subscriber.outbox().dropped(),
-        }
+        let mut given = Details::default();
+        given.last_active_ms = self.last_active_ms.load(Relaxed);
+        given.remote = self.remote;
+        given.user_agent = self.user_agent.as_deref().map(str::to_owned);
+        given.subscriptions = self.subscriber.subscriptions().iter().map(Filter::to_string).collect();
+        given.dropped = self.subscriber.outbox().dropped();
+        given
     }
 
     fn queued(&self) -> Queued {
@@ -110,7 +102,7 @@ impl Connection for Attached {
     fn subscribe(&self, filter: &Filter) -> Result<Subscribed, ForcedError> {
         let held = self.subscriber.subscriptions();
         if held.contains(filter) {
-            return Ok(Subscribed { new: false });
+            return Ok(Subscribed::THERE);
         }
         let max = self.front.config.max_filters;
         if held.len() >= max {

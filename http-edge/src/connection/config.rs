@@ -8,6 +8,7 @@ use super::stalled::Stalled;
 
 /// Limits of one connection.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ServeConfig {
     /// Time for the first request's head; also how long a later head may stay incomplete and a full socket may
     /// stay full, both measured in whole periods, so that they end after one to two of them. Default 10 s.

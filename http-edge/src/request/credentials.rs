@@ -17,6 +17,7 @@ use super::tokens::TokenSources;
 
 /// What a request presents. At most one of `token` and `user` with `password` is set.
 #[derive(Clone, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct HttpCredentials<'a> {
     /// User name of `Authorization: Basic`.
     pub user: Option<Cow<'a, str>>,
@@ -37,16 +38,15 @@ pub struct HttpCredentials<'a> {
 impl HttpCredentials<'_> {
     /// The same in the form that an `Authenticator` takes. `protocol` names the front, e.g. `sse`.
     pub fn for_protocol(&self, protocol: &'static str) -> Credentials<'_> {
-        Credentials {
-            user: self.user.as_deref(),
-            password: self.password.as_deref(),
-            token: self.token.as_deref(),
-            client_id: None,
-            certificate: self.certificate,
-            remote: self.remote,
-            cross_origin: self.cross_origin,
-            protocol,
-        }
+        let mut credentials = Credentials::default();
+        credentials.user = self.user.as_deref();
+        credentials.password = self.password.as_deref();
+        credentials.token = self.token.as_deref();
+        credentials.certificate = self.certificate;
+        credentials.remote = self.remote;
+        credentials.cross_origin = self.cross_origin;
+        credentials.protocol = protocol;
+        credentials
     }
 
     /// Asks `authenticator` who this is: by the token, then by the other ones, as long as they are none that it knows.
@@ -63,7 +63,8 @@ impl HttpCredentials<'_> {
             let mut outcome = first.await;
             for token in &self.more_tokens {
                 let Err(AuthError::Invalid(_)) = outcome else { break };
-                let next = Credentials { token: Some(token), ..self.for_protocol(protocol) };
+                let mut next = self.for_protocol(protocol);
+                next.token = Some(token);
                 outcome = authenticator.authenticate(next).await;
             }
             outcome

@@ -7,6 +7,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a request body was not read.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BodyError {
     /// The body is longer than the caller accepts; nothing past the limit was kept.
     #[error("the body is larger than {max} bytes")]

@@ -7,6 +7,7 @@ use http::{HeaderMap, Uri, header};
 /// The `Host` names that are answered. A page that is let in by its origin alone could give a name of its own the
 /// server's address (DNS rebinding), and would then come from the same origin.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum HostPolicy {
     /// Every name.
     #[default]

@@ -13,6 +13,7 @@ use super::tokens::TokenSources;
 
 /// The origins that are answered. A request that does not come from a page is always allowed.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum OriginPolicy {
     /// Every origin. Any page that a user looks at may then do, from the user's machine, what anonymous clients may do.
     Any,

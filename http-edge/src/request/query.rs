@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 /// Why encoded text cannot be read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum BadEncoding {
     /// A `%` without two hexadecimal digits behind it.
     #[error("`%` stands without two hexadecimal digits behind it")]
@@ -17,6 +18,7 @@ pub enum BadEncoding {
 /// A parameter that cannot be read.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("parameter `{name}`: {why}")]
+#[non_exhaustive]
 pub struct BadParameter {
     /// Its name; as it was sent if that is what cannot be read.
     pub name: String,

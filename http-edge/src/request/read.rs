@@ -317,7 +317,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_is_given_up_where_there_is_no_room() {
-        let intake = Intake::new(link::IntakeConfig { max_bytes: 100_000, ..Default::default() });
+        let mut config = link::IntakeConfig::default();
+        config.max_bytes = 100_000;
+        let intake = Intake::new(config);
         let error = take_body(Drip::new(30_000, Duration::from_secs(1)), 1 << 20, &intake).await.unwrap_err();
         assert!(matches!(error, BodyError::Shed), "{error}");
         assert_eq!((intake.stats().shed, intake.stats().held_bytes), (1, 0));

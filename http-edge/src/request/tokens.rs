@@ -8,6 +8,7 @@ use parking_lot::{RwLock, RwLockReadGuard};
 /// Places beside the headers where a token is accepted, for clients that cannot set headers: browsers' WebSocket
 /// and EventSource. Both are off by default: a cookie is sent by any page, and addresses end in logs.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct TokenPlaces {
     /// Name of the cookie that holds the token.
     pub cookie: Option<String>,

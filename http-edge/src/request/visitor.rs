@@ -70,7 +70,9 @@ impl Visitor {
 
     /// What it shows, in the form that an `Authenticator` takes. `protocol` names the front, e.g. `mqtt`.
     pub fn credentials(&self, protocol: &'static str) -> Credentials<'_> {
-        let mut credentials = Credentials { remote: self.remote, protocol, ..Credentials::default() };
+        let mut credentials = Credentials::default();
+        credentials.remote = self.remote;
+        credentials.protocol = protocol;
         if let Some(shown) = &self.shown {
             credentials.user = shown.user.as_deref();
             credentials.password = shown.password.as_deref();

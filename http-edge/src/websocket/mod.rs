@@ -10,7 +10,9 @@
 //! use websocket::{CloseCode, Limits};
 //!
 //! fn handle(mut request: http::request::Parts, outbox: Arc<Outbox>, terms: Arc<Terms>) -> Response {
-//!     let upgrade = match Upgrade::accept(&mut request, &Options { deflate: true, ..Options::default() }) {
+//!     let mut options = Options::default();
+//!     options.deflate = true;
+//!     let upgrade = match Upgrade::accept(&mut request, &options) {
 //!         Ok(upgrade) => upgrade,
 //!         Err(refused) => return refused.response("GET"),
 //!     };

@@ -32,6 +32,7 @@ pub struct WebSocket {
 
 /// What all WebSockets of a front have in common.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Terms {
     /// How long a client may be silent.
     pub patience: Patience,

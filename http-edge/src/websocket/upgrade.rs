@@ -20,6 +20,7 @@ pub struct Upgrade {
 
 /// Why a request does not become a WebSocket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NoUpgrade {
     /// It is no opening handshake that can be answered.
     #[error(transparent)]

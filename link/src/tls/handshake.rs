@@ -27,6 +27,7 @@ const READ: usize = 4 << 10;
 
 /// What a handshake left.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Handshake {
     /// The connection, to be read and written as a plain one.
     pub stream: NetStream,
@@ -38,6 +39,7 @@ pub struct Handshake {
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum HandshakeError {
     /// As many are under way as may be.
     #[error("too many handshakes at a time")]
@@ -72,6 +74,7 @@ struct Shared {
 
 /// Counters and a gauge of [`Handshakes`].
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct HandshakeStats {
     /// Under way now.
     pub under_way: usize,

@@ -34,7 +34,9 @@ async fn a_body_is_read_up_to_its_bound() {
 async fn each_phase_has_its_time() {
     let short = Duration::from_millis(50);
     let silent = Server::start_with(&[OK], Duration::from_secs(60)).await;
-    let client = Client::new(Config { answer_timeout: short, ..Config::default() });
+    let mut given = Config::default();
+    given.answer_timeout = short;
+    let client = Client::new(given);
     let failure = silent.fetch(&client).await.unwrap_err();
     assert_eq!(phase(&failure), Some(Phase::Answer));
     assert_eq!(failure.to_string(), "no answer came within 50ms");
@@ -48,7 +50,9 @@ async fn each_phase_has_its_time() {
 
     // Takes connections, and says nothing to a handshake.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = Client::new(Config { tls_timeout: short, ..Config::default() });
+    let mut config = Config::default();
+    config.tls_timeout = short;
+    let client = Client::new(config);
     let failure = client.send(get(&format!("https://{}", listener.local_addr().unwrap()))).await.unwrap_err();
     assert_eq!(phase(&failure), Some(Phase::Tls));
 }
@@ -56,8 +60,9 @@ async fn each_phase_has_its_time() {
 #[tokio::test]
 async fn so_many_requests_are_under_way_to_a_host_and_others_wait_for_their_turn() {
     let server = Server::start(&[OK; 9]).await;
-    let config =
-        Config { max_requests_per_host: 2, answer_timeout: Duration::from_millis(100), ..Config::default() };
+    let mut config = Config::default();
+    config.max_requests_per_host = 2;
+    config.answer_timeout = Duration::from_millis(100);
     let client = Client::new(config);
     // Under way until the body is read.
     let unread = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";

@@ -70,8 +70,9 @@ async fn a_body_comes_as_it_is_sent() {
 #[tokio::test]
 async fn few_connections_are_kept_and_not_for_long() {
     let server = Server::start_with(&[OK; 9], Duration::from_millis(50)).await;
-    let config =
-        Config { max_idle_per_host: 2, idle_timeout: Duration::from_millis(500), ..Config::default() };
+    let mut config = Config::default();
+    config.max_idle_per_host = 2;
+    config.idle_timeout = Duration::from_millis(500);
     let client = Client::new(config);
     let (a, b, c, d) = tokio::join!(
         server.fetch(&client),

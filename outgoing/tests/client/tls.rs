@@ -83,7 +83,9 @@ async fn show(name: &str) -> Shown {
 impl Shown {
     fn trusted(&self) -> Config {
         let authorities = Authorities::from_pem(self.authority.as_bytes()).unwrap();
-        Config { trust: Trust::Authorities(authorities), ..Config::default() }
+        let mut config = Config::default();
+        config.trust = Trust::Authorities(authorities);
+        config
     }
 
     async fn fetch(&self, client: &Client) -> Result<String, Error> {
@@ -96,7 +98,9 @@ impl Shown {
 #[tokio::test]
 async fn http2_is_spoken_where_both_can_and_one_connection_serves_all() {
     let shown = show("localhost").await;
-    let client = Client::new(Config { versions: Versions::Http1And2, ..shown.trusted() });
+    let mut config = shown.trusted();
+    config.versions = Versions::Http1And2;
+    let client = Client::new(config);
     let absolute = format!("{:?} https://localhost:{}/x", Version::HTTP_2, shown.address.port());
     assert_eq!(shown.fetch(&client).await.unwrap(), absolute);
     let (a, b, c) = tokio::join!(shown.fetch(&client), shown.fetch(&client), shown.fetch(&client));
@@ -127,7 +131,9 @@ async fn nobody_but_the_trusted_vouch_for_a_server() {
             other => panic!("{why}: {other:?}"),
         }
     }
-    let anyone = Client::new(Config { trust: Trust::Anyone, ..Config::default() });
+    let mut given = Config::default();
+    given.trust = Trust::Anyone;
+    let anyone = Client::new(given);
     assert!(shown.fetch(&anyone).await.is_ok());
     assert_eq!((other.connections.load(Ordering::SeqCst), named.connections.load(Ordering::SeqCst)), (0, 0));
 }

@@ -40,6 +40,6 @@ impl Setting<NamespaceConfig> for Namespace {
         Namespace { name: value.name, log: Log::from_value(value.log) }
     }
     fn into_value(self) -> NamespaceConfig {
-        NamespaceConfig { name: self.name, log: self.log.into_value() }
+        NamespaceConfig::new(self.name, self.log.into_value())
     }
 }

@@ -191,6 +191,7 @@ settings::section!(
 /// `[logging]`: how the process tells what it does, on its standard error.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Logging {
     /// One line each, or one JSON object each. Default text.
     pub format: LogFormat,
@@ -210,6 +211,7 @@ impl Default for Logging {
 /// The form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum LogFormat {
     /// For people.
     Text,

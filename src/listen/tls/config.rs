@@ -5,6 +5,7 @@ use std::time::Duration;
 
 /// Certificates, and who may come by them.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TlsConfig {
     /// Certificates and their keys. The one whose names have the name that a client asks for is shown, the first one to
     /// clients that ask for none or for another. Default none; there must be one.
@@ -42,6 +43,7 @@ impl Default for TlsConfig {
 
 /// A certificate as it lies on the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CertificateFiles {
     /// PEM: the certificate, then those of the authorities between it and the one that clients trust.
     pub cert_file: PathBuf,
@@ -49,8 +51,16 @@ pub struct CertificateFiles {
     pub key_file: PathBuf,
 }
 
+impl CertificateFiles {
+    /// A certificate and its key.
+    pub fn new(cert_file: impl Into<PathBuf>, key_file: impl Into<PathBuf>) -> Self {
+        Self { cert_file: cert_file.into(), key_file: key_file.into() }
+    }
+}
+
 /// Whether clients must show a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ClientAuth {
     /// They may: one that does not may show other credentials.
     Optional,
@@ -60,6 +70,7 @@ pub enum ClientAuth {
 
 /// Which of a certificate's names is its holder's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ClientIdentity {
     /// The last common name (CN) of its subject.
     CommonName,
@@ -73,6 +84,7 @@ pub enum ClientIdentity {
 
 /// A version of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TlsVersion {
     /// TLS 1.2, with forward secrecy only.
     Tls12,

@@ -8,6 +8,7 @@ use crate::rights::Network;
 /// ([`Broker::publish_once`](crate::Broker::publish_once)). The channel is part of the name: the same text on another
 /// channel is another key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct IdempotencyKey<'a> {
     /// What the publisher calls it, an order's number say. Of any length; it is kept, and counts against
     /// [`IdempotencyConfig::max_bytes`](crate::IdempotencyConfig::max_bytes).
@@ -22,6 +23,7 @@ pub struct IdempotencyKey<'a> {
 
 /// An [`IdempotencyKey`] that an [`Engine`](crate::Engine) keeps with its message.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct KeptKey {
     /// As [`IdempotencyKey::text`].
     pub text: Box<str>,

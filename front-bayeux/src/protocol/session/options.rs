@@ -27,6 +27,7 @@ pub(crate) struct Rules {
 
 /// Times of one session alone; what is `None` is as its transport has it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SessionTiming {
     /// How long its connects are held; what its client asks for goes before it.
     pub timeout: Option<Duration>,
