@@ -74,9 +74,9 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    /// A stream without a certificate.
-    pub fn new(socket: Socket, peer: SocketAddr) -> Self {
-        Self { socket, peer, certificate: None }
+    /// A stream, where it comes from, and whom its certificate names.
+    pub fn new(socket: Socket, peer: SocketAddr, certificate: Option<Arc<str>>) -> Self {
+        Self { socket, peer, certificate }
     }
 }
 

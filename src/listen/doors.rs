@@ -136,17 +136,14 @@ impl StreamDoor {
             Err(TooMany) => Refusal::address_full(),
             Ok(place) => match self.addresses.admit(peer.ip()) {
                 Ok(()) => {
-                    let mut accepted = Accepted::new(socket.holding(hold(place)), peer);
-                    accepted.certificate = certificate;
+                    let accepted = Accepted::new(socket.holding(hold(place)), peer, certificate);
                     tokio::spawn(self.front.serve(accepted));
                     return;
                 }
                 Err(wait) => Refusal::too_fast(wait),
             },
         };
-        let mut accepted = Accepted::new(socket, peer);
-        accepted.certificate = certificate;
-        let telling = self.refuse(accepted, &refusal);
+        let telling = self.refuse(Accepted::new(socket, peer, certificate), &refusal);
         let gate = Arc::clone(&self.gate);
         tokio::spawn(async move { gate.refuse(telling).await });
     }
@@ -214,7 +211,7 @@ impl Doors {
             (Some(http), Some(_)) if speaks_http => http.behind.refuse(stream, peer, &refusal).await,
             (_, Some(door)) => {
                 let socket = Socket::tcp(stream, Vec::new());
-                door.refuse(Accepted { socket, peer, certificate }, &refusal).await;
+                door.refuse(Accepted::new(socket, peer, certificate), &refusal).await;
             }
             (None, None) => {}
         }

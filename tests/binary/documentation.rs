@@ -63,8 +63,8 @@ fn what_the_pages_show_of_the_configuration_can_be_loaded() {
         for block in blocks(&page, "toml") {
             let file = tempfile::NamedTempFile::new().expect("a file");
             std::fs::write(file.path(), &block).expect("written");
-            let mut arguments =
-                fanwire::Arguments { config: Some(file.path().to_owned()), ..Default::default() };
+            let mut arguments = fanwire::Arguments::default();
+            arguments.config = Some(file.path().to_owned());
             // A piece that says where to listen may leave the rights to another one.
             arguments.allow_anonymous = true;
             let certificate = [("FANWIRE_TLS_CERT_FILE", "a.crt"), ("FANWIRE_TLS_KEY_FILE", "a.key")];

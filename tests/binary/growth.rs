@@ -45,8 +45,6 @@ const CLOSED: &[(&str, &str, &[&str])] = &[
             "RetainHandling",
             "Share",
             "Sharing",
-            "Subscribe",
-            "Unsubscribe",
             "Version",
         ],
     ),
