@@ -44,8 +44,8 @@ fn routes(broker: &Broker) -> Result<Router, Error> {
     let mut api = fanwire::api::Config::default();
     api.path = "/api".to_owned();
     let api = fanwire::api::Front::new(broker.clone(), everybody.clone(), api);
-    let bayeux = fanwire::bayeux::Front::new(broker.clone(), everybody.clone(), Default::default());
-    let mqtt = fanwire::mqtt::Front::new(broker.clone(), everybody, Default::default());
+    let bayeux = fanwire::bayeux::Front::new(broker.clone(), everybody.clone(), Default::default()).nested();
+    let mqtt = fanwire::mqtt::Front::new(broker.clone(), everybody, Default::default()).nested();
 
     let events = any(async move |request: Request| answer(sse.handle(request).await));
     let browsers = any(async move |request: Request| answer(bayeux.handle(request).await));

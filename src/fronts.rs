@@ -129,6 +129,8 @@ impl std::fmt::Debug for OwnFront {
 /// this machine. The same origin is judged by `Host`. [`Server`](crate::Server) answers on loopback to `localhost` and
 /// addresses only; a service that mounts these fronts in an HTTP server of its own decides for itself which hosts it
 /// answers to.
+///
+/// They are one [`tower` service](front::service), for whole paths or below a prefix that its router takes off.
 #[derive(Clone)]
 pub struct Fronts {
     list: Arc<[Arc<dyn Front>]>,
@@ -197,7 +199,7 @@ impl Fronts {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let peer = request.extensions().get().copied();
+        let peer = Peer::of(request.extensions());
         self.handle_from(peer, request).await
     }
 
@@ -338,6 +340,8 @@ fn any_of_them() -> Response {
     response.headers_mut().insert(header::ALLOW, methods);
     response
 }
+
+front::service!(Fronts);
 
 impl std::fmt::Debug for Fronts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use broker_core::{Authenticator, Broker, Principal};
 use bytes::Bytes;
-use http_edge::{BoxError, OriginPolicy, Response};
+use http_edge::{BoxError, OriginPolicy, Paths, Problem, Response, below};
 
 use crate::codec::id::ClientId;
 use crate::config::Config;
@@ -24,8 +24,11 @@ use crate::stats::Stats;
 use crate::transport::{self, Endpoint};
 
 /// Bayeux for one broker. Cheap to clone; hand it every request below its path.
+///
+/// It is a [`tower` service](front::service): whole paths as it is, [`nested`](Self::nested) below a prefix that its
+/// router takes off.
 #[derive(Clone)]
-pub struct Front(Arc<Handle>);
+pub struct Front(Arc<Handle>, Paths);
 
 /// Ends the sweep when the last clone of the front is gone; connections hold only what is inside.
 struct Handle(Arc<Endpoint>);
@@ -50,10 +53,17 @@ impl Front {
         let sessions = Arc::new(Sessions::new(broker, config));
         tokio::spawn(sweep::run(Arc::downgrade(&sessions), sessions.config().sweep_period));
         let dispatch = Dispatch::new(Arc::clone(&sessions), Arc::new(policy));
-        Self(Arc::new(Handle(Arc::new(Endpoint::new(sessions, dispatch)))))
+        Self(Arc::new(Handle(Arc::new(Endpoint::new(sessions, dispatch)))), Paths::Whole)
     }
 
-    /// Answers one request at the endpoint or any path below it: POST for long-polling, GET with
+    /// The same front for a router that takes the path before it off, as axum's `nest_service` does: at `/`, whatever
+    /// [`Config::mount`] says.
+    #[must_use]
+    pub fn nested(&self) -> Self {
+        Self(Arc::clone(&self.0), Paths::Rest)
+    }
+
+    /// Answers one request at one of [`Config::mount`] or any path below; elsewhere 404: POST for long-polling, GET with
     /// `jsonp` for callback-polling, an upgrade for WebSocket, OPTIONS for CORS.
     ///
     /// A held connect resolves when there is something to say.
@@ -65,6 +75,9 @@ impl Front {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        if !self.is_at(request.uri().path()) {
+            return Problem::not_found("no Bayeux endpoint is at this path").response();
+        }
         transport::handle(Arc::clone(&self.0.0), request).await
     }
 
@@ -112,10 +125,14 @@ impl Front {
         self.find(client).map(|member| member.principal.clone())
     }
 
-    /// Whether a request with this path is the front's: below one of [`Config::mount`].
+    /// Whether a request with this whole path is the front's: at one of [`Config::mount`] or below.
     pub fn serves(&self, path: &str) -> bool {
-        let first = path.split('/').nth(1).unwrap_or_default();
-        self.sessions().config().mount.iter().any(|mount| mount.trim_matches('/') == first)
+        self.sessions().config().mount.iter().any(|mount| below(path, mount).is_some())
+    }
+
+    /// Whether it is the front's in the paths that it is given.
+    fn is_at(&self, path: &str) -> bool {
+        self.1 == Paths::Rest || self.serves(path)
     }
 
     /// The pages that may come.
@@ -181,3 +198,5 @@ impl Front {
         self.sessions().registry.find(client)
     }
 }
+
+front::service!(Front);

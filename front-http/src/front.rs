@@ -12,8 +12,8 @@ use futures_util::future::Either;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Uri, header};
 use http_edge::{
-    Body, BoxError, Cookies, Decoded, Fields, Park, Peer, Problem, Response, X_REQUEST_ID, credentials_among,
-    request_id, take_body,
+    Body, BoxError, Cookies, Decoded, Fields, Park, Paths, Peer, Problem, Response, X_REQUEST_ID, below,
+    credentials_among, request_id, take_body,
 };
 use intake::{Gate, Published, Publisher};
 
@@ -36,8 +36,11 @@ use crate::route::Resource;
 use crate::stats::{Counters, Route, Stats, Times};
 
 /// The HTTP API over one broker. Clones are handles to the same front.
+///
+/// It is a [`tower` service](front::service): whole paths as it is, [`nested`](Self::nested) below a prefix that its
+/// router takes off.
 #[derive(Clone)]
-pub struct Front(Arc<Shared>);
+pub struct Front(Arc<Shared>, Paths);
 
 struct Shared {
     broker: Broker,
@@ -64,7 +67,7 @@ impl Front {
         let sources = Arc::<Sources>::default();
         let figures =
             Figures::new(broker.clone(), authenticator.clone(), sources.clone(), config.max_watchers);
-        Front(Arc::new(Shared {
+        let shared = Shared {
             history: Pages::new(broker.clone(), authenticator.clone(), &config),
             broker,
             authenticator,
@@ -75,7 +78,15 @@ impl Front {
             ready: AtomicBool::new(true),
             figures,
             sources,
-        }))
+        };
+        Front(Arc::new(shared), Paths::Whole)
+    }
+
+    /// The same front for a router that takes the path before it off, as axum's `nest_service` does: at `/`, whatever
+    /// [`Config::path`] says. `/healthz`, `/readyz` and `/metrics` are there too.
+    #[must_use]
+    pub fn nested(&self) -> Self {
+        Front(Arc::clone(&self.0), Paths::Rest)
     }
 
     /// Answers one request. Every answer carries `X-Request-Id`: the request's own, or a new one. A [`Peer`] extension
@@ -85,7 +96,7 @@ impl Front {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let peer = request.extensions().get().copied();
+        let peer = Peer::of(request.extensions());
         self.handle_from(peer, request).await
     }
 
@@ -108,7 +119,7 @@ impl Front {
         // answer is written for as long as it lasts.
         if let Some(park) = parts.extensions.remove::<Park>()
             && body.is_end_stream()
-            && !Resource::streams(parts.uri.path(), &front.0.config.path)
+            && !Resource::streams(parts.uri.path(), front.mount())
         {
             drop(body);
             return Either::Left(Box::pin(park.wait(front.respond(peer, parts, Body::empty()))));
@@ -128,10 +139,10 @@ impl Front {
         B::Error: Into<BoxError>,
     {
         async move {
-            let shared = &self.0;
+            let (shared, mount) = (&self.0, self.mount());
             let began = shared.counters.begin(&parts.method);
             let fields = Fields::from(&parts.headers);
-            let answer = shared.answer(peer, &parts, &fields, body).await;
+            let answer = shared.answer(peer, mount, &parts, &fields, body).await;
             let id = request_id(fields);
             let mut response = match answer {
                 Ok(response) => response,
@@ -143,7 +154,7 @@ impl Front {
             };
             shared.counters.answered(response.status().as_u16());
             if let Some(began) = began
-                && let Some(route) = shared.route_of(&parts)
+                && let Some(route) = shared.route_of(mount, &parts)
             {
                 shared.times.answered(route, began);
             }
@@ -184,11 +195,18 @@ impl Front {
         self.0.cookies()
     }
 
+    /// Where it is in the paths that it is given.
+    fn mount(&self) -> &str {
+        self.1.mount(&self.0.config.path)
+    }
+
     /// Counters.
     pub fn stats(&self) -> Stats {
         self.0.stats()
     }
 }
+
+::front::service!(Front);
 
 impl std::fmt::Debug for Front {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -202,11 +220,11 @@ impl Shared {
     }
 
     /// What the time of a request is counted under; `None` if it is held, as then it is the client's own time.
-    fn route_of(&self, parts: &Parts) -> Option<Route> {
-        let rest = parts.uri.path().strip_prefix(&*self.config.path).unwrap_or_default();
-        if rest.starts_with("/publish") {
+    fn route_of(&self, mount: &str, parts: &Parts) -> Option<Route> {
+        let rest = below(parts.uri.path(), mount).unwrap_or_default();
+        if rest.starts_with("publish") {
             Some(Route::Publish)
-        } else if !rest.starts_with("/history/") {
+        } else if !rest.starts_with("history/") {
             Some(Route::Other)
         } else {
             (!asks_to_wait(&parts.uri)).then_some(Route::History)
@@ -230,6 +248,7 @@ impl Shared {
     async fn answer<B>(
         &self,
         peer: Option<Peer>,
+        mount: &str,
         parts: &Parts,
         fields: &Fields<'_>,
         body: B,
@@ -238,7 +257,7 @@ impl Shared {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let resource = Resource::find(parts.uri.path(), &self.config.path)?;
+        let resource = Resource::find(parts.uri.path(), mount)?;
         let method = &parts.method;
         if method == Method::OPTIONS {
             if resource == Resource::Events
@@ -275,7 +294,7 @@ impl Shared {
             }
             Resource::OpenApi => {
                 no_parameters(parts.uri.query())?;
-                return Ok(openapi::answer(&self.config.path));
+                return Ok(openapi::answer(mount));
             }
             _ => {}
         }

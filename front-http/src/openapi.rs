@@ -8,11 +8,10 @@ const DOCUMENT: &str = include_str!("openapi.json");
 
 /// The description, with the paths that it is mounted at.
 pub(crate) fn answer(mount: &str) -> Response {
-    let mount = mount.trim_end_matches('/');
-    if mount == "/v1" {
-        json(DOCUMENT.into())
-    } else {
-        json(DOCUMENT.replace("\"/v1/", &format!("\"{mount}/")).into())
+    match mount.trim_matches('/') {
+        "v1" => json(DOCUMENT.into()),
+        "" => json(DOCUMENT.replace("\"/v1/", "\"/").into()),
+        mount => json(DOCUMENT.replace("\"/v1/", &format!("\"/{mount}/")).into()),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use http::Method;
+use http_edge::below;
 
 use crate::error::Error;
 use crate::name::decode;
@@ -37,10 +38,7 @@ impl<'a> Resource<'a> {
             "/metrics" => return Ok(Resource::Metrics),
             _ => {}
         }
-        let path = path
-            .strip_prefix(mount.trim_end_matches('/'))
-            .and_then(|path| path.strip_prefix('/'))
-            .ok_or(Error::NotFound)?;
+        let path = below(path, mount).ok_or(Error::NotFound)?;
         // Far more is asked of this one than of all others.
         if let Some(channel) = path.strip_prefix("publish/") {
             return decode(channel).map(|channel| Resource::Publish(Some(channel)));
@@ -192,6 +190,8 @@ mod tests {
         for (path, expected) in cases {
             assert_eq!(Resource::find(path, "/v1").ok(), expected, "{path}");
         }
-        assert_eq!(Resource::find("/x/y/publish", "/x/y/").ok(), Some(Resource::Publish(None)));
+        for (path, mount) in [("/x/y/publish", "/x/y/"), ("/publish", "/")] {
+            assert_eq!(Resource::find(path, mount).ok(), Some(Resource::Publish(None)));
+        }
     }
 }

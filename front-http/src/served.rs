@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use front::{MetricSource, Task};
 use http::{Request, Uri};
-use http_edge::{Body, Cookies, OriginPolicy, Peer, Response};
+use http_edge::{Body, Cookies, OriginPolicy, Peer, Response, below};
 
 use crate::front::Front;
 use crate::front::asks_to_wait;
@@ -16,10 +16,8 @@ impl front::Front for Front {
     }
 
     fn claims(&self, path: &str) -> bool {
-        let below = |prefix: &str| {
-            path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        below(&self.config().path) || ["/healthz", "/readyz", "/metrics"].into_iter().any(below)
+        let own = [&*self.config().path, "/healthz", "/readyz", "/metrics"];
+        own.into_iter().any(|mount| below(path, mount).is_some())
     }
 
     fn names_answers(&self) -> bool {
@@ -36,8 +34,8 @@ impl front::Front for Front {
 
     /// All is answered at once, but history with `wait`.
     fn holds(&self, uri: &Uri) -> bool {
-        let rest = uri.path().strip_prefix(&*self.config().path);
-        rest.is_some_and(|rest| rest.starts_with("/history/")) && asks_to_wait(uri)
+        let rest = below(uri.path(), &self.config().path);
+        rest.is_some_and(|rest| rest.starts_with("history/")) && asks_to_wait(uri)
     }
 
     fn show(&self, source: Arc<dyn MetricSource>) {

@@ -10,6 +10,9 @@ use http_edge::{Intake, OriginPolicy, TokenSources};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
+    /// Where MQTT over WebSocket is; the front answers HTTP there and below, and requests elsewhere are 404. Default
+    /// `/mqtt`. Not looked at by [`Front::nested`](crate::Front::nested), nor over TCP.
+    pub path: String,
     /// Time from accept to a complete CONNECT, authentication included. Default 10 s; then the
     /// connection is closed.
     pub handshake_timeout: Duration,
@@ -176,6 +179,7 @@ pub enum DeniedSubscribe {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            path: "/mqtt".to_owned(),
             handshake_timeout: Duration::from_secs(10),
             max_connections: 1_000_000,
             max_connections_per_address: None,

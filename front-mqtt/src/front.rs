@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use broker_core::{Action, Answer, Authenticator, Broker, LeaveReason, Left, Network, Publish, Refused};
 use dashmap::DashMap;
-use http_edge::{BoxError, Response, Visitor};
+use http_edge::{BoxError, Paths, Problem, Response, Visitor, below};
 use link::Socket;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore};
@@ -20,8 +20,11 @@ use crate::transport::groups;
 use crate::transport::{self, Aftermath, Arrival, Due, Farewell, Hosted, Sessions, Timers, Traffic, What};
 
 /// MQTT on a broker. Clones are handles to the same front.
+///
+/// MQTT over WebSocket is a [`tower` service](front::service): whole paths as it is, [`nested`](Self::nested) below a
+/// prefix that its router takes off.
 #[derive(Clone)]
-pub struct Front(Arc<Inner>);
+pub struct Front(Arc<Inner>, Paths);
 
 /// What connections, sessions and the front's own tasks share.
 pub(crate) struct Inner {
@@ -176,7 +179,7 @@ impl Front {
     pub fn new(broker: Broker, authenticator: Arc<dyn Authenticator>, config: Config) -> Self {
         let mut shared = Shared::new(config, Some(Encodings::register(&broker)));
         shared.characters = broker.config().channel_characters;
-        Self(Arc::new(Inner {
+        let inner = Inner {
             broker,
             authenticator,
             shared: Arc::new(shared),
@@ -191,7 +194,15 @@ impl Front {
             closing: AtomicBool::new(false),
             gone: Notify::new(),
             started: AtomicBool::new(false),
-        }))
+        };
+        Self(Arc::new(inner), Paths::Whole)
+    }
+
+    /// The same front for a router that takes the path before it off, as axum's `nest_service` does: at `/`, whatever
+    /// [`Config::path`] says.
+    #[must_use]
+    pub fn nested(&self) -> Self {
+        Self(self.0.clone(), Paths::Rest)
     }
 
     /// Adds a mechanism for enhanced authentication. Only before the first connection: later it does nothing.
@@ -235,14 +246,23 @@ impl Front {
         transport::accept(self.0.clone(), arrival).await;
     }
 
-    /// Answers an HTTP request with the upgrade to MQTT over WebSocket, or with why not.
+    /// Answers an HTTP request at [`Config::path`] or below with the upgrade to MQTT over WebSocket, or with why not;
+    /// elsewhere with 404.
     pub async fn handle<B>(&self, request: http::Request<B>) -> Response
     where
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        if below(request.uri().path(), self.1.mount(&self.0.shared.config.path)).is_none() {
+            return Problem::not_found("no MQTT over WebSocket is at this path").response();
+        }
         self.start();
         transport::upgrade(self.0.clone(), request)
+    }
+
+    /// Where it is in whole paths.
+    pub(crate) fn path(&self) -> &str {
+        &self.0.shared.config.path
     }
 
     /// Tells every client that the server goes (DISCONNECT 0x8B) and resolves when all are gone, or after
@@ -298,6 +318,8 @@ impl Front {
         }
     }
 }
+
+front::service!(Front);
 
 impl std::fmt::Debug for Front {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use front::{Accepted, Metric, Refusal, Task, refused};
 use http::Request;
-use http_edge::{Body, Peer, Response};
+use http_edge::{Body, Peer, Response, below};
 
 use crate::Front;
 use crate::codec::Reason;
@@ -16,7 +16,7 @@ impl front::Front for Front {
 
     /// MQTT over WebSocket.
     fn claims(&self, path: &str) -> bool {
-        path.strip_prefix("/mqtt").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        below(path, self.path()).is_some()
     }
 
     fn handle(&self, peer: Option<Peer>, request: Request<Body>) -> Task<Response> {

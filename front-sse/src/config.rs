@@ -9,7 +9,8 @@ use http_edge::{Intake, OriginPolicy, TokenSources};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Where the front is mounted; requests elsewhere are 404. Default `/sse`.
+    /// Where the front is; it answers there and below, and requests elsewhere are 404. Default `/sse`. Not looked at by
+    /// [`Front::nested`](crate::Front::nested).
     pub path: String,
     /// Pages that may open streams. Default: those of the same origin and of this machine ([`OriginPolicy::Loopback`]).
     pub origins: OriginPolicy,

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use http_edge::{
-    Body, BoxError, Cookies, Decoded, Peer, Problem, Response, Takeover, X_REQUEST_ID, connection_id,
-    credentials_from, pipe, pipe_from, request_id, response_head, take_body, user_agent,
+    Body, BoxError, Cookies, Decoded, Paths, Peer, Problem, Response, Takeover, X_REQUEST_ID, below,
+    connection_id, credentials_from, pipe, pipe_from, request_id, response_head, take_body, user_agent,
 };
 use link::{Link, Socket};
 use tokio::io::AsyncWriteExt;
@@ -29,8 +29,11 @@ use crate::transport::{Attached, Opened, Origin, Registry, catch_up, keep, retry
 use crate::{Config, Format, Stats};
 
 /// Server-Sent Events over one broker. Clones are handles to the same front.
+///
+/// It is a [`tower` service](front::service): whole paths as it is, [`nested`](Self::nested) below a prefix that its
+/// router takes off.
 #[derive(Clone)]
-pub struct Front(Arc<Shared>);
+pub struct Front(Arc<Shared>, Paths);
 
 pub(crate) struct Shared {
     broker: Broker,
@@ -63,18 +66,19 @@ impl Front {
             Arc::new(Events { format, encoding, counters: Arc::clone(&counters) })
         };
         let (raw, json) = (events(Format::Raw), events(Format::Json));
-        Front(Arc::new(Shared {
-            broker,
-            authenticator,
-            config,
-            raw,
-            json,
-            streams: Arc::default(),
-            counters,
-        }))
+        let streams = Arc::default();
+        let shared = Shared { broker, authenticator, config, raw, json, streams, counters };
+        Front(Arc::new(shared), Paths::Whole)
     }
 
-    /// Answers one request. A body is read where it names filters, and nowhere else.
+    /// The same front for a router that takes the path before it off, as axum's `nest_service` does: at `/`, whatever
+    /// [`Config::path`] says.
+    #[must_use]
+    pub fn nested(&self) -> Self {
+        Front(Arc::clone(&self.0), Paths::Rest)
+    }
+
+    /// Answers one request at [`Config::path`] or below; elsewhere 404. A body is read where it names filters, and nowhere else.
     ///
     /// Where the request carries a [`Takeover`] and opens a stream, the future does not resolve: it is dropped with the
     /// hyper connection.
@@ -85,17 +89,20 @@ impl Front {
     {
         let (parts, body) = request.into_parts();
         let front = &self.0;
-        if parts.method == Method::OPTIONS {
+        let rest = below(parts.uri.path(), self.1.mount(&front.config.path));
+        if parts.method == Method::OPTIONS && rest.is_some() {
             return front.config.origins.preflight(&parts.headers, front.cookies(), METHODS);
         }
-        let opened = if takes_body(&parts.method) {
-            match Box::pin(front.read(&parts, body)).await {
-                Ok(body) => front.open(&parts, Some(&body)).await,
+        let opened = match rest {
+            None => Err(Refusal::Path),
+            Some(rest) if takes_body(&parts.method) => match Box::pin(front.read(&parts, body)).await {
+                Ok(body) => front.open(&parts, rest, Some(&body)).await,
                 Err(refusal) => Err(refusal),
+            },
+            Some(rest) => {
+                drop(body);
+                front.open(&parts, rest, None).await
             }
-        } else {
-            drop(body);
-            front.open(&parts, None).await
         };
         match opened {
             Ok(response) => response,
@@ -109,7 +116,7 @@ impl Front {
                     _ => &front.counters.refused,
                 });
                 let (problem, id) = (Problem::from(refusal), request_id(&parts.headers));
-                let remote = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
+                let remote = Peer::of(&parts.extensions).map(|peer| peer.0.ip());
                 log_problem("sse", &problem, &parts, remote, &id);
                 let mut response = problem.response();
                 let headers = response.headers_mut();
@@ -151,6 +158,8 @@ impl Front {
     }
 }
 
+::front::service!(Front);
+
 impl std::fmt::Debug for Front {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Front").field("stats", &self.stats()).finish_non_exhaustive()
@@ -168,7 +177,6 @@ impl Shared {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        self.rest_of(parts.uri.path()).ok_or(Refusal::Path)?;
         if !self.config.origins.allows(&parts.headers) {
             return Err(Refusal::Origin);
         }
@@ -182,8 +190,13 @@ impl Shared {
         Ok(take_body(body, self.config.max_request_bytes, &self.config.intake).await?)
     }
 
-    async fn open(self: &Arc<Self>, parts: &Parts, body: Option<&Bytes>) -> Result<Response, Refusal> {
-        let rest = self.rest_of(parts.uri.path()).ok_or(Refusal::Path)?;
+    /// `rest` is the path behind the front's own.
+    async fn open(
+        self: &Arc<Self>,
+        parts: &Parts,
+        rest: &str,
+        body: Option<&Bytes>,
+    ) -> Result<Response, Refusal> {
         if body.is_none() && parts.method != Method::GET && parts.method != Method::HEAD {
             return Err(Refusal::Method);
         }
@@ -277,12 +290,6 @@ impl Shared {
             return Err(Refusal::TooManyRetained { messages, bytes });
         }
         Ok(())
-    }
-
-    /// The part of `path` behind the mount point, without the slash between.
-    pub(crate) fn rest_of<'a>(&self, path: &'a str) -> Option<&'a str> {
-        let rest = path.strip_prefix(self.config.path.trim_end_matches('/'))?;
-        if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
     }
 
     fn head(&self, request: &HeaderMap) -> HeaderMap {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use front::{Metric, Reason, Refusal, Task, inexpressible, refused};
 use http::request::Parts;
 use http::{Method, Request};
-use http_edge::{Body, Cookies, OriginPolicy, Peer, Response};
+use http_edge::{Body, Cookies, OriginPolicy, Peer, Response, below};
 
 use crate::Front;
 
@@ -18,7 +18,7 @@ impl front::Front for Front {
     }
 
     fn claims(&self, path: &str) -> bool {
-        self.shared().rest_of(path).is_some()
+        below(path, &self.shared().config.path).is_some()
     }
 
     fn handle(&self, peer: Option<Peer>, request: Request<Body>) -> Task<Response> {

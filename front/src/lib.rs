@@ -28,6 +28,7 @@ mod outbox;
 mod refusal;
 #[cfg(feature = "settings")]
 mod section;
+mod service;
 
 use std::any::Any;
 use std::net::SocketAddr;
@@ -49,6 +50,8 @@ pub use outbox::Outbox;
 pub use refusal::{Reason, Refusal};
 #[cfg(feature = "settings")]
 pub use section::{Common, MetricsReaders, Section};
+#[doc(hidden)]
+pub use service::exported;
 
 /// A future of its own that a front gives to the server, which drives it.
 pub type Task<T = ()> = Pin<Box<dyn Future<Output = T> + Send>>;

@@ -24,8 +24,9 @@ pub use websocket::WebSocketConfig;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// Paths below which the front answers, each of one segment; default `/cometd`. More of them let clients
-    /// of another server keep theirs (faye's `mount`).
+    /// Where the front is; it answers at each of these paths and below, and requests elsewhere are 404. Default
+    /// `/cometd`. More of them let clients of another server keep theirs (faye's `mount`). Not looked at by
+    /// [`Front::nested`](crate::Front::nested).
     pub mount: Vec<String>,
     /// Times for all transports (`timeout`, `interval`, `maxInterval`).
     pub timing: Timing,
@@ -115,7 +116,8 @@ pub struct Config {
     /// What counts the requests and messages that are not whole yet, and how slowly they may come. Default that of the
     /// process.
     pub intake: Intake,
-    /// Where else than in headers an upgrade's token may be; default nowhere.
+    /// Where else than in headers a token may be; default nowhere. Over callback-polling a cookie counts only where the
+    /// page that asks is known.
     pub token_sources: http_edge::TokenSources,
     /// Whether a message to `/service/...` without a handler fails (`service_unhandled = "error"`);
     /// default false.

@@ -10,6 +10,7 @@ mod error;
 mod fields;
 mod filled;
 mod host;
+mod mount;
 mod origin;
 mod peer;
 mod pipe;
@@ -24,11 +25,14 @@ pub(crate) use coding::{ACCEPTED_CODINGS, Corrupt};
 pub use coding::{Decoded, UnknownCoding};
 pub use connection_id::{connection_id, parse_connection_id};
 pub use cookies::cookies;
-pub use credentials::{HttpCredentials, credentials, credentials_among, credentials_found, credentials_from};
+pub use credentials::{
+    HttpCredentials, credentials, credentials_among, credentials_found, credentials_from,
+};
 pub use error::{BodyError, BoxError};
 pub use fields::Fields;
 pub(crate) use filled::Filled;
 pub use host::HostPolicy;
+pub use mount::{Paths, below};
 pub use origin::{Cookies, LiveOrigins, OriginPolicy};
 pub use peer::{ClientCertificate, Peer};
 pub(crate) use pipe::Behind;

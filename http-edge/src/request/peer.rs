@@ -4,9 +4,27 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// The address the connection came from, as a request extension. [`serve`](crate::serve) sets it; an embedding service
-/// may.
+/// may. With the feature `axum` that is not needed behind axum: its `ConnectInfo<SocketAddr>` says the same.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Peer(pub SocketAddr);
+
+impl Peer {
+    /// That of a request. What was put there as a `Peer` counts more than what axum knows: behind a proxy, somebody who
+    /// has read its headers has put it there.
+    pub fn of(extensions: &http::Extensions) -> Option<Self> {
+        extensions.get::<Self>().copied().or_else(|| by_framework(extensions))
+    }
+}
+
+#[cfg(feature = "axum")]
+fn by_framework(extensions: &http::Extensions) -> Option<Peer> {
+    extensions.get::<axum::extract::ConnectInfo<SocketAddr>>().map(|info| Peer(info.0))
+}
+
+#[cfg(not(feature = "axum"))]
+fn by_framework(_: &http::Extensions) -> Option<Peer> {
+    None
+}
 
 /// Whom the client's TLS certificate names, as a request extension. The server sets it once the handshake has
 /// verified the certificate; an embedding service that ends TLS itself may.
