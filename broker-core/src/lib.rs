@@ -72,8 +72,8 @@ pub use metrics::{LaneStats, NamespaceStats, Stats};
 pub use outbox::{Class, Outbox, OutboxEnd, Passed, Queued, Signal, Wire};
 pub use rights::{
     Action, AllowAll, Anonymous, AuthError, Authenticated, Authenticator, Client, Credentials, Denied,
-    Governed, Network, Pattern, Policy, Principal, Rights, RightsTemplate, Rule, Source, SourceKind,
-    Throttle,
+    Governed, Network, Pattern, Policy, Principal, RequestHead, Rights, RightsTemplate, Rule, Source,
+    SourceKind, Throttle,
 };
 pub use sparing::{Sparing, Telling};
 pub use store::history::{After, Gap, History, HistoryQuery, Order};

@@ -1,7 +1,10 @@
 //! From credentials to a principal.
 
+use std::any::Any;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::{Principal, Rights};
@@ -28,6 +31,55 @@ pub struct Credentials<'a> {
     pub cross_origin: Option<&'a str>,
     /// `mqtt`, `bayeux`, `sse` or `http`.
     pub protocol: &'static str,
+    /// The request by which the client came, where there was one.
+    pub request: Option<RequestHead<'a>>,
+}
+
+impl<'a> Credentials<'a> {
+    /// The head of the request by which the client came, as its front has it: over HTTP, WebSockets included, that is
+    /// `http::request::Parts`, with its headers and what a middleware has put into its extensions. `None` for a
+    /// connection that no request began (MQTT over TCP), and for a type that the front does not have.
+    ///
+    /// Nobody keeps the head for a connection that lasts: it is there for as long as it takes to let the client in. The
+    /// pages that may ask were checked before, but what a browser sends by itself, cookies above all, it also sends for
+    /// pages of other sites: see [`cross_origin`](Self::cross_origin).
+    pub fn request<T: Any>(&self) -> Option<&'a T> {
+        self.request.and_then(RequestHead::downcast)
+    }
+}
+
+/// The head of a request, of a type that only its front and the embedding service know.
+#[derive(Clone, Copy)]
+pub struct RequestHead<'a> {
+    head: &'a (dyn Any + Send + Sync),
+    asked: Option<&'a AtomicBool>,
+}
+
+impl<'a> RequestHead<'a> {
+    /// This head.
+    pub fn new(head: &'a (dyn Any + Send + Sync)) -> Self {
+        Self { head, asked: None }
+    }
+
+    /// The same; `asked` becomes true once somebody looks at it. So a front learns whether it matters.
+    #[must_use]
+    pub fn noting(self, asked: &'a AtomicBool) -> Self {
+        Self { asked: Some(asked), ..self }
+    }
+
+    fn downcast<T: Any>(self) -> Option<&'a T> {
+        if let Some(asked) = self.asked {
+            asked.store(true, Relaxed);
+        }
+        self.head.downcast_ref()
+    }
+}
+
+impl fmt::Debug for RequestHead<'_> {
+    /// Nothing of it: there may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestHead").finish_non_exhaustive()
+    }
 }
 
 /// Why nobody could be made of the credentials.
@@ -97,5 +149,23 @@ pub struct Anonymous(pub Principal);
 impl Authenticator for Anonymous {
     fn authenticate<'a>(&'a self, _: Credentials<'a>) -> Authenticated<'a> {
         Authenticated::now(Ok(self.0.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_known_by_its_type_and_notes_who_looks() {
+        let (head, asked) = ("GET /".to_owned(), AtomicBool::new(false));
+        let mut credentials = Credentials::default();
+        assert_eq!(credentials.request::<String>(), None);
+        credentials.request = Some(RequestHead::new(&head).noting(&asked));
+        assert!(!format!("{credentials:?}").contains("GET"));
+        assert!(!asked.load(Relaxed), "to show it is not to look at it");
+        assert_eq!(credentials.request::<u32>(), None);
+        assert!(asked.load(Relaxed));
+        assert_eq!(credentials.request::<String>().map(String::as_str), Some("GET /"));
     }
 }

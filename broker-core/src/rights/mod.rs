@@ -7,7 +7,9 @@ mod policy;
 mod principal;
 mod sight;
 
-pub use authenticator::{AllowAll, Anonymous, AuthError, Authenticated, Authenticator, Credentials};
+pub use authenticator::{
+    AllowAll, Anonymous, AuthError, Authenticated, Authenticator, Credentials, RequestHead,
+};
 pub use network::Network;
 pub use pattern::{Pattern, RightsTemplate};
 pub use policy::{Client, Denied, Governed, Policy};

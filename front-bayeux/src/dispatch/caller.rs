@@ -46,6 +46,8 @@ pub(crate) struct Caller<'a> {
     pub(crate) credentials: Credentials<'a>,
     /// Tokens that are tried if that of `credentials` is none that is known.
     pub(crate) more_tokens: &'a [Box<str>],
+    /// Whether who this is was seen in a request that nobody has any more.
+    pub(crate) lacks_request: bool,
     /// The socket, over WebSocket.
     pub(crate) socket: Option<&'a mut SocketCaller>,
 }

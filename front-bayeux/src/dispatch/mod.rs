@@ -239,6 +239,9 @@ impl Dispatch {
     /// As whom a caller publishes that has no session.
     async fn anonymous(&self, caller: &Caller<'_>) -> Result<Principal, Fault> {
         let denied = |_| Fault::PublishDenied(Denial::Policy);
+        if caller.lacks_request {
+            return Err(Fault::PublishDenied(Denial::Policy));
+        }
         self.policy.can_handshake(caller.credentials, None).await.map_err(denied)
     }
 }
@@ -271,6 +274,11 @@ impl Request<'_, '_> {
         }
         self.outcome
     }
+}
+
+/// Whether a batch is one that makes a session.
+pub(crate) fn shakes_hands(messages: &[Message<'_>]) -> bool {
+    messages.iter().any(is_handshake)
 }
 
 fn is_handshake(message: &Message<'_>) -> bool {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{StatusCode, Version, header};
-use http_edge::{Body, ClientCertificate, Fields, Peer, Response, credentials_found};
+use http_edge::{Body, Cookies, Fields, HttpCredentials, Peer, Response, credentials_with};
 
 use super::answer::Answer;
 use super::callback_polling::{self, Callback};
@@ -54,18 +54,17 @@ pub(super) async fn run(
         Some(known) => Cow::Borrowed(known),
         None => Cow::Owned(ClientId::random().map_err(|_| RequestFault::Internal)?.to_string()),
     };
-    let remote = poll.parts.extensions.get::<Peer>().map(|peer| peer.0);
-    let certificate = ClientCertificate::of(&poll.parts.extensions);
-    let mut presented = credentials_found(&poll.fields, remote);
-    presented.certificate = certificate;
+    let presented = presented(endpoint, &poll);
+    let more_tokens: Vec<Box<str>> = presented.more_tokens.iter().map(|token| Box::from(&**token)).collect();
     let mut caller = Caller {
         transport: poll.transport,
         browser: Some(&browser),
         more_browsers: &more_browsers,
-        remote,
+        remote: presented.remote,
         user_agent: UserAgent::In(&poll.parts.headers),
         credentials: presented.for_protocol("bayeux"),
-        more_tokens: &[],
+        more_tokens: &more_tokens,
+        lacks_request: false,
         socket: None,
     };
     let mut outcome = Box::pin(endpoint.dispatch.handle_batch(source, messages, &mut caller)).await;
@@ -83,6 +82,20 @@ pub(super) async fn run(
         answer.head.headers_mut().insert(header::SET_COOKIE, line);
     }
     Ok(Step::Answer(wrap(answer, poll.callback.as_ref())))
+}
+
+/// What the request shows. Cookies, which a browser sends for any page, count for pages that are known and allowed: a
+/// script's answer is read by whatever page runs it.
+fn presented<'a>(endpoint: &Endpoint, poll: &Poll<'a>) -> HttpCredentials<'a> {
+    let (config, parts) = (endpoint.config(), poll.parts);
+    let page = match poll.transport {
+        Transport::CallbackPolling => poll.fields.of_script(&parts.headers),
+        _ => poll.fields,
+    };
+    let cookies = config.origins.cookies_of(page);
+    let fields = if cookies == Cookies::Include { &page } else { &poll.fields };
+    let remote = Peer::of(&parts.extensions).map(|peer| peer.0);
+    credentials_with(fields, parts, remote, &config.token_sources, cookies)
 }
 
 /// How many connects of one browser may be held.

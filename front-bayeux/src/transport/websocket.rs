@@ -16,6 +16,7 @@ use super::endpoint::Endpoint;
 use crate::codec::message::{Bounds, ParseError};
 use crate::codec::reply;
 use crate::config::Transport;
+use crate::dispatch;
 use crate::dispatch::caller::{Caller, SocketCaller, UserAgent};
 use crate::error::RequestFault;
 use crate::protocol::End;
@@ -60,12 +61,13 @@ struct Opener {
 }
 
 impl Opener {
-    fn read(endpoint: &Endpoint, parts: &Parts) -> Box<Self> {
+    /// Takes the request: of an upgrade that is accepted nothing else is needed.
+    fn read(endpoint: &Endpoint, parts: &mut Parts) -> Box<Self> {
         let config = endpoint.config();
-        Box::new(Self {
-            visitor: Visitor::of(parts, &config.token_sources),
-            browser: cookie::read(&parts.headers, &config.cookie).next().map(Box::from),
-        })
+        let parts = std::mem::replace(parts, http::Request::new(()).into_parts().0);
+        let browser = cookie::read(&parts.headers, &config.cookie).next().map(Box::from);
+        let visitor = Visitor::of(&parts, &config.token_sources).with_request(parts);
+        Box::new(Self { visitor, browser })
     }
 }
 
@@ -147,7 +149,9 @@ impl OpenSocket {
             match self.socket.hear(&self.endpoint.terms, due).await {
                 Heard::Text(text) => {
                     if let Err((code, reason)) = Box::pin(self.handle(text)).await {
-                        self.endpoint.counters().malformed();
+                        if code != CloseCode::Normal {
+                            self.endpoint.counters().malformed();
+                        }
                         return self.socket.close(code, &reason);
                     }
                 }
@@ -185,6 +189,10 @@ impl OpenSocket {
             .await
             .map_err(|error| (close_code(&error), error.to_string()))?;
         let Opener { visitor, browser } = &*self.opener;
+        if visitor.lacks_request() && dispatch::shakes_hands(&messages) {
+            // Who it is was seen in the request, which nobody kept. A new connection brings a new one.
+            return Err((CloseCode::Normal, "shake hands on a new connection".to_owned()));
+        }
         let mut caller = Caller {
             transport: Transport::WebSocket,
             browser: browser.as_deref(),
@@ -193,9 +201,13 @@ impl OpenSocket {
             user_agent: UserAgent::Known(visitor.user_agent()),
             credentials: visitor.credentials("bayeux"),
             more_tokens: visitor.more_tokens(),
+            lacks_request: visitor.lacks_request(),
             socket: Some(&mut self.caller),
         };
         let outcome = self.endpoint.dispatch.handle_batch(&text, &messages, &mut caller).await;
+        if outcome.shook_hands {
+            self.opener.visitor.forget_request();
+        }
         if outcome.has_objects() {
             let frame = carrying(reply::text_frame(outcome.objects()), outcome.unwritten);
             self.caller.socket.outbox.send(frame, Class::Control);

@@ -44,8 +44,7 @@ pub(crate) fn upgrade<B>(inner: Arc<Inner>, request: Request<B>) -> Response {
         Ok(upgrade) => upgrade,
         Err(refused) => return refused.response(METHODS),
     };
-    let visitor = Visitor::of(&parts, &inner.shared.config.token_sources);
-    drop(parts);
+    let visitor = Visitor::of(&parts, &inner.shared.config.token_sources).with_request(parts);
     upgrade.then(move |socket| {
         let framing = Framing::WebSocket;
         tokio::spawn(accept(inner, Arrival { socket, framing, visitor, refusal: None }));

@@ -5,18 +5,18 @@ use std::net::SocketAddr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use broker_core::{AuthError, Authenticated, Authenticator, Credentials};
+use broker_core::{AuthError, Authenticated, Authenticator, Credentials, RequestHead};
 use http::HeaderValue;
 use http::request::Parts;
 
-use super::cookies::cookies;
+use super::cookies::cookies as cookies_named;
 use super::fields::Fields;
-use super::origin::cross_origin;
+use super::origin::{Cookies, cross_origin};
 use super::peer::{ClientCertificate, Peer};
 use super::tokens::TokenSources;
 
 /// What a request presents. At most one of `token` and `user` with `password` is set.
-#[derive(Clone, Default, Eq, PartialEq)]
+#[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct HttpCredentials<'a> {
     /// User name of `Authorization: Basic`.
@@ -33,6 +33,8 @@ pub struct HttpCredentials<'a> {
     pub remote: Option<SocketAddr>,
     /// The `Origin` of a page that does not come from this server.
     pub cross_origin: Option<&'a str>,
+    /// The request itself, for an embedding service that looks for something else in it.
+    pub request: Option<&'a Parts>,
 }
 
 impl HttpCredentials<'_> {
@@ -46,6 +48,7 @@ impl HttpCredentials<'_> {
         credentials.remote = self.remote;
         credentials.cross_origin = self.cross_origin;
         credentials.protocol = protocol;
+        credentials.request = self.request.map(|parts| RequestHead::new(parts));
         credentials
     }
 
@@ -97,9 +100,10 @@ const TOKEN_SCHEMES: [&str; 3] = ["bearer", "oauth", "token"];
 /// An `Authorization` that cannot be read is handed on whole as the token. No authenticator will know it, so the
 /// client hears that its credentials are wrong instead of being served as nobody.
 pub fn credentials(parts: &Parts) -> HttpCredentials<'_> {
-    let remote = parts.extensions.get::<Peer>().map(|peer| peer.0);
+    let remote = Peer::of(&parts.extensions).map(|peer| peer.0);
     let certificate = ClientCertificate::of(&parts.extensions);
-    HttpCredentials { certificate, ..credentials_found(&Fields::from(&parts.headers), remote) }
+    let found = credentials_found(&Fields::from(&parts.headers), remote);
+    HttpCredentials { certificate, request: Some(parts), ..found }
 }
 
 /// As [`credentials`], where the fields are found already.
@@ -109,7 +113,7 @@ pub fn credentials_found<'a>(fields: &Fields<'a>, remote: Option<SocketAddr>) ->
 
 /// What [`credentials`] finds, else what the other allowed `sources` hold: the cookie, then the query parameter.
 pub fn credentials_from<'a>(parts: &'a Parts, sources: &TokenSources) -> HttpCredentials<'a> {
-    let remote = parts.extensions.get::<Peer>().map(|peer| peer.0);
+    let remote = Peer::of(&parts.extensions).map(|peer| peer.0);
     credentials_among(&Fields::from(&parts.headers), parts, remote, sources)
 }
 
@@ -120,16 +124,32 @@ pub fn credentials_among<'a>(
     remote: Option<SocketAddr>,
     sources: &TokenSources,
 ) -> HttpCredentials<'a> {
+    credentials_with(fields, parts, remote, sources, Cookies::Include)
+}
+
+/// As [`credentials_among`], for a request whose cookies may not count
+/// ([`OriginPolicy::cookies_of`](crate::OriginPolicy::cookies_of)): with [`Cookies::Omit`] neither they nor the request
+/// itself, in which somebody could look for them, are shown.
+pub fn credentials_with<'a>(
+    fields: &Fields<'a>,
+    parts: &'a Parts,
+    remote: Option<SocketAddr>,
+    sources: &TokenSources,
+    cookies: Cookies,
+) -> HttpCredentials<'a> {
     let mut found = presented(fields);
     (found.remote, found.certificate) = (remote, ClientCertificate::of(&parts.extensions));
+    found.request = (cookies == Cookies::Include).then_some(parts);
     if found.token.is_some() || found.user.is_some() {
         return found;
     }
     let Some(places) = sources.places() else { return found };
-    if let Some(name) = &places.cookie {
+    if let Some(name) = &places.cookie
+        && cookies == Cookies::Include
+    {
         // A value that is not UTF-8 becomes a token that no authenticator knows, so that it is refused, as an
         // `Authorization` that cannot be read is.
-        let mut tokens = cookies(&parts.headers, name).map(String::from_utf8_lossy);
+        let mut tokens = cookies_named(&parts.headers, name).map(String::from_utf8_lossy);
         found.token = tokens.next();
         found.more_tokens = tokens.take(MAX_MORE_TOKENS).collect();
     }
@@ -262,7 +282,7 @@ mod tests {
         let parts = parts("/?access_token=Q", &[("cookie", "fw=C")]);
         let sources = TokenSources::default();
         let handle = sources.clone();
-        assert_eq!(credentials_from(&parts, &sources), HttpCredentials::default());
+        assert_eq!(credentials_from(&parts, &sources).token, None);
         handle.set(TokenPlaces { cookie: None, query: true });
         assert_eq!(credentials_from(&parts, &sources).token.as_deref(), Some("Q"));
         assert!(!sources.reads_cookie());
@@ -270,7 +290,23 @@ mod tests {
         assert_eq!(credentials_from(&parts, &sources).token.as_deref(), Some("C"));
         assert!(sources.reads_cookie());
         handle.set(TokenPlaces::default());
-        assert_eq!(credentials_from(&parts, &sources), HttpCredentials::default());
+        assert_eq!(credentials_from(&parts, &sources).token, None);
+    }
+
+    #[test]
+    fn the_request_is_there_unless_its_cookies_do_not_count() {
+        let mut parts = parts("/?access_token=Q", &[("cookie", "fw=C")]);
+        parts.extensions.insert(7_u8);
+        let sources = TokenSources::from(TokenPlaces { cookie: Some("fw".into()), query: true });
+        for (cookies, token, extension) in
+            [(Cookies::Include, Some("C"), Some(7)), (Cookies::Omit, Some("Q"), None)]
+        {
+            let fields = Fields::from(&parts.headers);
+            let found = credentials_with(&fields, &parts, None, &sources, cookies);
+            assert_eq!(found.token.as_deref(), token);
+            let request = found.for_protocol("http").request::<Parts>();
+            assert_eq!(request.and_then(|parts| parts.extensions.get::<u8>()).copied(), extension);
+        }
     }
 
     #[test]

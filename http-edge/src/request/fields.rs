@@ -81,6 +81,20 @@ impl<'a> From<&'a HeaderMap> for Fields<'a> {
     }
 }
 
+impl<'a> Fields<'a> {
+    /// Of a request whose answer a page may run as a script (JSONP), so that it reads it wherever it comes from. Who
+    /// says neither `Origin` nor `Sec-Fetch-Site`, as browsers over plain HTTP, is known by `Referer` alone, and hides
+    /// without.
+    #[must_use]
+    pub fn of_script(self, headers: &'a HeaderMap) -> Self {
+        let is_known = self.origin.is_some() || self.embedder.is_some();
+        if is_known || headers.contains_key("sec-fetch-site") {
+            return self;
+        }
+        Fields { embedder: headers.get(http::header::REFERER).or(Some(&HIDDEN)), ..self }
+    }
+}
+
 impl<'a> From<&Fields<'a>> for Fields<'a> {
     fn from(fields: &Fields<'a>) -> Self {
         *fields

@@ -26,7 +26,7 @@ pub use coding::{Decoded, UnknownCoding};
 pub use connection_id::{connection_id, parse_connection_id};
 pub use cookies::cookies;
 pub use credentials::{
-    HttpCredentials, credentials, credentials_among, credentials_found, credentials_from,
+    HttpCredentials, credentials, credentials_among, credentials_found, credentials_from, credentials_with,
 };
 pub use error::{BodyError, BoxError};
 pub use fields::Fields;

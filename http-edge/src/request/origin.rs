@@ -108,6 +108,14 @@ impl OriginPolicy {
         if sources.reads_cookie() && self.is_open() { Cookies::Omit } else { Cookies::Include }
     }
 
+    /// Whether the cookies of a request may say who asks, and not only what the page puts into it itself: its page is
+    /// allowed, and where every page is, it is one of this server's own.
+    pub fn cookies_of<'a>(&self, request: impl Into<Fields<'a>>) -> Cookies {
+        let request = request.into();
+        let is_any_page = cross_origin(&request).is_some() && self.is_open();
+        if self.allows(request) && !is_any_page { Cookies::Include } else { Cookies::Omit }
+    }
+
     /// The policy as it is now.
     fn current(self) -> OriginPolicy {
         match self {
@@ -352,6 +360,27 @@ mod tests {
             let headers = answer.headers();
             assert_eq!(headers.contains_key("access-control-allow-private-network"), opened, "{origin}");
             assert_eq!(headers.contains_key("access-control-allow-origin"), opened, "{origin}");
+        }
+    }
+
+    #[test]
+    fn cookies_count_for_known_pages_that_are_not_just_any() {
+        let own = ("referer", "http://broker/page");
+        let list = OriginPolicy::List(vec!["https://a.example".into()]);
+        for (policy, line, expected) in [
+            (&OriginPolicy::SameOrigin, own, Cookies::Include),
+            (&OriginPolicy::Any, own, Cookies::Include),
+            (&OriginPolicy::Any, ("referer", "https://a.example/x"), Cookies::Omit),
+            (&list, ("referer", "https://a.example/x"), Cookies::Include),
+            (&list, ("referer", "https://b.example/x"), Cookies::Omit),
+            (&list, ("accept", "*/*"), Cookies::Omit),
+            (&list, ("sec-fetch-site", "same-origin"), Cookies::Include),
+            (&list, ("sec-fetch-site", "cross-site"), Cookies::Omit),
+            (&list, ("origin", "https://a.example"), Cookies::Include),
+        ] {
+            let headers = request(&[("host", "broker"), line]);
+            let script = Fields::from(&headers).of_script(&headers);
+            assert_eq!(policy.cookies_of(script), expected, "{policy:?} {line:?}");
         }
     }
 

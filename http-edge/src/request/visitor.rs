@@ -1,8 +1,9 @@
 //! Who is behind a connection that outlives its request.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use broker_core::Credentials;
+use broker_core::{Credentials, RequestHead};
 use http::request::Parts;
 use http::{HeaderMap, header};
 
@@ -15,11 +16,15 @@ const MAX_USER_AGENT_BYTES: usize = 128;
 /// What a request said of the client, owned, for a connection that goes on without the request: a WebSocket, whose
 /// client may show its credentials in the request or in its first message. A client that shows none costs no allocation
 /// for them.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub struct Visitor {
     remote: Option<SocketAddr>,
     user_agent: Option<Box<str>>,
     shown: Option<Box<Shown>>,
+    /// The request, until the client is let in.
+    request: Option<Box<Parts>>,
+    /// Whether anybody has looked at it.
+    asked: AtomicBool,
 }
 
 /// What it shows to be let in.
@@ -55,7 +60,27 @@ impl Visitor {
             remote: found.remote,
             user_agent: user_agent(&parts.headers).map(Box::from),
             shown: Shown::of(&found),
+            ..Self::default()
         }
+    }
+
+    /// The same, with the request itself, for an embedding service that looks for something else in it. It is large, so
+    /// it is to be [forgotten](Self::forget_request) once the client is let in.
+    #[must_use]
+    pub fn with_request(mut self, parts: Parts) -> Self {
+        self.request = Some(Box::new(parts));
+        self
+    }
+
+    /// Lets go of the request.
+    pub fn forget_request(&mut self) {
+        self.request = None;
+    }
+
+    /// Whether somebody has looked at the request that is forgotten now: who this is can be said by the same means on a
+    /// new connection only.
+    pub fn lacks_request(&self) -> bool {
+        self.request.is_none() && self.asked.load(Relaxed)
     }
 
     /// Where it comes from.
@@ -73,6 +98,8 @@ impl Visitor {
         let mut credentials = Credentials::default();
         credentials.remote = self.remote;
         credentials.protocol = protocol;
+        let head = self.request.as_deref().map(|parts| RequestHead::new(parts).noting(&self.asked));
+        credentials.request = head;
         if let Some(shown) = &self.shown {
             credentials.user = shown.user.as_deref();
             credentials.password = shown.password.as_deref();
@@ -105,6 +132,16 @@ impl Shown {
                 certificate: certificate.map(Box::from),
             })
         })
+    }
+}
+
+impl std::fmt::Debug for Visitor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Visitor")
+            .field("remote", &self.remote)
+            .field("user_agent", &self.user_agent)
+            .field("shown", &self.shown)
+            .finish_non_exhaustive()
     }
 }
 
@@ -153,6 +190,24 @@ mod tests {
         assert_eq!(shown.protocol, "mqtt");
         let bearer = visitor(&[("authorization", "Bearer abc")]);
         assert_eq!(bearer.credentials("bayeux").token, Some("abc"));
+        assert!(ann.credentials("mqtt").request::<Parts>().is_none(), "kept only where it is asked for");
         assert!(!format!("{ann:?}{bearer:?}").contains("secret") && !format!("{bearer:?}").contains("abc"));
+    }
+    #[test]
+    fn a_request_is_missed_only_by_who_has_looked_at_it() {
+        for looks in [true, false] {
+            let (parts, ()) = http::Request::get("/mqtt").header("x-own", "1").body(()).unwrap().into_parts();
+            let mut visitor = Visitor::at(None).with_request(parts);
+            let own = |visitor: &Visitor| {
+                let parts = visitor.credentials("mqtt").request::<Parts>()?;
+                Some(parts.headers["x-own"].as_bytes().to_owned())
+            };
+            assert!(!looks || own(&visitor).is_some());
+            assert!(!visitor.lacks_request());
+            visitor.forget_request();
+            assert_eq!(visitor.lacks_request(), looks);
+            assert_eq!(own(&visitor), None);
+            assert!(!format!("{visitor:?}").contains("x-own"));
+        }
     }
 }

@@ -7,7 +7,7 @@ use hyper::upgrade::OnUpgrade;
 use websocket::DeflateParams;
 use websocket::handshake::{Accepted, Options, Refused, accept};
 
-use crate::connection::upgraded;
+use crate::connection::{Park, Takeover, upgraded};
 use crate::problem::Problem;
 use crate::request::{Body, Response};
 
@@ -38,6 +38,9 @@ impl Upgrade {
     pub fn accept(request: &mut Parts, options: &Options<'_>) -> Result<Self, NoUpgrade> {
         let accepted = accept(request, options)?;
         let on = request.extensions.remove::<OnUpgrade>().ok_or(NoUpgrade::Unable)?;
+        // Who keeps the request for a while is not to keep what hyper's connection is driven by.
+        request.extensions.remove::<Takeover>();
+        request.extensions.remove::<Park>();
         Ok(Self { accepted, on })
     }
 
