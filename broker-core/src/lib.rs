@@ -49,7 +49,7 @@ mod store;
 
 pub use answer::Answer;
 pub use attach::{Event, Replay, StartFrom, SubscribeOptions, Subscriber, Subscription};
-pub use broker::{Broker, ChannelInfo, ChannelPage};
+pub use broker::{Broker, ChannelInfo, ChannelPage, Presence, Present};
 pub use channel::{Channel, ChannelCharacters, ChannelError};
 pub use clock::{steady_ms, unix_ms};
 pub use config::{Config, IdempotencyConfig, LogConfig, NamespaceConfig, OutboxConfig, OutboxPolicy};

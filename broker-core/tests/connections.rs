@@ -63,7 +63,11 @@ impl Connection for Client {
     }
 
     fn details(&self) -> Details {
-        Details::default()
+        let subscriptions = self.subscriber.subscriptions().iter().map(Filter::to_string).collect();
+        let mut details = Details::default();
+        details.client_id = Some("c".to_owned());
+        details.subscriptions = subscriptions;
+        details
     }
 
     fn queued(&self) -> Queued {
@@ -236,4 +240,46 @@ async fn a_forced_subscription_is_one_like_any_other() {
     broker.drained().await;
     assert_eq!(client.waiting(), ["1"]);
     assert_eq!(broker.stats().subscriptions, 0);
+}
+
+#[tokio::test]
+async fn who_is_there_is_told_page_by_page_by_channel_and_by_filter() {
+    let broker = Broker::new(Config { lanes: Some(2), ..Config::default() });
+    let clients: Vec<_> = ["chat/a", "chat/*", "other", "#", "chat/a"]
+        .into_iter()
+        .map(|text| Client::new(&broker, &[text]))
+        .collect();
+    let _in_process = broker.subscribe(filter("chat/a")).unwrap();
+    clients[4].close(&CloseCause::Expired);
+    for (asked, expected) in [
+        ("chat/a", &[0, 1, 3][..]),
+        ("chat/b", &[1, 3]),
+        ("chat/**", &[0, 1, 3]),
+        ("other", &[2, 3]),
+        ("#", &[0, 1, 2, 3]),
+    ] {
+        for limit in [0, 1, 2, usize::MAX] {
+            let (mut seen, mut after, mut pages) = (HashSet::new(), None, 0);
+            loop {
+                let page = broker.presence(&filter(asked), after, limit).await;
+                assert!(page.members.len() <= limit.max(1), "{asked} {limit}");
+                for member in &page.members {
+                    assert!(seen.insert(member.key), "each once");
+                    assert_eq!(member.principal.user(), Some("ann"));
+                    assert_eq!((member.protocol, member.client_id.as_deref()), ("test", Some("c")));
+                }
+                (after, pages) = (page.next, pages + 1);
+                if after.is_none() {
+                    break;
+                }
+            }
+            let expected: HashSet<_> = expected.iter().map(|number| clients[*number].key()).collect();
+            assert_eq!(seen, expected, "{asked} {limit}");
+            assert_eq!(
+                pages,
+                expected.len().div_ceil(limit.max(1)).max(1),
+                "no empty page at the end: {asked}"
+            );
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use broker_core::{
-    Action, Broker, Channel, CloseCause, Connection, Filter, Peer, Principal, Publish, SubscriberKey,
+    Action, Broker, Channel, CloseCause, Connection, Details, Filter, Peer, Principal, Publish, SubscriberKey,
 };
 use bytes::Bytes;
 use envelope::{timestamp, write_string};
@@ -186,9 +186,7 @@ fn write(key: SubscriberKey, peer: &Peer, connection: &dyn Connection, asker: &P
 
 /// Whether a subscription, as [`Details`](broker_core::Details) write it, is one that `asker` may manage.
 fn may_manage(asker: &Principal, subscription: &str) -> bool {
-    let shared = subscription.strip_prefix("$share/").and_then(|rest| rest.split_once('/'));
-    let filter = Filter::parse(shared.map_or(subscription, |(_, filter)| filter));
-    filter.is_ok_and(|filter| asker.allows_filter(Action::Manage, &filter))
+    Details::filter_of(subscription).is_some_and(|filter| asker.allows_filter(Action::Manage, &filter))
 }
 
 /// Sends `body` to one client, on the channel that `?channel=` names. Answered once it has its place in the client's

@@ -1,5 +1,6 @@
 //! The broker: the cheap handle that fronts and the embedding service hold.
 
+mod presence;
 mod publish;
 mod stats;
 mod submit;
@@ -40,6 +41,8 @@ use crate::store::log::Log;
 use crate::store::retained::{Limits, Retained, SWEEP_MESSAGES, Scan, Walk};
 
 use self::submit::Entrance;
+
+pub use self::presence::{Presence, Present};
 
 /// One channel space. Clones are handles to the same broker.
 ///

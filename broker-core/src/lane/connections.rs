@@ -81,10 +81,23 @@ pub struct Details {
     pub user_agent: Option<String>,
     /// The MQTT client identifier.
     pub client_id: Option<String>,
-    /// Its filters in the text form; those of a group as its protocol writes them.
+    /// Its filters in the text form; those of a group as MQTT writes them, `$share/NAME/FILTER`.
     pub subscriptions: Vec<String>,
     /// Messages thrown away because it was too slow.
     pub dropped: u64,
+}
+
+impl Details {
+    /// The filter of one of its [`subscriptions`](Self::subscriptions).
+    pub fn filter_of(subscription: &str) -> Option<Filter> {
+        let shared = subscription.strip_prefix("$share/").and_then(|rest| rest.split_once('/'));
+        Filter::parse(shared.map_or(subscription, |(_, filter)| filter)).ok()
+    }
+
+    /// Its filters, those of groups among them.
+    pub fn filters(&self) -> impl Iterator<Item = Filter> {
+        self.subscriptions.iter().filter_map(|text| Self::filter_of(text))
+    }
 }
 
 /// Why a connection is closed from inside.
