@@ -12,7 +12,8 @@
 //! Three ways to use it, from most to least done for you:
 //! - [`Server`] listens and serves everything, as the `fanwire` binary does;
 //! - [`Fronts`] answers requests that your own HTTP server accepted, on Fanwire's paths;
-//! - each front alone ([`sse`], [`bayeux`], [`mqtt`], [`api`]) on a [`Broker`], under paths of your own.
+//! - each front alone ([`sse`], [`bayeux`], [`mqtt`], [`api`]) on a [`Broker`], under paths of your own. Each is a
+//!   `tower` service, and so are all of them together: [`front::service!`] says what that means for paths.
 //!
 //! ```
 //! use fanwire::{Channel, Config, Filter, Publish, Server};
@@ -36,8 +37,16 @@
 //! ```
 //!
 //! # Features
-//! Each front is one: `bayeux`, `mqtt`, `sse`, `http`. `cli` is what the binary needs beyond them; with
-//! `default-features = false` it is gone. All are on by default.
+//! | feature | what it brings | by default |
+//! | --- | --- | --- |
+//! | `bayeux`, `mqtt`, `sse`, `http` | a front each | on |
+//! | `scram` | SCRAM-SHA-256 for MQTT's enhanced authentication: [`mqtt::ScramSha256`] | on |
+//! | `auth` | keys, JSON Web Tokens, passwords and rates, as an authenticator | with `cli` |
+//! | `tls` | TLS on the listeners of [`Server`] | with `cli` |
+//! | `axum` | the peer's address where axum has put it, in `ConnectInfo<SocketAddr>` | off |
+//! | `cli` | what the binary needs beyond them | on |
+//!
+//! A library wants `default-features = false` and those of its fronts.
 
 mod config;
 mod fronts;
@@ -48,14 +57,15 @@ mod page;
 #[cfg(feature = "cli")]
 mod reload;
 mod server;
+mod stop;
 
 #[cfg(feature = "auth")]
 pub use auth;
 pub use broker_core::{
     Action, AllowAll, Anonymous, Answer, AuthError, Authenticated, Authenticator, Broker, Channel, Client,
     ContentType, Credentials, Denied, Event, Filter, Governed, Interest, LeaveReason, Left, Lifecycle,
-    Message, MessageId, Pattern, Policy, Principal, Publish, PublishError, Receipt, Rights, RightsTemplate,
-    Rule, SubscribeError, Subscription,
+    Message, MessageId, Pattern, Policy, Presence, Present, Principal, Publish, PublishError, Receipt,
+    Rights, RightsTemplate, Rule, SubscribeError, Subscription,
 };
 pub use config::Config;
 #[cfg(feature = "cli")]
@@ -73,6 +83,7 @@ pub use listen::{ListenerTls, TlsMode};
 #[cfg(feature = "cli")]
 pub use reload::Reload;
 pub use server::{BindError, Server};
+pub use stop::stop;
 
 /// The core alone, with everything that a front of your own needs.
 pub use broker_core as core;

@@ -23,10 +23,6 @@ use crate::{AddressLimits, Config, Fronts, TrustedProxies, metrics};
 /// The front whose listener the configuration names.
 const MQTT: &str = "mqtt";
 
-/// How long what the lanes hold may take to reach the outboxes when the server stops.
-const DRAIN: Duration = Duration::from_secs(2);
-/// How much longer than their window the fronts may take.
-const FRONTS_GRACE: Duration = Duration::from_millis(2500);
 /// How long the last answers may take to be written.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
@@ -270,17 +266,9 @@ impl Server {
         stop.await;
 
         fronts.set_ready(false);
-        broker.wind_down();
         drop(streams);
-        if timeout(DRAIN, broker.drained()).await.is_err() {
-            tracing::warn!("not everything that was published reached its readers in time");
-        }
         // HTTP is served meanwhile, so that `/readyz` says what is going on.
-        if timeout(shutdown_window + FRONTS_GRACE, fronts.shutdown(shutdown_window)).await.is_err() {
-            tracing::warn!("some clients did not leave in time");
-        }
-        // Whoever subscribed in process hears it now, whatever handles to the broker there are.
-        broker.close();
+        crate::stop(&broker, fronts.list().iter().map(|front| &**front), shutdown_window).await;
         drop((http, tasks));
         closing.send_replace(true);
         let _ = timeout(LAST_ANSWERS, closing.closed()).await;
