@@ -21,6 +21,7 @@ mod publish;
 mod recursion;
 mod reference;
 mod replay_ids;
+mod services;
 mod show;
 mod shutdown;
 mod startup;
