@@ -95,6 +95,19 @@ impl Problem {
         Problem::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "version_not_supported", detail)
     }
 
+    /// 501: a CONNECT that asks for something else than a WebSocket (RFC 9220 §3), or names nothing that is to be spoken,
+    /// as to a proxy.
+    pub fn protocol_not_supported(named: Option<&str>) -> Self {
+        let detail = match named {
+            None => Cow::Borrowed("this is no proxy: CONNECT opens WebSockets over HTTP/2, and nothing else"),
+            Some(name) => {
+                let name = name.get(..name.floor_char_boundary(64)).unwrap_or_default();
+                Cow::Owned(format!("`:protocol` {name:?} is not spoken here: CONNECT opens a \"websocket\""))
+            }
+        };
+        Problem::new(StatusCode::NOT_IMPLEMENTED, "protocol_not_supported", detail)
+    }
+
     /// 421: the request is for another server (RFC 9110 §15.5.20), by a name that this one does not go by.
     pub fn host_not_allowed(name: &str) -> Self {
         // A name is short, and what is none may be long.

@@ -1,5 +1,8 @@
 //! A WebSocket from its handshake to its end, with frames that the test writes itself.
 
+#[path = "websocket/http2.rs"]
+mod http2;
+
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -33,6 +36,8 @@ struct Server {
     due: Option<Duration>,
     told: UnboundedSender<String>,
     outboxes: Mutex<Vec<Arc<broker_core::Outbox>>>,
+    /// Of clients that nobody reads.
+    unread: Mutex<Vec<link::Socket>>,
 }
 
 impl Server {
@@ -45,7 +50,11 @@ impl Server {
             Err(refused) => return refused.response("GET, OPTIONS"),
         };
         let (server, deflate) = (Arc::clone(self), upgrade.deflate());
+        let is_unread = parts.uri.path() == "/unread";
         upgrade.then(move |socket| {
+            if is_unread {
+                return server.unread.lock().unwrap().push(socket);
+            }
             let subscriber = server.broker.attach(Arc::new(Nobody), OutboxConfig::default());
             let mut limits = Limits::default();
             limits.max_frame_bytes = 100_000;
@@ -82,11 +91,20 @@ impl Server {
 }
 
 async fn start(terms: Terms, due: Option<Duration>) -> (std::net::SocketAddr, Arc<Server>, Story) {
+    start_with(terms, due, ServeConfig::default()).await
+}
+
+async fn start_with(
+    terms: Terms,
+    due: Option<Duration>,
+    config: ServeConfig,
+) -> (std::net::SocketAddr, Arc<Server>, Story) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (told, story) = unbounded_channel();
     let broker = Broker::new(broker_core::Config::default());
-    let server = Arc::new(Server { broker, terms, due, told, outboxes: Mutex::default() });
+    let (outboxes, unread) = (Mutex::default(), Mutex::default());
+    let server = Arc::new(Server { broker, terms, due, told, outboxes, unread });
     let accepting = Arc::clone(&server);
     tokio::spawn(async move {
         let (_keep, down) = tokio::sync::watch::channel(false);
@@ -96,7 +114,7 @@ async fn start(terms: Terms, due: Option<Duration>) -> (std::net::SocketAddr, Ar
                 let answer = server.answer(request);
                 async move { answer }
             };
-            tokio::spawn(serve(stream, peer, service, ServeConfig::default(), down.clone()));
+            tokio::spawn(serve(stream, peer, service, config.clone(), down.clone()));
         }
     });
     (address, server, story)

@@ -100,7 +100,10 @@ enum Side {
 impl Link {
     /// Takes a socket over. TCP sockets get `TCP_NODELAY` and small send buffers and become the outbox's wire.
     pub fn new(socket: Socket, outbox: Arc<Outbox>) -> Self {
-        let Socket { io, leftover, hold } = socket;
+        let Socket { io, leftover, hold, on_outbox } = socket;
+        if let Some(told) = on_outbox {
+            told(&outbox);
+        }
         let io = match io {
             Io::Net(stream) => Side::Tcp(Tcp::new(stream, &outbox)),
             Io::Other(stream) => Side::Pull(Box::new(Pull::new(stream))),

@@ -5,6 +5,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use broker_core::Outbox;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::net::NetStream;
@@ -15,7 +16,11 @@ pub struct Socket {
     pub(crate) io: Io,
     pub(crate) leftover: Vec<u8>,
     pub(crate) hold: Hold,
+    /// Hears of the outbox whose frames it will carry.
+    pub(crate) on_outbox: Option<Box<OnOutbox>>,
 }
+
+pub(crate) type OnOutbox = dyn FnOnce(&Arc<Outbox>) + Send;
 
 /// Something that lives exactly as long as a connection, whatever becomes of it: a place among those of its address.
 #[derive(Clone, Default)]
@@ -48,18 +53,25 @@ impl Socket {
     /// A TCP connection, plain or with TLS of ours. `leftover` is what the handshake read beyond its end; an exact
     /// copy, because a slice of the handshake's buffer would keep all of it alive.
     pub fn tcp(stream: impl Into<NetStream>, leftover: Vec<u8>) -> Self {
-        Self { io: Io::Net(stream.into()), leftover, hold: Hold::default() }
+        Self { io: Io::Net(stream.into()), leftover, hold: Hold::default(), on_outbox: None }
     }
 
     /// Any other byte stream: TLS of others, an upgraded connection of another server.
     pub fn other(stream: impl AsyncRead + AsyncWrite + Send + 'static, leftover: Vec<u8>) -> Self {
-        Self { io: Io::Other(Box::pin(stream)), leftover, hold: Hold::default() }
+        Self { io: Io::Other(Box::pin(stream)), leftover, hold: Hold::default(), on_outbox: None }
     }
 
     /// The same connection, holding something until it ends.
     #[must_use]
     pub fn holding(self, hold: Hold) -> Self {
         Self { hold, ..self }
+    }
+
+    /// The same connection, whose [`Link`](crate::Link) says first whose frames it will carry: for a stream that is one
+    /// of several on a connection, whose bounds are over all of them.
+    #[must_use]
+    pub fn on_outbox(self, told: impl FnOnce(&Arc<Outbox>) + Send + 'static) -> Self {
+        Self { on_outbox: Some(Box::new(told)), ..self }
     }
 
     /// The same connection with something between it and the outbox, for bytes that must not go out as they lie there.

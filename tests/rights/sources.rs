@@ -16,6 +16,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use crate::attempts::{connect_packet, everything, issuer, key};
 use crate::sets::{SECRET, claims, encoding_key, header, now, sign};
 use crate::support::http::request;
+use crate::support::http2::Http2;
 use crate::support::process::Process;
 use crate::support::sse::EventStream;
 use crate::support::{TestServer, within};
@@ -32,7 +33,7 @@ enum Place {
 }
 
 /// What browsers talk to, and what a backend may, with a token in the address or in a cookie.
-const DOORS: [&str; 12] = [
+const DOORS: [&str; 14] = [
     "publish",
     "publish items",
     "events",
@@ -45,6 +46,8 @@ const DOORS: [&str; 12] = [
     "sse over http/2",
     "mqtt over websocket",
     "bayeux over websocket",
+    "mqtt over http/2",
+    "bayeux over http/2",
 ];
 
 /// Whether a token in that place opens the door; anything but yes and no fails the test.
@@ -112,18 +115,18 @@ async fn is_let_in(http: SocketAddr, door: &str, place: Place, token: &str) -> b
             connection.abort();
             status == 200
         }
-        "mqtt over websocket" => {
+        "mqtt over websocket" | "mqtt over http/2" => {
             let packet = Message::binary(connect_packet(4, None));
-            match ask_websocket(http, &with("/mqtt"), Some("mqtt"), headers, packet).await[..] {
+            match ask_websocket(http, door, &with("/mqtt"), headers, packet).await[..] {
                 [0x20, 2, 0, 0] => true,
                 [0x20, 2, 0, 4 | 5] => false,
                 ref other => panic!("{other:02x?}"),
             }
         }
-        "bayeux over websocket" => {
+        "bayeux over websocket" | "bayeux over http/2" => {
             let shake = json!([{"channel": "/meta/handshake", "version": "1.0", "supportedConnectionTypes": ["websocket"]}]);
             let shake = Message::text(shake.to_string());
-            let reply = ask_websocket(http, &with("/cometd"), None, headers, shake).await;
+            let reply = ask_websocket(http, door, &with("/cometd"), headers, shake).await;
             let reply: Value = serde_json::from_slice(&reply).expect("JSON");
             let let_in = reply[0]["successful"] == true;
             assert!(let_in || reply[0]["error"] == "403::handshake_denied", "{reply}");
@@ -136,15 +139,20 @@ async fn is_let_in(http: SocketAddr, door: &str, place: Place, token: &str) -> b
 /// The first answer on a WebSocket.
 async fn ask_websocket(
     http: SocketAddr,
+    door: &str,
     target: &str,
-    protocol: Option<&'static str>,
     headers: &[(&str, &str)],
     question: Message,
 ) -> Bytes {
-    let mut upgrade = format!("ws://{http}{target}").into_client_request().expect("an address");
-    if let Some(protocol) = protocol {
-        upgrade.headers_mut().insert("sec-websocket-protocol", http::HeaderValue::from_static(protocol));
+    let offer: &[_] = if door.starts_with("mqtt") { &[("sec-websocket-protocol", "mqtt")] } else { &[] };
+    let headers = [headers, offer].concat();
+    if door.ends_with("http/2") {
+        let opened = Http2::plain(http).await.open(target, &headers).await;
+        let (mut socket, _) = opened.expect("a WebSocket");
+        within(socket.send(question)).await.expect("written");
+        return within(socket.next()).await.expect("a reply").expect("a frame").into_data();
     }
+    let mut upgrade = format!("ws://{http}{target}").into_client_request().expect("an address");
     for (name, value) in headers {
         let name: http::HeaderName = name.parse().expect("a name");
         upgrade.headers_mut().insert(name, value.parse().expect("a value"));

@@ -8,6 +8,7 @@
 
 pub mod bayeux;
 pub mod http;
+pub mod http2;
 pub mod mqtt;
 pub mod process;
 pub mod sse;

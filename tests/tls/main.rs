@@ -9,3 +9,4 @@ mod crowded;
 mod proxies;
 mod recipes;
 mod served;
+mod websockets;

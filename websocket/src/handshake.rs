@@ -1,4 +1,5 @@
-//! The opening handshake (RFC 6455 §4.2): judge the request, write the 101.
+//! The opening handshake: judge the request, write the answer. Over HTTP/1.1 that is RFC 6455 §4.2 and a 101, over
+//! HTTP/2 RFC 8441 and a 200, which differ in how the connection is taken over and in nothing else.
 
 use http::header::{
     ALLOW, CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
@@ -26,7 +27,7 @@ pub struct Options<'a> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Accepted {
-    /// The 101 with all its headers.
+    /// The 101, or over HTTP/2 the 200, with all its headers.
     pub response: Response<()>,
     /// The subprotocol answered: the client's first that the server knows.
     pub protocol: Option<String>,
@@ -45,6 +46,8 @@ pub struct Refused {
     pub reason: &'static str,
 }
 
+const OTHER_VERSION: &str = "only WebSocket version 13 is spoken";
+
 impl Refused {
     const fn bad(reason: &'static str) -> Self {
         Self { status: StatusCode::BAD_REQUEST, reason }
@@ -55,6 +58,9 @@ impl Refused {
         let mut response = Response::new(());
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
+        if self.reason == OTHER_VERSION {
+            headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
         match self.status {
             StatusCode::METHOD_NOT_ALLOWED => {
                 headers.insert(ALLOW, HeaderValue::from_static("GET"));
@@ -95,10 +101,7 @@ pub fn accept(request: &Parts, options: &Options<'_>) -> Result<Accepted, Refuse
         return Err(Refused::bad("`Connection: Upgrade` is missing"));
     }
     if only(headers, &SEC_WEBSOCKET_VERSION).is_none_or(|version| version.trim() != "13") {
-        return Err(Refused {
-            status: StatusCode::UPGRADE_REQUIRED,
-            reason: "only WebSocket version 13 is spoken",
-        });
+        return Err(Refused { status: StatusCode::UPGRADE_REQUIRED, reason: OTHER_VERSION });
     }
     let key = only(headers, &SEC_WEBSOCKET_KEY)
         .map(str::trim)
@@ -106,7 +109,30 @@ pub fn accept(request: &Parts, options: &Options<'_>) -> Result<Accepted, Refuse
         .ok_or(Refused::bad("`Sec-WebSocket-Key` is not 16 bytes in base64"))?;
     let accept_key = HeaderValue::try_from(derive_accept_key(key.as_bytes()))
         .map_err(|_| Refused::bad("`Sec-WebSocket-Key` is not 16 bytes in base64"))?;
+    let mut accepted = negotiate(headers, options)?;
+    *accepted.response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let out = accepted.response.headers_mut();
+    out.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    out.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    out.insert(SEC_WEBSOCKET_ACCEPT, accept_key);
+    Ok(accepted)
+}
 
+/// Judges an extended CONNECT whose `:protocol` is `websocket` (RFC 8441 §5): there is neither a key nor an upgrade.
+///
+/// # Errors
+/// 400.
+pub fn accept_connect(request: &Parts, options: &Options<'_>) -> Result<Accepted, Refused> {
+    let headers = &request.headers;
+    if only(headers, &SEC_WEBSOCKET_VERSION).is_none_or(|version| version.trim() != "13") {
+        // 426 is about an `Upgrade`, which HTTP/2 does not have.
+        return Err(Refused::bad(OTHER_VERSION));
+    }
+    negotiate(headers, options)
+}
+
+/// What both ways have in common: a 200 with what was agreed on.
+fn negotiate(headers: &HeaderMap, options: &Options<'_>) -> Result<Accepted, Refused> {
     let protocol = tokens(headers, &SEC_WEBSOCKET_PROTOCOL).find(|offer| options.protocols.contains(offer));
     if protocol.is_none() && options.protocol_required {
         return Err(Refused::bad("none of the offered subprotocols is spoken here"));
@@ -114,11 +140,7 @@ pub fn accept(request: &Parts, options: &Options<'_>) -> Result<Accepted, Refuse
     let deflate = if options.deflate { negotiate_deflate(headers) } else { None };
 
     let mut response = Response::new(());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let out = response.headers_mut();
-    out.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    out.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    out.insert(SEC_WEBSOCKET_ACCEPT, accept_key);
     if let Some(protocol) = protocol
         && let Ok(value) = HeaderValue::from_str(protocol)
     {
@@ -265,6 +287,33 @@ mod tests {
         let mut twice = request(&[]);
         twice.headers.append(SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ==".parse().unwrap());
         assert_eq!(accept(&twice, &Options::default()).unwrap_err().status, 400);
+    }
+
+    #[test]
+    fn a_connect_of_http2_needs_its_version_alone() {
+        let bare = |version| {
+            let changes = [("connection", ""), ("upgrade", ""), ("sec-websocket-key", "")];
+            let mut parts = request(&[&changes[..], &[("sec-websocket-version", version)]].concat());
+            parts.method = Method::CONNECT;
+            parts.headers.insert(SEC_WEBSOCKET_PROTOCOL, "chat, mqtt".parse().unwrap());
+            parts.headers.insert(SEC_WEBSOCKET_EXTENSIONS, "permessage-deflate".parse().unwrap());
+            parts
+        };
+        let options = Options { protocols: &["mqtt"], protocol_required: true, deflate: true };
+        let accepted = accept_connect(&bare("13"), &options).unwrap();
+        assert_eq!(accepted.response.status(), 200);
+        let mut names: Vec<_> = accepted.response.headers().keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["sec-websocket-extensions", "sec-websocket-protocol"]);
+        assert!(accepted.deflate.is_some() && accepted.protocol.as_deref() == Some("mqtt"));
+        for (version, protocols) in [("", &["mqtt"][..]), ("8", &["mqtt"]), ("13", &["other"])] {
+            let refused = accept_connect(&bare(version), &Options { protocols, ..options }).unwrap_err();
+            assert_eq!(refused.status, 400, "{version} {protocols:?}");
+            let told = refused.response().headers().contains_key("sec-websocket-version");
+            assert_eq!(told, version != "13", "{version}");
+        }
+        // It is no way to open one over HTTP/1.1.
+        assert_eq!(accept(&bare("13"), &options).unwrap_err().status, 405);
     }
 
     #[test]

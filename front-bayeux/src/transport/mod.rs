@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http_edge::websocket::is_opening;
 use http_edge::{Body, BoxError, Cookies, Decoded, Fields, Park, Response, take_body};
 
 use crate::codec::batch::BatchParser;
@@ -37,7 +38,7 @@ where
     if parts.method == Method::OPTIONS {
         return endpoint.config().origins.preflight(&parts.headers, Cookies::Include, METHODS);
     }
-    if parts.method == Method::GET && ::websocket::handshake::is_upgrade(&parts.headers) {
+    if is_opening(&parts) {
         let answer = match endpoint.config().origins.allows(&parts.headers) {
             true => Ok(websocket::upgrade(&endpoint, &mut parts)),
             false => Err(RequestFault::OriginDenied),
@@ -76,7 +77,9 @@ fn conclude(endpoint: &Endpoint, parts: &Parts, answer: Result<Response, Request
         endpoint.counters().malformed();
         fault.problem().response()
     });
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    let is_websocket = response.status() == StatusCode::SWITCHING_PROTOCOLS
+        || (parts.method == Method::CONNECT && response.status().is_success());
+    if !is_websocket {
         finish(endpoint, &parts.headers, &mut response);
     }
     if parts.method == Method::HEAD {

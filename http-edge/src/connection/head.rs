@@ -1,9 +1,13 @@
 //! What a request's head must not be (RFC 9112), where hyper does not say so.
 
-use http::{HeaderMap, HeaderValue, Request, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Version, header};
+use hyper::ext::Protocol;
 
 use super::scan::Lengths;
 use crate::problem::Problem;
+
+/// The `:protocol` of a WebSocket (RFC 8441 §5).
+pub(crate) const WEBSOCKET: &str = "websocket";
 
 /// Whether a request of HTTP/1 may be answered, and whether the connection is to end after it. One whose target names
 /// the server is for that, whatever `Host` says (§3.2.2).
@@ -44,8 +48,15 @@ pub(crate) fn check_http1<B>(
     Ok(lengths == Lengths::Unknown)
 }
 
-/// Whether a request of HTTP/2 may be answered. It has `:authority` in place of `Host`; handlers look at one place.
+/// Whether a request of HTTP/2 may be answered. It has `:authority` in place of `Host`; handlers look at one place. A
+/// CONNECT that is one, as to a proxy, has no path; an extended one has (RFC 8441 §4), and says what it wants to speak.
 pub(crate) fn check_http2<B>(request: &mut Request<B>, max_bytes: u32) -> Result<(), Problem> {
+    if *request.method() == Method::CONNECT {
+        let protocol = request.extensions().get::<Protocol>().map(Protocol::as_str);
+        if protocol != Some(WEBSOCKET) {
+            return Err(Problem::protocol_not_supported(protocol));
+        }
+    }
     if field_bytes(request.headers()) > max_bytes as usize {
         return Err(Problem::request_head_too_large(max_bytes));
     }

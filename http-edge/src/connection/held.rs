@@ -6,6 +6,7 @@
 //! that have waited longest are reset from here: of one connection those that made no progress, over all those of the
 //! connection that holds most.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
+use pin_project_lite::pin_project;
 use slab::Slab;
 use tokio::task::AbortHandle;
 
@@ -65,6 +67,10 @@ struct Streams {
 
 struct Stream {
     task: Option<AbortHandle>,
+    /// It was given up before its task was spawned.
+    is_over: bool,
+    /// Places in hand.
+    places: u8,
     /// The look after which its body was asked last.
     asked_at: u64,
     /// What waits in the body and in the connection.
@@ -134,7 +140,8 @@ impl Held {
     pub(crate) fn begin(self: &Arc<Self>) -> Place {
         let mut streams = self.streams.lock();
         let asked_at = streams.look;
-        let key = streams.all.insert(Stream { task: None, asked_at, waiting: 0, behind: None });
+        let stream = Stream { task: None, is_over: false, places: 1, asked_at, waiting: 0, behind: None };
+        let key = streams.all.insert(stream);
         streams.called = Some(key);
         Place { held: Arc::clone(self), key }
     }
@@ -232,14 +239,62 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, future: F) {
-        // The key is taken before the task can end and give it back.
         let mut streams = self.0.streams.lock();
-        let task = tokio::spawn(future).abort_handle();
-        if let Some(key) = streams.called.take()
-            && let Some(stream) = streams.all.get_mut(key)
-        {
-            stream.task = Some(task);
+        // What a stream's task spawns goes on for it: its answer was a 200 to CONNECT.
+        let goes_on = RUNNING.get();
+        let Some(key) = goes_on.or_else(|| streams.called.take()) else {
+            drop(streams);
+            tokio::spawn(future);
+            return;
+        };
+        // The key is taken before the task can end and give it back.
+        match streams.all.get_mut(key) {
+            Some(stream) if !stream.is_over => {
+                let place = goes_on.map(|key| {
+                    stream.places += 1;
+                    Place { held: Arc::clone(&self.0), key }
+                });
+                stream.task = Some(tokio::spawn(Running { key, _place: place, future }).abort_handle());
+            }
+            _ => {
+                drop(streams);
+                drop(future);
+            }
         }
+    }
+}
+
+thread_local! {
+    /// The stream whose task runs on this thread, by its key.
+    static RUNNING: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+pin_project! {
+    /// The task of a stream.
+    struct Running<F> {
+        key: usize,
+        // Of one that goes on after its answer was handed over.
+        _place: Option<Place>,
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Future for Running<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        /// Also when the task panics.
+        struct Leave;
+        impl Drop for Leave {
+            fn drop(&mut self) {
+                RUNNING.set(None);
+            }
+        }
+        let this = self.project();
+        RUNNING.set(Some(*this.key));
+        let _leave = Leave;
+        this.future.poll(cx).map(drop)
     }
 }
 
@@ -255,6 +310,50 @@ impl Place {
         self.held.admits(bytes)
     }
 
+    /// The same place, given back when all who have it have dropped it.
+    pub(crate) fn share(&self) -> Self {
+        self.with(|stream, _| stream.places += 1);
+        Place { held: Arc::clone(&self.held), key: self.key }
+    }
+
+    /// The client takes what comes, but for so much.
+    pub(crate) fn asked(&self, waiting: usize) {
+        self.with(|stream, look| (stream.asked_at, stream.waiting) = (look, waiting));
+    }
+
+    /// So much waits beside what is behind the stream.
+    pub(crate) fn blocked(&self, waiting: usize) {
+        self.with(|stream, _| stream.waiting = waiting);
+        self.held.filled.set();
+    }
+
+    /// Nothing more comes behind the so much that may wait.
+    pub(crate) fn left(&self, waiting: usize) {
+        let mut behind = None;
+        self.with(|stream, _| {
+            stream.waiting = waiting;
+            behind = stream.behind.take();
+        });
+        self.held.filled.set();
+    }
+
+    /// Counts what fills the stream.
+    pub(crate) fn fed_by(&self, behind: Behind) {
+        self.with(|stream, _| stream.behind = Some(behind));
+    }
+
+    /// Resets the stream.
+    pub(crate) fn reset(&self) {
+        let mut task = None;
+        self.with(|stream, _| {
+            stream.is_over = true;
+            task = stream.task.take();
+        });
+        if let Some(task) = task {
+            task.abort();
+        }
+    }
+
     fn with(&self, change: impl FnOnce(&mut Stream, u64)) {
         let mut streams = self.held.streams.lock();
         let look = streams.look;
@@ -266,7 +365,11 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let removed = self.held.streams.lock().all.try_remove(self.key);
+        let mut streams = self.held.streams.lock();
+        let Some(stream) = streams.all.get_mut(self.key) else { return };
+        stream.places -= 1;
+        let removed = (stream.places == 0).then(|| streams.all.try_remove(self.key));
+        drop(streams);
         drop(removed);
     }
 }
@@ -315,7 +418,7 @@ impl<B: HttpBody> HeldBody<B> {
 
     /// It was asked, and has so much more, or nothing to wait for.
     fn asked(&mut self, waiting: usize) {
-        self.place.with(|stream, look| (stream.asked_at, stream.waiting) = (look, waiting));
+        self.place.asked(waiting);
         self.fill(waiting);
     }
 

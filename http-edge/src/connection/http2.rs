@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, Request};
+use http::{HeaderName, Method, Request};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -25,6 +25,7 @@ use super::events::{Notice, events};
 use super::head::check_http2;
 use super::held::{Bounds, Held, HeldBody, Spawner};
 use super::rewound::Rewound;
+use super::tunnel::Tunnel;
 use super::watch::Watch;
 use super::watchdog::{Verdict, Watchdog};
 use crate::problem::Problem;
@@ -33,6 +34,12 @@ use crate::request::Response;
 /// How often it is looked at what waits on an HTTP/2 connection, as long as anything does: a stream that was not asked
 /// from one look to the next makes no progress.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// What a client may send of one stream before somebody reads it.
+const STREAM_WINDOW: u32 = 256 << 10;
+
+/// So many streams of which nobody reads, WebSockets whose messages cannot be taken now, leave the others their window.
+const UNREAD_STREAMS: u32 = 32;
 
 pub(crate) async fn serve_http2<S, F>(
     stream: NetStream,
@@ -60,6 +67,9 @@ pub(crate) async fn serve_http2<S, F>(
         let busy = Busy::new(&seen);
         // A request that has changed something is answered: after a 503 it would be sent again.
         let is_safe = request.method().is_safe();
+        if request.method() == Method::CONNECT {
+            request.extensions_mut().insert(Tunnel::new(place.share(), Busy::new(&seen)));
+        }
         let answer = match check_http2(&mut request, max_header_bytes) {
             Ok(()) => Ok(service(request)),
             Err(problem) => Err(Box::new(refuse.answer(&problem, &request.into_parts().0))),
@@ -77,14 +87,18 @@ pub(crate) async fn serve_http2<S, F>(
             }))
         }
     });
-    let connection = http2::Builder::new(Spawner(Arc::clone(&held)))
+    let mut builder = http2::Builder::new(Spawner(Arc::clone(&held)));
+    if cfg!(feature = "websocket") {
+        builder.enable_connect_protocol();
+    }
+    let connection = builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(config.max_concurrent_streams)
         // Beyond this hyper answers 431 without a body; up to it the handler does, with one.
         .max_header_list_size(config.max_header_bytes.saturating_mul(4))
         .max_send_buf_size(config.max_send_bytes)
-        .initial_stream_window_size(256 * 1024)
-        .initial_connection_window_size(1024 * 1024)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(STREAM_WINDOW * UNREAD_STREAMS)
         // A peer that is gone, or that stopped reading, leaves a ping unanswered.
         .keep_alive_interval(config.header_read_timeout)
         .keep_alive_timeout(config.header_read_timeout)

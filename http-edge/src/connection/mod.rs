@@ -20,6 +20,7 @@ mod seldom;
 mod serve;
 mod stalled;
 mod takeover;
+mod tunnel;
 mod upgrade;
 mod watch;
 mod watchdog;
@@ -33,3 +34,5 @@ pub use serve::{serve, serve_unnamed};
 pub use stalled::Stalled;
 pub use takeover::Takeover;
 pub use upgrade::upgraded;
+#[cfg(feature = "websocket")]
+pub(crate) use {head::WEBSOCKET, tunnel::Tunnel, upgrade::taken_over};

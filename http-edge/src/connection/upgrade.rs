@@ -1,4 +1,4 @@
-//! After `101 Switching Protocols`.
+//! After `101 Switching Protocols`, or over HTTP/2 after the 200 to a CONNECT.
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -6,7 +6,17 @@ use hyper_util::server::conn::auto::upgrade;
 use tokio::net::TcpStream;
 
 use super::io::WatchedIo;
+use super::tunnel::Tunnel;
 use crate::request::BoxError;
+
+/// As [`upgraded`], also for what was a stream of HTTP/2.
+pub(crate) async fn taken_over(on: OnUpgrade, tunnel: Option<Tunnel>) -> Result<link::Socket, BoxError> {
+    let upgraded = on.await?;
+    Ok(match tunnel {
+        Some(tunnel) => tunnel.socket(upgraded),
+        None => unwrap(upgraded),
+    })
+}
 
 /// The connection once the 101 is written: a socket that lanes can write to where [`serve`](crate::serve) or an
 /// embedding service's hyper-util server (axum, for one, without TLS) holds one, else whatever carries the bytes.
@@ -16,7 +26,7 @@ use crate::request::BoxError;
 /// # Errors
 /// The connection failed before the 101 was written, or the server does not do upgrades.
 pub async fn upgraded(on: OnUpgrade) -> Result<link::Socket, BoxError> {
-    Ok(unwrap(on.await?))
+    taken_over(on, None).await
 }
 
 fn unwrap(upgraded: Upgraded) -> link::Socket {

@@ -32,25 +32,38 @@ struct Shared {
     state: Mutex<State>,
 }
 
-/// What waits behind the body of a pipe.
-pub(crate) struct Behind(Arc<Shared>);
+/// What waits behind a stream that a client may not take.
+pub(crate) enum Behind {
+    /// What a pipe holds, and the outbox that fills it.
+    Pipe(BehindPipe),
+    /// An outbox whose frames go into the stream without one.
+    Outbox(Arc<Outbox>),
+}
+
+pub(crate) struct BehindPipe(Arc<Shared>);
 
 impl Behind {
-    /// What the pipe holds, and the outbox that fills it.
     pub(crate) fn bytes(&self) -> usize {
-        let waiting = self.0.state.lock().waiting.len();
-        waiting + self.0.outbox.as_ref().map_or(0, |outbox| outbox.queued().bytes)
+        match self {
+            Behind::Pipe(BehindPipe(pipe)) => {
+                let waiting = pipe.state.lock().waiting.len();
+                waiting + pipe.outbox.as_ref().map_or(0, |outbox| outbox.queued().bytes)
+            }
+            Behind::Outbox(outbox) => outbox.queued().bytes,
+        }
     }
 
-    /// Has `watcher` set when the pipe is full.
+    /// Has `watcher` set when the pipe is full, if it is one.
     pub(crate) fn watched_by(&self, watcher: &Arc<Filled>) {
-        self.0.state.lock().watcher = Arc::downgrade(watcher);
+        if let Behind::Pipe(BehindPipe(pipe)) = self {
+            pipe.state.lock().watcher = Arc::downgrade(watcher);
+        }
     }
 }
 
 impl PipeBody {
     pub(crate) fn behind(&self) -> Behind {
-        Behind(Arc::clone(&self.0))
+        Behind::Pipe(BehindPipe(Arc::clone(&self.0)))
     }
 }
 

@@ -1,13 +1,14 @@
-//! The opening handshake.
+//! The opening handshake: a GET of HTTP/1.1 that is answered 101, or a CONNECT of HTTP/2 that is answered 200.
 
-use http::StatusCode;
 use http::header::{ALLOW, HeaderValue};
 use http::request::Parts;
+use http::{Method, StatusCode};
+use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use websocket::DeflateParams;
-use websocket::handshake::{Accepted, Options, Refused, accept};
+use websocket::handshake::{Accepted, Options, Refused, accept, accept_connect, is_upgrade};
 
-use crate::connection::{Park, Takeover, upgraded};
+use crate::connection::{Park, Takeover, Tunnel, WEBSOCKET, taken_over};
 use crate::problem::Problem;
 use crate::request::{Body, Response};
 
@@ -16,6 +17,17 @@ use crate::request::{Body, Response};
 pub struct Upgrade {
     accepted: Accepted,
     on: OnUpgrade,
+    /// What its stream has of its connection, where that is one of ours and speaks HTTP/2.
+    tunnel: Option<Tunnel>,
+}
+
+/// Whether a request wants to become a WebSocket; what it lacks then is [`Upgrade::accept`]'s answer.
+pub fn is_opening(request: &Parts) -> bool {
+    match request.method {
+        Method::GET => is_upgrade(&request.headers),
+        Method::CONNECT => request.extensions.get::<Protocol>().is_some(),
+        _ => false,
+    }
 }
 
 /// Why a request does not become a WebSocket.
@@ -25,7 +37,10 @@ pub enum NoUpgrade {
     /// It is no opening handshake that can be answered.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// Its connection cannot be taken over: it speaks HTTP/2, or its server does not do upgrades.
+    /// It is a CONNECT that asks for something else (RFC 8441 §4).
+    #[error("CONNECT opens WebSockets here, and nothing else")]
+    OtherProtocol,
+    /// Its connection cannot be taken over: its server does not do upgrades.
     #[error("this connection cannot become a WebSocket")]
     Unable,
 }
@@ -34,14 +49,20 @@ impl Upgrade {
     /// Checks an opening handshake. Rights and the page's origin are not checked: the caller does that before.
     ///
     /// # Errors
-    /// What [`accept`] refuses, and connections that cannot be taken over.
+    /// What [`accept`] and [`accept_connect`] refuse, and connections that cannot be taken over.
     pub fn accept(request: &mut Parts, options: &Options<'_>) -> Result<Self, NoUpgrade> {
-        let accepted = accept(request, options)?;
+        let accepted =
+            match request.extensions.get::<Protocol>().filter(|_| request.method == Method::CONNECT) {
+                None => accept(request, options)?,
+                Some(protocol) if protocol.as_str() == WEBSOCKET => accept_connect(request, options)?,
+                Some(_) => return Err(NoUpgrade::OtherProtocol),
+            };
         let on = request.extensions.remove::<OnUpgrade>().ok_or(NoUpgrade::Unable)?;
         // Who keeps the request for a while is not to keep what hyper's connection is driven by.
         request.extensions.remove::<Takeover>();
         request.extensions.remove::<Park>();
-        Ok(Self { accepted, on })
+        let tunnel = request.extensions.remove::<Tunnel>();
+        Ok(Self { accepted, on, tunnel })
     }
 
     /// The subprotocol that is answered.
@@ -54,12 +75,12 @@ impl Upgrade {
         self.accepted.deflate
     }
 
-    /// The 101. Once it is written `then` gets the socket, in a task of its own; it should spawn one for the
+    /// The 101, or the 200. Once it is written `then` gets the socket, in a task of its own; it should spawn one for the
     /// connection, as small as can be. A client that is gone before is nobody's loss: `then` is dropped.
     pub fn then(self, then: impl FnOnce(link::Socket) + Send + 'static) -> Response {
-        let Self { accepted, on } = self;
+        let Self { accepted, on, tunnel } = self;
         tokio::spawn(async move {
-            if let Ok(socket) = upgraded(on).await {
+            if let Ok(socket) = taken_over(on, tunnel).await {
                 then(socket);
             }
         });
@@ -70,8 +91,13 @@ impl Upgrade {
 impl NoUpgrade {
     /// The answer. `methods` are those that the path takes, e.g. `GET, HEAD, OPTIONS`, for a 405.
     pub fn response(&self, methods: &'static str) -> Response {
-        let Self::Refused(refused) = self else {
-            return Problem::new(StatusCode::NOT_IMPLEMENTED, "no_upgrade", self.to_string()).response();
+        let refused = match self {
+            Self::Refused(refused) => refused,
+            Self::OtherProtocol => return Problem::protocol_not_supported(None).response(),
+            Self::Unable => {
+                let detail = self.to_string();
+                return Problem::new(StatusCode::NOT_IMPLEMENTED, "no_upgrade", detail).response();
+            }
         };
         let code = match refused.status {
             StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
