@@ -9,14 +9,25 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use fanwire::{CertificateFiles, TlsConfig, TlsMode};
+
 use crate::support::TestServer;
 use crate::support::http::request;
+use crate::support::tls::Authority;
 
 const OPENMETRICS: &str = "application/openmetrics-text";
 
 /// What a server with every front shows, in the format that `accept` asks for.
 async fn scrape(accept: &str) -> String {
+    // Of one that speaks TLS as well.
+    let folder = tempfile::tempdir().expect("a folder");
+    let (cert_file, key_file) = Authority::new().issue(&["localhost"]).write(folder.path(), "server");
     let server = TestServer::with(|config| {
+        config.tls = Some(TlsConfig {
+            certificates: vec![CertificateFiles { cert_file, key_file }],
+            ..TlsConfig::default()
+        });
+        config.http_tls.mode = TlsMode::Optional;
         // A namespace of its own, to see its label.
         let chat = fanwire::core::NamespaceConfig::new("chat", config.broker.log);
         config.broker.namespaces = vec![chat];
@@ -72,6 +83,10 @@ fn families(text: &str) -> BTreeMap<String, Family> {
 async fn names_kinds_and_units_are_by_the_conventions() {
     let families = families(&scrape("").await);
     assert!(families.len() > 80, "{}", families.len());
+    // Parts that not every server has are there too.
+    for part in ["fanwire_tls_handshake_seconds", "fanwire_tls_certificate_remaining_seconds"] {
+        assert!(families.contains_key(part), "{part}");
+    }
     for (name, Family { kind, help, labels, samples }) in &families {
         assert!(name.starts_with("fanwire_") || name.starts_with("process_"), "{name}");
         let is_plain = |text: &str| text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
@@ -183,7 +198,9 @@ fn table(families: &BTreeMap<String, Family>) -> String {
             .filter(|(label, _)| *label != "le")
             .map(|(label, values)| match &**label {
                 // What these are differs from server to server.
-                "lane" | "namespace" | "version" | "commit" | "protocols" => format!("`{label}`"),
+                "lane" | "namespace" | "version" | "commit" | "protocols" | "certificate" => {
+                    format!("`{label}`")
+                }
                 _ => {
                     let values: Vec<_> = values.iter().map(String::as_str).collect();
                     format!("`{label}`: {}", values.join(" "))

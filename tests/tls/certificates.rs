@@ -142,8 +142,16 @@ async fn a_client_that_says_nothing_is_let_go_after_the_time_for_a_handshake() {
     assert_eq!(within(one_more.read(&mut byte)).await.expect("closed"), 0);
     assert_eq!(within(silent.read(&mut byte)).await.expect("closed"), 0);
     let said = it.curl(&[&it.url("/metrics")]).await;
-    for counted in ["total{outcome=\"slow\"} 1\n", "total{outcome=\"refused\"} 1\n"] {
-        let counted = format!("fanwire_tls_handshakes_{counted}");
-        assert!(said.contains(&counted), "{said}");
+    for counted in [
+        "handshakes_total{outcome=\"slow\"} 1\n",
+        "handshakes_total{outcome=\"refused\"} 1\n",
+        "handshakes_total{outcome=\"done\"} 1\n",
+        // Of that one alone.
+        "handshake_seconds_count 1\n",
+    ] {
+        assert!(said.contains(&format!("fanwire_tls_{counted}")), "{said}");
     }
+    drop(connect().await);
+    let left = "fanwire_tls_handshakes_total{outcome=\"left\"} 1\n";
+    within(async { while !it.curl(&[&it.url("/metrics")]).await.contains(left) {} }).await;
 }

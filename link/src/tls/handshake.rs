@@ -3,8 +3,9 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use broker_core::{Durations, Histogram};
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::server::UnbufferedServerConnection;
@@ -66,13 +67,15 @@ struct Shared {
     under_way: AtomicUsize,
     /// Threads that may calculate at a time.
     arithmetic: Arc<Semaphore>,
-    done: AtomicU64,
     failed: AtomicU64,
+    left: AtomicU64,
     slow: AtomicU64,
     refused: AtomicU64,
+    /// Of those that led to a connection.
+    times: Histogram,
 }
 
-/// Counters and a gauge of [`Handshakes`].
+/// Counters, a gauge and times of [`Handshakes`].
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct HandshakeStats {
@@ -80,12 +83,16 @@ pub struct HandshakeStats {
     pub under_way: usize,
     /// Led to a connection.
     pub done: u64,
-    /// Ended by a mistake or by the client.
+    /// Ended by a mistake or without agreement.
     pub failed: u64,
+    /// Given up by the client.
+    pub left: u64,
     /// Given up after their time.
     pub slow: u64,
     /// Not begun, as there were too many.
     pub refused: u64,
+    /// How long those took that led to a connection.
+    pub times: Durations,
 }
 
 impl Handshakes {
@@ -97,22 +104,26 @@ impl Handshakes {
             max,
             under_way: AtomicUsize::new(0),
             arithmetic: Arc::new(Semaphore::new(threads.max(1))),
-            done: zero(),
             failed: zero(),
+            left: zero(),
             slow: zero(),
             refused: zero(),
+            times: Histogram::default(),
         }))
     }
 
     /// As it is now.
     pub fn stats(&self) -> HandshakeStats {
-        let Shared { under_way, done, failed, slow, refused, .. } = &*self.0;
+        let Shared { under_way, failed, left, slow, refused, times, .. } = &*self.0;
+        let times = times.durations();
         HandshakeStats {
             under_way: under_way.load(Relaxed),
-            done: done.load(Relaxed),
+            done: times.count(),
             failed: failed.load(Relaxed),
+            left: left.load(Relaxed),
             slow: slow.load(Relaxed),
             refused: refused.load(Relaxed),
+            times,
         }
     }
 
@@ -149,14 +160,19 @@ pub async fn handshake(
         shared.refused.fetch_add(1, Relaxed);
         return Err(HandshakeError::Busy);
     };
+    let began = Instant::now();
     let outcome = match timeout(shared.limit, shake(tcp, config, &shared.arithmetic)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(HandshakeError::Slow),
     };
     let counter = match &outcome {
-        Ok(_) => &shared.done,
+        Ok(_) => {
+            shared.times.observe(began.elapsed());
+            return outcome;
+        }
         Err(HandshakeError::Slow) => &shared.slow,
-        Err(_) => &shared.failed,
+        Err(HandshakeError::Gone) => &shared.left,
+        Err(HandshakeError::Failed(_) | HandshakeError::Busy) => &shared.failed,
     };
     counter.fetch_add(1, Relaxed);
     outcome

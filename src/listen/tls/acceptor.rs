@@ -89,13 +89,14 @@ impl Tls {
 
     /// Names and days left of each certificate, in the order of the configuration.
     pub fn certificates(&self) -> Vec<(String, u64)> {
-        let live = self.live();
-        let now = SystemTime::now();
-        let days = |certificate: &Certificate| {
-            let left = certificate.ends.duration_since(now).unwrap_or_default();
-            left.as_secs() / DAY.as_secs()
-        };
-        live.certificates.iter().map(|one| (one.names.join(","), days(one))).collect()
+        self.left().into_iter().map(|(names, left)| (names, left.as_secs() / DAY.as_secs())).collect()
+    }
+
+    /// Names of each certificate and how long it is good.
+    fn left(&self) -> Vec<(String, Duration)> {
+        let (live, now) = (self.live(), SystemTime::now());
+        let left = |certificate: &Certificate| certificate.ends.duration_since(now).unwrap_or_default();
+        live.certificates.iter().map(|one| (one.names.join(","), left(one))).collect()
     }
 
     /// Whether all certificates are good now.
@@ -265,17 +266,22 @@ fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
 impl MetricSource for Tls {
     fn collect(&self, out: &mut Vec<Metric>) {
         let stats = self.0.handshakes.stats();
-        let help = "Whole days until a certificate, or one above it, ends";
-        out.extend(self.certificates().into_iter().map(|(names, days)| {
-            Metric::gauge("tls_certificate_days_left", help, days).with("certificate", names)
+        let help = "Time until a certificate, or one above it, ends";
+        out.extend(self.left().into_iter().map(|(names, left)| {
+            let seconds = left.as_secs() as f64;
+            Metric::seconds("tls_certificate_remaining_seconds", help, seconds).with("certificate", names)
         }));
         let help = "TLS handshakes under way now";
         out.push(Metric::gauge("tls_handshakes_under_way", help, stats.under_way as u64));
-        let help = "TLS handshakes: those that led to a connection, that failed or whose client left, that took too \
+        let help =
+            "Time from a TLS client's connection to the end of its handshake, where that led to something";
+        out.push(Metric::histogram("tls_handshake_seconds", help, stats.times));
+        let help = "TLS handshakes: those that led to a connection, that failed, whose client left, that took too \
                     long, and that were not begun because there were too many";
         let outcomes = [
             ("done", stats.done),
             ("failed", stats.failed),
+            ("left", stats.left),
             ("slow", stats.slow),
             ("refused", stats.refused),
         ];
