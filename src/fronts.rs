@@ -145,7 +145,11 @@ impl Fronts {
         let context = Context::new(broker.clone(), Arc::clone(&config.authenticator));
         let mut list = made(&context, config);
         list.extend(config.own_fronts.iter().map(|own| (own.make)(&context)));
-        let fronts = Fronts { list: list.into(), page: Arc::default(), access_log: config.access_log };
+        let fronts = Fronts {
+            list: list.into(),
+            page: Arc::new(page::Facts::new(config)),
+            access_log: config.access_log,
+        };
         for front in fronts.list() {
             // Weakly: the front that shows the numbers has some of its own.
             let front = Arc::downgrade(front);

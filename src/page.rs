@@ -8,6 +8,8 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use http_edge::{Body, Problem, Response};
 
+use crate::Config;
+
 const METHODS: &str = "GET, HEAD, OPTIONS";
 const ICON: &str = r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7" fill="#0f766e"/><g fill="none" stroke="#fff" stroke-width="2.5" stroke-linecap="round"><path d="M9 16h14M9 16L23 8M9 16l14 8"/></g><circle cx="9" cy="16" r="3.2" fill="#fff"/></svg>"##;
 /// Nothing from elsewhere, no inline script or style, and nobody's frame.
@@ -68,21 +70,70 @@ const FACTS: &str = "/page/server.json";
 /// What the page is told of the server that it came from.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
-    /// Where MQTT over TCP is served, if a server serves it.
-    mqtt: OnceLock<Option<SocketAddr>>,
+    paths: Paths,
+    /// Where a server serves MQTT over TCP, if it does.
+    mqtt: OnceLock<MqttAddresses>,
+}
+
+/// Where MQTT over TCP is served.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct MqttAddresses {
+    /// Without TLS.
+    pub(crate) mqtt: Option<SocketAddr>,
+    /// Inside of it.
+    pub(crate) mqtts: Option<SocketAddr>,
+}
+
+/// Where what the page tries is served; `null` what is not.
+#[derive(Debug, Default)]
+struct Paths {
+    sse: Option<String>,
+    bayeux: Option<String>,
+    mqtt: Option<&'static str>,
 }
 
 impl Facts {
-    /// Says where the server's listener for MQTT is: the first who says it is right.
-    pub(crate) fn is_served_with(&self, mqtt: Option<SocketAddr>) {
+    /// Of fronts that are set up by `config`.
+    pub(crate) fn new(config: &Config) -> Self {
+        let (_, mut paths) = (config, Paths::default());
+        #[cfg(feature = "sse")]
+        {
+            paths.sse = Some(config.sse.path.clone());
+        }
+        #[cfg(feature = "bayeux")]
+        {
+            paths.bayeux = config.bayeux.mount.first().map(|mount| format!("/{}", mount.trim_matches('/')));
+        }
+        #[cfg(feature = "mqtt")]
+        {
+            paths.mqtt = Some("/mqtt");
+        }
+        Facts { paths, mqtt: OnceLock::new() }
+    }
+
+    /// Says where the server's listeners for MQTT are: the first who says it is right.
+    pub(crate) fn is_served_with(&self, mqtt: MqttAddresses) {
         let _ = self.mqtt.set(mqtt);
     }
 
-    /// `{"version": "0.1.0", "mqtt": "127.0.0.1:1883"}`; `null` where there is no such listener.
+    /// `{"version": "0.1.0", "mqtt": "127.0.0.1:1883", "mqtts": null, "paths": {"sse": "/sse", …}}`; `null` where there
+    /// is no such listener.
     fn json(&self) -> String {
-        let mqtt = self.mqtt.get().copied().flatten();
-        let mqtt = mqtt.map_or_else(|| "null".to_owned(), |address| format!("\"{address}\""));
-        format!("{{\"version\":\"{}\",\"mqtt\":{mqtt}}}", env!("CARGO_PKG_VERSION"))
+        // A path has no character that Rust and JSON write in different ways.
+        fn text(said: Option<impl ToString>) -> String {
+            said.map_or_else(|| "null".to_owned(), |said| format!("{:?}", said.to_string()))
+        }
+        let MqttAddresses { mqtt, mqtts } = self.mqtt.get().copied().unwrap_or_default();
+        let Paths { sse, bayeux, mqtt: upgrade } = &self.paths;
+        format!(
+            "{{\"version\":\"{}\",\"mqtt\":{},\"mqtts\":{},\"paths\":{{\"sse\":{},\"bayeux\":{},\"mqtt\":{}}}}}",
+            env!("CARGO_PKG_VERSION"),
+            text(mqtt),
+            text(mqtts),
+            text(sse.as_ref()),
+            text(bayeux.as_ref()),
+            text(*upgrade),
+        )
     }
 
     fn find(&self, path: &str) -> Option<(&'static str, Bytes)> {
@@ -154,11 +205,29 @@ mod tests {
     }
 
     #[test]
-    fn the_page_is_told_where_mqtt_is() {
-        let facts = Facts::default();
-        assert!(facts.json().ends_with("\"mqtt\":null}"));
-        facts.is_served_with(Some("127.0.0.1:1884".parse().unwrap()));
-        assert!(facts.json().ends_with("\"mqtt\":\"127.0.0.1:1884\"}"), "{}", facts.json());
+    fn the_page_is_told_where_everything_is() {
+        let mut config = Config::default();
+        let facts = Facts::new(&config);
+        assert!(facts.json().contains("\"mqtt\":null,\"mqtts\":null,"), "{}", facts.json());
+        let [mqtt, mqtts] = ["127.0.0.1:1884", "[::1]:8883"].map(|address| address.parse().ok());
+        facts.is_served_with(MqttAddresses { mqtt, mqtts });
+        let told = "\"mqtt\":\"127.0.0.1:1884\",\"mqtts\":\"[::1]:8883\",";
+        assert!(facts.json().contains(told), "{}", facts.json());
+        let paths = "\"paths\":{\"sse\":\"/sse\",\"bayeux\":\"/cometd\",\"mqtt\":\"/mqtt\"}}";
+        assert!(facts.json().ends_with(paths), "{}", facts.json());
+        config.bayeux.mount.clear();
+        config.sse.path = "/\"events".to_owned();
+        let json = Facts::new(&config).json();
+        assert!(json.contains("{\"sse\":\"/\\\"events\",\"bayeux\":null,"), "{json}");
+    }
+
+    /// What can be moved is told by the server.
+    #[test]
+    fn no_file_of_the_page_knows_where_a_front_is() {
+        for (path, _, content) in [INDEX].iter().chain(FILES) {
+            let fixed = ["/sse", "/cometd", "/mqtt"].into_iter().find(|fixed| content.contains(fixed));
+            assert_eq!(fixed, None, "{path}");
+        }
     }
 
     /// The page promises to need nothing but the server it came from.

@@ -18,6 +18,7 @@ use crate::listen::{self, Doors, Gate, HttpDoor, ListenerTls, Reception, Refusal
 #[cfg(feature = "tls")]
 use crate::listen::{Tls, TlsError};
 use crate::logging::ClientLines;
+use crate::page::MqttAddresses;
 use crate::{AddressLimits, Config, Fronts, TrustedProxies, metrics};
 
 /// The front whose listener the configuration names.
@@ -160,9 +161,9 @@ impl Server {
             fronts.show(Arc::new(tls.clone()));
         }
         let listeners = open(wanted(&config, &fronts))?;
-        let mqtt = listeners.iter().find(|one| one.plain.is(MQTT));
-        let mqtt = mqtt.or_else(|| listeners.iter().find(|one| one.tls.is(MQTT)));
-        fronts.page().is_served_with(mqtt.map(|listening| listening.address));
+        let find = |is: fn(&Listening) -> bool| listeners.iter().find(|one| is(one)).map(|one| one.address);
+        let (mqtt, mqtts) = (find(|one| one.plain.is(MQTT)), find(|one| one.tls.is(MQTT)));
+        fronts.page().is_served_with(MqttAddresses { mqtt, mqtts });
         let shutdown_window = config.shutdown_window.min(Config::MAX_SHUTDOWN_WINDOW);
         let http = listeners.iter().filter(|one| one.plain.http || one.tls.http);
         let hosts = hosts(config.hosts, http.map(|one| one.address));

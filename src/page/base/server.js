@@ -44,3 +44,14 @@ async function refusal(answer) {
     retryAfter: seconds > 0 ? seconds * 1000 : undefined,
   });
 }
+
+let facts;
+
+/** What the page cannot know by itself: `{ mqtt, mqtts, paths: { sse, bayeux, mqtt } }`. Asked for once. */
+export function serverFacts() {
+  facts ??= ask("/page/server.json").then((answer) => answer.json()).catch((error) => {
+    facts = undefined;
+    throw error;
+  });
+  return facts;
+}

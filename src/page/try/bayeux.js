@@ -21,9 +21,13 @@ function sentence(error = "refused") {
   return text === undefined ? error : `${(text || "refused").replaceAll("_", " ")}${args ? ` (${args})` : ""}`;
 }
 
-/** Listens to channels until it is closed; comes back by itself. `onMessage({ id, channel, body })`, `onState(kind, text)`. */
+/**
+ * Listens at a path to channels until it is closed; comes back by itself. `onMessage({ id, channel, body })`,
+ * `onState(kind, text)`.
+ */
 export class Bayeux {
-  constructor(channels, { onMessage, onState }) {
+  constructor(path, channels, { onMessage, onState }) {
+    this.path = path;
     this.channels = channels;
     this.onMessage = onMessage;
     this.onState = onState;
@@ -35,7 +39,7 @@ export class Bayeux {
   open() {
     this.onState("waiting", "connecting");
     const scheme = location.protocol === "https:" ? "wss" : "ws";
-    this.socket = new WebSocket(`${scheme}://${location.host}/cometd`);
+    this.socket = new WebSocket(`${scheme}://${location.host}${this.path}`);
     this.socket.onopen = () => this.handshake();
     this.socket.onmessage = ({ data }) => parse(data).forEach((message) => this.take(message));
     this.socket.onclose = () => this.again();

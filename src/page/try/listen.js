@@ -3,14 +3,19 @@
 import { announce, byId, say } from "../base/dom.js";
 import { EventStream } from "../base/events.js";
 import { bodyOf, parse } from "../base/json.js";
+import { serverFacts } from "../base/server.js";
 import { onToken } from "../base/session.js";
 import { Bayeux, bayeuxChannels } from "./bayeux.js";
 import { HOST_CHANNEL, showHost } from "./host.js";
 import { forget, show } from "./messages.js";
 
 const NAMES = { sse: "Server-Sent Events", bayeux: "Bayeux" };
+const NOT_SERVED = "is not served here";
+const RETRY = 1000;
 const open = {};
 const refusals = {};
+/** Where each is served, once the server has said it. */
+let paths;
 
 function state(name) {
   return (kind, text) => {
@@ -44,7 +49,7 @@ function events(filter) {
   const query = new URLSearchParams({ format: "json" });
   query.append("channel", filter);
   if (!wantsHost(filter) && open.hostMayBeRead !== false) query.append("channel", HOST_CHANNEL);
-  return new EventStream(`/sse?${query}`, {
+  return new EventStream(`${paths.sse}?${query}`, {
     onState: (kind, text) => {
       // Who may listen to the filter need not be let in to the host's figures: then without them.
       if (kind === "failed" && query.getAll("channel").length > 1) {
@@ -67,18 +72,33 @@ function events(filter) {
 function listen() {
   const filter = byId("filter").value.trim();
   stop();
-  if (!filter) return;
-  if (byId("over-sse").checked) open.sse = events(filter);
+  if (!filter || !paths) return;
+  if (byId("over-sse").checked) {
+    if (!paths.sse) state("sse")("failed", NOT_SERVED);
+    else open.sse = events(filter);
+  }
   if (byId("over-bayeux").checked) {
+    if (!paths.bayeux) return state("bayeux")("failed", NOT_SERVED);
     const channels = bayeuxChannels(filter);
     if (!channels) return state("bayeux")("failed", "has no words for this filter");
-    open.bayeux = new Bayeux(channels, {
+    open.bayeux = new Bayeux(paths.bayeux, channels, {
       onState: state("bayeux"),
       onMessage: (message) => {
         if (message.channel === HOST_CHANNEL) showHost(message.body);
         show("Bayeux", message);
       },
     });
+  }
+}
+
+/** Begins to listen as soon as it is known where. */
+async function begin() {
+  try {
+    ({ paths } = await serverFacts());
+    listen();
+  } catch {
+    for (const name of Object.keys(NAMES)) state(name)("waiting", "connecting");
+    setTimeout(begin, RETRY);
   }
 }
 
@@ -94,5 +114,5 @@ export function start() {
   });
   addEventListener("pagehide", stop);
   addEventListener("pageshow", ({ persisted }) => persisted && listen());
-  listen();
+  begin();
 }

@@ -1,27 +1,29 @@
 // Lines to copy for the channel that the form publishes to.
 
 import { announce, byId, element } from "../base/dom.js";
-import { ask, inPath } from "../base/server.js";
+import { inPath, serverFacts } from "../base/server.js";
 import { tabs } from "../base/tabs.js";
 
 const { origin, host, hostname } = location;
 const socket = `${location.protocol === "https:" ? "wss" : "ws"}://${host}`;
-/** Where MQTT over TCP is, once the server has said it; `undefined` if it is nowhere. */
-let mqtt;
+/** Where everything is, once the server has said it. */
+let paths = {};
+/** Addresses of MQTT over TCP, likewise; none if it is nowhere. */
+let mqtt = [];
 
 const SNIPPETS = {
   curl: (channel) => `# listen
-curl -N ${origin}/sse/${inPath(channel)}
+curl -N ${origin}${paths.sse}/${inPath(channel)}
 
 # publish
 curl -d '{"hello":"world"}' -H 'Content-Type: application/json' \\
   ${origin}/v1/publish/${inPath(channel)}`,
-  EventSource: (channel) => `const events = new EventSource("${origin}/sse/${inPath(channel)}");
+  EventSource: (channel) => `const events = new EventSource("${origin}${paths.sse}/${inPath(channel)}");
 events.onmessage = ({ data, lastEventId }) => console.log(lastEventId, data);`,
   CometD: (channel) => `import { CometD } from "cometd";
 
 const cometd = new CometD();
-cometd.configure({ url: "${origin}/cometd" });
+cometd.configure({ url: "${origin}${paths.bayeux}" });
 cometd.handshake((reply) => {
   if (!reply.successful) return;
   cometd.subscribe(${JSON.stringify(`/${channel}`)}, ({ data }) => console.log(data));
@@ -29,33 +31,42 @@ cometd.handshake((reply) => {
 });`,
   "MQTT.js": (channel) => `import mqtt from "mqtt";
 
-${mqtt ? `// In a browser; from Node also ${mqtt}\n` : ""}const client = mqtt.connect("${socket}/mqtt");
+${mqtt.length ? `// In a browser; from Node also ${mqtt.join(" or ")}\n` : ""}const client = mqtt.connect("${socket}${paths.mqtt}");
 client.on("message", (topic, payload) => console.log(topic, payload.toString()));
 client.on("connect", () => {
   client.subscribe(${JSON.stringify(channel)});
   client.publish(${JSON.stringify(channel)}, '{"hello":"world"}');
 });`,
 };
+/** What each needs a path of; curl and EventSource are two ways to the same. */
+const OVER = { curl: "sse", EventSource: "sse", CometD: "bayeux", "MQTT.js": "mqtt" };
+const RETRY = 1000;
 let chosen = "curl";
 
 function show() {
   const channel = byId("channel").value.trim() || "demo";
-  byId("snippet").firstElementChild.textContent = SNIPPETS[chosen](channel);
+  const isServed = paths[OVER[chosen]];
+  byId("snippet").firstElementChild.textContent = isServed ? SNIPPETS[chosen](channel) : "";
 }
 
-/** Where the listener is for who reads this page: one on all addresses is where the page came from. */
-function mqttAddress(said) {
-  const [, ip, port] = /^(.*):(\d+)$/.exec(said) ?? [];
-  return port && `mqtt://${["0.0.0.0", "[::]"].includes(ip) ? hostname : ip}:${port}`;
+/**
+ * Where a listener is for who reads this page: one on all addresses is where the page came from. So is one on this
+ * machine's own, if it asks for a name that its certificate has.
+ */
+function address(scheme, said) {
+  const [, ip, port] = /^(.*):(\d+)$/.exec(said ?? "") ?? [];
+  const isHere = ["0.0.0.0", "[::]"].includes(ip) || (scheme === "mqtts" && ["127.0.0.1", "[::1]"].includes(ip));
+  return port && `${scheme}://${isHere ? hostname : ip}:${port}`;
 }
 
 async function askServer() {
   try {
-    const said = await (await ask("/page/server.json")).json();
-    mqtt = mqttAddress(said.mqtt ?? "");
+    const said = await serverFacts();
+    paths = said.paths;
+    mqtt = [address("mqtt", said.mqtt), address("mqtts", said.mqtts)].filter(Boolean);
     show();
   } catch {
-    // The lines are right without it.
+    setTimeout(askServer, RETRY);
   }
 }
 
