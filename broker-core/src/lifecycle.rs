@@ -40,8 +40,8 @@ pub trait Lifecycle: Send + Sync + 'static {
         let _ = (client, subscription);
     }
 
-    /// Its outbox threw away `messages` for want of room since the last call. At most once a minute for one client, by
-    /// the task that delivers to it and others.
+    /// Its outbox, or its session whose client may be away, threw away `messages` for want of room since the last call.
+    /// At most once a minute for one client, by the task that delivers to it and others.
     fn dropped(&self, client: SubscriberKey, messages: u64, connection: &Arc<dyn Connection>) {
         let _ = (client, messages, connection);
     }

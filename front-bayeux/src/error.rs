@@ -159,6 +159,11 @@ impl Fault {
         )
     }
 
+    /// Whether its sender is refused, for lack of a right or for its rate, rather than its message wrong: for the log.
+    pub(crate) fn refuses_its_sender(&self) -> bool {
+        self.is_denial() || matches!(self, Fault::RateLimited { .. })
+    }
+
     /// `CCC:args:text` (Bayeux 1.0, "error"), with CometD Java's strings where it has one.
     pub(crate) fn wire(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {

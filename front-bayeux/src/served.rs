@@ -21,6 +21,10 @@ impl front::Front for Front {
         self.serves(path)
     }
 
+    fn names_answers(&self) -> bool {
+        true
+    }
+
     fn handle(&self, peer: Option<Peer>, request: Request<Body>) -> Task<Response> {
         let (front, request) = (self.clone(), front::with_peer(peer, request));
         Box::pin(async move { Front::handle(&front, request).await })

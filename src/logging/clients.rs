@@ -86,9 +86,21 @@ impl Lifecycle for ClientLines {
         if !tracing::enabled!(target: TARGET, tracing::Level::WARN) {
             return;
         }
-        // What is lost when it is closed for that is told with its end.
-        let Some(peer) = connection.peer() else { return };
         let details = connection.details();
+        let Some(peer) = connection.peer() else {
+            // What is lost when it is closed for that is told with its end. A session stays.
+            if let Some(client_id) = &details.client_id {
+                tracing::warn!(
+                    target: TARGET,
+                    connection = connection_id(client),
+                    client_id = shortened(client_id),
+                    messages,
+                    total = details.dropped,
+                    "messages dropped for a session whose client is away"
+                );
+            }
+            return;
+        };
         tracing::warn!(
             target: TARGET,
             connection = connection_id(client),

@@ -5,10 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::{SinkExt as _, StreamExt as _};
 use rumqttc::QoS;
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::http::{get, request};
+use crate::support::http2::Http2;
 use crate::support::mqtt::{Bare, Client};
 use crate::support::process::Process;
 use crate::support::sse::EventStream;
@@ -104,6 +107,8 @@ async fn every_protocol_tells_who_came_and_left_and_what_passed() {
     let left = logged.line("disconnected", |line| line["protocol"] == "bayeux").await;
     assert_eq!((&left["reason"], &left["remote"]), (&json!("client"), &json!("127.0.0.1")), "{left}");
     assert_eq!((&left["sent_messages"], &left["received_messages"]), (&json!(1), &json!(1)), "{left}");
+    // The JSON of handshake, connect, subscription and all.
+    assert!(left["received_bytes"].as_u64() > Some(300) && left["sent_bytes"].as_u64() > Some(300), "{left}");
     // A session's id lets whoever has it speak for the client.
     assert!(!logged.text().contains(&page.client_id));
 }
@@ -129,11 +134,50 @@ async fn refusals_say_why_and_a_client_that_comes_again_and_again_is_one_line() 
     };
     assert_eq!((count("http"), count("sse")), (1, 1));
 
+    // Of Bayeux by the id of its answer, and once there is a session by its connection.
+    let known = json!([{"channel": "/meta/handshake", "version": "1.0", "supportedConnectionTypes": ["long-polling"],
+        "ext": {"authentication": {"token": KEY}}}]);
+    let headers = [("content-type", "application/json"), ("x-request-id", "shaken-1")];
+    let shaken = request(server.http, "POST", "/cometd", &headers, known.to_string()).await;
+    assert_eq!(shaken.header("x-request-id"), Some("shaken-1"));
+    let cookie = shaken.header("set-cookie").expect("a cookie").split(';').next().expect("a pair").to_owned();
+    let session = shaken.json()[0]["clientId"].clone();
+    let came = logged.line("connected", |line| line["protocol"] == "bayeux").await;
+    let publish = json!([{"channel": "/closed", "clientId": session, "data": 1}]);
+    let headers =
+        [("content-type", "application/json"), ("x-request-id", "asked-4712"), ("cookie", &*cookie)];
+    request(server.http, "POST", "/cometd", &headers, publish.to_string()).await;
+    let line = logged.line("refused", |line| line["protocol"] == "bayeux" && line["what"] == "/closed").await;
+    assert_eq!(
+        (&line["request"], &line["connection"]),
+        (&json!("asked-4712"), &came["connection"]),
+        "{line}"
+    );
+    assert_eq!(line["user"], came["user"], "{line}");
+    let unknown = json!([{"channel": "/meta/handshake", "version": "1.0", "supportedConnectionTypes": ["long-polling"]}]);
+    let headers = [("content-type", "application/json"), ("x-request-id", "asked-4713")];
+    request(server.http, "POST", "/cometd", &headers, unknown.to_string()).await;
+    let line = logged.line("refused", |line| line["what"] == "/meta/handshake").await;
+    assert_eq!((&line["request"], &line["connection"]), (&json!("asked-4713"), &Value::Null), "{line}");
+    let headers = [("origin", "https://evil.example"), ("x-request-id", "asked-4714")];
+    request(server.http, "POST", "/cometd", &headers, "[]").await;
+    let line = logged.line("refused", |line| line["protocol"] == "bayeux" && line["what"] == "/cometd").await;
+    assert_eq!((&line["request"], &line["reason"]), (&json!("asked-4714"), &json!("forbidden")), "{line}");
+
     let mut device = Bare::connect(server.mqtt).await;
     device.send(&crate::support::mqtt::connect_packet("intruder")).await;
     device.rest().await;
     let line = logged.line("refused", |line| line["protocol"] == "mqtt").await;
     assert_eq!(line["reason"], "NotAuthorized", "{line}");
+    // A device with rights, at what they do not reach.
+    let mut device = Bare::connect(server.mqtt).await;
+    device.send(&connect("device-9", "any", KEY)).await;
+    device.receive(4).await;
+    device.send(&[0x30, 8, 0, 6, b'c', b'l', b'o', b's', b'e', b'd']).await;
+    let came = logged.line("connected", |line| line["client_id"] == "device-9").await;
+    let line = logged.line("refused", |line| line["client_id"] == "device-9").await;
+    assert_eq!((&line["connection"], &line["what"]), (&came["connection"], &json!("closed")), "{line}");
+
     let metrics = get(server.http, "/metrics").await;
     let line = metrics.text().lines().find(|line| line.starts_with("fanwire_suppressed_log_lines_total "));
     assert_eq!(line, Some("fanwire_suppressed_log_lines_total 99"));
@@ -165,6 +209,36 @@ async fn no_secret_is_in_the_log_at_any_level() {
             EventStream::open(server.http, &target).await;
         }
         EventStream::open_with(server.http, "/sse/open", &format!("authorization: {bearer}\r\n")).await;
+        // Over HTTP/2, and as names of subprotocols, where some pages have no other place.
+        let http2 = Http2::plain(server.http).await;
+        for (path, name, value) in [
+            ("/cometd".to_owned(), "authorization", &*bearer),
+            (format!("/cometd?access_token={secret}"), "cookie", &*cookie),
+            ("/mqtt".to_owned(), "sec-websocket-protocol", &*format!("mqtt, {secret}")),
+            ("/mqtt".to_owned(), "sec-websocket-protocol", secret),
+            (format!("/nowhere/?token={secret}"), "x-api-key", secret),
+        ] {
+            let opened = http2.open(&path, &[(name, value)]).await;
+            if let Ok((mut socket, _)) = opened {
+                let shake = json!([{"channel": "/meta/handshake", "version": "1.0", "supportedConnectionTypes": ["websocket"]}]);
+                let bytes = connect("over-http2", "planted-user", secret);
+                let first =
+                    if path == "/mqtt" { Message::binary(bytes) } else { Message::text(shake.to_string()) };
+                within(socket.send(first)).await.expect("written");
+                within(socket.next()).await.expect("an answer").expect("a frame");
+            }
+            let target = format!("{path}{}secret={secret}", if path.contains('?') { '&' } else { '?' });
+            let upgrade = [
+                ("connection", "upgrade"),
+                ("upgrade", "websocket"),
+                ("sec-websocket-version", "13"),
+                ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+                (name, value),
+            ];
+            if name == "sec-websocket-protocol" && value == secret {
+                assert_eq!(request(server.http, "GET", &target, &upgrade, "").await.status, 400);
+            }
+        }
         let handshake = json!([{"channel": "/meta/handshake", "version": "1.0",
             "supportedConnectionTypes": ["long-polling"], "ext": {"authentication": {"token": secret}}}]);
         let json = [("content-type", "application/json")];
@@ -263,6 +337,36 @@ async fn a_slow_reader_is_named_when_it_is_closed_and_when_it_loses_messages() {
     }
     let of_device = |line: &Value| line["message"] == lost["message"] && line["client_id"] == "sluggish";
     assert_eq!(logged.lines().into_iter().filter(of_device).count(), 1, "once a minute");
+}
+
+#[tokio::test]
+async fn what_an_absent_session_has_no_room_for_is_told_once() {
+    let logged = Logged::start("[mqtt]\nmax_queued_messages = 5\n").await;
+    let server = &logged.server;
+    // Version 3.1.1 without a clean session, subscribed at QoS 1.
+    let mut device = Bare::connect(server.mqtt).await;
+    device.send(b"\x10\x10\0\x04MQTT\x04\0\0\x3c\0\x04away\x82\x06\0\x01\0\x01a\x01").await;
+    device.receive(9).await;
+    device.send(&[0xE0, 0]).await;
+    device.rest().await;
+    let came = logged.line("disconnected", |line| line["client_id"] == "away").await;
+    let mut publisher = Client::connect(server.mqtt, "publisher").await;
+    for _ in 0..40 {
+        publisher.publish("a", QoS::AtLeastOnce, "x").await;
+    }
+    publisher.subscribe("b", QoS::AtLeastOnce).await;
+    let lost = logged.line("messages dropped for a session whose client is away", |_| true).await;
+    assert_eq!((&lost["level"], &lost["client_id"]), (&json!("WARN"), &json!("away")), "{lost}");
+    assert_eq!(lost["connection"], came["connection"], "{lost}");
+    assert!(lost["messages"].as_u64() >= Some(1) && lost["total"].as_u64() >= Some(1), "{lost}");
+    within(async {
+        while !get(server.http, "/metrics").await.text().contains("fanwire_mqtt_messages_dropped_total 35\n")
+        {
+        }
+    })
+    .await;
+    let lines = logged.lines().into_iter().filter(|line| line["message"] == lost["message"]);
+    assert_eq!(lines.count(), 1, "once a minute");
 }
 
 /// A log that nobody reads any more is no reason to stop serving: its lines are lost and counted.

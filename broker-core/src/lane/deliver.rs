@@ -285,5 +285,8 @@ pub(super) fn hand_over(
     if sink.dropped > 0 {
         lane.note_dropped(slot, sink.dropped);
     }
+    if sink.lost > 0 {
+        lane.drops.note(slot, sink.lost);
+    }
     1
 }

@@ -121,13 +121,15 @@ pub struct Sink<'a> {
     flush: Flush,
     pub(crate) dirty: bool,
     pub(crate) dropped: u64,
+    /// What the front itself threw away.
+    pub(crate) lost: u64,
     /// Why a direct message was not taken.
     pub(crate) refused: Option<SendError>,
 }
 
 impl<'a> Sink<'a> {
     pub(crate) fn new(outbox: &'a Arc<Outbox>, delivery: &'a Arc<Delivery>, flush: Flush) -> Self {
-        Self { outbox, newer: None, delivery, flush, dirty: false, dropped: 0, refused: None }
+        Self { outbox, newer: None, delivery, flush, dirty: false, dropped: 0, lost: 0, refused: None }
     }
 
     /// For a direct message.
@@ -181,6 +183,12 @@ impl<'a> Sink<'a> {
         if sent != Sent::Taken {
             self.refuse(SendError::Gone);
         }
+    }
+
+    /// Says that the session threw away so many messages for want of room, which it counts itself: whoever hears of
+    /// clients is told, as of what an outbox drops ([`Lifecycle::dropped`](crate::Lifecycle::dropped)).
+    pub fn note_lost(&mut self, messages: u64) {
+        self.lost += messages;
     }
 
     /// Says that a direct message was not taken, and why; the first reason stays. Of no effect otherwise.

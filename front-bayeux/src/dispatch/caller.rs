@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use broker_core::Credentials;
-use http::HeaderMap;
+use front::RefusedLine;
+use http::{HeaderMap, HeaderValue};
 
 use crate::codec::id::ClientId;
 use crate::codec::message::{self, Message};
@@ -42,6 +43,8 @@ pub(crate) struct Caller<'a> {
     pub(crate) more_browsers: &'a [&'a str],
     pub(crate) remote: Option<SocketAddr>,
     pub(crate) user_agent: UserAgent<'a>,
+    /// What the request is called in the log: the one that opened it, of a WebSocket without a session.
+    pub(crate) request: Option<&'a HeaderValue>,
     /// What HTTP's headers presented.
     pub(crate) credentials: Credentials<'a>,
     /// Tokens that are tried if that of `credentials` is none that is known.
@@ -64,6 +67,17 @@ pub(crate) struct SocketCaller {
 }
 
 impl Caller<'_> {
+    /// What the log says of who is refused.
+    pub(super) fn refused<'a>(&'a self, member: Option<&'a Member>) -> RefusedLine<'a> {
+        RefusedLine {
+            remote: self.remote.map(|remote| remote.ip()),
+            request: self.request.and_then(|id| id.to_str().ok()),
+            user: member.and_then(|member| member.principal.user()),
+            connection: member.map(|member| member.subscriber.key()),
+            ..RefusedLine::default()
+        }
+    }
+
     /// The session that a message names, if the caller may use it.
     pub(super) fn identify(
         &mut self,

@@ -30,6 +30,8 @@ pub(super) struct Handshake<'a> {
     /// JSON text of the transports in order of liking.
     pub(super) connection_types: &'a str,
     pub(super) message: &'a Message<'a>,
+    /// Of its request.
+    pub(super) bytes: usize,
     pub(super) now: Instant,
 }
 
@@ -53,6 +55,7 @@ impl Handshake<'_> {
         let principal = self.authenticate(caller).await?;
         let id = self.reserve(caller)?;
         let member = self.begin(id, granted, principal, caller);
+        member.mailbox.note_received(self.bytes);
         self.reply(&member, granted, caller, outcome);
         self.bind(member, caller);
         outcome.shook_hands = true;

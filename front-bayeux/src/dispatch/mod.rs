@@ -73,6 +73,8 @@ struct Request<'a, 'c> {
     touched: Touched,
     turn: Turn,
     outcome: Outcome,
+    /// Its bytes are in the account of a session.
+    is_counted: bool,
 }
 
 impl Dispatch {
@@ -99,13 +101,13 @@ impl Dispatch {
         // A handshake is alone in its request: what came with it is not applied.
         let shake = messages.iter().find(|message| is_handshake(message));
         let messages = shake.map_or(messages, std::slice::from_ref);
-        let remote = caller.remote.map(|remote| remote.ip());
         let mut request = Request {
             source,
             caller,
             touched: Touched::default(),
             turn: Turn::default(),
-            outcome: Outcome::of(remote),
+            outcome: Outcome::default(),
+            is_counted: false,
         };
         for message in messages {
             request.turn.spend(1).await;
@@ -121,7 +123,12 @@ impl Dispatch {
                 Err(fault) => Err(fault),
             };
             if let Err(fault) = result {
-                request.outcome.fail(message, &fault, &self.sessions.shared);
+                // Once more: only what is refused pays for it.
+                let known =
+                    fault.refuses_its_sender().then(|| request.caller.identify(message, &self.sessions));
+                let member = known.and_then(Result::ok);
+                let line = request.caller.refused(member.as_deref());
+                request.outcome.fail(message, &fault, &self.sessions.shared, line);
             }
         }
         request.finish()
@@ -148,6 +155,7 @@ impl Dispatch {
             policy: &*self.policy,
             connection_types: &self.connection_types,
             message,
+            bytes: request.source.len(),
             now,
         };
         let result = match self.incoming(message, None) {
@@ -155,7 +163,8 @@ impl Dispatch {
             Err(fault) => Err(fault),
         };
         if let Err(fault) = result {
-            request.outcome.refuse_handshake(message, &fault, &self.sessions.shared);
+            let line = request.caller.refused(None);
+            request.outcome.refuse_handshake(message, &fault, &self.sessions.shared, line);
         }
     }
 
@@ -187,6 +196,9 @@ impl Dispatch {
             }
             Err(fault) => return Err(fault),
         };
+        if !std::mem::replace(&mut request.is_counted, true) {
+            member.mailbox.note_received(request.source.len());
+        }
         self.incoming(message, Some(&member.id))?;
         if target == Target::Meta(Meta::Connect) {
             connect(shared, now, message, alone, member, request.caller, &mut request.outcome);

@@ -1,6 +1,5 @@
 //! What a request comes to: replies, events, and perhaps a connect that is to be held.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -38,8 +37,6 @@ pub(crate) struct Outcome {
     pub(crate) unwritten: Vec<UnwrittenReply>,
     /// A session was made, so the browser needs its cookie.
     pub(crate) shook_hands: bool,
-    /// Where the request comes from, for the log.
-    remote: Option<IpAddr>,
 }
 
 /// A connect that waits.
@@ -49,11 +46,6 @@ pub(crate) struct HeldConnect {
 }
 
 impl Outcome {
-    /// Of a request from this address.
-    pub(super) fn of(remote: Option<IpAddr>) -> Self {
-        Outcome { remote, ..Outcome::default() }
-    }
-
     /// All that is to be written, in order. The replies stand as one, commas included.
     pub(crate) fn objects(&self) -> impl Iterator<Item = &[u8]> + Clone {
         let replies = (self.count > 0).then_some(&self.replies[..]);
@@ -103,31 +95,35 @@ impl Outcome {
         self.reply(&Common { timestamp: timestamp.as_deref(), ..common(message) }, fill);
     }
 
-    /// A message failed.
-    pub(super) fn fail(&mut self, message: &Message<'_>, fault: &Fault, shared: &Shared) {
+    /// A message failed. `line` says who sent it, as far as that is known.
+    pub(super) fn fail(
+        &mut self,
+        message: &Message<'_>,
+        fault: &Fault,
+        shared: &Shared,
+        line: RefusedLine<'_>,
+    ) {
         let is_connect = message.channel.is_some_and(|channel| channel.get() == "\"/meta/connect\"");
         let advice = if is_connect { Advice::failed_connect(fault) } else { Advice::failed(fault) };
+        if message.channel.is_some_and(|channel| channel.get() != "\"/meta/handshake\"")
+            && fault.refuses_its_sender()
+        {
+            log(message, fault, line);
+        }
         self.put_failure(message, fault, advice, shared);
     }
 
     /// A handshake failed.
-    pub(super) fn refuse_handshake(&mut self, message: &Message<'_>, fault: &Fault, shared: &Shared) {
+    pub(super) fn refuse_handshake(
+        &mut self,
+        message: &Message<'_>,
+        fault: &Fault,
+        shared: &Shared,
+        line: RefusedLine<'_>,
+    ) {
         shared.counters.refused_handshake();
-        self.log(message, fault);
+        log(message, fault, line);
         self.put_failure(message, fault, Some(Advice::failed_handshake(fault)), shared);
-    }
-
-    /// Of the error only what stands behind its arguments is written: an argument may be a session's id, which is a
-    /// secret.
-    fn log(&self, message: &Message<'_>, fault: &Fault) {
-        let error = fault.wire();
-        let what = message.subscription.or(message.channel).map(RawValue::get);
-        let mut line = RefusedLine::default();
-        line.protocol = "bayeux";
-        line.reason = error.splitn(3, ':').nth(2).unwrap_or_default();
-        line.remote = self.remote;
-        line.what = what.map(|name| name.trim_matches('"'));
-        line.log();
     }
 
     fn put_failure(&mut self, message: &Message<'_>, fault: &Fault, advice: Option<Advice>, shared: &Shared) {
@@ -138,11 +134,6 @@ impl Outcome {
         if matches!(fault, Fault::RateLimited { .. }) {
             shared.counters.limited();
         }
-        if message.channel.is_some_and(|channel| channel.get() != "\"/meta/handshake\"")
-            && (fault.is_denial() || matches!(fault, Fault::RateLimited { .. }))
-        {
-            self.log(message, fault);
-        }
         let (error, timestamp) = (fault.wire(), timestamp(&shared.config, message.stamped.into()));
         let common =
             Common { error: Some(&error), advice, timestamp: timestamp.as_deref(), ..common(message) };
@@ -152,6 +143,19 @@ impl Outcome {
             }
         });
     }
+}
+
+/// Of the error only what stands behind its arguments is written: an argument may be a session's id, which is a secret.
+fn log(message: &Message<'_>, fault: &Fault, line: RefusedLine<'_>) {
+    let error = fault.wire();
+    let what = message.subscription.or(message.channel).map(RawValue::get);
+    let line = RefusedLine {
+        protocol: "bayeux",
+        reason: error.splitn(3, ':').nth(2).unwrap_or_default(),
+        what: what.map(|name| name.trim_matches('"')),
+        ..line
+    };
+    line.log();
 }
 
 /// The fields that each reply takes from its request.

@@ -13,8 +13,8 @@ use crate::codec::channel::is_expressible;
 use crate::protocol::End;
 
 impl Member {
-    /// The client has left for good: whoever listens is told what is known of it. Bytes are counted where a WebSocket
-    /// carries it; a poll is one of many requests of its connection.
+    /// The client has left for good: whoever listens is told what is known of it. Bytes to it are counted where a
+    /// WebSocket carries it, as a poll is one of many requests of its connection; of those from it the JSON is.
     pub(super) fn leave(&self, why: LeaveReason) {
         let socket_bytes = self.mailbox.socket_bytes();
         let (sent, received) = self.mailbox.passed();
@@ -27,6 +27,7 @@ impl Member {
         account.sent_messages = Some(sent);
         account.received_messages = Some(received);
         account.sent_bytes = socket_bytes;
+        account.received_bytes = Some(self.mailbox.received_bytes());
         account.dropped = self.mailbox.dropped();
         self.subscriber.leave(Left::for_good(why), &account);
     }

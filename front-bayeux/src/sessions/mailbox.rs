@@ -1,7 +1,7 @@
 //! A session where the broker's lanes can reach it: its state behind a small mutex, and the wake-up of a held poll.
 //! What its lane does with it is in `deliver.rs`, its socket in `binding.rs`, its want of room in `overflow.rs`.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -29,6 +29,8 @@ pub(crate) struct Mailbox {
     pub(super) shared: Arc<Shared>,
     /// Messages from the client that were published.
     received: AtomicU32,
+    /// Bytes of JSON from it.
+    received_bytes: AtomicU64,
 }
 
 /// A connect's reply on its way. It is dropped when the reply was written, or will never be: only from then on is its
@@ -57,6 +59,7 @@ impl Mailbox {
             clock: Clock::default(),
             shared,
             received: AtomicU32::new(0),
+            received_bytes: AtomicU64::new(0),
         });
         mailbox.with(|_| ());
         mailbox
@@ -139,6 +142,16 @@ impl Mailbox {
     /// A message of the client was published.
     pub(crate) fn note_published(&self) {
         self.received.fetch_add(1, Relaxed);
+    }
+
+    /// So much JSON came from the client.
+    pub(crate) fn note_received(&self, bytes: usize) {
+        self.received_bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Bytes of JSON from the client.
+    pub(super) fn received_bytes(&self) -> u64 {
+        self.received_bytes.load(Relaxed)
     }
 
     /// Events to the client, and messages from it that were published.

@@ -4,10 +4,14 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use front::log_problem;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_edge::websocket::is_opening;
-use http_edge::{Body, BoxError, Cookies, Decoded, Fields, Park, Response, take_body};
+use http_edge::{
+    Body, BoxError, Cookies, Decoded, Fields, Park, Peer, Response, X_REQUEST_ID, request_id,
+    request_id_among, take_body,
+};
 
 use crate::codec::batch::BatchParser;
 use crate::codec::message::{Bounds, Message, ParseError};
@@ -36,26 +40,30 @@ where
 {
     let (mut parts, body) = request.into_parts();
     if parts.method == Method::OPTIONS {
-        return endpoint.config().origins.preflight(&parts.headers, Cookies::Include, METHODS);
+        let mut response = endpoint.config().origins.preflight(&parts.headers, Cookies::Include, METHODS);
+        response.headers_mut().insert(X_REQUEST_ID, request_id_among(&parts.headers));
+        return response;
     }
     if is_opening(&parts) {
+        let id = request_id_among(&parts.headers);
         let answer = match endpoint.config().origins.allows(&parts.headers) {
-            true => Ok(websocket::upgrade(&endpoint, &mut parts)),
+            true => Ok(websocket::upgrade(&endpoint, &mut parts, &id)),
             false => Err(RequestFault::OriginDenied),
         };
-        return conclude(&endpoint, &parts, answer);
+        return conclude(&endpoint, &parts, id, answer);
     }
     let fields = Fields::from(&parts.headers);
+    let id = request_id(fields);
     let step = if endpoint.config().origins.allows(fields) {
         // Boxed, so that a connect that is held has no room for it any more.
-        Box::pin(poll(&endpoint, &parts, fields, body)).await
+        Box::pin(poll(&endpoint, &parts, (fields, &id), body)).await
     } else {
         Err(RequestFault::OriginDenied)
     };
     let hold = match step {
         Ok(Step::Hold(hold)) => hold,
-        Ok(Step::Answer(response)) => return conclude(&endpoint, &parts, Ok(response)),
-        Err(fault) => return conclude(&endpoint, &parts, Err(fault)),
+        Ok(Step::Answer(response)) => return conclude(&endpoint, &parts, id, Ok(response)),
+        Err(fault) => return conclude(&endpoint, &parts, id, Err(fault)),
     };
     let headers = kept_headers(fields);
     let park = parts.extensions.remove::<Park>();
@@ -63,6 +71,7 @@ where
     let answer = async move {
         let mut response = hold.run(&endpoint).await;
         finish(&endpoint, &headers, &mut response);
+        response.headers_mut().insert(X_REQUEST_ID, id);
         response
     };
     match park {
@@ -72,11 +81,20 @@ where
 }
 
 /// Makes a request's answer whole.
-fn conclude(endpoint: &Endpoint, parts: &Parts, answer: Result<Response, RequestFault>) -> Response {
+fn conclude(
+    endpoint: &Endpoint,
+    parts: &Parts,
+    id: HeaderValue,
+    answer: Result<Response, RequestFault>,
+) -> Response {
     let mut response = answer.unwrap_or_else(|fault| {
         endpoint.counters().malformed();
-        fault.problem().response()
+        let problem = fault.problem();
+        let remote = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
+        log_problem("bayeux", &problem, parts, remote, &id);
+        problem.response()
     });
+    response.headers_mut().insert(X_REQUEST_ID, id);
     let is_websocket = response.status() == StatusCode::SWITCHING_PROTOCOLS
         || (parts.method == Method::CONNECT && response.status().is_success());
     if !is_websocket {
@@ -109,7 +127,7 @@ fn kept_headers(fields: Fields<'_>) -> HeaderMap {
 async fn poll<B>(
     endpoint: &Arc<Endpoint>,
     parts: &Parts,
-    fields: Fields<'_>,
+    (fields, id): (Fields<'_>, &HeaderValue),
     body: B,
 ) -> Result<Step, RequestFault>
 where
@@ -143,7 +161,7 @@ where
         Err(several) => join(&several, bounds).await?,
     };
     let messages = read_batch(&source, bounds).await.map_err(RequestFault::Parse)?;
-    let poll = polling::Poll { parts, fields, transport, callback };
+    let poll = polling::Poll { parts, fields, id, transport, callback };
     polling::run(endpoint, &source, &messages, poll).await
 }
 

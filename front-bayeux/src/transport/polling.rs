@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{StatusCode, Version, header};
+use http::{HeaderValue, StatusCode, Version, header};
 use http_edge::{Body, Cookies, Fields, HttpCredentials, Peer, Response, credentials_with};
 
 use super::answer::Answer;
@@ -28,6 +28,8 @@ pub(super) struct Poll<'a> {
     pub(super) parts: &'a Parts,
     /// Found in the parts' headers.
     pub(super) fields: Fields<'a>,
+    /// What the answer is called.
+    pub(super) id: &'a HeaderValue,
     pub(super) transport: Transport,
     /// The function that callback-polling calls with the answer.
     pub(super) callback: Option<Callback>,
@@ -62,6 +64,7 @@ pub(super) async fn run(
         more_browsers: &more_browsers,
         remote: presented.remote,
         user_agent: UserAgent::In(&poll.parts.headers),
+        request: Some(poll.id),
         credentials: presented.for_protocol("bayeux"),
         more_tokens: &more_tokens,
         lacks_request: false,

@@ -7,6 +7,7 @@ use ::websocket::handshake;
 use ::websocket::{CloseCode, Limits};
 use broker_core::Class;
 use bytes::Bytes;
+use http::HeaderValue;
 use http::request::Parts;
 use http_edge::websocket::{Ending, Heard, LINGER, NoUpgrade, Upgrade, WebSocket};
 use http_edge::{Response, Visitor};
@@ -28,7 +29,7 @@ use crate::stats::Gauge;
 const TIME_TO_LEAVE: Duration = Duration::from_secs(1);
 
 /// Answers an upgrade; the connection then lives in a task of its own.
-pub(super) fn upgrade(endpoint: &Arc<Endpoint>, parts: &mut Parts) -> Response {
+pub(super) fn upgrade(endpoint: &Arc<Endpoint>, parts: &mut Parts, id: &HeaderValue) -> Response {
     let config = endpoint.config();
     if !config.transports.contains(&Transport::WebSocket) {
         return RequestFault::TransportDenied.problem().response();
@@ -47,7 +48,7 @@ pub(super) fn upgrade(endpoint: &Arc<Endpoint>, parts: &mut Parts) -> Response {
             return refused.response("GET");
         }
     };
-    let opener = Opener::read(endpoint, parts);
+    let opener = Opener::read(endpoint, parts, id);
     let (endpoint, deflate) = (Arc::clone(endpoint), upgrade.deflate());
     upgrade.then(move |socket| {
         tokio::spawn(OpenSocket::open(endpoint, socket, deflate, opener).run());
@@ -58,16 +59,18 @@ pub(super) fn upgrade(endpoint: &Arc<Endpoint>, parts: &mut Parts) -> Response {
 struct Opener {
     visitor: Visitor,
     browser: Option<Box<str>>,
+    /// What it was answered by; until there is a session, which has a name of its own.
+    request: Option<HeaderValue>,
 }
 
 impl Opener {
     /// Takes the request: of an upgrade that is accepted nothing else is needed.
-    fn read(endpoint: &Endpoint, parts: &mut Parts) -> Box<Self> {
+    fn read(endpoint: &Endpoint, parts: &mut Parts, id: &HeaderValue) -> Box<Self> {
         let config = endpoint.config();
         let parts = std::mem::replace(parts, http::Request::new(()).into_parts().0);
         let browser = cookie::read(&parts.headers, &config.cookie).next().map(Box::from);
         let visitor = Visitor::of(&parts, &config.token_sources).with_request(parts);
-        Box::new(Self { visitor, browser })
+        Box::new(Self { visitor, browser, request: Some(id.clone()) })
     }
 }
 
@@ -188,7 +191,10 @@ impl OpenSocket {
         let messages = super::read_batch(&text, bounds)
             .await
             .map_err(|error| (close_code(&error), error.to_string()))?;
-        let Opener { visitor, browser } = &*self.opener;
+        if self.caller.member.is_some() {
+            self.opener.request = None;
+        }
+        let Opener { visitor, browser, request } = &*self.opener;
         if visitor.lacks_request() && dispatch::shakes_hands(&messages) {
             // Who it is was seen in the request, which nobody kept. A new connection brings a new one.
             return Err((CloseCode::Normal, "shake hands on a new connection".to_owned()));
@@ -199,6 +205,7 @@ impl OpenSocket {
             more_browsers: &[],
             remote: visitor.remote(),
             user_agent: UserAgent::Known(visitor.user_agent()),
+            request: request.as_ref(),
             credentials: visitor.credentials("bayeux"),
             more_tokens: visitor.more_tokens(),
             lacks_request: visitor.lacks_request(),

@@ -213,13 +213,17 @@ impl Session {
     }
 
     fn log_refused(&self, reason: &str, principal: &Principal, what: &str) {
-        let remote = self.lock().online.as_ref().and_then(|online| online.caller.remote);
+        let (connection, remote) = {
+            let state = self.lock();
+            (state.key, state.online.as_ref().and_then(|online| online.caller.remote))
+        };
         let mut line = RefusedLine::default();
         line.protocol = "mqtt";
         line.reason = reason;
         line.remote = remote;
         line.user = principal.user();
         line.client_id = Some(self.client_id());
+        line.connection = connection;
         line.what = Some(what);
         line.log();
     }
@@ -350,6 +354,7 @@ impl Session {
     /// A message that matched the subscriptions `tags`.
     pub(crate) fn handle_delivery(&self, incoming: &Incoming<'_>, tags: &[u32], wire: &mut impl Wire) {
         let mut state = self.lock();
+        let dropped = state.dropped;
         if let Some(online) = &state.online
             && !wire.redirect_as(&online.outbox, state.principal.as_ref(), tags)
         {
@@ -359,6 +364,10 @@ impl Session {
             return state.park(self.config(), incoming, tags);
         }
         state.deliver(&self.shared, incoming, tags, wire);
+        // A client that is there may also have been spared what is longer than it takes.
+        if state.dropped != dropped && (state.online.is_none() || state.is_overrun) {
+            wire.note_lost(state.dropped - dropped);
+        }
     }
 
     /// A message for this client alone, whatever it is subscribed to: at QoS 0, with its topic in full, because

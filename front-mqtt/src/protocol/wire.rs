@@ -17,6 +17,9 @@ pub(crate) trait Wire {
     fn send(&mut self, frame: &Bytes, class: Class);
     /// Sends one frame in slices; never dropped.
     fn send_parts(&mut self, parts: &[Bytes]);
+
+    /// The session had no room for so many messages.
+    fn note_lost(&mut self, _messages: u64) {}
 }
 
 impl Wire for Sink<'_> {
@@ -30,6 +33,10 @@ impl Wire for Sink<'_> {
 
     fn send_parts(&mut self, parts: &[Bytes]) {
         Sink::send_parts(self, parts);
+    }
+
+    fn note_lost(&mut self, messages: u64) {
+        Sink::note_lost(self, messages);
     }
 }
 
