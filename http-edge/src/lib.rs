@@ -10,7 +10,8 @@
 //!                     │                     ├─ Takeover::claim ─▶ link::Socket   (SSE)
 //!                     │                     ├─ Park::wait ─▶ Response ─▶ HTTP/1  (long-polling)
 //!                     │                     └─ Upgrade::then ─▶ link::Socket       (WebSocket)
-//!                     └─ h2c ────▶ handler ─── Response, body from pipe()
+//!                     └─ HTTP/2 ─▶ handler ─┬─ Response, body from pipe()
+//!                                           └─ Upgrade::then ─▶ link::Socket       (WebSocket, one stream)
 //! ```
 //!
 //! It leaves to others: paths and methods (each front), what a credential is worth (the `Authenticator`), TLS.
