@@ -69,13 +69,12 @@ pub(crate) struct SocketCaller {
 impl Caller<'_> {
     /// What the log says of who is refused.
     pub(super) fn refused<'a>(&'a self, member: Option<&'a Member>) -> RefusedLine<'a> {
-        RefusedLine {
-            remote: self.remote.map(|remote| remote.ip()),
-            request: self.request.and_then(|id| id.to_str().ok()),
-            user: member.and_then(|member| member.principal.user()),
-            connection: member.map(|member| member.subscriber.key()),
-            ..RefusedLine::default()
-        }
+        let mut line = RefusedLine::default();
+        line.remote = self.remote.map(|remote| remote.ip());
+        line.request = self.request.and_then(|id| id.to_str().ok());
+        line.user = member.and_then(|member| member.principal.user());
+        line.connection = member.map(|member| member.subscriber.key());
+        line
     }
 
     /// The session that a message names, if the caller may use it.
