@@ -130,7 +130,7 @@ impl std::fmt::Debug for OwnFront {
 /// addresses only; a service that mounts these fronts in an HTTP server of its own decides for itself which hosts it
 /// answers to.
 ///
-/// They are one [`tower` service](front::service), for whole paths or below a prefix that its router takes off.
+/// They are one [`tower` service](front::service!), for whole paths or below a prefix that its router takes off.
 #[derive(Clone)]
 pub struct Fronts {
     list: Arc<[Arc<dyn Front>]>,

@@ -25,7 +25,7 @@ use crate::transport::{self, Endpoint};
 
 /// Bayeux for one broker. Cheap to clone; hand it every request below its path.
 ///
-/// It is a [`tower` service](front::service): whole paths as it is, [`nested`](Self::nested) below a prefix that its
+/// It is a [`tower` service](front::service!): whole paths as it is, [`nested`](Self::nested) below a prefix that its
 /// router takes off.
 #[derive(Clone)]
 pub struct Front(Arc<Handle>, Paths);
@@ -63,8 +63,8 @@ impl Front {
         Self(Arc::clone(&self.0), Paths::Rest)
     }
 
-    /// Answers one request at one of [`Config::mount`] or any path below; elsewhere 404: POST for long-polling, GET with
-    /// `jsonp` for callback-polling, an upgrade for WebSocket, OPTIONS for CORS.
+    /// Answers one request at one of [`Config::mount`] or any path below, elsewhere with 404: POST for long-polling, GET
+    /// with `jsonp` for callback-polling, an upgrade for WebSocket, OPTIONS for CORS.
     ///
     /// A held connect resolves when there is something to say.
     ///

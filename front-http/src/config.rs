@@ -8,8 +8,8 @@ use http_edge::{Intake, OriginPolicy, TokenSources};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Where the API is; it answers there and below. Default `/v1`. `/healthz`, `/readyz` and `/metrics` stay where they
-    /// are. Not looked at by [`Front::nested`](crate::Front::nested).
+    /// Where the API is; it answers there and below. Default `/v1`. `/healthz`, `/readyz` and `/metrics` stay where
+    /// they are. Not looked at by [`Front::nested`](crate::Front::nested).
     pub path: String,
     /// Pages that may call the API. Default: those of the same origin and of this machine ([`OriginPolicy::Loopback`]).
     pub origins: OriginPolicy,

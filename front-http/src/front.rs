@@ -37,7 +37,7 @@ use crate::stats::{Counters, Route, Stats, Times};
 
 /// The HTTP API over one broker. Clones are handles to the same front.
 ///
-/// It is a [`tower` service](front::service): whole paths as it is, [`nested`](Self::nested) below a prefix that its
+/// It is a [`tower` service](front::service!): whole paths as it is, [`nested`](Self::nested) below a prefix that its
 /// router takes off.
 #[derive(Clone)]
 pub struct Front(Arc<Shared>, Paths);

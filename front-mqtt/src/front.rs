@@ -21,7 +21,7 @@ use crate::transport::{self, Aftermath, Arrival, Due, Farewell, Hosted, Sessions
 
 /// MQTT on a broker. Clones are handles to the same front.
 ///
-/// MQTT over WebSocket is a [`tower` service](front::service): whole paths as it is, [`nested`](Self::nested) below a
+/// MQTT over WebSocket is a [`tower` service](front::service!): whole paths as it is, [`nested`](Self::nested) below a
 /// prefix that its router takes off.
 #[derive(Clone)]
 pub struct Front(Arc<Inner>, Paths);

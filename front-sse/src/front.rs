@@ -30,7 +30,7 @@ use crate::{Config, Format, Stats};
 
 /// Server-Sent Events over one broker. Clones are handles to the same front.
 ///
-/// It is a [`tower` service](front::service): whole paths as it is, [`nested`](Self::nested) below a prefix that its
+/// It is a [`tower` service](front::service!): whole paths as it is, [`nested`](Self::nested) below a prefix that its
 /// router takes off.
 #[derive(Clone)]
 pub struct Front(Arc<Shared>, Paths);
@@ -78,7 +78,8 @@ impl Front {
         Front(Arc::clone(&self.0), Paths::Rest)
     }
 
-    /// Answers one request at [`Config::path`] or below; elsewhere 404. A body is read where it names filters, and nowhere else.
+    /// Answers one request at [`Config::path`] or below; elsewhere 404. A body is read where it names filters, and nowhere
+    /// else.
     ///
     /// Where the request carries a [`Takeover`] and opens a stream, the future does not resolve: it is dropped with the
     /// hyper connection.

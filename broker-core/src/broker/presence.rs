@@ -47,11 +47,12 @@ impl Broker {
     pub const MAX_PRESENCE_PAGE: usize = 10_000;
 
     /// Who is subscribed to a channel, by its name, a wildcard or in a group; for a filter with wildcards, who may hear
-    /// anything on a channel that it matches. Up to `limit` of them (and [`MAX_PRESENCE_PAGE`](Self::MAX_PRESENCE_PAGE)),
-    /// at least one, after `after`: `None` at first, then [`Presence::next`].
+    /// anything on a channel that it matches. Up to `limit` of them, and never more than
+    /// [`MAX_PRESENCE_PAGE`](Self::MAX_PRESENCE_PAGE), after `after`: `None` at first, then [`Presence::next`]. A `limit`
+    /// of 0 is 1.
     ///
-    /// Clients whose connection is there are told, as `GET /v1/presence/…` tells them; sessions that wait for their client
-    /// and subscribers in process are not. Everybody is `#`. Rights are not asked: the service is its own.
+    /// Clients whose connection is there are told, as `GET /v1/presence/…` tells them; sessions that wait for their
+    /// client, and subscribers in process, are not. Everybody is `#`. Rights are not asked: the service is its own.
     ///
     /// A channel is looked up; for wildcards all clients are gone through, a few hundred at a time and then other tasks
     /// have their turn. No lock is held in between, so who comes or goes meanwhile may be told or not.
