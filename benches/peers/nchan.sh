@@ -1,9 +1,16 @@
 #!/bin/sh
 # Runs nginx with nchan in the foreground until it gets SIGTERM.
-#   nchan.sh ADDRESS:PORT        needs: apt-get install nginx libnginx-mod-nchan
+#   nchan.sh ADDRESS:PORT [_ _ _ _ CERT KEY]        needs: apt-get install nginx libnginx-mod-nchan
+# With a certificate and its key it speaks TLS, with the least buffer that nginx has for it.
 # One worker, no access log, a ring of 64 messages per channel so that bursts are not cut.
 set -eu
 address=${1:?address}
+ssl=
+tls=
+if [ -n "${6:-}" ]; then
+    ssl=ssl
+    tls="ssl_certificate $6; ssl_certificate_key $7; ssl_session_cache shared:tls:50m; ssl_buffer_size 4k;"
+fi
 folder=${TMPDIR:-/tmp}/fanwire-nchan-${address##*:}
 rm -rf "$folder"
 mkdir -p "$folder"
@@ -27,7 +34,8 @@ http {
   nchan_shared_memory_size 256M;
   nchan_message_buffer_length 64;
   server {
-    listen $address backlog=4096;
+    listen $address $ssl backlog=4096;
+    $tls
     location ~ ^/sub/(.+)\$ { nchan_subscriber eventsource; nchan_channel_id \$1; }
     location ~ ^/pub/(.+)\$ { nchan_publisher; nchan_channel_id \$1; }
   }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::dialect::Dialect;
+use crate::dialect::Spoken;
 use crate::engine::Waiting;
 use crate::fleet::Pace;
-use crate::scenario::{Fanout, Hooks, Idle, PublishOnly, Setup, Slow, Storm};
+use crate::scenario::{Fanout, Handshakes, Hooks, Idle, PublishOnly, Setup, Slow, Storm};
 use crate::server::{AtMost, Launcher, Target};
 use crate::sys::affinity::{Cpus, allowed};
 
@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Storm(StormArgs),
     /// Some subscribers never read: the others' latency, and kernel memory for the silent ones.
     Slow(SlowArgs),
+    /// A storm of TLS handshakes, full and resumed ones: their time, and the p99 of those who are connected already.
+    Handshakes(HandshakesArgs),
     /// Cost of a publish that nobody hears.
     Publish(PublishArgs),
     /// The standard rows, floor and servers in turn.
@@ -41,6 +43,12 @@ pub(crate) enum Command {
     Floor {
         /// Where to listen.
         address: SocketAddr,
+        /// PEM file with a certificate: subscribers may then come inside of TLS 1.3.
+        #[arg(long, requires = "key")]
+        cert: Option<PathBuf>,
+        /// PEM file with its key.
+        #[arg(long, requires = "cert")]
+        key: Option<PathBuf>,
     },
     /// The origin that Pushpin needs: holds `/stream/{channel}` by GRIP.
     #[command(hide = true)]
@@ -50,6 +58,11 @@ pub(crate) enum Command {
     },
     #[command(hide = true)]
     Worker {
+        #[arg(long)]
+        cpus: Cpus,
+    },
+    #[command(hide = true)]
+    ShakeHands {
         #[arg(long)]
         cpus: Cpus,
     },
@@ -66,7 +79,8 @@ pub(crate) enum Command {
 pub(crate) struct Common {
     /// Server to measure: floor, fanwire, fanwire-DIALECT, a peer (mosquitto, mosquitto5-qos1, rumqttd, nats, nchan,
     /// pushpin, faye-ws, faye-lp, cometd-node-lp), `[LABEL:]DIALECT=COMMAND` with {address}, {port}, {port2}, {port3},
-    /// or `[LABEL:]DIALECT@ADDRESS/PID`. Repeat to compare; ratios are to the first.
+    /// or `[LABEL:]DIALECT@ADDRESS/PID`. Repeat to compare; ratios are to the first. TLS: `tls+` before floor, fanwire,
+    /// mosquitto or nchan, or before DIALECT, where {cert} and {key} are files with a certificate that is made.
     #[arg(long = "target", value_name = "TARGET")]
     pub(crate) targets: Vec<Target>,
     /// Gives the target with this label no more than so many subscribers.
@@ -75,9 +89,13 @@ pub(crate) struct Common {
     /// Rounds, each over all targets in turn.
     #[arg(long, default_value_t = 1)]
     rounds: usize,
-    /// Publish by another protocol than the subscribers', at the server's second port, {port2}.
+    /// Publish by another protocol than the subscribers', at the server's second port, {port2}; `tls+DIALECT` if
+    /// that speaks TLS.
     #[arg(long, value_name = "DIALECT")]
-    publisher: Option<Dialect>,
+    publisher: Option<Spoken>,
+    /// PEM file with the authorities that TLS clients believe for the name localhost. Without it they verify nothing.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// CPUs for the server under test; default 0 if there are two or more, else none.
     #[arg(long)]
     server_cpus: Option<Cpus>,
@@ -133,6 +151,7 @@ impl Common {
             in_flight_connects: self.in_flight_connects,
             hooks: Hooks { before: self.before.clone(), after: self.after.clone() },
             waiting: if self.spin { Waiting::Spin } else { Waiting::Sleep },
+            ca: self.ca.clone(),
             rounds: self.rounds,
             time_limit: Duration::from_secs(self.time_limit),
         }
@@ -260,6 +279,35 @@ impl StormArgs {
             connections: self.connections,
             messages: self.messages,
             cycles: self.cycles,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HandshakesArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Clients that come, --in-flight-connects at a time.
+    #[arg(long, default_value_t = 10_000)]
+    connections: usize,
+    /// Subscribers that are there already.
+    #[arg(long, default_value_t = 100)]
+    subscribers: usize,
+    /// Messages per second that they get.
+    #[arg(long, default_value_t = 100.0)]
+    rate: f64,
+    /// Messages before the storms, to compare with.
+    #[arg(long, default_value_t = 500)]
+    calm_messages: u64,
+}
+
+impl HandshakesArgs {
+    pub(crate) fn scenario(&self) -> Handshakes {
+        Handshakes {
+            connections: self.connections,
+            subscribers: self.subscribers,
+            rate: self.rate.max(0.001),
+            calm_messages: self.calm_messages,
         }
     }
 }

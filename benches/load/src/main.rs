@@ -43,7 +43,9 @@ fn main() -> ExitCode {
 /// Runs one command; false if deliveries were lost, repeated or out of order.
 fn run(cli: Cli) -> io::Result<bool> {
     match cli.command {
-        Command::Floor { address } => server::floor::serve(address).map(|()| true),
+        Command::Floor { address, cert, key } => {
+            server::floor::serve(address, cert.as_deref().zip(key.as_deref())).map(|()| true)
+        }
         Command::Origin { address } => server::origin::serve(address).map(|()| true),
         Command::Worker { cpus } => {
             cpus.pin_self()?;
@@ -54,6 +56,11 @@ fn run(cli: Cli) -> io::Result<bool> {
         Command::OpenLoop(args) => measure(&args.common, &[&args.scenario()]),
         Command::Idle(args) => measure(&args.common, &[&args.scenario()]),
         Command::Storm(args) => measure(&args.common, &[&args.scenario()]),
+        Command::ShakeHands { cpus } => {
+            cpus.pin_self()?;
+            fleet::run_handshakes().map(|()| true)
+        }
+        Command::Handshakes(args) => measure(&args.common, &[&args.scenario()]),
         Command::Slow(args) => measure(&args.common, &[&args.scenario()]),
         Command::Publish(args) => measure(&args.common, &[&args.scenario()]),
         Command::Compare(args) => {

@@ -199,3 +199,61 @@ fn a_server_that_cannot_be_started_is_an_error_of_the_run() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("ended at start"));
 }
+
+/// The same as plain: subscribers of the bare server and their messages, each sealed for itself.
+#[test]
+fn the_bare_server_inside_of_tls_loses_nothing_over_one_process_or_several() {
+    for processes in ["1", "2"] {
+        let shape = ["--channels", "3", "--subscribers", "10", "--publishers", "2", "--window", "4"];
+        let rest = ["--messages", "200", "--processes", processes, "--time-limit", "20"];
+        let output = load(&[&["fanout", "--target", "tls+floor"], &shape[..], &rest].concat());
+        let report = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{processes} processes: {report}");
+        assert!(report.contains("2000"), "all of 200 x 10 deliveries: {report}");
+    }
+}
+
+/// With authorities to believe, a server of another one gets nobody.
+#[test]
+fn a_server_is_verified_by_the_authorities_that_are_given() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str| {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let (cert, key) =
+            (folder.path().join(format!("{name}.crt")), folder.path().join(format!("{name}.key")));
+        std::fs::write(&cert, made.cert.pem()).expect("written");
+        std::fs::write(&key, made.signing_key.serialize_pem()).expect("written");
+        [cert, key].map(|path| path.to_str().expect("UTF-8").to_owned())
+    };
+    let ([own, key], [other, _]) = (write("own"), write("other"));
+    let tool = env!("CARGO_BIN_EXE_fanwire-load");
+    let target = format!("tls+floor={tool} floor {{address}} --cert {own} --key {key}");
+    for (ca, code, told) in [(&own, 0, "none"), (&other, 1, "TLS: invalid peer certificate")] {
+        let shape = ["--subscribers", "4", "--messages", "5", "--warm-up", "0", "--time-limit", "5"];
+        let output = load(&[&["fanout", "--target", &target, "--ca", ca], &shape[..]].concat());
+        let report = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(code), "{report}");
+        assert!(report.contains(told), "{report}");
+    }
+}
+
+/// The bare server gives no tickets, so that nobody resumes.
+#[test]
+fn a_storm_of_handshakes_is_counted_and_disturbs_no_delivery() {
+    let shape =
+        ["--connections", "40", "--in-flight-connects", "8", "--subscribers", "3", "--calm-messages", "10"];
+    let output = load(
+        &[&["handshakes", "--target", "tls+floor", "--json", "--time-limit", "30"], &shape[..]].concat(),
+    );
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{report}");
+    let json = report.lines().last().unwrap_or_default();
+    for figure in
+        ["\"full_refused\":0.0", "\"full_timeouts\":0.0", "\"resumed_timeouts\":0.0", "\"resumed\":0.0"]
+    {
+        assert!(json.contains(figure), "{figure}: {json}");
+    }
+    let output = load(&["handshakes", "--target", "floor"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("speaks TLS"));
+}

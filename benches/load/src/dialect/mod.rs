@@ -9,6 +9,7 @@ mod http;
 mod mqtt;
 mod nats;
 mod nchan;
+mod spoken;
 mod sse;
 mod websocket;
 
@@ -21,6 +22,7 @@ use websocket::{Content, WebSocket};
 
 pub(crate) use floor::{CONTROL_MAGIC, ControlFrame};
 pub(crate) use grip::STREAM_PREFIX;
+pub(crate) use spoken::{Security, Spoken, TLS_PREFIX};
 
 /// What a session tells about the bytes it was given.
 #[derive(Debug, PartialEq, Eq)]

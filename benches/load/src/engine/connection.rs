@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, socket_with, sockopt};
 
 use super::Dial;
+use super::tls::Tls;
 use crate::dialect::{Event, Session};
 use crate::sys::poller::{Interest, Poller, Ready};
 
@@ -43,7 +44,11 @@ pub(super) struct Connection {
     phase: Phase,
     interest: Interest,
     stalled: bool,
+    /// Boxed, as a plain connection is not to pay for it.
+    tls: Option<Box<Tls>>,
     session: Box<dyn Session>,
+    /// The session has begun to speak.
+    started: bool,
     unread: Vec<u8>,
     unsent: Vec<u8>,
 }
@@ -60,7 +65,9 @@ impl Connection {
             phase,
             interest,
             stalled: false,
+            tls: dial.tls.map(|shared| Tls::new(shared).map(Box::new)).transpose()?,
             session: dial.session,
+            started: false,
             unread: Vec::new(),
             unsent: Vec::new(),
         })
@@ -85,9 +92,23 @@ impl Connection {
     /// The socket is connected: the session may speak.
     pub(super) fn begin(&mut self, poller: &Poller, on: &mut dyn FnMut(Event<'_>)) -> Progress {
         self.phase = Phase::Opening;
-        let (session, phase) = (&mut self.session, &mut self.phase);
-        session.start(&mut self.unsent, &mut |event| watch_ready(phase, event, on));
+        if self.tls.is_none() {
+            self.start(on);
+        }
         Progress::of(self.flush(poller))
+    }
+
+    /// The session may speak, unless it does already.
+    fn start(&mut self, on: &mut dyn FnMut(Event<'_>)) {
+        if !std::mem::replace(&mut self.started, true) {
+            let (session, phase) = (&mut self.session, &mut self.phase);
+            session.start(&mut self.unsent, &mut |event| watch_ready(phase, event, on));
+        }
+    }
+
+    /// Whether it is inside of TLS that goes on from an earlier session.
+    pub(super) fn is_resumed(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_resumed())
     }
 
     pub(super) fn handle(
@@ -127,6 +148,9 @@ impl Connection {
         self.socket = socket;
         self.interest = interest;
         self.unread = Vec::new();
+        if let Some(tls) = &mut self.tls {
+            **tls = tls.again()?;
+        }
         Ok(())
     }
 
@@ -150,35 +174,72 @@ impl Connection {
     }
 
     fn read(&mut self, buffer: &mut [u8], on: &mut dyn FnMut(Event<'_>)) -> Progress {
-        let bytes = match rustix::io::read(&self.socket, &mut *buffer) {
+        // Behind what TLS wraps there must be room for what is inside.
+        let room = if self.tls.is_some() { buffer.len() / 2 } else { buffer.len() };
+        let bytes = match rustix::io::read(&self.socket, &mut buffer[..room]) {
             Ok(0) => return Progress::Broken("closed by the server".to_owned()),
             Ok(bytes) => bytes,
             Err(Errno::AGAIN | Errno::INTR) => return Progress::Alive,
             Err(error) => return Progress::Broken(error.to_string()),
         };
+        let outcome = match self.tls.take() {
+            None => self.take(&buffer[..bytes], on),
+            Some(mut tls) => {
+                let (raw, plain) = buffer.split_at_mut(room);
+                let outcome = tls.receive(&raw[..bytes], plain, |plain| {
+                    // It may come together with the end of the handshake.
+                    self.start(on);
+                    self.take(plain, on)
+                });
+                if outcome.is_ok() && !tls.is_shaking_hands() {
+                    self.start(on);
+                }
+                self.tls = Some(tls);
+                outcome
+            }
+        };
+        outcome.map_or_else(Progress::Broken, |()| Progress::Alive)
+    }
+
+    /// Hands plain bytes to the session.
+    fn take(&mut self, bytes: &[u8], on: &mut dyn FnMut(Event<'_>)) -> Result<(), String> {
         let (session, phase, unsent) = (&mut self.session, &mut self.phase, &mut self.unsent);
         let mut on = |event: Event<'_>| watch_ready(phase, event, &mut *on);
-        let outcome = if self.unread.is_empty() {
-            session.receive(&buffer[..bytes], unsent, &mut on).map(|taken| {
-                self.unread.extend_from_slice(&buffer[taken..bytes]);
-            })
-        } else {
-            self.unread.extend_from_slice(&buffer[..bytes]);
-            session.receive(&self.unread, unsent, &mut on).map(|taken| {
-                if taken == self.unread.len() {
-                    self.unread = Vec::new();
-                } else {
-                    self.unread.drain(..taken);
-                }
-            })
-        };
-        match outcome {
-            Ok(()) => Progress::Alive,
-            Err(violation) => Progress::Broken(violation.0),
+        if self.unread.is_empty() {
+            let taken = session.receive(bytes, unsent, &mut on).map_err(|violation| violation.0)?;
+            self.unread.extend_from_slice(&bytes[taken..]);
+            return Ok(());
         }
+        self.unread.extend_from_slice(bytes);
+        let taken = session.receive(&self.unread, unsent, &mut on).map_err(|violation| violation.0)?;
+        if taken == self.unread.len() {
+            self.unread = Vec::new();
+        } else {
+            self.unread.drain(..taken);
+        }
+        Ok(())
     }
 
     fn flush(&mut self, poller: &Poller) -> io::Result<()> {
+        let all_sent = match &mut self.tls {
+            None => self.write_unsent()?,
+            Some(tls) => {
+                if !tls.is_shaking_hands() && !self.unsent.is_empty() {
+                    tls.write(&self.unsent)?;
+                    self.unsent.clear();
+                }
+                tls.flush(&self.socket)?
+            }
+        };
+        match (self.stalled, all_sent) {
+            (true, _) => Ok(()),
+            (false, true) => self.want(Interest::Read, poller),
+            (false, false) => self.want(Interest::Both, poller),
+        }
+    }
+
+    /// Whether that was all.
+    fn write_unsent(&mut self) -> io::Result<bool> {
         let mut sent = 0;
         while sent < self.unsent.len() {
             match rustix::io::write(&self.socket, &self.unsent[sent..]) {
@@ -193,11 +254,7 @@ impl Connection {
         } else {
             self.unsent.drain(..sent);
         }
-        match (self.stalled, self.unsent.is_empty()) {
-            (true, _) => Ok(()),
-            (false, true) => self.want(Interest::Read, poller),
-            (false, false) => self.want(Interest::Both, poller),
-        }
+        Ok(self.unsent.is_empty())
     }
 
     fn want(&mut self, interest: Interest, poller: &Poller) -> io::Result<()> {

@@ -1,10 +1,12 @@
 //! A single-threaded epoll client: opens connections within a bound, moves bytes between sockets and sessions.
 
 mod connection;
+mod tls;
 
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -13,11 +15,14 @@ use crate::dialect::{Event, Session};
 use crate::sys::clock::{Deadline, now_ns};
 use crate::sys::poller::{Interest, Poller, Ready};
 use connection::{Connection, Progress};
+pub(crate) use tls::{ClientTls, Tickets};
 
 /// Bytes read from one socket at a time.
 const READ_BYTES: usize = 128 * 1_024;
 /// Tokens from here on belong to the caller's own sources.
 const FIRST_EXTERNAL: u64 = 1 << 32;
+/// Why a connection is closed that a ramp gave up.
+pub(crate) const NOT_READY: &str = "not ready in time";
 /// Silence after which a ramp gives the connections that are not ready up.
 const RAMP_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -43,6 +48,8 @@ pub(crate) struct Dial {
     /// Local address and port to come from; the next free port if that one is taken.
     pub(crate) source: Option<SocketAddrV4>,
     pub(crate) session: Box<dyn Session>,
+    /// Inside of which it speaks; none for plain.
+    pub(crate) tls: Option<Arc<ClientTls>>,
     /// Bytes the socket may hold unread; none leaves it to the kernel.
     pub(crate) receive_buffer: Option<usize>,
 }
@@ -127,7 +134,7 @@ impl Engine {
         let elapsed_ns = now_ns() - started;
         for number in first..self.connections.len() {
             if self.connections[number].as_ref().is_some_and(|connection| !connection.ready()) {
-                self.close(number, "not ready in time", observer);
+                self.close(number, NOT_READY, observer);
             }
         }
         let opened = self.connections[first..].iter().flatten().count();
@@ -214,6 +221,11 @@ impl Engine {
             Some(connection) => connection.stop_reading(&self.poller),
             None => Ok(()),
         }
+    }
+
+    /// How many connections are inside of TLS that went on from an earlier session.
+    pub(crate) fn resumed(&self) -> usize {
+        self.connections.iter().flatten().filter(|connection| connection.is_resumed()).count()
     }
 
     /// Local address of connection `number`.

@@ -3,9 +3,11 @@
 //! ```text
 //! scenario ─▶ Fleet ─▶ Crowd + Engine      subscribers of this process, and all publishers
 //!                  └─▶ Worker ═pipe═▶ worker process: Crowd + Engine
+//!          └─▶ Storm ═pipe═▶ process of clients that shake hands: Engine
 //! ```
 
 mod crowd;
+mod handshakes;
 mod publishers;
 mod worker;
 
@@ -13,17 +15,20 @@ use std::collections::HashSet;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::dialect::Dialect;
-use crate::engine::{Dial, Engine, Ramp, RampLimits, Waiting};
+use crate::dialect::{Security, Spoken};
+use crate::engine::{ClientTls, Dial, Engine, Ramp, RampLimits, Waiting};
 use crate::measure::stamp::Stamp;
 use crate::measure::tally::Tally;
 use crate::sys::affinity::Cpus;
 use crate::sys::clock::{Deadline, now_ns};
 use crowd::Crowd;
+pub(crate) use handshakes::{Kind, Shaken, Storm, run as run_handshakes};
 use publishers::Publishers;
 use worker::Worker;
 pub(crate) use worker::run as run_worker;
@@ -40,12 +45,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Who subscribes to what.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
-    /// A name of [`Dialect`].
+    /// A name of [`Spoken`].
     pub(crate) dialect: String,
     pub(crate) target: SocketAddr,
     pub(crate) publish_target: SocketAddr,
-    /// The publishers' [`Dialect`].
+    /// The publishers' [`Spoken`].
     pub(crate) publish_dialect: String,
+    /// Whose certificates TLS believes; none believes everybody.
+    pub(crate) ca: Option<PathBuf>,
     pub(crate) channels: u32,
     /// Part of the channels' names: what a server remembers of an earlier fleet must not reach this one.
     pub(crate) epoch: u32,
@@ -73,8 +80,16 @@ impl Plan {
         format!("load/{}/{number}", self.epoch)
     }
 
-    fn dialect(&self) -> io::Result<Dialect> {
+    fn spoken(&self) -> io::Result<Spoken> {
         self.dialect.parse().map_err(io::Error::other)
+    }
+
+    /// What connections of one kind share, if they are inside of TLS.
+    fn tls(&self, spoken: Spoken) -> io::Result<Option<Arc<ClientTls>>> {
+        match spoken.security {
+            Security::Plain => Ok(None),
+            Security::Tls => Ok(Some(Arc::new(ClientTls::new(self.ca.as_deref(), None)?))),
+        }
     }
 
     /// Numbers of this process's subscribers.
@@ -184,11 +199,15 @@ impl Fleet {
 
     /// Opens `count` publishing connections.
     pub(crate) fn add_publishers(&mut self, count: usize) -> io::Result<Ramp> {
-        let dialect: Dialect = self.plan.publish_dialect.parse().map_err(io::Error::other)?;
+        let spoken: Spoken = self.plan.publish_dialect.parse().map_err(io::Error::other)?;
+        let tls = self.plan.tls(spoken)?;
         let target = self.plan.publish_target;
         let first = self.engine.next_number();
         let limits = RampLimits { in_flight: 64, deadline: Deadline::after(self.plan.ramp_limit) };
-        let dial = |_| Dial { target, source: None, session: dialect.publisher(), receive_buffer: None };
+        let dial = |_| {
+            let session = spoken.dialect.publisher();
+            Dial { target, source: None, session, tls: tls.clone(), receive_buffer: None }
+        };
         let ramp = self.engine.ramp(count, dial, limits, &mut self.crowd)?;
         let windows = (first..first + count).map(|number| self.engine.window(number));
         self.publishers = Publishers::new(first, windows, self.plan.channels);
@@ -198,6 +217,16 @@ impl Fleet {
 
     /// Sends `load` and waits until everybody has everything, or nothing has come for ten seconds.
     pub(crate) fn run(&mut self, load: Load, deadline: Deadline) -> io::Result<Span> {
+        self.run_while(load, deadline, || Ok(true))
+    }
+
+    /// Sends `load`, or less: nothing more once `going` says so.
+    pub(crate) fn run_while(
+        &mut self,
+        mut load: Load,
+        deadline: Deadline,
+        mut going: impl FnMut() -> io::Result<bool>,
+    ) -> io::Result<Span> {
         let started = now_ns();
         let mut patience = Deadline::after(PATIENCE);
         let (mut published, mut completed) = (0, 0);
@@ -228,6 +257,9 @@ impl Fleet {
                 _ => Duration::from_millis(100),
             };
             self.turn(wait.min(deadline.left()))?;
+            if !going()? {
+                load.messages = load.messages.min(published);
+            }
             completed += self.crowd.take_completed().len() as u64;
             if self.crowd.progress() != seen {
                 seen = self.crowd.progress();
@@ -340,14 +372,16 @@ impl Fleet {
 
 /// Opens the subscribers of one process.
 fn open_share(plan: &Plan, engine: &mut Engine, crowd: &mut Crowd) -> io::Result<Ramp> {
-    let dialect = plan.dialect()?;
+    let spoken = plan.spoken()?;
+    let tls = plan.tls(spoken)?;
     let numbers: Vec<usize> = plan.mine().collect();
     let limits = RampLimits { in_flight: plan.in_flight, deadline: Deadline::after(plan.ramp_limit) };
     let dial = |index: usize| {
         let number = numbers[index];
-        let session = dialect.subscriber(&plan.channel(plan.channel_of(number)));
+        let session = spoken.dialect.subscriber(&plan.channel(plan.channel_of(number)));
         let receive_buffer = plan.is_stalled(number).then_some(STALLED_RECEIVE_BUFFER);
-        Dial { target: plan.target, source: plan.source(number), session, receive_buffer }
+        let source = plan.source(number);
+        Dial { target: plan.target, source, session, tls: tls.clone(), receive_buffer }
     };
     let ramp = engine.ramp(numbers.len(), dial, limits, crowd)?;
     for (index, number) in numbers.iter().enumerate() {

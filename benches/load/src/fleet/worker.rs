@@ -38,8 +38,13 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn start(plan: &Plan, cpus: &Cpus) -> io::Result<Self> {
+        Self::start_as(COMMAND, plan, cpus)
+    }
+
+    /// Another hidden subcommand that takes a plan first.
+    pub(super) fn start_as(command: &str, plan: &Plan, cpus: &Cpus) -> io::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
-            .args([COMMAND, "--cpus", &cpus.to_string()])
+            .args([command, "--cpus", &cpus.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -77,6 +82,12 @@ impl Worker {
             stamps.extend(read_stamp_line(&line));
         }
         Ok(stamps)
+    }
+
+    /// The next line, if it has come by now.
+    pub(super) fn try_line(&mut self) -> io::Result<Option<String>> {
+        self.fill()?;
+        Ok(self.take_line())
     }
 
     pub(super) fn tally(&mut self, sent: &[(u64, u32)]) -> io::Result<TallyText> {

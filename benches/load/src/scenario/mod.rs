@@ -1,6 +1,7 @@
 //! What can be measured. Each scenario runs against one fresh server and returns figures and faults.
 
 mod fanout;
+mod handshakes;
 mod hooks;
 mod idle;
 mod publish;
@@ -8,10 +9,12 @@ mod slow;
 mod storm;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 pub(crate) use fanout::Fanout;
+pub(crate) use handshakes::Handshakes;
 pub(crate) use hooks::Hooks;
 pub(crate) use idle::Idle;
 pub(crate) use publish::PublishOnly;
@@ -48,6 +51,8 @@ pub(crate) struct Setup {
     pub(crate) rounds: usize,
     pub(crate) hooks: Hooks,
     pub(crate) waiting: Waiting,
+    /// As [`Plan::ca`].
+    pub(crate) ca: Option<PathBuf>,
     /// Longest one scenario may take on one server in one round.
     pub(crate) time_limit: Duration,
 }
@@ -60,10 +65,11 @@ impl Setup {
             given => given,
         };
         Plan {
-            dialect: server.dialect.name().to_owned(),
+            dialect: server.spoken.to_string(),
             target: server.address,
             publish_target: server.publish_address,
-            publish_dialect: self.launcher.publisher.unwrap_or(server.dialect).name().to_owned(),
+            publish_dialect: self.launcher.publisher.unwrap_or(server.spoken.publishing()).to_string(),
+            ca: self.ca.clone(),
             channels,
             epoch: NEXT_EPOCH.fetch_add(1, Ordering::Relaxed),
             subscribers,

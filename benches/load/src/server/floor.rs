@@ -2,17 +2,23 @@
 //!
 //! It knows no limits, policies, log or rights. Subscribers attach as to Fanwire (`GET /sse/{channel}`); a control
 //! connection names a channel and a payload, the frame is encoded once, and every socket of the channel is written
-//! to in turn. Messages are never joined, in bursts neither.
+//! to in turn. Messages are never joined, in bursts neither. With a certificate a subscriber may come inside of TLS:
+//! then the frame is sealed for it, one record with a key of its own, and written.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, bind, listen, socket_with, sockopt};
 
+use rustls::ServerConfig;
+
+use super::sealed::{self, HANDSHAKE, Sealer, Shaking};
 use crate::dialect::{CONTROL_MAGIC, ControlFrame};
 use crate::sys::poller::{Interest, Poller, Ready};
 use crate::sys::process::raise_descriptor_limit;
@@ -35,9 +41,17 @@ enum Role {
     Control,
 }
 
+/// What a peer's bytes are inside of.
+enum Layer {
+    Plain,
+    Shaking(Shaking),
+    Sealed(Sealer),
+}
+
 struct Peer {
     socket: OwnedFd,
     role: Role,
+    layer: Layer,
     pending: Vec<u8>,
 }
 
@@ -47,16 +61,19 @@ struct Floor {
     peers: Vec<Option<Peer>>,
     free: Vec<usize>,
     channels: HashMap<String, Vec<usize>>,
+    tls: Option<Arc<ServerConfig>>,
     frame: Vec<u8>,
+    record: Vec<u8>,
     messages: u64,
 }
 
-/// Serves on `address` until the process is ended.
+/// Serves on `address` until the process is ended; with a certificate and its key, TLS as well.
 ///
 /// # Errors
-/// When the address cannot be bound or epoll fails.
-pub(crate) fn serve(address: SocketAddr) -> io::Result<()> {
+/// When the address cannot be bound or epoll fails, or the files are not what they should be.
+pub(crate) fn serve(address: SocketAddr, identity: Option<(&Path, &Path)>) -> io::Result<()> {
     raise_descriptor_limit();
+    let tls = identity.map(|(certificate, key)| sealed::config(certificate, key)).transpose()?;
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let listener = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
     sockopt::set_socket_reuseaddr(&listener, true)?;
@@ -70,7 +87,9 @@ pub(crate) fn serve(address: SocketAddr) -> io::Result<()> {
         peers: Vec::new(),
         free: Vec::new(),
         channels: HashMap::new(),
+        tls,
         frame: Vec::new(),
+        record: Vec::new(),
         messages: 0,
     };
     let (mut ready, mut buffer) = (Vec::new(), vec![0; READ_BYTES]);
@@ -82,6 +101,38 @@ pub(crate) fn serve(address: SocketAddr) -> io::Result<()> {
             } else {
                 floor.read(source, &mut buffer);
             }
+        }
+    }
+}
+
+impl Peer {
+    /// Puts what is inside of these bytes behind what waits.
+    fn receive(&mut self, bytes: &[u8], tls: Option<&Arc<ServerConfig>>) -> io::Result<()> {
+        if let (Role::New, Layer::Plain, Some(config), Some(&HANDSHAKE)) =
+            (&self.role, &self.layer, tls, bytes.first())
+            && self.pending.is_empty()
+        {
+            self.layer = Layer::Shaking(Shaking::new(config)?);
+        }
+        match &mut self.layer {
+            Layer::Plain => self.pending.extend_from_slice(bytes),
+            Layer::Shaking(shaking) => shaking.receive(bytes, &self.socket, &mut self.pending)?,
+            Layer::Sealed(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Writes the answer to a request; whether all of it was taken.
+    fn answer(&mut self, answer: &[u8]) -> bool {
+        match std::mem::replace(&mut self.layer, Layer::Plain) {
+            Layer::Shaking(shaking) => match shaking.answer(answer, &self.socket) {
+                Ok(sealer) => {
+                    self.layer = Layer::Sealed(sealer);
+                    true
+                }
+                Err(_) => false,
+            },
+            Layer::Plain | Layer::Sealed(_) => rustix::io::write(&self.socket, answer) == Ok(answer.len()),
         }
     }
 }
@@ -101,7 +152,8 @@ impl Floor {
                 self.peers.len() - 1
             });
             self.poller.add(&socket, number as u64, Interest::Read)?;
-            self.peers[number] = Some(Peer { socket, role: Role::New, pending: Vec::new() });
+            let peer = Peer { socket, role: Role::New, layer: Layer::Plain, pending: Vec::new() };
+            self.peers[number] = Some(peer);
         }
     }
 
@@ -116,8 +168,8 @@ impl Floor {
         if matches!(peer.role, Role::Subscriber) {
             return;
         }
-        peer.pending.extend_from_slice(&buffer[..bytes]);
-        if peer.pending.len() > MAX_PENDING_BYTES {
+        let received = peer.receive(&buffer[..bytes], self.tls.as_ref());
+        if received.is_err() || peer.pending.len() > MAX_PENDING_BYTES {
             return self.close(number);
         }
         if matches!(peer.role, Role::New) && !self.classify(number) {
@@ -143,9 +195,9 @@ impl Floor {
             std::str::from_utf8(&rest[..end]).ok().map(str::to_owned)
         });
         let answer = if channel.is_some() { STREAM_HEAD } else { NOT_FOUND };
-        let written = rustix::io::write(&peer.socket, answer);
+        let answered = peer.answer(answer);
         match channel {
-            Some(channel) if written == Ok(answer.len()) => {
+            Some(channel) if answered => {
                 peer.role = Role::Subscriber;
                 self.channels.entry(channel).or_default().push(number);
             }
@@ -180,9 +232,17 @@ impl Floor {
         let Some(subscribers) = self.channels.get(control.channel) else { return };
         let mut failed = Vec::new();
         for number in subscribers {
-            let Some(peer) = &self.peers[*number] else { continue };
+            let Some(peer) = &mut self.peers[*number] else { continue };
+            let bytes = match &mut peer.layer {
+                Layer::Sealed(sealer) => match sealer.seal(&self.frame, &mut self.record) {
+                    Ok(()) => &self.record,
+                    // Longer than a record.
+                    Err(_) => &Vec::new(),
+                },
+                Layer::Plain | Layer::Shaking(_) => &self.frame,
+            };
             // Without queues a full socket means the subscriber is too slow for this server.
-            if rustix::io::write(peer.socket.as_fd(), &self.frame) != Ok(self.frame.len()) {
+            if bytes.is_empty() || rustix::io::write(peer.socket.as_fd(), bytes) != Ok(bytes.len()) {
                 failed.push(*number);
             }
         }

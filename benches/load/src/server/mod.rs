@@ -1,7 +1,9 @@
 //! The server under test: which one, how it is started, where it listens, what it has used.
 
+mod certificate;
 pub(crate) mod floor;
 pub(crate) mod origin;
+mod sealed;
 mod target;
 
 use std::fs::File;
@@ -13,10 +15,11 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
-use crate::dialect::Dialect;
+use crate::dialect::Spoken;
 use crate::sys::affinity::Cpus;
 use crate::sys::clock::Deadline;
 use crate::sys::process::{ProcessTree, raise_descriptor_limit};
+use certificate::Certificate;
 pub(crate) use target::{AtMost, Launch, Target};
 
 /// How long a server may take until it accepts (under valgrind a start takes seconds).
@@ -33,7 +36,7 @@ pub(crate) struct Launcher {
     /// Most subscribers for the servers with these labels.
     pub(crate) at_most: Vec<AtMost>,
     /// What publishers speak at the second port, if it is not the subscribers' protocol.
-    pub(crate) publisher: Option<Dialect>,
+    pub(crate) publisher: Option<Spoken>,
 }
 
 impl Launcher {
@@ -41,14 +44,14 @@ impl Launcher {
         self.at_most.iter().find(|limit| limit.label == label).map(|limit| limit.subscribers)
     }
 
-    fn publishes_apart(&self, dialect: Dialect) -> bool {
-        self.publisher.is_some() || dialect.publishes_apart()
+    fn publishes_apart(&self, spoken: Spoken) -> bool {
+        self.publisher.is_some() || spoken.dialect.publishes_apart()
     }
 }
 
 /// A running server; one that was started here is stopped on drop.
 pub(crate) struct Server {
-    pub(crate) dialect: Dialect,
+    pub(crate) spoken: Spoken,
     pub(crate) address: SocketAddr,
     /// Where publishers connect.
     pub(crate) publish_address: SocketAddr,
@@ -58,6 +61,8 @@ pub(crate) struct Server {
     pub(crate) max_subscribers: Option<usize>,
     pub(crate) processes: ProcessTree,
     child: Option<Child>,
+    /// Its files are there as long as it runs.
+    _certificate: Option<Certificate>,
 }
 
 impl Server {
@@ -66,25 +71,29 @@ impl Server {
     /// # Errors
     /// When it cannot be started or does not listen within a minute.
     pub(crate) fn start(target: &Target, launcher: &Launcher) -> io::Result<Self> {
-        let Target { dialect, max_opening, .. } = *target;
+        let Target { spoken, max_opening, .. } = *target;
         let max_subscribers = launcher.max_subscribers(&target.label);
         let command = match &target.launch {
             Launch::Attach { address, pid } => {
                 launcher.cpus.pin_process(*pid)?;
                 return Ok(Self {
-                    dialect,
+                    spoken,
                     address: *address,
                     publish_address: *address,
                     max_opening,
                     max_subscribers,
                     processes: ProcessTree::of(*pid),
                     child: None,
+                    _certificate: None,
                 });
             }
             Launch::Spawn(command) => command,
         };
         let [port, second, third] = [free_port(0)?, free_port(1)?, free_port(2)?];
+        let certificate = Certificate::is_asked_for(command).then(Certificate::make).transpose()?;
         let fill = |word: &String| {
+            let word =
+                certificate.as_ref().map_or_else(|| word.clone(), |certificate| certificate.fill(word));
             word.replace("{address}", &format!("127.0.0.1:{port}"))
                 .replace("{port}", &port.to_string())
                 .replace("{port2}", &second.to_string())
@@ -105,13 +114,14 @@ impl Server {
             .spawn()?;
         let pid = child.id();
         let mut server = Self {
-            dialect,
+            spoken,
             address: local(port),
-            publish_address: local(if launcher.publishes_apart(dialect) { second } else { port }),
+            publish_address: local(if launcher.publishes_apart(spoken) { second } else { port }),
             max_opening,
             max_subscribers,
             processes: ProcessTree::of(pid),
             child: Some(child),
+            _certificate: certificate,
         };
         server.wait_until_up(&target.label)?;
         Ok(server)

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, Security, Spoken, TLS_PREFIX};
 
 /// How a target comes to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Launch {
-    /// Words of a command; `{address}`, `{port}`, `{port2}` and `{port3}` are filled in.
+    /// Words of a command; `{address}`, `{port}`, `{port2}`, `{port3}`, `{cert}` and `{key}` are filled in.
     Spawn(Vec<String>),
     /// It runs already.
     Attach { address: SocketAddr, pid: u32 },
@@ -19,7 +19,7 @@ pub(crate) enum Launch {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) label: String,
-    pub(crate) dialect: Dialect,
+    pub(crate) spoken: Spoken,
     pub(crate) launch: Launch,
     /// Connections that may be opening at a time, where the server takes fewer than the run asks for.
     pub(crate) max_opening: Option<usize>,
@@ -36,13 +36,35 @@ const PEERS: [(&str, &str, &str); 8] = [
     ("faye-lp", "faye.sh", "bayeux-lp"),
     ("cometd-node-lp", "cometd-node.sh", "bayeux-lp"),
 ];
+/// Those whose scripts take a certificate and its key behind the other arguments.
+const TLS_PEERS: [&str; 2] = ["mosquitto", "nchan"];
 /// Pushpin cancels more requests ("received message out of sequence"), the more come at a time.
 const PUSHPIN_OPENING: usize = 8;
 /// Its backlog is short, and what does not fit is reset.
 const RUMQTTD_OPENING: usize = 32;
 
 impl Target {
+    /// `NAME` or, with a certificate that is made for it, `tls+NAME`.
     fn preset(name: &str) -> Option<Self> {
+        let Some(plain) = name.strip_prefix(TLS_PREFIX) else { return Self::plain_preset(name) };
+        let mut target = Self::plain_preset(plain)?;
+        let Launch::Spawn(command) = &mut target.launch else { return None };
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        if plain == "floor" {
+            command.extend(words(&["--cert", "{cert}", "--key", "{key}"]));
+        } else if plain.starts_with("fanwire") {
+            let set = ["env", "FANWIRE_TLS_CERT_FILE={cert}", "FANWIRE_TLS_KEY_FILE={key}"];
+            command.splice(0..0, words(&set));
+        } else if TLS_PEERS.iter().any(|peer| plain.starts_with(peer)) {
+            command.extend(words(&["{cert}", "{key}"]));
+        } else {
+            return None;
+        }
+        target.spoken.security = Security::Tls;
+        Some(Self { label: name.to_owned(), ..target })
+    }
+
+    fn plain_preset(name: &str) -> Option<Self> {
         let own = std::env::current_exe().ok();
         let beside =
             |file: &str| own.as_deref().and_then(Path::parent).map_or(file.into(), |path| path.join(file));
@@ -86,7 +108,8 @@ impl Target {
             _ if name.starts_with("rumqttd") => Some(RUMQTTD_OPENING),
             _ => None,
         };
-        Some(Self { label: name.to_owned(), dialect, launch: Launch::Spawn(command), max_opening })
+        let spoken = dialect.into();
+        Some(Self { label: name.to_owned(), spoken, launch: Launch::Spawn(command), max_opening })
     }
 }
 
@@ -128,12 +151,13 @@ impl FromStr for Target {
             (dialect, Launch::Attach { address, pid })
         } else {
             return Err(format!(
-                "`{text}` is none of floor, fanwire, fanwire-DIALECT, {}, DIALECT=COMMAND, DIALECT@ADDRESS/PID",
+                "`{text}` is none of floor, fanwire, fanwire-DIALECT, {}, DIALECT=COMMAND, DIALECT@ADDRESS/PID, each perhaps \
+                 with tls+ in front",
                 PEERS.map(|(peer, ..)| peer).join(", ")
             ));
         };
         let label = label.unwrap_or(dialect).to_owned();
-        Ok(Self { label, dialect: dialect.parse()?, launch, max_opening: None })
+        Ok(Self { label, spoken: dialect.parse()?, launch, max_opening: None })
     }
 }
 
@@ -144,7 +168,7 @@ mod tests {
     #[test]
     fn targets_are_presets_commands_or_running_processes() {
         let spawned: Target = "mine:sse=./server --listen {address}".parse().expect("a target");
-        assert_eq!((spawned.label.as_str(), spawned.dialect), ("mine", Dialect::Sse));
+        assert_eq!((spawned.label.as_str(), spawned.spoken), ("mine", Dialect::Sse.into()));
         assert_eq!(
             spawned.launch,
             Launch::Spawn(["./server", "--listen", "{address}"].map(str::to_owned).to_vec())
@@ -166,11 +190,19 @@ mod tests {
             ("faye-ws", "bayeux-ws"),
             ("faye-lp", "bayeux-lp"),
             ("cometd-node-lp", "bayeux-lp"),
+            ("tls+floor", "tls+floor"),
+            ("tls+fanwire-bayeux-ws", "tls+bayeux-ws"),
+            ("tls+mosquitto-qos1", "tls+mqtt-qos1"),
+            ("tls+nchan", "tls+nchan"),
         ] {
             let target = preset.parse::<Target>().expect(preset);
-            assert_eq!((target.label.as_str(), target.dialect.name()), (preset, dialect));
+            assert_eq!((target.label.as_str(), target.spoken.to_string()), (preset, dialect.to_owned()));
         }
-        for wrong in ["", "what", "sse@nowhere", "smtp=server", "fanwire-nchan", "mosquitto6"] {
+        let secured: Target = "tls+sse=./server {cert}".parse().expect("a target");
+        assert_eq!((secured.label.as_str(), secured.spoken.security), ("tls+sse", Security::Tls));
+        for wrong in
+            ["", "what", "sse@nowhere", "smtp=server", "fanwire-nchan", "mosquitto6", "tls+nats", "tls+"]
+        {
             assert!(wrong.parse::<Target>().is_err(), "{wrong}");
         }
     }
