@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | the plan as JSON, first | – |
 //! | `full`, `resumed` | how it went, as JSON, once all are through or given up |
+//! | `leave` | – |
 
 use std::cell::Cell;
 use std::io::{self, BufRead, Write};
@@ -26,6 +27,10 @@ use crate::sys::process::{raise_descriptor_limit, yield_to_others};
 pub(crate) const COMMAND: &str = "shake-hands";
 /// Longest handshake told apart, microseconds.
 const MAX_US: u64 = 120_000_000;
+/// Has everybody leave.
+const LEAVE: &str = "leave";
+/// Instead of the time when a handshake began, once it is done.
+const DONE: u64 = u64::MAX;
 /// How long tickets may come behind the last handshake.
 const TICKETS_LIMIT: Duration = Duration::from_millis(500);
 
@@ -71,7 +76,12 @@ impl Storm {
         Ok(Self(Worker::start_as(COMMAND, plan, cpus)?))
     }
 
-    /// Begins one; those of the one before leave.
+    /// Everybody leaves at once.
+    pub(crate) fn leave(&mut self) -> io::Result<()> {
+        self.0.command(LEAVE)
+    }
+
+    /// Begins one, after those of the one before have left.
     pub(crate) fn begin(&mut self, kind: Kind) -> io::Result<()> {
         self.0.command(kind.command())
     }
@@ -98,10 +108,14 @@ pub(crate) fn run() -> io::Result<()> {
     let tls = Arc::new(ClientTls::new(plan.ca.as_deref(), Some(Arc::clone(&tickets)))?);
     let mut engine = Engine::new(plan.waiting)?;
     for (round, line) in lines.enumerate() {
-        if line? == Kind::Resumed.command() {
+        let line = line?;
+        if line == LEAVE {
+            engine.disconnect_all();
+            continue;
+        }
+        if line == Kind::Resumed.command() {
             tickets.give();
         }
-        engine.disconnect_all();
         let first_slot = plan.first_slot + (round * plan.subscribers) as u64;
         let shaken = storm(&Plan { first_slot, ..plan.clone() }, &tls, &mut engine)?;
         let mut output = io::stdout().lock();
@@ -131,19 +145,13 @@ fn storm(plan: &Plan, tls: &Arc<ClientTls>, engine: &mut Engine) -> io::Result<S
     };
     let limits = RampLimits { in_flight: plan.in_flight, deadline: Deadline::after(plan.ramp_limit) };
     let ramp = engine.ramp(plan.subscribers, dial, limits, &mut watch)?;
+    watch.shaken.resumed = engine.resumed();
     let quiet = Deadline::after(TICKETS_LIMIT);
     while !quiet.passed() {
         engine.turn(quiet.left(), &mut watch)?;
     }
     let ms = |quantile| watch.took_us.value_at_quantile(quantile) as f64 / 1_000.0;
-    Ok(Shaken {
-        done: ramp.opened,
-        resumed: engine.resumed(),
-        elapsed_ns: ramp.elapsed_ns,
-        p50_ms: ms(0.5),
-        p99_ms: ms(0.99),
-        ..watch.shaken
-    })
+    Ok(Shaken { elapsed_ns: ramp.elapsed_ns, p50_ms: ms(0.5), p99_ms: ms(0.99), ..watch.shaken })
 }
 
 /// Says nothing inside of TLS.
@@ -173,11 +181,16 @@ struct Watch<'a> {
 impl Observer for Watch<'_> {
     fn event(&mut self, connection: usize, event: Event<'_>) {
         if let (Event::Ready, Some(began)) = (event, self.began.get(connection)) {
-            self.took_us.saturating_record(now_ns().saturating_sub(began.get()) / 1_000);
+            self.took_us.saturating_record(now_ns().saturating_sub(began.replace(DONE)) / 1_000);
+            self.shaken.done += 1;
         }
     }
 
-    fn broken(&mut self, _: usize, reason: &str) {
+    fn broken(&mut self, connection: usize, reason: &str) {
+        if self.began.get(connection).is_some_and(|began| began.get() == DONE) {
+            // Who says nothing behind the handshake may be closed after a while.
+            return;
+        }
         let counter = if reason == NOT_READY { &mut self.shaken.timeouts } else { &mut self.shaken.refused };
         *counter += 1;
         let reasons = &mut self.shaken.reasons;

@@ -11,8 +11,8 @@ use crate::report::Outcome;
 use crate::server::Server;
 use crate::sys::clock::Deadline;
 
-/// Between the storms, for the server to see that the first is gone.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Between the storms, for the server to see that those of the first are gone.
+const PAUSE: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Handshakes {
@@ -88,6 +88,8 @@ impl Scenario for Handshakes {
         setup.hooks.before(server)?;
         let (full, during_full) = self.storm(Kind::Full, &mut storm, &mut fleet, deadline)?;
         setup.hooks.after(server)?;
+        // That thousands leave is no handshake.
+        storm.leave()?;
         fleet.idle(PAUSE)?;
         let (resumed, during_resumed) = self.storm(Kind::Resumed, &mut storm, &mut fleet, deadline)?;
 

@@ -1,28 +1,38 @@
 //! A process tree's CPU time, memory and descriptors, from `/proc`.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::ops::Sub;
 
-/// CPU used so far by a process and its descendants.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct CpuTime {
-    /// Time on a CPU, nanoseconds, summed over threads (`/proc/PID/task/*/schedstat`).
-    pub(crate) total_ns: u64,
-    /// User part of the same, as the kernel's clock ticks sampled it (`utime`), nanoseconds.
-    pub(crate) user_ns: u64,
-    /// System part (`stime`), nanoseconds.
-    pub(crate) system_ns: u64,
+/// What a process and its descendants have used so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CpuReading {
+    /// Nanoseconds on a CPU of each thread by its id (`/proc/PID/task/TID/schedstat`).
+    threads: HashMap<u32, u64>,
+    /// Clock ticks that found them in user mode (`utime`), as nanoseconds.
+    user_ns: u64,
 }
 
-impl Sub for CpuTime {
-    type Output = Self;
+/// CPU used between two readings.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct CpuTime {
+    /// Time on a CPU, nanoseconds, summed over threads.
+    pub(crate) total_ns: u64,
+    /// User part of the same, as the kernel's clock ticks sampled it, nanoseconds.
+    pub(crate) user_ns: u64,
+}
 
-    fn sub(self, earlier: Self) -> Self {
-        Self {
-            total_ns: self.total_ns.saturating_sub(earlier.total_ns),
+impl Sub for CpuReading {
+    type Output = CpuTime;
+
+    /// Thread by thread: one that has ended in between, as those of a pool do that had nothing to do, takes its past
+    /// with it.
+    fn sub(self, earlier: Self) -> CpuTime {
+        let before = |thread: &u32| earlier.threads.get(thread).copied().unwrap_or(0);
+        CpuTime {
+            total_ns: self.threads.iter().map(|(thread, ns)| ns.saturating_sub(before(thread))).sum(),
             user_ns: self.user_ns.saturating_sub(earlier.user_ns),
-            system_ns: self.system_ns.saturating_sub(earlier.system_ns),
         }
     }
 }
@@ -61,9 +71,9 @@ impl ProcessTree {
     ///
     /// # Errors
     /// When the root process is gone.
-    pub(crate) fn cpu(&self) -> io::Result<CpuTime> {
+    pub(crate) fn cpu(&self) -> io::Result<CpuReading> {
         let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
-        let mut sum = CpuTime::default();
+        let mut sum = CpuReading::default();
         let mut alive = false;
         for pid in self.pids() {
             let Some(fields) = stat_fields(pid) else { continue };
@@ -72,8 +82,10 @@ impl ProcessTree {
                 |index: usize| fields.get(index).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
             let (user, system) = (field(11) * tick_ns, field(12) * tick_ns);
             sum.user_ns += user;
-            sum.system_ns += system;
-            sum.total_ns += on_cpu_ns(pid).unwrap_or(user + system);
+            match on_cpu_ns(pid) {
+                Some(threads) => sum.threads.extend(threads),
+                None => _ = sum.threads.insert(pid, user + system),
+            }
         }
         if alive {
             Ok(sum)
@@ -120,14 +132,15 @@ fn stat_fields(pid: u32) -> Option<Vec<String>> {
     Some(rest.split_ascii_whitespace().map(str::to_owned).collect())
 }
 
-/// Nanoseconds on a CPU over all living threads; none if the kernel keeps no `schedstat`.
-fn on_cpu_ns(pid: u32) -> Option<u64> {
-    let mut sum = 0;
+/// Nanoseconds on a CPU of all living threads; none if the kernel keeps no `schedstat`.
+fn on_cpu_ns(pid: u32) -> Option<Vec<(u32, u64)>> {
+    let mut threads = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
         let Ok(text) = fs::read_to_string(entry.path().join("schedstat")) else { continue };
-        sum += text.split_ascii_whitespace().next()?.parse::<u64>().ok()?;
+        let thread = entry.file_name().to_str()?.parse().ok()?;
+        threads.push((thread, text.split_ascii_whitespace().next()?.parse().ok()?));
     }
-    (sum > 0).then_some(sum)
+    threads.iter().any(|(_, ns)| *ns > 0).then_some(threads)
 }
 
 fn peak_kib(status: &str) -> Option<u64> {
@@ -174,9 +187,17 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_has_ended_takes_nothing_from_the_others() {
+        let reading =
+            |threads: &[(u32, u64)]| CpuReading { threads: threads.iter().copied().collect(), user_ns: 0 };
+        let (earlier, later) = (reading(&[(1, 100), (2, 9_000)]), reading(&[(1, 150), (3, 7)]));
+        assert_eq!((later - earlier).total_ns, 57);
+    }
+
+    #[test]
     fn this_process_has_cpu_memory_and_descriptors() {
         let tree = ProcessTree::of(std::process::id());
-        assert!(tree.cpu().is_ok_and(|cpu| cpu.total_ns > 0));
+        assert!(tree.cpu().is_ok_and(|cpu| (cpu - CpuReading::default()).total_ns > 0));
         assert!(tree.private_bytes().is_ok_and(|bytes| bytes > 0));
         assert!(tree.peak_bytes() > 0);
         assert!(tree.descriptors() >= 3);
