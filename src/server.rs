@@ -14,7 +14,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::listen::{self, Doors, Gate, HttpDoor, ListenerTls, Reception, Refusals, StreamDoor, TlsMode};
+use crate::listen::{
+    self, Doors, Gate, HttpDoor, Layer, ListenerTls, Reception, Refusals, StreamDoor, TlsMode,
+};
 #[cfg(feature = "tls")]
 use crate::listen::{Tls, TlsError};
 use crate::logging::ClientLines;
@@ -281,21 +283,21 @@ impl Server {
         for Listening { listener, address, plain, tls } in self.listeners {
             let given = || (Arc::clone(&self.gate), self.addresses.clone(), Arc::clone(&self.proxies));
             let serves_http = plain.http || tls.http;
-            let http = serves_http.then(|| {
-                let named = (self.hosts.clone(), address);
+            let http = |layer| {
+                let named = (self.hosts.clone(), address, layer);
                 let (refusals, connection) = (self.refusals.clone(), self.connection.clone());
                 Arc::new(HttpDoor::new(refusals, connection, given(), named, closed.clone()))
-            });
-            let doors = |spoken: Spoken| Doors {
-                http: http.clone().filter(|_| spoken.http),
+            };
+            let doors = |spoken: Spoken, layer| Doors {
+                http: spoken.http.then(|| http(layer)),
                 stream: spoken.front.map(|front| {
                     let (gate, addresses, _) = given();
                     Arc::new(StreamDoor { front, gate, addresses })
                 }),
             };
             let reception = Reception {
-                plain: doors(plain),
-                tls: doors(tls),
+                plain: doors(plain, Layer::Plain),
+                tls: doors(tls, Layer::Tls),
                 #[cfg(feature = "tls")]
                 acceptor: self.tls.clone(),
                 addresses: self.addresses.clone(),

@@ -141,7 +141,7 @@ impl Front {
         async move {
             let (shared, mount) = (&self.0, self.mount());
             let began = shared.counters.begin(&parts.method);
-            let fields = Fields::from(&parts.headers);
+            let fields = Fields::from(&parts);
             let answer = shared.answer(peer, mount, &parts, &fields, body).await;
             let id = request_id(fields);
             let mut response = match answer {

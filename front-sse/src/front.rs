@@ -178,7 +178,7 @@ impl Shared {
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        if !self.config.origins.allows(&parts.headers) {
+        if !self.config.origins.allows(parts) {
             return Err(Refusal::Origin);
         }
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
@@ -203,7 +203,7 @@ impl Shared {
         }
         let body = body.map(|body| &body[..]);
         let asked = request::parse(rest, parts.uri.query(), &parts.headers, body, self.config.max_filters)?;
-        if !self.config.origins.allows(&parts.headers) {
+        if !self.config.origins.allows(parts) {
             return Err(Refusal::Origin);
         }
         for filter in &asked.filters {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use front::{Accepted, Front, Refusal, RefusedLine, Task};
 use futures_util::future::Either;
-use http_edge::{ClientCertificate, Holds, HostPolicy, Refuser, ServeConfig};
+use http_edge::{ClientCertificate, Holds, HostPolicy, Https, Refuser, ServeConfig};
 use link::{Hold, NetStream, Socket};
 use tokio::sync::watch;
 
@@ -54,20 +54,28 @@ struct Behind {
     served: Refusals,
     addresses: AddressLimits,
     proxies: Arc<TrustedProxies>,
+    layer: Layer,
+}
+
+/// What is under HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layer {
+    Plain,
+    Tls,
 }
 
 impl HttpDoor {
-    /// `address` is where it is, whose names are always answered to.
+    /// `address` is where it is, whose names are always answered to, and what is spoken there.
     pub(crate) fn new(
         refusals: Refusals,
         mut connection: ServeConfig,
         (gate, addresses, proxies): (Arc<Gate>, AddressLimits, Arc<TrustedProxies>),
-        (hosts, address): (HostPolicy, SocketAddr),
+        (hosts, address, layer): (HostPolicy, SocketAddr, Layer),
         closed: watch::Receiver<bool>,
     ) -> Self {
         // One count per request instead of one for each front.
         let served = refusals.for_hosts(hosts, Some(address));
-        let behind = Arc::new(Behind { served, addresses, proxies });
+        let behind = Arc::new(Behind { served, addresses, proxies, layer });
         let fronts = behind.served.fronts().clone();
         // What no front claims is answered at once, but nothing is lost by finding soon that its client is gone.
         connection.holds = Holds::by(move |uri| fronts.of(uri.path()).is_none_or(|front| front.holds(uri)));
@@ -92,8 +100,12 @@ impl HttpDoor {
         let certificate = certificate.map(|name| Box::new(ClientCertificate(name)));
         let handle = move |mut request: http::Request<_>| {
             let behind = &counted.0;
-            let Behind { served, addresses, proxies } = &**behind;
-            let peer = proxies.client_of(peer, request.headers());
+            let Behind { served, addresses, proxies, layer } = &**behind;
+            let origin = proxies.origin_of(peer, request.headers());
+            let peer = origin.client;
+            if *layer == Layer::Tls || origin.https {
+                request.extensions_mut().insert(Https);
+            }
             if let Some(certificate) = &certificate {
                 request.extensions_mut().insert(ClientCertificate::clone(certificate));
             }

@@ -16,7 +16,7 @@ pub(crate) use self::accept::{Gate, listen};
 pub use self::addresses::AddressLimits;
 pub use self::descriptors::raise_limit as raise_descriptor_limit;
 pub(crate) use self::descriptors::{open as open_descriptors, soft_limit as descriptor_limit};
-pub(crate) use self::doors::{Doors, HttpDoor, StreamDoor};
+pub(crate) use self::doors::{Doors, HttpDoor, Layer, StreamDoor};
 pub use self::mode::{ListenerTls, TlsMode};
 pub use self::proxies::{AddressRange, ForwardedHeader, NoRange, ProxyProtocol, TrustedProxies};
 pub(crate) use self::reception::Reception;

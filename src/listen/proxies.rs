@@ -116,25 +116,32 @@ impl TrustedProxies {
 
     /// Where a request came from that a connection from `peer` brought: of the addresses that it was passed on for,
     /// the last that is no proxy of ours. What is in front of that may be anybody's invention.
-    pub(crate) fn client_of(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
+    pub(crate) fn origin_of(&self, peer: SocketAddr, headers: &HeaderMap) -> RequestOrigin {
         if self.addresses.is_empty() || !self.has(peer.ip()) {
-            return peer;
+            return RequestOrigin { client: peer, https: false };
         }
         let (name, node): (&str, fn(&str) -> Option<SocketAddr>) = match self.header {
             ForwardedHeader::XForwardedFor => ("x-forwarded-for", node_of),
             ForwardedHeader::Forwarded => ("forwarded", node_of_forwarded),
         };
-        let mut client = peer;
-        let values: Vec<_> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-        for element in values.iter().rev().flat_map(|value| value.rsplit(',')) {
+        let mut origin = RequestOrigin { client: peer, https: false };
+        for element in last_first(headers, name) {
             // A name that hides one, or nonsense: what is known ends here.
-            let Some(address) = node(element.trim()) else { break };
-            client = address;
+            let Some(address) = node(element) else { break };
+            origin.client = address;
+            if self.header == ForwardedHeader::Forwarded {
+                // Said by the same proxy of the same client.
+                origin.https = parameter(element, "proto").is_some_and(is_https);
+            }
             if !self.has(address.ip()) {
                 break;
             }
         }
-        client
+        if self.header == ForwardedHeader::XForwardedFor {
+            // The last one is the word of the proxy that is asked here.
+            origin.https = last_first(headers, "x-forwarded-proto").next().is_some_and(is_https);
+        }
+        origin
     }
 
     /// Reads the header of the PROXY protocol that a connection begins with: whose it is, `None` if it says nothing
@@ -169,6 +176,24 @@ impl TrustedProxies {
             return source(&whole);
         }
     }
+}
+
+/// What is known of where a request came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RequestOrigin {
+    pub(crate) client: SocketAddr,
+    /// A proxy says that it was inside of TLS.
+    pub(crate) https: bool,
+}
+
+/// The elements of all lines of a header, the last one first.
+fn last_first<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
+    let lines: Vec<_> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+    lines.into_iter().rev().flat_map(|line| line.rsplit(',')).map(str::trim)
+}
+
+fn is_https(scheme: &str) -> bool {
+    scheme.eq_ignore_ascii_case("https")
 }
 
 enum Length {
@@ -230,9 +255,13 @@ fn node_of(text: &str) -> Option<SocketAddr> {
 
 /// The `for` of one element: `for="[2001:db8::1]:4711";proto=https`.
 fn node_of_forwarded(element: &str) -> Option<SocketAddr> {
+    parameter(element, "for").and_then(node_of)
+}
+
+fn parameter<'a>(element: &'a str, wanted: &str) -> Option<&'a str> {
     element.split(';').find_map(|pair| {
         let (name, value) = pair.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("for").then(|| node_of(value.trim().trim_matches('"')))?
+        name.trim().eq_ignore_ascii_case(wanted).then(|| value.trim().trim_matches('"'))
     })
 }
 
@@ -293,8 +322,43 @@ mod tests {
             // The other one is whatever the client sent.
             let other = if which == Forwarded { "x-forwarded-for" } else { "forwarded" };
             headers.append(other, "for=6.6.6.6".parse().unwrap());
-            let client = proxies(which).client_of(peer.parse().unwrap(), &headers);
+            let client = proxies(which).origin_of(peer.parse().unwrap(), &headers).client;
             assert_eq!(client.to_string(), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn that_a_request_came_by_https_is_the_last_word_of_a_proxy_of_ours() {
+        use ForwardedHeader::{Forwarded, XForwardedFor};
+        let proto = "x-forwarded-proto";
+        for (which, peer, lines, https) in [
+            (XForwardedFor, "10.0.0.1:5", &[(proto, "https")][..], true),
+            (XForwardedFor, "10.0.0.1:5", &[(proto, "http, HTTPS")], true),
+            (XForwardedFor, "10.0.0.1:5", &[(proto, "https"), (proto, "http")], false),
+            (XForwardedFor, "10.0.0.1:5", &[("x-forwarded-for", "203.0.113.9")], false),
+            (XForwardedFor, "203.0.113.1:5", &[(proto, "https")], false),
+            // Not what the proxy sets, so that the client may have.
+            (XForwardedFor, "10.0.0.1:5", &[("forwarded", "for=203.0.113.9;proto=https")], false),
+            (Forwarded, "10.0.0.1:5", &[(proto, "https"), ("forwarded", "for=203.0.113.9")], false),
+            (Forwarded, "10.0.0.1:5", &[("forwarded", "Proto=\"https\";for=203.0.113.9")], true),
+            (
+                Forwarded,
+                "10.0.0.1:5",
+                &[("forwarded", "for=203.0.113.9;proto=https, for=10.1.1.1;proto=http")],
+                true,
+            ),
+            (
+                Forwarded,
+                "10.0.0.1:5",
+                &[("forwarded", "for=6.6.6.6;proto=https, for=203.0.113.9;proto=http")],
+                false,
+            ),
+        ] {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.append(*name, value.parse().unwrap());
+            }
+            assert_eq!(proxies(which).origin_of(peer.parse().unwrap(), &headers).https, https, "{lines:?}");
         }
     }
 

@@ -100,3 +100,51 @@ async fn connections_show_where_mqtt_clients_come_from_also_inside_of_tls() {
     let listed = it.curl(&[&it.url("/v1/connections")]).await;
     assert!(listed.contains("2001:db8::7"), "{listed}");
 }
+
+/// The head of the answer to a handshake of Bayeux by a page.
+async fn shake(to: SocketAddr, headers: &str) -> String {
+    let body =
+        r#"[{"channel":"/meta/handshake","version":"1.0","supportedConnectionTypes":["long-polling"]}]"#;
+    let post = format!(
+        "POST /cometd HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n{headers}\r\n{body}",
+        body.len()
+    );
+    String::from_utf8_lossy(&said(to, post.as_bytes()).await).to_lowercase()
+}
+
+#[tokio::test]
+async fn that_a_client_came_by_https_is_believed_of_a_trusted_proxy_alone() {
+    // The server's own origin only, so that it is to be seen which that is.
+    let own = "allowed_origins = []\nhosts = [\"localhost\"]\n";
+    let (trusting, _one) = started(&format!("[server]\ntrusted_proxies = [\"127.0.0.1\"]\n{own}")).await;
+    let (wary, _other) = started(&format!("[server]\n{own}")).await;
+    for (server, proto, page, status, secure) in [
+        (&trusting, "https", "https", "200", true),
+        (&trusting, "https", "http", "403", false),
+        (&trusting, "http", "http", "200", false),
+        (&wary, "https", "http", "200", false),
+    ] {
+        let headers = format!("x-forwarded-proto: {proto}\r\norigin: {page}://localhost\r\n");
+        let answer = shake(server.http, &headers).await;
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{headers}{answer}");
+        assert_eq!(answer.contains("; secure"), secure, "{headers}{answer}");
+        let got = self::status(server.http, b"", &headers).await;
+        assert_eq!(got, status, "{headers}");
+    }
+}
+
+#[tokio::test]
+async fn that_a_client_came_by_https_is_known_where_the_server_ends_tls() {
+    let it = Secured::start("[server]\nallowed_origins = []\n").await;
+    let origin = it.url("");
+    for (page, status) in [(origin.clone(), "200"), (origin.replace("https", "http"), "403")] {
+        let header = format!("origin: {page}");
+        let asked = ["-o", "/dev/null", "-w", "%{http_code}", "-H", &header, &it.url("/v1/history/a")];
+        assert_eq!(it.curl(&asked).await, status, "{page}");
+    }
+    let body =
+        r#"[{"channel":"/meta/handshake","version":"1.0","supportedConnectionTypes":["long-polling"]}]"#;
+    let head = it.curl(&["-i", "-H", "content-type: application/json", "-d", body, &it.url("/cometd")]).await;
+    assert!(head.to_lowercase().contains("; secure"), "{head}");
+}

@@ -14,7 +14,8 @@ pub struct BrowserCookie {
     pub path: String,
     /// `browserCookieMaxAge`; default none: the cookie dies with the browser.
     pub max_age: Option<Duration>,
-    /// `browserCookieSecure`; default false. Set it where only TLS reaches the server.
+    /// `browserCookieSecure`; default false. Without it the cookie is so for browsers that are known to have come by
+    /// `https` (`http_edge::Https`).
     pub secure: bool,
     /// `browserCookieHttpOnly`; default true.
     pub http_only: bool,

@@ -20,8 +20,9 @@ pub(super) fn read<'a>(headers: &'a HeaderMap, config: &BrowserCookie) -> impl I
         .take(MAX_COOKIES)
 }
 
-/// The header that sets it; `None` if the configuration holds what no header can.
-pub(super) fn set(value: &str, config: &BrowserCookie) -> Option<HeaderValue> {
+/// The header that sets it; `None` if the configuration holds what no header can. A browser that is known to have come
+/// by `https` sends it in no other way from then on.
+pub(super) fn set(value: &str, config: &BrowserCookie, https: bool) -> Option<HeaderValue> {
     let mut line = format!("{}={value}", config.name);
     if !config.path.is_empty() {
         let _ = write!(line, "; Path={}", config.path);
@@ -32,9 +33,12 @@ pub(super) fn set(value: &str, config: &BrowserCookie) -> Option<HeaderValue> {
     if let Some(max_age) = config.max_age {
         let _ = write!(line, "; Max-Age={}", max_age.as_secs());
     }
-    for (on, flag) in
-        [(config.http_only, "; HttpOnly"), (config.secure, "; Secure"), (config.partitioned, "; Partitioned")]
-    {
+    let flags = [
+        (config.http_only, "; HttpOnly"),
+        (config.secure || https, "; Secure"),
+        (config.partitioned, "; Partitioned"),
+    ];
+    for (on, flag) in flags {
         if on {
             line.push_str(flag);
         }
@@ -76,7 +80,9 @@ mod tests {
 
     #[test]
     fn attributes_are_said() {
-        assert_eq!(set("x", &BrowserCookie::default()).unwrap(), "BAYEUX_BROWSER=x; Path=/; HttpOnly");
+        let default = BrowserCookie::default();
+        assert_eq!(set("x", &default, false).unwrap(), "BAYEUX_BROWSER=x; Path=/; HttpOnly");
+        assert_eq!(set("x", &default, true).unwrap(), "BAYEUX_BROWSER=x; Path=/; HttpOnly; Secure");
         let all = BrowserCookie {
             name: "B".into(),
             domain: Some("example.org".into()),
@@ -88,6 +94,6 @@ mod tests {
             partitioned: true,
         };
         let expected = "B=x; Path=/c; Domain=example.org; Max-Age=60; Secure; Partitioned; SameSite=None";
-        assert_eq!(set("x", &all).unwrap(), expected);
+        assert_eq!(set("x", &all, false).unwrap(), expected);
     }
 }

@@ -46,13 +46,13 @@ where
     }
     if is_opening(&parts) {
         let id = request_id_among(&parts.headers);
-        let answer = match endpoint.config().origins.allows(&parts.headers) {
+        let answer = match endpoint.config().origins.allows(&parts) {
             true => Ok(websocket::upgrade(&endpoint, &mut parts, &id)),
             false => Err(RequestFault::OriginDenied),
         };
         return conclude(&endpoint, &parts, id, answer);
     }
-    let fields = Fields::from(&parts.headers);
+    let fields = Fields::from(&parts);
     let id = request_id(fields);
     let step = if endpoint.config().origins.allows(fields) {
         // Boxed, so that a connect that is held has no room for it any more.

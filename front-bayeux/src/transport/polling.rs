@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, Version, header};
-use http_edge::{Body, Cookies, Fields, HttpCredentials, Peer, Response, credentials_with};
+use http_edge::{Body, Cookies, Fields, HttpCredentials, Https, Peer, Response, credentials_with};
 
 use super::answer::Answer;
 use super::callback_polling::{self, Callback};
@@ -80,7 +80,8 @@ pub(super) async fn run(
     let mut answer = Answer::of(outcome);
     if known.is_none()
         && shook_hands
-        && let Some(line) = cookie::set(&browser, &endpoint.config().cookie)
+        && let Some(line) =
+            cookie::set(&browser, &endpoint.config().cookie, Https::is_known(&poll.parts.extensions))
     {
         answer.head.headers_mut().insert(header::SET_COOKIE, line);
     }

@@ -26,7 +26,7 @@ pub(crate) fn upgrade<B>(inner: Arc<Inner>, request: Request<B>) -> Response {
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(METHODS));
         return response;
     }
-    if !inner.shared.config.origins.allows(&parts.headers) {
+    if !inner.shared.config.origins.allows(&parts) {
         return Problem::forbidden("this origin may not open a WebSocket here").response();
     }
     if parts.method == Method::HEAD {

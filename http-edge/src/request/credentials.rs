@@ -102,7 +102,7 @@ const TOKEN_SCHEMES: [&str; 3] = ["bearer", "oauth", "token"];
 pub fn credentials(parts: &Parts) -> HttpCredentials<'_> {
     let remote = Peer::of(&parts.extensions).map(|peer| peer.0);
     let certificate = ClientCertificate::of(&parts.extensions);
-    let found = credentials_found(&Fields::from(&parts.headers), remote);
+    let found = credentials_found(&Fields::from(parts), remote);
     HttpCredentials { certificate, request: Some(parts), ..found }
 }
 
@@ -114,7 +114,7 @@ pub fn credentials_found<'a>(fields: &Fields<'a>, remote: Option<SocketAddr>) ->
 /// What [`credentials`] finds, else what the other allowed `sources` hold: the cookie, then the query parameter.
 pub fn credentials_from<'a>(parts: &'a Parts, sources: &TokenSources) -> HttpCredentials<'a> {
     let remote = Peer::of(&parts.extensions).map(|peer| peer.0);
-    credentials_among(&Fields::from(&parts.headers), parts, remote, sources)
+    credentials_among(&Fields::from(parts), parts, remote, sources)
 }
 
 /// As [`credentials_from`], where the request's `fields` are found already, and `remote` known.

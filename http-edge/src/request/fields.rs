@@ -1,6 +1,9 @@
 //! The header fields that fronts look for, found in one walk.
 
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::peer::Https;
 
 /// The first value of each field that fronts look for in every request. Programs send three to six fields, so one walk
 /// over them costs a quarter of a lookup for each of these.
@@ -23,6 +26,8 @@ pub struct Fields<'a> {
     /// anything that is had by `GET`, and browsers then say so in `Sec-Fetch-Site` alone. Here is its `Referer`, or
     /// `null` if the page hides it.
     pub embedder: Option<&'a HeaderValue>,
+    /// Whether the request is known to have come inside of TLS. Found for pages only, to which alone it matters.
+    pub https: bool,
     /// `X-API-Key`
     pub x_api_key: Option<&'a HeaderValue>,
     /// `X-EventSource-Event`
@@ -92,6 +97,14 @@ impl<'a> Fields<'a> {
             return self;
         }
         Fields { embedder: headers.get(http::header::REFERER).or(Some(&HIDDEN)), ..self }
+    }
+}
+
+impl<'a> From<&'a Parts> for Fields<'a> {
+    fn from(parts: &'a Parts) -> Self {
+        let fields = Fields::from(&parts.headers);
+        let is_of_page = fields.origin.is_some() || fields.embedder.is_some();
+        Fields { https: is_of_page && Https::is_known(&parts.extensions), ..fields }
     }
 }
 

@@ -214,12 +214,17 @@ fn web(origin: &str) -> Option<(&str, &str)> {
     origin.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
 }
 
-/// Compares host and port only: a proxy in front may have ended TLS, so the scheme here says nothing.
+/// Compares host and port, and the scheme where TLS is known: elsewhere a proxy in front may have ended it, so that the
+/// scheme here says nothing.
 fn is_same_origin(origin: &str, request: &Fields<'_>) -> bool {
     let (Some((scheme, authority)), Some(Ok(host))) = (web(origin), request.host.map(HeaderValue::to_str))
     else {
         return false;
     };
+    if request.https && scheme != "https" {
+        // Whoever sits on the way to that page could have written it.
+        return false;
+    }
     let default_port = if scheme == "http" { ":80" } else { ":443" };
     authority.eq_ignore_ascii_case(host)
         || host.strip_suffix(default_port).is_some_and(|host| host.eq_ignore_ascii_case(authority))
@@ -244,6 +249,26 @@ mod tests {
 
     fn request(lines: &[(&'static str, &'static str)]) -> HeaderMap {
         lines.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn inside_of_tls_a_page_that_came_without_it_is_of_another_origin() {
+        for (origin, https, allowed) in [
+            ("https://broker", true, true),
+            ("https://broker:443", true, true),
+            ("http://broker", true, false),
+            ("http://broker", false, true),
+            ("https://broker", false, true),
+        ] {
+            let request = http::Request::get("/sse/a").header("host", "broker").header("origin", origin);
+            let mut parts = request.body(()).unwrap().into_parts().0;
+            if https {
+                parts.extensions.insert(super::super::peer::Https);
+            }
+            assert_eq!(OriginPolicy::SameOrigin.allows(&parts), allowed, "{origin} {https}");
+            assert_eq!(cross_origin(&Fields::from(&parts)).is_none(), allowed, "{origin} {https}");
+            assert!(OriginPolicy::List(vec![origin.into()]).allows(&parts), "{origin} {https}");
+        }
     }
 
     #[test]

@@ -26,6 +26,19 @@ fn by_framework(_: &http::Extensions) -> Option<Peer> {
     None
 }
 
+/// That a request came inside of TLS, as a request extension. The server sets it where it speaks TLS itself, and where
+/// a proxy whose word counts says so; an embedding service may. Without it nothing is known: somebody in front may have
+/// ended TLS all the same.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Https;
+
+impl Https {
+    /// Whether it is known of a request.
+    pub fn is_known(extensions: &http::Extensions) -> bool {
+        extensions.get::<Self>().is_some()
+    }
+}
+
 /// Whom the client's TLS certificate names, as a request extension. The server sets it once the handshake has
 /// verified the certificate; an embedding service that ends TLS itself may.
 #[derive(Clone, Debug, Eq, PartialEq)]
