@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod behind;
 mod certificates;
 mod clients;
 mod crowded;
