@@ -1,6 +1,6 @@
 #!/bin/sh
 # Measures every row of benches/RESULTS.md and keeps what the commands print under target/results.
-#   benches/run.sh [ROW...]      default: all rows, about 60 minutes on two quiet cores
+#   benches/run.sh [ROW...]      default: all rows, about 70 minutes on two quiet cores
 #
 #   row        minutes   what it shows
 #   machine          0   date, processor, versions
@@ -10,6 +10,7 @@
 #   http             5   HTTP publish and SSE beside nchan and pushpin
 #   fronts           6   the three fan-out rows of every front against the floor
 #   storm            5   connect storms and mass disconnects, SSE and MQTT
+#   tls              8   fan-out and idle memory inside of TLS beside nchan and mosquitto; 10,000 handshakes as a storm
 #   idle             5   memory per idle connection of every front
 #   slow             4   1 % of 10,000 subscribers never read
 #   publish          3   HTTP publish against a bare hyper handler and nchan; `ring` keeps as much as nchan is set to
@@ -29,7 +30,7 @@ peers=target/peers
 load=target/release/fanwire-load
 subscribers=${SUBSCRIBERS:-10000}
 mkdir -p "$results" "$peers"
-rows=${*:-machine fanout mqtt bayeux http fronts storm idle slow publish latency core callgrind}
+rows=${*:-machine fanout mqtt bayeux http fronts storm tls idle slow publish latency core callgrind}
 
 cargo build --release -p fanwire -p fanwire-load -p fanwire-benches
 
@@ -46,7 +47,7 @@ install_peers() {
 # `--target NAME` for each name whose server is installed.
 targets() {
     for name in "$@"; do
-        case $name in
+        case ${name#tls+} in
         mosquitto*) command -v mosquitto >/dev/null || continue ;;
         nats) command -v nats-server >/dev/null || continue ;;
         nchan) command -v nginx >/dev/null || continue ;;
@@ -120,6 +121,15 @@ for row in $rows; do
         run storm $load storm --rounds ${ROUNDS:-3} --connections "$subscribers" \
             $(targets nats fanwire-mqtt mosquitto fanwire-mqtt-ws)
         run storm $load storm --connections 19000 --cycles 20 --time-limit 300 --target fanwire
+        ;;
+    tls)
+        run tls $load fanout --rounds ${ROUNDS:-3} --spin --subscribers "$subscribers" \
+            $(targets tls+floor tls+fanwire tls+nchan tls+fanwire-mqtt tls+mosquitto tls+fanwire-bayeux-ws)
+        run tls $load idle --rounds ${ROUNDS:-3} --connections "$subscribers" \
+            $(targets tls+fanwire tls+nchan tls+fanwire-mqtt tls+mosquitto tls+fanwire-bayeux-ws)
+        run tls $load handshakes --rounds ${ROUNDS:-3} --connections "$subscribers" \
+            $(targets tls+fanwire tls+nchan tls+mosquitto)
+        run tls $load handshakes --in-flight-connects 10000 --connections "$subscribers" $(targets tls+fanwire)
         ;;
     idle)
         run idle $load idle --rounds ${ROUNDS:-3} --connections "$subscribers" \
