@@ -128,6 +128,14 @@ impl Filter {
         }
     }
 
+    /// The first level, if it is not a wildcard: then all that it matches is in that namespace.
+    pub fn namespace(&self) -> Option<&str> {
+        match self.segments().next() {
+            Some(SegmentRef::Literal(text)) => Some(text),
+            _ => None,
+        }
+    }
+
     /// Levels: segments, wildcards among them.
     pub fn levels(&self) -> usize {
         match &self.0 {

@@ -54,7 +54,8 @@ pub use channel::{Channel, ChannelCharacters, ChannelError};
 pub use clock::{steady_ms, unix_ms};
 pub use config::{Config, IdempotencyConfig, LogConfig, NamespaceConfig, OutboxConfig, OutboxPolicy};
 pub use engine::{
-    Claim, Claimed, Done, Engine, Fence, Ingest, Kept, Op, RecordError, Reject, Rejected, SessionRecord,
+    Claim, Claimed, Done, Engine, Fence, Ingest, Kept, LogPage, Op, Read, RecordError, Reject, Rejected,
+    SessionRecord,
 };
 pub use error::{Inexpressible, PublishError, PublishOnceError, Refused, SubscribeError, Unavailable};
 pub use filter::{Filter, FilterError, Segment};
@@ -66,7 +67,8 @@ pub use lane::{
 };
 pub use lifecycle::{Account, Interest, LeaveReason, Left, Lifecycle};
 pub use message::{
-    ContentType, Echo, KeyedReceipt, Message, MessageId, MessageIdError, Properties, Publish, Qos, Receipt,
+    Accepted, ContentType, Echo, KeyedReceipt, Message, MessageId, MessageIdError, Position, Properties,
+    Publish, Qos, Receipt, RecordDamaged,
 };
 pub use metrics::{LaneStats, NamespaceStats, Stats};
 pub use outbox::{Class, Outbox, OutboxEnd, Passed, Queued, Signal, Wire};

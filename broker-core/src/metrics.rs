@@ -44,6 +44,8 @@ pub struct Stats {
     pub log_bytes: usize,
     /// The newest offset.
     pub log_head: u64,
+    /// The newest offset in the log of what an [`Engine`](crate::Engine) keeps; `None` without one.
+    pub kept_head: Option<u64>,
     /// Keys of publishes that are remembered ([`Broker::publish_once`](crate::Broker::publish_once)).
     pub idempotency_keys: usize,
     /// Keys that were forgotten before their time, of whoever held most.

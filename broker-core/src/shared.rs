@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 use ahash::AHashMap;
 use crossbeam_queue::SegQueue;
 use crossbeam_utils::CachePadded;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
+use smallvec::SmallVec;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -21,9 +22,10 @@ use crate::interest::{Registry, Wildcards};
 use crate::key::SubscriberKey;
 use crate::lane::{Lane, LaneOwner};
 use crate::lifecycle::Listeners;
+use crate::message::{MessageId, Position};
 use crate::rights::Policy;
 use crate::store::idempotency::Idempotency;
-use crate::store::log::{Evicted, Log};
+use crate::store::log::{Evicted, Log, State};
 use crate::store::retained::{Retained, Scan};
 
 /// What broker handles, subscribers and the janitor share.
@@ -31,7 +33,10 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) registry: Registry,
     pub(crate) wildcards: Wildcards,
+    /// Of what is in this process' memory alone.
     pub(crate) log: Log,
+    /// Of what an engine keeps, with what it has of that in memory.
+    pub(crate) kept: Option<Log>,
     pub(crate) retained: Retained,
     pub(crate) idempotency: Idempotency,
     /// Who keeps messages beyond this process' memory, if anybody does.
@@ -169,13 +174,64 @@ impl Shared {
 
     /// The newest offset of the channel's ring that is gone.
     pub(crate) fn evicted_through(&self, channel: &Channel) -> u64 {
-        self.log.ring_of(channel.namespace()).map_or(u64::MAX, |ring| self.log.evicted_through(&[ring]))
+        let log = self.log_of(channel);
+        log.ring_of(channel.namespace()).map_or(u64::MAX, |ring| log.evicted_through(&[ring]))
+    }
+
+    /// The log that a channel's messages are recorded in.
+    pub(crate) fn log_of(&self, channel: &Channel) -> &Log {
+        match &self.kept {
+            Some(kept) if self.log.home_of(channel.namespace()).kept => kept,
+            _ => &self.log,
+        }
+    }
+
+    /// All logs that there are.
+    pub(crate) fn logs(&self) -> impl Iterator<Item = &Log> {
+        std::iter::once(&self.log).chain(&self.kept)
+    }
+
+    /// The logs that `filters` reach: the only one, or one after the other.
+    pub(crate) fn logs_of<'f>(&self, filters: impl Iterator<Item = &'f Filter>) -> SmallVec<[&Log; 2]> {
+        let Some(kept) = &self.kept else { return SmallVec::from_slice(&[&self.log]) };
+        let (mut in_memory, mut is_kept) = (false, false);
+        for filter in filters {
+            match filter.namespace() {
+                Some(namespace) if self.log.home_of(namespace).kept => is_kept = true,
+                Some(_) => in_memory = true,
+                None => {
+                    let (memory, kept) = self.log.behind_wildcards();
+                    (in_memory, is_kept) = (in_memory || memory, is_kept || kept);
+                }
+            }
+        }
+        let logs = [(in_memory || !is_kept, &self.log), (is_kept, kept)];
+        logs.into_iter().filter_map(|(reached, log)| reached.then_some(log)).collect()
+    }
+
+    /// Where the logs that `filters` reach stand.
+    pub(crate) fn head_of<'f>(&self, filters: impl Iterator<Item = &'f Filter>) -> Position {
+        positions(self.logs_of(filters).into_iter().map(|log| log.id(log.head())))
+    }
+
+    /// Locks all logs, in their order: meanwhile nothing is recorded.
+    pub(crate) fn lock_logs(&self) -> (MutexGuard<'_, State>, Option<MutexGuard<'_, State>>, Position) {
+        let log = self.log.lock();
+        let head = Position::from(self.log.id(log.head()));
+        match &self.kept {
+            None => (log, None, head),
+            Some(kept) => {
+                let state = kept.lock();
+                let head = head.with(kept.id(state.head()));
+                (log, Some(state), head)
+            }
+        }
     }
 
     /// Takes nothing more. When this returns, every message that was taken has its place in the lanes' inboxes.
     pub(crate) fn refuse(&self) {
         {
-            let _log = self.log.lock();
+            let _logs = self.lock_logs();
             self.closed.store(true, Ordering::Relaxed);
         }
         // Publishers look at the flag under their channel's guard, and a recorded message reaches the inboxes under it too.
@@ -208,4 +264,10 @@ impl Shared {
             self.registry.forget(message.channel(), message.offset());
         }
     }
+}
+
+/// One position of several ids, of which there is one at least.
+pub(crate) fn positions(mut ids: impl Iterator<Item = MessageId>) -> Position {
+    let first = ids.next().map_or_else(|| MessageId::new(0, 0).into(), Position::from);
+    ids.fold(first, Position::with)
 }

@@ -7,10 +7,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use broker_core::{
-    Answer, Broker, Channel, Claim, Claimed, Config, Engine, Filter, History, HistoryQuery, IdempotencyKey,
-    Ingest, Kept, KeptKey, KeyedReceipt, LogConfig, Message, MessageId, NamespaceConfig, Op, Order, Publish,
-    PublishError, PublishOnceError, Receipt, RecordError, Refused, Reject, Rejected, SessionRecord,
-    SubscribeError, Unavailable,
+    Accepted, After, Answer, Broker, Channel, Claim, Claimed, Config, Engine, Event, Filter, HistoryQuery,
+    IdempotencyKey, Ingest, Kept, KeptKey, KeyedReceipt, LogConfig, LogPage, Message, MessageId,
+    NamespaceConfig, Op, Order, Position, Publish, PublishError, PublishOnceError, Read, Receipt,
+    RecordError, Refused, Reject, Rejected, SessionRecord, StartFrom, SubscribeError, SubscribeOptions,
+    Unavailable,
 };
 use parking_lot::Mutex;
 
@@ -27,10 +28,18 @@ struct State {
     refuses: Option<Reject>,
     interest: HashMap<String, i32>,
     keys: HashMap<KeptKey, Receipt>,
-    past: Option<Kept<History>>,
+    /// What it has accepted, in all its lives.
+    log: Vec<Accepted>,
+    /// What stood up to here is gone.
+    first: u64,
+    reads: usize,
+    cannot_read: bool,
     retained: Option<Kept<Arc<Message>>>,
     sessions: HashMap<String, Claimed>,
 }
+
+/// Of its log: older than any broker's own.
+const EPOCH: u64 = 40;
 
 const LATER: Unavailable = Unavailable::new(Duration::from_secs(7));
 
@@ -39,8 +48,15 @@ impl Engine for Slow {
         namespace != "memory"
     }
 
+    fn head(&self) -> MessageId {
+        MessageId::new(EPOCH, self.state.lock().log.last().map_or(0, |last| last.offset))
+    }
+
     fn start(&self, ingest: Arc<dyn Ingest>) {
-        self.state.lock().ingest = Some(ingest);
+        let mut state = self.state.lock();
+        let is_retained = |kept: &&Accepted| Accepted::clone(kept).into_message(EPOCH).retain();
+        ingest.restore(state.log.iter().filter(is_retained).cloned().collect());
+        state.ingest = Some(ingest);
     }
 
     fn submit(&self, op: Op) -> Result<(), Rejected> {
@@ -52,9 +68,34 @@ impl Engine for Slow {
         Ok(())
     }
 
-    fn history(&self, _: &Filter, _: HistoryQuery) -> Answer<'static, Kept<History>> {
-        let past = self.state.lock().past.clone();
-        Answer::later(async move { past.unwrap_or(Ok(None)) })
+    /// One message at a time.
+    fn read(&self, read: Read) -> Answer<'static, Result<LogPage, Unavailable>> {
+        let mut state = self.state.lock();
+        state.reads += 1;
+        assert!(state.reads < 10_000, "{read:?}");
+        let (first, cannot_read) = (state.first, state.cannot_read);
+        let in_range = |kept: &&Accepted| kept.offset > read.after.max(first) && kept.offset <= read.through;
+        let mut in_range: Vec<_> = state.log.iter().filter(in_range).cloned().collect();
+        let next = if read.order == Order::Oldest {
+            in_range.reverse();
+            in_range.pop()
+        } else {
+            in_range.pop()
+        };
+        let page = match next {
+            None => LogPage {
+                messages: Vec::new(),
+                through: if read.order == Order::Oldest { read.through } else { read.after },
+                first,
+            },
+            Some(kept) => {
+                let through = if read.order == Order::Oldest { kept.offset } else { kept.offset - 1 };
+                let message = Arc::new(kept.into_message(EPOCH));
+                let is_wanted = read.filters.iter().any(|filter| filter.matches(message.channel()));
+                LogPage { messages: Vec::from_iter(is_wanted.then_some(message)), through, first }
+            }
+        };
+        Answer::later(async move { if cannot_read { Err(LATER) } else { Ok(page) } })
     }
 
     fn retained(&self, _: &Channel) -> Answer<'static, Kept<Arc<Message>>> {
@@ -98,7 +139,7 @@ impl Slow {
                     let known = key.as_ref().and_then(|key| self.state.lock().keys.get(key).copied());
                     let keyed = match known {
                         Some(receipt) => KeyedReceipt::again(receipt),
-                        None => KeyedReceipt::first(ingest.release(vec![*publish]).remove(0)),
+                        None => KeyedReceipt::first(ingest.release(vec![self.accept(*publish)]).remove(0)),
                     };
                     if let Some(key) = key {
                         self.state.lock().keys.insert(key, keyed.receipt);
@@ -122,6 +163,16 @@ impl Slow {
         }
     }
 
+    /// Offsets with holes, as those of a store are.
+    fn accept(&self, publish: Publish) -> Accepted {
+        let mut state = self.state.lock();
+        let offset = state.log.last().map_or(0, |last| last.offset) + 3;
+        let time_ms = broker_core::unix_ms();
+        let accepted = Accepted { publish, offset, prev: 0, time_ms };
+        state.log.push(accepted.clone());
+        accepted
+    }
+
     /// Gives up all that waits; what became of it, nobody knows.
     fn forget(&self) {
         self.state.lock().waiting.clear();
@@ -134,10 +185,14 @@ impl Slow {
 
 fn slow() -> (Broker, Arc<Slow>) {
     let engine = Arc::new(Slow::default());
-    let memory = NamespaceConfig::new("memory", LogConfig::default());
+    (life_of(&engine), engine)
+}
+
+/// A broker on what the engine has kept.
+fn life_of(engine: &Arc<Slow>) -> Broker {
     let mut config = Config::default();
-    config.namespaces = vec![memory];
-    (Broker::with_engine(config, Arc::clone(&engine) as Arc<dyn Engine>), engine)
+    config.namespaces = vec![NamespaceConfig::new("memory", LogConfig::default())];
+    Broker::with_engine(config, Arc::clone(engine) as Arc<dyn Engine>)
 }
 
 fn publish(channel: &str, payload: &'static str) -> Publish {
@@ -163,7 +218,7 @@ async fn what_is_kept_is_released_once_it_is_accepted_and_in_that_order() {
     let mut early = broker.subscribe(filter("a")).unwrap();
     let mut answers: Vec<_> = ["1", "2", "3"].map(|payload| broker.submit(publish("a", payload))).into();
     assert!(answers.iter_mut().all(|answer| poll_once(answer).is_pending()));
-    assert_eq!(broker.head().offset(), 0, "nothing is recorded before it is accepted");
+    assert_eq!(kept_head(&broker), 0, "nothing is recorded before it is accepted");
     let mut late = broker.subscribe(filter("*")).unwrap();
     engine.commit();
     let mut ids = Vec::new();
@@ -172,7 +227,7 @@ async fn what_is_kept_is_released_once_it_is_accepted_and_in_that_order() {
         assert_eq!(receipt.receivers, 2, "who came before the release is counted");
         ids.push(receipt.id.unwrap().offset());
     }
-    assert_eq!(ids, [1, 2, 3]);
+    assert_eq!(ids, [3, 6, 9]);
     for stream in [&mut early, &mut late] {
         for payload in ["1", "2", "3"] {
             assert_eq!(soon(stream.message()).await.unwrap().payload(), payload);
@@ -260,7 +315,7 @@ async fn a_key_goes_with_its_message() {
     let duplicates: Vec<_> = receipts.iter().map(|keyed| keyed.duplicate).collect();
     assert_eq!(duplicates, [false, true, true]);
     assert!(receipts.iter().all(|keyed| keyed.receipt == receipts[0].receipt));
-    assert_eq!((broker.head().offset(), broker.stats().idempotency_keys), (1, 0));
+    assert_eq!((kept_head(&broker), broker.stats().idempotency_keys), (3, 0));
 }
 
 #[tokio::test]
@@ -285,26 +340,201 @@ async fn retained_messages_are_set_and_cleared_when_that_is_accepted() {
     assert_eq!(soon(broker.read_retained(&channel)).await.unwrap_err(), LATER);
 }
 
-#[tokio::test]
-async fn the_past_is_asked_of_who_keeps_it() {
-    let (broker, engine) = slow();
-    let past = broker.submit(publish("a", "x"));
+/// Publishes and commits; the id.
+async fn keep(broker: &Broker, engine: &Slow, channel: &str, payload: &'static str) -> MessageId {
+    let answer = broker.submit(publish(channel, payload));
     engine.commit();
-    soon(past).await.unwrap();
-    let mut query = HistoryQuery::default();
-    query.order = Order::Newest;
-    let in_memory = soon(broker.read_history(&filter("a"), query)).await.unwrap();
-    assert_eq!(in_memory.messages.len(), 1, "it has nothing to add");
-    let (first, last) = (MessageId::new(1, 1), MessageId::new(1, 9));
-    let mut older = in_memory.clone();
-    older.first = first;
-    older.last = last;
-    older.gap = true;
-    engine.state.lock().past = Some(Ok(Some(older)));
-    let read = soon(broker.read_history(&filter("a"), query)).await.unwrap();
-    assert_eq!((read.first, read.last, read.gap), (first, last, true));
-    engine.state.lock().past = Some(Err(LATER));
+    soon(answer).await.unwrap().id.unwrap()
+}
+
+fn kept_head(broker: &Broker) -> u64 {
+    broker.position().in_epoch(EPOCH).unwrap()
+}
+
+/// What a subscription brings from a position on: payloads, and gaps as `!`.
+async fn brought(broker: &Broker, text: &str, after: After, count: usize) -> Vec<String> {
+    let mut options = SubscribeOptions::default();
+    options.from = StartFrom::Log(after);
+    let mut stream = broker.subscribe_with(&[filter(text)], options).unwrap();
+    let mut brought = Vec::new();
+    while brought.len() < count {
+        match soon(stream.next()).await.unwrap() {
+            Event::Message(message) => brought.push(String::from_utf8_lossy(message.payload()).into_owned()),
+            Event::Gap(_) => brought.push("!".to_owned()),
+            other => panic!("{other:?}"),
+        }
+    }
+    brought
+}
+
+#[tokio::test]
+async fn a_position_holds_in_the_next_life_and_offsets_go_on() {
+    let engine = Arc::new(Slow::default());
+    let broker = life_of(&engine);
+    let mut ids = Vec::new();
+    for payload in ["1", "2", "3"] {
+        ids.push(keep(&broker, &engine, "a/b", payload).await);
+        keep(&broker, &engine, "other", "x").await;
+    }
+    assert_eq!(engine.state.lock().reads, 0, "what is in memory is asked of nobody");
+    broker.close();
+    let broker = life_of(&engine);
+    assert_eq!(kept_head(&broker), ids[2].offset() + 3);
+    for text in ["a/b", "a/*"] {
+        for (from, expected) in [
+            (After::Id(ids[0]), &["2", "3", "4"][..]),
+            (After::Earliest, &["1", "2", "3", "4"]),
+            (After::Id(ids[2]), &["4"]),
+        ] {
+            return_to(&engine, 6);
+            let broker = life_of(&engine);
+            let stream = tokio::spawn({
+                let (broker, count) = (broker.clone(), expected.len());
+                async move { brought(&broker, text, from, count).await }
+            });
+            tokio::task::yield_now().await;
+            let new = keep(&broker, &engine, "a/b", "4").await;
+            assert_eq!((new.offset(), new.epoch()), (ids[2].offset() + 6, EPOCH));
+            assert_eq!(soon(stream).await.unwrap(), expected, "{text} {from:?}");
+        }
+    }
+}
+
+/// Forgets what came after the first few.
+fn return_to(engine: &Slow, messages: usize) {
+    engine.state.lock().log.truncate(messages);
+}
+
+#[tokio::test]
+async fn history_goes_on_behind_the_memory() {
+    let engine = Arc::new(Slow::default());
+    let broker = life_of(&engine);
+    let mut ids = Vec::new();
+    for payload in ["1", "2", "3", "4"] {
+        ids.push(keep(&broker, &engine, "a", payload).await);
+        keep(&broker, &engine, "b", "x").await;
+    }
+    broker.close();
+    let broker = life_of(&engine);
+    let ask = |after: Option<MessageId>, limit, order| {
+        let mut query = HistoryQuery::default();
+        (query.after, query.limit, query.order) = (after.map(Position::from), limit, order);
+        let broker = &broker;
+        async move {
+            let history = soon(broker.read_history(&filter("a"), query)).await.unwrap();
+            let payloads: String =
+                history.messages.iter().map(|message| String::from_utf8_lossy(message.payload())).collect();
+            (payloads, history.gap)
+        }
+    };
+    assert_eq!(ask(None, 10, Order::Oldest).await, ("1234".into(), false));
+    assert_eq!(ask(None, 2, Order::Newest).await, ("43".into(), false));
+    assert_eq!(ask(Some(ids[1]), 10, Order::Oldest).await, ("34".into(), false));
+    assert_eq!(ask(Some(ids[1]), 10, Order::Newest).await, ("43".into(), false));
+    keep(&broker, &engine, "a", "5").await;
+    assert_eq!(ask(Some(ids[2]), 10, Order::Oldest).await, ("45".into(), false));
+    // What its retention took is a gap for who was before it, and for nobody else.
+    engine.state.lock().first = ids[1].offset();
+    assert_eq!(ask(Some(ids[0]), 10, Order::Oldest).await, ("345".into(), true));
+    assert_eq!(ask(Some(ids[1]), 10, Order::Oldest).await, ("345".into(), false));
+    let foreign = MessageId::new(EPOCH, 1_000);
+    assert_eq!(ask(Some(foreign), 10, Order::Oldest).await, ("345".into(), true));
+    engine.state.lock().cannot_read = true;
+    let query = HistoryQuery::default();
     assert_eq!(soon(broker.read_history(&filter("a"), query)).await.unwrap_err(), LATER);
+}
+
+#[tokio::test]
+async fn a_filter_over_both_logs_goes_on_in_each() {
+    let engine = Arc::new(Slow::default());
+    let broker = life_of(&engine);
+    broker.publish(publish("memory/a", "m1")).unwrap();
+    keep(&broker, &engine, "a", "d1").await;
+    let wild = filter("#");
+    let position = broker.position_of([&wild]);
+    assert_eq!(position.ids().count(), 2);
+    assert_eq!(broker.position_of([&filter("memory/#")]).only(), Some(broker.head()));
+    assert!(broker.position_of([&filter("a")]).in_epoch(EPOCH).is_some());
+    let position: Position = position.to_string().parse().unwrap();
+    // In the other order than their offsets: neither hides the other.
+    keep(&broker, &engine, "a", "d2").await;
+    broker.publish(publish("memory/a", "m2")).unwrap();
+    keep(&broker, &engine, "a", "d3").await;
+    let mut all = brought(&broker, "#", After::Position(position), 3).await;
+    all.sort();
+    assert_eq!(all, ["d2", "d3", "m2"]);
+    broker.close();
+    let broker = life_of(&engine);
+    broker.publish(publish("memory/a", "m3")).unwrap();
+    let mut all = brought(&broker, "#", After::Position(position), 4).await;
+    all.sort();
+    assert_eq!(all, ["!", "d2", "d3", "m3"], "the memory's past is gone, and that is told");
+}
+
+#[tokio::test]
+async fn what_comes_while_it_is_read_comes_once_and_in_order() {
+    let engine = Arc::new(Slow::default());
+    let broker = life_of(&engine);
+    const OLD: usize = 100;
+    for n in 0..OLD {
+        _ = broker.submit(Publish::new(Channel::parse("a").unwrap(), n.to_string()));
+    }
+    engine.commit();
+    broker.close();
+    let broker = life_of(&engine);
+    const ALL: usize = 300;
+    let readers: Vec<_> = ["a", "#", "a"]
+        .into_iter()
+        .map(|text| {
+            let broker = broker.clone();
+            tokio::spawn(async move { brought(&broker, text, After::Earliest, ALL).await })
+        })
+        .collect();
+    for n in OLD..ALL {
+        _ = broker.submit(Publish::new(Channel::parse("a").unwrap(), n.to_string()));
+        if n % 3 == 0 {
+            engine.commit();
+            tokio::task::yield_now().await;
+        }
+    }
+    engine.commit();
+    let expected: Vec<_> = (0..ALL).map(|n| n.to_string()).collect();
+    for reader in readers {
+        assert_eq!(soon(reader).await.unwrap(), expected);
+    }
+}
+
+#[tokio::test]
+async fn retained_messages_are_there_in_the_next_life() {
+    let engine = Arc::new(Slow::default());
+    let broker = life_of(&engine);
+    let set = broker.submit(publish("a/b", "kept").retain(true));
+    engine.commit();
+    soon(set).await.unwrap();
+    broker.close();
+    let broker = life_of(&engine);
+    for text in ["a/b", "a/*"] {
+        let mut options = SubscribeOptions::default();
+        options.from = StartFrom::Retained;
+        let mut stream = broker.subscribe_with(&[filter(text)], options).unwrap();
+        assert_eq!(soon(stream.message()).await.unwrap().payload(), "kept", "{text}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_released_is_not_released_again() {
+    let (broker, engine) = slow();
+    let mut stream = broker.subscribe(filter("a")).unwrap();
+    keep(&broker, &engine, "a", "1").await;
+    let (ingest, old) = {
+        let state = engine.state.lock();
+        (state.ingest.clone().unwrap(), state.log.clone())
+    };
+    assert_eq!(ingest.release(old).len(), 1);
+    keep(&broker, &engine, "a", "2").await;
+    for payload in ["1", "2"] {
+        assert_eq!(soon(stream.message()).await.unwrap().payload(), payload);
+    }
 }
 
 #[tokio::test]
@@ -364,7 +594,7 @@ async fn what_was_taken_in_is_delivered_before_the_broker_ends() {
     let mut drained = Box::pin(broker.drained());
     assert!(poll_once(&mut drained).is_pending(), "it waits for the engine");
     soon(broker.handed_over()).await;
-    assert_eq!(broker.head().offset(), 0, "that waits for the lanes alone");
+    assert_eq!(kept_head(&broker), 0, "that waits for the lanes alone");
     engine.commit();
     soon(drained).await;
     broker.close();

@@ -121,7 +121,7 @@ async fn a_subscription_brings_all_after_the_head_that_it_tells_and_nothing_up_t
             let subscriber = broker.attach(deliver, OutboxConfig::default());
             let (subscribed, head) = subscriber.subscribe_at_head(&filter, 0, start).unwrap();
             assert!(subscribed.new);
-            begun.push((subscriber, offsets, head.offset()));
+            begun.push((subscriber, offsets, head.only().unwrap().offset()));
         }
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         broker.drained().await;

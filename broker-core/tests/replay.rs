@@ -202,7 +202,7 @@ async fn a_position_of_another_life_or_from_the_future_is_a_gap_and_all_that_is_
         }
         assert_eq!(next(&mut stream).await.payload(), "1");
         let mut query = HistoryQuery::default();
-        query.after = Some(id);
+        query.after = Some(id.into());
         let history = broker.history(&filter("a"), query);
         assert!(history.gap && history.messages.len() == 1);
     }
@@ -228,7 +228,7 @@ async fn history_pages_in_both_orders() {
     let id = |offset| MessageId::new(broker.epoch(), offset);
     let ask = |text: &str, after: u64, limit, order| -> Vec<u64> {
         let mut query = HistoryQuery::default();
-        query.after = Some(id(after));
+        query.after = Some(id(after).into());
         query.limit = limit;
         query.order = order;
         broker.history(&filter(text), query).messages.iter().map(|message| message.offset()).collect()
@@ -258,7 +258,7 @@ async fn a_namespace_has_its_own_ring_or_none() {
     assert!(broker.stats().log_bytes <= 5 << 10);
     let after = MessageId::new(broker.epoch(), first);
     let mut query = HistoryQuery::default();
-    query.after = Some(after);
+    query.after = Some(after.into());
     assert!(!broker.history(&filter("other"), query).gap, "another namespace's losses are not ours");
     assert!(broker.history(&filter("own/a"), query).gap);
 }

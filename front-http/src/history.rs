@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{
-    Action, Authenticator, Broker, Event, Filter, HistoryQuery, Message, MessageId, Order, OutboxConfig,
-    OutboxPolicy, Principal, SubscribeOptions, unix_ms,
+    Action, Authenticator, Broker, Event, Filter, HistoryQuery, Message, Order, OutboxConfig, OutboxPolicy,
+    Position, Principal, SubscribeOptions, unix_ms,
 };
 use envelope::{envelope, write_string};
 use tokio::sync::watch;
@@ -18,7 +18,7 @@ use crate::query::{invalid, limit, parameters};
 /// The parameters of a request for history.
 #[derive(Debug, PartialEq)]
 struct Query {
-    after: Option<MessageId>,
+    after: Option<Position>,
     limit: usize,
     order: Order,
     wait: Duration,
@@ -213,7 +213,7 @@ mod tests {
     fn parameters_are_bounded() {
         let read = |query| Query::read(Some(query), 1_000, Duration::from_secs(55));
         let all = read("after=k3-18&limit=1000&order=desc&wait=90").unwrap();
-        assert_eq!(all.after, Some(MessageId::new(723, 18)));
+        assert_eq!(all.after, Some(broker_core::MessageId::new(723, 18).into()));
         assert_eq!((all.limit, all.order, all.wait), (1_000, Order::Newest, Duration::from_secs(55)));
         for wrong in [
             "after=",

@@ -313,7 +313,7 @@ impl Shared {
         let takeover = parts.extensions.get::<Takeover>();
         // Noted before the subscription: what is published between them comes again rather than never.
         let begins = self.config.announce_position && asked.last_event_id.is_none();
-        let first = event::opening(begins.then(|| self.broker.head()));
+        let first = event::opening(begins.then(|| self.broker.position_of(&asked.filters)));
         let subscriber = self.attach(&asked, &origin.principal);
         if takeover.is_none() {
             subscriber.outbox().send(Chunk::of(first.as_bytes()), Class::Control);
@@ -441,7 +441,7 @@ fn retry_after(wait: Duration) -> Duration {
 fn after(id: &str) -> After {
     match id {
         "earliest" => After::Earliest,
-        id => After::Id(id.parse().unwrap_or(MessageId::new(u64::MAX, u64::MAX))),
+        id => id.parse().map_or(After::Id(MessageId::new(u64::MAX, u64::MAX)), After::Position),
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fanwire::core::{
-    Answer, Channel, Claim, Claimed, Engine, Filter, History, HistoryQuery, Ingest, Kept, KeyedReceipt,
-    Message, Op, Reject, Rejected, Unavailable,
+    Accepted, Answer, Channel, Claim, Claimed, Engine, Filter, Ingest, Kept, KeyedReceipt, LogPage, Message,
+    MessageId, Op, Read, Reject, Rejected, Unavailable, unix_ms,
 };
 use serde_json::json;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -30,16 +30,24 @@ impl Engine for Slow {
         namespace == "kept"
     }
 
+    /// So that what is asked of the past is asked here.
+    fn head(&self) -> MessageId {
+        MessageId::new(40, 10)
+    }
+
     fn start(&self, ingest: Arc<dyn Ingest>) {
         let (sender, mut waiting) = unbounded_channel();
         *self.0.lock().expect("no panic") = Some(sender);
         tokio::spawn(async move {
+            let mut offset = 10;
             while let Some(op) = waiting.recv().await {
                 tokio::time::sleep(A_WHILE).await;
                 match op {
                     Op::Publish { publish, .. } if publish.channel().as_str() == "kept/lost" => {}
                     Op::Publish { publish, done, .. } => {
-                        let receipt = ingest.release(vec![*publish]).remove(0);
+                        offset += 1;
+                        let accepted = Accepted { publish: *publish, offset, prev: 0, time_ms: unix_ms() };
+                        let receipt = ingest.release(vec![accepted]).remove(0);
                         done.complete(Ok(KeyedReceipt::first(receipt)));
                     }
                     Op::ClearRetained { channel, done } => {
@@ -66,11 +74,14 @@ impl Engine for Slow {
         Ok(())
     }
 
-    fn history(&self, filter: &Filter, _: HistoryQuery) -> Answer<'static, Kept<History>> {
-        let away = filter.to_string() == "kept/away";
+    fn read(&self, read: Read) -> Answer<'static, Result<LogPage, Unavailable>> {
+        let away = read.filters.iter().any(|filter| filter.to_string() == "kept/away");
         Answer::later(async move {
             tokio::time::sleep(A_WHILE).await;
-            if away { Err(LATER) } else { Ok(None) }
+            if away {
+                return Err(LATER);
+            }
+            Ok(LogPage { messages: Vec::new(), through: read.through, first: 10 })
         })
     }
 

@@ -16,8 +16,8 @@ use crate::lane::{Command, Feed, Then};
 use crate::message::Message;
 use crate::outbox::Outbox;
 use crate::shared::Shared;
-use crate::store::history::{After, Gap};
-use crate::store::log::{Bounds, Page, Reader, SEGMENT_MESSAGES};
+use crate::store::history::{After, Gap, LogPage, Order, Read};
+use crate::store::log::{Bounds, Log, Page, Reader, SEGMENT_MESSAGES};
 
 /// How long a session without room is left alone.
 const NO_ROOM_PAUSE: Duration = Duration::from_millis(10);
@@ -52,41 +52,49 @@ impl Replay {
     }
 
     /// Runs until the subscriber is live or its outbox is closed. `on_gap` is called before the first message that
-    /// follows a gap, on the caller's task.
+    /// follows a gap, on the caller's task. What an [`Engine`](crate::Engine) cannot read now is told as a gap.
     ///
     /// # Cancel safety
     /// Not cancel safe: a subscriber whose replay was dropped never goes live. Poll it to its end or drop the
     /// subscriber.
     pub async fn run(self, mut on_gap: impl FnMut(&Gap)) {
-        let (log, registry) = (&self.shared.log, &self.shared.registry);
+        // One log after the other: there is no order between what lies in two.
+        for log in self.shared.logs_of(self.filters.iter().map(|(filter, _)| filter)) {
+            self.run_in(log, &mut on_gap).await;
+        }
+    }
+
+    async fn run_in(&self, log: &Log, on_gap: &mut impl FnMut(&Gap)) {
         let filters: SmallVec<[Filter; 1]> = self.filters.iter().map(|(filter, _)| filter.clone()).collect();
         let reader = Reader::new(&filters, log);
         drop(filters);
         let bounds = Bounds { messages: self.outbox.page_messages(), bytes: self.outbox.page_bytes() };
-        let mut position = self.start();
+        let mut position = self.start(log);
         let mut first_page = true;
         let mut at_last = FEW_AT_LAST;
         let mut weight = 0;
         while self.outbox.closed().is_none() {
             // Room first: a reader that does not read must cost a position and no page.
             let mut turn = self.outbox.turn(weight).await;
-            let Page { messages, through, bytes, complete, lost } =
-                reader.read(log, registry, position.after, bounds);
+            let Step { messages, through, bytes, complete, lost, first } =
+                self.read(log, &reader, position.after, bounds).await;
             if bytes > bounds.bytes && weight == 0 {
                 // One message heavier than a page goes into an empty outbox, and is read again then.
                 weight = bytes;
                 continue;
             }
             weight = 0;
-            let lost = position.foreign
-                || position.checked && lost && reader.has_lost(log, registry, position.after);
+            let lost = position.foreign || position.checked && lost;
             if lost {
-                let requested = match self.after {
-                    After::Id(id) if first_page => id,
+                let requested = match self.after.position() {
+                    Some(asked) if first_page => {
+                        asked.in_epoch(log.epoch()).map_or(asked.any(), |offset| log.id(offset))
+                    }
                     _ => log.id(position.after),
                 };
                 let next = messages.first().and_then(|message| message.id());
-                on_gap(&Gap { requested, first: log.id(log.reach(reader.rings()).1), next });
+                let first = first.unwrap_or_else(|| log.reach(reader.rings()).1);
+                on_gap(&Gap { requested, first: log.id(first), next });
             }
             first_page = false;
             position = Position { after: through, foreign: false, checked: true };
@@ -95,7 +103,7 @@ impl Replay {
             }
             if complete {
                 turn.room(0).await;
-                if self.go_live(&reader, through, at_last, bounds).await {
+                if self.go_live(log, &reader, through, at_last, bounds).await {
                     return;
                 }
                 at_last = (at_last * 2).min(SEGMENT_MESSAGES);
@@ -105,15 +113,51 @@ impl Replay {
         }
     }
 
-    fn start(&self) -> Position {
-        let (epoch, head) = (self.shared.log.epoch(), self.shared.log.head());
-        match self.after {
-            After::Earliest => Position { after: 0, foreign: false, checked: false },
+    /// The next page: of an engine as long as the memory does not reach back to it.
+    async fn read(&self, log: &Log, reader: &Reader, after: u64, bounds: Bounds) -> Step {
+        let registry = &self.shared.registry;
+        if let Some(engine) = &self.shared.engine
+            && self.shared.kept.as_ref().is_some_and(|kept| kept.epoch() == log.epoch())
+            && reader.has_lost(log, registry, after)
+        {
+            // What is not in memory was released: what is not is left to the memory.
+            let through = log.reach(reader.rings()).1;
+            let read = Read {
+                filters: reader.filters().into(),
+                after,
+                through,
+                order: Order::Oldest,
+                max_messages: bounds.messages,
+                max_bytes: bounds.bytes,
+            };
+            let read = engine.read(read).await;
+            let page = match read {
+                Ok(page) => page,
+                // Nobody knows what is lost: all of it is said to be.
+                Err(_) => LogPage { messages: Vec::new(), through, first: through },
+            };
+            return Step {
+                bytes: page.messages.iter().map(|message| message.weight()).sum(),
+                messages: page.messages,
+                through: page.through.clamp(after + 1, through),
+                complete: false,
+                lost: after < page.first,
+                first: Some(page.first),
+            };
+        }
+        let Page { messages, through, bytes, complete, lost } = reader.read(log, registry, after, bounds);
+        let lost = lost && reader.has_lost(log, registry, after);
+        Step { messages, through, bytes, complete, lost, first: None }
+    }
+
+    fn start(&self, log: &Log) -> Position {
+        let Some(asked) = self.after.position() else {
+            return Position { after: 0, foreign: false, checked: false };
+        };
+        match asked.in_epoch(log.epoch()) {
+            Some(offset) if offset <= log.head() => Position { after: offset, foreign: false, checked: true },
             // The past of another epoch is gone, and a position that was never given is not ours.
-            After::Id(id) if id.epoch() != epoch || id.offset() > head => {
-                Position { after: 0, foreign: true, checked: false }
-            }
-            After::Id(id) => Position { after: id.offset(), foreign: false, checked: true },
+            _ => Position { after: 0, foreign: true, checked: false },
         }
     }
 
@@ -134,14 +178,14 @@ impl Replay {
 
     /// Takes what came since the last page and switches to live delivery, all under the log's lock; false if too much
     /// came.
-    async fn go_live(&self, reader: &Reader, after: u64, at_last: usize, bounds: Bounds) -> bool {
+    async fn go_live(&self, log: &Log, reader: &Reader, after: u64, at_last: usize, bounds: Bounds) -> bool {
         let lane = self.shared.lane(self.key);
         let (done, fed) = oneshot::channel();
         {
-            let log = self.shared.log.lock();
+            let state = log.lock();
             let now_ms = steady_ms();
             let wanted = |message: &Message| !message.is_expired(now_ms) && reader.wants(message);
-            let Some(messages) = log.tail(reader.rings(), after, at_last, wanted) else {
+            let Some(messages) = state.tail(reader.rings(), after, at_last, wanted) else {
                 return false;
             };
             let bytes: usize = messages.iter().map(|message| message.weight()).sum();
@@ -149,7 +193,7 @@ impl Replay {
                 return false;
             }
             let tags = self.filters.iter().map(|(_, tag)| *tag).collect();
-            lane.push(self.page(messages, Then::GoLive(tags), Some(done)));
+            lane.push(self.page(messages, Then::GoLive(tags, Some(log.epoch())), Some(done)));
         }
         lane.wake();
         // Another replay of the same subscriber finds room only for what this one has left.
@@ -166,6 +210,20 @@ impl Replay {
         let messages = tagged.collect();
         Command::Feed(Box::new(Feed { key: self.key, kind: Kind::Replayed, messages, then, done }))
     }
+}
+
+/// What was read in one go.
+struct Step {
+    messages: Vec<Arc<Message>>,
+    /// All up to here has been read.
+    through: u64,
+    bytes: usize,
+    /// Nothing wanted is left.
+    complete: bool,
+    /// What was wanted behind the position is gone.
+    lost: bool,
+    /// The oldest position that can be resumed from, where the memory does not say.
+    first: Option<u64>,
 }
 
 struct Position {

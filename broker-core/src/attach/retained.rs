@@ -26,7 +26,7 @@ const MAX_NO_ROOM_PAUSE: Duration = Duration::from_millis(256);
 
 impl Shared {
     /// Parks the subscription, enters it in the lists by `enter`, and sees to it that its retained messages come before
-    /// what is parked. They are those of the log's head after `enter`: what was retained before was also delivered live
+    /// what is parked. They are those of the logs' heads after `enter`: what was retained before was also delivered live
     /// to whoever was listed in time, and what is retained later only comes live.
     pub(crate) fn subscribe_retained(
         self: &Arc<Self>,
@@ -47,8 +47,8 @@ impl Shared {
             lane.push(Command::Park { key, tag });
         }
         enter();
-        let head = self.log.lock().head();
-        scan.want(filter, tag, head, &self.retained);
+        let head = self.lock_logs().2;
+        scan.want(filter, tag, Some(head), &self.retained);
         if is_known {
             return;
         }
@@ -139,15 +139,15 @@ async fn bring(
     outbox: &Outbox,
     mut messages: Vec<(Arc<Message>, u32)>,
 ) {
-    messages.sort_by_key(|(message, _)| message.offset());
+    messages.sort_by_key(|(message, _)| (message.epoch, message.offset()));
     let (done, mut fed) = oneshot::channel();
     {
-        // Under the log's lock nothing is published between the look and the push: a message that is replaced later
+        // Under the logs' locks nothing is published between the look and the push: a message that is replaced later
         // has its successor behind it in the inbox, and one that was replaced comes as that.
-        let log = shared.log.lock();
+        let logs = shared.lock_logs();
         shared.retained.keep_current(&mut messages);
         lane.push(Command::Feed(Box::new(page(key, messages, Then::More, Some(done)))));
-        drop(log);
+        drop(logs);
     }
     lane.wake();
     let mut pause = NO_ROOM_PAUSE;

@@ -21,7 +21,7 @@ use crate::lane::Connection;
 use crate::lane::Kind;
 use crate::lane::{Command, Feed, Then};
 use crate::lifecycle::{Account, Interest, Joining, LeaveReason, Left, Lifecycle, Stage};
-use crate::message::MessageId;
+use crate::message::Position;
 use crate::outbox::Outbox;
 use crate::rights::Principal;
 use crate::shared::Shared;
@@ -202,9 +202,9 @@ impl Subscriber {
         self.enter(filter, tag, start, false).map(|(subscribed, _)| subscribed)
     }
 
-    /// Subscribes as [`Subscriber::subscribe`] does, and tells the log's head at which the subscription began: of what
-    /// is recorded it brings all that comes after the head, and nothing up to it. Of a subscription that was there
-    /// already, the head says nothing.
+    /// Subscribes as [`Subscriber::subscribe`] does, and tells the position in the logs at which the subscription began:
+    /// of what is recorded it brings all that comes after it, and nothing up to it. Of a subscription that was there
+    /// already, it says nothing.
     ///
     /// Dearer than [`Subscriber::subscribe`]: while a filter with wildcards is entered, nothing is recorded.
     ///
@@ -215,19 +215,20 @@ impl Subscriber {
         filter: &Filter,
         tag: u32,
         start: Start,
-    ) -> Result<(Subscribed, MessageId), SubscribeError> {
+    ) -> Result<(Subscribed, Position), SubscribeError> {
         let (subscribed, head) = self.enter(filter, tag, start, true)?;
-        Ok((subscribed, self.shared.log.id(head)))
+        let head = head.unwrap_or_else(|| self.shared.head_of(std::iter::once(filter)));
+        Ok((subscribed, head))
     }
 
-    /// Subscribes; with `at_head` it also finds the log's head at which the subscription began.
+    /// Subscribes; with `at_head` it also finds the position at which the subscription began.
     fn enter(
         &self,
         filter: &Filter,
         tag: u32,
         start: Start,
         at_head: bool,
-    ) -> Result<(Subscribed, u64), SubscribeError> {
+    ) -> Result<(Subscribed, Option<Position>), SubscribeError> {
         if self.shared.closed.load(Ordering::Relaxed) {
             return Err(SubscribeError::Closed);
         }
@@ -241,13 +242,13 @@ impl Subscriber {
             }
         }
         let lane = self.shared.lane(self.key);
-        let mut head = 0;
+        let mut head = None;
         match filter.as_literal() {
             Some(channel) => {
                 // Publishers of this channel wait for its guard, so nothing falls between the list and the feed.
                 let mut place = self.shared.occupy(channel)?;
                 if at_head {
-                    head = self.shared.log.head();
+                    head = Some(self.shared.head_of(std::iter::once(filter)));
                 }
                 if new {
                     place.lists.insert(self.key, tag);
@@ -264,9 +265,9 @@ impl Subscriber {
             }
             None => {
                 let mut enter = || {
-                    // A message is matched for good under the log's lock: none is between its offset and its match.
-                    let log = at_head.then(|| self.shared.log.lock());
-                    head = log.as_ref().map_or(0, |log| log.head());
+                    // A message is matched for good under its log's lock: none is between its offset and its match.
+                    let logs = at_head.then(|| self.shared.lock_logs());
+                    head = logs.as_ref().map(|(_, _, head)| *head);
                     if new {
                         self.edit_wildcards(filter, |lists| lists.insert(self.key, tag));
                     }
@@ -398,8 +399,10 @@ impl Subscriber {
             self.shared.check_levels(filter)?;
         }
         let lane = self.shared.lane(self.key);
-        for (_, tag) in filters {
-            lane.push(Command::CatchUp { key: self.key, tag: *tag });
+        for (filter, tag) in filters {
+            for log in self.shared.logs_of(std::iter::once(filter)) {
+                lane.push(Command::CatchUp { key: self.key, tag: *tag, epoch: log.epoch() });
+            }
         }
         let mut new = Vec::new();
         for (filter, tag) in filters {
@@ -412,7 +415,7 @@ impl Subscriber {
                     }
                     // Nothing will catch up, and what was subscribed before goes on.
                     let tags = filters.iter().map(|(_, tag)| *tag).collect();
-                    let then = Then::GoLive(tags);
+                    let then = Then::GoLive(tags, None);
                     let feed =
                         Feed { key: self.key, kind: Kind::Replayed, messages: Vec::new(), then, done: None };
                     lane.send(Command::Feed(Box::new(feed)));
@@ -426,7 +429,7 @@ impl Subscriber {
     /// Forgets that a subscription was catching up: for one whose [`Replay`] was dropped, once it has been
     /// unsubscribed.
     pub fn abandon_replay(&self, tag: u32) {
-        let then = Then::GoLive(SmallVec::from_elem(tag, 1));
+        let then = Then::GoLive(SmallVec::from_elem(tag, 1), None);
         let feed = Feed { key: self.key, kind: Kind::Replayed, messages: Vec::new(), then, done: None };
         self.shared.lane(self.key).send(Command::Feed(Box::new(feed)));
     }

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
+use smallvec::SmallVec;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::oneshot;
 
@@ -31,11 +32,11 @@ use crate::lane::{Command, Direct, Lane, Worker};
 use crate::lane::{Connection, SendError};
 use crate::lane::{Deliver, Delivery, Encoding, Kind};
 use crate::lifecycle::{Lifecycle, Listeners};
-use crate::message::{KeyedReceipt, Message, MessageId, Publish, Receipt};
+use crate::message::{KeyedReceipt, Message, MessageId, Position, Publish, Receipt};
 use crate::outbox::{Outbox, Queued};
 use crate::rights::{Policy, Principal};
-use crate::shared::{Feeds, Janitor, Shared};
-use crate::store::history::{Asking, History, HistoryQuery};
+use crate::shared::{Feeds, Janitor, Shared, positions};
+use crate::store::history::{Asking, History, HistoryQuery, Next};
 use crate::store::idempotency::{Idempotency, IdempotencyKey};
 use crate::store::log::Log;
 use crate::store::retained::{Limits, Retained, SWEEP_MESSAGES, Scan, Walk};
@@ -124,6 +125,9 @@ impl Broker {
             registry: Registry::new(config.max_channels),
             wildcards: Wildcards::default(),
             log: Log::new(&config, |namespace| engine.as_ref().is_some_and(|engine| engine.keeps(namespace))),
+            kept: engine
+                .as_ref()
+                .map(|engine| Log::of_engine(&config, |namespace| engine.keeps(namespace), engine.head())),
             retained: Retained::new(config.max_retained_messages, config.max_retained_bytes),
             idempotency: Idempotency::new(config.idempotency),
             engine,
@@ -306,17 +310,29 @@ impl Broker {
         Encoding(self.shared().encodings.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// What the log holds for a filter. With wildcards this may go through all of the log, on the caller's thread:
+    /// What is in memory for a filter. With wildcards this may go through all of the log, on the caller's thread:
     /// [`Broker::read_history`] lets others run meanwhile.
     pub fn history(&self, filter: &Filter, query: HistoryQuery) -> History {
-        let mut asking = self.ask(filter, query);
-        while asking.step() {}
-        asking.answer()
+        let in_memory = |mut asking: Asking<'_>| {
+            while let Some(next) = asking.next() {
+                if let Next::Kept(_) = next {
+                    asking.miss();
+                }
+            }
+            asking.answer()
+        };
+        History::of(self.ask(filter, query).into_iter().map(in_memory).collect(), query)
     }
 
-    fn ask(&self, filter: &Filter, query: HistoryQuery) -> Asking<'_> {
+    /// The question to each log that the filter reaches.
+    fn ask(&self, filter: &Filter, query: HistoryQuery) -> SmallVec<[Asking<'_>; 2]> {
         let shared = self.shared();
-        Asking::new(&shared.log, &shared.registry, filter, query)
+        let logs = shared.logs_of(std::iter::once(filter)).into_iter();
+        logs.map(|log| {
+            let is_kept = shared.kept.as_ref().is_some_and(|kept| kept.epoch() == log.epoch());
+            Asking::new(log, is_kept, &shared.registry, filter, query)
+        })
+        .collect()
     }
 
     /// A channel's retained message.
@@ -366,7 +382,7 @@ impl Broker {
                     messages += usize::from(found.is_some());
                     bytes += found.map_or(0, |message| message.payload().len());
                 }
-                None => scan.want(filter, tag, u64::MAX, retained),
+                None => scan.want(filter, tag, None, retained),
             }
         }
         while !scan.is_over() && messages <= max_messages && bytes <= max_bytes {
@@ -486,15 +502,27 @@ impl Broker {
         }
     }
 
-    /// Which life of the log this is; ids of another one are a gap.
+    /// Which life of the log in memory this is; ids of another one are a gap.
     pub fn epoch(&self) -> u64 {
         self.shared().log.epoch()
     }
 
-    /// The newest position in the log.
+    /// The newest position in the log in memory. What an [`Engine`] keeps has a log of its own:
+    /// [`position`](Self::position).
     pub fn head(&self) -> MessageId {
         let log = &self.shared().log;
         log.id(log.head())
+    }
+
+    /// The newest position in all logs.
+    pub fn position(&self) -> Position {
+        positions(self.shared().logs().map(|log| log.id(log.head())))
+    }
+
+    /// The newest position in those logs that `filters` reach: what a client of them has seen so far, and can go on
+    /// from.
+    pub fn position_of<'f>(&self, filters: impl IntoIterator<Item = &'f Filter>) -> Position {
+        self.shared().head_of(filters.into_iter())
     }
 
     /// Waits until the lanes have handed over everything that was published or submitted before the call, or are gone.
@@ -562,8 +590,10 @@ async fn clean_up(shared: Arc<Shared>, mut ticks: tokio::time::Interval) {
             shared.forget(&evicted);
             tokio::task::yield_now().await;
         }
-        let evicted = shared.log.evict_old(Instant::now());
-        shared.forget(&evicted);
+        for log in shared.logs() {
+            let evicted = log.evict_old(Instant::now());
+            shared.forget(&evicted);
+        }
         while shared.retained.sweep(steady_ms()).len() == SWEEP_MESSAGES {
             tokio::task::yield_now().await;
         }

@@ -16,9 +16,9 @@ use crate::interest::{Hits, LaneList};
 use crate::key::SubscriberKey;
 use crate::lane::{Command, Job};
 use crate::lane::{Delivery, Kind};
-use crate::message::{Echo, Message, Publish, Receipt};
+use crate::message::{Accepted as Kept, Echo, Message, Publish, Receipt};
 use crate::shared::Shared;
-use crate::store::log::Evicted;
+use crate::store::log::{Evicted, Log};
 
 /// What a busy publisher is told to wait.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -88,6 +88,15 @@ struct Released {
     replaced: Option<Arc<Message>>,
 }
 
+/// Who gives a message its place in its log.
+#[derive(Clone, Copy)]
+enum Offset {
+    /// The log does, now.
+    Next,
+    /// An engine did: the offset, and the one before it on its channel as far as the engine knows.
+    Given { offset: u64, prev: u64 },
+}
+
 /// Whether a message may still be refused.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Bound {
@@ -108,19 +117,20 @@ impl Shared {
         let bytes = message.payload().len() as u64;
         let channel = message.channel().clone();
         let mut hits = Hits::new();
-        let accepted =
-            self.accept(message, &channel, Bound::Checked, &mut hits).map_err(|(error, message)| {
+        let accepted = self.accept(&self.log, message, &channel, Bound::Checked, &mut hits).map_err(
+            |(error, message)| {
                 let message = message.and_then(Arc::into_inner);
                 let publish = message.map(|message| message.into_publish(ttl));
                 let publish = publish.map(|publish| Box::new(Publish { publisher, echo, ..publish }));
                 Refused { error, publish }
-            })?;
-        let released = self.release(accepted, &mut hits, publisher, echo);
+            },
+        )?;
+        let released = self.release(&self.log, accepted, Offset::Next, &mut hits, publisher, echo);
         if let Some(timed) = timed {
             self.push_timed(&released.woken, timed);
         }
         self.wake(&released.woken);
-        Ok(self.conclude(released, time_ms, bytes))
+        Ok(self.conclude(&self.log, released, time_ms, bytes))
     }
 
     /// The first step: takes the message's place in the order of its channel. `hits`, empty, becomes those whom it
@@ -131,12 +141,13 @@ impl Shared {
     #[inline(always)]
     fn accept<'a>(
         &'a self,
+        log: &Log,
         mut message: Arc<Message>,
         channel: &Channel,
         bound: Bound,
         hits: &mut Hits,
     ) -> Result<Accepted<'a>, (PublishError, Option<Arc<Message>>)> {
-        let ring = self.log.ring_of(channel.namespace());
+        let ring = log.ring_of(channel.namespace());
         // Matched before any lock; looked at again under the log's lock if the trie has changed by then.
         let version = self.wildcards.version();
         let wildcard_receivers = self.match_wildcards(channel, hits);
@@ -167,7 +178,9 @@ impl Shared {
     #[inline(always)]
     fn release(
         &self,
+        log: &Log,
         accepted: Accepted<'_>,
+        place: Offset,
         hits: &mut Hits,
         publisher: Option<SubscriberKey>,
         echo: Echo,
@@ -184,12 +197,24 @@ impl Shared {
         let mut receivers = wildcard_receivers + exact_receivers;
         let (mut evicted, mut replaced) = (Evicted::new(), None);
         if ring.is_none() && !message.retain() {
+            if let Offset::Given { offset, .. } = place {
+                log.lock().advance(offset);
+            }
             let woken = self.push_jobs(&message, hits, publisher, echo);
             return Released { offset: 0, receivers, woken, evicted, replaced };
         }
-        let mut log = self.log.lock();
-        let offset = log.next_offset();
-        let prev = held.record(ring.map(|_| offset));
+        let mut log = log.lock();
+        let (offset, known) = match place {
+            Offset::Next => (log.next_offset(), 0),
+            Offset::Given { offset, prev } => {
+                log.advance(offset);
+                (offset, prev)
+            }
+        };
+        let prev = match held.record(ring.map(|_| offset)) {
+            0 => known,
+            prev => prev,
+        };
         if let Some(message) = Arc::get_mut(&mut message) {
             (message.offset, message.prev) = (offset, prev);
         }
@@ -223,34 +248,47 @@ impl Shared {
     }
 
     /// Frees what went and counts, under no lock.
-    fn conclude(&self, released: Released, time_ms: u64, bytes: u64) -> Receipt {
+    fn conclude(&self, log: &Log, released: Released, time_ms: u64, bytes: u64) -> Receipt {
         let Released { offset, receivers, evicted, replaced, .. } = released;
         drop(replaced);
         self.free(evicted);
         self.counters.published.fetch_add(1, Ordering::Relaxed);
         self.counters.published_bytes.fetch_add(bytes, Ordering::Relaxed);
-        Receipt { id: (offset != 0).then(|| self.log.id(offset)), time_ms, receivers }
+        Receipt { id: (offset != 0).then(|| log.id(offset)), time_ms, receivers }
     }
 
-    /// Releases what an engine has accepted. Nothing of it is refused any more, also while the broker winds down.
-    pub(super) fn release_kept(&self, batch: Vec<Publish>) -> Vec<Receipt> {
+    /// Releases what an engine has accepted. Nothing of it is refused any more, also while the broker winds down. What
+    /// was released before is passed over.
+    pub(super) fn release_kept(&self, batch: Vec<Kept>) -> Vec<Receipt> {
+        let Some(log) = &self.kept else { return Vec::new() };
         let mut woken = SmallVec::<[u16; 4]>::new();
         let mut receipts = Vec::with_capacity(batch.len());
-        for publish in batch {
-            let (publisher, echo) = (publish.publisher, publish.echo);
-            let message = Arc::new(publish.into_message_now(self.log.epoch()));
+        for kept in batch {
+            if kept.offset <= log.head() {
+                let id = Some(log.id(kept.offset));
+                receipts.push(Receipt { id, time_ms: kept.time_ms, receivers: 0 });
+                continue;
+            }
+            let (publisher, echo) = (kept.publish.publisher, kept.publish.echo);
+            let place = Offset::Given { offset: kept.offset, prev: kept.prev };
+            let mut message = kept.into_message(log.epoch());
+            // As in memory: what is not recorded has no id.
+            (message.offset, message.prev) = (0, 0);
+            let message = Arc::new(message);
             let (time_ms, bytes) = (message.time_ms(), message.payload().len() as u64);
             let timed = self.timing.begin(time_ms);
             let channel = message.channel().clone();
             // Nothing refuses what has passed its bounds.
             let mut hits = Hits::new();
-            let Ok(accepted) = self.accept(message, &channel, Bound::Passed, &mut hits) else { continue };
-            let mut released = self.release(accepted, &mut hits, publisher, echo);
+            let Ok(accepted) = self.accept(log, message, &channel, Bound::Passed, &mut hits) else {
+                continue;
+            };
+            let mut released = self.release(log, accepted, place, &mut hits, publisher, echo);
             if let Some(timed) = timed {
                 self.push_timed(&released.woken, timed);
             }
             woken.append(&mut released.woken);
-            receipts.push(self.conclude(released, time_ms, bytes));
+            receipts.push(self.conclude(log, released, time_ms, bytes));
         }
         woken.sort_unstable();
         woken.dedup();

@@ -12,7 +12,11 @@ impl Broker {
         let shared = self.shared();
         let counters = &shared.counters;
         let (retained_messages, retained_bytes) = shared.retained.usage();
-        let (log_messages, log_bytes, _) = shared.log.usage();
+        let (mut log_messages, mut log_bytes) = (0, 0);
+        for log in shared.logs() {
+            let (messages, bytes, _) = log.usage();
+            (log_messages, log_bytes) = (log_messages + messages, log_bytes + bytes);
+        }
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let lanes: Vec<LaneStats> = shared.lanes.iter().map(|lane| lane.stats()).collect();
         Stats {
@@ -35,10 +39,18 @@ impl Broker {
             log_messages,
             log_bytes,
             log_head: shared.log.head(),
+            kept_head: shared.kept.as_ref().map(|kept| kept.head()),
             idempotency_keys: shared.idempotency.len(),
             idempotency_forgotten_early: shared.idempotency.forgotten_early(),
             delivery_times: shared.timing.durations(),
-            namespaces: shared.log.usage_by_namespace(),
+            namespaces: {
+                let mut all: Vec<_> = shared.logs().flat_map(|log| log.usage_by_namespace()).collect();
+                // The rest, `*`, is in one of them and stays last.
+                all.sort_by(|one, other| {
+                    (&*one.name == "*", &one.name).cmp(&(&*other.name == "*", &other.name))
+                });
+                all
+            },
             lanes,
         }
     }

@@ -3,20 +3,20 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::Broker;
 use crate::answer::Answer;
 use crate::channel::Channel;
-use crate::clock::unix_ms;
 use crate::engine::{
     Claim, Claimed, Done, Engine, Fence, Ingest, Op, RecordError, Reject, Rejected, SessionRecord,
 };
 use crate::error::{PublishError, PublishOnceError, Refused, SubscribeError, Unavailable};
 use crate::filter::Filter;
-use crate::message::{KeyedReceipt, Message, Publish, Receipt};
+use crate::message::{Accepted, KeyedReceipt, Message, Publish, Receipt};
 use crate::shared::Shared;
-use crate::store::history::{History, HistoryQuery};
+use crate::store::history::{History, HistoryQuery, Next};
 use crate::store::idempotency::IdempotencyKey;
 
 /// How soon a publish that found the broker busy is tried again.
@@ -151,16 +151,19 @@ impl Broker {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn read_history(&self, filter: &Filter, query: HistoryQuery) -> Result<History, Unavailable> {
-        if let Some(engine) = &self.shared().engine
-            && let Some(kept) = engine.history(filter, query).await?
-        {
-            return Ok(kept);
+        let mut parts = SmallVec::<[History; 2]>::new();
+        for mut asking in self.ask(filter, query) {
+            while let Some(read) = asking.next() {
+                match (read, &self.shared().engine) {
+                    (Next::Kept(read), Some(engine)) => asking.take(engine.read(read).await?),
+                    (Next::Kept(_), None) => asking.miss(),
+                    (Next::Memory, _) => {}
+                }
+                tokio::task::yield_now().await;
+            }
+            parts.push(asking.answer());
         }
-        let mut asking = self.ask(filter, query);
-        while asking.step() {
-            tokio::task::yield_now().await;
-        }
-        Ok(asking.answer())
+        Ok(History::of(parts, query))
     }
 
     /// Resolves once publishers everywhere reach the subscriptions to `filter` that were made here: at once, unless an
@@ -268,10 +271,21 @@ impl From<Reject> for PublishError {
 pub(super) struct Entrance(pub(super) Weak<Shared>);
 
 impl Ingest for Entrance {
-    fn release(&self, batch: Vec<Publish>) -> Vec<Receipt> {
+    fn restore(&self, retained: Vec<Accepted>) {
+        let Some(shared) = self.0.upgrade() else { return };
+        let Some(kept) = &shared.kept else { return };
+        for accepted in retained {
+            shared.retained.set(Arc::new(accepted.into_message(kept.epoch())));
+        }
+    }
+
+    fn release(&self, batch: Vec<Accepted>) -> Vec<Receipt> {
         match self.0.upgrade() {
             Some(shared) => shared.release_kept(batch),
-            None => batch.iter().map(|_| Receipt { id: None, time_ms: unix_ms(), receivers: 0 }).collect(),
+            None => batch
+                .iter()
+                .map(|accepted| Receipt { id: None, time_ms: accepted.time_ms, receivers: 0 })
+                .collect(),
         }
     }
 

@@ -8,7 +8,8 @@ use tokio::sync::oneshot;
 pub struct Done<T>(oneshot::Sender<T>);
 
 impl<T> Done<T> {
-    pub(crate) fn new() -> (Self, oneshot::Receiver<T>) {
+    /// One, and where its answer comes: for an engine in front of another one, that has to see its answers.
+    pub fn new() -> (Self, oneshot::Receiver<T>) {
         let (sender, receiver) = oneshot::channel();
         (Self(sender), receiver)
     }

@@ -24,9 +24,11 @@ use crate::answer::Answer;
 use crate::channel::Channel;
 use crate::error::{PublishOnceError, Unavailable};
 use crate::filter::Filter;
-use crate::message::{KeyedReceipt, Message, Publish, Receipt};
-use crate::store::history::{History, HistoryQuery};
+use crate::message::{Accepted, KeyedReceipt, Message, MessageId, Publish, Receipt};
+use crate::store::history::Order;
 use crate::store::idempotency::KeptKey;
+
+pub use crate::store::history::{LogPage, Read};
 
 pub use self::done::Done;
 pub use self::session::{Claim, Claimed, Fence, RecordError, SessionRecord};
@@ -40,7 +42,13 @@ pub trait Engine: Send + Sync + 'static {
     /// configuration names, and once with an empty text for all others. `$SYS` is never asked about, and never kept.
     fn keeps(&self, namespace: &str) -> bool;
 
-    /// Called once, before anything else but [`keeps`](Self::keeps): from now on it may release messages.
+    /// Its log: which life of it this is, and the newest offset that it has given so far. Asked once, when the broker is
+    /// built. Ids of this epoch are resumed from, so it changes only when what was kept is gone; no broker's own log has
+    /// the same, as theirs are the times of their starts.
+    fn head(&self) -> MessageId;
+
+    /// Called once, before anything else but [`keeps`](Self::keeps) and [`head`](Self::head): it
+    /// [restores](Ingest::restore) what is retained, and from now on it may release messages.
     fn start(&self, ingest: Arc<dyn Ingest>);
 
     /// Takes an operation in. Those of one caller are done in the order in which they were submitted.
@@ -49,14 +57,18 @@ pub trait Engine: Send + Sync + 'static {
     /// The operation comes back, and nothing of it has happened or will.
     fn submit(&self, op: Op) -> Result<(), Rejected>;
 
-    /// What it has in answer to a question about the past; `None`: what is in the broker's memory is all. The default.
-    fn history(&self, filter: &Filter, query: HistoryQuery) -> Answer<'static, Kept<History>> {
-        let _ = (filter, query);
-        Answer::now(Ok(None))
+    /// A page of its log, which the broker's memory does not reach back to any more. Default: nothing is left of that.
+    fn read(&self, read: Read) -> Answer<'static, Result<LogPage, Unavailable>> {
+        let nothing = LogPage {
+            messages: Vec::new(),
+            through: if read.order == Order::Oldest { read.through } else { read.after },
+            first: read.through,
+        };
+        Answer::now(Ok(nothing))
     }
 
     /// A channel's retained message; `None`: what is in the broker's memory is all. The default. An engine that keeps
-    /// retained messages releases them when it starts, so that subscribers find them under their channel's guard.
+    /// retained messages restores them when it starts, so that subscribers find them under their channel's guard.
     fn retained(&self, channel: &Channel) -> Answer<'static, Kept<Arc<Message>>> {
         let _ = channel;
         Answer::now(Ok(None))
@@ -149,10 +161,14 @@ pub enum Reject {
 
 /// The broker, as its engine sees it.
 pub trait Ingest: Send + Sync {
-    /// Releases accepted messages, each once, in the order of their acceptance over all calls: they are recorded, and
-    /// the lanes have their jobs. Never refuses, never waits for a subscriber. The receipts, in order. Once the broker
-    /// is gone nobody receives them.
-    fn release(&self, batch: Vec<Publish>) -> Vec<Receipt>;
+    /// Brings the retained messages of earlier lives. Nobody is sent them but who subscribes later. Before the first
+    /// release; the broker's bounds are the engine's to mind.
+    fn restore(&self, retained: Vec<Accepted>);
+
+    /// Releases accepted messages, in the order of their offsets over all calls: they are recorded, and the lanes have
+    /// their jobs. What has no larger offset than one before was released already, and is passed over. Never refuses,
+    /// never waits for a subscriber. The receipts, in order. Once the broker is gone nobody receives them.
+    fn release(&self, batch: Vec<Accepted>) -> Vec<Receipt>;
 
     /// Forgets a channel's retained message; whether there was one.
     fn clear_retained(&self, channel: &Channel) -> bool;

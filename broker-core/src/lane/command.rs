@@ -45,8 +45,8 @@ pub(crate) struct Direct {
 pub(crate) enum Then {
     /// Another one.
     More,
-    /// These subscriptions are caught up and get live messages from here.
-    GoLive(SmallVec<[u32; 1]>),
+    /// These subscriptions are caught up with the log of this epoch, or with all, and get its live messages from here.
+    GoLive(SmallVec<[u32; 1]>, Option<u64>),
     /// This one has had its retained messages: its parked deliveries follow.
     Unpark(u32),
 }
@@ -70,10 +70,11 @@ pub(crate) enum Command {
         principal: Option<Principal>,
     },
     Job(Job),
-    /// The subscription skips recorded messages until its replay goes live.
+    /// The subscription skips what is recorded in the log of this epoch until its replay goes live.
     CatchUp {
         key: SubscriberKey,
         tag: u32,
+        epoch: u64,
     },
     /// The subscription's deliveries wait until its retained messages have been sent.
     Park {

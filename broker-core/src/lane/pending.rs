@@ -10,6 +10,7 @@ use super::deliver::hand_over;
 use super::delivery::{Deliver, Delivery, Kind};
 use super::worker::{APPEND, Worker};
 use crate::clock::steady_ms;
+use crate::message::Message;
 use crate::outbox::{Flush, Outbox};
 use crate::rights::Principal;
 
@@ -36,7 +37,8 @@ pub(super) const MAX_PARKED: usize = 1_000;
 /// Subscriptions that are not live yet.
 #[derive(Default)]
 pub(super) struct Pending {
-    pub(super) catching_up: Vec<u32>,
+    /// With the epoch of the log that is caught up with.
+    pub(super) catching_up: Vec<(u32, u64)>,
     pub(super) parked_tags: Vec<u32>,
     pub(super) parked: Vec<(Arc<Delivery>, SmallVec<[u32; 1]>)>,
 }
@@ -66,7 +68,7 @@ impl Worker {
             && let Some(pending) = self.occupant(feed.key).and_then(|occupant| occupant.pending.as_ref())
         {
             // A retained message that is also parked arrives once, as the live one, in its place.
-            messages.retain(|(message, tags)| !pending.has_parked(message.offset(), tags));
+            messages.retain(|(message, tags)| !pending.has_parked(message, tags));
         }
         let mut delivered = 0;
         for (message, tags) in messages {
@@ -77,11 +79,13 @@ impl Worker {
         }
         match feed.then {
             Then::More => {}
-            Then::GoLive(tags) => {
+            Then::GoLive(tags, epoch) => {
                 if let Some(occupant) = self.occupant(feed.key)
                     && let Some(pending) = &mut occupant.pending
                 {
-                    pending.catching_up.retain(|tag| !tags.contains(tag));
+                    pending
+                        .catching_up
+                        .retain(|(tag, of)| !tags.contains(tag) || epoch.is_some_and(|epoch| epoch != *of));
                     occupant.pending.take_if(|pending| pending.is_empty());
                 }
             }
@@ -106,12 +110,12 @@ impl Worker {
 impl Pending {
     /// The tags that are live; those that are parked keep the delivery.
     pub(super) fn sort_out(&mut self, delivery: &Arc<Delivery>, tags: &[u32]) -> SmallVec<[u32; 4]> {
-        let recorded = delivery.message().is_recorded();
+        let (recorded, epoch) = (delivery.message().is_recorded(), delivery.message().epoch);
         let (mut live, mut parked) = (SmallVec::new(), SmallVec::new());
         for tag in tags {
             if self.parked_tags.contains(tag) {
                 parked.push(*tag);
-            } else if !(recorded && self.catching_up.contains(tag)) {
+            } else if !(recorded && self.catching_up.contains(&(*tag, epoch))) {
                 live.push(*tag);
             }
         }
@@ -123,9 +127,11 @@ impl Pending {
         live
     }
 
-    fn has_parked(&self, offset: u64, tags: &[u32]) -> bool {
+    fn has_parked(&self, message: &Message, tags: &[u32]) -> bool {
         self.parked.iter().any(|(delivery, parked)| {
-            delivery.message().offset() == offset && tags.iter().any(|tag| parked.contains(tag))
+            let known = delivery.message();
+            (known.epoch, known.offset()) == (message.epoch, message.offset())
+                && tags.iter().any(|tag| parked.contains(tag))
         })
     }
 

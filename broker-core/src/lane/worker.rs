@@ -188,9 +188,9 @@ impl Worker {
                 }
             }
             Command::Job(job) => self.deliver_run(&[job], flush).await,
-            Command::CatchUp { key, tag } => {
+            Command::CatchUp { key, tag, epoch } => {
                 if let Some(occupant) = self.occupant(key) {
-                    occupant.pending.get_or_insert_default().catching_up.push(tag);
+                    occupant.pending.get_or_insert_default().catching_up.push((tag, epoch));
                 }
             }
             Command::Park { key, tag } => {

@@ -2,7 +2,9 @@
 
 mod content;
 mod id;
+mod position;
 mod publish;
+mod record;
 
 use std::fmt;
 use std::time::Duration;
@@ -11,7 +13,9 @@ use bytes::Bytes;
 
 pub use self::content::{ContentType, Properties, Qos};
 pub use self::id::{MessageId, MessageIdError};
+pub use self::position::Position;
 pub use self::publish::{Echo, KeyedReceipt, Publish, Receipt};
+pub use self::record::{Accepted, RecordDamaged};
 use crate::channel::Channel;
 
 /// An immutable published message, shared by reference by everybody who holds it.
@@ -104,6 +108,11 @@ impl Message {
     /// Its id; `None` if it was not recorded.
     pub fn id(&self) -> Option<MessageId> {
         self.is_recorded().then_some(MessageId::new(self.epoch, self.offset))
+    }
+
+    /// Whether `position` has it: it lies in a log that the position knows, and not behind it.
+    pub(crate) fn is_within(&self, position: &Position) -> bool {
+        position.in_epoch(self.epoch).is_some_and(|offset| self.offset <= offset)
     }
 
     /// What it counts in budgets: payload, names, properties and overhead, in bytes.

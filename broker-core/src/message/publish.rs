@@ -135,6 +135,11 @@ impl Publish {
         self
     }
 
+    /// Whether it is to be kept as its channel's retained message, or, without a payload, to end that.
+    pub fn is_retained(&self) -> bool {
+        self.retain
+    }
+
     /// The channel it goes to.
     pub fn channel(&self) -> &Channel {
         &self.channel
@@ -162,7 +167,7 @@ impl Publish {
         self.into_message_at(epoch, now_ms, now_ms)
     }
 
-    fn into_message_at(self, epoch: u64, now_ms: u64, steady_ms: u64) -> Message {
+    pub(super) fn into_message_at(self, epoch: u64, now_ms: u64, steady_ms: u64) -> Message {
         let expires_at_ms = self.ttl.map_or(u64::MAX, |ttl| {
             steady_ms.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
         });

@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::log::{Bounds, Log, Reader};
 use crate::filter::Filter;
 use crate::interest::Registry;
-use crate::message::{Message, MessageId};
+use crate::message::{Message, MessageId, Position};
 
 /// Where a replay starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,8 +18,21 @@ use crate::message::{Message, MessageId};
 pub enum After {
     /// After this message.
     Id(MessageId),
+    /// After this position, which may be one in each of two logs.
+    Position(Position),
     /// With the oldest message that is kept; never a gap.
     Earliest,
+}
+
+impl After {
+    /// The position; `None`: the earliest.
+    pub fn position(self) -> Option<Position> {
+        match self {
+            Self::Id(id) => Some(id.into()),
+            Self::Position(position) => Some(position),
+            Self::Earliest => None,
+        }
+    }
 }
 
 /// A position that the log no longer reaches: messages after it are, or may be, gone.
@@ -54,7 +69,7 @@ pub enum Order {
 #[non_exhaustive]
 pub struct HistoryQuery {
     /// Only messages after this one. Default: all that are kept.
-    pub after: Option<MessageId>,
+    pub after: Option<Position>,
     /// How many at most. Default 100.
     pub limit: usize,
     /// Default oldest first.
@@ -74,14 +89,75 @@ pub struct History {
     /// The messages, without those whose time is over.
     pub messages: Vec<Arc<Message>>,
     /// The oldest position that can be resumed from.
-    pub first: MessageId,
+    pub first: Position,
     /// The newest position: ask again after it for what comes.
-    pub last: MessageId,
+    pub last: Position,
     /// Messages after [`HistoryQuery::after`] are, or may be, gone.
     pub gap: bool,
 }
 
-/// A question on its way through the log, a few segments at a time.
+impl History {
+    /// The answers of all logs that were asked, which is one at least, as one: by their times, as there is no other order
+    /// between two logs.
+    pub(crate) fn of(parts: SmallVec<[Self; 2]>, query: HistoryQuery) -> Self {
+        let mut parts = parts.into_iter();
+        let none = MessageId::new(0, 0).into();
+        let Some(mut all) = parts.next() else {
+            return Self { messages: Vec::new(), first: none, last: none, gap: false };
+        };
+        for part in parts {
+            all.messages.extend(part.messages);
+            all.messages.sort_by_key(|message| message.time_ms());
+            if query.order == Order::Newest {
+                all.messages.reverse();
+            }
+            all.messages.truncate(query.limit);
+            all.first = part.first.ids().fold(all.first, Position::with);
+            all.last = part.last.ids().fold(all.last, Position::with);
+            all.gap |= part.gap;
+        }
+        all
+    }
+}
+
+/// A question to an [`Engine`](crate::Engine) for a page of what it keeps and the broker's memory has no more.
+#[derive(Debug, Clone)]
+pub struct Read {
+    /// Messages that one of these matches.
+    pub filters: SmallVec<[Filter; 1]>,
+    /// Only those after this offset,
+    pub after: u64,
+    /// up to this one.
+    pub through: u64,
+    /// From which end.
+    pub order: Order,
+    /// How many at most.
+    pub max_messages: usize,
+    /// What they may weigh; the first may weigh more.
+    pub max_bytes: usize,
+}
+
+/// An engine's answer to a [`Read`]. It reads as much as it likes at a time, but something.
+#[derive(Debug, Clone)]
+pub struct LogPage {
+    /// The messages in the order that was asked for, without those whose time is over. Their epoch is that of the
+    /// engine's log.
+    pub messages: Vec<Arc<Message>>,
+    /// All up to here has been read, or down to here.
+    pub through: u64,
+    /// The oldest position from which all is there still.
+    pub first: u64,
+}
+
+/// What a question reads next.
+pub(crate) enum Next {
+    /// A few segments were read.
+    Memory,
+    /// Whoever keeps it is to be asked: [`Asking::take`] or [`Asking::miss`] follows.
+    Kept(Read),
+}
+
+/// A question on its way through one log, a few segments at a time.
 pub(crate) struct Asking<'b> {
     log: &'b Log,
     registry: &'b Registry,
@@ -95,23 +171,92 @@ pub(crate) struct Asking<'b> {
     after: u64,
     /// The position asked for means nothing here.
     foreign: bool,
+    /// An engine is asked, as the memory does not reach far enough.
+    of_engine: bool,
+    /// All was read.
+    is_over: bool,
 }
 
+/// What is read of an engine at a time.
+pub(crate) const ENGINE_PAGE: Bounds = Bounds { messages: 256, bytes: 256 << 10 };
+
 impl<'b> Asking<'b> {
-    pub(crate) fn new(log: &'b Log, registry: &'b Registry, filter: &Filter, query: HistoryQuery) -> Self {
+    pub(crate) fn new(
+        log: &'b Log,
+        is_kept: bool,
+        registry: &'b Registry,
+        filter: &Filter,
+        query: HistoryQuery,
+    ) -> Self {
         let reader = Reader::new(std::slice::from_ref(filter), log);
         let (head, first) = log.reach(reader.rings());
-        let foreign = query.after.is_some_and(|id| id.epoch() != log.epoch() || id.offset() > head);
-        let after = query.after.filter(|_| !foreign).map_or(0, |id| id.offset());
+        let offset = query.after.and_then(|position| position.in_epoch(log.epoch()));
+        let foreign = query.after.is_some() && offset.is_none_or(|offset| offset > head);
+        let after = offset.filter(|_| !foreign).unwrap_or(0);
         let position = if query.order == Order::Oldest { after } else { head };
-        Self { log, registry, reader, query, position, messages: Vec::new(), head, first, after, foreign }
+        let of_engine = is_kept && !reader.rings().is_empty() && reader.has_lost(log, registry, after);
+        Self {
+            log,
+            registry,
+            reader,
+            query,
+            position,
+            messages: Vec::new(),
+            head,
+            first,
+            after,
+            foreign,
+            of_engine,
+            is_over: false,
+        }
     }
 
-    /// Reads a few segments; false once there is nothing left to read.
-    pub(crate) fn step(&mut self) -> bool {
-        let (log, registry) = (self.log, self.registry);
+    /// Reads a few segments, or says what an engine is to be asked; `None` once there is nothing left to read.
+    pub(crate) fn next(&mut self) -> Option<Next> {
         let left = self.query.limit.saturating_sub(self.messages.len());
         if left == 0 {
+            return None;
+        }
+        if self.of_engine {
+            let (after, through) = match self.query.order {
+                Order::Oldest => (self.position, self.head),
+                Order::Newest => (self.after, self.position),
+            };
+            return (after < through).then(|| {
+                Next::Kept(Read {
+                    filters: self.reader.filters().into(),
+                    after,
+                    through,
+                    order: self.query.order,
+                    max_messages: left.min(ENGINE_PAGE.messages),
+                    max_bytes: ENGINE_PAGE.bytes,
+                })
+            });
+        }
+        self.step().then_some(Next::Memory)
+    }
+
+    /// What an engine answered.
+    pub(crate) fn take(&mut self, page: LogPage) {
+        self.messages.extend(page.messages);
+        self.first = page.first;
+        // One that does not get on would be asked for ever.
+        self.position = match self.query.order {
+            Order::Oldest => page.through.max(self.position + 1),
+            Order::Newest => page.through.min(self.position - 1),
+        };
+    }
+
+    /// Nobody can be asked: what is in memory is all.
+    pub(crate) fn miss(&mut self) {
+        self.of_engine = false;
+    }
+
+    /// False once there is nothing left to read.
+    fn step(&mut self) -> bool {
+        let (log, registry) = (self.log, self.registry);
+        let left = self.query.limit.saturating_sub(self.messages.len());
+        if left == 0 || self.is_over {
             return false;
         }
         let bounds = Bounds { messages: left, bytes: usize::MAX };
@@ -122,14 +267,20 @@ impl<'b> Asking<'b> {
         self.position = page.through;
         // What came while this was asked is for the next question.
         self.messages.extend(page.messages.into_iter().filter(|message| message.offset() <= self.head));
-        !page.complete && (self.query.order == Order::Newest || self.position < self.head)
+        self.is_over = page.complete || self.query.order == Order::Oldest && self.position >= self.head;
+        true
     }
 
     pub(crate) fn answer(self) -> History {
         let log = self.log;
-        // Looked at last: what went while this was read is a gap, too.
-        let has_lost = || self.reader.has_lost(log, self.registry, self.after);
-        let gap = self.foreign || self.query.after.is_some() && has_lost();
-        History { messages: self.messages, first: log.id(self.first), last: log.id(self.head), gap }
+        let gap = if self.of_engine {
+            self.foreign || self.query.after.is_some() && self.after < self.first
+        } else {
+            // Looked at last: what went while this was read is a gap, too.
+            let has_lost = || self.reader.has_lost(log, self.registry, self.after);
+            self.foreign || self.query.after.is_some() && has_lost()
+        };
+        let (first, last) = (log.id(self.first).into(), log.id(self.head).into());
+        History { messages: self.messages, first, last, gap }
     }
 }

@@ -56,7 +56,7 @@ pub(super) async fn subscribe(
             policy.subscribe(&client, filter).await.map_err(SubscribeError::from)?;
         }
     }
-    let asked_at = if member.replay { turn.asked_at(&sessions.broker) } else { 0 };
+    let asked_at = member.replay.then(|| turn.asked_at(&sessions.broker));
     // All positions are judged before the first subscription is made.
     let wanted = positions(sessions, message, member, &named, turn).await?;
     let start = if sessions.config().retained { Start::Retained } else { Start::Live };
@@ -65,7 +65,10 @@ pub(super) async fn subscribe(
     for (filter, from) in wanted {
         turn.spend(1).await;
         let subscribed = match from {
-            Some(from) => subscribe_after(&sessions.broker, member, filter, from, asked_at),
+            Some(from) => {
+                let asked_at = asked_at.unwrap_or_else(|| sessions.broker.position());
+                subscribe_after(&sessions.broker, member, filter, from, asked_at)
+            }
             None => member.subscribe_live(filter, start),
         };
         let settled = match subscribed {

@@ -1,6 +1,6 @@
 //! How long a request may keep others from their turn.
 
-use broker_core::Broker;
+use broker_core::{Broker, Position};
 
 /// What a request may do before other tasks get their turn: so many messages, or names in subscriptions.
 const BEFORE_YIELD: usize = 64;
@@ -9,8 +9,8 @@ const BEFORE_YIELD: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
     spent: usize,
-    /// The log's head at the request's first subscribe that may ask for the past.
-    asked_at: Option<u64>,
+    /// Where the logs stood at the request's first subscribe that may ask for the past.
+    asked_at: Option<Position>,
 }
 
 impl Turn {
@@ -23,9 +23,9 @@ impl Turn {
         }
     }
 
-    /// The log's head when this request began to subscribe: what came before has been sent by then, and a replay of it
+    /// Where the logs stood when this request began to subscribe: what came before has been sent by then, and a replay of it
     /// is asked for again.
-    pub(super) fn asked_at(&mut self, broker: &Broker) -> u64 {
-        *self.asked_at.get_or_insert_with(|| broker.head().offset())
+    pub(super) fn asked_at(&mut self, broker: &Broker) -> Position {
+        *self.asked_at.get_or_insert_with(|| broker.position())
     }
 }

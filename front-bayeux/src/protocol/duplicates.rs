@@ -8,7 +8,7 @@
 
 use std::collections::HashSet;
 
-use broker_core::{Filter, Kind, Message};
+use broker_core::{Filter, Kind, Message, Position};
 
 /// Offsets remembered at most. Beyond it a message may come twice, but none is lost.
 const MAX_REMEMBERED: usize = 16_384;
@@ -21,6 +21,9 @@ pub(crate) const MAX_OTHERS: usize = 64;
 pub(crate) struct Duplicates {
     /// The tag of the replay's subscription.
     tag: u32,
+    /// The log that it reads: offsets are of that one, and what lies in another is not looked at. `None` for one that
+    /// reads two; then a message may come twice, but none is lost.
+    epoch: Option<u64>,
     filter: Filter,
     /// The replay brings what is after this offset,
     after: u64,
@@ -57,9 +60,10 @@ impl Other {
 impl Duplicates {
     /// A replay of what is after `after` is about to begin; [`settle`](Self::settle) once all up to some offset has
     /// been delivered.
-    pub(crate) fn new(tag: u32, filter: Filter, after: u64) -> Self {
+    pub(crate) fn new(tag: u32, epoch: Option<u64>, filter: Filter, after: u64) -> Self {
         Self {
             tag,
+            epoch,
             filter,
             after,
             through: after,
@@ -74,6 +78,16 @@ impl Duplicates {
     /// Which replay this is about.
     pub(crate) fn tag(&self) -> u32 {
         self.tag
+    }
+
+    /// The offset of where the logs stand.
+    pub(crate) fn head(&self, position: &Position) -> u64 {
+        self.epoch.and_then(|epoch| position.in_epoch(epoch)).unwrap_or(0)
+    }
+
+    /// The offset after which a subscription brings all: none where that is not known.
+    pub(crate) fn since(&self, position: &Position) -> u64 {
+        self.epoch.and_then(|epoch| position.in_epoch(epoch)).unwrap_or(u64::MAX)
     }
 
     /// A subscription that is live already and brings what is after `since`.
@@ -127,10 +141,8 @@ impl Duplicates {
 
     /// Whether the session has not had this message.
     pub(crate) fn admits(&mut self, message: &Message, kind: Kind) -> bool {
-        if !message.is_recorded() {
-            return true;
-        }
-        let offset = message.offset();
+        let Some(id) = message.id().filter(|id| self.epoch == Some(id.epoch())) else { return true };
+        let offset = id.offset();
         if kind == Kind::Replayed {
             self.through = self.through.max(offset);
             let brought = |other: &Other| {

@@ -212,15 +212,21 @@ impl Member {
             })
         });
         let subscribed = self.subscriber.subscribe_at_head(filter, tag, start);
-        let since = subscribed.as_ref().ok().map(|(_, head)| head.offset());
+        let since = subscribed.as_ref().ok().map(|(_, position)| *position);
         if let Some(since) = since {
             self.replays.note_live(filter, since);
         }
         self.mailbox.with(|state| {
             let Some(duplicates) = state.duplicates() else { return };
             match since {
-                Some(since) if beside == Some(duplicates.tag()) => duplicates.begun(filter, since),
-                Some(since) => duplicates.add_live(filter.clone(), since),
+                Some(since) if beside == Some(duplicates.tag()) => {
+                    let since = duplicates.since(&since);
+                    duplicates.begun(filter, since);
+                }
+                Some(since) => {
+                    let since = duplicates.since(&since);
+                    duplicates.add_live(filter.clone(), since);
+                }
                 None => {}
             }
         });
@@ -256,10 +262,11 @@ impl Member {
     /// A subscription has begun or ended beside the replay of this tag.
     fn settle(&self, replay: u32) {
         let Some(sessions) = self.sessions.upgrade() else { return };
-        let head = sessions.broker.head().offset();
+        let stand = sessions.broker.position();
         self.mailbox.with(|state| {
             // Another one may run by now.
             if let Some(duplicates) = state.duplicates().filter(|duplicates| duplicates.tag() == replay) {
+                let head = duplicates.head(&stand);
                 duplicates.settle(head);
             }
         });

@@ -5,21 +5,21 @@
 
 use std::sync::Arc;
 
-use broker_core::{After, Broker, Filter, SubscribeError};
+use broker_core::{After, Broker, Filter, Position, SubscribeError};
 
 use super::member::Member;
 use super::member::is_live;
 use super::replays::Waiting;
 use crate::protocol::duplicates::MAX_OTHERS;
 
-/// Subscribes a session from a position on; false if it has this subscription already. `asked_at` is the log's head
-/// when the request was read: what other subscriptions brought before is asked for again.
+/// Subscribes a session from a position on; false if it has this subscription already. `asked_at` is where
+/// the logs stood when the request was read: what other subscriptions brought before is asked for again.
 pub(crate) fn subscribe_after(
     broker: &Broker,
     member: &Arc<Member>,
     filter: &Filter,
     after: After,
-    asked_at: u64,
+    asked_at: Position,
 ) -> Result<bool, SubscribeError> {
     let tag = member.replay_tag(filter);
     if !member.note(filter, tag) {
@@ -37,13 +37,13 @@ pub(crate) fn subscribe_after(
 /// A replay that has gone live, for as long as others of its session run.
 struct Done {
     tag: u32,
-    after: u64,
+    after: After,
 }
 
 async fn run_all(broker: Broker, member: Arc<Member>) {
     let mut done: Vec<Done> = Vec::new();
     while let Some(waiting) = member.replays.next() {
-        let (tag, after) = (waiting.tag, offset(waiting.after));
+        let (tag, after) = (waiting.tag, waiting.after);
         if run(&broker, &member, waiting, &done).await && done.len() < MAX_OTHERS {
             done.push(Done { tag, after });
         }
@@ -59,8 +59,10 @@ async fn run(broker: &Broker, member: &Member, waiting: Waiting, done: &[Done]) 
         member.subscriber.abandon_replay(tag);
         return false;
     }
-    member.mailbox.with(|state| state.begin_replay(tag, filter.clone(), offset(after)));
-    let head = broker.head().offset();
+    let epoch = broker.position_of([&filter]).only().map(|id| id.epoch());
+    let start = offset(after, epoch);
+    member.mailbox.with(|state| state.begin_replay(tag, epoch, filter.clone(), start));
+    let stand = broker.position();
     // What was on its way when the replay began is remembered as it comes.
     broker.handed_over().await;
     // Others bring what is after the point at which they began, or after the request, whichever was later; and of what
@@ -71,10 +73,14 @@ async fn run(broker: &Broker, member: &Member, waiting: Waiting, done: &[Done]) 
     });
     member.mailbox.with(|state| {
         let Some(duplicates) = state.duplicates() else { return };
+        let head = duplicates.head(&stand);
         for (other, replayed_after) in others {
             match (replayed_after, member.replays.live_since(&other)) {
-                (Some(after), _) => duplicates.add_replayed(other, after, head),
-                (None, Some(since)) => duplicates.add_live(other, since.max(asked_at)),
+                (Some(after), _) => duplicates.add_replayed(other, offset(after, epoch), head),
+                (None, Some(since)) => {
+                    let since = duplicates.since(&since).max(duplicates.head(&asked_at));
+                    duplicates.add_live(other, since);
+                }
                 // It is being made, and says so itself.
                 (None, None) => {}
             }
@@ -110,10 +116,7 @@ async fn run(broker: &Broker, member: &Member, waiting: Waiting, done: &[Done]) 
     true
 }
 
-fn offset(after: After) -> u64 {
-    match after {
-        After::Id(id) => id.offset(),
-        // `Earliest`.
-        _ => 0,
-    }
+/// Where a replay begins in the log of an epoch: with the oldest, where it has no position in there.
+fn offset(after: After, epoch: Option<u64>) -> u64 {
+    after.position().zip(epoch).and_then(|(position, epoch)| position.in_epoch(epoch)).unwrap_or(0)
 }

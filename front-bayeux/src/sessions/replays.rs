@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use broker_core::{After, Filter, Replay};
+use broker_core::{After, Filter, Position, Replay};
 use parking_lot::Mutex;
 
 /// A subscription whose past is still to be sent.
@@ -11,7 +11,7 @@ pub(super) struct Waiting {
     pub(super) filter: Filter,
     pub(super) tag: u32,
     pub(super) after: After,
-    pub(super) asked_at: u64,
+    pub(super) asked_at: Position,
 }
 
 /// A session's replays, and what they must know of its other subscriptions. Most sessions have none, and pay for a
@@ -24,8 +24,8 @@ struct Known {
     /// Those that wait for their turn.
     waiting: VecDeque<Waiting>,
     running: bool,
-    /// The live subscriptions, and the offset after which each brings all.
-    live: HashMap<Filter, u64, ahash::RandomState>,
+    /// The live subscriptions, and the position after which each brings all.
+    live: HashMap<Filter, Position, ahash::RandomState>,
 }
 
 impl Replays {
@@ -47,7 +47,7 @@ impl Replays {
     }
 
     /// A live subscription has been made; it brings all after `since`.
-    pub(super) fn note_live(&self, filter: &Filter, since: u64) {
+    pub(super) fn note_live(&self, filter: &Filter, since: Position) {
         self.0.lock().get_or_insert_default().live.insert(filter.clone(), since);
     }
 
@@ -57,8 +57,8 @@ impl Replays {
         }
     }
 
-    /// The offset after which a live subscription brings all; `None` while it is being made.
-    pub(super) fn live_since(&self, filter: &Filter) -> Option<u64> {
+    /// The position after which a live subscription brings all; `None` while it is being made.
+    pub(super) fn live_since(&self, filter: &Filter) -> Option<Position> {
         self.0.lock().as_ref()?.live.get(filter).copied()
     }
 }

@@ -38,8 +38,8 @@ impl State {
     }
 
     /// A replay is about to begin.
-    pub(super) fn begin_replay(&mut self, tag: u32, filter: Filter, after: u64) {
-        self.duplicates = Some(Box::new(Duplicates::new(tag, filter, after)));
+    pub(super) fn begin_replay(&mut self, tag: u32, epoch: Option<u64>, filter: Filter, after: u64) {
+        self.duplicates = Some(Box::new(Duplicates::new(tag, epoch, filter, after)));
     }
 
     pub(super) fn end_replay(&mut self) {

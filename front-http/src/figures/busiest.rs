@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use broker_core::{Broker, Channel, Filter, HistoryQuery, MessageId, Order};
+use broker_core::{Broker, Channel, Filter, HistoryQuery, MessageId, Order, Position};
 use envelope::write_string;
 
 /// Messages read in one second.
@@ -20,7 +20,7 @@ const SHOWN: usize = 20;
 #[derive(Default)]
 pub(super) struct Busiest {
     /// Up to where the log was read.
-    after: Option<(MessageId, Instant)>,
+    after: Option<(Position, Instant)>,
     looks: VecDeque<Look>,
 }
 
@@ -41,11 +41,11 @@ struct Traffic {
 impl Busiest {
     /// Reads on. The first call only notes where the log ends.
     pub(super) fn look(&mut self, broker: &Broker, now: Instant) {
+        let Ok(all) = Filter::parse("#") else { return };
         let Some((after, began)) = self.after else {
-            self.after = Some((broker.head(), now));
+            self.after = Some((broker.position_of([&all]), now));
             return;
         };
-        let Ok(all) = Filter::parse("#") else { return };
         let mut query = HistoryQuery::default();
         query.after = Some(after);
         query.limit = SAMPLE;
@@ -61,7 +61,7 @@ impl Busiest {
         // Below the bound all were read that can be: what has expired, or lies on a channel that wildcards do not reach, is
         // nobody else's.
         let is_sample = seen >= SAMPLE as u64;
-        let recorded = if is_sample { history.last.offset().saturating_sub(after.offset()) } else { seen };
+        let recorded = if is_sample { between(after, history.last) } else { seen };
         self.looks.push_back(Look { began, recorded, seen, channels });
         self.after = Some((history.last, now));
         while self.looks.front().is_some_and(|look| now.saturating_duration_since(look.began) > WINDOW) {
@@ -106,6 +106,12 @@ impl Busiest {
         ranked.truncate(SHOWN);
         ranked
     }
+}
+
+/// Messages recorded from one position to another, over all logs.
+fn between(from: Position, to: Position) -> u64 {
+    let of_log = |id: MessageId| id.offset().saturating_sub(from.in_epoch(id.epoch()).unwrap_or(0));
+    to.ids().map(of_log).sum()
 }
 
 #[cfg(test)]

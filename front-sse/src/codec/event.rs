@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker_core::{Filter, Gap, Kind, Message, MessageId};
+use broker_core::{Filter, Gap, Kind, Message, MessageId, Position};
 use bytes::Bytes;
 
 use super::chunk::Chunk;
@@ -58,7 +58,7 @@ pub(crate) fn gap(filter: &Filter, requested: &str, gap: &Gap, position: Option<
 
 /// What a stream begins with, at once, so that proxies pass the head on: where it begins, or a comment. There is no
 /// blank line: the line belongs to the block of the first event, whose own id stands behind it and counts.
-pub(crate) fn opening(position: Option<MessageId>) -> String {
+pub(crate) fn opening(position: Option<Position>) -> String {
     position.map_or_else(|| ":\n".to_owned(), |id| format!("id: {id}\n"))
 }
 

@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_core::{Class, CloseCause, Connection, Filter, LeaveReason, MessageId, OutboxEnd, Replay};
+use broker_core::{Class, CloseCause, Connection, Filter, LeaveReason, OutboxEnd, Position, Replay};
 use bytes::{Bytes, BytesMut};
 use link::{Link, LinkEvent};
 use tokio::time::sleep_until;
@@ -99,11 +99,13 @@ pub(crate) fn catch_up(
 ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     let outbox = opened.attached.subscriber.outbox();
     let front = Arc::clone(&opened.attached.front);
-    let asked: Option<MessageId> = requested.parse().ok();
+    let asked: Option<Position> = requested.parse().ok();
     Box::pin(replay.run(move |gap| {
         Counters::add(&front.counters.gaps);
         // The first gap is told in the client's own words, which may be no id of ours.
-        let later = asked.is_some_and(|asked| asked != gap.requested).then(|| gap.requested.to_string());
+        let later = asked
+            .is_some_and(|asked| asked.ids().all(|asked| asked != gap.requested))
+            .then(|| gap.requested.to_string());
         let requested = later.as_deref().unwrap_or(&requested);
         // Only the last one has an id: whoever is cut before it is told all of them again. None has where messages that
         // are kept, of another namespace, lie before it: their own ids follow.

@@ -1,7 +1,8 @@
 //! The ordered memory of recent messages. It gives a message its id.
 //!
-//! One lock makes one total order over all recorded channels. Under it: take an offset, push to a ring, push to the
-//! lanes' inboxes, nothing else. Messages sit in segments behind `Arc`, of which readers clone a few under the lock and
+//! One lock makes one total order over all channels that are recorded in it: a broker has one for what is in memory, and
+//! one with an engine for what that keeps. Under it: take an offset, push to a ring, push to the lanes' inboxes, nothing
+//! else. Messages sit in segments behind `Arc`, of which readers clone a few under the lock and
 //! scan them outside.
 
 mod reader;
@@ -34,6 +35,8 @@ pub(crate) struct Log {
     state: Mutex<State>,
     namespaces: AHashMap<Box<str>, Home>,
     default: Home,
+    /// Whether a filter that begins with a wildcard reaches what is in memory alone, and what an engine keeps.
+    behind_wildcards: (bool, bool),
 }
 
 /// Where the messages of a namespace are.
@@ -79,25 +82,43 @@ struct Open {
 pub(crate) type Evicted = SmallVec<[Arc<Segment>; 1]>;
 
 impl Log {
-    /// `keeps` says of a namespace, or of all others by an empty text, whether an engine accepts its messages.
+    /// The log of what no engine accepts. `keeps` says of a namespace, or of all others by an empty text, whether an
+    /// engine accepts its messages.
     pub(crate) fn new(config: &Config, keeps: impl Fn(&str) -> bool) -> Self {
+        Self::of(config, keeps, false, MessageId::new(new_epoch(), 0))
+    }
+
+    /// The log of what an engine accepts, whose newest message so far is `head`: none of it is in memory.
+    pub(crate) fn of_engine(config: &Config, keeps: impl Fn(&str) -> bool, head: MessageId) -> Self {
+        Self::of(config, keeps, true, head)
+    }
+
+    fn of(config: &Config, keeps: impl Fn(&str) -> bool, of_kept: bool, head: MessageId) -> Self {
         let mut rings = Vec::new();
-        let mut ring = |log: &LogConfig| {
-            log.enabled.then(|| {
-                rings.push(Ring::new(*log));
+        let mut home = |log: &LogConfig, kept: bool| {
+            let ring = (log.enabled && kept == of_kept).then(|| {
+                rings.push(Ring::new(*log, head.offset()));
                 rings.len() - 1
-            })
+            });
+            Home { ring, kept }
         };
-        let default = Home { ring: ring(&config.log), kept: keeps("") };
+        let kept_by_default = keeps("");
+        let default = home(&config.log, kept_by_default);
         let mut namespaces: AHashMap<Box<str>, Home> = AHashMap::new();
         for space in &config.namespaces {
             let kept = space.name != OWN_NAMESPACE && keeps(&space.name);
-            namespaces.insert(space.name.as_str().into(), Home { ring: ring(&space.log), kept });
+            namespaces.insert(space.name.as_str().into(), home(&space.log, kept));
         }
-        if default.kept {
-            namespaces.entry(OWN_NAMESPACE.into()).or_insert(Home { kept: false, ..default });
+        if kept_by_default {
+            let own = || home(&config.log, false);
+            namespaces.entry(OWN_NAMESPACE.into()).or_insert_with(own);
         }
-        Self { epoch: new_epoch(), state: Mutex::new(State { head: 0, rings }), namespaces, default }
+        let state = State { head: head.offset(), rings };
+        let named = namespaces.iter().filter(|(name, _)| !name.starts_with('$')).map(|(_, home)| home.kept);
+        let reached = named.chain([kept_by_default]);
+        let behind_wildcards =
+            reached.fold((false, false), |(memory, kept), is_kept| (memory || !is_kept, kept || is_kept));
+        Self { epoch: head.epoch(), state: Mutex::new(state), namespaces, default, behind_wildcards }
     }
 
     pub(crate) fn epoch(&self) -> u64 {
@@ -114,6 +135,10 @@ impl Log {
             return self.default;
         }
         self.namespaces.get(namespace).copied().unwrap_or(self.default)
+    }
+
+    pub(crate) fn behind_wildcards(&self) -> (bool, bool) {
+        self.behind_wildcards
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -247,6 +272,11 @@ impl State {
         self.head
     }
 
+    /// A message has come whose place an engine has given.
+    pub(crate) fn advance(&mut self, offset: u64) {
+        self.head = self.head.max(offset);
+    }
+
     pub(crate) fn push(&mut self, ring: usize, message: Arc<Message>, evicted: &mut Evicted) {
         if let Some(ring) = self.rings.get_mut(ring) {
             ring.push(message, evicted);
@@ -279,14 +309,15 @@ impl State {
 }
 
 impl Ring {
-    fn new(config: LogConfig) -> Self {
+    /// What stands before `after` is not in it.
+    fn new(config: LogConfig, after: u64) -> Self {
         Self {
             config,
             segments: VecDeque::new(),
             open: Open::default(),
             bytes: 0,
             messages: 0,
-            evicted_through: 0,
+            evicted_through: after,
         }
     }
 

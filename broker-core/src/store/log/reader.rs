@@ -81,6 +81,10 @@ impl Reader {
         &self.rings
     }
 
+    pub(crate) fn filters(&self) -> &[Filter] {
+        &self.filters
+    }
+
     pub(crate) fn wants(&self, message: &Message) -> bool {
         self.filters.iter().any(|filter| filter.matches(message.channel()))
     }

@@ -13,7 +13,7 @@ use super::order::{Cursor, Name};
 use super::{Found, Limits, PAGE_STEPS, Retained};
 use crate::filter::Filter;
 use crate::interest::trie::{Trie, Value};
-use crate::message::Message;
+use crate::message::{Message, Position};
 
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
@@ -31,8 +31,8 @@ pub(crate) struct Scan {
 struct Wanted {
     filter: Filter,
     tag: u32,
-    /// What came after this offset comes live.
-    head: u64,
+    /// What came after this position comes live; `None`: all was there before.
+    head: Option<Position>,
     cursor: Cursor,
 }
 
@@ -64,10 +64,14 @@ pub(crate) struct Page {
     pub(crate) bytes: usize,
 }
 
+fn is_before(message: &Message, head: Option<Position>) -> bool {
+    head.is_none_or(|head| message.is_within(&head))
+}
+
 impl Scan {
-    /// Wants all that match, up to the log's offset `head`. Asked for again, they are sent from the start again: a
-    /// subscription is in here once, however often its client repeats it.
-    pub(crate) fn want(&mut self, filter: &Filter, tag: u32, head: u64, retained: &Retained) {
+    /// Wants all that match, up to the position `head`, if there is one. Asked for again, they are sent from the start
+    /// again: a subscription is in here once, however often its client repeats it.
+    pub(crate) fn want(&mut self, filter: &Filter, tag: u32, head: Option<Position>, retained: &Retained) {
         self.forget(tag);
         if self.alone.is_empty() {
             self.allowance = retained.usage().0 + PAGE_STEPS;
@@ -131,7 +135,7 @@ impl Scan {
                 break;
             }
             let (tag, head) = (wanted.tag, wanted.head);
-            let is_wanted = |message: &Message| message.offset() <= head && !message.is_expired(now_ms);
+            let is_wanted = |message: &Message| is_before(message, head) && !message.is_expired(now_ms);
             let mut found = Found::default();
             let room = Limits {
                 messages: limits.messages - page.messages.len(),
@@ -206,7 +210,7 @@ impl Pass {
             let (wanted, found) = (&self.wanted, &mut self.found);
             self.by_filter.visit(message.channel(), &mut |places: &Places| {
                 let hits = places.iter().filter_map(|place| wanted.get(*place as usize));
-                let hits = hits.filter(|hit| message.offset() <= hit.head && !hit.cursor.has_passed(&name));
+                let hits = hits.filter(|hit| is_before(&message, hit.head) && !hit.cursor.has_passed(&name));
                 found.extend(hits.map(|hit| (Arc::clone(&message), hit.tag)));
             });
         }
@@ -252,7 +256,7 @@ mod tests {
         let filters = ["a/*", "*/5*", "#", "b/#", "*/9", "none/#", "*/*", "$x/*", "**"];
         let mut scan = Scan::default();
         for (text, tag) in filters.iter().zip(0..) {
-            scan.want(&filter(text), tag, 0, &retained);
+            scan.want(&filter(text), tag, None, &retained);
         }
         let (mut came, mut done, _) = all(&mut scan, &retained);
         let mut expected = Vec::new();
@@ -272,9 +276,9 @@ mod tests {
         let retained = store((0..5_000).map(|n| format!("{n}/x")));
         let mut scan = Scan::default();
         for tag in 0..2_000 {
-            scan.want(&filter(&format!("*/{tag}/*")), tag, 0, &retained);
+            scan.want(&filter(&format!("*/{tag}/*")), tag, None, &retained);
         }
-        scan.want(&filter("*/x"), 2_000, 0, &retained);
+        scan.want(&filter("*/x"), 2_000, None, &retained);
         let (came, done, pages) = all(&mut scan, &retained);
         assert_eq!((came.len(), done.len()), (5_000, 2_001));
         // Alone, each of them would have needed ten pages or more.
@@ -285,11 +289,11 @@ mod tests {
     fn a_repeated_subscription_begins_again_and_is_in_once() {
         let retained = store((0..300).map(|n| format!("a/{n}")));
         let mut scan = Scan::default();
-        scan.want(&filter("a/*"), 7, 0, &retained);
+        scan.want(&filter("a/*"), 7, None, &retained);
         assert_eq!(scan.page(&retained, LIMITS, 0).messages.len(), 100);
         for _ in 0..1_000 {
             assert!(scan.holds(7));
-            scan.want(&filter("a/*"), 7, 0, &retained);
+            scan.want(&filter("a/*"), 7, None, &retained);
         }
         let (came, done, _) = all(&mut scan, &retained);
         assert_eq!((came.len(), done), (300, vec![7]));
@@ -300,7 +304,7 @@ mod tests {
         let retained = store((0..2_000).map(|n| format!("{n}/x")));
         let mut scan = Scan::default();
         for tag in 0..40 {
-            scan.want(&filter(["*/y/*", "*/x", "*/y"][tag as usize % 3]), tag, 0, &retained);
+            scan.want(&filter(["*/y/*", "*/x", "*/y"][tag as usize % 3]), tag, None, &retained);
         }
         while scan.pass.as_ref().is_none_or(|pass| pass.found.is_empty()) {
             scan.page(&retained, Limits { messages: 10, ..LIMITS }, 0);
@@ -323,8 +327,8 @@ mod tests {
         }
         retained.set(late);
         let mut scan = Scan::default();
-        scan.want(&filter("a/*"), 0, 8, &retained);
-        scan.want(&filter("a/#"), 1, 9, &retained);
+        scan.want(&filter("a/*"), 0, Some(crate::message::MessageId::new(0, 8).into()), &retained);
+        scan.want(&filter("a/#"), 1, Some(crate::message::MessageId::new(0, 9).into()), &retained);
         let (came, ..) = all(&mut scan, &retained);
         assert_eq!(came.len(), 101);
     }
