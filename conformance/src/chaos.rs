@@ -1,0 +1,139 @@
+//! An engine that does what it must, as badly as it may.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_core::{
+    Accepted, Answer, Channel, Engine, Ingest, LogPage, MessageId, Op, Read, Receipt, Reject, Rejected,
+    Unavailable,
+};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::Ground;
+use crate::paced::{Kept, Paced};
+
+/// Lives of an engine that
+/// - delays what it is given, and gives answers in another order than it has done things;
+/// - releases again what it has released;
+/// - refuses, now and then, with nothing done;
+/// - does not answer, now and then, although it has done what it was asked for.
+pub struct Chaos {
+    kept: Arc<Mutex<Kept>>,
+    seed: u64,
+}
+
+impl Chaos {
+    /// The same seed makes the same choices for the same operations.
+    pub fn new(seed: u64) -> Self {
+        Self { kept: Arc::default(), seed }
+    }
+}
+
+impl Ground for Chaos {
+    fn open(&self) -> Arc<dyn Engine> {
+        let random = Arc::new(Mutex::new(fastrand::Rng::with_seed(self.seed)));
+        Arc::new(Unruly { inner: Paced::on(Arc::clone(&self.kept)), random })
+    }
+
+    fn end(&self, _: Arc<dyn Engine>) {}
+
+    fn is_unreliable(&self) -> bool {
+        true
+    }
+}
+
+struct Unruly {
+    inner: Paced,
+    random: Arc<Mutex<fastrand::Rng>>,
+}
+
+/// Releases, and sometimes again what came before.
+struct Repeating {
+    inner: Arc<dyn Ingest>,
+    random: Arc<Mutex<fastrand::Rng>>,
+    last: Mutex<Vec<Accepted>>,
+}
+
+impl Ingest for Repeating {
+    fn restore(&self, retained: Vec<Accepted>) {
+        self.inner.restore(retained);
+    }
+
+    fn release(&self, batch: Vec<Accepted>) -> Vec<Receipt> {
+        let mut last = self.last.lock();
+        if self.random.lock().u8(..) < 64 {
+            self.inner.release(last.clone());
+        }
+        let receipts = self.inner.release(batch.clone());
+        last.extend(batch);
+        let surplus = last.len().saturating_sub(8);
+        last.drain(..surplus);
+        receipts
+    }
+
+    fn clear_retained(&self, channel: &Channel) -> bool {
+        self.inner.clear_retained(channel)
+    }
+}
+
+const SOON: Unavailable = Unavailable { retry_after: Duration::from_millis(1) };
+
+impl Unruly {
+    /// An answer that comes later than it was given, or never.
+    fn late<T: Send + 'static>(&self, done: broker_core::Done<T>) -> broker_core::Done<T> {
+        let (is_lost, delay) = {
+            let mut random = self.random.lock();
+            (random.u8(..) < 16, Duration::from_micros(random.u64(..2_000)))
+        };
+        let (mine, answered): (broker_core::Done<T>, oneshot::Receiver<T>) = broker_core::Done::new();
+        tokio::spawn(async move {
+            let answer = answered.await;
+            tokio::time::sleep(delay).await;
+            if let Ok(answer) = answer
+                && !is_lost
+            {
+                done.complete(answer);
+            }
+        });
+        mine
+    }
+}
+
+impl Engine for Unruly {
+    fn keeps(&self, namespace: &str) -> bool {
+        self.inner.keeps(namespace)
+    }
+
+    fn head(&self) -> MessageId {
+        self.inner.head()
+    }
+
+    fn start(&self, ingest: Arc<dyn Ingest>) {
+        let random = Arc::clone(&self.random);
+        self.inner.start(Arc::new(Repeating { inner: ingest, random, last: Mutex::default() }));
+    }
+
+    fn submit(&self, op: Op) -> Result<(), Rejected> {
+        let luck = self.random.lock().u8(..);
+        if luck < 8 {
+            return Err(Rejected { why: Reject::Busy(SOON), op });
+        }
+        if luck < 16 && !matches!(op, Op::Barrier(_)) {
+            return Err(Rejected { why: Reject::Unavailable(SOON), op });
+        }
+        self.inner.submit(match op {
+            Op::Publish { publish, key, done } => Op::Publish { publish, key, done: self.late(done) },
+            other => other,
+        })
+    }
+
+    fn read(&self, read: Read) -> Answer<'static, Result<LogPage, Unavailable>> {
+        let delay = Duration::from_micros(self.random.lock().u64(..2_000));
+        let page = self.inner.read(read);
+        Answer::later(async move {
+            tokio::time::sleep(delay).await;
+            page.await
+        })
+    }
+}

@@ -1,0 +1,65 @@
+//! What every [`Engine`](broker_core::Engine) beneath the broker must do, as tests that take a place to open one in.
+//!
+//! ```ignore
+//! conformance::suite!(|| MyGround::new());
+//! ```
+//!
+//! Two engines are here to run it on: [`Paced`], which keeps everything in memory and answers later, and [`Chaos`], which
+//! does the same at random paces, refuses, repeats, and loses answers after it has done what it was asked for.
+
+mod chaos;
+mod paced;
+pub mod suite;
+
+use std::sync::Arc;
+
+use broker_core::Engine;
+
+pub use chaos::Chaos;
+pub use paced::{Paced, PacedGround};
+
+/// Where engines are opened, one life after another on the same ground.
+pub trait Ground: Send + Sync + 'static {
+    /// Opens the engine of the next life. The one before has been ended.
+    fn open(&self) -> Arc<dyn Engine>;
+
+    /// Ends a life: all that was acknowledged is there in the next one.
+    fn end(&self, engine: Arc<dyn Engine>);
+
+    /// Whether it may refuse, or say that it does not know, although nothing is wrong.
+    fn is_unreliable(&self) -> bool {
+        false
+    }
+}
+
+/// A namespace that no engine of this suite keeps: grounds see to it.
+pub const MEMORY: &str = "memory";
+
+/// Makes a test of each case. `$make` is a function without arguments that gives a fresh [`Ground`].
+#[macro_export]
+macro_rules! suite {
+    ($make:expr) => {
+        $crate::suite!(@cases $make;
+            order_is_kept_and_nothing_comes_twice
+            what_is_acknowledged_was_delivered
+            the_past_is_read_from_both_ends
+            a_replay_goes_on_into_the_present
+            lives_follow_each_other
+            retained_messages_outlive_a_life
+            a_key_is_used_once
+            a_key_outlives_a_life
+            what_is_in_memory_is_none_of_its_business
+            a_barrier_waits_for_all_before_it
+            expired_messages_do_not_come_back
+        );
+    };
+    (@cases $make:expr; $($case:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let ground: ::std::sync::Arc<dyn $crate::Ground> = ::std::sync::Arc::new(($make)());
+                $crate::suite::$case(ground).await;
+            }
+        )*
+    };
+}

@@ -1,0 +1,168 @@
+//! An engine that keeps everything in memory, and answers later.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+
+use broker_core::{
+    Accepted, Answer, Channel, Engine, Ingest, KeptKey, KeyedReceipt, LogPage, MessageId, Op, Order,
+    PublishOnceError, Read, Receipt, Rejected, Unavailable, unix_ms,
+};
+use parking_lot::Mutex;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use crate::{Ground, MEMORY};
+
+/// What it has kept, over all lives.
+#[derive(Default)]
+pub(crate) struct Kept {
+    pub(crate) log: Vec<Accepted>,
+    retained: HashMap<Channel, Accepted>,
+    keys: HashMap<(KeptKey, Channel), (u64, Receipt)>,
+}
+
+/// Of its log: older than that of any broker that starts now.
+const EPOCH: u64 = 40;
+
+/// Keeps all but the namespace [`MEMORY`](crate::MEMORY), on a task of its own.
+pub struct Paced {
+    kept: Arc<Mutex<Kept>>,
+    queue: Mutex<Option<UnboundedSender<Op>>>,
+}
+
+/// Lives of [`Paced`] on the same memory.
+#[derive(Default)]
+pub struct PacedGround(Arc<Mutex<Kept>>);
+
+impl Ground for PacedGround {
+    fn open(&self) -> Arc<dyn Engine> {
+        Arc::new(Paced::on(Arc::clone(&self.0)))
+    }
+
+    fn end(&self, _: Arc<dyn Engine>) {}
+}
+
+impl Paced {
+    pub(crate) fn on(kept: Arc<Mutex<Kept>>) -> Self {
+        Self { kept, queue: Mutex::new(None) }
+    }
+}
+
+impl Kept {
+    /// Accepts a message, or says what its key was answered with.
+    fn accept(
+        &mut self,
+        publish: broker_core::Publish,
+        key: Option<KeptKey>,
+        ingest: &dyn Ingest,
+    ) -> Result<KeyedReceipt, PublishOnceError> {
+        let channel = publish.channel().clone();
+        let mut hasher = DefaultHasher::new();
+        publish.hash(&mut hasher);
+        let print = hasher.finish();
+        let key = key.map(|key| (key, channel.clone()));
+        if let Some((known, receipt)) = key.as_ref().and_then(|key| self.keys.get(key)) {
+            return if *known == print {
+                Ok(KeyedReceipt { receipt: *receipt, duplicate: true })
+            } else {
+                Err(PublishOnceError::Conflict)
+            };
+        }
+        let last = self.log.last().map_or(0, |last| last.offset);
+        let same = self.log.iter().rev().find(|other| *other.publish.channel() == channel);
+        let prev = same.map_or(0, |other| other.offset);
+        let accepted = Accepted { publish, offset: last + 2, prev, time_ms: unix_ms() };
+        self.log.push(accepted.clone());
+        if accepted.publish.is_retained() {
+            if accepted.publish.payload().is_empty() {
+                self.retained.remove(&channel);
+            } else {
+                self.retained.insert(channel, accepted.clone());
+            }
+        }
+        let none = Receipt { id: None, time_ms: accepted.time_ms, receivers: 0 };
+        let receipt = ingest.release(vec![accepted]).pop().unwrap_or(none);
+        if let Some(key) = key {
+            self.keys.insert(key, (print, receipt));
+        }
+        Ok(KeyedReceipt { receipt, duplicate: false })
+    }
+
+    fn do_one(&mut self, op: Op, ingest: &dyn Ingest) {
+        match op {
+            Op::Publish { publish, key, done } => done.complete(self.accept(*publish, key, ingest)),
+            Op::ClearRetained { channel, done } => {
+                self.retained.remove(&channel);
+                done.complete(Ok(ingest.clear_retained(&channel)));
+            }
+            Op::Barrier(done) => done.complete(()),
+            _ => {}
+        }
+    }
+}
+
+/// As it is after a while on a disk: its time has gone on.
+fn aged(kept: &Accepted) -> Option<Accepted> {
+    let mut record = Vec::new();
+    kept.write_to(&mut record);
+    Accepted::read_from(&record, kept.offset).ok().flatten()
+}
+
+impl Engine for Paced {
+    fn keeps(&self, namespace: &str) -> bool {
+        namespace != MEMORY
+    }
+
+    fn head(&self) -> MessageId {
+        MessageId::new(EPOCH, self.kept.lock().log.last().map_or(0, |last| last.offset))
+    }
+
+    fn start(&self, ingest: Arc<dyn Ingest>) {
+        ingest.restore(self.kept.lock().retained.values().filter_map(aged).collect());
+        let (sender, mut waiting) = unbounded_channel();
+        *self.queue.lock() = Some(sender);
+        let kept = Arc::clone(&self.kept);
+        tokio::spawn(async move {
+            while let Some(op) = waiting.recv().await {
+                tokio::task::yield_now().await;
+                kept.lock().do_one(op, &*ingest);
+            }
+        });
+    }
+
+    fn submit(&self, op: Op) -> Result<(), Rejected> {
+        let queue = self.queue.lock().clone();
+        let why =
+            broker_core::Reject::Unavailable(Unavailable { retry_after: std::time::Duration::from_secs(1) });
+        match queue {
+            Some(queue) => queue.send(op).map_err(|refused| Rejected { why, op: refused.0 }),
+            None => Err(Rejected { why, op }),
+        }
+    }
+
+    fn read(&self, read: Read) -> Answer<'static, Result<LogPage, Unavailable>> {
+        let kept = self.kept.lock();
+        let in_range = |kept: &&Accepted| kept.offset > read.after && kept.offset <= read.through;
+        let wanted =
+            |kept: &&Accepted| read.filters.iter().any(|filter| filter.matches(kept.publish.channel()));
+        let mut found: Vec<_> = kept.log.iter().filter(in_range).filter(wanted).cloned().collect();
+        let oldest = read.order == Order::Oldest;
+        if !oldest {
+            found.reverse();
+        }
+        let more = found.len() > read.max_messages;
+        found.truncate(read.max_messages);
+        let through = match found.last().filter(|_| more) {
+            Some(last) if oldest => last.offset,
+            Some(last) => last.offset - 1,
+            None if oldest => read.through,
+            None => read.after,
+        };
+        let messages = found.iter().filter_map(aged).map(|kept| Arc::new(kept.into_message(EPOCH))).collect();
+        let page = LogPage { messages, through, first: 0 };
+        Answer::later(async move {
+            tokio::task::yield_now().await;
+            Ok(page)
+        })
+    }
+}

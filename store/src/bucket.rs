@@ -1,0 +1,126 @@
+//! Messages of a while, which are dropped together.
+
+use fjall::Keyspace;
+use parking_lot::Mutex;
+
+use crate::schema::{numbers, read_numbers};
+use crate::settings::Retention;
+
+/// Named by its group and its first offset.
+pub(crate) struct Bucket {
+    pub(crate) group: u32,
+    pub(crate) first: u64,
+    pub(crate) keyspace: Keyspace,
+    held: Mutex<Held>,
+}
+
+/// What a bucket holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// When it was begun, and when its newest message came, by the time of day.
+    pub(crate) begun_ms: u64,
+    pub(crate) newest_ms: u64,
+    /// Its newest offset.
+    pub(crate) last: u64,
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Held {
+    pub(crate) fn write(&self) -> Vec<u8> {
+        numbers([self.begun_ms, self.newest_ms, self.last, self.messages, self.bytes])
+    }
+
+    pub(crate) fn read(row: &[u8]) -> Option<Self> {
+        let [begun_ms, newest_ms, last, messages, bytes] = read_numbers(row)?;
+        Some(Self { begun_ms, newest_ms, last, messages, bytes })
+    }
+}
+
+/// A group is dropped in about this many steps.
+const STEPS: u64 = 8;
+
+impl Bucket {
+    pub(crate) fn new(group: u32, first: u64, keyspace: Keyspace, held: Held) -> Self {
+        Self { group, first, keyspace, held: Mutex::new(held) }
+    }
+
+    pub(crate) fn held(&self) -> Held {
+        *self.held.lock()
+    }
+
+    /// What it holds once a message is in it.
+    pub(crate) fn add(&self, offset: u64, time_ms: u64, bytes: u64) -> Held {
+        let mut held = self.held.lock();
+        held.last = offset;
+        held.newest_ms = held.newest_ms.max(time_ms);
+        held.messages += 1;
+        held.bytes += bytes;
+        *held
+    }
+
+    /// Whether the next message begins another one.
+    pub(crate) fn is_full(&self, bounds: &Retention, now_ms: u64) -> bool {
+        const MINUTE_MS: u64 = 60_000;
+        let held = self.held();
+        let age_ms = u64::try_from(bounds.max_age.as_millis()).unwrap_or(u64::MAX);
+        let step_ms = (age_ms / STEPS).clamp(MINUTE_MS.min(age_ms), 24 * 60 * MINUTE_MS);
+        held.messages >= (bounds.max_messages / STEPS).max(1)
+            || held.bytes >= bounds.max_bytes / STEPS
+            || now_ms.saturating_sub(held.begun_ms) >= step_ms
+    }
+}
+
+/// Which buckets of a group go: so many of its oldest.
+pub(crate) fn too_many(buckets: &[Held], bounds: &Retention, now_ms: u64) -> usize {
+    let age_ms = u64::try_from(bounds.max_age.as_millis()).unwrap_or(u64::MAX);
+    let mut messages: u64 = buckets.iter().map(|held| held.messages).sum();
+    let mut bytes: u64 = buckets.iter().map(|held| held.bytes).sum();
+    let mut goes = 0;
+    for (at, held) in buckets.iter().enumerate() {
+        let is_newest = at + 1 == buckets.len();
+        let is_old = now_ms.saturating_sub(held.newest_ms) > age_ms;
+        let is_much = messages > bounds.max_messages || bytes > bounds.max_bytes;
+        if !is_old && (!is_much || is_newest) {
+            break;
+        }
+        messages -= held.messages;
+        bytes -= held.bytes;
+        goes = at + 1;
+    }
+    goes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn held(newest_ms: u64, messages: u64, bytes: u64) -> Held {
+        Held { begun_ms: newest_ms, newest_ms, last: 1, messages, bytes }
+    }
+
+    #[test]
+    fn the_oldest_go_by_age_count_and_bytes() {
+        let wide = Retention { max_age: Duration::from_millis(1_000), ..Retention::default() };
+        let buckets = [held(100, 10, 1_000), held(600, 10, 1_000), held(1_100, 10, 1_000)];
+        assert_eq!([1_000, 1_101, 1_601, 2_101].map(|now| too_many(&buckets, &wide, now)), [0, 1, 2, 3]);
+        for (bounds, expected) in [
+            (Retention { max_messages: 30, ..wide }, 0),
+            (Retention { max_messages: 29, ..wide }, 1),
+            (Retention { max_messages: 10, ..wide }, 2),
+            (Retention { max_bytes: 2_000, ..wide }, 1),
+            (Retention { max_bytes: 0, ..wide }, 2),
+        ] {
+            assert_eq!(too_many(&buckets, &bounds, 1_000), expected, "{bounds:?}");
+        }
+        assert_eq!(too_many(&[], &wide, 1_000), 0);
+    }
+
+    #[test]
+    fn what_a_bucket_holds_reads_back() {
+        let held = held(5, 6, 7);
+        assert_eq!(Held::read(&held.write()), Some(held));
+        assert_eq!(Held::read(b"short"), None);
+    }
+}

@@ -1,0 +1,218 @@
+//! The database, and what lies where in it.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use broker_core::{Accepted, unix_ms};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use parking_lot::{Mutex, RwLock};
+
+use crate::bucket::{Bucket, Held};
+use crate::error::OpenError;
+use crate::schema::{
+    META, RETAINED, SCHEMA, Secret, bucket_key, bucket_name, generation_name, group_key, numbers, offset_of,
+    read_numbers, seal, unseal,
+};
+
+pub(crate) struct Disk {
+    pub(crate) db: Database,
+    pub(crate) meta: Keyspace,
+    pub(crate) retained: Keyspace,
+    pub(crate) epoch: u64,
+    pub(crate) secret: Secret,
+    /// In the order of groups and offsets.
+    buckets: RwLock<Vec<Arc<Bucket>>>,
+    groups: Mutex<Vec<Group>>,
+}
+
+/// Messages that are dropped by the same bounds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Group {
+    pub(crate) name: String,
+    pub(crate) number: u32,
+    /// The newest offset that is gone.
+    pub(crate) dropped_through: u64,
+}
+
+/// What journals may take together. It bounds how long opening takes after a crash; the database takes no less.
+const MAX_JOURNAL_BYTES: u64 = 64 << 20;
+const CACHE_BYTES: u64 = 32 << 20;
+const MEMTABLE_BYTES: u64 = 16 << 20;
+
+pub(crate) fn options() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
+}
+
+fn damaged(what: impl Into<String>) -> OpenError {
+    OpenError::Damaged(what.into())
+}
+
+impl Disk {
+    /// Opens what is there, or begins anew. With it the newest offset that may have been given.
+    pub(crate) fn open(directory: &Path) -> Result<(Self, u64), OpenError> {
+        let db = Database::builder(directory.join("db"))
+            .max_journaling_size(MAX_JOURNAL_BYTES)
+            .cache_size(CACHE_BYTES)
+            .worker_threads(2)
+            .open()?;
+        let meta = db.keyspace(META, options)?;
+        let Some(schema) = meta.get("schema")? else { return Self::begin(db, meta) };
+        let found = <[u8; 4]>::try_from(&*schema).map(u32::from_be_bytes);
+        let found = found.map_err(|_| damaged("its schema is no number"))?;
+        if found > SCHEMA {
+            return Err(OpenError::NewerSchema { found, known: SCHEMA });
+        }
+        let number = |name: &str| -> Result<u64, OpenError> {
+            let row = meta.get(name)?.ok_or_else(|| damaged(format!("`{name}` is missing")))?;
+            read_numbers(&row).map(|[number]| number).ok_or_else(|| damaged(format!("`{name}` is no number")))
+        };
+        let (epoch, head) = (number("epoch")?, number("head")?);
+        let secret = meta.get("secret")?.and_then(|row| <[u8; 32]>::try_from(&*row).ok());
+        let secret = Secret(secret.ok_or_else(|| damaged("`secret` is missing"))?);
+        let mut groups = Vec::new();
+        for row in meta.prefix("g") {
+            let (key, value) = row.into_inner()?;
+            let name = String::from_utf8(key.get(1..).unwrap_or_default().to_vec());
+            let name = name.map_err(|_| damaged("a group's name is no text"))?;
+            let [number, dropped_through] =
+                read_numbers(&value).ok_or_else(|| damaged(format!("group {name}")))?;
+            let number = u32::try_from(number).map_err(|_| damaged(format!("group {name}")))?;
+            groups.push(Group { name, number, dropped_through });
+        }
+        let mut buckets = Vec::new();
+        let mut known = HashSet::new();
+        for row in meta.prefix("b") {
+            let (key, value) = row.into_inner()?;
+            let group = key.get(1..5).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
+            let (Some(group), Some(first), Some(held)) = (group, offset_of(&key), Held::read(&value)) else {
+                return Err(damaged("a bucket's row"));
+            };
+            let name = bucket_name(group, first);
+            let keyspace = db.keyspace(&name, options)?;
+            known.insert(name);
+            buckets.push(Arc::new(Bucket::new(group, first, keyspace, held)));
+        }
+        for row in meta.prefix("k") {
+            let number = offset_of(&row.key()?).ok_or_else(|| damaged("a generation's row"))?;
+            known.insert(generation_name(number));
+        }
+        // What was dropped, and a crash left.
+        for name in db.list_keyspace_names() {
+            if (name.starts_with("h.") || name.starts_with("keys.")) && !known.contains(&*name) {
+                db.delete_keyspace(db.keyspace(&name, options)?)?;
+            }
+        }
+        let retained = db.keyspace(RETAINED, options)?;
+        let (buckets, groups) = (RwLock::new(buckets), Mutex::new(groups));
+        Ok((Self { db, meta, retained, epoch, secret, buckets, groups }, head))
+    }
+
+    fn begin(db: Database, meta: Keyspace) -> Result<(Self, u64), OpenError> {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(|error| damaged(format!("no random numbers: {error}")))?;
+        let epoch = unix_ms();
+        let retained = db.keyspace(RETAINED, options)?;
+        let mut batch = db.batch().durability(Some(PersistMode::SyncAll));
+        batch.insert(&meta, "schema", SCHEMA.to_be_bytes());
+        batch.insert(&meta, "epoch", numbers([epoch]));
+        batch.insert(&meta, "head", numbers([0]));
+        batch.insert(&meta, "secret", secret);
+        batch.commit()?;
+        // No broker that starts now has the same epoch.
+        while unix_ms() <= epoch {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        let secret = Secret(secret);
+        Ok((
+            Self { db, meta, retained, epoch, secret, buckets: RwLock::default(), groups: Mutex::default() },
+            0,
+        ))
+    }
+
+    pub(crate) fn buckets(&self) -> Vec<Arc<Bucket>> {
+        self.buckets.read().clone()
+    }
+
+    pub(crate) fn groups(&self) -> Vec<Group> {
+        self.groups.lock().clone()
+    }
+
+    /// The number of the group of a name; made in `batch` if it is new.
+    pub(crate) fn group_in(&self, name: &str, batch: &mut fjall::OwnedWriteBatch) -> u32 {
+        let mut groups = self.groups.lock();
+        if let Some(group) = groups.iter().find(|group| group.name == name) {
+            return group.number;
+        }
+        let number = groups.iter().map(|group| group.number + 1).max().unwrap_or(0);
+        batch.insert(&self.meta, group_key(name), numbers([u64::from(number), 0]));
+        groups.push(Group { name: name.to_owned(), number, dropped_through: 0 });
+        number
+    }
+
+    /// The bucket that a group's messages go to now.
+    pub(crate) fn open_bucket(&self, group: u32) -> Option<Arc<Bucket>> {
+        self.buckets.read().iter().rfind(|bucket| bucket.group == group).cloned()
+    }
+
+    /// Begins another bucket. Its row comes with its first batch; without it, it is taken away at the next start.
+    pub(crate) fn begin_bucket(&self, group: u32, first: u64, now_ms: u64) -> fjall::Result<Arc<Bucket>> {
+        let keyspace = self.db.keyspace(&bucket_name(group, first), options)?;
+        let held = Held { begun_ms: now_ms, newest_ms: now_ms, last: first, messages: 0, bytes: 0 };
+        let bucket = Arc::new(Bucket::new(group, first, keyspace, held));
+        let mut buckets = self.buckets.write();
+        buckets.push(Arc::clone(&bucket));
+        buckets.sort_by_key(|bucket| (bucket.group, bucket.first));
+        Ok(bucket)
+    }
+
+    /// Drops a bucket whole.
+    pub(crate) fn drop_bucket(&self, bucket: &Bucket) -> fjall::Result<()> {
+        let dropped_through = bucket.held().last;
+        let mut batch = self.db.batch().durability(Some(PersistMode::Buffer));
+        batch.remove(&self.meta, bucket_key(bucket.group, bucket.first));
+        {
+            let mut groups = self.groups.lock();
+            if let Some(group) = groups.iter_mut().find(|group| group.number == bucket.group) {
+                group.dropped_through = group.dropped_through.max(dropped_through);
+                let row = numbers([u64::from(group.number), group.dropped_through]);
+                batch.insert(&self.meta, group_key(&group.name), row);
+            }
+        }
+        batch.commit()?;
+        self.buckets.write().retain(|known| (known.group, known.first) != (bucket.group, bucket.first));
+        self.db.delete_keyspace(bucket.keyspace.clone())
+    }
+
+    /// All retained messages; those whose time is over are taken away.
+    pub(crate) fn load_retained(&self) -> Result<Vec<Accepted>, OpenError> {
+        let mut all = Vec::new();
+        let mut over = Vec::new();
+        for row in self.retained.iter() {
+            let (key, value) = row.into_inner()?;
+            match read_retained(&value) {
+                Some(Some(accepted)) => all.push(accepted),
+                Some(None) => over.push(key),
+                None => {
+                    return Err(damaged(format!("retained message of {}", String::from_utf8_lossy(&key))));
+                }
+            }
+        }
+        let mut batch = self.db.batch();
+        for key in over {
+            batch.remove(&self.retained, key);
+        }
+        batch.commit()?;
+        Ok(all)
+    }
+}
+
+pub(crate) fn retained_row(offset: u64, record: &[u8]) -> Vec<u8> {
+    seal(&[&offset.to_be_bytes(), record].concat())
+}
+
+/// `None`: damaged; inner `None`: its time is over.
+pub(crate) fn read_retained(row: &[u8]) -> Option<Option<Accepted>> {
+    let (offset, record) = unseal(row)?.split_first_chunk()?;
+    Accepted::read_from(record, u64::from_be_bytes(*offset)).ok()
+}

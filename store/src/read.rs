@@ -1,0 +1,136 @@
+//! Reading behind the broker's memory: a page at a time, on threads that may wait for the disk.
+
+use std::sync::Arc;
+
+use broker_core::{Accepted, Channel, Filter, LogPage, Message, Order, Read};
+
+use crate::bucket::Bucket;
+use crate::disk::Disk;
+use crate::schema::{channel_key, message_key, offset_of, unseal};
+use crate::settings::Settings;
+
+/// Why nothing could be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error(transparent)]
+    Database(#[from] fjall::Error),
+    #[error("the record of message {0} is damaged")]
+    Damaged(u64),
+}
+
+/// Messages that a wildcard looks at in one bucket group for one page.
+const MAX_LOOKED_AT: usize = 4_096;
+
+/// What one source has: messages in the order that was asked for, and how far it has looked.
+struct Found {
+    messages: Vec<(u64, Accepted)>,
+    through: u64,
+}
+
+/// What is wanted of a source.
+#[derive(Clone, Copy)]
+enum Wanted<'f> {
+    Channel(&'f Channel),
+    Matching(&'f [Filter]),
+}
+
+pub(crate) fn read(disk: &Disk, settings: &Settings, read: &Read) -> Result<LogPage, ReadError> {
+    let buckets = disk.buckets();
+    let literal: Option<Vec<&Channel>> = read.filters.iter().map(Filter::as_literal).collect();
+    let mut groups: Vec<u32> = buckets.iter().map(|bucket| bucket.group).collect();
+    groups.dedup();
+    let oldest = read.order == Order::Oldest;
+    let mut found = Vec::new();
+    let mut through = if oldest { read.through } else { read.after };
+    for group in groups {
+        let buckets = buckets.iter().filter(|bucket| bucket.group == group);
+        let buckets: Vec<_> = if oldest { buckets.collect() } else { buckets.rev().collect() };
+        let wanted: Vec<Wanted<'_>> = match &literal {
+            Some(channels) => channels.iter().map(|channel| Wanted::Channel(channel)).collect(),
+            None => vec![Wanted::Matching(&read.filters)],
+        };
+        for wanted in wanted {
+            let of_source = look(disk, &buckets, wanted, read)?;
+            through = if oldest { through.min(of_source.through) } else { through.max(of_source.through) };
+            found.extend(of_source.messages);
+        }
+    }
+    found.sort_unstable_by_key(|(offset, _)| *offset);
+    // Filters may overlap.
+    found.dedup_by_key(|(offset, _)| *offset);
+    if !oldest {
+        found.reverse();
+    }
+    let (mut messages, mut bytes) = (Vec::<Arc<Message>>::new(), 0);
+    for (offset, accepted) in found {
+        let is_beyond = if oldest { offset > through } else { offset <= through };
+        if is_beyond {
+            break;
+        }
+        bytes += accepted.weight();
+        if messages.len() >= read.max_messages || bytes > read.max_bytes && !messages.is_empty() {
+            through = if oldest { offset - 1 } else { offset };
+            break;
+        }
+        messages.push(Arc::new(accepted.into_message(disk.epoch)));
+    }
+    Ok(LogPage { messages, through, first: first_of(disk, settings, &read.filters) })
+}
+
+/// The oldest position from which all that the filters reach is there: nothing of their groups was dropped behind it.
+fn first_of(disk: &Disk, settings: &Settings, filters: &[Filter]) -> u64 {
+    let groups = disk.groups();
+    let reached = |name: &str| {
+        filters.iter().any(|filter| filter.namespace().is_none_or(|space| settings.group_of(space) == name))
+    };
+    groups.iter().filter(|group| reached(&group.name)).map(|group| group.dropped_through).max().unwrap_or(0)
+}
+
+fn look(disk: &Disk, buckets: &[&Arc<Bucket>], wanted: Wanted<'_>, read: &Read) -> Result<Found, ReadError> {
+    let oldest = read.order == Order::Oldest;
+    let mut messages = Vec::new();
+    let (mut bytes, mut looked_at) = (0, 0);
+    for bucket in buckets {
+        if bucket.held().last <= read.after || bucket.first > read.through {
+            continue;
+        }
+        let (first, last) = (read.after + 1, read.through);
+        let mut rows = match wanted {
+            Wanted::Channel(channel) => {
+                let hash = disk.secret.channel(channel.as_str());
+                bucket.keyspace.range(channel_key(hash, first)..=channel_key(hash, last))
+            }
+            Wanted::Matching(_) => bucket.keyspace.range(message_key(first)..=message_key(last)),
+        };
+        while let Some(row) = if oldest { rows.next() } else { rows.next_back() } {
+            let (key, value) = row.into_inner()?;
+            let Some(offset) = offset_of(&key) else { return Err(ReadError::Damaged(0)) };
+            let sealed = match wanted {
+                Wanted::Matching(_) => value,
+                // A retention that ran meanwhile takes the whole bucket.
+                Wanted::Channel(_) => match bucket.keyspace.get(message_key(offset))? {
+                    Some(sealed) => sealed,
+                    None => continue,
+                },
+            };
+            looked_at += 1;
+            let record = unseal(&sealed).ok_or(ReadError::Damaged(offset))?;
+            let accepted = Accepted::read_from(record, offset).map_err(|_| ReadError::Damaged(offset))?;
+            let is_wanted = |accepted: &Accepted| match wanted {
+                Wanted::Channel(channel) => accepted.publish.channel() == channel,
+                Wanted::Matching(filters) => {
+                    filters.iter().any(|filter| filter.matches(accepted.publish.channel()))
+                }
+            };
+            if let Some(accepted) = accepted.filter(is_wanted) {
+                bytes += accepted.weight();
+                messages.push((offset, accepted));
+            }
+            if messages.len() >= read.max_messages || bytes >= read.max_bytes || looked_at >= MAX_LOOKED_AT {
+                let through = if oldest { offset } else { offset - 1 };
+                return Ok(Found { messages, through });
+            }
+        }
+    }
+    Ok(Found { messages, through: if oldest { read.through } else { read.after } })
+}

@@ -1,0 +1,157 @@
+//! How things are written. Integers are big-endian, so that keys lie in the order of their numbers.
+//!
+//! | keyspace | key | value |
+//! | --- | --- | --- |
+//! | `meta` | `schema`, `epoch`, `secret`, `head` | of the whole store |
+//! | | `g` group's name | its number, the newest offset that was dropped of it |
+//! | | `b` group `·` bucket | when it was begun, its offsets, messages and bytes |
+//! | | `k` generation | when it was begun |
+//! | `h.<group>.<bucket>` | `m` offset | CRC-32, record of the message |
+//! | | `c` channel's hash `·` offset | nothing |
+//! | `retained` | channel | CRC-32, offset, record |
+//! | `keys.<generation>` | hash of user, channel and key | fingerprint, offset, time, receivers |
+
+use sha2::{Digest as _, Sha256};
+
+/// What this version writes.
+pub(crate) const SCHEMA: u32 = 1;
+
+/// Offsets are said to be used in blocks: after a crash the rest of a block is skipped, and none is given twice.
+pub(crate) const BLOCK: u64 = 1 << 16;
+
+pub(crate) const META: &str = "meta";
+pub(crate) const RETAINED: &str = "retained";
+
+/// What texts are hashed with, so that nobody outside can choose hashes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Secret(pub(crate) [u8; 32]);
+
+impl Secret {
+    /// A hash over several texts, whose lengths keep ("a", "bc") and ("ab", "c") apart.
+    pub(crate) fn hash<const N: usize>(&self, texts: &[&[u8]]) -> [u8; N] {
+        const { assert!(N <= 32) };
+        let mut sha = Sha256::new();
+        sha.update(self.0);
+        for text in texts {
+            sha.update((text.len() as u64).to_be_bytes());
+            sha.update(text);
+        }
+        let all: [u8; 32] = sha.finalize().into();
+        let mut hash = [0; N];
+        hash.copy_from_slice(&all[..N]);
+        hash
+    }
+
+    /// What a channel's messages are found by.
+    pub(crate) fn channel(&self, channel: &str) -> [u8; 8] {
+        self.hash(&[b"channel", channel.as_bytes()])
+    }
+}
+
+pub(crate) fn message_key(offset: u64) -> [u8; 9] {
+    let mut key = [b'm'; 9];
+    key[1..].copy_from_slice(&offset.to_be_bytes());
+    key
+}
+
+pub(crate) fn channel_key(channel: [u8; 8], offset: u64) -> [u8; 17] {
+    let mut key = [b'c'; 17];
+    key[1..9].copy_from_slice(&channel);
+    key[9..].copy_from_slice(&offset.to_be_bytes());
+    key
+}
+
+/// The offset at a key's end.
+pub(crate) fn offset_of(key: &[u8]) -> Option<u64> {
+    key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+pub(crate) fn group_key(name: &str) -> Vec<u8> {
+    [b"g", name.as_bytes()].concat()
+}
+
+pub(crate) fn bucket_key(group: u32, number: u64) -> [u8; 13] {
+    let mut key = [b'b'; 13];
+    key[1..5].copy_from_slice(&group.to_be_bytes());
+    key[5..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+pub(crate) fn bucket_name(group: u32, number: u64) -> String {
+    format!("h.{group}.{number}")
+}
+
+pub(crate) fn generation_key(number: u64) -> [u8; 9] {
+    let mut key = [b'k'; 9];
+    key[1..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+pub(crate) fn generation_name(number: u64) -> String {
+    format!("keys.{number}")
+}
+
+/// Several numbers in a row.
+pub(crate) fn numbers<const N: usize>(numbers: [u64; N]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
+}
+
+pub(crate) fn read_numbers<const N: usize>(bytes: &[u8]) -> Option<[u64; N]> {
+    let mut numbers = [0; N];
+    let mut chunks = bytes.chunks_exact(8);
+    for number in &mut numbers {
+        *number = u64::from_be_bytes(chunks.next()?.try_into().ok()?);
+    }
+    (bytes.len() == 8 * N).then_some(numbers)
+}
+
+/// Puts a sum before what follows.
+pub(crate) fn seal(bytes: &[u8]) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(bytes.len() + 4);
+    sealed.extend_from_slice(&crc32fast::hash(bytes).to_be_bytes());
+    sealed.extend_from_slice(bytes);
+    sealed
+}
+
+/// What was sealed, if it is whole.
+pub(crate) fn unseal(sealed: &[u8]) -> Option<&[u8]> {
+    let (sum, bytes) = sealed.split_first_chunk::<4>()?;
+    (crc32fast::hash(bytes) == u32::from_be_bytes(*sum)).then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_lie_in_the_order_of_offsets() {
+        let offsets = [0, 1, 255, 256, u64::MAX];
+        assert!(offsets.map(message_key).is_sorted());
+        assert!(offsets.map(|offset| channel_key([7; 8], offset)).is_sorted());
+        assert_eq!(offsets.map(|offset| offset_of(&message_key(offset)).unwrap()), offsets);
+        assert!(offsets.map(|number| bucket_key(3, number)).is_sorted());
+    }
+
+    #[test]
+    fn what_was_damaged_is_not_read() {
+        let sealed = seal(b"whole");
+        assert_eq!(unseal(&sealed), Some(&b"whole"[..]));
+        for at in 0..sealed.len() {
+            let mut damaged = sealed.clone();
+            damaged[at] ^= 1;
+            assert_eq!(unseal(&damaged), None);
+        }
+        assert_eq!((unseal(b""), unseal(b"abc")), (None, None));
+        assert_eq!(
+            (read_numbers::<2>(&numbers([1, 2])), read_numbers::<3>(&numbers([1, 2]))),
+            (Some([1, 2]), None)
+        );
+    }
+
+    #[test]
+    fn hashes_keep_texts_apart() {
+        let secret = Secret([9; 32]);
+        assert_ne!(secret.hash::<16>(&[b"a", b"bc"]), secret.hash::<16>(&[b"ab", b"c"]));
+        assert_ne!(secret.channel("a"), Secret([8; 32]).channel("a"));
+    }
+}

@@ -1,0 +1,215 @@
+//! The store: what the broker has for its engine, and its owner closes.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use broker_core::{
+    Accepted, Answer, Durations, Engine, Ingest, LogPage, MessageId, Op, Read, Reject, Rejected, Unavailable,
+};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Semaphore;
+
+use crate::committer::Committer;
+use crate::disk::Disk;
+use crate::error::OpenError;
+use crate::lock::{Expect, Lock, sync_directory};
+use crate::queue::Queue;
+use crate::read::read;
+use crate::settings::{Durability, Settings};
+use crate::shared::{Counters, REFUSED, Shared, State};
+
+/// Pages that are read at once.
+const READERS: usize = 4;
+
+/// Keeps messages on the disk. See the [crate](crate).
+pub struct Store {
+    shared: Arc<Shared>,
+    epoch: u64,
+    head: u64,
+    /// Until the broker has them.
+    retained: Mutex<Vec<Accepted>>,
+    committer: Mutex<Option<JoinHandle<()>>>,
+    /// Until it is closed.
+    lock: Mutex<Option<Lock>>,
+}
+
+/// What a store counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stats {
+    /// Whether it takes something.
+    pub state: State,
+    /// Batches that were committed.
+    pub commits: u64,
+    /// Messages in them.
+    pub messages: u64,
+    /// Bytes of their records.
+    pub written_bytes: u64,
+    /// How long the disk took for each.
+    pub commit_times: Durations,
+    /// Operations that were refused because it could not take them.
+    pub refused: u64,
+    /// Operations that wait, and the bytes of their messages.
+    pub waiting: (usize, usize),
+    /// Room on the disk, as it was last looked at.
+    pub free_bytes: u64,
+    /// How long opening took.
+    pub recovery: Duration,
+}
+
+/// A commit that takes longer is not coming back.
+const WATCHDOG: Duration = Duration::from_secs(30);
+
+impl Store {
+    /// Opens the store of a directory, or makes one. Blocks while what a crash left is read: as long as it takes to read
+    /// the journal, which is bounded, and all that is retained.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(settings: Settings) -> Result<Self, OpenError> {
+        let began = Instant::now();
+        let directory: &Path = &settings.directory;
+        let lock = Lock::take(directory, Expect::Anything)?;
+        let (disk, head) = Disk::open(directory)?;
+        sync_directory(directory)?;
+        let retained = disk.load_retained()?;
+        let (messages, bytes) = (retained.len(), retained.iter().map(Accepted::weight).sum());
+        let (max_messages, max_bytes) = (settings.max_retained_messages, settings.max_retained_bytes);
+        if messages > max_messages || bytes > max_bytes {
+            return Err(OpenError::TooManyRetained { messages, bytes, max_messages, max_bytes });
+        }
+        let epoch = disk.epoch;
+        let shared = Arc::new(Shared {
+            queue: Queue::new(settings.max_waiting, settings.max_waiting_bytes),
+            disk: RwLock::new(Some(Arc::new(disk))),
+            state: RwLock::new(State::Ready),
+            counters: Counters::default(),
+            committing: Mutex::new(None),
+            readers: Semaphore::new(READERS),
+            recovery: began.elapsed(),
+            settings,
+        });
+        shared.look_for_room();
+        Ok(Self {
+            shared,
+            epoch,
+            head,
+            retained: Mutex::new(retained),
+            committer: Mutex::new(None),
+            lock: Mutex::new(Some(lock)),
+        })
+    }
+
+    /// Writes what waits, and ends. Blocks until that is on the disk. Nothing is taken or read any more; the broker is to
+    /// be [closed](broker_core::Broker::close) first.
+    pub fn close(&self) {
+        self.shared.queue.close();
+        if let Some(committer) = self.committer.lock().take()
+            && committer.join().is_err()
+        {
+            tracing::error!("the committer of the store panicked");
+        }
+        // Another one may open it from here on.
+        *self.shared.disk.write() = None;
+        self.lock.lock().take();
+    }
+
+    /// Whether it takes something.
+    pub fn state(&self) -> State {
+        let committing = *self.shared.committing.lock();
+        match committing.map(|since| since.elapsed()) {
+            Some(elapsed) if elapsed > WATCHDOG => {
+                State::Broken(format!("a commit has not ended for {} s", elapsed.as_secs()))
+            }
+            _ => self.shared.state.read().clone(),
+        }
+    }
+
+    /// Counters and gauges.
+    pub fn stats(&self) -> Stats {
+        let counters = &self.shared.counters;
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            state: self.state(),
+            commits: load(&counters.commits),
+            messages: load(&counters.messages),
+            written_bytes: load(&counters.written_bytes),
+            commit_times: counters.commit_times.durations(),
+            refused: load(&counters.refused),
+            waiting: self.shared.queue.waiting(),
+            free_bytes: load(&counters.free_bytes),
+            recovery: self.shared.recovery,
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Engine for Store {
+    fn keeps(&self, namespace: &str) -> bool {
+        self.shared.settings.durability_of(namespace) != Durability::Memory
+    }
+
+    fn head(&self) -> MessageId {
+        MessageId::new(self.epoch, self.head)
+    }
+
+    fn start(&self, ingest: Arc<dyn Ingest>) {
+        ingest.restore(std::mem::take(&mut *self.retained.lock()));
+        let Some(disk) = self.shared.disk.read().clone() else { return };
+        let committer = Committer::new(Arc::clone(&self.shared), disk, ingest, self.head);
+        let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || committer.run());
+        match thread {
+            Ok(thread) => *self.committer.lock() = Some(thread),
+            Err(error) => {
+                *self.shared.state.write() = State::Broken(format!("no thread for the store: {error}"));
+            }
+        }
+    }
+
+    fn submit(&self, op: Op) -> Result<(), Rejected> {
+        let refuse = |why, op| {
+            self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+            Err(Rejected { why, op })
+        };
+        if !matches!(op, Op::Barrier(_)) && *self.shared.state.read() != State::Ready {
+            return refuse(Reject::Unavailable(REFUSED), op);
+        }
+        match self.shared.queue.put(op) {
+            Ok(()) => Ok(()),
+            Err((why, op)) => refuse(why, op),
+        }
+    }
+
+    fn read(&self, asked: Read) -> Answer<'static, Result<LogPage, Unavailable>> {
+        let shared = Arc::clone(&self.shared);
+        Answer::later(async move {
+            let _turn = shared.readers.acquire().await.map_err(|_| REFUSED)?;
+            let reading = Arc::clone(&shared);
+            let page = tokio::task::spawn_blocking(move || {
+                let disk = reading.disk.read().clone()?;
+                Some(read(&disk, &reading.settings, &asked))
+            });
+            match page.await {
+                Ok(Some(Ok(page))) => Ok(page),
+                Ok(Some(Err(error))) => {
+                    tracing::error!(%error, "the store cannot be read");
+                    Err(REFUSED)
+                }
+                Ok(None) | Err(_) => Err(REFUSED),
+            }
+        })
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("directory", &self.shared.settings.directory).finish_non_exhaustive()
+    }
+}
