@@ -157,7 +157,8 @@ pub(crate) enum Next {
     Kept(Read),
 }
 
-/// A question on its way through one log, a few segments at a time.
+/// A question on its way through one log, a few segments at a time. Of what an engine keeps the memory has the newest, and
+/// the engine is asked for the rest.
 pub(crate) struct Asking<'b> {
     log: &'b Log,
     registry: &'b Registry,
@@ -169,16 +170,20 @@ pub(crate) struct Asking<'b> {
     head: u64,
     first: u64,
     after: u64,
+    /// Going back, the memory is read down to here.
+    floor: u64,
     /// The position asked for means nothing here.
     foreign: bool,
-    /// An engine is asked, as the memory does not reach far enough.
-    of_engine: bool,
-    /// All was read.
+    /// An engine has what the memory has no more.
+    is_kept: bool,
+    /// It was asked.
+    was_asked: bool,
+    /// All in memory was read.
     is_over: bool,
 }
 
 /// What is read of an engine at a time.
-pub(crate) const ENGINE_PAGE: Bounds = Bounds { messages: 256, bytes: 256 << 10 };
+const ENGINE_PAGE: Bounds = Bounds { messages: 256, bytes: 256 << 10 };
 
 impl<'b> Asking<'b> {
     pub(crate) fn new(
@@ -194,7 +199,9 @@ impl<'b> Asking<'b> {
         let foreign = query.after.is_some() && offset.is_none_or(|offset| offset > head);
         let after = offset.filter(|_| !foreign).unwrap_or(0);
         let position = if query.order == Order::Oldest { after } else { head };
-        let of_engine = is_kept && !reader.rings().is_empty() && reader.has_lost(log, registry, after);
+        // Nothing is shown of what is not recorded.
+        let is_kept = is_kept && !reader.rings().is_empty();
+        let is_short = is_kept && reader.has_lost(log, registry, after);
         Self {
             log,
             registry,
@@ -205,35 +212,51 @@ impl<'b> Asking<'b> {
             head,
             first,
             after,
+            floor: if is_short { first.max(after) } else { after },
             foreign,
-            of_engine,
+            is_kept,
+            was_asked: false,
             is_over: false,
         }
     }
 
     /// Reads a few segments, or says what an engine is to be asked; `None` once there is nothing left to read.
     pub(crate) fn next(&mut self) -> Option<Next> {
-        let left = self.query.limit.saturating_sub(self.messages.len());
-        if left == 0 {
+        if self.query.limit <= self.messages.len() {
             return None;
         }
-        if self.of_engine {
-            let (after, through) = match self.query.order {
-                Order::Oldest => (self.position, self.head),
-                Order::Newest => (self.after, self.position),
-            };
-            return (after < through).then(|| {
-                Next::Kept(Read {
-                    filters: self.reader.filters().into(),
-                    after,
-                    through,
-                    order: self.query.order,
-                    max_messages: left.min(ENGINE_PAGE.messages),
-                    max_bytes: ENGINE_PAGE.bytes,
-                })
-            });
+        match self.query.order {
+            Order::Oldest if self.is_kept => {
+                let through = self.log.evicted_through(self.reader.rings()).min(self.head);
+                if self.position < through && self.reader.has_lost(self.log, self.registry, self.position) {
+                    return Some(self.ask(self.position, through));
+                }
+            }
+            Order::Newest if self.is_kept && self.is_over && self.floor > self.after => {
+                if !self.was_asked {
+                    // Down to here nothing has gone from any ring: what is older is the engine's.
+                    self.position =
+                        self.log.evicted_through(self.reader.rings()).max(self.floor).min(self.head);
+                    self.messages.retain(|message| message.offset() > self.position);
+                }
+                return (self.after < self.position).then(|| self.ask(self.after, self.position));
+            }
+            _ => {}
         }
         self.step().then_some(Next::Memory)
+    }
+
+    fn ask(&mut self, after: u64, through: u64) -> Next {
+        self.was_asked = true;
+        let left = self.query.limit.saturating_sub(self.messages.len());
+        Next::Kept(Read {
+            filters: self.reader.filters().into(),
+            after,
+            through,
+            order: self.query.order,
+            max_messages: left.min(ENGINE_PAGE.messages),
+            max_bytes: ENGINE_PAGE.bytes,
+        })
     }
 
     /// What an engine answered.
@@ -249,20 +272,20 @@ impl<'b> Asking<'b> {
 
     /// Nobody can be asked: what is in memory is all.
     pub(crate) fn miss(&mut self) {
-        self.of_engine = false;
+        (self.is_kept, self.was_asked) = (false, false);
     }
 
     /// False once there is nothing left to read.
     fn step(&mut self) -> bool {
         let (log, registry) = (self.log, self.registry);
-        let left = self.query.limit.saturating_sub(self.messages.len());
-        if left == 0 || self.is_over {
+        if self.is_over {
             return false;
         }
+        let left = self.query.limit.saturating_sub(self.messages.len());
         let bounds = Bounds { messages: left, bytes: usize::MAX };
         let page = match self.query.order {
             Order::Oldest => self.reader.read(log, registry, self.position, bounds),
-            Order::Newest => self.reader.read_back(log, registry, self.after, self.position, left),
+            Order::Newest => self.reader.read_back(log, registry, self.floor, self.position, left),
         };
         self.position = page.through;
         // What came while this was asked is for the next question.
@@ -273,7 +296,7 @@ impl<'b> Asking<'b> {
 
     pub(crate) fn answer(self) -> History {
         let log = self.log;
-        let gap = if self.of_engine {
+        let gap = if self.was_asked {
             self.foreign || self.query.after.is_some() && self.after < self.first
         } else {
             // Looked at last: what went while this was read is a gap, too.
