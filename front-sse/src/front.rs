@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ::front::log_problem;
 use broker_core::{
     Action, After, AuthError, Authenticator, Broker, Class, Client, Deliver, Denied, Filter, MessageId,
-    Principal, Start, SubscribeError, Subscriber, unix_ms,
+    Position, Principal, Start, SubscribeError, Subscriber, unix_ms,
 };
 use bytes::Bytes;
 use http::request::Parts;
@@ -17,13 +17,14 @@ use http_edge::{
     connection_id, credentials_from, pipe, pipe_from, request_id, response_head, take_body, user_agent,
 };
 use link::{Link, Socket};
+use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
 
 use crate::codec::chunk::{Chunk, Unframed};
 use crate::codec::event;
 use crate::codec::request::{self, StreamRequest};
 use crate::error::{METHODS, Refusal};
-use crate::protocol::{Events, Overlapping, Stream};
+use crate::protocol::{Events, OverBoth, Overlapping, Stream};
 use crate::stats::Counters;
 use crate::transport::{Attached, Opened, Origin, Registry, catch_up, keep, retry_within};
 use crate::{Config, Format, Stats};
@@ -168,6 +169,10 @@ impl std::fmt::Debug for Front {
 }
 
 impl Shared {
+    pub(crate) fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
     pub(crate) fn cookies(&self) -> Cookies {
         self.config.origins.cookies(&self.config.token_sources)
     }
@@ -313,8 +318,9 @@ impl Shared {
         let takeover = parts.extensions.get::<Takeover>();
         // Noted before the subscription: what is published between them comes again rather than never.
         let begins = self.config.announce_position && asked.last_event_id.is_none();
-        let first = event::opening(begins.then(|| self.broker.position_of(&asked.filters)));
-        let subscriber = self.attach(&asked, &origin.principal);
+        let position = self.broker.position_of(&asked.filters);
+        let first = event::opening(begins.then_some(position));
+        let subscriber = self.attach(&asked, position, &origin.principal);
         if takeover.is_none() {
             subscriber.outbox().send(Chunk::of(first.as_bytes()), Class::Control);
         }
@@ -381,13 +387,18 @@ impl Shared {
         pending().await
     }
 
-    fn attach(&self, asked: &StreamRequest, principal: &Principal) -> Subscriber {
+    /// `stands` is where the logs that it reaches stand.
+    fn attach(&self, asked: &StreamRequest, stands: Position, principal: &Principal) -> Subscriber {
         let events = match asked.format {
             Format::Raw => &self.raw,
             Format::Json => &self.json,
         };
-        let deliver: Arc<dyn Deliver> = if Overlapping::is_needed(&asked.filters) {
-            Arc::new(Overlapping { events: Arc::clone(events), filters: asked.filters.clone() })
+        let overlapping = || Overlapping { events: Arc::clone(events), filters: asked.filters.clone() };
+        let deliver: Arc<dyn Deliver> = if stands.only().is_none() {
+            let position = Mutex::new(begins_at(asked, stands));
+            Arc::new(OverBoth { inner: overlapping(), position })
+        } else if Overlapping::is_needed(&asked.filters) {
+            Arc::new(overlapping())
         } else {
             Arc::clone(events) as Arc<dyn Deliver>
         };
@@ -410,6 +421,17 @@ impl Shared {
         }
         Ok(None)
     }
+}
+
+/// Behind what a stream over two logs begins: in a log of which its client names no position, behind nothing.
+fn begins_at(asked: &StreamRequest, stands: Position) -> Position {
+    let Some(text) = &asked.last_event_id else { return stands };
+    let named: Option<Position> = text.parse().ok();
+    let in_log = |id: MessageId| {
+        let offset = named.and_then(|named| named.in_epoch(id.epoch()));
+        MessageId::new(id.epoch(), offset.filter(|offset| *offset <= id.offset()).unwrap_or(0))
+    };
+    stands.ids().map(in_log).fold(stands, Position::with)
 }
 
 /// Whether filters may stand in the body: `QUERY` is safe, `POST` is what every client can send.

@@ -17,12 +17,17 @@ pub(crate) const COMMENT: &[u8] = b"2\r\n:\n\r\n";
 /// One message as an event, or `None` if an event stream cannot express it: its event name has a line break, or its
 /// channel a segment that means a wildcard here.
 pub(crate) fn message(message: &Message, kind: Kind, format: Format) -> Option<Bytes> {
+    // A retained message is older than where the stream begins. Its id would make a resume repeat what lies between.
+    let id = if kind == Kind::Retained { None } else { message.id() };
+    message_at(message, id.map(Position::from), format)
+}
+
+/// The same with an id that says more than where the message stands.
+pub(crate) fn message_at(message: &Message, id: Option<Position>, format: Format) -> Option<Bytes> {
     let wildcard = |segment: &str| matches!(segment, "*" | "**" | "#");
     if message.channel().segments().any(wildcard) || !is_event_name(message.event().unwrap_or_default()) {
         return None;
     }
-    // A retained message is older than where the stream begins. Its id would make a resume repeat what lies between.
-    let id = if kind == Kind::Retained { None } else { message.id() };
     let payload = message.payload();
     // The HTTP API refuses such names; programs in the broker's process have others' to pass on.
     let name = message.event().filter(|name| !is_reserved_event(name));
@@ -53,7 +58,7 @@ pub(crate) fn gap(filter: &Filter, requested: &str, gap: &Gap, position: Option<
         None => data.extend_from_slice(b"null"),
     }
     data.push(b'}');
-    event(position, Some("gap"), &data)
+    event(position.map(Position::from), Some("gap"), &data)
 }
 
 /// What a stream begins with, at once, so that proxies pass the head on: where it begins, or a comment. There is no
@@ -73,7 +78,7 @@ pub(crate) fn last(why: &str, retry: Duration) -> Bytes {
 }
 
 /// `data` is split at CR, LF and CRLF alike, as a reader does: otherwise a bare CR in a payload could forge a field.
-fn event(id: Option<MessageId>, name: Option<&str>, data: &[u8]) -> Bytes {
+fn event(id: Option<Position>, name: Option<&str>, data: &[u8]) -> Bytes {
     let mut out = Chunk::with_capacity(64 + data.len() + name.map_or(0, str::len));
     if let Some(id) = id {
         out.push(b"id: ");
@@ -199,7 +204,7 @@ mod tests {
 
     #[test]
     fn the_opening_position_is_that_of_a_first_event_without_its_own() {
-        let own = text(&event(Some(MessageId::new(723, 19)), None, b"1")).to_owned();
+        let own = text(&event(Some(MessageId::new(723, 19).into()), None, b"1")).to_owned();
         let none = text(&event(None, None, b"1")).to_owned();
         for (first, id) in [(own, "k3-19"), (none, "k3-18")] {
             let seen = read(&format!("{}{first}", opening(Some(ID))));

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use broker_core::{Class, Deliver, Delivery, Encoding, Filter, Kind, Outbox, Sink};
+use broker_core::{Class, Deliver, Delivery, Encoding, Filter, Kind, Outbox, Position, Sink};
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use crate::Format;
 use crate::codec::event;
@@ -46,6 +47,14 @@ pub(crate) struct Overlapping {
 }
 
 impl Overlapping {
+    /// Whether an earlier filter brings this retained message.
+    fn is_repeat(&self, delivery: &Delivery, tags: &[u32]) -> bool {
+        let first = tags.iter().min().map_or(0, |tag| *tag as usize);
+        let channel = delivery.message().channel();
+        delivery.kind() == Kind::Retained
+            && self.filters.iter().take(first).any(|earlier| earlier.matches(channel))
+    }
+
     pub(crate) fn is_needed(filters: &[Filter]) -> bool {
         filters
             .iter()
@@ -56,13 +65,35 @@ impl Overlapping {
 
 impl Deliver for Overlapping {
     fn deliver(&self, delivery: &Delivery, tags: &[u32], sink: &mut Sink<'_>) {
-        if delivery.kind() == Kind::Retained {
-            let first = tags.iter().min().map_or(0, |tag| *tag as usize);
-            let channel = delivery.message().channel();
-            if self.filters.iter().take(first).any(|earlier| earlier.matches(channel)) {
-                return;
-            }
+        if !self.is_repeat(delivery, tags) {
+            self.events.deliver(delivery, tags, sink);
         }
-        self.events.deliver(delivery, tags, sink);
+    }
+}
+
+/// For a stream over what is in memory and what an engine keeps: there is no order between the two, so each of its
+/// events has a position in both for its id, and none is shared with another stream.
+pub(crate) struct OverBoth {
+    pub(crate) inner: Overlapping,
+    /// What the stream has brought, or began behind.
+    pub(crate) position: Mutex<Position>,
+}
+
+impl Deliver for OverBoth {
+    fn deliver(&self, delivery: &Delivery, tags: &[u32], sink: &mut Sink<'_>) {
+        if self.inner.is_repeat(delivery, tags) {
+            return;
+        }
+        let Events { format, counters, .. } = &*self.inner.events;
+        let message = delivery.message();
+        let id = message.id().filter(|_| delivery.kind() != Kind::Retained).map(|id| {
+            let mut position = self.position.lock();
+            *position = position.with(id);
+            *position
+        });
+        match event::message_at(message, id, *format) {
+            Some(frame) => sink.send(&frame, Class::Droppable),
+            None => Counters::add(&counters.inexpressible),
+        }
     }
 }

@@ -3,5 +3,5 @@
 mod events;
 mod stream;
 
-pub(crate) use events::{Events, Overlapping};
+pub(crate) use events::{Events, OverBoth, Overlapping};
 pub(crate) use stream::{Output, Stream};

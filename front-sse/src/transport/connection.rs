@@ -99,6 +99,7 @@ pub(crate) fn catch_up(
 ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     let outbox = opened.attached.subscriber.outbox();
     let front = Arc::clone(&opened.attached.front);
+    let is_over_both = front.broker().position_of(&filters).only().is_none();
     let asked: Option<Position> = requested.parse().ok();
     Box::pin(replay.run(move |gap| {
         Counters::add(&front.counters.gaps);
@@ -109,7 +110,9 @@ pub(crate) fn catch_up(
         let requested = later.as_deref().unwrap_or(&requested);
         // Only the last one has an id: whoever is cut before it is told all of them again. None has where messages that
         // are kept, of another namespace, lie before it: their own ids follow.
+        // Nor where the stream has a position in two logs: one alone would forget the other.
         let position = gap.next.is_none_or(|next| next.offset() > gap.first.offset()).then_some(gap.first);
+        let position = position.filter(|_| !is_over_both);
         for (at, filter) in filters.iter().enumerate() {
             let position = position.filter(|_| at + 1 == filters.len());
             outbox.send(event::gap(filter, requested, gap, position), Class::Control);
