@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::data::StoreCommand;
 use crate::keys::KeyCommand;
 use crate::token::TokenCommand;
 use clap_complete::Shell;
@@ -94,6 +95,11 @@ pub(crate) enum Command {
     Man {
         /// The folder, e.g. /usr/local/share/man/man1
         folder: Option<PathBuf>,
+    },
+    /// Look at a store of messages that no server has open
+    Store {
+        #[command(subcommand)]
+        what: StoreCommand,
     },
     /// Make keys and password hashes for a configuration
     Key(KeyCommand),

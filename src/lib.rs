@@ -84,6 +84,8 @@ pub use listen::{ListenerTls, TlsMode};
 pub use reload::Reload;
 pub use server::{BindError, Server};
 pub use stop::stop;
+#[cfg(feature = "store")]
+pub use store;
 
 /// The core alone, with everything that a front of your own needs.
 pub use broker_core as core;

@@ -1,6 +1,7 @@
 //! The Fanwire binary: arguments, configuration, [`Server`], exit code; or one of the commands that talk to a server.
 
 mod command_line;
+mod data;
 mod greeting;
 mod keys;
 mod manual;
@@ -11,6 +12,7 @@ use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser as _;
 use fanwire::edge::{HostPolicy, OriginPolicy};
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         Some(Command::Token(command)) => token::run(command).unwrap_or_else(|error| exit_code(Err(error))),
         Some(Command::Completions { shell }) => exit_code(manual::completions(shell)),
         Some(Command::Man { folder }) => exit_code(manual::man(folder.as_deref())),
+        Some(Command::Store { what }) => data::run(what),
         Some(Command::Key(command)) => exit_code(keys::run(command)),
         Some(Command::Config { what: ConfigCommand::Show { file, defaults } }) => {
             exit_code(show_config(file, defaults))
@@ -79,10 +82,12 @@ fn cores() -> usize {
 }
 
 fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let loaded = fanwire::load(arguments.clone(), std::env::vars_os())?;
+    let mut loaded = fanwire::load(arguments.clone(), std::env::vars_os())?;
     check_serves(&loaded.config)?;
     allow_huge_pages(loaded.huge_pages);
     fanwire::logging::start(&loaded.logging)?;
+    let store = data::open(loaded.store.clone())?;
+    loaded.config.store = store.clone();
     let descriptors = fanwire::raise_descriptor_limit();
     let threads = loaded.worker_threads.unwrap_or_else(cores);
     let mut runtime = match threads {
@@ -102,8 +107,15 @@ fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         let server = Server::bind(loaded.config.clone()).await?;
         let reload = Reload::new(arguments, &loaded, &server);
         tokio::spawn(reload.run(hang_up));
+        let watching =
+            store.as_ref().map(|store| tokio::spawn(data::watch(Arc::clone(store), server.fronts().clone())));
         announce(&server, &loaded, descriptors);
         server.run(signals.stop()).await;
+        // What was taken is on the disk before the process says that it has ended.
+        if let (Some(store), Some(watching)) = (&store, watching) {
+            watching.abort();
+            store.close();
+        }
         tracing::info!("stopped");
         Ok(())
     })

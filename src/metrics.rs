@@ -35,6 +35,40 @@ pub(crate) fn of_stalled(stalled: http_edge::Stalled) -> Arc<dyn MetricSource> {
     })
 }
 
+/// What the store counts.
+#[cfg(feature = "store")]
+pub(crate) fn of_store(store: Arc<store::Store>) -> Arc<dyn MetricSource> {
+    Arc::new(move |out: &mut Vec<Metric>| {
+        let stats = store.stats();
+        let (ops, bytes) = stats.waiting;
+        let state = u64::from(stats.state == store::State::Ready);
+        let recovery = "How long opening the store took";
+        out.extend([
+            Metric::gauge("store_state", "1 while the store takes messages, else 0", state),
+            Metric::histogram(
+                "store_commit_seconds",
+                "How long the store's disk took for a batch",
+                stats.commit_times,
+            ),
+            Metric::counter(
+                "store_batch_messages",
+                "Messages in batches that were committed",
+                stats.messages,
+            ),
+            Metric::counter(
+                "store_written_bytes",
+                "Bytes of these, before they are compressed",
+                stats.written_bytes,
+            ),
+            Metric::counter("store_refused", "Operations that the store did not take", stats.refused),
+            Metric::gauge("store_waiting", "Operations that wait for the store's disk", ops as u64),
+            Metric::gauge("store_waiting_bytes", "Bytes of the messages that wait for it", bytes as u64),
+            Metric::gauge("store_free_bytes", "Room on the store's disk", stats.free_bytes),
+            Metric::seconds("store_recovery_seconds", recovery, stats.recovery.as_secs_f64()),
+        ]);
+    })
+}
+
 /// What was not written into the log.
 pub(crate) fn of_log() -> Arc<dyn MetricSource> {
     Arc::new(|out: &mut Vec<Metric>| {

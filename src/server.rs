@@ -134,6 +134,12 @@ impl Server {
         #[cfg(feature = "auth")]
         addresses.set_rate(config.address_rate);
         let limits = std::mem::take(&mut config.broker);
+        #[cfg(feature = "store")]
+        let store = config.store.take();
+        #[cfg(feature = "store")]
+        if let Some(store) = &store {
+            config.engine = Some(Arc::clone(store) as _);
+        }
         let broker = match config.engine.take() {
             Some(engine) => Broker::with_engine(limits, engine),
             None => Broker::new(limits),
@@ -155,6 +161,10 @@ impl Server {
         fronts.show(metrics::of_build(&fronts));
         fronts.show(metrics::of_process());
         fronts.show(metrics::of_log());
+        #[cfg(feature = "store")]
+        if let Some(store) = store {
+            fronts.show(metrics::of_store(store));
+        }
         fronts.show(metrics::of_stalled(config.connection.stalled.clone()));
         #[cfg(feature = "tls")]
         let tls = config.tls.take().map(Tls::new).transpose()?;

@@ -19,6 +19,9 @@ pub struct Arguments {
     /// Where MQTT over TCP is served, e.g. 127.0.0.1:1883; port 0 takes a free one, "off" none
     #[arg(long, value_name = "ADDR")]
     pub mqtt: Option<String>,
+    /// Where messages are kept, so that they outlive the server; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
     /// Listen beyond loopback although everybody may do everything
     #[arg(long)]
     pub allow_anonymous: bool,

@@ -40,6 +40,8 @@ pub struct Loaded {
     pub worker_threads: Option<usize>,
     /// Whether the kernel may back memory with transparent huge pages.
     pub huge_pages: bool,
+    /// Where messages are kept, if they are: for [`Store::open`](store::Store::open), as the engine of `config`.
+    pub store: Option<store::Settings>,
     /// Whether the configuration says who may do what. If not, everybody may do everything.
     pub has_rights: bool,
     /// Whether addresses that other machines reach may be listened on: there are rights, or it was allowed without.
@@ -261,6 +263,8 @@ impl Loader {
             return Err(wrong_value(&wrong, &format!("{section}.tls"), message));
         }
         drop(spoken);
+        let store = settings.store(arguments.data.clone(), folder);
+        let store = store.map_err(|(key, message)| wrong_value(&wrong, &key, message))?;
         let access = settings.access(folder).map_err(wrong)?;
         let authenticator = BuiltIn::with(access.clone()).map_err(wrong)?;
         let (origins, address_rate) = (settings.origins(), settings.address_rate());
@@ -285,12 +289,18 @@ impl Loader {
             .zip(&addresses)
             .find_map(|(section, address)| (section.name == MQTT).then_some(*address)?);
         self.set_up_fronts(&mut config, common, filled.into_iter().zip(addresses));
+        let store = store.map(|store| store::Settings {
+            max_retained_messages: config.broker.max_retained_messages,
+            max_retained_bytes: config.broker.max_retained_bytes,
+            ..store
+        });
         let rights = Rights { access, origins, token_places, address_rate, live };
         Ok(Loaded {
             config,
             logging,
             worker_threads,
             huge_pages,
+            store,
             has_rights,
             may_be_open,
             rights,

@@ -92,6 +92,10 @@ macro_rules! config {
             pub policy: Option<Arc<dyn Policy>>,
             /// Who keeps messages beyond this process' memory. Default nobody.
             pub engine: Option<Arc<dyn Engine>>,
+            /// The same, on this machine's disk; then `engine` is nobody. Whoever opened it closes it once the server has
+            /// run. Default none.
+            #[cfg(feature = "store")]
+            pub store: Option<Arc<store::Store>>,
             /// Connections at a time, over all listeners. Default `None`: what the process' soft descriptor limit
             /// allows, less 64. One more is answered 503 over HTTP and the protocol's own refusal over MQTT, then
             /// closed.
@@ -136,6 +140,8 @@ macro_rules! config {
                     authenticator: Arc::new(AllowAll),
                     policy: None,
                     engine: None,
+                    #[cfg(feature = "store")]
+                    store: None,
                     max_connections: None,
                     max_connections_per_address: None,
                     #[cfg(feature = "auth")]

@@ -7,6 +7,7 @@ mod bench;
 mod claims;
 mod descriptors;
 mod documentation;
+mod durable;
 mod embedding;
 mod growth;
 mod house;

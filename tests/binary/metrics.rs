@@ -22,6 +22,7 @@ async fn scrape(accept: &str) -> String {
     // Of one that speaks TLS as well.
     let folder = tempfile::tempdir().expect("a folder");
     let (cert_file, key_file) = Authority::new().issue(&["localhost"]).write(folder.path(), "server");
+    let data = tempfile::tempdir().expect("a directory");
     let server = TestServer::with(|config| {
         config.tls = Some(TlsConfig {
             certificates: vec![CertificateFiles { cert_file, key_file }],
@@ -31,6 +32,8 @@ async fn scrape(accept: &str) -> String {
         // A namespace of its own, to see its label.
         let chat = fanwire::core::NamespaceConfig::new("chat", config.broker.log);
         config.broker.namespaces = vec![chat];
+        let settings = fanwire::store::Settings::new(data.path());
+        config.store = Some(fanwire::store::Store::open(settings).expect("it opens").into());
     })
     .await;
     let text = request(server.http, "GET", "/metrics", &[("accept", accept)], "").await.text().to_owned();

@@ -3,7 +3,10 @@
 use broker_core::{Config, LogConfig, NamespaceConfig};
 use serde::{Deserialize, Serialize};
 
-use settings::{Period, Setting, Size};
+use settings::{Period, Setting, Size, Text};
+use store::Durability;
+
+use super::store::Bounds;
 
 settings::section!(
     /// `[broker]`
@@ -30,14 +33,16 @@ settings::section!(
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Namespace {
-    name: String,
+    pub(super) name: String,
     #[serde(default)]
     log: Log,
+    pub(super) durability: Option<Text<Durability>>,
+    pub(super) store: Option<Bounds>,
 }
 
 impl Setting<NamespaceConfig> for Namespace {
     fn from_value(value: NamespaceConfig) -> Self {
-        Namespace { name: value.name, log: Log::from_value(value.log) }
+        Namespace { name: value.name, log: Log::from_value(value.log), durability: None, store: None }
     }
     fn into_value(self) -> NamespaceConfig {
         NamespaceConfig::new(self.name, self.log.into_value())

@@ -1,10 +1,11 @@
 //! The keys of the server's own settings, as they are written. Those of a front are in its own crate.
 
 mod broker;
+mod store;
 pub(super) mod tls;
 
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use front::MetricsReaders;
@@ -36,6 +37,7 @@ pub(super) struct Settings {
     broker: broker::Broker,
     log: broker::Log,
     namespaces: Vec<broker::Namespace>,
+    store: store::Store,
 }
 
 impl Settings {
@@ -59,6 +61,15 @@ impl Settings {
         config.broker.namespaces = self.namespaces.into_value();
         self.http.apply(&mut config.connection);
         config
+    }
+
+    /// The store that is asked for, if one is.
+    pub(super) fn store(
+        &self,
+        data: Option<PathBuf>,
+        folder: &Path,
+    ) -> Result<Option<::store::Settings>, (String, &'static str)> {
+        self.store.settings(data, folder, &self.namespaces)
     }
 
     /// The account of what peers have begun and not finished.

@@ -1,0 +1,72 @@
+//! What the binary does with the store: opens it, watches it, looks at one that nobody has.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Subcommand;
+use fanwire::Fronts;
+use fanwire::store::{OpenError, Settings, State, Store, check};
+
+/// What a store that is broken ends the process with: whoever runs it starts it again, and what is on the disk is read
+/// anew.
+const BROKEN: i32 = 70;
+
+/// What can be done with a store.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Read all of a store that no server has, and say whether it is sound
+    ///
+    /// A line for each group of namespaces with bounds of its own (`*`: all others), then one for the whole. What is
+    /// damaged is told on standard error. Exit code 0 sound, 1 damaged, 2 no store, in use, or not readable.
+    Check {
+        /// The directory, as for --data
+        directory: PathBuf,
+    },
+}
+
+pub(crate) fn run(command: StoreCommand) -> ExitCode {
+    let StoreCommand::Check { directory } = command;
+    match check(&directory) {
+        Ok(report) => {
+            for damaged in &report.damaged {
+                eprintln!("fanwire: damaged: {damaged}");
+            }
+            println!("{report}");
+            ExitCode::from(u8::from(!report.damaged.is_empty()))
+        }
+        Err(error) => {
+            eprintln!("fanwire: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Opens the store that is asked for.
+pub(crate) fn open(settings: Option<Settings>) -> Result<Option<Arc<Store>>, OpenError> {
+    let Some(settings) = settings else { return Ok(None) };
+    let directory = settings.directory.display().to_string();
+    let store = Arc::new(Store::open(settings)?);
+    let took = store.stats().recovery;
+    tracing::info!(directory, took_ms = took.as_millis() as u64, "the store is open");
+    Ok(Some(store))
+}
+
+/// Has `/readyz` say whether the store takes messages, and ends the process once it is broken. Never ready.
+pub(crate) async fn watch(store: Arc<Store>, fronts: Fronts) {
+    let mut was_ready = true;
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let state = store.state();
+        if let State::Broken(why) = &state {
+            tracing::error!(why, "the store is broken, the process ends");
+            std::process::exit(BROKEN);
+        }
+        let is_ready = state == State::Ready;
+        if is_ready != was_ready {
+            fronts.set_ready(is_ready);
+            was_ready = is_ready;
+        }
+    }
+}
