@@ -187,7 +187,9 @@ struct Signals {
 impl Signals {
     /// Ready at the first signal; the second one ends the process there and then.
     async fn stop(mut self) {
-        tracing::info!("stopping on {}; a second signal stops at once", self.next().await);
+        // Not among the arguments of the line: those of one that is not written are not looked at.
+        let name = self.next().await;
+        tracing::info!("stopping on {name}; a second signal stops at once");
         tokio::spawn(async move {
             let name = self.next().await;
             tracing::warn!("stopped at once on {name}");

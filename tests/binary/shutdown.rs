@@ -23,6 +23,20 @@ async fn with_nobody_there_it_stops_at_once_with_0() {
     }
 }
 
+/// A line of the log that is not written is not made either, and nothing that matters may stand in one.
+#[tokio::test]
+async fn it_serves_until_it_is_told_to_stop_whatever_is_logged() {
+    for level in ["off", "error", "warn", "trace"] {
+        let mut server = Process::start_after(&format!("export FANWIRE_LOGGING_LEVEL={level}")).await;
+        for _ in 0..10 {
+            assert_eq!(crate::support::http::get(server.http, "/healthz").await.status, 200, "{level}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        server.signal(Signal::TERM);
+        assert_eq!(server.exit().await.code(), Some(0), "{level}");
+    }
+}
+
 #[tokio::test]
 async fn readiness_fails_while_clients_leave() {
     let mut server = Process::start(SHORT).await;
