@@ -244,7 +244,9 @@ async fn a_forced_subscription_is_one_like_any_other() {
 
 #[tokio::test]
 async fn who_is_there_is_told_page_by_page_by_channel_and_by_filter() {
-    let broker = Broker::new(Config { lanes: Some(2), ..Config::default() });
+    let mut config = Config::default();
+    config.lanes = Some(2);
+    let broker = Broker::new(config);
     let clients: Vec<_> = ["chat/a", "chat/*", "other", "#", "chat/a"]
         .into_iter()
         .map(|text| Client::new(&broker, &[text]))
