@@ -8,7 +8,7 @@ use crate::data::StoreCommand;
 use crate::keys::KeyCommand;
 use crate::token::TokenCommand;
 use clap_complete::Shell;
-use client::{Bench, Channels, Close, Connections, ContextCommand, History, Pub, Retained, Sub};
+use client::{Bench, Channels, Close, Connections, ContextCommand, Health, History, Pub, Retained, Sub};
 
 /// A realtime pub/sub broker: Bayeux, MQTT, Server-Sent Events and HTTP on one channel space.
 ///
@@ -74,6 +74,9 @@ pub(crate) enum Command {
     /// List the channels that keep a message, print one of these, or make the server forget it
     #[command(after_help = CODES)]
     Retained(Retained),
+    /// Ask a running server whether it lives, for whoever watches it: nothing is printed if it does
+    #[command(after_help = CODES)]
+    Health(Health),
     /// Measure a running server: how fast it publishes, and how long messages take to event streams
     ///
     /// One process with one thread: with many streams it measures itself. Exit code 1 if messages are missing.

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         Some(Command::History(history)) => client::history(history),
         Some(Command::Retained(retained)) => client::retained(retained),
         Some(Command::Bench(bench)) => client::bench(bench),
+        Some(Command::Health(health)) => client::health(health),
         Some(Command::Context { what }) => client::context(what),
         Some(Command::Token(command)) => token::run(command).unwrap_or_else(|error| exit_code(Err(error))),
         Some(Command::Completions { shell }) => exit_code(manual::completions(shell)),

@@ -192,6 +192,16 @@ pub struct Close {
 
 #[derive(Args, Clone, Debug)]
 #[expect(missing_docs, reason = "clap would tell it")]
+pub struct Health {
+    /// Ask whether new clients should come, which they should not to a server that stops
+    #[arg(long)]
+    pub(crate) ready: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+}
+
+#[derive(Args, Clone, Debug)]
+#[expect(missing_docs, reason = "clap would tell it")]
 pub struct Channels {
     /// Those whose name begins so only
     #[arg(value_name = "PREFIX")]

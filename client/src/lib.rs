@@ -17,6 +17,7 @@ mod contexts;
 mod endpoint;
 mod events;
 mod failure;
+mod health;
 mod history;
 mod name;
 mod output;
@@ -32,7 +33,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 pub use crate::arguments::{
-    Bench, Channels, Close, Connections, History, Pub, Retained, ServerArguments, Sub,
+    Bench, Channels, Close, Connections, Health, History, Pub, Retained, ServerArguments, Sub,
 };
 pub use crate::contexts::ContextCommand;
 use crate::failure::Failure;
@@ -70,6 +71,11 @@ pub fn history(arguments: History) -> ExitCode {
 /// Prints a channel's retained message, or forgets it.
 pub fn retained(arguments: Retained) -> ExitCode {
     run(channels::retained(arguments))
+}
+
+/// Says by its exit code whether a server lives.
+pub fn health(arguments: Health) -> ExitCode {
+    run(health::run(arguments))
 }
 
 /// Measures a server.

@@ -55,6 +55,20 @@ async fn who_is_connected_is_listed_and_can_be_closed() {
 }
 
 #[tokio::test]
+async fn whether_it_lives_is_an_exit_code() {
+    let server = Process::start(&[]).await;
+    for arguments in [&["health"][..], &["health", "--ready"]] {
+        assert_eq!(done(&server, arguments).await, "");
+    }
+    let nobody = ["health", "--url", "http://127.0.0.1:1"];
+    assert_eq!(ask(&server, &nobody).await.code, Some(3));
+    // Something else that listens.
+    let elsewhere = format!("http://{}/nothing/here", server.http);
+    let other = ask(&server, &["health", "--url", &elsewhere]).await;
+    assert_eq!(other.code, Some(1), "{}", other.err);
+}
+
+#[tokio::test]
 async fn lists_of_more_than_a_page_are_whole() {
     let server = Process::start(&[]).await;
     let items: Vec<Value> =
