@@ -4,6 +4,7 @@ mod command_line;
 mod data;
 mod greeting;
 mod keys;
+mod manager;
 mod manual;
 mod token;
 
@@ -41,8 +42,8 @@ fn main() -> ExitCode {
         Some(Command::Channels(channels)) => client::channels(channels),
         Some(Command::History(history)) => client::history(history),
         Some(Command::Retained(retained)) => client::retained(retained),
-        Some(Command::Bench(bench)) => client::bench(bench),
         Some(Command::Health(health)) => client::health(health),
+        Some(Command::Bench(bench)) => client::bench(bench),
         Some(Command::Context { what }) => client::context(what),
         Some(Command::Token(command)) => token::run(command).unwrap_or_else(|error| exit_code(Err(error))),
         Some(Command::Completions { shell }) => exit_code(manual::completions(shell)),
@@ -107,11 +108,16 @@ fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         let hang_up = signal(SignalKind::hangup())?;
         let server = Server::bind(loaded.config.clone()).await?;
         let reload = Reload::new(arguments, &loaded, &server);
-        tokio::spawn(reload.run(hang_up));
+        tokio::spawn(reload.around(manager::reloading, manager::reloaded).run(hang_up));
         let watching =
             store.as_ref().map(|store| tokio::spawn(data::watch(Arc::clone(store), server.fronts().clone())));
         announce(&server, &loaded, descriptors);
-        server.run(signals.stop()).await;
+        manager::watch_over(&server);
+        let stop = async {
+            signals.stop().await;
+            manager::stopping();
+        };
+        server.run(stop).await;
         // What was taken is on the disk before the process says that it has ended.
         if let (Some(store), Some(watching)) = (&store, watching) {
             watching.abort();
@@ -242,6 +248,7 @@ fn announce(server: &Server, loaded: &Loaded, descriptors: usize) {
     // Whoever started us may not care to read it.
     let mut stdout = std::io::stdout();
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    manager::ready(&line);
 
     let show =
         |address: Option<SocketAddr>| address.map_or_else(|| "off".to_owned(), |address| address.to_string());

@@ -37,6 +37,8 @@ pub struct Reload {
     bound: Vec<(String, SocketAddr)>,
     /// Certificates, which are read again by themselves, too.
     tls: Option<Tls>,
+    /// Called before and after each time.
+    around: Option<(fn(), fn())>,
 }
 
 /// Why a changed configuration was not taken over.
@@ -80,7 +82,16 @@ impl Reload {
                 .chain(of_tls)
                 .collect(),
             tls: server.tls().cloned(),
+            around: None,
         }
+    }
+
+    /// With what is to be done before and after each time, whether or not anything was taken over: a service manager may
+    /// want to know.
+    #[must_use]
+    pub fn around(mut self, before: fn(), after: fn()) -> Self {
+        self.around = Some((before, after));
+        self
     }
 
     /// Reloads at each `signal` and when the file has changed and then stayed as it is for one interval, for ever.
@@ -101,6 +112,7 @@ impl Reload {
             };
             tokio::select! {
                 _ = signal.recv() => {
+                    self.tell_before();
                     changes = Changes::since(watched.and_then(stamp));
                     self.reload_certificates();
                 }
@@ -108,6 +120,7 @@ impl Reload {
                     if !changes.settled(watched.and_then(stamp)) {
                         continue;
                     }
+                    self.tell_before();
                 }
                 () = look => {
                     looks.pop();
@@ -131,6 +144,15 @@ impl Reload {
                     tracing::error!(%error, "the changed configuration is not taken over; the old one stays")
                 }
             }
+            if let Some((_, after)) = self.around {
+                after();
+            }
+        }
+    }
+
+    fn tell_before(&self) {
+        if let Some((before, _)) = self.around {
+            before();
         }
     }
 

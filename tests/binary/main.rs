@@ -12,6 +12,7 @@ mod embedding;
 mod growth;
 mod house;
 mod logging;
+mod manager;
 mod manual;
 mod memory;
 mod metrics;

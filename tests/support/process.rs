@@ -88,7 +88,7 @@ impl Process {
         Self::started_with(command, stderr).await
     }
 
-    async fn started(command: Command) -> Self {
+    pub async fn started(command: Command) -> Self {
         Self::started_with(command, Stdio::inherit()).await
     }
 
