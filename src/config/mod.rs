@@ -108,7 +108,7 @@ macro_rules! config {
             pub address_rate: Option<auth::Rate>,
             /// Whether each HTTP request is a line of the log (target `fanwire::access`, level info). Default no.
     pub access_log: bool,
-    /// How long clients are given to leave when the server stops. Default 10 s, at most 15 s; the whole stop
+    /// How long clients are given to leave when the server stops. Default 8 s, at most 15 s; the whole stop
             /// takes at most 5 s longer.
             pub shutdown_window: Duration,
             /// The broker itself.
@@ -147,7 +147,7 @@ macro_rules! config {
                     #[cfg(feature = "auth")]
                     address_rate: None,
                     access_log: false,
-            shutdown_window: Duration::from_secs(10),
+            shutdown_window: Duration::from_secs(8),
                     broker: broker_core::Config::default(),
                     connection: http_edge::ServeConfig::default(),
                     own_fronts: Vec::new(),

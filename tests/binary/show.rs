@@ -37,7 +37,7 @@ async fn what_is_set_is_shown_beside_its_default_and_no_secret_is() {
         "{}",
         shown.out
     );
-    assert!(shown.out.contains("shutdown_window = \"3s\"    # default: \"10s\"\n"), "{}", shown.out);
+    assert!(shown.out.contains("shutdown_window = \"3s\"    # default: \"8s\"\n"), "{}", shown.out);
     assert!(shown.out.contains("# issuers has 1 entries, which are not shown\n"), "{}", shown.out);
     assert!(!shown.out.contains("thirty-two"), "{}", shown.out);
 
