@@ -169,7 +169,15 @@ async fn refusals_say_why_and_a_client_that_comes_again_and_again_is_one_line() 
     device.rest().await;
     let line = logged.line("refused", |line| line["protocol"] == "mqtt").await;
     assert_eq!(line["reason"], "NotAuthorized", "{line}");
-    // A device with rights, at what they do not reach.
+    let metrics = get(server.http, "/metrics").await;
+    let line = metrics.text().lines().find(|line| line.starts_with("fanwire_suppressed_log_lines_total "));
+    assert_eq!(line, Some("fanwire_suppressed_log_lines_total 99"));
+}
+
+#[tokio::test]
+async fn what_a_device_may_not_publish_names_its_connection() {
+    let logged = Logged::start(&rights()).await;
+    let server = &logged.server;
     let mut device = Bare::connect(server.mqtt).await;
     device.send(&connect("device-9", "any", KEY)).await;
     device.receive(4).await;
@@ -177,10 +185,6 @@ async fn refusals_say_why_and_a_client_that_comes_again_and_again_is_one_line() 
     let came = logged.line("connected", |line| line["client_id"] == "device-9").await;
     let line = logged.line("refused", |line| line["client_id"] == "device-9").await;
     assert_eq!((&line["connection"], &line["what"]), (&came["connection"], &json!("closed")), "{line}");
-
-    let metrics = get(server.http, "/metrics").await;
-    let line = metrics.text().lines().find(|line| line.starts_with("fanwire_suppressed_log_lines_total "));
-    assert_eq!(line, Some("fanwire_suppressed_log_lines_total 99"));
 }
 
 /// Whatever place a client shows its credentials in, and whether they are right or not.
