@@ -83,16 +83,16 @@ impl Engine for Slow {
             in_range.pop()
         };
         let page = match next {
-            None => LogPage {
-                messages: Vec::new(),
-                through: if read.order == Order::Oldest { read.through } else { read.after },
+            None => LogPage::new(
+                Vec::new(),
+                if read.order == Order::Oldest { read.through } else { read.after },
                 first,
-            },
+            ),
             Some(kept) => {
                 let through = if read.order == Order::Oldest { kept.offset } else { kept.offset - 1 };
                 let message = Arc::new(kept.into_message(EPOCH));
                 let is_wanted = read.filters.iter().any(|filter| filter.matches(message.channel()));
-                LogPage { messages: Vec::from_iter(is_wanted.then_some(message)), through, first }
+                LogPage::new(Vec::from_iter(is_wanted.then_some(message)), through, first)
             }
         };
         Answer::later(async move { if cannot_read { Err(LATER) } else { Ok(page) } })
@@ -168,7 +168,7 @@ impl Slow {
         let mut state = self.state.lock();
         let offset = state.log.last().map_or(0, |last| last.offset) + 3;
         let time_ms = broker_core::unix_ms();
-        let accepted = Accepted { publish, offset, prev: 0, time_ms };
+        let accepted = Accepted::new(publish, offset, time_ms);
         state.log.push(accepted.clone());
         accepted
     }

@@ -77,7 +77,7 @@ impl Ingest for Repeating {
     }
 }
 
-const SOON: Unavailable = Unavailable { retry_after: Duration::from_millis(1) };
+const SOON: Unavailable = Unavailable::new(Duration::from_millis(1));
 
 impl Unruly {
     /// An answer that comes later than it was given, or never.
@@ -117,10 +117,10 @@ impl Engine for Unruly {
     fn submit(&self, op: Op) -> Result<(), Rejected> {
         let luck = self.random.lock().u8(..);
         if luck < 8 {
-            return Err(Rejected { why: Reject::Busy(SOON), op });
+            return Err(Rejected::new(Reject::Busy(SOON), op));
         }
         if luck < 16 && !matches!(op, Op::Barrier(_)) {
-            return Err(Rejected { why: Reject::Unavailable(SOON), op });
+            return Err(Rejected::new(Reject::Unavailable(SOON), op));
         }
         self.inner.submit(match op {
             Op::Publish { publish, key, done } => Op::Publish { publish, key, done: self.late(done) },

@@ -63,7 +63,7 @@ impl Kept {
         let key = key.map(|key| (key, channel.clone()));
         if let Some((known, receipt)) = key.as_ref().and_then(|key| self.keys.get(key)) {
             return if *known == print {
-                Ok(KeyedReceipt { receipt: *receipt, duplicate: true })
+                Ok(KeyedReceipt::again(*receipt))
             } else {
                 Err(PublishOnceError::Conflict)
             };
@@ -71,7 +71,8 @@ impl Kept {
         let last = self.log.last().map_or(0, |last| last.offset);
         let same = self.log.iter().rev().find(|other| *other.publish.channel() == channel);
         let prev = same.map_or(0, |other| other.offset);
-        let accepted = Accepted { publish, offset: last + 2, prev, time_ms: unix_ms() };
+        let mut accepted = Accepted::new(publish, last + 2, unix_ms());
+        accepted.prev = prev;
         self.log.push(accepted.clone());
         if accepted.publish.is_retained() {
             if accepted.publish.payload().is_empty() {
@@ -80,12 +81,12 @@ impl Kept {
                 self.retained.insert(channel, accepted.clone());
             }
         }
-        let none = Receipt { id: None, time_ms: accepted.time_ms, receivers: 0 };
+        let none = Receipt::new(None, accepted.time_ms, 0);
         let receipt = ingest.release(vec![accepted]).pop().unwrap_or(none);
         if let Some(key) = key {
             self.keys.insert(key, (print, receipt));
         }
-        Ok(KeyedReceipt { receipt, duplicate: false })
+        Ok(KeyedReceipt::first(receipt))
     }
 
     fn do_one(&mut self, op: Op, ingest: &dyn Ingest) {
@@ -132,11 +133,10 @@ impl Engine for Paced {
 
     fn submit(&self, op: Op) -> Result<(), Rejected> {
         let queue = self.queue.lock().clone();
-        let why =
-            broker_core::Reject::Unavailable(Unavailable { retry_after: std::time::Duration::from_secs(1) });
+        let why = broker_core::Reject::Unavailable(Unavailable::new(std::time::Duration::from_secs(1)));
         match queue {
-            Some(queue) => queue.send(op).map_err(|refused| Rejected { why, op: refused.0 }),
-            None => Err(Rejected { why, op }),
+            Some(queue) => queue.send(op).map_err(|refused| Rejected::new(why, refused.0)),
+            None => Err(Rejected::new(why, op)),
         }
     }
 
@@ -159,7 +159,7 @@ impl Engine for Paced {
             None => read.after,
         };
         let messages = found.iter().filter_map(aged).map(|kept| Arc::new(kept.into_message(EPOCH))).collect();
-        let page = LogPage { messages, through, first: 0 };
+        let page = LogPage::new(messages, through, 0);
         Answer::later(async move {
             tokio::task::yield_now().await;
             Ok(page)

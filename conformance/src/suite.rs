@@ -24,8 +24,8 @@ struct Life {
 impl Life {
     fn on(ground: &On) -> Self {
         let engine = ground.open();
-        let memory = NamespaceConfig { name: MEMORY.to_owned(), log: LogConfig::default() };
-        let config = Config { namespaces: vec![memory], ..Config::default() };
+        let mut config = Config::default();
+        config.namespaces = vec![NamespaceConfig::new(MEMORY, LogConfig::default())];
         let broker = Broker::with_engine(config, Arc::clone(&engine));
         Self { ground: Arc::clone(ground), broker, engine }
     }
@@ -42,7 +42,8 @@ impl Life {
     }
 
     async fn history(&self, text: &str, after: Option<MessageId>, limit: usize, order: Order) -> Vec<String> {
-        let query = HistoryQuery { after: after.map(Position::from), limit, order };
+        let mut query = HistoryQuery::default();
+        (query.after, query.limit, query.order) = (after.map(Position::from), limit, order);
         let history = soon(self.broker.read_history(&filter(text), query)).await.expect("it can be read");
         history.messages.iter().map(|message| text_of(message.payload())).collect()
     }
@@ -78,7 +79,8 @@ async fn soon<F: Future>(future: F) -> F::Output {
 }
 
 fn follow(broker: &Broker, text: &str, from: StartFrom) -> Subscription {
-    let options = SubscribeOptions { from, ..SubscribeOptions::default() };
+    let mut options = SubscribeOptions::default();
+    options.from = from;
     broker.subscribe_with(&[filter(text)], options).expect("there is room")
 }
 

@@ -289,10 +289,10 @@ impl Loader {
             .zip(&addresses)
             .find_map(|(section, address)| (section.name == MQTT).then_some(*address)?);
         self.set_up_fronts(&mut config, common, filled.into_iter().zip(addresses));
-        let store = store.map(|store| store::Settings {
-            max_retained_messages: config.broker.max_retained_messages,
-            max_retained_bytes: config.broker.max_retained_bytes,
-            ..store
+        let store = store.map(|mut store| {
+            store.max_retained_messages = config.broker.max_retained_messages;
+            store.max_retained_bytes = config.broker.max_retained_bytes;
+            store
         });
         let rights = Rights { access, origins, token_places, address_rate, live };
         Ok(Loaded {

@@ -334,8 +334,8 @@ impl Plan {
         match op {
             Op::Publish { publish, key, done } => {
                 let disk = &open.disk;
-                let prev = open.last.get(publish.channel()).copied().unwrap_or(0);
-                let accepted = Accepted { publish: *publish, offset: *head + 1, prev, time_ms: now_ms };
+                let mut accepted = Accepted::new(*publish, *head + 1, now_ms);
+                accepted.prev = open.last.get(accepted.publish.channel()).copied().unwrap_or(0);
                 let channel = accepted.publish.channel().clone();
                 let mut row = None;
                 if let Some(key) = key {
@@ -428,13 +428,13 @@ fn conclude(ingest: &dyn Ingest, accepted: Vec<Accepted>, steps: Vec<Step>, keys
                         let has_id = receipt.id.is_some();
                         keys.learn(name, Row { receivers: receipt.receivers, has_id, ..row });
                     }
-                    done.complete(Ok(KeyedReceipt { receipt: *receipt, duplicate: false }));
+                    done.complete(Ok(KeyedReceipt::first(*receipt)));
                 }
                 None => drop(done),
             },
             Step::Known { answer, done } => done.complete(answer),
             Step::Repeat { number, done } => match receipts.get(number) {
-                Some(receipt) => done.complete(Ok(KeyedReceipt { receipt: *receipt, duplicate: true })),
+                Some(receipt) => done.complete(Ok(KeyedReceipt::again(*receipt))),
                 None => drop(done),
             },
             Step::Clear { done, .. } => done.complete(Ok(cleared.next().unwrap_or(false))),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 /// Why a store is not opened. Nothing of it was changed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OpenError {
     /// The directory cannot be made or read.
     #[error("{}: {error}", path.display())]

@@ -45,8 +45,7 @@ impl Row {
             return Err(PublishOnceError::Conflict);
         }
         let id = self.has_id.then(|| MessageId::new(epoch, self.offset));
-        let receipt = Receipt { id, time_ms: self.time_ms, receivers: self.receivers };
-        Ok(KeyedReceipt { receipt, duplicate: true })
+        Ok(KeyedReceipt::again(Receipt::new(id, self.time_ms, self.receivers)))
     }
 }
 
@@ -57,7 +56,8 @@ pub(crate) fn name_of(secret: &Secret, key: &KeptKey, channel: &str) -> Name {
 /// Of everything that makes the message, and not of when it came.
 pub(crate) fn fingerprint(secret: &Secret, accepted: &Accepted) -> [u8; 16] {
     let mut record = Vec::new();
-    let timeless = Accepted { time_ms: 0, prev: 0, ..accepted.clone() };
+    let mut timeless = accepted.clone();
+    (timeless.time_ms, timeless.prev) = (0, 0);
     timeless.write_to(&mut record);
     secret.hash(&[b"message", &record])
 }

@@ -11,7 +11,7 @@ const BATCH_OPS: usize = 512;
 const BATCH_BYTES: usize = 1 << 20;
 
 /// When a publisher that finds it full may try again.
-const BUSY: Unavailable = Unavailable { retry_after: Duration::from_millis(20) };
+const BUSY: Unavailable = Unavailable::new(Duration::from_millis(20));
 
 pub(crate) struct Queue {
     state: Mutex<State>,

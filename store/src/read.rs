@@ -74,7 +74,7 @@ pub(crate) fn read(disk: &Disk, settings: &Settings, read: &Read) -> Result<LogP
         }
         messages.push(Arc::new(accepted.into_message(disk.epoch)));
     }
-    Ok(LogPage { messages, through, first: first_of(disk, settings, &read.filters) })
+    Ok(LogPage::new(messages, through, first_of(disk, settings, &read.filters)))
 }
 
 /// The oldest position from which all that the filters reach is there: nothing of their groups was dropped behind it.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 /// What an acknowledgement means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Durability {
     /// It is on the disk: it survives a power loss.
     Always,
@@ -61,6 +62,7 @@ impl FromStr for Durability {
 
 /// How much is kept. The oldest go first, whole buckets at a time: about an eighth of the bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Retention {
     /// How long a message is kept. Default 7 days.
     pub max_age: Duration,
@@ -78,6 +80,7 @@ impl Default for Retention {
 
 /// What differs for channels with one first level.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Namespace {
     /// The first level.
     pub name: String,
@@ -87,8 +90,16 @@ pub struct Namespace {
     pub retention: Option<Retention>,
 }
 
+impl Namespace {
+    /// One that shares the bounds of all that say nothing.
+    pub fn new(name: impl Into<String>, durability: Durability) -> Self {
+        Self { name: name.into(), durability, retention: None }
+    }
+}
+
 /// How a store is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Settings {
     /// Where it lies; made if it is not there.
     pub directory: PathBuf,

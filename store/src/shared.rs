@@ -13,10 +13,11 @@ use crate::queue::Queue;
 use crate::settings::Settings;
 
 /// When a publisher whom the store refuses may try again.
-pub(crate) const REFUSED: Unavailable = Unavailable { retry_after: Duration::from_secs(5) };
+pub(crate) const REFUSED: Unavailable = Unavailable::new(Duration::from_secs(5));
 
 /// Whether a store takes something.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum State {
     /// It does.
     Ready,

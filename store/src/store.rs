@@ -38,6 +38,7 @@ pub struct Store {
 
 /// What a store counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stats {
     /// Whether it takes something.
     pub state: State,
@@ -176,7 +177,7 @@ impl Engine for Store {
     fn submit(&self, op: Op) -> Result<(), Rejected> {
         let refuse = |why, op| {
             self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
-            Err(Rejected { why, op })
+            Err(Rejected::new(why, op))
         };
         if !matches!(op, Op::Barrier(_)) && *self.shared.state.read() != State::Ready {
             return refuse(Reject::Unavailable(REFUSED), op);

@@ -14,9 +14,9 @@ struct Directory {
 
 impl Ground for Directory {
     fn open(&self) -> Arc<dyn Engine> {
-        let memory = Namespace { name: MEMORY.to_owned(), durability: Durability::Memory, retention: None };
-        let settings =
-            Settings { namespaces: vec![memory], min_free_bytes: 0, ..Settings::new(self.directory.path()) };
+        let mut settings = Settings::new(self.directory.path());
+        settings.namespaces = vec![Namespace::new(MEMORY, Durability::Memory)];
+        settings.min_free_bytes = 0;
         let store = Arc::new(Store::open(settings).expect("it opens"));
         *self.store.lock().expect("no panic") = Some(Arc::clone(&store));
         store

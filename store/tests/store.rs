@@ -20,7 +20,9 @@ impl Life {
     fn of(settings: Settings) -> Self {
         let store = Arc::new(Store::open(settings).expect("it opens"));
         let namespaces = store_namespaces();
-        let broker = Broker::with_engine(Config { namespaces, ..Config::default() }, Arc::clone(&store) as _);
+        let mut config = Config::default();
+        config.namespaces = namespaces;
+        let broker = Broker::with_engine(config, Arc::clone(&store) as _);
         Self { broker, store }
     }
 
@@ -47,26 +49,37 @@ impl Life {
     }
 
     async fn all(&self, text: &str) -> String {
-        self.history(text, HistoryQuery { limit: 100_000, ..HistoryQuery::default() }).await.0
+        self.history(text, asked(None, 100_000, Order::Oldest)).await.0
     }
 }
 
 fn store_namespaces() -> Vec<NamespaceConfig> {
-    let name = |name: &str| NamespaceConfig { name: name.to_owned(), log: LogConfig::default() };
+    let name = |name: &str| NamespaceConfig::new(name, LogConfig::default());
     vec![name("memory"), name("orders"), name("fast")]
 }
 
 fn settings(directory: &Path) -> Settings {
-    let space = |name: &str, durability| Namespace { name: name.to_owned(), durability, retention: None };
-    Settings {
-        min_free_bytes: 0,
-        namespaces: vec![space("memory", Durability::Memory), space("fast", Durability::Os)],
-        ..Settings::new(directory)
-    }
+    let mut settings = Settings::new(directory);
+    settings.min_free_bytes = 0;
+    settings.namespaces =
+        vec![Namespace::new("memory", Durability::Memory), Namespace::new("fast", Durability::Os)];
+    settings
+}
+
+fn settings_with(directory: &Path, change: impl FnOnce(&mut Settings)) -> Settings {
+    let mut settings = settings(directory);
+    change(&mut settings);
+    settings
 }
 
 fn publish(channel: &str, payload: &str) -> Publish {
     Publish::new(Channel::parse(channel).unwrap(), payload.to_owned())
+}
+
+fn asked(after: Option<MessageId>, limit: usize, order: Order) -> HistoryQuery {
+    let mut query = HistoryQuery::default();
+    (query.after, query.limit, query.order) = (after.map(Into::into), limit, order);
+    query
 }
 
 fn filter(text: &str) -> Filter {
@@ -79,7 +92,8 @@ async fn soon<F: Future>(future: F) -> F::Output {
 
 /// What a subscription brings: payloads, and gaps as `!`.
 async fn brought(broker: &Broker, text: &str, from: StartFrom, count: usize) -> Vec<String> {
-    let options = SubscribeOptions { from, ..SubscribeOptions::default() };
+    let mut options = SubscribeOptions::default();
+    options.from = from;
     let mut stream = broker.subscribe_with(&[filter(text)], options).unwrap();
     let mut brought = Vec::new();
     while brought.len() < count {
@@ -114,7 +128,7 @@ async fn what_was_acknowledged_is_there_in_the_next_life() {
     assert_eq!(life.all("orders/a").await, "0 1 2 3 4");
     assert_eq!(life.all("orders/*").await.matches('x').count(), 5);
     assert_eq!(life.all("#").await.matches('y').count(), 5);
-    let ask = |after: MessageId, limit, order| HistoryQuery { after: Some(after.into()), limit, order };
+    let ask = |after: MessageId, limit, order| asked(Some(after), limit, order);
     assert_eq!(life.history("orders/a", ask(ids[1], 2, Order::Oldest)).await, ("2 3".into(), false));
     assert_eq!(life.history("orders/a", ask(ids[1], 2, Order::Newest)).await, ("4 3".into(), false));
     for text in ["orders/a", "orders/a/#"] {
@@ -151,7 +165,8 @@ async fn what_is_in_memory_knows_nothing_of_the_store() {
 #[tokio::test]
 async fn a_key_is_known_in_the_next_life() {
     let directory = tempfile::tempdir().unwrap();
-    let key = IdempotencyKey { user: "shop", ..IdempotencyKey::new("17") };
+    let mut key = IdempotencyKey::new("17");
+    key.user = "shop";
     let life = Life::begin(directory.path());
     let _reader = life.broker.subscribe(filter("orders")).unwrap();
     let answers = [(); 3].map(|()| life.broker.submit_once(publish("orders", "x"), &key));
@@ -166,14 +181,15 @@ async fn a_key_is_known_in_the_next_life() {
 
     let life = Life::begin(directory.path());
     let again = soon(life.broker.submit_once(publish("orders", "x"), &key)).await.unwrap();
-    assert_eq!(again, KeyedReceipt { receipt: first, duplicate: true });
+    assert_eq!(again, KeyedReceipt::again(first));
     let other = soon(life.broker.submit_once(publish("orders", "y"), &key)).await;
     assert_eq!(other, Err(PublishOnceError::Conflict));
-    let other = IdempotencyKey { user: "else", ..key };
+    let mut other = key;
+    other.user = "else";
     assert!(!soon(life.broker.submit_once(publish("orders", "x"), &other)).await.unwrap().duplicate);
     assert_eq!(life.all("orders").await, "x x");
     life.end().await;
-    let window = Settings { idempotency_window: Duration::ZERO, ..settings(directory.path()) };
+    let window = settings_with(directory.path(), |settings| settings.idempotency_window = Duration::ZERO);
     let life = Life::of(window);
     assert!(!soon(life.broker.submit_once(publish("orders", "x"), &key)).await.unwrap().duplicate);
     life.end().await;
@@ -235,9 +251,11 @@ async fn many_at_once_keep_their_order_and_come_once() {
 #[tokio::test]
 async fn the_oldest_buckets_go_and_that_is_told() {
     let directory = tempfile::tempdir().unwrap();
-    let few = Retention { max_messages: 40, ..Retention::default() };
-    let orders = Namespace { name: "orders".to_owned(), durability: Durability::Os, retention: Some(few) };
-    let settings = || Settings { namespaces: vec![orders.clone()], ..settings(directory.path()) };
+    let mut few = Retention::default();
+    few.max_messages = 40;
+    let mut orders = Namespace::new("orders", Durability::Os);
+    orders.retention = Some(few);
+    let settings = || settings_with(directory.path(), |settings| settings.namespaces = vec![orders.clone()]);
     let life = Life::of(settings());
     let first = life.publish("orders/a", "0").await;
     life.publish("other", "stays").await;
@@ -249,11 +267,11 @@ async fn the_oldest_buckets_go_and_that_is_told() {
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     life.end().await;
     let life = Life::of(settings());
-    let (left, _) = life.history("orders/a", HistoryQuery { limit: 1_000, ..HistoryQuery::default() }).await;
+    let (left, _) = life.history("orders/a", asked(None, 1_000, Order::Oldest)).await;
     let left: Vec<u32> = left.split(' ').map(|text| text.parse().unwrap()).collect();
     assert!((30..=40).contains(&left.len()) && left.ends_with(&[99, 100]), "{left:?}");
     assert!(left.is_sorted());
-    let after = |id: MessageId| HistoryQuery { after: Some(id.into()), limit: 1, ..HistoryQuery::default() };
+    let after = |id: MessageId| asked(Some(id), 1, Order::Oldest);
     assert!(life.history("orders/a", after(first)).await.1, "it is told");
     assert!(!life.history("orders/a", after(newest)).await.1);
     assert!(!life.history("other", after(first)).await.1, "nobody else's loss");
@@ -294,7 +312,7 @@ async fn one_process_has_it_and_no_older_version() {
 #[tokio::test]
 async fn a_store_without_room_refuses_and_the_memory_goes_on() {
     let directory = tempfile::tempdir().unwrap();
-    let life = Life::of(Settings { min_free_bytes: u64::MAX, ..settings(directory.path()) });
+    let life = Life::of(settings_with(directory.path(), |settings| settings.min_free_bytes = u64::MAX));
     assert!(matches!(life.store.state(), State::Refusing(_)));
     let refused = life.broker.submit(publish("orders", "x")).await.unwrap_err();
     assert!(matches!(refused.error, broker_core::PublishError::Unavailable { what: "store", .. }));
@@ -311,7 +329,7 @@ async fn more_retained_than_may_be_is_refused_at_the_start() {
         soon(life.broker.publish_wait(publish(&format!("r/{n}"), "x").retain(true))).await.unwrap();
     }
     life.end().await;
-    let few = Settings { max_retained_messages: 2, ..settings(directory.path()) };
+    let few = settings_with(directory.path(), |settings| settings.max_retained_messages = 2);
     assert!(matches!(Store::open(few), Err(OpenError::TooManyRetained { messages: 3, .. })));
 }
 

@@ -46,7 +46,7 @@ impl Engine for Slow {
                     Op::Publish { publish, .. } if publish.channel().as_str() == "kept/lost" => {}
                     Op::Publish { publish, done, .. } => {
                         offset += 1;
-                        let accepted = Accepted { publish: *publish, offset, prev: 0, time_ms: unix_ms() };
+                        let accepted = Accepted::new(*publish, offset, unix_ms());
                         let receipt = ingest.release(vec![accepted]).remove(0);
                         done.complete(Ok(KeyedReceipt::first(receipt)));
                     }
@@ -81,7 +81,7 @@ impl Engine for Slow {
             if away {
                 return Err(LATER);
             }
-            Ok(LogPage { messages: Vec::new(), through: read.through, first: 10 })
+            Ok(LogPage::new(Vec::new(), read.through, 10))
         })
     }
 

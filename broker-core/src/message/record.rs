@@ -12,6 +12,7 @@ use crate::clock::{steady_ms, unix_ms};
 
 /// A message that an [`Engine`](crate::Engine) has accepted: it has its place in the engine's log.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Accepted {
     /// The message. Its time to live counts from now.
     pub publish: Publish,
@@ -51,6 +52,11 @@ mod property {
 }
 
 impl Accepted {
+    /// A message with its place, published at `time_ms`. What was before it on its channel is not known.
+    pub fn new(publish: Publish, offset: u64, time_ms: u64) -> Self {
+        Self { publish, offset, prev: 0, time_ms }
+    }
+
     /// Appends all of it but for the place in the log and the publisher, who is gone when it is read. Expiry is written
     /// by the time of day, as no other clock outlives a process.
     pub fn write_to(&self, out: &mut Vec<u8>) {

@@ -122,6 +122,7 @@ impl History {
 
 /// A question to an [`Engine`](crate::Engine) for a page of what it keeps and the broker's memory has no more.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Read {
     /// Messages that one of these matches.
     pub filters: SmallVec<[Filter; 1]>,
@@ -139,6 +140,7 @@ pub struct Read {
 
 /// An engine's answer to a [`Read`]. It reads as much as it likes at a time, but something.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct LogPage {
     /// The messages in the order that was asked for, without those whose time is over. Their epoch is that of the
     /// engine's log.
@@ -147,6 +149,13 @@ pub struct LogPage {
     pub through: u64,
     /// The oldest position from which all is there still.
     pub first: u64,
+}
+
+impl LogPage {
+    /// A page: see its fields.
+    pub fn new(messages: Vec<Arc<Message>>, through: u64, first: u64) -> Self {
+        Self { messages, through, first }
+    }
 }
 
 /// What a question reads next.

@@ -29,6 +29,17 @@ pub(in crate::config) struct Bounds {
     max_messages: Option<u64>,
 }
 
+impl Bounds {
+    /// What is not said is as for all others.
+    fn retention(&self, of_all: Retention) -> Retention {
+        let mut retention = of_all;
+        retention.max_age = self.max_age.as_ref().map_or(of_all.max_age, |age| age.0);
+        retention.max_bytes = self.max_bytes.as_ref().map_or(of_all.max_bytes, |size| size.0 as u64);
+        retention.max_messages = self.max_messages.unwrap_or(of_all.max_messages);
+        retention
+    }
+}
+
 impl Default for Store {
     fn default() -> Self {
         let Settings { retention, min_free_bytes, idempotency_window, .. } = Settings::new("");
@@ -59,29 +70,21 @@ impl Store {
         else {
             return self.check_unused(namespaces).map(|()| None);
         };
-        let retention =
-            Retention { max_age: self.max_age.0, max_bytes: self.max_bytes.0 as u64, ..Retention::default() };
-        let durability = self.durability.as_ref().map_or(Durability::Always, |durability| durability.0);
-        let kept = |space: &Namespace| {
-            let bounds = space.store.as_ref();
-            Kept {
-                name: space.name.clone(),
-                durability: space.durability.as_ref().map_or(durability, |durability| durability.0),
-                retention: bounds.map(|bounds| Retention {
-                    max_age: bounds.max_age.as_ref().map_or(retention.max_age, |age| age.0),
-                    max_bytes: bounds.max_bytes.as_ref().map_or(retention.max_bytes, |size| size.0 as u64),
-                    max_messages: bounds.max_messages.unwrap_or(u64::MAX),
-                }),
-            }
-        };
-        Ok(Some(Settings {
-            durability,
-            retention,
-            namespaces: namespaces.iter().map(kept).collect(),
-            min_free_bytes: self.min_free_bytes.0 as u64,
-            idempotency_window: self.idempotency_window.0,
-            ..Settings::new(directory)
-        }))
+        let mut settings = Settings::new(directory);
+        settings.retention.max_age = self.max_age.0;
+        settings.retention.max_bytes = self.max_bytes.0 as u64;
+        settings.min_free_bytes = self.min_free_bytes.0 as u64;
+        settings.idempotency_window = self.idempotency_window.0;
+        if let Some(durability) = &self.durability {
+            settings.durability = durability.0;
+        }
+        for space in namespaces {
+            let durability = space.durability.as_ref().map_or(settings.durability, |durability| durability.0);
+            let mut kept = Kept::new(space.name.clone(), durability);
+            kept.retention = space.store.as_ref().map(|bounds| bounds.retention(settings.retention));
+            settings.namespaces.push(kept);
+        }
+        Ok(Some(settings))
     }
 
     /// Without a store nothing may say that it keeps something.
