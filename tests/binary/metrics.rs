@@ -24,10 +24,9 @@ async fn scrape(accept: &str) -> String {
     let (cert_file, key_file) = Authority::new().issue(&["localhost"]).write(folder.path(), "server");
     let data = tempfile::tempdir().expect("a directory");
     let server = TestServer::with(|config| {
-        config.tls = Some(TlsConfig {
-            certificates: vec![CertificateFiles { cert_file, key_file }],
-            ..TlsConfig::default()
-        });
+        let mut tls = TlsConfig::default();
+        tls.certificates = vec![CertificateFiles::new(cert_file, key_file)];
+        config.tls = Some(tls);
         config.http_tls.mode = TlsMode::Optional;
         // A namespace of its own, to see its label.
         let chat = fanwire::core::NamespaceConfig::new("chat", config.broker.log);

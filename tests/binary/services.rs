@@ -158,7 +158,9 @@ impl All {
         config.sse.path = "/own/events".to_owned();
         config.bayeux.mount = vec!["/own/browsers".to_owned()];
         config.mqtt_front.path = "/own/devices".to_owned();
-        let sources = TokenSources::from(TokenPlaces { cookie: Some("sid".to_owned()), query: false });
+        let mut places = TokenPlaces::default();
+        places.cookie = Some("sid".to_owned());
+        let sources = TokenSources::from(places);
         config.sse.token_sources = sources.clone();
         config.bayeux.token_sources = sources.clone();
         config.mqtt_front.token_sources = sources;
