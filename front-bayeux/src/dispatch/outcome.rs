@@ -146,9 +146,11 @@ impl Outcome {
 }
 
 /// Of the error only what stands behind its arguments is written: an argument may be a session's id, which is a secret.
-fn log(message: &Message<'_>, fault: &Fault, mut line: RefusedLine<'_>) {
+fn log(message: &Message<'_>, fault: &Fault, line: RefusedLine<'_>) {
     let error = fault.wire();
     let what = message.subscription.or(message.channel).map(RawValue::get);
+    // It holds what is of here, for as long as that is there.
+    let mut line = line;
     line.protocol = "bayeux";
     line.reason = error.splitn(3, ':').nth(2).unwrap_or_default();
     line.what = what.map(|name| name.trim_matches('"'));
