@@ -180,7 +180,7 @@ mod tests {
             data in "[a :\u{e9}\r\n]{0,20}|(\r?\n?(id|event|data|retry|):? ?x){0,4}",
             name in proptest::option::of("[a-z: ]{1,5}"),
         ) {
-            let sent = event(Some(ID), name.as_deref(), data.as_bytes());
+            let sent = event(Some(ID.into()), name.as_deref(), data.as_bytes());
             let seen = read(text(&sent));
             // A reader knows one line end only.
             let data = data.replace("\r\n", "\n").replace('\r', "\n");
@@ -191,13 +191,13 @@ mod tests {
 
     #[test]
     fn id_and_name_come_before_the_data() {
-        assert_eq!(text(&event(Some(ID), Some("tick"), b"1")), "id: k3-18\nevent: tick\ndata: 1\n\n");
+        assert_eq!(text(&event(Some(ID.into()), Some("tick"), b"1")), "id: k3-18\nevent: tick\ndata: 1\n\n");
     }
 
     #[test]
     fn no_blank_line_stands_where_no_event_ends() {
         assert_eq!(opening(None), ":\n");
-        assert_eq!(opening(Some(ID)), "id: k3-18\n");
+        assert_eq!(opening(Some(ID.into())), "id: k3-18\n");
         assert_eq!(text(&Bytes::from_static(COMMENT)), ":\n");
         assert_eq!(goodbye("bye", Duration::from_millis(1500)), ": bye\nretry: 1500\n");
     }
@@ -207,7 +207,7 @@ mod tests {
         let own = text(&event(Some(MessageId::new(723, 19).into()), None, b"1")).to_owned();
         let none = text(&event(None, None, b"1")).to_owned();
         for (first, id) in [(own, "k3-19"), (none, "k3-18")] {
-            let seen = read(&format!("{}{first}", opening(Some(ID))));
+            let seen = read(&format!("{}{first}", opening(Some(ID.into()))));
             assert_eq!(seen, [(Some(id.to_owned()), String::new(), "1".to_owned())]);
         }
     }
