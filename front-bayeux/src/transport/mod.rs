@@ -90,7 +90,7 @@ fn conclude(
     let mut response = answer.unwrap_or_else(|fault| {
         endpoint.counters().malformed();
         let problem = fault.problem();
-        let remote = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
+        let remote = Peer::of(&parts.extensions).map(|peer| peer.0.ip());
         log_problem("bayeux", &problem, parts, remote, &id);
         problem.response()
     });

@@ -64,10 +64,12 @@ struct Opener {
 }
 
 impl Opener {
-    /// Takes the request: of an upgrade that is accepted nothing else is needed.
+    /// Takes the request but for its method: of an upgrade that is accepted nothing else is needed.
     fn read(endpoint: &Endpoint, parts: &mut Parts, id: &HeaderValue) -> Box<Self> {
         let config = endpoint.config();
-        let parts = std::mem::replace(parts, http::Request::new(()).into_parts().0);
+        let mut rest = http::Request::new(()).into_parts().0;
+        rest.method.clone_from(&parts.method);
+        let parts = std::mem::replace(parts, rest);
         let browser = cookie::read(&parts.headers, &config.cookie).next().map(Box::from);
         let visitor = Visitor::of(&parts, &config.token_sources).with_request(parts);
         Box::new(Self { visitor, browser, request: Some(id.clone()) })
