@@ -102,9 +102,11 @@ impl<'a> Fields<'a> {
 
 impl<'a> From<&'a Parts> for Fields<'a> {
     fn from(parts: &'a Parts) -> Self {
-        let fields = Fields::from(&parts.headers);
-        let is_of_page = fields.origin.is_some() || fields.embedder.is_some();
-        Fields { https: is_of_page && Https::is_known(&parts.extensions), ..fields }
+        let mut fields = Fields::from(&parts.headers);
+        if fields.origin.is_some() || fields.embedder.is_some() {
+            fields.https = Https::is_known(&parts.extensions);
+        }
+        fields
     }
 }
 
