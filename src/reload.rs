@@ -16,6 +16,9 @@ const AT_ONCE: usize = 256;
 /// not been entered yet. The last time is after the longest handshake.
 const LOOKS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(15)];
 
+/// What is called before and after.
+type Around = (fn(), fn());
+
 /// Reads a configuration again and lets the running server go on with its rights: keys, users, issuers, anonymous,
 /// origins, rates, and where tokens and passwords are looked for (`[auth]`). Everything else takes effect at the next
 /// start.
@@ -38,7 +41,7 @@ pub struct Reload {
     /// Certificates, which are read again by themselves, too.
     tls: Option<Tls>,
     /// Called before and after each time.
-    around: Option<(fn(), fn())>,
+    around: Option<Around>,
 }
 
 /// Why a changed configuration was not taken over.

@@ -154,11 +154,9 @@ async fn a_stream_that_is_reset_or_ended_without_a_word_is_gone() {
 
 #[tokio::test]
 async fn a_connection_with_nothing_but_a_silent_websocket_is_not_idle() {
-    let config = ServeConfig {
-        header_read_timeout: Duration::from_millis(50),
-        idle_timeout: Duration::from_millis(100),
-        ..ServeConfig::default()
-    };
+    let mut config = ServeConfig::default();
+    config.header_read_timeout = Duration::from_millis(50);
+    config.idle_timeout = Duration::from_millis(100);
     let (address, _server, _story) = start_with(Terms::default(), None, config).await;
     let connection = connect(address, 1 << 20).await;
     let (mut client, _) = Client::open(&connection, "/").await;
@@ -181,8 +179,9 @@ async fn a_connection_with_nothing_but_a_silent_websocket_is_not_idle() {
 async fn clients_that_do_not_read_are_reset_beyond_the_bound_and_hold_up_nobody_else() {
     const FRAME: usize = 50_000;
     let stalled = Stalled::default();
-    let config =
-        ServeConfig { max_stalled_bytes: 8 * FRAME, stalled: stalled.clone(), ..ServeConfig::default() };
+    let mut config = ServeConfig::default();
+    config.max_stalled_bytes = 8 * FRAME;
+    config.stalled = stalled.clone();
     let (address, server, mut story) = start_with(Terms::default(), None, config).await;
     let connection = connect(address, 1_000).await;
     let (mut reader, _) = Client::open(&connection, "/").await;
