@@ -50,6 +50,9 @@
 
 mod config;
 mod fronts;
+#[cfg(all(any(test, fuzzing), feature = "cli"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod listen;
 pub mod logging;
 mod metrics;

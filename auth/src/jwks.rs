@@ -344,6 +344,16 @@ fn pem_keys(pem: &[u8], algorithms: &[Algorithm]) -> Result<Vec<Known>, String> 
     Ok(keys)
 }
 
+/// Whether bytes are a set with keys in it, or a key.
+#[cfg(any(test, fuzzing))]
+pub(super) fn any_keys(bytes: &[u8]) -> bool {
+    let sets = [Trusted::File, Trusted::Network].map(|trust| jwk_keys(bytes, &Algorithm::ALL, trust));
+    let [file, network] = sets.map(|keys| keys.unwrap_or_default());
+    assert!(file.len() >= network.len() && file.len() <= MAX_KEYS);
+    assert!(network.iter().all(|key| !key.algorithm.is_symmetric()));
+    !file.is_empty() || pem_keys(bytes, &Algorithm::ALL).is_ok()
+}
+
 /// How much a document is trusted with.
 #[derive(Clone, Copy, PartialEq)]
 enum Trusted {

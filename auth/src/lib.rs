@@ -14,6 +14,9 @@
 
 mod access;
 mod built_in;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod issuer;
 mod jwks;
 mod key;

@@ -36,6 +36,9 @@ mod events;
 mod exposition;
 mod figures;
 mod front;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 mod history;
 mod json;

@@ -34,6 +34,9 @@ mod codec;
 mod config;
 mod error;
 mod front;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod protocol;
 mod served;
 #[cfg(feature = "settings")]

@@ -17,6 +17,9 @@
 //! It leaves to others: paths and methods (each front), what a credential is worth (the `Authenticator`), TLS.
 
 mod connection;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod problem;
 mod request;
 #[cfg(feature = "websocket")]

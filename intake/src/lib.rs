@@ -36,6 +36,9 @@
 
 mod cloud_event;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod item;
 mod name;

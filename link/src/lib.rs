@@ -52,6 +52,9 @@ pub use self::socket::{Hold, Socket};
 pub use self::stream::SocketStream;
 pub use self::tcp::prepare_listener;
 use self::tcp::{Flushed, ReadSize, Tcp};
+#[cfg(all(any(test, fuzzing), feature = "tls"))]
+#[doc(hidden)]
+pub use self::tls::fuzzing;
 #[cfg(feature = "tls")]
 pub use self::tls::{Handshake, HandshakeError, HandshakeStats, Handshakes, TlsStream, handshake};
 

@@ -5,6 +5,8 @@ mod accept;
 mod addresses;
 mod descriptors;
 mod doors;
+#[cfg(all(any(test, fuzzing), feature = "cli"))]
+pub(crate) mod fuzzing;
 mod mode;
 mod proxies;
 mod reception;

@@ -196,7 +196,7 @@ fn is_https(scheme: &str) -> bool {
     scheme.eq_ignore_ascii_case("https")
 }
 
-enum Length {
+pub(super) enum Length {
     /// It is no header.
     None,
     /// That cannot be told yet.
@@ -204,7 +204,7 @@ enum Length {
     Is(usize),
 }
 
-fn header_length(start: &[u8]) -> Length {
+pub(super) fn header_length(start: &[u8]) -> Length {
     let (v1, v2) = (v1::PROTOCOL_PREFIX.as_bytes(), v2::PROTOCOL_PREFIX);
     let begins = |with: &[u8]| start.starts_with(with) || with.starts_with(start);
     if begins(v2) {
@@ -223,7 +223,7 @@ fn header_length(start: &[u8]) -> Length {
     }
 }
 
-fn source(header: &[u8]) -> io::Result<Option<SocketAddr>> {
+pub(super) fn source(header: &[u8]) -> io::Result<Option<SocketAddr>> {
     let wrong = |_| io::Error::from(io::ErrorKind::InvalidData);
     if header.starts_with(v2::PROTOCOL_PREFIX) {
         let header = v2::Header::try_from(header).map_err(|_| wrong(()))?;

@@ -31,6 +31,9 @@ pub mod decode;
 mod deflate;
 pub mod encode;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handshake;
 mod mask;
 mod pulse;

@@ -30,6 +30,8 @@ pub use holds::Holds;
 pub use park::Park;
 pub use refuse::Refuser;
 pub use response_head::response_head;
+#[cfg(any(test, fuzzing))]
+pub(crate) use scan::HeadScan;
 pub use serve::{serve, serve_unnamed};
 pub use stalled::Stalled;
 pub use takeover::Takeover;

@@ -179,17 +179,17 @@ pub async fn handshake(
 }
 
 /// One side of a handshake, moved to where it calculates.
-struct Side {
+pub(super) struct Side {
     tls: UnbufferedServerConnection,
-    incoming: Vec<u8>,
-    outgoing: Vec<u8>,
+    pub(super) incoming: Vec<u8>,
+    pub(super) outgoing: Vec<u8>,
     /// What the client said at once behind its last word of the handshake.
     plain: Vec<u8>,
-    outcome: io::Result<Step>,
+    pub(super) outcome: io::Result<Step>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     Read,
     Done,
 }
@@ -199,10 +199,7 @@ async fn shake(
     config: Arc<ServerConfig>,
     arithmetic: &Arc<Semaphore>,
 ) -> Result<Handshake, HandshakeError> {
-    let tls =
-        UnbufferedServerConnection::new(config).map_err(|error| HandshakeError::Failed(invalid(error)))?;
-    let mut side =
-        Side { tls, incoming: Vec::new(), outgoing: Vec::new(), plain: Vec::new(), outcome: Ok(Step::Read) };
+    let mut side = Side::new(config).map_err(HandshakeError::Failed)?;
     loop {
         if side.incoming.len() > MAX_INCOMING {
             return Err(HandshakeError::Failed(io::ErrorKind::InvalidData.into()));
@@ -237,7 +234,7 @@ async fn shake(
 }
 
 /// Whether there is something to calculate with. What is not TLS at all counts, so that it is found to be none.
-fn has_whole_record(bytes: &[u8]) -> bool {
+pub(super) fn has_whole_record(bytes: &[u8]) -> bool {
     match bytes {
         [22, 3, _, high, low, rest @ ..] => rest.len() >= usize::from(u16::from_be_bytes([*high, *low])),
         [22, 3, ..] | [22] => bytes.len() > 4,
@@ -246,7 +243,13 @@ fn has_whole_record(bytes: &[u8]) -> bool {
 }
 
 impl Side {
-    fn calculate(mut self) -> Self {
+    pub(super) fn new(config: Arc<ServerConfig>) -> io::Result<Self> {
+        let tls = UnbufferedServerConnection::new(config).map_err(invalid)?;
+        let (incoming, outgoing, plain) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Side { tls, incoming, outgoing, plain, outcome: Ok(Step::Read) })
+    }
+
+    pub(super) fn calculate(mut self) -> Self {
         self.outcome = self.step();
         self
     }

@@ -5,6 +5,8 @@
 //! encryption, in a buffer of the thread's, and one write. A record that was begun is never dropped: what the socket
 //! did not take of it is kept, and goes first.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod handshake;
 mod session;
 
