@@ -25,9 +25,9 @@ pub fn forwarded(bytes: &[u8]) {
         }
     }
     let stranger = SocketAddr::from(([203, 0, 113, 1], 5));
-    assert_eq!(proxies.client_of(stranger, &headers), stranger);
+    assert_eq!(proxies.origin_of(stranger, &headers).client, stranger);
     let peer = SocketAddr::from(([10, 0, 0, 1], 5));
-    let found = proxies.client_of(peer, &headers);
+    let found = proxies.origin_of(peer, &headers).client;
     let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
     let elements: Vec<&str> = lines.flat_map(|line| line.split(',')).map(str::trim).collect();
     // The last that is no proxy, if all behind it are.
