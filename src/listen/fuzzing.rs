@@ -37,7 +37,7 @@ pub fn forwarded(bytes: &[u8]) {
             ForwardedHeader::XForwardedFor => Some(element),
             ForwardedHeader::Forwarded => element.split(';').find_map(|pair| {
                 let (name, value) = pair.split_once('=')?;
-                (name.trim().to_ascii_lowercase() == "for").then(|| value.trim().trim_matches('"'))
+                name.trim().eq_ignore_ascii_case("for").then(|| value.trim().trim_matches('"'))
             }),
         };
         let Some(address) = said.and_then(address_of) else { break };
