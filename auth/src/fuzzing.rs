@@ -60,7 +60,8 @@ fn let_in(token: &str) -> Option<Option<String>> {
         let access = Access { issuers: vec![issuer], keys: vec![key], ..Access::default() };
         BuiltIn::with(access).expect("nothing is wrong with it")
     });
-    let credentials = Credentials { token: Some(token), ..Credentials::default() };
+    let mut credentials = Credentials::default();
+    credentials.token = Some(token);
     let asked = std::pin::pin!(answers.authenticate(credentials));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match Future::poll(asked, &mut context) {
