@@ -89,25 +89,28 @@ pub(crate) struct MqttAddresses {
 struct Paths {
     sse: Option<String>,
     bayeux: Option<String>,
-    mqtt: Option<&'static str>,
+    mqtt: Option<String>,
 }
 
 impl Facts {
     /// Of fronts that are set up by `config`.
     pub(crate) fn new(config: &Config) -> Self {
-        let (_, mut paths) = (config, Paths::default());
-        #[cfg(feature = "sse")]
-        {
-            paths.sse = Some(config.sse.path.clone());
-        }
-        #[cfg(feature = "bayeux")]
-        {
-            paths.bayeux = config.bayeux.mount.first().map(|mount| format!("/{}", mount.trim_matches('/')));
-        }
-        #[cfg(feature = "mqtt")]
-        {
-            paths.mqtt = Some("/mqtt");
-        }
+        // Without any front nothing is read of it.
+        let _ = config;
+        let paths = Paths {
+            #[cfg(feature = "sse")]
+            sse: Some(config.sse.path.clone()),
+            #[cfg(feature = "bayeux")]
+            bayeux: config.bayeux.mount.first().map(|mount| format!("/{}", mount.trim_matches('/'))),
+            #[cfg(feature = "mqtt")]
+            mqtt: Some(config.mqtt_front.path.clone()),
+            #[cfg(not(feature = "sse"))]
+            sse: None,
+            #[cfg(not(feature = "bayeux"))]
+            bayeux: None,
+            #[cfg(not(feature = "mqtt"))]
+            mqtt: None,
+        };
         Facts { paths, mqtt: OnceLock::new() }
     }
 
@@ -132,7 +135,7 @@ impl Facts {
             text(mqtts),
             text(sse.as_ref()),
             text(bayeux.as_ref()),
-            text(*upgrade),
+            text(upgrade.as_ref()),
         )
     }
 
