@@ -235,7 +235,7 @@ async fn wrong_and_expired_tokens_are_refused_there_too() {
 
 /// A page of another origin makes the browser send the cookie along with a POST that it need not ask for first.
 #[tokio::test]
-async fn a_cookie_does_nothing_for_a_foreign_page_nor_for_long_polling() {
+async fn a_cookie_does_nothing_for_a_foreign_page() {
     let mut given = TokenPlaces::default();
     given.cookie = Some(COOKIE.to_owned());
     given.query = true;
@@ -256,9 +256,17 @@ async fn a_cookie_does_nothing_for_a_foreign_page_nor_for_long_polling() {
     assert_eq!(request(own.http, "POST", target, &headers, "x").await.code(), "origin_not_allowed");
     assert_eq!(request(own.http, "POST", target, &headers[..1], "x").await.status, 200);
     let shake = json!([{"channel": "/meta/handshake", "version": "1.0", "supportedConnectionTypes": ["long-polling"]}]);
-    let headers = [("cookie", &*cookie), ("content-type", "application/json")];
+    let headers =
+        [("cookie", &*cookie), ("content-type", "application/json"), ("origin", "https://evil.example")];
+    let body = shake.to_string();
+    assert_eq!(request(server.http, "POST", "/cometd", &headers, body.clone()).await.status, 403);
+    let reply = request(server.http, "POST", "/cometd", &headers[..2], body.clone()).await.json();
+    assert_eq!(reply[0]["successful"], true, "{reply}");
     let polled = format!("/cometd?access_token={}", token());
-    let reply = request(server.http, "POST", &polled, &headers, shake.to_string()).await.json();
+    let reply = request(server.http, "POST", &polled, &headers[1..2], body.clone()).await.json();
+    assert_eq!(reply[0]["successful"], true, "{reply}");
+    let wrong = "/cometd?access_token=wrong";
+    let reply = request(server.http, "POST", wrong, &headers[1..2], body).await.json();
     assert_eq!(reply[0]["error"], "403::handshake_denied", "{reply}");
 }
 

@@ -226,8 +226,8 @@ fn is_same_origin(origin: &str, request: &Fields<'_>) -> bool {
         return false;
     }
     let default_port = if scheme == "http" { ":80" } else { ":443" };
-    authority.eq_ignore_ascii_case(host)
-        || host.strip_suffix(default_port).is_some_and(|host| host.eq_ignore_ascii_case(authority))
+    let bare = |text| str::strip_suffix(text, default_port).unwrap_or(text);
+    bare(authority).eq_ignore_ascii_case(bare(host))
 }
 
 /// Whether the page was served by this machine, as far as its browser knows.

@@ -85,8 +85,8 @@ fn what_is_wrong_is_said_with_its_place() {
         ),
         (file("[sse]\nkeep_alive = 3"), "FILE: `sse.keep_alive`: `3` needs a unit, such as \"3s\""),
         (
-            file("[broker]\nmax_message_bytes = \"4 MB\""),
-            "FILE: `broker.max_message_bytes`: `4 MB` is not a size such as \"64 MiB\"",
+            file("[broker]\nmax_message_bytes = \"4 Mbit\""),
+            "FILE: `broker.max_message_bytes`: `4 Mbit` is not a size such as \"64 MiB\"",
         ),
         (
             file("[[anonymous.deny]]\nactions = [\"publsh\"]\nchannels = []"),
