@@ -1,4 +1,4 @@
-//! What every [`Engine`](broker_core::Engine) beneath the broker must do, as tests that take a place to open one in.
+//! What every [`Engine`] beneath the broker must do, as tests that take a place to open one in.
 //!
 //! ```ignore
 //! conformance::suite!(|| MyGround::new());

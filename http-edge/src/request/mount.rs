@@ -36,8 +36,15 @@ impl Paths {
 /// assert_eq!(below("/sserver", "/sse"), None);
 /// assert_eq!(below("/chat/room1", "/"), Some("chat/room1"));
 /// ```
-pub fn below<'a>(path: &'a str, mount: &str) -> Option<&'a str> {
-    let mount = mount.trim_matches('/');
+#[inline]
+pub fn below<'a>(path: &'a str, mut mount: &str) -> Option<&'a str> {
+    // Each request comes by here several times: a byte at an end is looked at for less than a pattern.
+    while let Some(rest) = mount.strip_prefix('/') {
+        mount = rest;
+    }
+    while let Some(rest) = mount.strip_suffix('/') {
+        mount = rest;
+    }
     let path = path.strip_prefix('/')?;
     if mount.is_empty() {
         return Some(path);
