@@ -1,0 +1,41 @@
+//! The events of one connection or channel, which go one after the other.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::queue::{Event, Failure};
+
+/// An event on its way.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) event: Arc<Event>,
+    /// Its place among all events of the queue: the smaller the older.
+    pub(super) number: u64,
+    /// How often it was sent.
+    pub(super) attempts: u32,
+    /// Failures since it was sent in batches of its present size.
+    pub(super) failures: usize,
+    /// Most events of a batch that it may be part of: halved until whoever spoils the batch is alone.
+    pub(super) most_together: usize,
+    pub(super) last: Option<Failure>,
+}
+
+/// One connection's or channel's events.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    pub(super) events: VecDeque<Waiting>,
+    /// How many of the first are being sent; while there are any, nothing else of the line is.
+    pub(super) in_flight: usize,
+    /// Not before this, after a failure.
+    pub(super) rests_until: Option<Instant>,
+    /// Its entry among the lines that have something to do.
+    pub(super) due: Option<(Instant, u64)>,
+}
+
+impl Line {
+    /// Where the event with this number lies.
+    pub(super) fn position(&self, number: u64) -> Option<usize> {
+        self.events.binary_search_by_key(&number, |waiting| waiting.number).ok()
+    }
+}

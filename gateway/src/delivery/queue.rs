@@ -1,0 +1,708 @@
+//! The events of one receiver: what waits, what is being sent, what is over.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::line::{Line, Waiting};
+use super::retry;
+
+/// Something that happened, as it is told to a receiver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Event {
+    /// The same on every attempt, so that a receiver can tell a repeat.
+    pub id: String,
+    /// What it is about, the connection or the channel: events with one `order` arrive in the order of their making.
+    pub order: Arc<str>,
+    /// JSON, as it is sent.
+    pub body: Bytes,
+    /// When it happened.
+    pub made: Instant,
+}
+
+impl Event {
+    /// One that is to be told now or later.
+    pub fn new(
+        id: impl Into<String>,
+        order: impl Into<Arc<str>>,
+        body: impl Into<Bytes>,
+        made: Instant,
+    ) -> Self {
+        Self { id: id.into(), order: order.into(), body: body.into(), made }
+    }
+
+    /// What it takes of a queue's budget: its text, and 256 for what holds it.
+    fn weight(&self) -> usize {
+        self.body.len() + self.id.len() + 256
+    }
+}
+
+/// What a queue may hold, and how it is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Bounds {
+    /// Most events. Default: 100,000.
+    pub max_events: usize,
+    /// Most bytes of them, each with 256 of its own. Default: 64 MiB.
+    pub max_bytes: usize,
+    /// Older ones are not delivered any more. Default: 5 min.
+    pub max_age: Duration,
+    /// Most events of one request. Default: 1.
+    pub batch: usize,
+    /// Most bytes of their text; a single event may have more. Default: 256 KiB.
+    pub batch_bytes: usize,
+    /// How long an event waits for others, where [`Bounds::batch`] is more than 1. Default: 50 ms.
+    pub linger: Duration,
+    /// Most requests at a time. Default: 64.
+    pub max_in_flight: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            max_events: 100_000,
+            max_bytes: 64 << 20,
+            max_age: Duration::from_secs(5 * 60),
+            batch: 1,
+            batch_bytes: 256 << 10,
+            linger: Duration::from_millis(50),
+            max_in_flight: 64,
+        }
+    }
+}
+
+/// What to send: one request.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// Its name for [`Queue::handle`].
+    pub number: u64,
+    /// What it carries, at least one.
+    pub events: Vec<Arc<Event>>,
+}
+
+/// What came of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// 2xx. `failed` are the ids that the receiver's answer names as not done.
+    Delivered {
+        /// `{"failures": […]}`, or empty.
+        failed: Vec<String>,
+    },
+    /// A status that asking again will not change: 4xx but for 408, 425 and 429, and 3xx, as redirects are not followed.
+    Rejected(Failure),
+    /// 410: the receiver wants nothing more.
+    Gone(Failure),
+    /// Another time it may work: 408, 425, 429, 5xx, no answer in time, an answer that broke off.
+    Failed(Failure, Option<Duration>),
+    /// The request was not sent: no connection came about.
+    Unreachable(Failure),
+}
+
+/// Why an attempt failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Failure {
+    /// The status of the answer, if there was one.
+    pub status: Option<u16>,
+    /// In words, without secrets.
+    pub error: String,
+}
+
+impl Failure {
+    /// In words, with the status of the answer if there was one.
+    pub fn new(status: Option<u16>, error: impl Into<String>) -> Self {
+        Self { status, error: error.into() }
+    }
+}
+
+/// An event that was not delivered and will not be.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Dead {
+    /// Which.
+    pub event: Arc<Event>,
+    /// How often it was sent.
+    pub attempts: u32,
+    /// What came of the last attempt.
+    pub last: Option<Failure>,
+    /// Why it was not tried again.
+    pub cause: Cause,
+}
+
+/// Why an event is a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cause {
+    /// All attempts failed.
+    GaveUp,
+    /// It grew too old.
+    Expired,
+    /// The receiver refused it.
+    Rejected,
+    /// The queue was full, and it was the oldest.
+    Overflow,
+}
+
+impl Cause {
+    /// Its name in answers and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cause::GaveUp => "gave_up",
+            Cause::Expired => "expired",
+            Cause::Rejected => "rejected",
+            Cause::Overflow => "overflow",
+        }
+    }
+}
+
+/// The events of one receiver.
+///
+/// # A receiver that is slow or away
+/// A failing event holds up its own connection's or channel's events and no others. Nothing older than
+/// [`Bounds::max_age`] is sent. Over its bounds the queue gives up its oldest event that is not being sent.
+#[derive(Debug)]
+pub struct Queue {
+    bounds: Bounds,
+    lines: HashMap<Arc<str>, Line>,
+    /// Lines with something to do, by when: to send, to try again, to find that their first event is too old.
+    due: BTreeMap<(Instant, u64), Arc<str>>,
+    /// Events that are not being sent, the oldest first.
+    ages: BTreeMap<u64, Arc<str>>,
+    flights: HashMap<u64, Vec<(Arc<str>, usize)>>,
+    events: usize,
+    bytes: usize,
+    next: u64,
+    is_closed: bool,
+    random: fastrand::Rng,
+}
+
+impl Queue {
+    /// An empty one. `seed` makes the random part of its waits.
+    pub fn new(bounds: Bounds, seed: u64) -> Self {
+        Self {
+            bounds,
+            lines: HashMap::new(),
+            due: BTreeMap::new(),
+            ages: BTreeMap::new(),
+            flights: HashMap::new(),
+            events: 0,
+            bytes: 0,
+            next: 0,
+            is_closed: false,
+            random: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    /// Events that wait or are being sent.
+    pub fn len(&self) -> usize {
+        self.events
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.events == 0
+    }
+
+    /// What they take of [`Bounds::max_bytes`].
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// When the oldest that is not being sent was made.
+    pub fn oldest(&self) -> Option<Instant> {
+        let (number, order) = self.ages.first_key_value()?;
+        let line = self.lines.get(order)?;
+        line.events.get(line.position(*number)?).map(|waiting| waiting.event.made)
+    }
+
+    /// Whether the receiver said that it wants nothing more ([`Outcome::Gone`]). What waits then waits for
+    /// [`Queue::reopen`], or its end.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Sends again, what waited first.
+    pub fn reopen(&mut self) {
+        self.is_closed = false;
+        let orders: Vec<_> = self.lines.keys().cloned().collect();
+        orders.iter().for_each(|order| self.place(order));
+    }
+
+    /// Takes an event. What had to make room for it is returned.
+    pub fn push(&mut self, event: Event) -> Vec<Dead> {
+        let number = self.number();
+        self.events += 1;
+        self.bytes += event.weight();
+        let order = Arc::clone(&event.order);
+        self.ages.insert(number, Arc::clone(&order));
+        let waiting = Waiting {
+            event: Arc::new(event),
+            number,
+            attempts: 0,
+            failures: 0,
+            most_together: self.bounds.batch.max(1),
+            last: None,
+        };
+        self.lines.entry(Arc::clone(&order)).or_default().events.push_back(waiting);
+        self.place(&order);
+        let mut dead = Vec::new();
+        while self.events > self.bounds.max_events || self.bytes > self.bounds.max_bytes {
+            let Some((number, order)) = self.ages.first_key_value().map(|(n, order)| (*n, Arc::clone(order)))
+            else {
+                break;
+            };
+            dead.extend(self.take(&order, number, Cause::Overflow));
+            self.place(&order);
+        }
+        dead
+    }
+
+    /// What to send now, if anything, and what is too old for it.
+    pub fn poll(&mut self, now: Instant) -> (Option<Attempt>, Vec<Dead>) {
+        let mut dead = Vec::new();
+        if !self.is_closed && self.flights.len() >= self.bounds.max_in_flight {
+            return (None, dead);
+        }
+        let mut batch: Vec<Arc<Event>> = Vec::new();
+        let mut lines = Vec::new();
+        let (mut most, mut bytes) = (self.bounds.batch.max(1), 0);
+        let mut from = Bound::Unbounded;
+        while batch.len() < most {
+            let next = self.due.range((from, Bound::Included((now, u64::MAX)))).next();
+            let Some((place, order)) = next.map(|(place, order)| (*place, Arc::clone(order))) else { break };
+            from = Bound::Excluded(place);
+            let expired = self.expire(now, &order);
+            let has_changed = !expired.is_empty();
+            dead.extend(expired);
+            let Some(line) = self.lines.get_mut(&order) else { continue };
+            let rests = self.is_closed || line.rests_until.is_some_and(|until| until > now);
+            for waiting in line.events.iter_mut().filter(|_| !rests) {
+                let most_then = most.min(waiting.most_together);
+                let is_too_much = bytes + waiting.event.body.len() > self.bounds.batch_bytes;
+                if batch.len() >= most_then || (is_too_much && !batch.is_empty()) {
+                    break;
+                }
+                most = most_then;
+                bytes += waiting.event.body.len();
+                waiting.attempts = waiting.attempts.saturating_add(1);
+                self.ages.remove(&waiting.number);
+                batch.push(Arc::clone(&waiting.event));
+                line.in_flight += 1;
+            }
+            let taken = line.in_flight;
+            if taken > 0 {
+                lines.push((Arc::clone(&order), taken));
+            }
+            // What keeps its place is not met again in this round.
+            if taken > 0 || has_changed {
+                self.place(&order);
+            }
+        }
+        if batch.is_empty() {
+            return (None, dead);
+        }
+        let number = self.number();
+        self.flights.insert(number, lines);
+        (Some(Attempt { number, events: batch }), dead)
+    }
+
+    /// When to poll again, if nothing else happens. In the past: at once.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if !self.is_closed && self.flights.len() >= self.bounds.max_in_flight {
+            return None;
+        }
+        self.due.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Takes what came of an attempt. What it ended is returned.
+    pub fn handle(&mut self, now: Instant, attempt: u64, outcome: Outcome) -> Vec<Dead> {
+        let Some(lines) = self.flights.remove(&attempt) else { return Vec::new() };
+        let size: usize = lines.iter().map(|(_, count)| count).sum();
+        self.is_closed |= matches!(outcome, Outcome::Gone(_));
+        let mut dead = Vec::new();
+        for (order, count) in lines {
+            let numbers: Vec<u64> = match self.lines.get_mut(&order) {
+                Some(line) => {
+                    line.in_flight = 0;
+                    line.rests_until = None;
+                    line.events.iter().take(count).map(|waiting| waiting.number).collect()
+                }
+                None => continue,
+            };
+            match &outcome {
+                Outcome::Delivered { failed } => {
+                    let failed: HashSet<&str> = failed.iter().map(String::as_str).collect();
+                    for number in numbers {
+                        dead.extend(self.delivered(now, &order, number, &failed));
+                    }
+                }
+                Outcome::Gone(failure) => {
+                    for number in numbers {
+                        self.note(&order, number, failure);
+                        dead.extend(self.take(&order, number, Cause::Rejected));
+                    }
+                }
+                Outcome::Rejected(failure) if size == 1 => {
+                    for number in numbers {
+                        self.note(&order, number, failure);
+                        dead.extend(self.take(&order, number, Cause::Rejected));
+                    }
+                }
+                Outcome::Rejected(failure) => {
+                    dead.extend(self.failed(now, &order, &numbers, failure, None, Some(size)));
+                }
+                Outcome::Failed(failure, retry_after) => {
+                    dead.extend(self.failed(now, &order, &numbers, failure, *retry_after, Some(size)));
+                }
+                Outcome::Unreachable(failure) => {
+                    dead.extend(self.failed(now, &order, &numbers, failure, None, None));
+                }
+            }
+            self.place(&order);
+        }
+        dead
+    }
+
+    /// One event of a batch that was answered with 2xx.
+    fn delivered(
+        &mut self,
+        now: Instant,
+        order: &Arc<str>,
+        number: u64,
+        failed: &HashSet<&str>,
+    ) -> Option<Dead> {
+        let line = self.lines.get_mut(order)?;
+        let position = line.position(number)?;
+        let waiting = line.events.get_mut(position)?;
+        if failed.contains(waiting.event.id.as_str()) {
+            // The receiver knows which it is: it need not be looked for.
+            waiting.most_together = 1;
+            let failure = Failure { status: None, error: "the receiver named it as failed".to_owned() };
+            return self.failed(now, order, &[number], &failure, None, Some(1)).pop();
+        }
+        self.remove(order, number);
+        None
+    }
+
+    /// Events of one line that were sent together and failed. `size` is that of their batch, if its size may be why.
+    fn failed(
+        &mut self,
+        now: Instant,
+        order: &Arc<str>,
+        numbers: &[u64],
+        failure: &Failure,
+        retry_after: Option<Duration>,
+        size: Option<usize>,
+    ) -> Vec<Dead> {
+        let mut over = Vec::new();
+        let mut rests = now;
+        if let Some(line) = self.lines.get_mut(order) {
+            for number in numbers {
+                let Some(position) = line.position(*number) else { continue };
+                let Some(waiting) = line.events.get_mut(position) else { continue };
+                waiting.last = Some(failure.clone());
+                self.ages.insert(*number, Arc::clone(order));
+                let is_batch = size.is_some_and(|size| size > 1);
+                let before = waiting.failures;
+                waiting.failures += 1;
+                if let Some(size) = size.filter(|_| is_batch && waiting.failures >= 2) {
+                    // Which of them it was is found by halves, at once; a half begins its patience anew.
+                    waiting.most_together = size.div_ceil(2);
+                    waiting.failures = 0;
+                    continue;
+                }
+                match retry::wait(before, retry_after, &mut self.random) {
+                    Some(wait) => rests = rests.max(now + wait),
+                    None => over.push(*number),
+                }
+            }
+            line.rests_until = (rests > now).then_some(rests);
+        }
+        over.into_iter().filter_map(|number| self.take(order, number, Cause::GaveUp)).collect()
+    }
+
+    fn note(&mut self, order: &Arc<str>, number: u64, failure: &Failure) {
+        let Some(line) = self.lines.get_mut(order) else { return };
+        let Some(position) = line.position(number) else { return };
+        if let Some(waiting) = line.events.get_mut(position) {
+            waiting.last = Some(failure.clone());
+        }
+    }
+
+    /// Takes the events at the head of a line that are too old and are not being sent.
+    fn expire(&mut self, now: Instant, order: &Arc<str>) -> Vec<Dead> {
+        let mut dead = Vec::new();
+        while let Some(number) = self.too_old(now, order) {
+            dead.extend(self.take(order, number, Cause::Expired));
+        }
+        dead
+    }
+
+    /// The first event of a line, if it is too old and not being sent.
+    fn too_old(&self, now: Instant, order: &Arc<str>) -> Option<u64> {
+        let line = self.lines.get(order).filter(|line| line.in_flight == 0)?;
+        let first = line.events.front()?;
+        (first.event.made + self.bounds.max_age <= now).then_some(first.number)
+    }
+
+    /// Takes an event out, as a dead letter.
+    fn take(&mut self, order: &Arc<str>, number: u64, cause: Cause) -> Option<Dead> {
+        let waiting = self.remove(order, number)?;
+        Some(Dead { event: waiting.event, attempts: waiting.attempts, last: waiting.last, cause })
+    }
+
+    fn remove(&mut self, order: &Arc<str>, number: u64) -> Option<Waiting> {
+        let line = self.lines.get_mut(order)?;
+        let position = line.position(number)?;
+        let waiting = line.events.remove(position)?;
+        self.ages.remove(&number);
+        self.events = self.events.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(waiting.event.weight());
+        Some(waiting)
+    }
+
+    /// Notes when a line has something to do next, or forgets it.
+    fn place(&mut self, order: &Arc<str>) {
+        let Some(line) = self.lines.get_mut(order) else { return };
+        if let Some(place) = line.due.take() {
+            self.due.remove(&place);
+        }
+        if line.in_flight > 0 {
+            return;
+        }
+        let Some(first) = line.events.front() else {
+            self.lines.remove(order);
+            return;
+        };
+        let linger = if self.bounds.batch > 1 { self.bounds.linger } else { Duration::ZERO };
+        let sends = line.rests_until.unwrap_or(first.event.made + linger);
+        let ends = first.event.made + self.bounds.max_age;
+        let at = if self.is_closed { ends } else { sends.min(ends) };
+        let place = (at, self.next);
+        self.next += 1;
+        line.due = Some(place);
+        self.due.insert(place, Arc::clone(order));
+    }
+
+    fn number(&mut self) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        number
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(order: &str, id: impl ToString, made: Instant) -> Event {
+        Event { id: id.to_string(), order: order.into(), body: Bytes::from_static(b"{}"), made }
+    }
+
+    fn ids(attempt: &Attempt) -> Vec<&str> {
+        attempt.events.iter().map(|event| event.id.as_str()).collect()
+    }
+
+    fn failure(status: u16) -> Failure {
+        Failure { status: Some(status), error: String::new() }
+    }
+
+    fn delivered() -> Outcome {
+        Outcome::Delivered { failed: Vec::new() }
+    }
+
+    fn sent(queue: &mut Queue, now: Instant) -> Attempt {
+        queue.poll(now).0.expect("something to send")
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn one_order_goes_one_by_one_and_others_beside_it() {
+        let now = Instant::now();
+        let mut queue = Queue::new(Bounds::default(), 1);
+        for (order, id) in [("a", 1), ("a", 2), ("b", 3)] {
+            assert!(queue.push(event(order, id, now)).is_empty());
+        }
+        let (first, second) = (sent(&mut queue, now), sent(&mut queue, now));
+        assert_eq!((ids(&first), ids(&second)), (vec!["1"], vec!["3"]));
+        assert!(queue.poll(now).0.is_none(), "2 waits for 1");
+        assert!(queue.handle(now, first.number, delivered()).is_empty());
+        assert_eq!(ids(&sent(&mut queue, now)), ["2"]);
+        assert_eq!(queue.len(), 2);
+    }
+
+    #[test]
+    fn what_fails_holds_up_its_own_order_and_is_tried_again_until_it_is_given_up() {
+        let start = Instant::now();
+        let bounds = Bounds { max_age: Duration::from_secs(100_000), ..Bounds::default() };
+        let mut queue = Queue::new(bounds, 1);
+        queue.push(event("bad", 1, start));
+        queue.push(event("bad", 2, start));
+        queue.push(event("good", 3, start));
+        let mut now = start;
+        let mut attempts = 0;
+        let dead = loop {
+            let attempt = sent(&mut queue, now);
+            let outcome = if attempt.events[0].id == "1" {
+                attempts += 1;
+                Outcome::Failed(failure(503), None)
+            } else {
+                assert_eq!((ids(&attempt), now), (vec!["3"], start));
+                delivered()
+            };
+            let dead = queue.handle(now, attempt.number, outcome);
+            if !dead.is_empty() {
+                break dead;
+            }
+            now = now.max(queue.poll_timeout().expect("another try"));
+        };
+        assert_eq!((attempts, dead.len(), dead[0].attempts), (8, 1, 8));
+        assert_eq!((dead[0].cause, dead[0].event.id.as_str()), (Cause::GaveUp, "1"));
+        assert_eq!(dead[0].last, Some(failure(503)));
+        assert_eq!(ids(&sent(&mut queue, now)), ["2"], "who waited behind it goes on");
+    }
+
+    #[test]
+    fn what_a_receiver_refuses_is_dead_at_once_and_410_closes_the_queue() {
+        let now = Instant::now();
+        let mut queue = Queue::new(Bounds::default(), 1);
+        (1..=3).for_each(|id| assert!(queue.push(event("a", id, now)).is_empty()));
+        let first = sent(&mut queue, now);
+        let dead = queue.handle(now, first.number, Outcome::Rejected(failure(400)));
+        assert_eq!((dead[0].cause, dead[0].attempts), (Cause::Rejected, 1));
+        let second = sent(&mut queue, now);
+        assert_eq!(queue.handle(now, second.number, Outcome::Gone(failure(410)))[0].cause, Cause::Rejected);
+        assert!(queue.is_closed() && queue.poll(now).0.is_none());
+        assert!(queue.poll_timeout().is_some_and(|at| at >= now + queue.bounds.max_age));
+        queue.reopen();
+        assert_eq!(ids(&sent(&mut queue, now)), ["3"]);
+    }
+
+    #[test]
+    fn nothing_stale_is_sent_and_the_oldest_make_room() {
+        let start = Instant::now();
+        let mut queue = Queue::new(Bounds { max_events: 3, ..Bounds::default() }, 1);
+        queue.push(event("flying", 0, start));
+        let flying = sent(&mut queue, start);
+        queue.push(event("a", 1, start));
+        queue.push(event("a", 2, start + SECOND));
+        let dead = queue.push(event("b", 3, start + SECOND * 2));
+        assert_eq!((dead.len(), dead[0].event.id.as_str(), dead[0].cause), (1, "1", Cause::Overflow));
+        assert_eq!(queue.oldest(), Some(start + SECOND));
+        let late = start + Duration::from_secs(301);
+        let (attempt, dead) = queue.poll(late);
+        assert_eq!((dead.len(), dead[0].event.id.as_str(), dead[0].cause), (1, "2", Cause::Expired));
+        assert_eq!(ids(&attempt.expect("3 is young enough")), ["3"]);
+        assert!(queue.handle(late, flying.number, delivered()).is_empty());
+        assert_eq!(queue.len(), 1);
+    }
+
+    #[test]
+    fn a_batch_that_fails_twice_is_halved_until_the_bad_event_is_alone() {
+        let mut now = Instant::now();
+        let mut queue = Queue::new(Bounds { batch: 16, ..Bounds::default() }, 1);
+        (0..16).for_each(|id| assert!(queue.push(event(&format!("{}", id % 4), id, now)).is_empty()));
+        assert!(queue.poll(now).0.is_none(), "it waits for company");
+        let (mut arrived, mut dead, mut requests) = (Vec::new(), Vec::new(), 0);
+        while !queue.is_empty() {
+            now = now.max(queue.poll_timeout().expect("something to do"));
+            let Some(attempt) = queue.poll(now).0 else { continue };
+            requests += 1;
+            let is_bad = ids(&attempt).contains(&"6");
+            if !is_bad {
+                arrived.extend(ids(&attempt).iter().map(|id| id.parse::<u32>().unwrap()));
+            }
+            let outcome = if is_bad { Outcome::Rejected(failure(422)) } else { delivered() };
+            dead.extend(queue.handle(now, attempt.number, outcome));
+        }
+        assert_eq!((dead.len(), dead[0].event.id.as_str(), dead[0].cause), (1, "6", Cause::Rejected));
+        for order in 0..4 {
+            let of: Vec<_> = arrived.iter().filter(|id| *id % 4 == order).collect();
+            assert!(of.is_sorted(), "{of:?}");
+        }
+        arrived.sort_unstable();
+        assert_eq!(arrived, (0..16).filter(|id| *id != 6).collect::<Vec<_>>());
+        assert!(requests < 16, "{requests}");
+    }
+
+    #[test]
+    fn a_receiver_that_names_what_failed_saves_the_halving() {
+        let start = Instant::now();
+        let mut queue = Queue::new(Bounds { batch: 10, ..Bounds::default() }, 1);
+        (0..10).for_each(|id| assert!(queue.push(event(&format!("{}", id % 2), id, start)).is_empty()));
+        let now = start + SECOND;
+        let attempt = sent(&mut queue, now);
+        assert_eq!(attempt.events.len(), 10);
+        assert!(
+            queue.handle(now, attempt.number, Outcome::Delivered { failed: vec!["4".into()] }).is_empty()
+        );
+        assert_eq!(queue.len(), 1);
+        let later = queue.poll_timeout().unwrap();
+        assert!(later > now);
+        assert_eq!(ids(&sent(&mut queue, later)), ["4"]);
+    }
+
+    /// Whatever the receiver does, each event ends once, and what arrives of one order arrives in order.
+    #[test]
+    fn every_event_ends_once_and_in_order() {
+        for seed in 0..200 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let batch = random.usize(1..8);
+            let bounds =
+                Bounds { batch, max_in_flight: random.usize(1..4), max_events: 40, ..Bounds::default() };
+            let mut queue = Queue::new(bounds, seed);
+            let (mut now, mut made, mut flying) = (Instant::now(), 0_u32, Vec::new());
+            let mut ended: HashMap<u32, Option<Cause>> = HashMap::new();
+            let mut newest: HashMap<Arc<str>, u32> = HashMap::new();
+            let end = |dead: Vec<Dead>, ended: &mut HashMap<u32, Option<Cause>>| {
+                for one in dead {
+                    assert!(ended.insert(one.event.id.parse().unwrap(), Some(one.cause)).is_none());
+                }
+            };
+            for step in 0.. {
+                if step < 300 && random.bool() {
+                    let order = format!("{}", random.u8(0..6));
+                    end(queue.push(event(&order, made, now)), &mut ended);
+                    made += 1;
+                }
+                let (attempt, dead) = queue.poll(now);
+                end(dead, &mut ended);
+                if let Some(attempt) = attempt {
+                    assert!(attempt.events.len() <= batch && flying.len() < 4);
+                    flying.push(attempt);
+                } else if flying.is_empty() && step >= 300 {
+                    let Some(at) = queue.poll_timeout() else { break };
+                    now = now.max(at);
+                }
+                if !flying.is_empty() && random.bool() {
+                    let attempt: Attempt = flying.swap_remove(random.usize(..flying.len()));
+                    let outcome = match random.u8(0..10) {
+                        0 => Outcome::Rejected(failure(400)),
+                        1 => Outcome::Failed(failure(500), Some(SECOND * random.u32(0..100))),
+                        2 => Outcome::Unreachable(Failure { status: None, error: String::new() }),
+                        _ => delivered(),
+                    };
+                    if outcome == delivered() {
+                        for event in &attempt.events {
+                            let id: u32 = event.id.parse().unwrap();
+                            assert!(ended.insert(id, None).is_none());
+                            let before = newest.insert(Arc::clone(&event.order), id);
+                            assert!(before < Some(id), "{before:?} before {id}");
+                        }
+                    }
+                    end(queue.handle(now, attempt.number, outcome), &mut ended);
+                    now += SECOND * random.u32(0..3);
+                }
+            }
+            assert_eq!((ended.len(), queue.len(), queue.bytes()), (made as usize, 0, 0));
+            assert!(queue.lines.is_empty() && queue.ages.is_empty() && queue.due.is_empty());
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Signatures: how a backend knows that a request is the broker's.
+
+mod standard;
+
+pub use standard::{Secret, SecretError, Secrets};
