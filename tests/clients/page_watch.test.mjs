@@ -149,6 +149,7 @@ test("the tabs, the tables and the dialog are used by keyboard", PATIENCE, async
 });
 
 test("tables have headers, regions names and fields labels", PATIENCE, async () => {
+    const listening = await eventStream(open, "roles/a");
     const { page, close } = await watching(browser, open);
     await live(page);
     await open.publish("roles/a", "1");
@@ -166,10 +167,12 @@ test("tables have headers, regions names and fields labels", PATIENCE, async () 
     assert.equal(spoken, 0);
     assert.ok((await page.locator("[role=status]").count()) >= 4);
     await close();
+    listening.destroy();
 });
 
 for (const { name, ...look } of LOOKS) {
     test(`nothing scrolls sideways (${name})`, PATIENCE, async () => {
+        const listening = await eventStream(open, "roles/a");
         const { page, faults, close } = await watching(browser, open, look);
         await live(page);
         await open.publish(`long/${"name-".repeat(40)}`, JSON.stringify({ text: "word".repeat(200) }), { query: "?retain=true" });
@@ -183,5 +186,6 @@ for (const { name, ...look } of LOOKS) {
         assert.equal(await scrollsSideways(page), false);
         assert.deepEqual(faults, []);
         await close();
+        listening.destroy();
     });
 }
