@@ -139,10 +139,10 @@ impl Front {
         B::Error: Into<BoxError>,
     {
         async move {
-            let (shared, mount) = (&self.0, self.mount());
+            let shared = &self.0;
             let began = shared.counters.begin(&parts.method);
             let fields = Fields::from(&parts);
-            let answer = shared.answer(peer, mount, &parts, &fields, body).await;
+            let answer = shared.answer(&peer, self.1, &parts, &fields, body).await;
             let id = request_id(fields);
             let mut response = match answer {
                 Ok(response) => response,
@@ -154,7 +154,7 @@ impl Front {
             };
             shared.counters.answered(response.status().as_u16());
             if let Some(began) = began
-                && let Some(route) = shared.route_of(mount, &parts)
+                && let Some(route) = shared.route_of(self.mount(), &parts)
             {
                 shared.times.answered(route, began);
             }
@@ -245,183 +245,192 @@ impl Shared {
         self.config.origins.cookies(&self.config.token_sources)
     }
 
-    async fn answer<B>(
-        &self,
-        peer: Option<Peer>,
-        mount: &str,
-        parts: &Parts,
-        fields: &Fields<'_>,
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` has room for its arguments twice")]
+    fn answer<'a, B>(
+        &'a self,
+        peer: &'a Option<Peer>,
+        paths: Paths,
+        parts: &'a Parts,
+        fields: &'a Fields<'_>,
         body: B,
-    ) -> Result<Response, Error>
+    ) -> impl Future<Output = Result<Response, Error>> + Send
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let resource = Resource::find(parts.uri.path(), mount)?;
-        let method = &parts.method;
-        if method == Method::OPTIONS {
-            if resource == Resource::Events
-                && let Some(handshake) = webhook_handshake(&parts.headers)
-            {
-                return Ok(handshake);
+        async move {
+            let mount = paths.mount(&self.config.path);
+            let resource = Resource::find(parts.uri.path(), mount)?;
+            let method = &parts.method;
+            if method == Method::OPTIONS {
+                if resource == Resource::Events
+                    && let Some(handshake) = webhook_handshake(&parts.headers)
+                {
+                    return Ok(handshake);
+                }
+                return Ok(self.config.origins.preflight(&parts.headers, self.cookies(), resource.methods()));
             }
-            return Ok(self.config.origins.preflight(&parts.headers, self.cookies(), resource.methods()));
-        }
-        if !resource.answers(method) {
-            return Err(Error::Method(resource.methods()));
-        }
-        // A page can send some POSTs without asking first, so refusing it the answer is not enough.
-        if !self.config.origins.allows(fields) {
-            return Err(Error::Origin);
-        }
-        if let Some(name) = fields.repeated {
-            return Err(invalid(name.as_str(), "given twice"));
-        }
-        // Kept as it is, a compressed payload would reach its readers without anything saying so.
-        let body = Decoded::of_field(fields.content_encoding, body)?;
-        match resource {
-            Resource::Health => return Ok(health::live()),
-            Resource::Ready => {
-                let state = match self.ready.load(Relaxed) {
-                    true if self.broker.is_closed() => health::State::Closed,
-                    true => health::State::Ready,
-                    false => health::State::Leaving,
-                };
-                return Ok(health::ready(state));
+            if !resource.answers(method) {
+                return Err(Error::Method(resource.methods()));
             }
-            Resource::Metrics if self.config.metrics == MetricsAccess::Open => {
-                return Ok(metrics::answer(&self.scraped(), &parts.headers));
+            // A page can send some POSTs without asking first, so refusing it the answer is not enough.
+            if !self.config.origins.allows(fields) {
+                return Err(Error::Origin);
             }
-            Resource::OpenApi => {
-                no_parameters(parts.uri.query())?;
-                return Ok(openapi::answer(mount));
+            if let Some(name) = fields.repeated {
+                return Err(invalid(name.as_str(), "given twice"));
             }
-            _ => {}
-        }
-        let remote = peer.map(|peer| peer.0);
-        let credentials = credentials_among(fields, parts, remote, &self.config.token_sources);
-        let principal = credentials.authenticate(&*self.authenticator, "http").await?;
-        let mut publisher = Publisher::new(principal, "http");
-        publisher.address = remote.map(|remote| remote.ip());
-        let principal = &publisher.principal;
-        // A publish is counted message by message, below.
-        let is_publish = matches!(resource, Resource::Publish(_) | Resource::Events)
-            || matches!(resource, Resource::Retained(_) if method == Method::PUT);
-        if !is_publish {
-            principal.admit(1).map_err(intake::Error::RateLimited)?;
-        }
-        // What waits long or holds much is boxed: every connection has room for the rest of this future.
-        match resource {
-            Resource::Publish(_)
-            | Resource::Events
-            | Resource::ConnectionMessages(_)
-            | Resource::ConnectionSubscription { .. }
-                if method == Method::HEAD =>
-            {
-                Ok(nothing(&resource))
+            // Kept as it is, a compressed payload would reach its readers without anything saying so.
+            let body = Decoded::of_field(fields.content_encoding, body)?;
+            match resource {
+                Resource::Health => return Ok(health::live()),
+                Resource::Ready => {
+                    let state = match self.ready.load(Relaxed) {
+                        true if self.broker.is_closed() => health::State::Closed,
+                        true => health::State::Ready,
+                        false => health::State::Leaving,
+                    };
+                    return Ok(health::ready(state));
+                }
+                Resource::Metrics if self.config.metrics == MetricsAccess::Open => {
+                    return Ok(metrics::answer(&self.scraped(), &parts.headers));
+                }
+                Resource::OpenApi => {
+                    no_parameters(parts.uri.query())?;
+                    return Ok(openapi::answer(mount));
+                }
+                _ => {}
             }
-            Resource::Publish(Some(channel)) => {
-                let body =
-                    take_body(body, self.broker.config().max_message_bytes, &self.config.intake).await?;
-                publish_raw(
-                    &self.desk.gate,
-                    &publisher,
-                    &channel,
-                    parts.uri.query(),
-                    fields,
-                    &body,
-                    Retain::IfAsked,
-                )?
-                .await
-                .map_or_else(|error| Err(error.into()), |done| Ok(published(&done)))
+            let principal = {
+                let remote = peer.map(|peer| peer.0);
+                let credentials = credentials_among(fields, parts, remote, &self.config.token_sources);
+                credentials.authenticate(&*self.authenticator, "http").await?
+            };
+            let mut publisher = Publisher::new(principal, "http");
+            publisher.address = peer.map(|peer| peer.0.ip());
+            let principal = &publisher.principal;
+            // A publish is counted message by message, below.
+            let is_publish = matches!(resource, Resource::Publish(_) | Resource::Events)
+                || matches!(resource, Resource::Retained(_) if method == Method::PUT);
+            if !is_publish {
+                principal.admit(1).map_err(intake::Error::RateLimited)?;
             }
-            Resource::Publish(None) => Box::pin(self.publish_many(parts, fields, &publisher, body)).await,
-            Resource::Events => {
-                let body = take_body(body, self.config.max_request_bytes, &self.config.intake).await?;
-                Box::pin(publish_events(&self.desk, &publisher, parts, &body)).await.map(json)
-            }
-            Resource::History(filter) => {
-                Box::pin(self.history.answer(principal, &filter, parts.uri.query())).await.map(json)
-            }
-            Resource::RetainedChannels => {
-                let (max, query) = (self.config.max_page, parts.uri.query());
-                Box::pin(retained::list(&self.broker, max, principal, query)).await.map(json)
-            }
-            Resource::Retained(channel) if method == Method::PUT => {
-                let body =
-                    take_body(body, self.broker.config().max_message_bytes, &self.config.intake).await?;
-                publish_raw(
-                    &self.desk.gate,
-                    &publisher,
-                    &channel,
-                    parts.uri.query(),
-                    fields,
-                    &body,
-                    Retain::Always,
-                )?
-                .await
-                .map_or_else(|error| Err(error.into()), |done| Ok(published(&done)))
-            }
-            Resource::Retained(channel) if method == Method::DELETE => {
-                no_parameters(parts.uri.query())?;
-                retained::clear(&self.broker, principal, &channel).await
-            }
-            Resource::Retained(channel) => {
-                retained::show(&self.broker, principal, &channel, parts.uri.query()).await
-            }
-            Resource::Presence(channel) => Box::pin(presence::answer(
-                &self.broker,
-                self.config.max_page,
-                principal,
-                &channel,
-                parts.uri.query(),
-            ))
-            .await
-            .map(json),
-            Resource::Connections => {
-                Box::pin(connections::list(&self.broker, self.config.max_page, principal, parts.uri.query()))
+            // What waits long or holds much is boxed: every connection has room for the rest of this future.
+            match resource {
+                Resource::Publish(_)
+                | Resource::Events
+                | Resource::ConnectionMessages(_)
+                | Resource::ConnectionSubscription { .. }
+                    if method == Method::HEAD =>
+                {
+                    Ok(nothing(&resource))
+                }
+                Resource::Publish(Some(channel)) => {
+                    let body =
+                        take_body(body, self.broker.config().max_message_bytes, &self.config.intake).await?;
+                    publish_raw(
+                        &self.desk.gate,
+                        &publisher,
+                        &channel,
+                        parts.uri.query(),
+                        fields,
+                        &body,
+                        Retain::IfAsked,
+                    )?
                     .await
-                    .map(json)
-            }
-            Resource::Connection(id) if method == Method::DELETE => {
-                connections::close(&self.broker, &self.counters, principal, &id, parts.uri.query())
-            }
-            Resource::Connection(id) => {
-                no_parameters(parts.uri.query())?;
-                connections::one(&self.broker, principal, &id).map(json)
-            }
-            Resource::ConnectionMessages(id) => {
-                let body =
-                    take_body(body, self.broker.config().max_message_bytes, &self.config.intake).await?;
-                Box::pin(connections::send(&self.broker, &self.counters, principal, &id, parts, body))
+                    .map_or_else(|error| Err(error.into()), |done| Ok(published(&done)))
+                }
+                Resource::Publish(None) => Box::pin(self.publish_many(parts, fields, &publisher, body)).await,
+                Resource::Events => {
+                    let body = take_body(body, self.config.max_request_bytes, &self.config.intake).await?;
+                    Box::pin(publish_events(&self.desk, &publisher, parts, &body)).await.map(json)
+                }
+                Resource::History(filter) => {
+                    Box::pin(self.history.answer(principal, &filter, parts.uri.query())).await.map(json)
+                }
+                Resource::RetainedChannels => {
+                    let (max, query) = (self.config.max_page, parts.uri.query());
+                    Box::pin(retained::list(&self.broker, max, principal, query)).await.map(json)
+                }
+                Resource::Retained(channel) if method == Method::PUT => {
+                    let body =
+                        take_body(body, self.broker.config().max_message_bytes, &self.config.intake).await?;
+                    publish_raw(
+                        &self.desk.gate,
+                        &publisher,
+                        &channel,
+                        parts.uri.query(),
+                        fields,
+                        &body,
+                        Retain::Always,
+                    )?
                     .await
-                    .map(json)
-            }
-            Resource::ConnectionSubscription { id, filter } => {
-                no_parameters(parts.uri.query())?;
-                let change = if method == Method::PUT { Forced::Subscribe } else { Forced::Unsubscribe };
-                connections::change_subscription(
+                    .map_or_else(|error| Err(error.into()), |done| Ok(published(&done)))
+                }
+                Resource::Retained(channel) if method == Method::DELETE => {
+                    no_parameters(parts.uri.query())?;
+                    retained::clear(&self.broker, principal, &channel).await
+                }
+                Resource::Retained(channel) => {
+                    retained::show(&self.broker, principal, &channel, parts.uri.query()).await
+                }
+                Resource::Presence(channel) => Box::pin(presence::answer(
                     &self.broker,
-                    &self.counters,
+                    self.config.max_page,
                     principal,
-                    &id,
-                    &filter,
-                    change,
-                )
+                    &channel,
+                    parts.uri.query(),
+                ))
+                .await
+                .map(json),
+                Resource::Connections => Box::pin(connections::list(
+                    &self.broker,
+                    self.config.max_page,
+                    principal,
+                    parts.uri.query(),
+                ))
+                .await
+                .map(json),
+                Resource::Connection(id) if method == Method::DELETE => {
+                    connections::close(&self.broker, &self.counters, principal, &id, parts.uri.query())
+                }
+                Resource::Connection(id) => {
+                    no_parameters(parts.uri.query())?;
+                    connections::one(&self.broker, principal, &id).map(json)
+                }
+                Resource::ConnectionMessages(id) => {
+                    let body =
+                        take_body(body, self.broker.config().max_message_bytes, &self.config.intake).await?;
+                    Box::pin(connections::send(&self.broker, &self.counters, principal, &id, parts, body))
+                        .await
+                        .map(json)
+                }
+                Resource::ConnectionSubscription { id, filter } => {
+                    no_parameters(parts.uri.query())?;
+                    let change = if method == Method::PUT { Forced::Subscribe } else { Forced::Unsubscribe };
+                    connections::change_subscription(
+                        &self.broker,
+                        &self.counters,
+                        principal,
+                        &id,
+                        &filter,
+                        change,
+                    )
+                }
+                Resource::Channels(None) => {
+                    channels::list(&self.broker, self.config.max_page, principal, parts.uri.query()).map(json)
+                }
+                Resource::Channels(Some(channel)) => {
+                    no_parameters(parts.uri.query())?;
+                    channels::one(&self.broker, principal, &channel).map(json)
+                }
+                Resource::Figures => {
+                    let (headers, query) = (&parts.headers, parts.uri.query());
+                    Box::pin(self.figures.answer(principal, method, headers, query)).await
+                }
+                Resource::Metrics => metrics::answer_to(&self.scraped(), principal, &parts.headers),
+                Resource::Health | Resource::Ready | Resource::OpenApi => Err(Error::NotFound),
             }
-            Resource::Channels(None) => {
-                channels::list(&self.broker, self.config.max_page, principal, parts.uri.query()).map(json)
-            }
-            Resource::Channels(Some(channel)) => {
-                no_parameters(parts.uri.query())?;
-                channels::one(&self.broker, principal, &channel).map(json)
-            }
-            Resource::Figures => {
-                let (headers, query) = (&parts.headers, parts.uri.query());
-                Box::pin(self.figures.answer(principal, method, headers, query)).await
-            }
-            Resource::Metrics => metrics::answer_to(&self.scraped(), principal, &parts.headers),
-            Resource::Health | Resource::Ready | Resource::OpenApi => Err(Error::NotFound),
         }
     }
 

@@ -135,8 +135,10 @@ impl<'a> Resource<'a> {
 
     /// Whether the method is one of [`Resource::methods`].
     pub(crate) fn answers(&self, method: &Method) -> bool {
-        let mut methods = self.methods().as_bytes().split(|byte| *byte == b',');
-        methods.any(|one| one.trim_ascii_start() == method.as_str().as_bytes())
+        let (methods, method) = (self.methods().as_bytes(), method.as_str().as_bytes());
+        // The first one is what is asked for most.
+        methods.strip_prefix(method).is_some_and(|rest| rest.first() == Some(&b','))
+            || methods.split(|byte| *byte == b',').any(|one| one.trim_ascii_start() == method)
     }
 }
 

@@ -12,10 +12,7 @@ use crate::error::Error;
 pub fn channel(text: &str) -> Result<Channel, Error> {
     let channel = Channel::parse(text)?;
     // Nearly all names are of these alone, and need no look at their segments.
-    if text
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.' | b':'))
-    {
+    if text.bytes().all(|byte| PLAIN[usize::from(byte)]) {
         return Ok(channel);
     }
     let inexpressible = |why| Err(Error::Inexpressible { name: text.to_owned(), why });
@@ -27,6 +24,18 @@ pub fn channel(text: &str) -> Result<Channel, Error> {
     }
     Ok(channel)
 }
+
+/// The bytes of names that have nothing to look at.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < plain.len() {
+        let this = byte as u8;
+        plain[byte] = this.is_ascii_alphanumeric() || matches!(this, b'/' | b'-' | b'_' | b'.' | b':');
+        byte += 1;
+    }
+    plain
+};
 
 /// A channel that may be published to: one that is not the broker's own.
 ///

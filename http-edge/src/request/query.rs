@@ -31,7 +31,7 @@ pub struct BadParameter {
 /// # Errors
 /// [`BadEncoding`], where a browser would take the text literally or put U+FFFD in its place.
 pub fn percent_decode(text: &str) -> Result<Cow<'_, str>, BadEncoding> {
-    if text.contains('%') { decode(text, b'+') } else { Ok(Cow::Borrowed(text)) }
+    if memchr::memchr(b'%', text.as_bytes()).is_none() { Ok(Cow::Borrowed(text)) } else { decode(text, b'+') }
 }
 
 /// The parameters of a query in their order, names and values decoded (`+` is a space), repeats and all. A parameter

@@ -41,30 +41,37 @@ where
 ///
 /// # Cancel safety
 /// Not cancel safe: what was read is lost with the future.
-pub async fn take_body<B>(body: B, max_bytes: usize, intake: &Intake) -> Result<Bytes, BodyError>
+#[expect(clippy::manual_async_fn, reason = "an `async fn` has room for its arguments twice")]
+pub fn take_body<B>(
+    body: B,
+    max_bytes: usize,
+    intake: &Intake,
+) -> impl Future<Output = Result<Bytes, BodyError>>
 where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    let announced = body.size_hint();
-    if announced.lower() > max_bytes as u64 {
-        return Err(BodyError::TooLarge { max: max_bytes });
+    async move {
+        let announced = body.size_hint();
+        if announced.lower() > max_bytes as u64 {
+            return Err(BodyError::TooLarge { max: max_bytes });
+        }
+        let announced = announced.exact().and_then(|exact| usize::try_from(exact).ok());
+        let mut collected = Collected { max_bytes, announced, first: Bytes::new(), rest: Vec::new() };
+        let mut body = pin!(body);
+        // Most bodies are there already: what waits for one is made only for one that is not, and each connection has room
+        // for the rest of this future.
+        let ready = poll_fn(|cx| match collected.poll_fill(body.as_mut(), cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await;
+        match ready {
+            Some(done) => done?,
+            None => Box::pin(wait_for(body, &mut collected, intake)).await?,
+        }
+        Ok(collected.into_bytes())
     }
-    let announced = announced.exact().and_then(|exact| usize::try_from(exact).ok());
-    let mut collected = Collected { max_bytes, announced, first: Bytes::new(), rest: Vec::new() };
-    let mut body = pin!(body);
-    // Most bodies are there already: what waits for one is made only for one that is not, and each connection has room
-    // for the rest of this future.
-    let ready = poll_fn(|cx| match collected.poll_fill(body.as_mut(), cx) {
-        Poll::Ready(done) => Poll::Ready(Some(done)),
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await;
-    match ready {
-        Some(done) => done?,
-        None => Box::pin(wait_for(body, &mut collected, intake)).await?,
-    }
-    Ok(collected.into_bytes())
 }
 
 /// Reads the rest of a body that comes piece by piece.

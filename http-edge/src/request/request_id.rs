@@ -27,9 +27,12 @@ fn from_field(field: Option<&HeaderValue>) -> HeaderValue {
         // Copied: as it is it would keep the connection's read buffer for as long as the answer is held.
         return HeaderValue::from_bytes(id.as_bytes()).unwrap_or(HeaderValue::from_static("0"));
     }
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let random = fastrand::u64(..);
-    let id: [u8; 16] = std::array::from_fn(|place| DIGITS[(random >> (4 * place)) as usize & 15]);
+    // Reckoned for all digits at once, not looked up for each.
+    let bytes = fastrand::u64(..).to_ne_bytes();
+    let id: [u8; 16] = std::array::from_fn(|place| {
+        let digit = if place < 8 { bytes[place] >> 4 } else { bytes[place - 8] & 15 };
+        digit + if digit < 10 { b'0' } else { b'a' - 10 }
+    });
     HeaderValue::from_bytes(&id).unwrap_or(HeaderValue::from_static("0"))
 }
 
