@@ -114,6 +114,34 @@ async fn every_protocol_tells_who_came_and_left_and_what_passed() {
 }
 
 #[tokio::test]
+async fn what_a_bayeux_client_polled_is_counted() {
+    let logged = Logged::start("").await;
+    let http = logged.server.http;
+    let kind = [("content-type", "application/json")];
+    let say = async |messages: Value, more: &[(&str, &str)]| {
+        let headers: Vec<_> = kind.iter().chain(more).copied().collect();
+        request(http, "POST", "/cometd", &headers, messages.to_string()).await
+    };
+    let shake = json!([{"channel": "/meta/handshake", "version": "1.0", "supportedConnectionTypes": ["long-polling"]}]);
+    let shaken = say(shake, &[]).await;
+    let cookie =
+        shaken.header("set-cookie").expect("the browser's cookie").split(';').next().unwrap_or("").to_owned();
+    let id = shaken.json()[0]["clientId"].clone();
+    let cookie = [("cookie", &*cookie)];
+    let connect = json!({"channel": "/meta/connect", "clientId": id, "connectionType": "long-polling", "advice": {"timeout": 0}});
+    let mut polled = 0;
+    let wish = json!({"channel": "/meta/subscribe", "clientId": id, "subscription": "/c"});
+    polled += say(json!([wish, connect]), &cookie).await.body.len();
+    let large = "x".repeat(5000);
+    say(json!([{"channel": "/c", "clientId": id, "data": large}]), &cookie).await;
+    polled += say(json!([connect]), &cookie).await.body.len();
+    assert!(polled > large.len(), "the event came with a poll: {polled}");
+    say(json!([{"channel": "/meta/disconnect", "clientId": id}]), &cookie).await;
+    let left = logged.line("disconnected", |line| line["protocol"] == "bayeux").await;
+    assert_eq!(left["sent_bytes"], json!(polled), "{left}");
+}
+
+#[tokio::test]
 async fn refusals_say_why_and_a_client_that_comes_again_and_again_is_one_line() {
     let logged = Logged::start(&rights()).await;
     let server = &logged.server;

@@ -13,10 +13,10 @@ use crate::codec::channel::is_expressible;
 use crate::protocol::End;
 
 impl Member {
-    /// The client has left for good: whoever listens is told what is known of it. Bytes to it are counted where a
-    /// WebSocket carries it, as a poll is one of many requests of its connection; of those from it the JSON is.
+    /// The client has left for good: whoever listens is told what is known of it. Of polls the JSON of answers to its
+    /// connects is counted, as a poll is one of many requests of its connection; of what it sends all JSON is.
     pub(super) fn leave(&self, why: LeaveReason) {
-        let socket_bytes = self.mailbox.socket_bytes();
+        let sent_bytes = self.mailbox.sent_bytes();
         let (sent, received) = self.mailbox.passed();
         let mut account = Account::default();
         account.was_here = true;
@@ -26,7 +26,7 @@ impl Member {
         account.lasted = Some(Duration::from_millis(unix_ms().saturating_sub(self.since_ms)));
         account.sent_messages = Some(sent);
         account.received_messages = Some(received);
-        account.sent_bytes = socket_bytes;
+        account.sent_bytes = Some(sent_bytes);
         account.received_bytes = Some(self.mailbox.received_bytes());
         account.dropped = self.mailbox.dropped();
         self.subscriber.leave(Left::for_good(why), &account);

@@ -31,6 +31,8 @@ pub(crate) struct Mailbox {
     received: AtomicU32,
     /// Bytes of JSON from it.
     received_bytes: AtomicU64,
+    /// Bytes of JSON that answered its connects, where it polls.
+    polled_bytes: AtomicU64,
 }
 
 /// A connect's reply on its way. It is dropped when the reply was written, or will never be: only from then on is its
@@ -60,6 +62,7 @@ impl Mailbox {
             shared,
             received: AtomicU32::new(0),
             received_bytes: AtomicU64::new(0),
+            polled_bytes: AtomicU64::new(0),
         });
         mailbox.with(|_| ());
         mailbox
@@ -159,9 +162,10 @@ impl Mailbox {
         (u64::from(self.state.lock().sent), u64::from(self.received.load(Relaxed)))
     }
 
-    /// Bytes that its socket has taken, if it has one.
-    pub(super) fn socket_bytes(&self) -> Option<u64> {
-        self.state.lock().socket.as_ref().map(|socket| socket.outbox.passed().bytes)
+    /// Bytes to the client: those that its socket has taken, and the JSON that answered its connects.
+    pub(super) fn sent_bytes(&self) -> u64 {
+        let socket = self.state.lock().socket.as_ref().map_or(0, |socket| socket.outbox.passed().bytes);
+        socket + self.polled_bytes.load(Relaxed)
     }
 
     /// Events lost because there was no room for them.
@@ -195,6 +199,15 @@ impl Mailbox {
     /// For the handler of a held poll.
     pub(crate) fn woken(&self) -> &Notify {
         &self.woken
+    }
+}
+
+impl UnwrittenReply {
+    /// The answer that it is in has so much JSON.
+    pub(crate) fn note_bytes(&self, bytes: usize) {
+        if let Some(mailbox) = self.mailbox.upgrade() {
+            mailbox.polled_bytes.fetch_add(bytes as u64, Relaxed);
+        }
     }
 }
 

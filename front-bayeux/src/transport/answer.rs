@@ -25,6 +25,9 @@ impl Answer {
     pub(super) fn of(outcome: Outcome) -> Self {
         let mut body = Vec::with_capacity(array_bytes(outcome.objects()));
         put_array(&mut body, outcome.objects());
+        for reply in &outcome.unwritten {
+            reply.note_bytes(body.len());
+        }
         Self::new(body, outcome.unwritten)
     }
 
