@@ -99,7 +99,7 @@ pub(crate) enum Command {
         /// The folder, e.g. /usr/local/share/man/man1
         folder: Option<PathBuf>,
     },
-    /// Look at a store of messages that no server has open
+    /// Look at a store of messages, or copy it
     Store {
         #[command(subcommand)]
         what: StoreCommand,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use fanwire::Fronts;
-use fanwire::store::{OpenError, Settings, State, Store, check};
+use fanwire::store::{OpenError, Report, Settings, State, Store, backup, check};
 
 /// What a store that is broken ends the process with: whoever runs it starts it again, and what is on the disk is read
 /// anew.
@@ -24,11 +24,28 @@ pub(crate) enum StoreCommand {
         /// The directory, as for --data
         directory: PathBuf,
     },
+    /// Copy a store as it is at one moment, also while a server has it
+    ///
+    /// The server goes on meanwhile and sends the copy over a socket in the directory. The copy is read when it is
+    /// written, and told of as by `check`. To go back to it, start a server with `--data TO`. Exit code 0 done and sound, 1
+    /// done, but what is damaged in the store is so in the copy, 2 not done; nothing is left of it then.
+    Backup {
+        /// The directory of the store, as for --data
+        directory: PathBuf,
+        /// Where the copy goes: a directory that is empty, or is not there
+        to: PathBuf,
+    },
 }
 
 pub(crate) fn run(command: StoreCommand) -> ExitCode {
-    let StoreCommand::Check { directory } = command;
-    match check(&directory) {
+    match command {
+        StoreCommand::Check { directory } => told(check(&directory)),
+        StoreCommand::Backup { directory, to } => told(backup(&directory, &to)),
+    }
+}
+
+fn told(found: Result<Report, impl std::fmt::Display>) -> ExitCode {
+    match found {
         Ok(report) => {
             for damaged in &report.damaged {
                 eprintln!("fanwire: damaged: {damaged}");
@@ -68,5 +85,12 @@ pub(crate) async fn watch(store: Arc<Store>, fronts: Fronts) {
             fronts.set_ready(is_ready);
             was_ready = is_ready;
         }
+    }
+}
+
+/// Sends the store to whoever makes a backup of it on this machine. Never ready, unless it cannot.
+pub(crate) async fn answer_backups(store: Arc<Store>) {
+    if let Err(error) = store.answer_backups().await {
+        tracing::warn!(%error, "no backup can be made while the server runs");
     }
 }

@@ -109,8 +109,10 @@ fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         let server = Server::bind(loaded.config.clone()).await?;
         let reload = Reload::new(arguments, &loaded, &server);
         tokio::spawn(reload.around(manager::reloading, manager::reloaded).run(hang_up));
-        let watching =
-            store.as_ref().map(|store| tokio::spawn(data::watch(Arc::clone(store), server.fronts().clone())));
+        let watching = store.as_ref().map(|store| {
+            let watching = data::watch(Arc::clone(store), server.fronts().clone());
+            [tokio::spawn(watching), tokio::spawn(data::answer_backups(Arc::clone(store)))]
+        });
         announce(&server, &loaded, descriptors);
         manager::watch_over(&server);
         let stop = async {
@@ -120,7 +122,7 @@ fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         server.run(stop).await;
         // What was taken is on the disk before the process says that it has ended.
         if let (Some(store), Some(watching)) = (&store, watching) {
-            watching.abort();
+            watching.iter().for_each(tokio::task::JoinHandle::abort);
             store.close();
         }
         tracing::info!("stopped");

@@ -31,6 +31,11 @@ pub struct Report {
 pub fn check(directory: &Path) -> Result<Report, OpenError> {
     let _lock = Lock::take(directory, Expect::Store)?;
     let (disk, head) = Disk::open(directory)?;
+    Ok(look_through(&disk, head)?)
+}
+
+/// Reads all that is there.
+pub(crate) fn look_through(disk: &Disk, head: u64) -> fjall::Result<Report> {
     let mut report = Report { epoch: disk.epoch, head, ..Report::default() };
     for group in disk.groups() {
         let mut all =

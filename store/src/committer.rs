@@ -12,6 +12,7 @@ use broker_core::{
 use fjall::{OwnedWriteBatch, PersistMode};
 
 use crate::bucket::{Bucket, too_many};
+use crate::copying::Moment;
 use crate::disk::{Disk, retained_row};
 use crate::keys::{Keys, Name, Row, fingerprint, name_of};
 use crate::schema::{BLOCK, bucket_key, channel_key, message_key, numbers, seal};
@@ -107,11 +108,13 @@ impl Committer {
             if !taken.ops.is_empty() {
                 self.do_all(taken.ops);
             }
+            self.show_moment();
             self.sync_if_due();
             if self.looked_at.elapsed() >= LOOK_EVERY {
                 self.look_around();
             }
             if taken.is_over {
+                self.shared.moments.lock().clear();
                 return self.finish();
             }
         }
@@ -224,6 +227,18 @@ impl Committer {
         self.unsynced_since = None;
     }
 
+    /// Between two batches everything belongs together.
+    fn show_moment(&self) {
+        for waiting in std::mem::take(&mut *self.shared.moments.lock()) {
+            // Who gets none is told that there is none now.
+            let Some(open) = &self.open else { continue };
+            match Moment::of(&open.disk, self.head) {
+                Ok(moment) => _ = waiting.try_send(moment),
+                Err(error) => tracing::error!(%error, "the store cannot be copied"),
+            }
+        }
+    }
+
     fn look_around(&mut self) {
         self.shared.look_for_room();
         if self.open.is_none() {
@@ -240,6 +255,7 @@ impl Committer {
     }
 
     fn reopen(&mut self) {
+        self.shared.stop_copying();
         // Readers hold it for a page at a time.
         let old = self.shared.disk.write().take();
         if let Some(old) = old {

@@ -24,6 +24,8 @@ pub(crate) struct Disk {
     /// In the order of groups and offsets.
     buckets: RwLock<Vec<Arc<Bucket>>>,
     groups: Mutex<Vec<Group>>,
+    /// Offsets between two of these were given by a life of this store that a backup does not know.
+    pub(crate) lost: Vec<(u64, u64)>,
 }
 
 /// Messages that are dropped by the same bounds.
@@ -40,6 +42,19 @@ const MAX_JOURNAL_BYTES: u64 = 64 << 20;
 const CACHE_BYTES: u64 = 32 << 20;
 const MEMTABLE_BYTES: u64 = 16 << 20;
 
+/// Where the database lies in a store's directory, and where while a backup is being made of it.
+pub(crate) const DATABASE: &str = "db";
+pub(crate) const UNFINISHED: &str = "db.unfinished";
+
+/// Opens a database, or makes one.
+pub(crate) fn database(folder: &Path) -> fjall::Result<Database> {
+    Database::builder(folder)
+        .max_journaling_size(MAX_JOURNAL_BYTES)
+        .cache_size(CACHE_BYTES)
+        .worker_threads(2)
+        .open()
+}
+
 pub(crate) fn options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
 }
@@ -51,11 +66,16 @@ fn damaged(what: impl Into<String>) -> OpenError {
 impl Disk {
     /// Opens what is there, or begins anew. With it the newest offset that may have been given.
     pub(crate) fn open(directory: &Path) -> Result<(Self, u64), OpenError> {
-        let db = Database::builder(directory.join("db"))
-            .max_journaling_size(MAX_JOURNAL_BYTES)
-            .cache_size(CACHE_BYTES)
-            .worker_threads(2)
-            .open()?;
+        // To begin anew beside it would look as if the backup were empty.
+        if directory.join(UNFINISHED).exists() {
+            return Err(OpenError::Unfinished(directory.to_owned()));
+        }
+        Self::open_database(&directory.join(DATABASE))
+    }
+
+    /// As [`open`](Self::open), of the folder that the database lies in.
+    pub(crate) fn open_database(folder: &Path) -> Result<(Self, u64), OpenError> {
+        let db = database(folder)?;
         let meta = db.keyspace(META, options)?;
         let Some(schema) = meta.get("schema")? else { return Self::begin(db, meta) };
         let found = <[u8; 4]>::try_from(&*schema).map(u32::from_be_bytes);
@@ -97,6 +117,14 @@ impl Disk {
             let number = offset_of(&row.key()?).ok_or_else(|| damaged("a generation's row"))?;
             known.insert(generation_name(number));
         }
+        let mut lost = Vec::new();
+        for row in meta.prefix("l") {
+            let (key, value) = row.into_inner()?;
+            let (Some(from), Some([to])) = (offset_of(&key), read_numbers(&value)) else {
+                return Err(damaged("what a backup does not know"));
+            };
+            lost.push((from, to));
+        }
         // What was dropped, and a crash left.
         for name in db.list_keyspace_names() {
             if (name.starts_with("h.") || name.starts_with("keys.")) && !known.contains(&*name) {
@@ -105,7 +133,7 @@ impl Disk {
         }
         let retained = db.keyspace(RETAINED, options)?;
         let (buckets, groups) = (RwLock::new(buckets), Mutex::new(groups));
-        Ok((Self { db, meta, retained, epoch, secret, buckets, groups }, head))
+        Ok((Self { db, meta, retained, epoch, secret, buckets, groups, lost }, head))
     }
 
     fn begin(db: Database, meta: Keyspace) -> Result<(Self, u64), OpenError> {
@@ -123,11 +151,8 @@ impl Disk {
         while unix_ms() <= epoch {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
-        let secret = Secret(secret);
-        Ok((
-            Self { db, meta, retained, epoch, secret, buckets: RwLock::default(), groups: Mutex::default() },
-            0,
-        ))
+        let (secret, buckets, groups) = (Secret(secret), RwLock::default(), Mutex::default());
+        Ok((Self { db, meta, retained, epoch, secret, buckets, groups, lost: Vec::new() }, 0))
     }
 
     pub(crate) fn buckets(&self) -> Vec<Arc<Bucket>> {

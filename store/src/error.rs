@@ -1,4 +1,4 @@
-//! Why a store is not opened.
+//! Why a store is not opened, or not copied.
 
 use std::io;
 use std::path::PathBuf;
@@ -51,7 +51,56 @@ pub enum OpenError {
     /// What is there cannot be read.
     #[error("the store is damaged: {0}")]
     Damaged(String),
+    /// A backup was being written to it, and did not end.
+    #[error("{} holds a backup that was not finished: make it again, or take another one", .0.display())]
+    Unfinished(PathBuf),
     /// The database beneath it does not open.
     #[error("the database does not open: {0}")]
     Database(#[from] fjall::Error),
+}
+
+/// Why there is no backup. Nothing is left of it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// The store, or the copy, does not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// There is something where it was to be.
+    #[error("{} is not empty", .0.display())]
+    NotEmpty(PathBuf),
+    /// It would lie in the store itself.
+    #[error("{} lies in the store", .0.display())]
+    Inside(PathBuf),
+    /// The disk is too small.
+    #[error("{} has room for {free} bytes, the store takes {needed}", path.display())]
+    NoRoom {
+        /// Where it was to be.
+        path: PathBuf,
+        /// What is free there.
+        free: u64,
+        /// What the store takes.
+        needed: u64,
+    },
+    /// It cannot be written.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// It cannot be written, says the database.
+    #[error("the copy cannot be written: {0}")]
+    Database(#[from] fjall::Error),
+    /// The process that has the store does not send it.
+    #[error("{} is in use by process {holder}, which does not send a copy: {error}", path.display())]
+    NotSent {
+        /// The store's directory.
+        path: PathBuf,
+        /// Who has it.
+        holder: String,
+        /// What it says, or what became of the connection.
+        error: io::Error,
+    },
 }

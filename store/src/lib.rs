@@ -29,10 +29,13 @@
 //! # Ok(()) }
 //! ```
 
+mod backup;
 mod bucket;
 mod check;
 mod committer;
+mod copying;
 mod disk;
+mod door;
 mod error;
 mod keys;
 mod lock;
@@ -43,8 +46,9 @@ mod settings;
 mod shared;
 mod store;
 
+pub use backup::backup;
 pub use check::{Report, check};
-pub use error::OpenError;
+pub use error::{BackupError, OpenError};
 pub use settings::{Durability, DurabilityError, Namespace, Retention, Settings};
 pub use shared::State;
 pub use store::{Stats, Store};

@@ -22,9 +22,11 @@ pub(crate) enum Expect {
 }
 
 impl Lock {
+    pub(crate) const NAME: &str = "LOCK";
+
     pub(crate) fn take(directory: &Path, expect: Expect) -> Result<Self, OpenError> {
         let io = |error| OpenError::Io { path: directory.to_owned(), error };
-        let path = directory.join("LOCK");
+        let path = directory.join(Self::NAME);
         if expect == Expect::Store && !path.exists() {
             return Err(OpenError::Missing(directory.to_owned()));
         }

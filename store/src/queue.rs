@@ -86,6 +86,15 @@ impl Queue {
         self.come.notify_one();
     }
 
+    /// Has the committer look around although nothing has come.
+    pub(crate) fn wake(&self) {
+        self.come.notify_one();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().is_closed
+    }
+
     pub(crate) fn waiting(&self) -> (usize, usize) {
         let state = self.state.lock();
         (state.ops.len(), state.bytes)

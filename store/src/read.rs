@@ -74,7 +74,8 @@ pub(crate) fn read(disk: &Disk, settings: &Settings, read: &Read) -> Result<LogP
         }
         messages.push(Arc::new(accepted.into_message(disk.epoch)));
     }
-    Ok(LogPage::new(messages, through, first_of(disk, settings, &read.filters)))
+    let kept = first_of(disk, settings, &read.filters);
+    Ok(LogPage::new(messages, through, kept.max(lost_around(disk, read.after))))
 }
 
 /// The oldest position from which all that the filters reach is there: nothing of their groups was dropped behind it.
@@ -84,6 +85,13 @@ fn first_of(disk: &Disk, settings: &Settings, filters: &[Filter]) -> u64 {
         filters.iter().any(|filter| filter.namespace().is_none_or(|space| settings.group_of(space) == name))
     };
     groups.iter().filter(|group| reached(&group.name)).map(|group| group.dropped_through).max().unwrap_or(0)
+}
+
+/// Where what is there begins again, for who has a position that this store does not know, as a backup was made before it
+/// was given.
+fn lost_around(disk: &Disk, after: u64) -> u64 {
+    let around = |(from, to): &&(u64, u64)| *from < after && after < *to;
+    disk.lost.iter().filter(around).map(|(_, to)| *to).max().unwrap_or(0)
 }
 
 fn look(disk: &Disk, buckets: &[&Arc<Bucket>], wanted: Wanted<'_>, read: &Read) -> Result<Found, ReadError> {

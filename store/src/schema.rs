@@ -6,6 +6,7 @@
 //! | | `g` group's name | its number, the newest offset that was dropped of it |
 //! | | `b` group `·` bucket | when it was begun, its offsets, messages and bytes |
 //! | | `k` generation | when it was begun |
+//! | | `l` offset | in a backup: up to this one, offsets were given that it does not know |
 //! | `h.<group>.<bucket>` | `m` offset | CRC-32, record of the message |
 //! | | `c` channel's hash `·` offset | nothing |
 //! | `retained` | channel | CRC-32, offset, record |
@@ -89,6 +90,12 @@ pub(crate) fn generation_key(number: u64) -> [u8; 9] {
 
 pub(crate) fn generation_name(number: u64) -> String {
     format!("keys.{number}")
+}
+
+pub(crate) fn lost_key(offset: u64) -> [u8; 9] {
+    let mut key = [b'l'; 9];
+    key[1..].copy_from_slice(&offset.to_be_bytes());
+    key
 }
 
 /// Several numbers in a row.

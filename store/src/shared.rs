@@ -1,13 +1,17 @@
 //! What the store's handle and its committer share.
 
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use broker_core::{Histogram, Unavailable};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 
+use crate::copying::Moment;
 use crate::disk::Disk;
 use crate::queue::Queue;
 use crate::settings::Settings;
@@ -38,6 +42,10 @@ pub(crate) struct Shared {
     pub(crate) committing: Mutex<Option<Instant>>,
     pub(crate) readers: Semaphore,
     pub(crate) recovery: Duration,
+    /// Who waits for a moment between two batches, to copy it.
+    pub(crate) moments: Mutex<Vec<SyncSender<Moment>>>,
+    /// Whom a copy is sent to.
+    pub(crate) copying: Mutex<Option<UnixStream>>,
 }
 
 #[derive(Default)]
@@ -51,6 +59,13 @@ pub(crate) struct Counters {
 }
 
 impl Shared {
+    /// What is being copied is left, and let go.
+    pub(crate) fn stop_copying(&self) {
+        if let Some(socket) = &*self.copying.lock() {
+            _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+
     /// Refuses before the disk is full, and takes again when there is room.
     pub(crate) fn look_for_room(&self) {
         let Ok(disk) = rustix::fs::statvfs(&self.settings.directory) else { return };

@@ -1,8 +1,10 @@
 //! The store: what the broker has for its engine, and its owner closes.
 
+use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,7 +15,9 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 
 use crate::committer::Committer;
+use crate::copying::refuse;
 use crate::disk::Disk;
+use crate::door;
 use crate::error::OpenError;
 use crate::lock::{Expect, Lock, sync_directory};
 use crate::queue::Queue;
@@ -90,6 +94,8 @@ impl Store {
             committing: Mutex::new(None),
             readers: Semaphore::new(READERS),
             recovery: began.elapsed(),
+            moments: Mutex::default(),
+            copying: Mutex::default(),
             settings,
         });
         shared.look_for_room();
@@ -107,6 +113,7 @@ impl Store {
     /// be [closed](broker_core::Broker::close) first.
     pub fn close(&self) {
         self.shared.queue.close();
+        self.shared.stop_copying();
         if let Some(committer) = self.committer.lock().take()
             && committer.join().is_err()
         {
@@ -115,6 +122,28 @@ impl Store {
         // Another one may open it from here on.
         *self.shared.disk.write() = None;
         self.lock.lock().take();
+    }
+
+    /// Sends the store to whoever calls [`backup`](crate::backup) on this machine and may open the files of its directory,
+    /// one after the other, until this is dropped. What is published meanwhile waits only until a batch is over.
+    ///
+    /// # Errors
+    /// There is no socket in the directory.
+    pub async fn answer_backups(&self) -> io::Result<()> {
+        let directory = &self.shared.settings.directory;
+        let listener = door::open(directory)?;
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::UnixListener::from_std(listener)?;
+        loop {
+            let (socket, _) = listener.accept().await?;
+            let socket = socket.into_std()?;
+            socket.set_nonblocking(false)?;
+            let shared = Arc::clone(&self.shared);
+            let sent = tokio::task::spawn_blocking(move || send(&shared, socket)).await;
+            if let Ok(Err(error)) = sent {
+                tracing::warn!(%error, "a backup did not end");
+            }
+        }
     }
 
     /// Whether it takes something.
@@ -144,6 +173,26 @@ impl Store {
             recovery: self.shared.recovery,
         }
     }
+}
+
+/// Sends a copy.
+fn send(shared: &Shared, socket: UnixStream) -> io::Result<()> {
+    door::set_patience(&socket)?;
+    // Closing the store ends it.
+    *shared.copying.lock() = Some(socket.try_clone()?);
+    let (shown, seen) = mpsc::sync_channel(1);
+    shared.moments.lock().push(shown);
+    shared.queue.wake();
+    let moment = if shared.queue.is_closed() { None } else { seen.recv_timeout(door::PATIENCE).ok() };
+    let began = Instant::now();
+    let sent = match moment {
+        Some(moment) => moment.send(&socket),
+        None => refuse(&socket, "it does not write now"),
+    };
+    shared.copying.lock().take();
+    sent?;
+    tracing::info!(took_ms = began.elapsed().as_millis() as u64, "a copy of the store was sent");
+    Ok(())
 }
 
 impl Drop for Store {

@@ -187,6 +187,8 @@ pub(crate) struct Asking<'b> {
     is_kept: bool,
     /// It was asked.
     was_asked: bool,
+    /// It has answered.
+    has_taken: bool,
     /// All in memory was read.
     is_over: bool,
 }
@@ -225,6 +227,7 @@ impl<'b> Asking<'b> {
             foreign,
             is_kept,
             was_asked: false,
+            has_taken: false,
             is_over: false,
         }
     }
@@ -271,7 +274,9 @@ impl<'b> Asking<'b> {
     /// What an engine answered.
     pub(crate) fn take(&mut self, page: LogPage) {
         self.messages.extend(page.messages);
-        self.first = page.first;
+        // A later page may know less of what is missing behind the position that was asked for.
+        self.first = if self.has_taken { self.first.max(page.first) } else { page.first };
+        self.has_taken = true;
         // One that does not get on would be asked for ever.
         self.position = match self.query.order {
             Order::Oldest => page.through.max(self.position + 1),
