@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{
-    Accepted, Answer, Channel, Engine, Ingest, LogPage, MessageId, Op, Read, Receipt, Reject, Rejected,
-    Unavailable,
+    Accepted, Answer, Channel, Engine, Ingest, LogPage, MessageId, Op, Publish, Read, Receipt, Reject,
+    Rejected, Unavailable,
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -37,6 +37,10 @@ impl Ground for Chaos {
     }
 
     fn end(&self, _: Arc<dyn Engine>) {}
+
+    fn crash(&self, _: Arc<dyn Engine>) {
+        self.kept.lock().crash();
+    }
 
     fn is_unreliable(&self) -> bool {
         true
@@ -126,6 +130,17 @@ impl Engine for Unruly {
             Op::Publish { publish, key, done } => Op::Publish { publish, key, done: self.late(done) },
             other => other,
         })
+    }
+
+    fn post(&self, publish: Publish) -> Result<(), Rejected> {
+        let luck = self.random.lock().u8(..);
+        match luck {
+            0..8 => Err(Rejected::new(Reject::Busy(SOON), Op::unanswered(publish))),
+            8..16 => Err(Rejected::new(Reject::Unavailable(SOON), Op::unanswered(publish))),
+            // Nobody has to be quick.
+            16..64 => self.submit(Op::unanswered(publish)),
+            _ => self.inner.post(publish),
+        }
     }
 
     fn read(&self, read: Read) -> Answer<'static, Result<LogPage, Unavailable>> {

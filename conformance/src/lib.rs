@@ -26,6 +26,12 @@ pub trait Ground: Send + Sync + 'static {
     /// Ends a life: all that was acknowledged is there in the next one.
     fn end(&self, engine: Arc<dyn Engine>);
 
+    /// Ends a life as a crash does: all that was acknowledged is there in the next one, and what nobody waited for need
+    /// not be. Default: as any other end.
+    fn crash(&self, engine: Arc<dyn Engine>) {
+        self.end(engine);
+    }
+
     /// Whether it may refuse, or say that it does not know, although nothing is wrong.
     fn is_unreliable(&self) -> bool {
         false
@@ -42,6 +48,9 @@ macro_rules! suite {
         $crate::suite!(@cases $make;
             order_is_kept_and_nothing_comes_twice
             what_is_acknowledged_was_delivered
+            what_nobody_waits_for_keeps_the_order_of_its_channel
+            a_position_loses_nothing
+            a_crash_forgets_only_what_nobody_waited_for
             the_past_is_read_from_both_ends
             a_replay_goes_on_into_the_present
             lives_follow_each_other

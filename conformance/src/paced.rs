@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use broker_core::{
-    Accepted, Answer, Channel, Engine, Ingest, KeptKey, KeyedReceipt, LogPage, MessageId, Op, Order,
+    Accepted, Answer, Channel, Engine, Ingest, KeptKey, KeyedReceipt, LogPage, MessageId, Op, Order, Publish,
     PublishOnceError, Read, Receipt, Rejected, Unavailable, unix_ms,
 };
 use parking_lot::Mutex;
@@ -19,6 +19,12 @@ pub(crate) struct Kept {
     pub(crate) log: Vec<Accepted>,
     retained: HashMap<Channel, Accepted>,
     keys: HashMap<(KeptKey, Channel), (u64, Receipt)>,
+    /// Of what nobody waited for, since something was accepted that somebody waits for.
+    early: Vec<u64>,
+    /// The newest offset that was given.
+    head: u64,
+    /// How many wait on a channel.
+    waiting: HashMap<Channel, usize>,
 }
 
 /// Of its log: older than that of any broker that starts now.
@@ -28,6 +34,7 @@ const EPOCH: u64 = 40;
 pub struct Paced {
     kept: Arc<Mutex<Kept>>,
     queue: Mutex<Option<UnboundedSender<Op>>>,
+    ingest: OnceLock<Arc<dyn Ingest>>,
 }
 
 /// Lives of [`Paced`] on the same memory.
@@ -40,19 +47,29 @@ impl Ground for PacedGround {
     }
 
     fn end(&self, _: Arc<dyn Engine>) {}
+
+    fn crash(&self, _: Arc<dyn Engine>) {
+        self.0.lock().crash();
+    }
 }
 
 impl Paced {
     pub(crate) fn on(kept: Arc<Mutex<Kept>>) -> Self {
-        Self { kept, queue: Mutex::new(None) }
+        Self { kept, queue: Mutex::new(None), ingest: OnceLock::new() }
     }
 }
 
 impl Kept {
+    /// Forgets what it may.
+    pub(crate) fn crash(&mut self) {
+        let early = std::mem::take(&mut self.early);
+        self.log.retain(|kept| !early.contains(&kept.offset));
+    }
+
     /// Accepts a message, or says what its key was answered with.
     fn accept(
         &mut self,
-        publish: broker_core::Publish,
+        publish: Publish,
         key: Option<KeptKey>,
         ingest: &dyn Ingest,
     ) -> Result<KeyedReceipt, PublishOnceError> {
@@ -68,11 +85,11 @@ impl Kept {
                 Err(PublishOnceError::Conflict)
             };
         }
-        let last = self.log.last().map_or(0, |last| last.offset);
         let same = self.log.iter().rev().find(|other| *other.publish.channel() == channel);
         let prev = same.map_or(0, |other| other.offset);
-        let mut accepted = Accepted::new(publish, last + 2, unix_ms());
+        let mut accepted = Accepted::new(publish, self.head + 2, unix_ms());
         accepted.prev = prev;
+        self.head = accepted.offset;
         self.log.push(accepted.clone());
         if accepted.publish.is_retained() {
             if accepted.publish.payload().is_empty() {
@@ -91,7 +108,14 @@ impl Kept {
 
     fn do_one(&mut self, op: Op, ingest: &dyn Ingest) {
         match op {
-            Op::Publish { publish, key, done } => done.complete(self.accept(*publish, key, ingest)),
+            Op::Publish { publish, key, done } => {
+                if let Some(waiting) = self.waiting.get_mut(publish.channel()) {
+                    *waiting -= 1;
+                }
+                let accepted = self.accept(*publish, key, ingest);
+                self.early.clear();
+                done.complete(accepted);
+            }
             Op::ClearRetained { channel, done } => {
                 self.retained.remove(&channel);
                 done.complete(Ok(ingest.clear_retained(&channel)));
@@ -115,13 +139,14 @@ impl Engine for Paced {
     }
 
     fn head(&self) -> MessageId {
-        MessageId::new(EPOCH, self.kept.lock().log.last().map_or(0, |last| last.offset))
+        MessageId::new(EPOCH, self.kept.lock().head)
     }
 
     fn start(&self, ingest: Arc<dyn Ingest>) {
         ingest.restore(self.kept.lock().retained.values().filter_map(aged).collect());
         let (sender, mut waiting) = unbounded_channel();
         *self.queue.lock() = Some(sender);
+        _ = self.ingest.set(Arc::clone(&ingest));
         let kept = Arc::clone(&self.kept);
         tokio::spawn(async move {
             while let Some(op) = waiting.recv().await {
@@ -134,10 +159,26 @@ impl Engine for Paced {
     fn submit(&self, op: Op) -> Result<(), Rejected> {
         let queue = self.queue.lock().clone();
         let why = broker_core::Reject::Unavailable(Unavailable::new(std::time::Duration::from_secs(1)));
+        if let Op::Publish { publish, .. } = &op {
+            *self.kept.lock().waiting.entry(publish.channel().clone()).or_default() += 1;
+        }
         match queue {
             Some(queue) => queue.send(op).map_err(|refused| Rejected::new(why, refused.0)),
             None => Err(Rejected::new(why, op)),
         }
+    }
+
+    fn post(&self, publish: Publish) -> Result<(), Rejected> {
+        let mut kept = self.kept.lock();
+        let is_free = kept.waiting.get(publish.channel()).is_none_or(|waiting| *waiting == 0);
+        let Some(ingest) = self.ingest.get().filter(|_| is_free && !publish.is_retained()) else {
+            drop(kept);
+            return self.submit(Op::unanswered(publish));
+        };
+        _ = kept.accept(publish, None, &**ingest);
+        let offset = kept.head;
+        kept.early.push(offset);
+        Ok(())
     }
 
     fn read(&self, read: Read) -> Answer<'static, Result<LogPage, Unavailable>> {

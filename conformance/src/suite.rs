@@ -1,11 +1,11 @@
 //! The cases. Each begins with a fresh ground.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{
-    After, Broker, Channel, Config, Engine, Event, Filter, HistoryQuery, IdempotencyKey, LogConfig,
+    After, Answer, Broker, Channel, Config, Engine, Event, Filter, HistoryQuery, IdempotencyKey, LogConfig,
     MessageId, NamespaceConfig, Order, Position, Publish, PublishError, PublishOnceError, Receipt, StartFrom,
     SubscribeOptions, Subscription,
 };
@@ -34,6 +34,12 @@ impl Life {
         soon(self.broker.drained()).await;
         self.broker.close();
         self.ground.end(self.engine);
+    }
+
+    /// As a process that is killed: nothing is waited for.
+    fn crash(self) {
+        self.broker.close();
+        self.ground.crash(self.engine);
     }
 
     /// Publishes until it is acknowledged. Where the outcome is unknown it is a key that makes it once.
@@ -79,9 +85,14 @@ async fn soon<F: Future>(future: F) -> F::Output {
 }
 
 fn follow(broker: &Broker, text: &str, from: StartFrom) -> Subscription {
+    follow_all(broker, &[text], from)
+}
+
+fn follow_all(broker: &Broker, texts: &[&str], from: StartFrom) -> Subscription {
     let mut options = SubscribeOptions::default();
     options.from = from;
-    broker.subscribe_with(&[filter(text)], options).expect("there is room")
+    let filters: Vec<_> = texts.iter().map(|text| filter(text)).collect();
+    broker.subscribe_with(&filters, options).expect("there is room")
 }
 
 /// The next messages; a gap is none that may come here.
@@ -140,6 +151,165 @@ pub async fn what_is_acknowledged_was_delivered(ground: On) {
     life.broker.handed_over().await;
     let message = soon(stream.message()).await.expect("it goes on");
     assert_eq!((message.id(), text_of(message.payload())), (receipt.id, "x".to_owned()));
+    life.end().await;
+}
+
+/// Publishes without waiting for an answer, and has one only if somebody asks for it.
+async fn publish_some_way(broker: &Broker, publish: Publish, asks: bool) -> Option<Waiting> {
+    for _ in 0..10_000 {
+        let refused = if asks {
+            match broker.submit(publish.clone()).if_now() {
+                Err(later) => return Some(later),
+                Ok(answer) => answer.map(drop),
+            }
+        } else {
+            broker.post(publish.clone())
+        };
+        match refused.map_err(|refused| refused.error) {
+            Ok(()) => return None,
+            Err(PublishError::Busy { .. } | PublishError::Unavailable { .. }) => {
+                tokio::time::sleep(Duration::from_micros(100)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("it is never taken");
+}
+
+type Waiting = Answer<'static, Result<Receipt, broker_core::Refused>>;
+
+/// What several publishers do on a channel of their own and on one that they share: of each four messages somebody waits
+/// for one.
+fn publish_mixed(broker: &Broker, each: usize) -> Vec<tokio::task::JoinHandle<()>> {
+    let publisher = |publisher: usize| {
+        let broker = broker.clone();
+        tokio::spawn(async move {
+            let mut answers = Vec::new();
+            for n in 0..each {
+                let own = publish(&format!("c/{publisher}"), n);
+                let shared = publish("shared", format!("{publisher} {n}"));
+                for publish in [own, shared] {
+                    answers
+                        .extend(publish_some_way(&broker, publish, (n + publisher).is_multiple_of(4)).await);
+                }
+                if n.is_multiple_of(16) {
+                    tokio::time::sleep(Duration::from_micros(500)).await;
+                }
+            }
+            for answer in answers {
+                let answer = soon(answer).await.map_err(|refused| refused.error);
+                assert!(matches!(answer, Ok(_) | Err(PublishError::Unknown)), "{answer:?}");
+            }
+        })
+    };
+    (0..3).map(publisher).collect()
+}
+
+/// Whether or not somebody waits for the one before it: for readers of the channel, of all channels, and of the past.
+pub async fn what_nobody_waits_for_keeps_the_order_of_its_channel(ground: On) {
+    const EACH: usize = 120;
+    let life = Life::on(&ground);
+    let mut all = follow(&life.broker, "#", StartFrom::Now);
+    let mut shared = follow(&life.broker, "shared", StartFrom::Now);
+    let publishers = publish_mixed(&life.broker, EACH);
+    let mut live: HashMap<String, Vec<String>> = HashMap::new();
+    let mut newest = 0;
+    for _ in 0..6 * EACH {
+        let message = soon(all.message()).await.expect("it goes on");
+        assert!(message.offset() > newest, "{} after {newest}", message.offset());
+        newest = message.offset();
+        live.entry(message.channel().as_str().to_owned()).or_default().push(text_of(message.payload()));
+    }
+    for publisher in publishers {
+        publisher.await.expect("no panic");
+    }
+    for publisher in 0..3 {
+        let channel = format!("c/{publisher}");
+        assert_eq!(live[&channel], numbers(0..EACH));
+        assert_eq!(life.history(&channel, None, 1_000, Order::Oldest).await, numbers(0..EACH));
+        let of = |text: &String| Some(text.strip_prefix(&format!("{publisher} "))?.to_owned());
+        let own: Vec<_> = live["shared"].iter().filter_map(of).collect();
+        assert_eq!(own, numbers(0..EACH));
+    }
+    assert_eq!(next(&mut shared, 3 * EACH).await, live["shared"]);
+    life.end().await;
+    // A life that ends in peace forgets nothing, and has the same order.
+    let life = Life::on(&ground);
+    assert_eq!(life.history("shared", None, 1_000, Order::Oldest).await, live["shared"]);
+    life.end().await;
+}
+
+/// Who has got a message and goes on after it gets each one that follows, whatever was on its way to be kept.
+pub async fn a_position_loses_nothing(ground: On) {
+    const EACH: usize = 60;
+    let life = Life::on(&ground);
+    // Of the engine alone: a position there says nothing of the memory.
+    let texts = ["c/*", "shared"];
+    let mut all = follow_all(&life.broker, &texts, StartFrom::Now);
+    let publishers = publish_mixed(&life.broker, EACH);
+    let (mut got, mut resumed) = (Vec::new(), Vec::new());
+    while got.len() < 6 * EACH {
+        let message = soon(all.message()).await.expect("it goes on");
+        let id = message.id().expect("an id");
+        got.push(id);
+        if got.len().is_multiple_of(24) {
+            resumed.push((got.len(), follow_all(&life.broker, &texts, StartFrom::Log(After::Id(id)))));
+        }
+    }
+    for publisher in publishers {
+        publisher.await.expect("no panic");
+    }
+    for (at, stream) in &mut resumed {
+        for expected in &got[*at..] {
+            match soon(stream.next()).await {
+                Some(Event::Message(message)) => assert_eq!(message.id(), Some(*expected), "after {at}"),
+                other => panic!("{other:?} after {at}"),
+            }
+        }
+    }
+    life.end().await;
+}
+
+/// All that was acknowledged is there. An id that was forgotten is a position: nobody has it again, and whoever goes on
+/// after it misses nothing.
+pub async fn a_crash_forgets_only_what_nobody_waited_for(ground: On) {
+    let life = Life::on(&ground);
+    let texts = ["chat", "ledger"];
+    let mut all = follow_all(&life.broker, &texts, StartFrom::Now);
+    let (mut seen, mut acknowledged) = (Vec::new(), Vec::new());
+    for n in 0..10 {
+        acknowledged.push(life.publish(publish("ledger", n), &n.to_string()).await.id.expect("an id"));
+        for _ in 0..3 {
+            assert!(publish_some_way(&life.broker, publish("chat", n), false).await.is_none());
+        }
+    }
+    for _ in 0..40 {
+        let message = soon(all.message()).await.expect("it goes on");
+        seen.push((message.id().expect("an id"), message.channel().as_str() == "ledger"));
+    }
+    life.crash();
+    let life = Life::on(&ground);
+    assert_eq!(life.history("ledger", None, 100, Order::Oldest).await, numbers(0..10));
+    let chat = life.history("chat", None, 100, Order::Oldest).await;
+    assert!(chat.is_sorted() && chat.len() <= 30, "{chat:?}");
+    let new = life.publish(publish("chat", "new"), "new").await.id.expect("an id");
+    for (at, (id, _)) in seen.iter().enumerate() {
+        assert!(new.epoch() == id.epoch() && new.offset() > id.offset(), "{new} and {id}");
+        let ledger = seen[at + 1..].iter().filter(|(_, is_ledger)| *is_ledger).count();
+        let mut stream = follow_all(&life.broker, &texts, StartFrom::Log(After::Id(*id)));
+        let mut payloads = Vec::new();
+        while payloads.last().is_none_or(|(_, text)| text != "new") {
+            match soon(stream.next()).await {
+                Some(Event::Message(message)) => {
+                    payloads.push((message.channel().as_str().to_owned(), text_of(message.payload())));
+                }
+                other => panic!("{other:?} after {payloads:?}"),
+            }
+        }
+        let got: Vec<_> =
+            payloads.iter().filter(|(channel, _)| channel == "ledger").map(|(_, n)| n).collect();
+        assert_eq!(got, numbers(10 - ledger..10).iter().collect::<Vec<_>>(), "after {id}");
+    }
     life.end().await;
 }
 

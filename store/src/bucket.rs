@@ -52,7 +52,7 @@ impl Bucket {
     /// What it holds once a message is in it.
     pub(crate) fn add(&self, offset: u64, time_ms: u64, bytes: u64) -> Held {
         let mut held = self.held.lock();
-        held.last = offset;
+        held.last = held.last.max(offset);
         held.newest_ms = held.newest_ms.max(time_ms);
         held.messages += 1;
         held.bytes += bytes;

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use broker_core::{
-    Accepted, Channel, Done, Ingest, KeyedReceipt, Op, PublishError, PublishOnceError, Receipt, RecordError,
-    Unavailable, unix_ms,
+    Accepted, Channel, Done, Ingest, KeyedReceipt, Op, Publish, PublishError, PublishOnceError, Receipt,
+    RecordError, Unavailable, unix_ms,
 };
 use fjall::{OwnedWriteBatch, PersistMode};
 
@@ -15,7 +15,8 @@ use crate::bucket::{Bucket, too_many};
 use crate::copying::Moment;
 use crate::disk::{Disk, retained_row};
 use crate::keys::{Keys, Name, Row, fingerprint, name_of};
-use crate::schema::{BLOCK, bucket_key, channel_key, message_key, numbers, seal};
+use crate::queue::Item;
+use crate::schema::{bucket_key, channel_key, message_key, numbers, seal};
 use crate::settings::Durability;
 use crate::shared::{REFUSED, Shared, State};
 
@@ -24,24 +25,22 @@ pub(crate) struct Committer {
     ingest: Arc<dyn Ingest>,
     /// What is written to, and what the keys of earlier publishes are found by. `None` after a failure.
     open: Option<Open>,
-    /// The newest offset that was given, and the newest that the disk knows to be given.
-    head: u64,
-    reserved: u64,
-    /// The newest offset that is known to be on the disk.
+    /// The newest offset that was written, and the newest that is known to be on the disk.
+    written: u64,
     safe: u64,
     unsynced_since: Option<Instant>,
+    /// Among what is not known to be on the disk are messages that nobody waited for.
+    has_unsynced_quiet: bool,
     looked_at: Instant,
 }
 
 struct Open {
     disk: Arc<Disk>,
     keys: Keys,
-    /// The newest offset of channels that were published to lately.
-    last: HashMap<Channel, u64>,
 }
 
-/// Channels whose newest offset is remembered.
-const MAX_LAST: usize = 100_000;
+/// How long what nobody waits for may be on its way to the disk, where an acknowledgement means that it is there.
+const QUIET_SYNC: Duration = Duration::from_secs(1);
 /// How often the disk is looked at, and what is too old on it.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long after a failure the database is opened again.
@@ -55,7 +54,8 @@ enum Step {
     Publish {
         number: usize,
         key: Option<(Name, Row)>,
-        done: Published,
+        /// Whoever waits for it.
+        done: Option<Published>,
     },
     /// A key that was used before, or by the message of this number in this batch.
     Known {
@@ -76,6 +76,10 @@ enum Step {
 /// A batch that is being made.
 struct Plan {
     write: OwnedWriteBatch,
+    /// The newest offset that was given in it.
+    head: u64,
+    /// The newest that is written with it.
+    newest: u64,
     accepted: Vec<Accepted>,
     steps: Vec<Step>,
     /// What becomes of a channel's retained message: one row in one batch.
@@ -83,19 +87,21 @@ struct Plan {
     keys: HashMap<Name, (usize, [u8; 16])>,
     buckets: HashMap<(u32, u64), Arc<Bucket>>,
     is_urgent: bool,
+    has_quiet: bool,
+    messages: u64,
     bytes: u64,
 }
 
 impl Committer {
-    pub(crate) fn new(shared: Arc<Shared>, disk: Arc<Disk>, ingest: Arc<dyn Ingest>, head: u64) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, disk: Arc<Disk>, ingest: Arc<dyn Ingest>) -> Self {
         let mut committer = Self {
             shared,
             ingest,
             open: None,
-            head,
-            reserved: head,
+            written: 0,
             safe: 0,
             unsynced_since: None,
+            has_unsynced_quiet: false,
             looked_at: Instant::now(),
         };
         committer.take_up(disk);
@@ -105,8 +111,8 @@ impl Committer {
     pub(crate) fn run(mut self) {
         loop {
             let taken = self.shared.queue.take(self.patience());
-            if !taken.ops.is_empty() {
-                self.do_all(taken.ops);
+            if !taken.items.is_empty() {
+                self.do_all(taken.items);
             }
             self.show_moment();
             self.sync_if_due();
@@ -123,7 +129,7 @@ impl Committer {
     fn take_up(&mut self, disk: Arc<Disk>) {
         let window_ms = self.shared.settings.idempotency_window.as_millis();
         match Keys::open(&disk, u64::try_from(window_ms).unwrap_or(u64::MAX)) {
-            Ok(keys) => self.open = Some(Open { disk, keys, last: HashMap::new() }),
+            Ok(keys) => self.open = Some(Open { disk, keys }),
             Err(error) => self.fail("open its keys", &error),
         }
     }
@@ -141,80 +147,74 @@ impl Committer {
             Durability::Interval(interval) => Some(interval),
             _ => None,
         });
-        Some(self.unsynced_since? + interval.min()?)
+        let interval = interval.chain(self.has_unsynced_quiet.then_some(QUIET_SYNC)).min()?;
+        Some(self.unsynced_since? + interval)
     }
 
     fn sync_if_due(&mut self) {
         let is_due = self.sync_due().is_some_and(|due| due <= Instant::now());
         let Some(open) = self.open.as_ref().filter(|_| is_due) else { return };
-        self.unsynced_since = None;
-        let synced = timed(&self.shared, || open.disk.db.persist(PersistMode::SyncData));
+        (self.unsynced_since, self.has_unsynced_quiet) = (None, false);
+        let synced = self.shared.synced(|| open.disk.db.persist(PersistMode::SyncData));
         match synced {
-            Ok(()) => self.safe = self.head,
+            Ok(()) => self.safe = self.written,
             Err(error) => self.fail("write to the disk", &error),
         }
     }
 
-    fn do_all(&mut self, ops: Vec<Op>) {
+    fn do_all(&mut self, items: Vec<Item>) {
+        let marks: Vec<u16> = items.iter().filter_map(|item| self.shared.mark_of(item)).collect();
+        let early = items.iter().rev().find_map(|item| match item {
+            Item::Released(accepted) => Some(accepted.offset),
+            _ => None,
+        });
         if self.open.is_none() {
-            return refuse_all(ops);
-        }
-        if let Err(error) = self.commit(ops) {
+            self.shared.order.wait_no_more(&marks);
+            refuse_all(items);
+        } else if let Err(error) = self.commit(items, &marks) {
             self.fail("commit", &error);
         }
+        self.shared.note_stored(early.unwrap_or(0));
     }
 
-    fn commit(&mut self, ops: Vec<Op>) -> fjall::Result<()> {
+    fn commit(&mut self, items: Vec<Item>, marks: &[u16]) -> fjall::Result<()> {
         let Some(open) = &mut self.open else { return Ok(()) };
-        let messages = ops.iter().filter(|op| matches!(op, Op::Publish { .. })).count() as u64;
-        if self.head + messages > self.reserved {
-            // Before the first of them is used, so that none is used twice whatever happens.
-            let reserved = self.head + messages + BLOCK;
-            let mut batch = open.disk.db.batch().durability(Some(PersistMode::SyncData));
-            batch.insert(&open.disk.meta, "head", numbers([reserved]));
-            timed(&self.shared, || batch.commit())?;
-            self.reserved = reserved;
-        }
-        let now_ms = unix_ms();
-        let mut plan = Plan {
-            write: open.disk.db.batch(),
-            accepted: Vec::new(),
-            steps: Vec::new(),
-            retained: HashMap::new(),
-            keys: HashMap::new(),
-            buckets: HashMap::new(),
-            is_urgent: false,
-            bytes: 0,
+        let order = &self.shared.order;
+        let before = match self.shared.begin_batch(&open.disk, marks.len() as u64) {
+            Ok(before) => before,
+            Err(error) => {
+                order.wait_no_more(marks);
+                return Err(error);
+            }
         };
-        for op in ops {
-            plan.add(op, open, &self.shared, &mut self.head, now_ms)?;
-        }
-        let Plan { mut write, accepted, steps, retained, buckets, is_urgent, bytes, .. } = plan;
-        for (channel, row) in retained {
-            match row {
-                Some(row) => write.insert(&open.disk.retained, channel.as_str(), row),
-                None => write.remove(&open.disk.retained, channel.as_str()),
-            }
-        }
-        for ((group, first), bucket) in buckets {
-            write.insert(&open.disk.meta, bucket_key(group, first), bucket.held().write());
-        }
-        if !write.is_empty() {
-            open.keys.put_late(&mut write);
-            let mode = if is_urgent { PersistMode::SyncData } else { PersistMode::Buffer };
-            timed(&self.shared, || write.durability(Some(mode)).commit())?;
+        let mut plan = Plan::new(&open.disk, before);
+        let planned = plan.make(items, open, &self.shared);
+        let (last, newest) = (plan.head, plan.newest);
+        let written = planned.and_then(|()| {
+            let (is_urgent, has_quiet) = (plan.is_urgent, plan.has_quiet);
+            let (accepted, steps) = plan.commit(open, &self.shared)?;
+            self.written = self.written.max(newest);
             if is_urgent {
-                (self.safe, self.unsynced_since) = (self.head, None);
-            } else {
+                (self.safe, self.unsynced_since, self.has_unsynced_quiet) = (self.written, None, false);
+            } else if newest > 0 {
                 self.unsynced_since.get_or_insert_with(Instant::now);
+                self.has_unsynced_quiet |= has_quiet;
+            }
+            Ok((accepted, steps))
+        });
+        match written {
+            Ok((accepted, steps)) => {
+                order.begin_release(last, marks);
+                conclude(&*self.ingest, accepted, steps, &mut open.keys);
+                order.end_release(|accepted| self.shared.release(&*self.ingest, accepted));
+                Ok(())
+            }
+            Err(error) => {
+                // Some of it may be on the disk, under these offsets.
+                order.give_up(last, marks);
+                Err(error)
             }
         }
-        let counters = &self.shared.counters;
-        counters.commits.fetch_add(1, Ordering::Relaxed);
-        counters.messages.fetch_add(accepted.len() as u64, Ordering::Relaxed);
-        counters.written_bytes.fetch_add(bytes, Ordering::Relaxed);
-        conclude(&*self.ingest, accepted, steps, &mut open.keys);
-        Ok(())
     }
 
     /// What became of the last batch is not known. Nothing is acknowledged, and nothing taken, until the database was
@@ -224,7 +224,7 @@ impl Committer {
         *self.shared.state.write() = State::Refusing(format!("it cannot {what}: {error}"));
         self.open = None;
         self.looked_at = Instant::now();
-        self.unsynced_since = None;
+        (self.unsynced_since, self.has_unsynced_quiet) = (None, false);
     }
 
     /// Between two batches everything belongs together.
@@ -232,7 +232,8 @@ impl Committer {
         for waiting in std::mem::take(&mut *self.shared.moments.lock()) {
             // Who gets none is told that there is none now.
             let Some(open) = &self.open else { continue };
-            match Moment::of(&open.disk, self.head) {
+            // Of what was released, all up to here is in it.
+            match Moment::of(&open.disk, *self.shared.stored.borrow()) {
                 Ok(moment) => _ = waiting.try_send(moment),
                 Err(error) => tracing::error!(%error, "the store cannot be copied"),
             }
@@ -281,7 +282,7 @@ impl Committer {
                     *self.shared.state.write() = State::Broken(why);
                     return;
                 }
-                self.reserved = self.reserved.max(head);
+                self.shared.order.reserve(head);
                 self.take_up(disk);
                 if self.open.is_some() {
                     tracing::info!("the store was opened again");
@@ -331,7 +332,7 @@ impl Committer {
         let mut batch = open.disk.db.batch().durability(Some(PersistMode::SyncAll));
         let mut keys = open.keys;
         keys.put_late(&mut batch);
-        batch.insert(&open.disk.meta, "head", numbers([self.head]));
+        batch.insert(&open.disk.meta, "head", numbers([self.shared.order.head()]));
         if let Err(error) = batch.commit() {
             tracing::error!(%error, "the store cannot write its end");
         }
@@ -339,23 +340,85 @@ impl Committer {
 }
 
 impl Plan {
-    fn add(
-        &mut self,
-        op: Op,
-        open: &mut Open,
-        shared: &Shared,
-        head: &mut u64,
-        now_ms: u64,
-    ) -> fjall::Result<()> {
+    /// An empty one, whose offsets follow `before`.
+    fn new(disk: &Disk, before: u64) -> Self {
+        Self {
+            write: disk.db.batch(),
+            head: before,
+            newest: 0,
+            accepted: Vec::new(),
+            steps: Vec::new(),
+            retained: HashMap::new(),
+            keys: HashMap::new(),
+            buckets: HashMap::new(),
+            is_urgent: false,
+            has_quiet: false,
+            messages: 0,
+            bytes: 0,
+        }
+    }
+
+    fn make(&mut self, items: Vec<Item>, open: &mut Open, shared: &Shared) -> fjall::Result<()> {
+        let now_ms = unix_ms();
+        for item in items {
+            match item {
+                Item::Op(op) => self.add(op, open, shared, now_ms)?,
+                Item::Quiet(publish) => {
+                    // One that is retained goes the way of those that are acknowledged.
+                    self.is_urgent |= publish.is_retained() && is_urgent(&publish, shared);
+                    self.has_quiet |= is_urgent(&publish, shared);
+                    self.take(
+                        Accepted::new(*publish, self.head + 1, now_ms),
+                        None,
+                        None,
+                        &open.disk,
+                        shared,
+                    )?;
+                }
+                Item::Released(accepted) => {
+                    self.has_quiet |= is_urgent(&accepted.publish, shared);
+                    self.write(&accepted, &open.disk, shared)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes it; the messages to release, and what is to be done then.
+    fn commit(self, open: &mut Open, shared: &Shared) -> fjall::Result<(Vec<Accepted>, Vec<Step>)> {
+        let Plan { mut write, accepted, steps, retained, buckets, is_urgent, messages, bytes, .. } = self;
+        for (channel, row) in retained {
+            match row {
+                Some(row) => write.insert(&open.disk.retained, channel.as_str(), row),
+                None => write.remove(&open.disk.retained, channel.as_str()),
+            }
+        }
+        for ((group, first), bucket) in buckets {
+            write.insert(&open.disk.meta, bucket_key(group, first), bucket.held().write());
+        }
+        if !write.is_empty() {
+            open.keys.put_late(&mut write);
+            if is_urgent {
+                shared.synced(|| write.durability(Some(PersistMode::SyncData)).commit())?;
+            } else {
+                shared.timed(|| write.durability(Some(PersistMode::Buffer)).commit())?;
+            }
+        }
+        let counters = &shared.counters;
+        counters.commits.fetch_add(1, Ordering::Relaxed);
+        counters.messages.fetch_add(messages, Ordering::Relaxed);
+        counters.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok((accepted, steps))
+    }
+
+    fn add(&mut self, op: Op, open: &mut Open, shared: &Shared, now_ms: u64) -> fjall::Result<()> {
         match op {
             Op::Publish { publish, key, done } => {
-                let disk = &open.disk;
-                let mut accepted = Accepted::new(*publish, *head + 1, now_ms);
-                accepted.prev = open.last.get(accepted.publish.channel()).copied().unwrap_or(0);
-                let channel = accepted.publish.channel().clone();
+                let accepted = Accepted::new(*publish, self.head + 1, now_ms);
                 let mut row = None;
                 if let Some(key) = key {
-                    let name = name_of(&disk.secret, &key, channel.as_str());
+                    let disk = &open.disk;
+                    let name = name_of(&disk.secret, &key, accepted.publish.channel().as_str());
                     let print = fingerprint(&disk.secret, &accepted);
                     if let Some((number, first)) = self.keys.get(&name) {
                         self.steps.push(if *first == print {
@@ -376,35 +439,8 @@ impl Plan {
                     open.keys.put(&mut self.write, name, &new);
                     row = Some((name, new));
                 }
-                let (namespace, settings) = (channel.namespace(), &shared.settings);
-                let group_name = settings.group_of(namespace);
-                let group = disk.group_in(group_name, &mut self.write);
-                let bounds = settings.retention_of(group_name);
-                let bucket = match disk.open_bucket(group).filter(|bucket| !bucket.is_full(&bounds, now_ms)) {
-                    Some(bucket) => bucket,
-                    None => disk.begin_bucket(group, accepted.offset, now_ms)?,
-                };
-                let mut record = Vec::with_capacity(accepted.weight());
-                accepted.write_to(&mut record);
-                let hash = disk.secret.channel(channel.as_str());
-                self.write.insert(&bucket.keyspace, message_key(accepted.offset), seal(&record));
-                self.write.insert(&bucket.keyspace, channel_key(hash, accepted.offset), []);
-                bucket.add(accepted.offset, now_ms, record.len() as u64);
-                self.bytes += record.len() as u64;
-                if accepted.publish.is_retained() {
-                    let is_kept = !accepted.publish.payload().is_empty();
-                    let row = is_kept.then(|| retained_row(accepted.offset, &record));
-                    self.retained.insert(channel.clone(), row);
-                }
-                self.buckets.insert((bucket.group, bucket.first), bucket);
-                self.is_urgent |= settings.durability_of(namespace) == Durability::Always;
-                *head = accepted.offset;
-                if open.last.len() >= MAX_LAST {
-                    open.last.clear();
-                }
-                open.last.insert(channel, accepted.offset);
-                self.steps.push(Step::Publish { number: self.accepted.len(), key: row, done });
-                self.accepted.push(accepted);
+                self.is_urgent |= is_urgent(&accepted.publish, shared);
+                self.take(accepted, row, Some(done), &open.disk, shared)?;
             }
             Op::ClearRetained { channel, done } => {
                 self.is_urgent |= shared.settings.durability_of(channel.namespace()) == Durability::Always;
@@ -419,6 +455,52 @@ impl Plan {
         }
         Ok(())
     }
+
+    /// Takes a message that follows all others.
+    fn take(
+        &mut self,
+        mut accepted: Accepted,
+        key: Option<(Name, Row)>,
+        done: Option<Published>,
+        disk: &Disk,
+        shared: &Shared,
+    ) -> fjall::Result<()> {
+        accepted.prev = shared.order.place(accepted.publish.channel(), accepted.offset);
+        self.head = accepted.offset;
+        self.write(&accepted, disk, shared)?;
+        self.steps.push(Step::Publish { number: self.accepted.len(), key, done });
+        self.accepted.push(accepted);
+        Ok(())
+    }
+
+    fn write(&mut self, accepted: &Accepted, disk: &Disk, shared: &Shared) -> fjall::Result<()> {
+        let (channel, settings) = (accepted.publish.channel(), &shared.settings);
+        let group_name = settings.group_of(channel.namespace());
+        let group = disk.group_in(group_name, &mut self.write);
+        let bounds = settings.retention_of(group_name);
+        let bucket = disk.bucket_for(group, accepted.offset, &bounds, accepted.time_ms)?;
+        let mut record = Vec::with_capacity(accepted.weight());
+        accepted.write_to(&mut record);
+        let hash = disk.secret.channel(channel.as_str());
+        self.write.insert(&bucket.keyspace, message_key(accepted.offset), seal(&record));
+        self.write.insert(&bucket.keyspace, channel_key(hash, accepted.offset), []);
+        bucket.add(accepted.offset, accepted.time_ms, record.len() as u64);
+        self.bytes += record.len() as u64;
+        self.messages += 1;
+        self.newest = self.newest.max(accepted.offset);
+        if accepted.publish.is_retained() {
+            let is_kept = !accepted.publish.payload().is_empty();
+            let row = is_kept.then(|| retained_row(accepted.offset, &record));
+            self.retained.insert(channel.clone(), row);
+        }
+        self.buckets.insert((bucket.group, bucket.first), bucket);
+        Ok(())
+    }
+}
+
+/// Whether an acknowledgement of it means that it is on the disk.
+fn is_urgent(publish: &Publish, shared: &Shared) -> bool {
+    shared.settings.durability_of(publish.channel().namespace()) == Durability::Always
 }
 
 /// Releases what is on the disk, in order, and answers.
@@ -444,7 +526,9 @@ fn conclude(ingest: &dyn Ingest, accepted: Vec<Accepted>, steps: Vec<Step>, keys
                         let has_id = receipt.id.is_some();
                         keys.learn(name, Row { receivers: receipt.receivers, has_id, ..row });
                     }
-                    done.complete(Ok(KeyedReceipt::first(*receipt)));
+                    if let Some(done) = done {
+                        done.complete(Ok(KeyedReceipt::first(*receipt)));
+                    }
                 }
                 None => drop(done),
             },
@@ -465,9 +549,10 @@ fn steps_before(steps: &[Step], step: &Step) -> usize {
     before.filter(|step| matches!(step, Step::Publish { .. })).count()
 }
 
-/// Nothing of them was begun.
-fn refuse_all(ops: Vec<Op>) {
-    for op in ops {
+/// Nothing of them was begun. What nobody waits for is forgotten.
+fn refuse_all(items: Vec<Item>) {
+    for item in items {
+        let Item::Op(op) = item else { continue };
         match op {
             Op::Publish { done, .. } => {
                 done.complete(Err(PublishOnceError::Publish(PublishError::from(REFUSED))));
@@ -478,14 +563,4 @@ fn refuse_all(ops: Vec<Op>) {
             _ => {}
         }
     }
-}
-
-/// Does what may wait for the disk, and has it seen how long it takes.
-fn timed<T>(shared: &Shared, what: impl FnOnce() -> T) -> T {
-    let began = Instant::now();
-    *shared.committing.lock() = Some(began);
-    let done = what();
-    *shared.committing.lock() = None;
-    shared.counters.commit_times.observe(began.elapsed());
-    done
 }

@@ -14,6 +14,7 @@ use crate::schema::{
     META, RETAINED, SCHEMA, Secret, bucket_key, bucket_name, generation_name, group_key, numbers, offset_of,
     read_numbers, seal, unseal,
 };
+use crate::settings::Retention;
 
 pub(crate) struct Disk {
     pub(crate) db: Database,
@@ -175,13 +176,31 @@ impl Disk {
         number
     }
 
-    /// The bucket that a group's messages go to now.
-    pub(crate) fn open_bucket(&self, group: u32) -> Option<Arc<Bucket>> {
-        self.buckets.read().iter().rfind(|bucket| bucket.group == group).cloned()
+    /// The bucket that a message goes to: offsets of one all follow those of the one before, and messages that were
+    /// released before they are written come after later ones.
+    pub(crate) fn bucket_for(
+        &self,
+        group: u32,
+        offset: u64,
+        bounds: &Retention,
+        now_ms: u64,
+    ) -> fjall::Result<Arc<Bucket>> {
+        let (found, is_newest) = {
+            let buckets = self.buckets.read();
+            let of_group = |at: usize| buckets.get(at).filter(|bucket| bucket.group == group);
+            let behind = buckets.partition_point(|bucket| (bucket.group, bucket.first) <= (group, offset));
+            (behind.checked_sub(1).and_then(of_group).cloned(), of_group(behind).is_none())
+        };
+        match found {
+            Some(bucket) if !is_newest || bucket.held().last > offset || !bucket.is_full(bounds, now_ms) => {
+                Ok(bucket)
+            }
+            _ => self.begin_bucket(group, offset, now_ms),
+        }
     }
 
     /// Begins another bucket. Its row comes with its first batch; without it, it is taken away at the next start.
-    pub(crate) fn begin_bucket(&self, group: u32, first: u64, now_ms: u64) -> fjall::Result<Arc<Bucket>> {
+    fn begin_bucket(&self, group: u32, first: u64, now_ms: u64) -> fjall::Result<Arc<Bucket>> {
         let keyspace = self.db.keyspace(&bucket_name(group, first), options)?;
         let held = Held { begun_ms: now_ms, newest_ms: now_ms, last: first, messages: 0, bytes: 0 };
         let bucket = Arc::new(Bucket::new(group, first, keyspace, held));

@@ -39,6 +39,7 @@ mod door;
 mod error;
 mod keys;
 mod lock;
+mod order;
 mod queue;
 mod read;
 mod schema;

@@ -2,18 +2,21 @@
 
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use broker_core::{Histogram, Unavailable};
+use broker_core::{Accepted, Histogram, Ingest, Publish, Reject, Unavailable};
+use fjall::PersistMode;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::copying::Moment;
 use crate::disk::Disk;
-use crate::queue::Queue;
+use crate::order::{Order, Posted};
+use crate::queue::{Item, Queue, Waits};
+use crate::schema::numbers;
 use crate::settings::Settings;
 
 /// When a publisher whom the store refuses may try again.
@@ -34,6 +37,11 @@ pub enum State {
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) queue: Queue,
+    pub(crate) order: Order,
+    /// All that was released up to here is written, or never will be.
+    pub(crate) stored: watch::Sender<u64>,
+    /// Where messages are released.
+    pub(crate) ingest: OnceLock<Arc<dyn Ingest>>,
     /// `None` while it is being opened anew.
     pub(crate) disk: RwLock<Option<Arc<Disk>>>,
     pub(crate) state: RwLock<State>,
@@ -46,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) moments: Mutex<Vec<SyncSender<Moment>>>,
     /// Whom a copy is sent to.
     pub(crate) copying: Mutex<Option<UnixStream>>,
+    #[cfg(feature = "testing")]
+    pub(crate) before_sync: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 #[derive(Default)]
@@ -64,6 +74,107 @@ impl Shared {
         if let Some(socket) = &*self.copying.lock() {
             _ = socket.shutdown(Shutdown::Both);
         }
+    }
+
+    /// Takes in a message that nobody waits for: releases it now if nothing is before it on its channel, else with its
+    /// batch.
+    pub(crate) fn post(&self, publish: Publish) -> Result<(), (Reject, Box<Publish>)> {
+        let Some(ingest) = self.ingest.get() else {
+            return Err((Reject::Unavailable(REFUSED), publish.into()));
+        };
+        if let Err(why) = self.queue.has_room_for(&publish) {
+            return Err((why, publish.into()));
+        }
+        // What subscribers find when they come must not be forgotten.
+        let posted = if publish.is_retained() {
+            Posted::Waits(publish)
+        } else {
+            self.order.post(publish, |accepted| self.release(&**ingest, vec![accepted]))
+        };
+        match posted {
+            Posted::Released | Posted::Held => Ok(()),
+            Posted::Waits(publish) => self.put(Box::new(publish)),
+        }
+    }
+
+    /// Releases what has its places already and is written later.
+    pub(crate) fn release(&self, ingest: &dyn Ingest, accepted: Vec<Accepted>) {
+        ingest.release(accepted.clone());
+        accepted.into_iter().for_each(|accepted| self.queue.put_released(accepted));
+    }
+
+    /// Takes in what is released with its batch: others of its channel are not released before it.
+    pub(crate) fn put<T: Waits>(&self, what: T) -> Result<(), (Reject, T)> {
+        let mark = what.waits_on().map(|channel| self.order.mark_of(channel));
+        self.order.wait_on(mark);
+        self.queue.put(what).inspect_err(|_| self.order.wait_no_more(mark.as_slice()))
+    }
+
+    /// The mark of the channel that waits for an item.
+    pub(crate) fn mark_of(&self, item: &Item) -> Option<u16> {
+        let channel = match item {
+            Item::Op(op) => op.waits_on(),
+            Item::Quiet(publish) => publish.waits_on(),
+            Item::Released(_) => None,
+        };
+        channel.map(|channel| self.order.mark_of(channel))
+    }
+
+    /// The offset before those of a batch. Those that it may use are said on the disk to be used, before the first of
+    /// them is: none is used twice whatever happens.
+    pub(crate) fn begin_batch(&self, disk: &Disk, messages: u64) -> fjall::Result<u64> {
+        if self.order.is_short() {
+            self.reserve(disk)?;
+        }
+        if messages == 0 {
+            return Ok(0);
+        }
+        loop {
+            match self.order.begin_batch(messages) {
+                Some(before) => return Ok(before),
+                None => self.reserve(disk)?,
+            }
+        }
+    }
+
+    fn reserve(&self, disk: &Disk) -> fjall::Result<()> {
+        let through = self.order.to_reserve();
+        let mut batch = disk.db.batch().durability(Some(PersistMode::SyncData));
+        batch.insert(&disk.meta, "head", numbers([through]));
+        self.synced(|| batch.commit())?;
+        self.order.reserve(through);
+        Ok(())
+    }
+
+    /// Looks up to where all is written, for readers who wait for that.
+    pub(crate) fn note_stored(&self, written_early: u64) {
+        let stored = self.order.settled(|head| if self.queue.released() == 0 { head } else { written_early });
+        self.stored.send_if_modified(|known| {
+            let is_more = *known < stored;
+            *known = stored.max(*known);
+            is_more
+        });
+    }
+
+    /// Does what may wait for the disk, and has it seen how long it takes.
+    pub(crate) fn timed<T>(&self, what: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        *self.committing.lock() = Some(began);
+        let done = what();
+        *self.committing.lock() = None;
+        self.counters.commit_times.observe(began.elapsed());
+        done
+    }
+
+    /// Does what waits until the disk has it.
+    pub(crate) fn synced<T>(&self, what: impl FnOnce() -> T) -> T {
+        self.timed(|| {
+            #[cfg(feature = "testing")]
+            if let Some(before_sync) = self.before_sync.get() {
+                before_sync();
+            }
+            what()
+        })
     }
 
     /// Refuses before the disk is full, and takes again when there is room.

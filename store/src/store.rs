@@ -4,15 +4,16 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use broker_core::{
-    Accepted, Answer, Durations, Engine, Ingest, LogPage, MessageId, Op, Read, Reject, Rejected, Unavailable,
+    Accepted, Answer, Durations, Engine, Ingest, LogPage, MessageId, Op, Publish, Read, Reject, Rejected,
+    Unavailable,
 };
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::committer::Committer;
 use crate::copying::refuse;
@@ -20,6 +21,7 @@ use crate::disk::Disk;
 use crate::door;
 use crate::error::OpenError;
 use crate::lock::{Expect, Lock, sync_directory};
+use crate::order::Order;
 use crate::queue::Queue;
 use crate::read::read;
 use crate::settings::{Durability, Settings};
@@ -88,6 +90,9 @@ impl Store {
         let epoch = disk.epoch;
         let shared = Arc::new(Shared {
             queue: Queue::new(settings.max_waiting, settings.max_waiting_bytes),
+            order: Order::new(head),
+            stored: watch::Sender::new(head),
+            ingest: OnceLock::new(),
             disk: RwLock::new(Some(Arc::new(disk))),
             state: RwLock::new(State::Ready),
             counters: Counters::default(),
@@ -97,6 +102,8 @@ impl Store {
             moments: Mutex::default(),
             copying: Mutex::default(),
             settings,
+            #[cfg(feature = "testing")]
+            before_sync: OnceLock::new(),
         });
         shared.look_for_room();
         Ok(Self {
@@ -109,6 +116,21 @@ impl Store {
         })
     }
 
+    /// As [`open`](Self::open), for tests and benches: `before_sync` is called each time before the disk is waited for,
+    /// on the thread that then waits. One that sleeps makes a slow disk.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    #[cfg(feature = "testing")]
+    pub fn open_on(
+        settings: Settings,
+        before_sync: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Self, OpenError> {
+        let store = Self::open(settings)?;
+        _ = store.shared.before_sync.set(Box::new(before_sync));
+        Ok(store)
+    }
+
     /// Writes what waits, and ends. Blocks until that is on the disk. Nothing is taken or read any more; the broker is to
     /// be [closed](broker_core::Broker::close) first.
     pub fn close(&self) {
@@ -119,6 +141,8 @@ impl Store {
         {
             tracing::error!("the committer of the store panicked");
         }
+        // Nobody waits for what is written any more.
+        self.shared.stored.send_replace(u64::MAX);
         // Another one may open it from here on.
         *self.shared.disk.write() = None;
         self.lock.lock().take();
@@ -213,7 +237,8 @@ impl Engine for Store {
     fn start(&self, ingest: Arc<dyn Ingest>) {
         ingest.restore(std::mem::take(&mut *self.retained.lock()));
         let Some(disk) = self.shared.disk.read().clone() else { return };
-        let committer = Committer::new(Arc::clone(&self.shared), disk, ingest, self.head);
+        _ = self.shared.ingest.set(Arc::clone(&ingest));
+        let committer = Committer::new(Arc::clone(&self.shared), disk, ingest);
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || committer.run());
         match thread {
             Ok(thread) => *self.committer.lock() = Some(thread),
@@ -231,15 +256,25 @@ impl Engine for Store {
         if !matches!(op, Op::Barrier(_)) && *self.shared.state.read() != State::Ready {
             return refuse(Reject::Unavailable(REFUSED), op);
         }
-        match self.shared.queue.put(op) {
-            Ok(()) => Ok(()),
-            Err((why, op)) => refuse(why, op),
-        }
+        self.shared.put(op).or_else(|(why, op)| refuse(why, op))
+    }
+
+    fn post(&self, publish: Publish) -> Result<(), Rejected> {
+        let posted = match *self.shared.state.read() {
+            State::Ready => self.shared.post(publish),
+            _ => Err((Reject::Unavailable(REFUSED), publish.into())),
+        };
+        posted.map_err(|(why, publish)| {
+            self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+            Rejected::new(why, Op::unanswered(publish))
+        })
     }
 
     fn read(&self, asked: Read) -> Answer<'static, Result<LogPage, Unavailable>> {
         let shared = Arc::clone(&self.shared);
         Answer::later(async move {
+            // What was released before it was written, and is in nobody's memory any more by now.
+            _ = shared.stored.subscribe().wait_for(|stored| *stored >= asked.through).await;
             let _turn = shared.readers.acquire().await.map_err(|_| REFUSED)?;
             let reading = Arc::clone(&shared);
             let page = tokio::task::spawn_blocking(move || {

@@ -92,6 +92,24 @@ impl Broker {
         }
     }
 
+    /// Publishes a message whose publisher wants no answer: it waits for nothing, and where an [`Engine`] keeps the
+    /// channel it need not be kept yet when it is delivered, so a crash may forget it. On its channel it comes after all
+    /// that was submitted there before. What is retained is delivered once it is kept, as any other.
+    ///
+    /// # Errors
+    /// See [`Refused`] and [`PublishError`]; nothing was stored or delivered.
+    pub fn post(&self, publish: Publish) -> Result<(), Refused> {
+        let shared = self.shared();
+        let posted = match self.engine_of(publish.channel()) {
+            None => shared.publish(publish).map(drop),
+            Some(engine) => match shared.check_submitted(publish) {
+                Ok(publish) => engine.post(publish).map_err(Refused::from),
+                Err(refused) => Err(refused),
+            },
+        };
+        posted.inspect_err(|refused| shared.count_refused(&refused.error))
+    }
+
     /// As [`Broker::submit`], but waits while the broker is busy.
     ///
     /// # Errors
@@ -241,20 +259,32 @@ impl Shared {
         publish: Publish,
         key: Option<&IdempotencyKey<'_>>,
     ) -> Result<oneshot::Receiver<Published>, Refused> {
-        if let Err(error) = self.check_kept(&publish) {
-            let again = matches!(error, PublishError::Busy { .. }).then(|| Box::new(publish));
-            return Err(Refused { error, publish: again });
-        }
+        let publish = self.check_submitted(publish)?;
         let (done, outcome) = Done::new();
         let op = Op::Publish { publish: Box::new(publish), key: key.map(Into::into), done };
-        engine.submit(op).map_err(|Rejected { why, op }| {
-            let publish = match (why, op) {
-                (Reject::Busy(_), Op::Publish { publish, .. }) => Some(publish),
-                _ => None,
-            };
-            Refused { error: why.into(), publish }
-        })?;
+        engine.submit(op)?;
         Ok(outcome)
+    }
+
+    /// The same message, if it may be given to the engine.
+    fn check_submitted(&self, publish: Publish) -> Result<Publish, Refused> {
+        match self.check_kept(&publish) {
+            Ok(()) => Ok(publish),
+            Err(error) => {
+                let again = matches!(error, PublishError::Busy { .. }).then(|| Box::new(publish));
+                Err(Refused { error, publish: again })
+            }
+        }
+    }
+}
+
+impl From<Rejected> for Refused {
+    fn from(Rejected { why, op }: Rejected) -> Self {
+        let publish = match (why, op) {
+            (Reject::Busy(_), Op::Publish { publish, .. }) => Some(publish),
+            _ => None,
+        };
+        Self { error: why.into(), publish }
     }
 }
 

@@ -57,6 +57,17 @@ pub trait Engine: Send + Sync + 'static {
     /// The operation comes back, and nothing of it has happened or will.
     fn submit(&self, op: Op) -> Result<(), Rejected>;
 
+    /// Takes in a message that nobody waits for. It may be [released](Ingest::release) before it is kept, and then a
+    /// crash may forget it; but never before an accepted one of its channel that came earlier, nor with an offset behind
+    /// that of a message that is not released yet: whoever has got all up to an offset has it for good. Default: as any
+    /// other, and nobody hears its answer.
+    ///
+    /// # Errors
+    /// As of [`submit`](Self::submit), with the message as an [operation](Op::unanswered).
+    fn post(&self, publish: Publish) -> Result<(), Rejected> {
+        self.submit(Op::unanswered(publish))
+    }
+
     /// A page of its log, which the broker's memory does not reach back to any more. Default: nothing is left of that.
     fn read(&self, read: Read) -> Answer<'static, Result<LogPage, Unavailable>> {
         let nothing = LogPage {
@@ -130,6 +141,13 @@ pub enum Op {
     },
     /// Say when all that was submitted before is done.
     Barrier(Done<()>),
+}
+
+impl Op {
+    /// A message whose answer nobody waits for.
+    pub fn unanswered(publish: impl Into<Box<Publish>>) -> Self {
+        Self::Publish { publish: publish.into(), key: None, done: Done::new().0 }
+    }
 }
 
 /// An operation that was not taken in.

@@ -113,6 +113,12 @@ impl Driver {
 
     fn publish_allowed(&mut self, publishing: Publishing) {
         let Publishing { publish, packet_id, qos } = publishing;
+        if qos == Qos::AtMostOnce {
+            if let Err(refused) = self.inner.broker.post(publish) {
+                self.handle_accepted(packet_id, qos, Err(refused));
+            }
+            return;
+        }
         match self.inner.broker.submit(publish).if_now() {
             Ok(outcome) => self.handle_accepted(packet_id, qos, outcome),
             Err(outcome) => self.waiting = Some(Box::new(Waiting::Accept { outcome, packet_id, qos })),

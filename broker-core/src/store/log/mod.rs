@@ -292,13 +292,14 @@ impl State {
         limit: usize,
         mut wanted: impl FnMut(&Message) -> bool,
     ) -> Option<Vec<Arc<Message>>> {
-        if self.head.saturating_sub(after) > limit as u64 {
-            return None;
-        }
-        let mut found = Vec::new();
+        // Offsets have holes, so it is messages that are counted.
+        let (mut found, mut left) = (Vec::new(), limit);
         for ring in rings.iter().filter_map(|ring| self.rings.get(*ring)) {
-            for segment in ring.segments_after(after) {
-                found.extend(segment.between(after, u64::MAX).filter(|message| wanted(message)).cloned());
+            for message in ring.segments_after(after).flat_map(|segment| segment.between(after, u64::MAX)) {
+                left = left.checked_sub(1)?;
+                if wanted(message) {
+                    found.push(Arc::clone(message));
+                }
             }
         }
         if rings.len() > 1 {

@@ -1,0 +1,221 @@
+//! The order of the log: which place a message has in it, and which ones are released while a batch is on its way to
+//! the disk.
+//!
+//! One rule makes positions whole: *messages are released in the order of their places*, over all channels. A batch gets
+//! its places when it is made, and they lie a little ahead: in the room before them are those that nobody waits for and
+//! that come while the disk is at it. They are released at once and so before the batch, whose places are larger. On a
+//! channel that has something waiting for the disk none is released, so that it keeps its order.
+//!
+//! ```text
+//! ... 17 18 │ 19 20 21 ·  ·  · │ 82 83 84      82 to 84: a batch on its way to the disk, released when it is there
+//! released  │ released now     │               19 to 21: came meanwhile. The room behind them stays empty
+//! ```
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use broker_core::{Accepted, Channel, Publish, unix_ms};
+use parking_lot::Mutex;
+
+use crate::schema::BLOCK;
+
+/// Channels whose newest place is remembered.
+const MAX_LAST: usize = 100_000;
+/// Marks of channels that something waits on. Two channels may share one, and then wait for each other.
+const MARKS: usize = 1_024;
+/// Room that is left before a batch.
+const MIN_ROOM: u64 = 64;
+const MAX_ROOM: u64 = 8_192;
+/// Messages that wait for a batch to be released, not for the disk.
+const MAX_HELD: usize = 1_024;
+
+pub(crate) struct Order {
+    state: Mutex<State>,
+    /// How many that are not released yet are on the channels of a mark.
+    marks: Box<[AtomicU32]>,
+    hasher: RandomState,
+}
+
+struct State {
+    /// The newest place that was given to what is released.
+    head: u64,
+    /// What is released at once has its places up to here: before those of the batch on its way, within what the disk
+    /// knows to be given.
+    limit: u64,
+    /// The newest place that the disk knows to be given.
+    reserved: u64,
+    /// The newest place on channels that were published to lately.
+    last: HashMap<Channel, u64>,
+    /// A batch is being released: what is not to wait for the disk follows it.
+    held: Option<Vec<Publish>>,
+    /// The room before the next batch, and what came before this one. None is left until it was wanted once.
+    room: u64,
+    came: u64,
+}
+
+/// Where a message stands that nobody waits for.
+pub(crate) enum Posted {
+    /// It was released.
+    Released,
+    /// It will be, right behind the batch that is being released.
+    Held,
+    /// It has to go with a batch.
+    Waits(Publish),
+}
+
+impl Order {
+    /// Goes on after `head`, of which the disk knows.
+    pub(crate) fn new(head: u64) -> Self {
+        let state =
+            State { head, limit: head, reserved: head, last: HashMap::new(), held: None, room: 0, came: 0 };
+        let marks = (0..MARKS).map(|_| AtomicU32::new(0)).collect();
+        Self { state: Mutex::new(state), marks, hasher: RandomState::new() }
+    }
+
+    /// The mark of a channel: one index of [`MARKS`].
+    pub(crate) fn mark_of(&self, channel: &Channel) -> u16 {
+        (self.hasher.hash_one(channel.as_str()) % MARKS as u64) as u16
+    }
+
+    fn mark(&self, mark: u16) -> Option<&AtomicU32> {
+        self.marks.get(usize::from(mark))
+    }
+
+    /// Something on a channel of this mark waits for the disk from now on.
+    pub(crate) fn wait_on(&self, mark: Option<u16>) {
+        if let Some(mark) = mark.and_then(|mark| self.mark(mark)) {
+            mark.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// It waits no more. What waits on its channel and came later is released later: whoever says so has begun to
+    /// release, or releases nothing.
+    pub(crate) fn wait_no_more(&self, marks: &[u16]) {
+        for mark in marks.iter().filter_map(|mark| self.mark(*mark)) {
+            mark.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives a place to a message that nobody waits for, and has it released, if nothing is before it on its channel.
+    pub(crate) fn post(&self, publish: Publish, release: impl FnOnce(Accepted)) -> Posted {
+        let mark = self.mark_of(publish.channel());
+        let mut state = self.state.lock();
+        state.came += 1;
+        let is_free = self.mark(mark).is_some_and(|mark| mark.load(Ordering::Relaxed) == 0);
+        let held = state.held.as_ref().map_or(0, Vec::len);
+        if !is_free || held >= MAX_HELD || state.head + held as u64 >= state.limit {
+            return Posted::Waits(publish);
+        }
+        if let Some(held) = &mut state.held {
+            held.push(publish);
+            return Posted::Held;
+        }
+        release(state.accept(publish, unix_ms()));
+        Posted::Released
+    }
+
+    /// Whether the disk is to know of more places soon.
+    pub(crate) fn is_short(&self) -> bool {
+        let state = self.state.lock();
+        state.head + MAX_ROOM + BLOCK / 2 > state.reserved
+    }
+
+    /// Up to where the disk is to know of places next.
+    pub(crate) fn to_reserve(&self) -> u64 {
+        self.state.lock().head + MAX_ROOM + BLOCK
+    }
+
+    /// The disk knows that all up to `through` may have been given.
+    pub(crate) fn reserve(&self, through: u64) {
+        let mut state = self.state.lock();
+        let is_free = state.limit == state.reserved;
+        state.reserved = state.reserved.max(through);
+        if is_free {
+            state.limit = state.reserved;
+        }
+    }
+
+    /// The place before those of a batch of so many messages, with room for what comes while it is on its way. `None`: the
+    /// disk has to know of more places first.
+    pub(crate) fn begin_batch(&self, messages: u64) -> Option<u64> {
+        let mut state = self.state.lock();
+        if state.room > 0 || state.came > 0 {
+            state.room = (state.room / 2).max(2 * state.came).clamp(MIN_ROOM, MAX_ROOM);
+        }
+        let before = state.head + state.room;
+        if before + messages > state.reserved {
+            return None;
+        }
+        state.came = 0;
+        state.limit = before;
+        Some(before)
+    }
+
+    /// Notes a message of a batch; the place before it on its channel, as far as that is known.
+    pub(crate) fn place(&self, channel: &Channel, offset: u64) -> u64 {
+        self.state.lock().place(channel, offset)
+    }
+
+    /// The batch is released now, and nothing else meanwhile. `last` is its last place.
+    pub(crate) fn begin_release(&self, last: u64, marks: &[u16]) {
+        let mut state = self.state.lock();
+        state.head = state.head.max(last);
+        state.limit = state.reserved;
+        state.held = Some(Vec::new());
+        self.wait_no_more(marks);
+    }
+
+    /// The batch is released: what came meanwhile and nobody waits for follows.
+    pub(crate) fn end_release(&self, mut release: impl FnMut(Vec<Accepted>)) {
+        loop {
+            let mut state = self.state.lock();
+            let Some(held) = state.held.take_if(|held| !held.is_empty()) else {
+                state.held = None;
+                return;
+            };
+            state.held = Some(Vec::new());
+            let now_ms = unix_ms();
+            let accepted = held.into_iter().map(|publish| state.accept(publish, now_ms)).collect();
+            drop(state);
+            release(accepted);
+        }
+    }
+
+    /// Nothing of a batch is released: its places are skipped.
+    pub(crate) fn give_up(&self, last: u64, marks: &[u16]) {
+        self.begin_release(last, marks);
+        self.end_release(|_| {});
+    }
+
+    pub(crate) fn head(&self) -> u64 {
+        self.state.lock().head
+    }
+
+    /// What `look` sees while nothing is released but by a batch: with the newest place that was given.
+    pub(crate) fn settled<T>(&self, look: impl FnOnce(u64) -> T) -> T {
+        let state = self.state.lock();
+        look(state.head)
+    }
+}
+
+impl State {
+    fn accept(&mut self, publish: Publish, now_ms: u64) -> Accepted {
+        self.head += 1;
+        let prev = self.place(publish.channel(), self.head);
+        let mut accepted = Accepted::new(publish, self.head, now_ms);
+        accepted.prev = prev;
+        accepted
+    }
+
+    fn place(&mut self, channel: &Channel, offset: u64) -> u64 {
+        if let Some(last) = self.last.get_mut(channel) {
+            return std::mem::replace(last, offset);
+        }
+        if self.last.len() >= MAX_LAST {
+            self.last.clear();
+        }
+        self.last.insert(channel.clone(), offset);
+        0
+    }
+}
