@@ -6,8 +6,11 @@
 //!                     └────────── what came of it ◀──────┘─▶ dead letters
 //! ```
 //!
-//! What decides has no clock and no socket. It leaves to its users to send, and to say how that went.
+//! What decides has no clock and no socket: [`delivery`], [`sign`], [`address`], and a dialect's events and answers.
+//! [`client`] calls, and [`courier`] is the task around a queue; neither knows what it carries.
 
 pub mod address;
+pub mod client;
+pub mod courier;
 pub mod delivery;
 pub mod sign;

@@ -90,6 +90,13 @@ impl Breaker {
         }
     }
 
+    /// Who was let through has made no call after all.
+    pub fn forgo(&mut self, now: Instant) {
+        if let State::Probing { after, .. } = self.state {
+            self.state = State::Open { until: now, after };
+        }
+    }
+
     /// Takes how a call ended. Returns whether that opened or closed it.
     pub fn record(&mut self, now: Instant, call: Call) -> bool {
         match self.state {
@@ -194,6 +201,18 @@ mod tests {
         assert_eq!(breaker.permit(now), Ok(()));
         assert!(breaker.record(now, Call::Answered));
         assert_eq!((breaker.state(), breaker.permit(now)), (BreakerState::Closed, Ok(())));
+    }
+
+    #[test]
+    fn a_probe_that_is_not_made_leaves_its_turn_to_the_next() {
+        let start = Instant::now();
+        let mut breaker = Breaker::new(start);
+        (0..5).for_each(|_| _ = breaker.record(start, Call::Unreachable));
+        let now = start + seconds(5);
+        assert_eq!(breaker.permit(now), Ok(()));
+        breaker.forgo(now);
+        assert_eq!(breaker.state(), BreakerState::Open);
+        assert_eq!(breaker.permit(now), Ok(()));
     }
 
     #[test]

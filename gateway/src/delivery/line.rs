@@ -14,11 +14,28 @@ pub(super) struct Waiting {
     pub(super) number: u64,
     /// How often it was sent.
     pub(super) attempts: u32,
-    /// Failures since it was sent in batches of its present size.
+    /// Failures that count for its next wait.
     pub(super) failures: usize,
-    /// Most events of a batch that it may be part of: halved until whoever spoils the batch is alone.
-    pub(super) most_together: usize,
+    /// The group of events among which one spoils their batch.
+    pub(super) suspects: Option<u64>,
     pub(super) last: Option<Failure>,
+}
+
+/// Events that failed together: one of them at least spoils the batch, and they are sent in ever smaller ones until it
+/// is alone.
+#[derive(Debug)]
+pub(super) struct Suspects {
+    /// Those that have not been delivered.
+    pub(super) left: usize,
+    /// Most of them in one batch.
+    pub(super) most_together: usize,
+}
+
+impl Suspects {
+    /// Half of them goes first.
+    pub(super) fn new(left: usize) -> Self {
+        Self { left, most_together: left.div_ceil(2).max(1) }
+    }
 }
 
 /// One connection's or channel's events.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::line::{Line, Waiting};
+use super::line::{Line, Suspects, Waiting};
 use super::retry;
 
 /// Something that happened, as it is told to a receiver.
@@ -175,6 +175,8 @@ pub struct Queue {
     /// Events that are not being sent, the oldest first.
     ages: BTreeMap<u64, Arc<str>>,
     flights: HashMap<u64, Vec<(Arc<str>, usize)>>,
+    /// Events that failed together and are told apart, by the number of their group.
+    suspects: HashMap<u64, Suspects>,
     events: usize,
     bytes: usize,
     next: u64,
@@ -191,6 +193,7 @@ impl Queue {
             due: BTreeMap::new(),
             ages: BTreeMap::new(),
             flights: HashMap::new(),
+            suspects: HashMap::new(),
             events: 0,
             bytes: 0,
             next: 0,
@@ -241,14 +244,8 @@ impl Queue {
         self.bytes += event.weight();
         let order = Arc::clone(&event.order);
         self.ages.insert(number, Arc::clone(&order));
-        let waiting = Waiting {
-            event: Arc::new(event),
-            number,
-            attempts: 0,
-            failures: 0,
-            most_together: self.bounds.batch.max(1),
-            last: None,
-        };
+        let waiting =
+            Waiting { event: Arc::new(event), number, attempts: 0, failures: 0, suspects: None, last: None };
         self.lines.entry(Arc::clone(&order)).or_default().events.push_back(waiting);
         self.place(&order);
         let mut dead = Vec::new();
@@ -271,7 +268,7 @@ impl Queue {
         }
         let mut batch: Vec<Arc<Event>> = Vec::new();
         let mut lines = Vec::new();
-        let (mut most, mut bytes) = (self.bounds.batch.max(1), 0);
+        let (mut most, mut bytes, mut group) = (self.bounds.batch.max(1), 0, None);
         let mut from = Bound::Unbounded;
         while batch.len() < most {
             let next = self.due.range((from, Bound::Included((now, u64::MAX)))).next();
@@ -283,12 +280,17 @@ impl Queue {
             let Some(line) = self.lines.get_mut(&order) else { continue };
             let rests = self.is_closed || line.rests_until.is_some_and(|until| until > now);
             for waiting in line.events.iter_mut().filter(|_| !rests) {
-                let most_then = most.min(waiting.most_together);
+                let suspects = waiting.suspects.and_then(|group| self.suspects.get(&group));
+                let own_group = suspects.and(waiting.suspects);
+                if batch.is_empty() {
+                    group = own_group;
+                    most = suspects.map_or(most, |suspects| most.min(suspects.most_together));
+                }
+                // Suspects among themselves, or it would say nothing of them that a batch is taken.
                 let is_too_much = bytes + waiting.event.body.len() > self.bounds.batch_bytes;
-                if batch.len() >= most_then || (is_too_much && !batch.is_empty()) {
+                if batch.len() >= most || own_group != group || (is_too_much && !batch.is_empty()) {
                     break;
                 }
-                most = most_then;
                 bytes += waiting.event.body.len();
                 waiting.attempts = waiting.attempts.saturating_add(1);
                 self.ages.remove(&waiting.number);
@@ -312,6 +314,19 @@ impl Queue {
         (Some(Attempt { number, events: batch }), dead)
     }
 
+    /// Takes out what grew too old and is not being sent, while nothing is sent for a reason of the sender's own. Looks at
+    /// all lines: for now and then.
+    pub fn sweep(&mut self, now: Instant) -> Vec<Dead> {
+        let old = |order: &&Arc<str>| self.too_old(now, order).is_some();
+        let orders: Vec<_> = self.lines.keys().filter(old).cloned().collect();
+        let mut dead = Vec::new();
+        for order in orders {
+            dead.extend(self.expire(now, &order));
+            self.place(&order);
+        }
+        dead
+    }
+
     /// When to poll again, if nothing else happens. In the past: at once.
     pub fn poll_timeout(&self) -> Option<Instant> {
         if !self.is_closed && self.flights.len() >= self.bounds.max_in_flight {
@@ -324,6 +339,7 @@ impl Queue {
     pub fn handle(&mut self, now: Instant, attempt: u64, outcome: Outcome) -> Vec<Dead> {
         let Some(lines) = self.flights.remove(&attempt) else { return Vec::new() };
         let size: usize = lines.iter().map(|(_, count)| count).sum();
+        let group = self.number();
         self.is_closed |= matches!(outcome, Outcome::Gone(_));
         let mut dead = Vec::new();
         for (order, count) in lines {
@@ -355,10 +371,11 @@ impl Queue {
                     }
                 }
                 Outcome::Rejected(failure) => {
-                    dead.extend(self.failed(now, &order, &numbers, failure, None, Some(size)));
+                    dead.extend(self.failed(now, &order, &numbers, failure, None, Some((size, group))));
                 }
                 Outcome::Failed(failure, retry_after) => {
-                    dead.extend(self.failed(now, &order, &numbers, failure, *retry_after, Some(size)));
+                    let batch = Some((size, group));
+                    dead.extend(self.failed(now, &order, &numbers, failure, *retry_after, batch));
                 }
                 Outcome::Unreachable(failure) => {
                     dead.extend(self.failed(now, &order, &numbers, failure, None, None));
@@ -382,15 +399,23 @@ impl Queue {
         let waiting = line.events.get_mut(position)?;
         if failed.contains(waiting.event.id.as_str()) {
             // The receiver knows which it is: it need not be looked for.
-            waiting.most_together = 1;
+            let before = waiting.suspects.replace(number);
+            self.suspects.insert(number, Suspects::new(1));
+            self.clear(before, 1);
             let failure = Failure { status: None, error: "the receiver named it as failed".to_owned() };
-            return self.failed(now, order, &[number], &failure, None, Some(1)).pop();
+            return self.failed(now, order, &[number], &failure, None, Some((1, number))).pop();
         }
-        self.remove(order, number);
+        if let Some(Waiting { suspects: Some(group), .. }) = self.remove(order, number)
+            && let Some(suspects) = self.suspects.get_mut(&group)
+        {
+            // It is among the others then, and half of those go next.
+            *suspects = Suspects::new(suspects.left);
+        }
         None
     }
 
-    /// Events of one line that were sent together and failed. `size` is that of their batch, if its size may be why.
+    /// Events of one line that were sent together and failed. `batch` is the size of their batch, and the number of the
+    /// group that they make if one of them may be why.
     fn failed(
         &mut self,
         now: Instant,
@@ -398,9 +423,9 @@ impl Queue {
         numbers: &[u64],
         failure: &Failure,
         retry_after: Option<Duration>,
-        size: Option<usize>,
+        batch: Option<(usize, u64)>,
     ) -> Vec<Dead> {
-        let mut over = Vec::new();
+        let (mut over, mut cleared) = (Vec::new(), Vec::new());
         let mut rests = now;
         if let Some(line) = self.lines.get_mut(order) {
             for number in numbers {
@@ -408,13 +433,17 @@ impl Queue {
                 let Some(waiting) = line.events.get_mut(position) else { continue };
                 waiting.last = Some(failure.clone());
                 self.ages.insert(*number, Arc::clone(order));
-                let is_batch = size.is_some_and(|size| size > 1);
                 let before = waiting.failures;
                 waiting.failures += 1;
-                if let Some(size) = size.filter(|_| is_batch && waiting.failures >= 2) {
-                    // Which of them it was is found by halves, at once; a half begins its patience anew.
-                    waiting.most_together = size.div_ceil(2);
+                let is_suspect = waiting.suspects.is_some_and(|group| self.suspects.contains_key(&group));
+                if let Some((_, group)) = batch.filter(|(size, _)| *size > 1)
+                    && (is_suspect || waiting.failures >= 2)
+                {
+                    // Which of them it was is found by halves, at once; whoever is alone begins its patience anew.
+                    cleared.extend(waiting.suspects.replace(group));
                     waiting.failures = 0;
+                    let suspects = self.suspects.entry(group).or_insert(Suspects::new(0));
+                    *suspects = Suspects::new(suspects.left + 1);
                     continue;
                 }
                 match retry::wait(before, retry_after, &mut self.random) {
@@ -424,7 +453,19 @@ impl Queue {
             }
             line.rests_until = (rests > now).then_some(rests);
         }
+        // Those that did not fail with them were taken along: it is not among them.
+        cleared.into_iter().for_each(|group| self.clear(Some(group), usize::MAX));
         over.into_iter().filter_map(|number| self.take(order, number, Cause::GaveUp)).collect()
+    }
+
+    /// So many of a group are not among it any more; without any, it is none.
+    fn clear(&mut self, group: Option<u64>, count: usize) {
+        let Some(group) = group else { return };
+        let Some(suspects) = self.suspects.get_mut(&group) else { return };
+        suspects.left = suspects.left.saturating_sub(count);
+        if suspects.left == 0 {
+            self.suspects.remove(&group);
+        }
     }
 
     fn note(&mut self, order: &Arc<str>, number: u64, failure: &Failure) {
@@ -454,6 +495,10 @@ impl Queue {
     /// Takes an event out, as a dead letter.
     fn take(&mut self, order: &Arc<str>, number: u64, cause: Cause) -> Option<Dead> {
         let waiting = self.remove(order, number)?;
+        if cause == Cause::Rejected || cause == Cause::GaveUp {
+            // It was the one.
+            self.clear(waiting.suspects, usize::MAX);
+        }
         Some(Dead { event: waiting.event, attempts: waiting.attempts, last: waiting.last, cause })
     }
 
@@ -464,6 +509,7 @@ impl Queue {
         self.ages.remove(&number);
         self.events = self.events.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(waiting.event.weight());
+        self.clear(waiting.suspects, 1);
         Some(waiting)
     }
 

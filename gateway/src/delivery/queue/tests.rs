@@ -131,6 +131,32 @@ fn a_batch_that_fails_twice_is_halved_until_the_bad_event_is_alone() {
     assert!(requests < 16, "{requests}");
 }
 
+/// One channel's hundred events, of which any one may be bad.
+#[test]
+fn the_bad_one_of_a_hundred_is_found_in_few_calls_and_the_rest_arrives_in_order() {
+    for bad in 0..100 {
+        let mut now = Instant::now();
+        let mut queue = Queue::new(Bounds { batch: 100, ..Bounds::default() }, 1);
+        (0..100).for_each(|id| assert!(queue.push(event("a", id, now)).is_empty()));
+        let (mut arrived, mut dead, mut calls) = (Vec::new(), Vec::new(), 0);
+        while !queue.is_empty() {
+            now = now.max(queue.poll_timeout().expect("something to do"));
+            let Some(attempt) = queue.poll(now).0 else { continue };
+            calls += 1;
+            let is_bad = ids(&attempt).contains(&bad.to_string().as_str());
+            let outcome = if is_bad { Outcome::Rejected(failure(422)) } else { delivered() };
+            if !is_bad {
+                arrived.extend(ids(&attempt).iter().map(|id| id.parse::<u32>().unwrap()));
+            }
+            dead.extend(queue.handle(now, attempt.number, outcome));
+        }
+        assert_eq!((dead.len(), dead[0].event.id.clone()), (1, bad.to_string()));
+        assert_eq!(arrived, (0..100).filter(|id| *id != bad).collect::<Vec<_>>());
+        assert!(calls <= 15, "{bad}: {calls}");
+        assert!(queue.suspects.is_empty());
+    }
+}
+
 #[test]
 fn a_receiver_that_names_what_failed_saves_the_halving() {
     let start = Instant::now();
@@ -199,5 +225,24 @@ fn every_event_ends_once_and_in_order() {
         }
         assert_eq!((ended.len(), queue.len(), queue.bytes()), (made as usize, 0, 0));
         assert!(queue.lines.is_empty() && queue.ages.is_empty() && queue.due.is_empty());
+        assert!(queue.suspects.is_empty(), "{:?}", queue.suspects);
     }
+}
+
+#[test]
+fn a_sweep_takes_what_is_too_old_and_leaves_what_is_being_sent() {
+    let start = Instant::now();
+    let mut queue = Queue::new(Bounds { max_age: SECOND * 10, ..Bounds::default() }, 1);
+    queue.push(event("sent", 1, start));
+    assert_eq!(ids(&sent(&mut queue, start)), ["1"]);
+    for (order, id, made) in
+        [("old", 2, start), ("old", 3, start + SECOND * 9), ("new", 4, start + SECOND * 9)]
+    {
+        queue.push(event(order, id, made));
+    }
+    assert!(queue.sweep(start + SECOND * 9).is_empty());
+    let dead = queue.sweep(start + SECOND * 10);
+    let dead: Vec<_> = dead.iter().map(|dead| (dead.event.id.as_str(), dead.cause)).collect();
+    assert_eq!(dead, [("2", Cause::Expired)]);
+    assert_eq!(queue.len(), 3);
 }
