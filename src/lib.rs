@@ -42,6 +42,7 @@
 //! | `bayeux`, `mqtt`, `sse`, `http` | a front each | on |
 //! | `scram` | SCRAM-SHA-256 for MQTT's enhanced authentication: [`mqtt::ScramSha256`] | on |
 //! | `auth` | keys, JSON Web Tokens, passwords and rates, as an authenticator | with `cli` |
+//! | `gateway` | webhooks: backends that decide about clients and hear of them | with `cli` |
 //! | `tls` | TLS on the listeners of [`Server`] | with `cli` |
 //! | `axum` | the peer's address where axum has put it, in `ConnectInfo<SocketAddr>` | off |
 //! | `cli` | what the binary needs beyond them | on |
@@ -76,6 +77,8 @@ pub use config::{
     Arguments, ConfigError, Key, Live, Loaded, LoadedRights, Loader, LogFormat, Logging, check, keys, load,
 };
 pub use fronts::{Fronts, OwnFront};
+#[cfg(feature = "gateway")]
+pub use gateway;
 pub use listen::{
     AddressLimits, AddressRange, ForwardedHeader, NoRange, ProxyProtocol, TrustedProxies,
     raise_descriptor_limit,

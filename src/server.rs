@@ -29,6 +29,10 @@ const MQTT: &str = "mqtt";
 /// How long the last answers may take to be written.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
+/// How long backends may take at least to hear of the clients that left when the server stopped.
+#[cfg(feature = "gateway")]
+const LAST_EVENTS: Duration = Duration::from_secs(2);
+
 /// A broker that listens. [`bind`](Server::bind), then [`run`](Server::run).
 #[derive(Debug)]
 pub struct Server {
@@ -44,6 +48,8 @@ pub struct Server {
     hosts: HostPolicy,
     connection: http_edge::ServeConfig,
     shutdown_window: Duration,
+    #[cfg(feature = "gateway")]
+    webhooks: Option<gateway::webhook::Webhooks>,
 }
 
 #[derive(Debug)]
@@ -144,6 +150,8 @@ impl Server {
             Some(engine) => Broker::with_engine(limits, engine),
             None => Broker::new(limits),
         };
+        #[cfg(feature = "gateway")]
+        let webhooks = webhooks(&broker, &mut config);
         if let Some(policy) = config.policy.take() {
             broker.set_policy(Arc::clone(&policy));
             config.authenticator = Arc::new(Governed::new(config.authenticator, policy));
@@ -164,6 +172,10 @@ impl Server {
         #[cfg(feature = "store")]
         if let Some(store) = store {
             fronts.show(metrics::of_store(store));
+        }
+        #[cfg(feature = "gateway")]
+        if let Some(webhooks) = &webhooks {
+            fronts.show(Arc::new(webhooks.clone()));
         }
         fronts.show(metrics::of_stalled(config.connection.stalled.clone()));
         #[cfg(feature = "tls")]
@@ -193,6 +205,8 @@ impl Server {
             hosts,
             connection,
             shutdown_window,
+            #[cfg(feature = "gateway")]
+            webhooks,
         })
     }
 
@@ -262,6 +276,8 @@ impl Server {
     /// there go on. [`Broker::close`] ends them.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (closing, closed) = watch::channel(false);
+        #[cfg(feature = "gateway")]
+        let webhooks = self.webhooks.clone();
         let (broker, fronts, shutdown_window) =
             (self.broker.clone(), self.fronts.clone(), self.shutdown_window);
         #[cfg(feature = "tls")]
@@ -278,10 +294,17 @@ impl Server {
         drop(closed);
         stop.await;
 
+        #[cfg(feature = "gateway")]
+        let began = std::time::Instant::now();
         fronts.set_ready(false);
         drop(streams);
         // HTTP is served meanwhile, so that `/readyz` says what is going on.
         crate::stop(&broker, fronts.list().iter().map(|front| &**front), shutdown_window).await;
+        // Whose clients have left: their backends hear of it in what is left of the window.
+        #[cfg(feature = "gateway")]
+        if let Some(webhooks) = webhooks {
+            webhooks.finish(shutdown_window.saturating_sub(began.elapsed()).max(LAST_EVENTS)).await;
+        }
         drop((http, tasks));
         closing.send_replace(true);
         let _ = timeout(LAST_ANSWERS, closing.closed()).await;
@@ -318,6 +341,17 @@ impl Server {
         }
         tasks
     }
+}
+
+/// The webhooks of the configuration, which decide after the policy that is there.
+#[cfg(feature = "gateway")]
+fn webhooks(broker: &Broker, config: &mut Config) -> Option<gateway::webhook::Webhooks> {
+    if config.gateway.webhooks.is_empty() {
+        return None;
+    }
+    let webhooks = gateway::webhook::Webhooks::start(broker, &config.gateway);
+    config.policy = Some(webhooks.policy(config.policy.take()));
+    Some(webhooks)
 }
 
 struct AbortOnDrop(Vec<JoinHandle<()>>);

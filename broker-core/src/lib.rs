@@ -75,7 +75,7 @@ pub use outbox::{Class, Outbox, OutboxEnd, Passed, Queued, Signal, Wire};
 pub use rights::{
     Action, AllowAll, Anonymous, AuthError, Authenticated, Authenticator, Client, Credentials, Denied,
     Governed, Network, Pattern, Policy, Principal, RequestHead, Rights, RightsTemplate, Rule, Source,
-    SourceKind, Throttle,
+    SourceKind, Throttle, Welcome,
 };
 pub use sparing::{Sparing, Telling};
 pub use store::history::{After, Gap, History, HistoryQuery, Order};

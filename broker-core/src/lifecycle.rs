@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
+use crate::channel::Channel;
 use crate::filter::Filter;
 use crate::key::SubscriberKey;
 use crate::lane::{CloseCause, Connection};
@@ -38,6 +39,18 @@ pub trait Lifecycle: Send + Sync + 'static {
     /// A subscription ended. Not called for those that a client's end takes along.
     fn unsubscribed(&self, client: SubscriberKey, subscription: Interest<'_>) {
         let _ = (client, subscription);
+    }
+
+    /// Whether this listener wants to hear of channels that are entered and left ([`touched`](Self::touched)). Asked once,
+    /// when it is given to the broker.
+    fn hears_of_channels(&self) -> bool {
+        false
+    }
+
+    /// Somebody, a client or the embedding service, subscribed to exactly this channel, or does so no longer: in a group
+    /// too, by a wildcard not. How many there are now, [`Broker::channel`](crate::Broker::channel) says.
+    fn touched(&self, channel: &Channel) {
+        let _ = channel;
     }
 
     /// Its outbox, or its session whose client may be away, threw away `messages` for want of room since the last call.
@@ -189,11 +202,16 @@ impl fmt::Display for LeaveReason {
 #[derive(Default)]
 pub(crate) struct Listeners {
     any: AtomicBool,
+    /// Whether one of them wants to hear of channels.
+    channels: AtomicBool,
     list: RwLock<Arc<[Arc<dyn Lifecycle>]>>,
 }
 
 impl Listeners {
     pub(crate) fn add(&self, listener: Arc<dyn Lifecycle>) {
+        if listener.hears_of_channels() {
+            self.channels.store(true, Ordering::Release);
+        }
         let mut list = self.list.write();
         *list = list.iter().cloned().chain([listener]).collect();
         self.any.store(true, Ordering::Release);
@@ -201,6 +219,15 @@ impl Listeners {
 
     pub(crate) fn any(&self) -> bool {
         self.any.load(Ordering::Acquire)
+    }
+
+    /// A subscription to this filter began or ended. Called under no lock.
+    pub(crate) fn tell_touched(&self, filter: &Filter) {
+        if self.channels.load(Ordering::Acquire)
+            && let Some(channel) = filter.as_literal()
+        {
+            self.tell(|listener| listener.touched(channel));
+        }
     }
 
     pub(crate) fn tell(&self, what: impl Fn(&dyn Lifecycle)) {

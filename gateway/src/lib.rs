@@ -14,3 +14,4 @@ pub mod client;
 pub mod courier;
 pub mod delivery;
 pub mod sign;
+pub mod webhook;

@@ -265,6 +265,8 @@ impl Loader {
         drop(spoken);
         let store = settings.store(arguments.data.clone(), folder);
         let store = store.map_err(|(key, message)| wrong_value(&wrong, &key, message))?;
+        let gateway = settings.gateway(folder);
+        let gateway = gateway.map_err(|(key, message)| wrong_value(&wrong, &key, &message))?;
         let access = settings.access(folder).map_err(wrong)?;
         let authenticator = BuiltIn::with(access.clone()).map_err(wrong)?;
         let (origins, address_rate) = (settings.origins(), settings.address_rate());
@@ -282,6 +284,7 @@ impl Loader {
         common.metrics = settings.http.metrics;
         let mut config = settings.into_config();
         config.access_log = logging.access;
+        config.gateway = gateway;
         (config.http, config.authenticator) = (http, Arc::new(authenticator));
         (config.tls, config.http_tls, config.front_tls) = (tls, http_tls, front_tls);
         config.mqtt = filled

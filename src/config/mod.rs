@@ -96,6 +96,9 @@ macro_rules! config {
             /// run. Default none.
             #[cfg(feature = "store")]
             pub store: Option<Arc<store::Store>>,
+            /// Backends that decide about clients and hear of them. Default none.
+            #[cfg(feature = "gateway")]
+            pub gateway: gateway::webhook::Gateway,
             /// Connections at a time, over all listeners. Default `None`: what the process' soft descriptor limit
             /// allows, less 64. One more is answered 503 over HTTP and the protocol's own refusal over MQTT, then
             /// closed.
@@ -142,6 +145,8 @@ macro_rules! config {
                     engine: None,
                     #[cfg(feature = "store")]
                     store: None,
+                    #[cfg(feature = "gateway")]
+                    gateway: gateway::webhook::Gateway::default(),
                     max_connections: None,
                     max_connections_per_address: None,
                     #[cfg(feature = "auth")]

@@ -286,6 +286,7 @@ impl Subscriber {
             self.shared.count_subscription(filter);
             drop(held);
             self.tell_subscribed(filter, None);
+            self.shared.listeners.tell_touched(filter);
         }
         Ok((Subscribed { new }, head))
     }
@@ -303,6 +304,7 @@ impl Subscriber {
         self.shared.end_retained(self.key, tag);
         drop(held);
         self.tell_unsubscribed(filter, None);
+        self.shared.listeners.tell_touched(filter);
         true
     }
 
@@ -322,6 +324,9 @@ impl Subscriber {
         drop(held);
         for _ in 0..ended {
             self.tell_unsubscribed(filter, None);
+        }
+        if ended > 0 {
+            self.shared.listeners.tell_touched(filter);
         }
         ended > 0
     }
@@ -358,6 +363,7 @@ impl Subscriber {
             self.shared.count_subscription(filter);
             drop(held);
             self.tell_subscribed(filter, Some(group));
+            self.shared.listeners.tell_touched(filter);
         }
         Ok(Subscribed { new })
     }
@@ -374,6 +380,7 @@ impl Subscriber {
         self.leave_group_lists(group, filter, tag);
         drop(held);
         self.tell_unsubscribed(filter, Some(group));
+        self.shared.listeners.tell_touched(filter);
         true
     }
 
@@ -491,9 +498,11 @@ impl Drop for Subscriber {
         let Held { subscriptions, groups, .. } = std::mem::take(&mut *self.held.lock());
         for (filter, tag) in subscriptions {
             self.leave_lists(&filter, tag);
+            self.shared.listeners.tell_touched(&filter);
         }
         for (group, filter, tag) in groups {
             self.leave_group_lists(&group, &filter, tag);
+            self.shared.listeners.tell_touched(&filter);
         }
         self.shared.lane(self.key).send(Command::Detach(self.key));
     }

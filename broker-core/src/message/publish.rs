@@ -135,6 +135,23 @@ impl Publish {
         self
     }
 
+    /// The same message for another channel.
+    #[must_use]
+    pub fn replace_channel(mut self, channel: Channel) -> Self {
+        self.channel = channel;
+        self
+    }
+
+    /// The payload's media type, if it was said.
+    pub fn media_type(&self) -> Option<&ContentType> {
+        self.content_type.as_ref()
+    }
+
+    /// The event name, if it has one.
+    pub fn event_name(&self) -> Option<&str> {
+        self.event.as_deref()
+    }
+
     /// Whether it is to be kept as its channel's retained message, or, without a payload, to end that.
     pub fn is_retained(&self) -> bool {
         self.retain

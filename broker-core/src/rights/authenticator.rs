@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use super::{Principal, Rights};
 use crate::answer::Answer;
+use crate::filter::Filter;
+use crate::key::SubscriberKey;
 
 /// What a peer offered to show who it is. A front fills in what its protocol has.
 #[derive(Debug, Clone, Copy, Default)]
@@ -33,6 +35,14 @@ pub struct Credentials<'a> {
     pub protocol: &'static str,
     /// The request by which the client came, where there was one.
     pub request: Option<RequestHead<'a>>,
+    /// What carries it: `tcp`, `websocket`, `long-polling`, `http/1.1`, …; empty if the front does not say.
+    pub transport: &'static str,
+    /// What the client says beside: JSON text of the Bayeux handshake's `ext`.
+    pub ext: Option<&'a str>,
+    /// What it wants to be subscribed to at once (SSE).
+    pub filters: &'a [Filter],
+    /// Its name in the core, if it has one already. An MQTT client that comes back to its session gets the session's.
+    pub key: Option<SubscriberKey>,
 }
 
 impl<'a> Credentials<'a> {
@@ -95,6 +105,9 @@ pub enum AuthError {
     /// The credentials may not be used by this web page.
     #[error("pages of origin {0} may not use these credentials")]
     Origin(String),
+    /// Whoever has the last word refuses the client, whatever its credentials. The text is for the client.
+    #[error("{0}")]
+    Denied(String),
     /// They could not be checked now.
     #[error("credentials cannot be checked: {0}")]
     Unavailable(String),

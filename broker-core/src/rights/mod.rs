@@ -13,7 +13,7 @@ pub use authenticator::{
 pub use network::Network;
 pub use pattern::{Pattern, RightsTemplate};
 pub use policy::{Client, Denied, Governed, Policy};
-pub use principal::{Principal, Source, SourceKind, Throttle};
+pub use principal::{Principal, Source, SourceKind, Throttle, Welcome};
 pub(crate) use sight::Sight;
 
 use crate::channel::Channel;

@@ -1,8 +1,11 @@
 //! Who acts.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use super::{Action, Rights};
 use crate::channel::Channel;
@@ -19,6 +22,27 @@ struct Inner {
     rights: Arc<Rights>,
     expires_at_ms: Option<u64>,
     throttle: Option<Arc<dyn Throttle>>,
+    welcome: Option<Arc<Welcome>>,
+}
+
+/// What a [`Policy`](super::Policy) that lets a client in wants beside: its front sees to it before the client hears
+/// that it is connected.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct Welcome {
+    /// What the client is subscribed to without having asked, and without a right to it.
+    pub subscribe: Vec<Filter>,
+    /// JSON text for the client, where its protocol has a place: Bayeux `ext.hook` of the handshake's reply, the MQTT 5
+    /// user property `hook`, the first event of an SSE stream, `hook`.
+    pub reply: Option<Bytes>,
+    /// What the policy knows this connection by, when it is asked about it again.
+    pub note: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl fmt::Debug for Welcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Welcome").field("subscribe", &self.subscribe).finish_non_exhaustive()
+    }
 }
 
 /// What vouches for a principal, so that an authenticator whose configuration changed can tell whether it still does.
@@ -83,6 +107,7 @@ impl Principal {
             rights,
             expires_at_ms: None,
             throttle: None,
+            welcome: None,
         }))
     }
 
@@ -105,6 +130,32 @@ impl Principal {
     pub fn throttled(mut self, throttle: Arc<dyn Throttle>) -> Self {
         Arc::make_mut(&mut self.0).throttle = Some(throttle);
         self
+    }
+
+    /// The same user with other rights.
+    #[must_use]
+    pub fn with_rights(mut self, rights: Rights) -> Self {
+        Arc::make_mut(&mut self.0).rights = Arc::new(rights);
+        self
+    }
+
+    /// The same rights as another user.
+    #[must_use]
+    pub fn as_user(mut self, user: &str) -> Self {
+        Arc::make_mut(&mut self.0).user = Some(user.into());
+        self
+    }
+
+    /// The same, welcomed so.
+    #[must_use]
+    pub fn welcomed(mut self, welcome: Welcome) -> Self {
+        Arc::make_mut(&mut self.0).welcome = Some(Arc::new(welcome));
+        self
+    }
+
+    /// What a policy wants for it, if one has said anything.
+    pub fn welcome(&self) -> Option<&Welcome> {
+        self.0.welcome.as_deref()
     }
 
     /// What vouches for it.

@@ -1,6 +1,7 @@
 //! The keys of the server's own settings, as they are written. Those of a front are in its own crate.
 
 mod broker;
+mod gateway;
 mod store;
 pub(super) mod tls;
 
@@ -38,6 +39,7 @@ pub(super) struct Settings {
     log: broker::Log,
     namespaces: Vec<broker::Namespace>,
     store: store::Store,
+    gateway: gateway::Section,
 }
 
 impl Settings {
@@ -70,6 +72,11 @@ impl Settings {
         folder: &Path,
     ) -> Result<Option<::store::Settings>, (String, &'static str)> {
         self.store.settings(data, folder, &self.namespaces)
+    }
+
+    /// Who is called.
+    pub(super) fn gateway(&self, folder: &Path) -> Result<::gateway::webhook::Gateway, (String, String)> {
+        self.gateway.value(folder)
     }
 
     /// The account of what peers have begun and not finished.

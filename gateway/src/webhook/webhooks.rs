@@ -1,0 +1,445 @@
+//! All webhooks of a broker: who is asked, and who is told.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_core::{
+    Answer, AuthError, Broker, Client, Credentials, Denied, Filter, Lifecycle, Policy, Principal, Publish,
+    SourceKind, SubscriberKey, Welcome, unix_ms,
+};
+use bytes::Bytes;
+use front::{Metric, MetricSource};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue};
+use http_edge::connection_id;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
+use super::event::{Kind, Members, Told, event};
+use super::hook::{Decided, Hook};
+use super::listening::known_of;
+use super::messages;
+use super::occupancy::Occupancy;
+use super::settings::Settings;
+use super::visit::{Known, Visit};
+use crate::address::Addresses;
+use crate::client::Caller;
+use crate::delivery::BreakerState;
+
+/// When a client that could not be decided about may try again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What is configured of all this.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Gateway {
+    /// The webhooks of the configuration.
+    pub webhooks: Vec<Settings>,
+    /// Which addresses may be connected to for URLs that come from elsewhere.
+    pub addresses: Addresses,
+}
+
+/// All webhooks of a broker. A clone is a handle to the same.
+#[derive(Clone)]
+pub struct Webhooks(Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) broker: Broker,
+    hooks: RwLock<Arc<[Arc<Hook>]>>,
+    pub(super) visits: Mutex<HashMap<SubscriberKey, Arc<Visit>>>,
+    pub(super) occupancy: Mutex<Occupancy>,
+    pub(super) occupancy_changed: Notify,
+}
+
+impl Webhooks {
+    /// Starts those that are configured, on the current tokio runtime: they are told that the broker has started, and of
+    /// all that it does from now on. Who is to ask them is the caller's business: [`Webhooks::policy`].
+    pub fn start(broker: &Broker, gateway: &Gateway) -> Self {
+        // What stands in the configuration may lead anywhere.
+        let caller = Caller::new(None);
+        let start =
+            |settings: &Settings| Arc::new(Hook::start(settings.clone(), caller.clone(), broker.clone()));
+        let hooks: Vec<_> = gateway.webhooks.iter().map(start).collect();
+        let inner = Arc::new(Inner {
+            broker: broker.clone(),
+            hooks: RwLock::new(hooks.into()),
+            visits: Mutex::default(),
+            occupancy: Mutex::default(),
+            occupancy_changed: Notify::new(),
+        });
+        broker.hear(Arc::clone(&inner) as Arc<dyn Lifecycle>);
+        tokio::spawn(Arc::clone(&inner).tell_vacated());
+        for hook in inner.hooks().iter() {
+            messages::tell(broker, hook);
+        }
+        let epoch = broker.head().to_string();
+        let epoch = epoch.rsplit_once('-').map_or(&*epoch, |(epoch, _)| epoch);
+        let told = event(Kind::Started, unix_ms(), |data| {
+            data.text("epoch", epoch);
+        });
+        inner.notify(Kind::Started, "broker", &told, |_| true);
+        Self(inner)
+    }
+
+    /// Who decides about clients, behind `inner`, which has the first word.
+    pub fn policy(&self, inner: Option<Arc<dyn Policy>>) -> Arc<dyn Policy> {
+        Arc::new(Asked { hooks: Arc::clone(&self.0), inner })
+    }
+
+    /// The webhooks as they are.
+    pub fn list(&self) -> Arc<[Arc<Hook>]> {
+        self.0.hooks()
+    }
+
+    /// The broker stops: all channels are vacated. Resolves when everything was told, or `within` a time.
+    pub async fn finish(&self, within: Duration) {
+        let vacated = self.0.occupancy.lock().end();
+        for channel in vacated {
+            self.0.tell_of_channel(Kind::Vacated, &channel, 0);
+        }
+        let hooks = self.list();
+        let all = async {
+            for hook in hooks.iter() {
+                hook.drained().await;
+            }
+        };
+        if tokio::time::timeout(within, all).await.is_err() {
+            let left: usize = hooks.iter().map(|hook| hook.load().events).sum();
+            tracing::warn!(left, "not all events were told to webhooks in time");
+        }
+    }
+}
+
+impl fmt::Debug for Webhooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.list().iter()).finish()
+    }
+}
+
+impl Inner {
+    pub(super) fn hooks(&self) -> Arc<[Arc<Hook>]> {
+        Arc::clone(&self.hooks.read())
+    }
+
+    /// Whether any hook wants events of this kind.
+    pub(super) fn wants(&self, kind: Kind) -> bool {
+        self.hooks.read().iter().any(|hook| hook.settings().wants(kind))
+    }
+
+    /// Tells all hooks that want it.
+    pub(super) fn notify(&self, kind: Kind, order: &str, told: &Told, concerns: impl Fn(&Hook) -> bool) {
+        for hook in self.hooks().iter().filter(|hook| hook.settings().wants(kind) && concerns(hook)) {
+            hook.tell(order, told.clone());
+        }
+    }
+
+    /// The first hook that wants to decide this.
+    fn decider(&self, kind: Kind, concerns: impl Fn(&Settings) -> bool) -> Option<Arc<Hook>> {
+        let hooks = self.hooks.read();
+        hooks.iter().find(|hook| hook.settings().wants(kind) && concerns(hook.settings())).cloned()
+    }
+
+    /// The connection of a client. One that came before there was a webhook begins with its first question.
+    fn visit(&self, client: &Client<'_>) -> Arc<Visit> {
+        if let Some(visit) = visit_of(client.principal) {
+            return visit;
+        }
+        let known = || Known {
+            connection: client.key.map(connection_id).unwrap_or_default(),
+            remote: client.remote,
+            ..known_of(client.principal)
+        };
+        let new = || Arc::new(Visit::new(client.protocol, known(), Vec::new()));
+        match client.key {
+            Some(key) => Arc::clone(self.visits.lock().entry(key).or_insert_with(new)),
+            None => new(),
+        }
+    }
+}
+
+/// The connection that a principal was let in on.
+pub(super) fn visit_of(principal: &Principal) -> Option<Arc<Visit>> {
+    let note = principal.welcome()?.note.clone()?;
+    note.downcast().ok()
+}
+
+/// Asks one hook about one connection, when it is its turn.
+async fn ask(hook: &Hook, visit: &Visit, kind: Kind, write: impl FnOnce(&mut Members<'_>) + Send) -> Decided {
+    let _turn = visit.turn.lock().await;
+    if visit.is_over() {
+        return Decided::Unavailable;
+    }
+    let told = event(kind, unix_ms(), |data| {
+        visit.write(data);
+        write(data);
+    });
+    hook.ask(kind, &told, &visit.forwarded).await
+}
+
+/// The policy that asks webhooks.
+struct Asked {
+    hooks: Arc<Inner>,
+    /// Asked before.
+    inner: Option<Arc<dyn Policy>>,
+}
+
+impl Policy for Asked {
+    fn connect<'a>(
+        &'a self,
+        credentials: &Credentials<'a>,
+        principal: Principal,
+    ) -> Answer<'a, Result<Principal, AuthError>> {
+        let credentials = *credentials;
+        let before = match &self.inner {
+            Some(inner) => inner.connect(&credentials, principal),
+            None => Answer::now(Ok(principal)),
+        };
+        before.then(move |principal| match principal {
+            Ok(principal) => self.connect_to_hook(&credentials, principal),
+            Err(error) => Answer::now(Err(error)),
+        })
+    }
+
+    fn subscribe(&self, client: &Client<'_>, filter: &Filter) -> Answer<'static, Result<(), Denied>> {
+        let Some(hook) = self.hooks.decider(Kind::Subscribe, |settings| settings.has_some_of(filter)) else {
+            return self.inner.as_ref().map_or(Answer::now(Ok(())), |inner| inner.subscribe(client, filter));
+        };
+        let visit = self.hooks.visit(client);
+        let (name, filter_text) = match filter.as_literal() {
+            Some(channel) => ("channel", channel.as_str().to_owned()),
+            None => ("filter", filter.to_string()),
+        };
+        let asked = async move {
+            let decided = ask(&hook, &visit, Kind::Subscribe, |data| {
+                data.text(name, &filter_text);
+            });
+            match decided.await {
+                Decided::Yes(_) => Ok(()),
+                Decided::No(reason) => Err(Denied::Forbidden(said(reason))),
+                Decided::Unavailable => Err(Denied::Unavailable { retry_after: RETRY }),
+            }
+        };
+        match self.inner.as_ref().map(|inner| inner.subscribe(client, filter)) {
+            None => Answer::later(asked),
+            Some(before) => before.then(move |allowed| match allowed {
+                Ok(()) => Answer::later(asked),
+                Err(denied) => Answer::now(Err(denied)),
+            }),
+        }
+    }
+
+    fn publish(&self, client: &Client<'_>, publish: Publish) -> Answer<'static, Result<Publish, Denied>> {
+        // A key over HTTP is a backend's own: what it publishes is decided already.
+        let is_backend = client.protocol == "http" && client.principal.source().kind == SourceKind::Key;
+        let of_channel = |settings: &Settings| settings.has_channel(publish.channel());
+        let hook = self.hooks.decider(Kind::Publish, of_channel).filter(|_| !is_backend);
+        let Some(hook) = hook else {
+            return match &self.inner {
+                Some(inner) => inner.publish(client, publish),
+                None => Answer::now(Ok(publish)),
+            };
+        };
+        let visit = self.hooks.visit(client);
+        let asked = move |publish: Publish| async move {
+            let decided = ask(&hook, &visit, Kind::Publish, |data| {
+                data.text("channel", publish.channel().as_str());
+                data.optional("content_type", publish.media_type().map(|kind| kind.as_str()));
+                data.optional("event", publish.event_name());
+                data.payload(publish.payload(), publish.media_type());
+            });
+            match decided.await {
+                Decided::Yes(granted) => Ok(match granted.replace {
+                    Some(replace) => replace.apply(publish),
+                    None => publish,
+                }),
+                Decided::No(reason) => Err(Denied::Forbidden(said(reason))),
+                Decided::Unavailable => Err(Denied::Unavailable { retry_after: RETRY }),
+            }
+        };
+        match &self.inner {
+            None => Answer::later(asked(publish)),
+            Some(inner) => inner.publish(client, publish).then(move |allowed| match allowed {
+                Ok(publish) => Answer::later(asked(publish)),
+                Err(denied) => Answer::now(Err(denied)),
+            }),
+        }
+    }
+}
+
+impl Asked {
+    fn connect_to_hook<'a>(
+        &'a self,
+        credentials: &Credentials<'a>,
+        principal: Principal,
+    ) -> Answer<'a, Result<Principal, AuthError>> {
+        // A request that stands alone is no connection.
+        if credentials.protocol == "http" {
+            return Answer::now(Ok(principal));
+        }
+        let known = Known {
+            connection: credentials.key.map(connection_id).unwrap_or_default(),
+            transport: credentials.transport,
+            remote: credentials.remote.map(|remote| remote.ip()),
+            ..known_of(&principal)
+        };
+        let visit = Arc::new(Visit::new(credentials.protocol, known, self.forwarded(credentials)));
+        let Some(hook) = self.hooks.decider(Kind::Connect, |_| true) else {
+            return Answer::now(Ok(welcomed(principal, visit, Vec::new(), None)));
+        };
+        let credentials = *credentials;
+        Answer::later(async move {
+            let decided = ask(&hook, &visit, Kind::Connect, |data| write_connect(data, &hook, &credentials));
+            match decided.await {
+                Decided::Yes(granted) => {
+                    let mut principal = principal;
+                    if let Some(user) = &granted.user {
+                        principal = principal.as_user(user);
+                    }
+                    if let Some(rights) = &granted.rights {
+                        let rights = rights.for_user(principal.user());
+                        principal = principal.with_rights(rights);
+                    }
+                    if let Some(end) = granted.expires_at_ms {
+                        let end = principal.expires_at_ms().map_or(end, |before| before.min(end));
+                        principal = principal.expiring_at(end);
+                    }
+                    visit.let_in(principal.user(), granted.context);
+                    Ok(welcomed(principal, visit, granted.subscribe, granted.reply))
+                }
+                Decided::No(reason) => Err(AuthError::Denied(said(reason).into_owned())),
+                Decided::Unavailable => {
+                    Err(AuthError::Unavailable("whoever decides about clients does not answer".to_owned()))
+                }
+            }
+        })
+    }
+
+    /// The headers of a client's own request that some hook wants to see in its decisions.
+    fn forwarded(&self, credentials: &Credentials<'_>) -> Vec<(HeaderName, HeaderValue)> {
+        let Some(head) = credentials.request::<Parts>() else { return Vec::new() };
+        let hooks = self.hooks.hooks();
+        let mut names: Vec<&HeaderName> = hooks
+            .iter()
+            .filter(|hook| hook.settings().events.iter().any(|kind| kind.is_decision()))
+            .flat_map(|hook| &hook.settings().forward_headers)
+            .collect();
+        names.sort_unstable_by_key(|name| name.as_str());
+        names.dedup();
+        let values = |name: &HeaderName| {
+            let name = name.clone();
+            head.headers
+                .get_all(&name)
+                .iter()
+                .map(move |value| (name.clone(), value.clone()))
+                .collect::<Vec<_>>()
+        };
+        names.into_iter().flat_map(values).collect()
+    }
+}
+
+fn welcomed(
+    principal: Principal,
+    visit: Arc<Visit>,
+    subscribe: Vec<Filter>,
+    reply: Option<Bytes>,
+) -> Principal {
+    let mut welcome = Welcome::default();
+    (welcome.subscribe, welcome.reply, welcome.note) = (subscribe, reply, Some(visit as _));
+    principal.welcomed(welcome)
+}
+
+fn said(reason: Option<String>) -> Cow<'static, str> {
+    reason.filter(|reason| !reason.is_empty()).map_or(Cow::Borrowed("refused"), Cow::Owned)
+}
+
+/// What is said of a client that wants to connect.
+fn write_connect(data: &mut Members<'_>, hook: &Hook, credentials: &Credentials<'_>) {
+    let head = credentials.request::<Parts>();
+    data.object("headers", |headers| {
+        let Some(head) = head else { return };
+        for name in &hook.settings().forward_headers {
+            let values: Vec<_> = head
+                .headers
+                .get_all(name)
+                .iter()
+                .map(|value| String::from_utf8_lossy(value.as_bytes()))
+                .collect();
+            if !values.is_empty() {
+                headers.text(name.as_str(), &values.join(", "));
+            }
+        }
+    });
+    data.object("query", |query| {
+        let text = head.and_then(|head| head.uri.query()).unwrap_or_default();
+        let mut seen: Vec<String> = Vec::new();
+        for (name, value) in form_urlencoded::parse(text.as_bytes()) {
+            if !seen.iter().any(|known| *known == name) {
+                query.text(&name, &value);
+                seen.push(name.into_owned());
+            }
+        }
+    });
+    data.optional("client_id", credentials.client_id);
+    if let Some(user) = credentials.user {
+        data.text("username", user);
+    }
+    match credentials.password.map(|password| (password, std::str::from_utf8(password))) {
+        Some((_, Ok(text))) => _ = data.text("password", text),
+        Some((bytes, Err(_))) => {
+            use base64::Engine as _;
+            data.text("password_base64", &base64::engine::general_purpose::STANDARD.encode(bytes));
+        }
+        None => {}
+    }
+    if let Some(ext) = credentials.ext {
+        data.raw("ext", ext.as_bytes());
+    }
+    if !credentials.filters.is_empty() {
+        data.list("channels", credentials.filters.iter().map(ToString::to_string));
+    }
+}
+
+impl MetricSource for Webhooks {
+    fn collect(&self, out: &mut Vec<Metric>) {
+        let mut durations = Vec::new();
+        for hook in self.list().iter() {
+            let (id, load, counted) = (&hook.settings().id, hook.load(), hook.counted());
+            for (kind, outcome, count) in counted.requests {
+                let help = "Requests to webhooks, by event and how they ended";
+                let metric = Metric::counter("webhook_requests", help, count).with("hook", id.clone());
+                out.push(metric.with("type", kind).with("outcome", outcome));
+            }
+            for (cause, count) in counted.dead {
+                let help = "Events that were not delivered to webhooks, by cause";
+                let metric = Metric::counter("webhook_dead", help, count).with("hook", id.clone());
+                out.push(metric.with("cause", cause));
+            }
+            durations.push((id.clone(), load, counted.breaker, counted.took));
+        }
+        for (id, load, ..) in &durations {
+            let help = "Events that wait for webhooks or are being sent";
+            out.push(Metric::gauge("webhook_queue", help, load.events as u64).with("hook", id.clone()));
+        }
+        for (id, load, ..) in &durations {
+            let help = "How long the oldest event has waited for its webhook";
+            let oldest = load.oldest.as_secs_f64();
+            out.push(Metric::seconds("webhook_oldest_seconds", help, oldest).with("hook", id.clone()));
+        }
+        for (id, _, breaker, _) in &durations {
+            let help = "Whether a webhook's host is called: 0 yes, 1 one call to try, 2 not for a while";
+            let state = match breaker {
+                BreakerState::Open => 2,
+                BreakerState::Probing => 1,
+                _ => 0,
+            };
+            out.push(Metric::gauge("webhook_breaker_state", help, state).with("hook", id.clone()));
+        }
+        for (id, _, _, took) in durations {
+            let help = "How long requests to webhooks took";
+            out.push(Metric::histogram("webhook_seconds", help, took).with("hook", id));
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! `[gateway]`: who is called, and where the broker may connect to.
+
+use std::path::Path;
+
+use gateway::address::{Addresses, Range};
+use gateway::webhook::{Gateway, Written};
+use serde::{Deserialize, Serialize};
+use settings::Text;
+
+/// `[gateway]`: webhooks, and which addresses may be connected to for URLs that come from elsewhere.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct Section {
+    allow_addresses: Vec<Text<Range>>,
+    allow_hosts: Vec<String>,
+    deny_hosts: Vec<String>,
+    allow_ports: Vec<u16>,
+    webhooks: Vec<Written>,
+}
+
+impl Section {
+    /// What it says; files are taken from `folder`.
+    ///
+    /// # Errors
+    /// With the key of what makes no sense.
+    pub(in crate::config) fn value(&self, folder: &Path) -> Result<Gateway, (String, String)> {
+        let mut gateway = Gateway::default();
+        for (at, written) in self.webhooks.iter().enumerate() {
+            let key = |key: &str| format!("gateway.webhooks[{at}].{key}");
+            let settings = written.settings(Some(folder)).map_err(|wrong| (key(wrong.key), wrong.message))?;
+            if gateway.webhooks.iter().any(|known| known.id == settings.id) {
+                return Err((key("id"), format!("another webhook is called {:?}", settings.id)));
+            }
+            gateway.webhooks.push(settings);
+        }
+        let mut addresses = Addresses::default();
+        addresses.allow = self.allow_addresses.iter().map(|range| range.0).collect();
+        addresses.allow_hosts.clone_from(&self.allow_hosts);
+        addresses.deny_hosts.clone_from(&self.deny_hosts);
+        addresses.allow_ports.clone_from(&self.allow_ports);
+        gateway.addresses = addresses;
+        Ok(gateway)
+    }
+}

@@ -1,0 +1,7 @@
+//! Webhooks: what a backend hears of clients of every protocol, and what it decides about them.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod backend;
+mod notices;
