@@ -110,6 +110,12 @@ impl Channel {
         self.0.starts_with('$')
     }
 
+    /// Whether only the broker itself publishes here: `$SYS/…`, where it tells about itself, and `$aws/…`, where it
+    /// tells of clients and things. No rights reach it.
+    pub fn is_the_brokers_own(&self) -> bool {
+        self.is_reserved() && matches!(self.namespace(), "$SYS" | "$aws")
+    }
+
     /// The shared text, for maps that are keyed by it.
     pub(crate) fn shared(&self) -> &Arc<str> {
         &self.0

@@ -104,6 +104,9 @@ pub struct Account<'a> {
     pub received_bytes: Option<u64>,
     /// Messages that were thrown away because it was too slow.
     pub dropped: u64,
+    /// Of a client that is [lost](LeaveReason::Lost): whether it was there and silent for longer than it had promised,
+    /// instead of its connection breaking.
+    pub was_silent: bool,
 }
 
 /// How a client left.

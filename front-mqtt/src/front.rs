@@ -387,7 +387,8 @@ impl Inner {
     /// A connection with this number in its session is over.
     pub(crate) fn conclude(&self, hosted: &Arc<Hosted>, number: u32, end: End) {
         let why = leave_reason(hosted.session.kicked(number).map_or(end, End::Closed));
-        let farewell = hosted.farewell();
+        let mut farewell = hosted.farewell();
+        farewell.was_silent = end == End::Closed(Reason::KeepAliveTimeout);
         match hosted.session.handle_disconnected(number, end) {
             None => {}
             Some(Detached::Ended(remains)) => self.end(hosted, remains, why, &farewell),

@@ -72,6 +72,32 @@ impl Gate {
             return Answer::now(Err(error));
         }
         let (key, publish) = (message.key.take(), message.into_publish());
+        self.publish_granted(publisher, publish, key)
+    }
+
+    /// As [`publish`](Self::publish), of a message that says more than a [`Publication`] can: what other protocols call
+    /// its properties, the effort of its delivery. It has no idempotency key.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub fn submit<'a>(
+        &'a self,
+        publisher: &'a Publisher,
+        publish: Publish,
+    ) -> Answer<'a, Result<Published, Error>> {
+        if let Err(error) = allowed(publisher, publish.channel()) {
+            return Answer::now(Err(error));
+        }
+        self.publish_granted(publisher, publish, None)
+    }
+
+    /// Publishes what the rights allow, unless the policy denies it.
+    fn publish_granted<'a>(
+        &'a self,
+        publisher: &'a Publisher,
+        publish: Publish,
+        key: Option<Cow<'a, str>>,
+    ) -> Answer<'a, Result<Published, Error>> {
         let Some(policy) = self.broker.policy() else {
             return self.publish_allowed(publisher, publish, key);
         };

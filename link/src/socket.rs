@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -84,6 +85,14 @@ impl Socket {
         let Io::Net(stream) = self.io else { return self };
         tcp::bound(stream.tcp());
         Self { io: Io::Other(Box::pin(layer(stream))), ..self }
+    }
+
+    /// This side's address, of a TCP connection.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match &self.io {
+            Io::Net(stream) => stream.tcp().local_addr().ok(),
+            Io::Other(_) => None,
+        }
     }
 
     /// Whether lanes will write to it directly.

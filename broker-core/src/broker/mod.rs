@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::oneshot;
 
+use crate::answer::Answer;
 use crate::attach::{StartFrom, SubscribeOptions, Subscriber, Subscription};
 use crate::channel::Channel;
 use crate::clock::steady_ms;
@@ -32,7 +33,7 @@ use crate::lane::{Command, Direct, Lane, Worker};
 use crate::lane::{Connection, SendError};
 use crate::lane::{Deliver, Delivery, Encoding, Kind};
 use crate::lifecycle::{Lifecycle, Listeners};
-use crate::message::{KeyedReceipt, Message, MessageId, Position, Publish, Receipt};
+use crate::message::{KeyedReceipt, Message, MessageId, Position, Publish, Qos, Receipt};
 use crate::outbox::{Outbox, Queued};
 use crate::rights::{Policy, Principal};
 use crate::shared::{Feeds, Janitor, Shared, positions};
@@ -429,23 +430,48 @@ impl Broker {
     /// # Cancel safety
     /// Cancelled, the message may or may not be sent.
     pub async fn send_to(&self, key: SubscriberKey, publish: Publish) -> Result<Queued, SendError> {
+        let (connection, message) = self.direct(key, publish)?;
         let shared = self.shared();
-        let (bytes, max) = (publish.payload.len(), shared.config.max_message_bytes);
-        if bytes > max {
-            return Err(SendError::TooLarge { bytes, max });
-        }
-        let connection = self.connection(key).ok_or(SendError::Gone)?;
-        connection.peer().ok_or(SendError::Gone)?;
-        if shared.config.channel_characters.refused_in(publish.channel().as_str()).is_some() {
-            return Err(SendError::Inexpressible);
-        }
-        let message = Arc::new(publish.retain(false).into_message_now(self.epoch()));
         let encodings = shared.encodings.load(Ordering::Relaxed);
         let delivery = Arc::new(Delivery::new(message, Kind::Direct, None, encodings));
         let (done, sent) = oneshot::channel();
         shared.lane(key).send(Command::Direct(Box::new(Direct { key, delivery, done })));
         sent.await.unwrap_or(Err(SendError::Gone))?;
         Ok(connection.queued())
+    }
+
+    /// As [`Broker::send_to`], and answers once the client has acknowledged the message: true, or false if it will not
+    /// any more. It is sent at least once (MQTT's QoS 1); where a client with a session leaves first, it is sent again
+    /// when that is back, whether or not anybody waits for the answer still.
+    ///
+    /// # Errors
+    /// See [`SendError`]: also [`SendError::Inexpressible`] where the client's protocol has no acknowledgements.
+    pub fn send_acknowledged(
+        &self,
+        key: SubscriberKey,
+        publish: Publish,
+    ) -> Result<Answer<'static, bool>, SendError> {
+        let (connection, message) = self.direct(key, publish.qos(Qos::AtLeastOnce))?;
+        connection.send_acknowledged(&message)
+    }
+
+    /// A message for one client, and that client.
+    fn direct(
+        &self,
+        key: SubscriberKey,
+        publish: Publish,
+    ) -> Result<(Arc<dyn Connection>, Arc<Message>), SendError> {
+        let config = self.config();
+        let (bytes, max) = (publish.payload.len(), config.max_message_bytes);
+        if bytes > max {
+            return Err(SendError::TooLarge { bytes, max });
+        }
+        let connection = self.connection(key).ok_or(SendError::Gone)?;
+        connection.peer().ok_or(SendError::Gone)?;
+        if config.channel_characters.refused_in(publish.channel().as_str()).is_some() {
+            return Err(SendError::Inexpressible);
+        }
+        Ok((connection, Arc::new(publish.retain(false).into_message_now(self.epoch()))))
     }
 
     /// One attached client by its key.

@@ -6,14 +6,16 @@
 //! nobody alive: what a front has let go of is no longer there.
 
 use std::any::Any;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use crate::answer::Answer;
 use crate::error::SubscribeError;
 use crate::filter::Filter;
 use crate::key::{Subscribed, SubscriberKey};
+use crate::message::{Message, Qos};
 use crate::outbox::Queued;
 use crate::rights::Principal;
 
@@ -46,6 +48,58 @@ pub trait Connection: Any + Send + Sync {
 
     /// Ends the client's subscription to `filter`, its own or a forced one; false if there was none.
     fn unsubscribe(&self, filter: &Filter) -> bool;
+
+    /// What it is subscribed to, as its protocol writes it, in the order of subscribing. Default: the
+    /// [text form](Filter#text-form), as [`details`](Self::details) has it.
+    fn held(&self) -> Vec<Held> {
+        let held = |filter| Held::new(filter, Qos::AtMostOnce);
+        self.details().subscriptions.into_iter().map(held).collect()
+    }
+
+    /// As [`close`](Self::close), where there is more to say of what is left of the client. Default: there is not.
+    fn dismiss(&self, how: &Dismissal) {
+        self.close(&CloseCause::Administrative(how.reason.clone()));
+    }
+
+    /// Sends one message to this client alone, whatever it is subscribed to, and answers once the client has
+    /// acknowledged it: false if it will not. See [`Broker::send_acknowledged`](crate::Broker::send_acknowledged).
+    /// Default: the protocol has no acknowledgements.
+    ///
+    /// # Errors
+    /// See [`SendError`]; nothing was sent.
+    fn send_acknowledged(&self, message: &Arc<Message>) -> Result<Answer<'static, bool>, SendError> {
+        let _ = message;
+        Err(SendError::Inexpressible)
+    }
+}
+
+/// A subscription as its client holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Held {
+    /// The filter as the client's protocol writes it.
+    pub filter: String,
+    /// The most effort that it asks for.
+    pub qos: Qos,
+}
+
+impl Held {
+    /// Of this filter, with this effort.
+    pub fn new(filter: impl Into<String>, qos: Qos) -> Self {
+        Self { filter: filter.into(), qos }
+    }
+}
+
+/// How a client is sent away.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Dismissal {
+    /// What it is told; for people, and free of control characters.
+    pub reason: Option<String>,
+    /// Whether its session ends with its connection, whatever it asked for.
+    pub ends_session: bool,
+    /// Whether the last word that it left (MQTT's will) is forgotten instead of published.
+    pub forgets_will: bool,
 }
 
 /// Who is attached, and how.
@@ -85,6 +139,15 @@ pub struct Details {
     pub subscriptions: Vec<String>,
     /// Messages thrown away because it was too slow.
     pub dropped: u64,
+    /// The port that it comes from.
+    pub remote_port: Option<u16>,
+    /// Where it came to: this side's address of its connection.
+    pub local: Option<SocketAddr>,
+    /// The longest silence that it promised to keep, in seconds; 0 means that it promised nothing. `None` if nobody is
+    /// attached, or the protocol knows no such promise.
+    pub keep_alive_secs: Option<u16>,
+    /// How long its session outlives its connection, in seconds; `u32::MAX` is for ever. `None` where sessions do not.
+    pub session_expiry_secs: Option<u32>,
 }
 
 impl Details {

@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 
 pub(crate) use self::command::{Command, Direct, Feed, Job, Then};
 use self::connections::Table;
-pub use self::connections::{CloseCause, Connection, Details, ForcedError, Peer, SendError};
+pub use self::connections::{CloseCause, Connection, Details, Dismissal, ForcedError, Held, Peer, SendError};
 pub use self::delivery::{Deliver, Delivery, Encoding, Kind, Sink};
 use self::drops::Drops;
 pub(crate) use self::worker::Worker;

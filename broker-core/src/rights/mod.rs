@@ -97,7 +97,7 @@ pub struct Rights {
 }
 
 impl Rights {
-    /// Everything on every channel, `$SYS` included; denying rules can still be added.
+    /// Everything on every channel, `$SYS` included (which nobody publishes to); denying rules can still be added.
     pub fn all() -> Self {
         Self { everything: true, ..Self::default() }
     }
@@ -121,8 +121,12 @@ impl Rights {
         self
     }
 
-    /// Whether `action` on one channel is allowed.
+    /// Whether `action` on one channel is allowed. To publish where only the broker does
+    /// ([`Channel::is_the_brokers_own`]) never is: what stands there could be forged.
     pub fn allows(&self, action: Action, channel: &Channel) -> bool {
+        if action == Action::Publish && channel.is_the_brokers_own() {
+            return false;
+        }
         let grants = |rule: &Rule| rule.is_about(action) && rule.filter.matches(channel);
         (self.everything || self.allow.iter().any(grants)) && !self.denies(action, channel)
     }
@@ -208,6 +212,13 @@ mod tests {
             assert_eq!(rights.allows_all_of(Action::Subscribe, &filter(text)), expected, "{text}");
         }
         assert!(Rights::all().allows_filter(Action::Subscribe, &filter("$SYS/#")));
+        for (text, expected) in
+            [("$SYS/x", false), ("$aws", false), ("$aws/x", false), ("$awsx", true), ("aws", true)]
+        {
+            let channel = Channel::parse(text).unwrap();
+            assert_eq!(Rights::all().allows(Action::Publish, &channel), expected, "{text}");
+            assert!(Rights::all().allows(Action::Subscribe, &channel), "{text}");
+        }
         assert!(Rights::all().allows_all_of(Action::Manage, &filter("**")));
         let but_one = Rights::all().deny(Rule::new([Action::Manage], filter("a/b")));
         assert!(!but_one.allows_all_of(Action::Manage, &filter("**")));

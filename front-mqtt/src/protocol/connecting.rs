@@ -1,6 +1,6 @@
 //! CONNECT into the terms of a connection, and the CONNACK that says them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use broker_core::{Action, Channel, ChannelCharacters, Outbox, Principal, Qos};
@@ -43,6 +43,11 @@ pub(crate) struct Negotiated {
 pub(crate) struct Caller {
     pub(crate) since: Tenths,
     pub(crate) remote: Option<IpAddr>,
+    pub(crate) remote_port: u16,
+    /// Where it came to.
+    pub(crate) local: Option<SocketAddr>,
+    /// What the client promised in CONNECT.
+    pub(crate) keep_alive_secs: u16,
     /// The `User-Agent` of a WebSocket's request, shortened.
     pub(crate) user_agent: Option<Box<str>>,
     /// Which characters the texts may hold that are sent; kept here because [`Online`] has no place to spare.
@@ -123,10 +128,7 @@ fn will(connect: &Connect<'_>, config: &Config) -> Result<Option<Box<PendingWill
 impl Negotiated {
     /// Whether this principal may have this will published.
     pub(crate) fn will_is_allowed(&self, principal: &Principal) -> bool {
-        self.will.as_ref().is_none_or(|will| {
-            let channel = will.publish.channel();
-            !super::publishing::is_for_the_broker_alone(channel) && principal.allows(Action::Publish, channel)
-        })
+        self.will.as_ref().is_none_or(|will| principal.allows(Action::Publish, will.publish.channel()))
     }
 
     /// What the session has to know of the connection.

@@ -14,6 +14,7 @@
 
 mod absent;
 mod alias;
+mod confirming;
 mod connecting;
 mod connection;
 mod convert;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use broker_core::{Message, Qos, Queued};
 
+use super::confirming::Awaited;
 use super::queue::{Bounds, Clock, Queue, give_back};
 use super::session::Tenths;
 use crate::config::{Config, QueuePolicy};
@@ -70,6 +71,8 @@ pub(crate) struct Outbound {
     last_id: u16,
     /// When it was last logged that too much waits here.
     overrun_logged: Option<Tenths>,
+    /// Whoever waits for acknowledgements.
+    pub(super) awaited: Option<Box<Awaited>>,
 }
 
 /// How often that is logged, in tenths of a second.
@@ -240,6 +243,34 @@ impl Outbound {
         self.outstanding -= usize::from(ended.sent);
         give_back(&mut self.inflight);
         Some(ended)
+    }
+
+    /// Ends an exchange by the client's acknowledgement, which is one of success or not.
+    pub(crate) fn acknowledge(&mut self, packet_id: u16, is_taken: bool) {
+        if let Some(Inflight { stage: Stage::Publish(outgoing), .. }) = self.finish(packet_id)
+            && self.awaited.is_some()
+        {
+            self.settle(&outgoing.message, is_taken);
+        }
+    }
+
+    /// Tells whoever waits for the acknowledgement of this message.
+    pub(super) fn settle(&mut self, message: &Arc<Message>, is_taken: bool) {
+        let Some(awaited) = &mut self.awaited else { return };
+        awaited.settle(message, is_taken);
+        if awaited.is_empty() {
+            self.awaited = None;
+        }
+    }
+
+    /// Whether the message that was queued last waits still, or is in flight.
+    pub(super) fn has(&self, message: &Arc<Message>) -> bool {
+        let is_it = |outgoing: &Outgoing| Arc::ptr_eq(&outgoing.message, message);
+        let in_flight = |inflight: &Inflight| match &inflight.stage {
+            Stage::Publish(outgoing) => is_it(outgoing),
+            Stage::Release => false,
+        };
+        !self.queue.is_empty() || self.inflight.iter().rev().any(in_flight)
     }
 
     /// PUBREC was received: the message is not needed any more, its identifier is.

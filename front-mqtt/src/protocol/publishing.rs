@@ -11,11 +11,6 @@ use crate::codec::{Ack, AckKind, DecodeError, Publish, Reason};
 use crate::config::Denied;
 use crate::error::{Answer, publish_answer};
 
-/// `$SYS/...` is what the broker says about itself; clients only read it.
-pub(crate) fn is_for_the_broker_alone(channel: &Channel) -> bool {
-    channel.namespace() == "$SYS"
-}
-
 /// `$SYS/broker/connection/NAME/state`: where a bridge of mosquitto says whether it is connected, as it does to any
 /// broker. To refuse it would keep the bridge out, so it is answered as if taken, and dropped.
 pub(crate) fn is_bridge_state(topic: &str) -> bool {
@@ -46,7 +41,7 @@ impl Connection {
             self.answer(packet.packet_id, packet.qos, Reason::Success, None);
             return Ok(());
         }
-        if is_for_the_broker_alone(&channel) || !self.principal.allows(Action::Publish, &channel) {
+        if !self.principal.allows(Action::Publish, &channel) {
             session.count_refused(&self.principal, channel.as_str());
             if config.denied_publish == Denied::Disconnect {
                 return Err(DecodeError::new(Reason::NotAuthorized, "no right to publish to this topic"));

@@ -417,7 +417,7 @@ impl Session {
                         outbound.release(ack.packet_id);
                         Some((AckKind::PubRel, Reason::Success))
                     } else {
-                        outbound.finish(ack.packet_id);
+                        outbound.acknowledge(ack.packet_id, !ack.reason.is_error());
                         None
                     }
                 }

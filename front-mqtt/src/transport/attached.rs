@@ -1,12 +1,13 @@
 //! A session as operators see it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use broker_core::{
-    Account, CloseCause, Connection, Details, Filter, ForcedError, Left, Peer, Principal, Qos, Queued, Start,
-    Subscribed, unix_ms,
+    Account, Answer, CloseCause, Connection, Details, Dismissal, Filter, ForcedError, Held, Left, Message,
+    Peer, Principal, Qos, Queued, SendError, Start, Subscribed, unix_ms,
 };
 
 use super::sessions::Hosted;
@@ -53,6 +54,8 @@ pub(crate) struct Farewell {
     sent: u64,
     sent_bytes: Option<u64>,
     dropped: u64,
+    /// Nothing came from the client for longer than it had promised.
+    pub(crate) was_silent: bool,
 }
 
 impl Hosted {
@@ -76,6 +79,7 @@ impl Hosted {
             sent: self.sent_in(&state),
             sent_bytes: online.map(|online| online.outbox.passed().bytes),
             dropped: self.dropped_in(&state),
+            was_silent: false,
         }
     }
 
@@ -93,6 +97,7 @@ impl Hosted {
         account.sent_bytes = farewell.sent_bytes;
         account.received_bytes = farewell.sent_bytes.map(|_| self.received_bytes.load(Relaxed));
         account.dropped = farewell.dropped;
+        account.was_silent = farewell.was_silent;
         self.subscriber.leave(how, &account);
     }
 }
@@ -122,6 +127,10 @@ impl Connection for Hosted {
         given.client_id = Some(self.session.client_id().to_owned());
         given.subscriptions = state.subscriptions.iter().filter_map(|held| text_form(&held.filter)).collect();
         given.dropped = self.dropped_in(&state);
+        given.remote_port = online.map(|online| online.caller.remote_port).filter(|port| *port != 0);
+        given.local = online.and_then(|online| online.caller.local);
+        given.keep_alive_secs = online.map(|online| online.caller.keep_alive_secs);
+        given.session_expiry_secs = Some(state.expiry_secs);
         given
     }
 
@@ -136,6 +145,34 @@ impl Connection for Hosted {
             _ => Reason::AdministrativeAction,
         };
         self.kick(reason, Some(why.text()));
+    }
+
+    fn held(&self) -> Vec<Held> {
+        let state = self.session.lock();
+        // One that MQTT has no words for was forced on the client, and is shown as it was given.
+        let filter = |name: &str| name.strip_prefix('\0').unwrap_or(name).to_owned();
+        state.subscriptions.iter().map(|held| Held::new(filter(&held.filter), held.qos)).collect()
+    }
+
+    fn dismiss(&self, how: &Dismissal) {
+        {
+            let mut state = self.session.lock();
+            if state.online.is_none() {
+                return;
+            }
+            if how.forgets_will {
+                state.will = None;
+            }
+            if how.ends_session {
+                state.expiry_secs = 0;
+            }
+        }
+        self.close(&CloseCause::Administrative(how.reason.clone()));
+    }
+
+    fn send_acknowledged(&self, message: &Arc<Message>) -> Result<Answer<'static, bool>, SendError> {
+        let acknowledged = self.session.send_awaited(message)?;
+        Ok(Answer::later(async move { acknowledged.await.is_ok() }))
     }
 
     fn subscribe(&self, filter: &Filter) -> Result<Subscribed, ForcedError> {

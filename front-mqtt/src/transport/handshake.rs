@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::task::Poll;
@@ -61,6 +62,7 @@ pub(crate) async fn accept(inner: Arc<Inner>, arrival: Arrival) {
     let session = Arc::new(Session::new(inner.shared.clone()));
     let subscriber = inner.broker.attach(session.clone(), inner.shared.config.outbox);
     let outbox = subscriber.outbox();
+    let local = arrival.socket.local_addr();
     let link = Link::new(arrival.socket, outbox.clone());
     let candidate = Arc::new(Hosted { session, subscriber, received_bytes: AtomicU64::new(0) });
     let input = Input::new(arrival.framing, inner.shared.config.max_packet_bytes);
@@ -73,6 +75,7 @@ pub(crate) async fn accept(inner: Arc<Inner>, arrival: Arrival) {
         framing: arrival.framing,
         max_reply_bytes: u32::MAX,
         visitor: arrival.visitor,
+        local,
     };
     let limit = inner.shared.config.handshake_timeout;
     match tokio::time::timeout(limit, handshake.connect(admission)).await {
@@ -102,6 +105,8 @@ struct Handshake {
     /// Largest packet the client takes, in bytes, once it has said so.
     max_reply_bytes: u32,
     visitor: Visitor,
+    /// Where the client came to.
+    local: Option<SocketAddr>,
 }
 
 impl Handshake {
@@ -170,6 +175,9 @@ impl Handshake {
             kicked: None,
             since: inner.shared.tenths(Instant::now()),
             remote: self.visitor.remote().map(|remote| remote.ip().to_canonical()),
+            remote_port: self.visitor.remote().map_or(0, |remote| remote.port()),
+            local: self.local,
+            keep_alive_secs: connect.keep_alive_secs,
             user_agent: self.visitor.user_agent().map(Box::from),
             characters: inner.shared.characters,
         };
