@@ -44,6 +44,7 @@
 //! | `auth` | keys, JSON Web Tokens, passwords and rates, as an authenticator | with `cli` |
 //! | `gateway` | webhooks: backends that decide about clients and hear of them | with `cli` |
 //! | `tls` | TLS on the listeners of [`Server`] | with `cli` |
+//! | `aws` | signed requests of AWS' clients, and the data plane of AWS IoT: [`aws::Front`] | with `cli` |
 //! | `axum` | the peer's address where axum has put it, in `ConnectInfo<SocketAddr>` | off |
 //! | `cli` | what the binary needs beyond them | on |
 //!
@@ -65,6 +66,9 @@ mod stop;
 
 #[cfg(feature = "auth")]
 pub use auth;
+/// What clients of AWS ask over HTTP: a front for [`Config::with_front`].
+#[cfg(feature = "aws")]
+pub use aws_api as aws;
 pub use broker_core::{
     Action, AllowAll, Anonymous, Answer, AuthError, Authenticated, Authenticator, Broker, Channel, Client,
     ContentType, Credentials, Denied, Event, Filter, Governed, Interest, LeaveReason, Left, Lifecycle,

@@ -263,6 +263,9 @@ impl Loader {
             return Err(wrong_value(&wrong, &format!("{section}.tls"), message));
         }
         drop(spoken);
+        let of_tls = front_tls.values().chain([&http_tls]).filter_map(|tls| tls.address);
+        let listeners = addresses.iter().copied().flatten().chain(http).chain(of_tls);
+        let aws = settings.aws(folder, listeners).map_err(wrong)?;
         let store = settings.store(arguments.data.clone(), folder);
         let store = store.map_err(|(key, message)| wrong_value(&wrong, &key, message))?;
         let gateway = settings.gateway(folder);
@@ -282,6 +285,11 @@ impl Loader {
         common.intake = settings.intake();
         common.http = http;
         common.metrics = settings.http.metrics;
+        let aws = aws.map(|mut aws| {
+            aws.origins = common.origins.clone();
+            aws.intake = common.intake.clone();
+            aws
+        });
         let mut config = settings.into_config();
         config.access_log = logging.access;
         config.gateway = gateway;
@@ -292,6 +300,9 @@ impl Loader {
             .zip(&addresses)
             .find_map(|(section, address)| (section.name == MQTT).then_some(*address)?);
         self.set_up_fronts(&mut config, common, filled.into_iter().zip(addresses));
+        config.own_fronts.extend(aws.map(|aws| {
+            OwnFront::new(move |context: &front::Context| aws_api::Front::new(context, aws.clone()))
+        }));
         let store = store.map(|mut store| {
             store.max_retained_messages = config.broker.max_retained_messages;
             store.max_retained_bytes = config.broker.max_retained_bytes;

@@ -15,7 +15,7 @@ use settings::{AllowedOrigin, CookieName, Origin, Period, Span, Text};
 /// Actions on channels.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct Grant {
+pub(super) struct Grant {
     actions: Vec<ActionName>,
     channels: Vec<Text<Pattern>>,
 }
@@ -42,7 +42,7 @@ impl From<ActionName> for Action {
     }
 }
 
-fn template(allow: &[Grant], deny: &[Grant]) -> RightsTemplate {
+pub(super) fn template(allow: &[Grant], deny: &[Grant]) -> RightsTemplate {
     let rules = |grants: &[Grant]| {
         let rule = |grant: &Grant| {
             let actions: Vec<Action> = grant.actions.iter().copied().map(Action::from).collect();

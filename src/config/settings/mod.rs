@@ -1,10 +1,12 @@
 //! The keys of the server's own settings, as they are written. Those of a front are in its own crate.
 
+mod aws;
 mod broker;
 mod gateway;
 mod store;
 pub(super) mod tls;
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,6 +42,7 @@ pub(super) struct Settings {
     namespaces: Vec<broker::Namespace>,
     store: store::Store,
     gateway: gateway::Section,
+    aws: aws::Aws,
 }
 
 impl Settings {
@@ -77,6 +80,15 @@ impl Settings {
     /// Who is called.
     pub(super) fn gateway(&self, folder: &Path) -> Result<::gateway::webhook::Gateway, (String, String)> {
         self.gateway.value(folder)
+    }
+
+    /// What clients of AWS are served, by a server that listens there; `None` if nothing is.
+    pub(super) fn aws(
+        &self,
+        folder: &Path,
+        listeners: impl Iterator<Item = SocketAddr>,
+    ) -> Result<Option<aws_api::Config>, AccessError> {
+        self.aws.config(folder, listeners)
     }
 
     /// The account of what peers have begun and not finished.
