@@ -19,7 +19,7 @@ const OPENMETRICS: &str = "application/openmetrics-text";
 
 /// What a server with every front shows, in the format that `accept` asks for.
 async fn scrape(accept: &str) -> String {
-    // Of one that speaks TLS as well.
+    // Of one that speaks TLS as well, and serves clients of AWS.
     let folder = tempfile::tempdir().expect("a folder");
     let (cert_file, key_file) = Authority::new().issue(&["localhost"]).write(folder.path(), "server");
     let data = tempfile::tempdir().expect("a directory");
@@ -33,6 +33,9 @@ async fn scrape(accept: &str) -> String {
         config.broker.namespaces = vec![chat];
         let settings = fanwire::store::Settings::new(data.path());
         config.store = Some(fanwire::store::Store::open(settings).expect("it opens").into());
+        let aws = fanwire::aws::Config::default();
+        *config =
+            config.clone().with_front(move |context| fanwire::aws::Front::new(context, aws.clone()));
     })
     .await;
     let text = request(server.http, "GET", "/metrics", &[("accept", accept)], "").await.text().to_owned();

@@ -7,7 +7,7 @@ type Case<'a> = (&'a [&'a str], Option<&'a str>, &'a [(&'a str, &'a str)], &'a s
 
 #[tokio::test]
 async fn a_mistake_is_told_in_one_line_and_ends_with_2() {
-    let cases: [Case<'_>; 11] = [
+    let cases: [Case<'_>; 14] = [
         (
             &["--http", "localhost"],
             None,
@@ -63,6 +63,19 @@ async fn a_mistake_is_told_in_one_line_and_ends_with_2() {
             &[],
             "FILE: `bayeux.timing.timeout`: `500000000000years` is longer than a hundred years",
         ),
+        (
+            &[],
+            Some("[aws]\niot = true\n[[aws.keys]]\naccess_key = \"A\"\n"),
+            &[],
+            "FILE: `aws.keys[0]`: one of `secret` and `secret_file` is needed",
+        ),
+        (
+            &["--http", "0.0.0.0:0", "--mqtt", "off", "--allow-anonymous"],
+            Some("[aws]\niot = true\nsignatures = \"ignored\"\n"),
+            &[],
+            "FILE: `aws.signatures`: \"ignored\" lets in whoever reaches 0.0.0.0:0; it is for servers all of whose listeners are on loopback addresses",
+        ),
+        (&[], Some("[[aws.rules]]\nname = \"many\"\n"), &[], "FILE: unknown key `aws.rules`, did you mean `aws.region`?"),
         (
             &["--http", "127.0.0.1:0", "--mqtt", "off"],
             None,

@@ -1,0 +1,93 @@
+use rumqttc::QoS;
+use serde_json::Value;
+
+use crate::support::TestServer;
+use crate::support::http::request;
+use crate::support::mqtt::{Bare, Client};
+use crate::unsigned;
+
+/// Who reads what is told of `watched`.
+async fn watcher(server: &TestServer) -> Client {
+    let mut watcher = Client::connect(server.mqtt, "watcher").await;
+    watcher.subscribe("$aws/events/+/+/watched", QoS::AtLeastOnce).await;
+    watcher
+}
+
+/// The next event: its kind, and itself.
+async fn next(watcher: &mut Client) -> (String, Value) {
+    let message = watcher.message().await;
+    let event: Value = serde_json::from_slice(&message.payload).unwrap();
+    let kind = event["eventType"].as_str().unwrap().to_owned();
+    assert!(message.topic.ends_with(&format!("/{kind}/watched")), "{}", message.topic);
+    assert_eq!(event["clientId"], "watched");
+    (kind, event)
+}
+
+#[tokio::test]
+async fn a_takeover_is_told_in_order_and_pairs_have_one_version() {
+    let server = unsigned().await;
+    let mut watcher = watcher(&server).await;
+    let first = Client::connect(server.mqtt, "watched").await;
+    let second = Client::connect(server.mqtt, "watched").await;
+    let mut events = Vec::new();
+    for expected in ["connected", "disconnected", "connected"] {
+        let (kind, event) = next(&mut watcher).await;
+        assert_eq!(kind, expected, "{event}");
+        events.push(event);
+    }
+    assert_eq!(events[1]["disconnectReason"], "DUPLICATE_CLIENTID");
+    assert_eq!(events[1]["clientInitiatedDisconnect"], false);
+    let version = |at: usize| events[at]["versionNumber"].as_u64().unwrap();
+    assert_eq!(version(0), version(1));
+    assert!(version(2) > version(1));
+    assert_ne!(events[0]["sessionIdentifier"], events[2]["sessionIdentifier"]);
+    drop((first, second));
+}
+
+#[tokio::test]
+async fn subscriptions_are_told_as_mqtt_writes_them() {
+    let server = unsigned().await;
+    let mut watcher = watcher(&server).await;
+    let mut client = Client::connect(server.mqtt, "watched").await;
+    client.subscribe("a/+/#", QoS::AtMostOnce).await;
+    client.subscribe("$share/g/b", QoS::AtMostOnce).await;
+    client.client.unsubscribe("a/+/#").await.unwrap();
+    assert_eq!(next(&mut watcher).await.0, "connected");
+    for (expected, topic) in
+        [("subscribed", "a/+/#"), ("subscribed", "$share/g/b"), ("unsubscribed", "a/+/#")]
+    {
+        let (kind, event) = next(&mut watcher).await;
+        assert_eq!((&*kind, &event["topics"][0]), (expected, &Value::from(topic)));
+    }
+}
+
+#[tokio::test]
+async fn why_a_client_left_is_told() {
+    let server = unsigned().await;
+    let mut watcher = watcher(&server).await;
+    let left = async |watcher: &mut Client| {
+        assert_eq!(next(watcher).await.0, "connected");
+        let (kind, event) = next(watcher).await;
+        assert_eq!(kind, "disconnected");
+        event["disconnectReason"].as_str().unwrap().to_owned()
+    };
+    Client::connect(server.mqtt, "watched").await.kill();
+    assert_eq!(left(&mut watcher).await, "CONNECTION_LOST");
+    let client = Client::connect(server.mqtt, "watched").await;
+    client.client.disconnect().await.unwrap();
+    assert_eq!(left(&mut watcher).await, "CLIENT_INITIATED_DISCONNECT");
+    let mut closed = Client::connect(server.mqtt, "watched").await;
+    assert_eq!(request(server.http, "DELETE", "/connections/watched", &[], "").await.status, 200);
+    closed.ended().await;
+    assert_eq!(left(&mut watcher).await, "API_INITIATED_DISCONNECT");
+    let mut wrong = Bare::shake_hands(server.mqtt, "watched").await;
+    wrong.send(&[0x00, 0]).await;
+    wrong.rest().await;
+    assert_eq!(left(&mut watcher).await, "CLIENT_ERROR");
+    // A keep alive of one second, and nothing after CONNECT.
+    let mut silent = Bare::connect(server.mqtt).await;
+    silent.send(b"\x10\x13\x00\x04MQTT\x04\x02\x00\x01\x00\x07watched").await;
+    assert_eq!(silent.receive(4).await, [0x20, 2, 0, 0]);
+    silent.rest().await;
+    assert_eq!(left(&mut watcher).await, "MQTT_KEEP_ALIVE_TIMEOUT");
+}

@@ -1,0 +1,26 @@
+//! What clients of AWS ask, of a whole server. What SDKs make of it is in `tests/clients`.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod data_plane;
+mod lives;
+
+use fanwire::aws::{Config, Front, Signatures};
+
+use crate::support::TestServer;
+
+/// A server whose data plane asks for no signatures.
+async fn unsigned() -> TestServer {
+    with(|config| config.signatures = Signatures::Ignored).await
+}
+
+async fn with(change: impl FnOnce(&mut Config)) -> TestServer {
+    let mut aws = Config::default();
+    (aws.iot, aws.lifecycle_events) = (true, true);
+    change(&mut aws);
+    TestServer::with(|config| {
+        *config = config.clone().with_front(move |context| Front::new(context, aws.clone()));
+    })
+    .await
+}
