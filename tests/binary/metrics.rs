@@ -34,8 +34,7 @@ async fn scrape(accept: &str) -> String {
         let settings = fanwire::store::Settings::new(data.path());
         config.store = Some(fanwire::store::Store::open(settings).expect("it opens").into());
         let aws = fanwire::aws::Config::default();
-        *config =
-            config.clone().with_front(move |context| fanwire::aws::Front::new(context, aws.clone()));
+        *config = config.clone().with_front(move |context| fanwire::aws::Front::new(context, aws.clone()));
     })
     .await;
     let text = request(server.http, "GET", "/metrics", &[("accept", accept)], "").await.text().to_owned();
