@@ -191,7 +191,7 @@ pub(crate) fn write(members: &Members, view: View, out: &mut String) {
 
 /// What a tree counts in budgets, in bytes.
 pub(crate) fn weight(members: &Members) -> usize {
-    let of = |(name, node): (&Box<str>, &Node)| {
+    let of = |name: &str, node: &Node| {
         let own = match node {
             Node::Object(members) => weight(members),
             Node::Leaf { text, .. } => text.len(),
@@ -199,5 +199,5 @@ pub(crate) fn weight(members: &Members) -> usize {
         };
         name.len() + own + OVERHEAD
     };
-    members.iter().map(of).sum()
+    members.iter().map(|(name, node)| of(name, node)).sum()
 }

@@ -55,9 +55,12 @@ fn field<'h>(headers: &'h HeaderMap, name: &'static str) -> Result<Option<&'h st
     value.to_str().map(Some).map_err(|_| AwsError::invalid(format!("the header field {name} is not ASCII")))
 }
 
+/// Names with their values.
+type UserProperties = Vec<(Box<str>, Box<str>)>;
+
 /// Base64 of a JSON array of objects, one property each: `[{"name":"value"}]`. boto3 encodes the array as a JSON string
 /// once more.
-fn user_properties(written: &str) -> Result<Vec<(Box<str>, Box<str>)>, AwsError> {
+fn user_properties(written: &str) -> Result<UserProperties, AwsError> {
     let wrong = || {
         let message = "user properties are not the base64 of a JSON array of objects with one text each";
         AwsError::invalid(message)

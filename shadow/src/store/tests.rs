@@ -174,8 +174,7 @@ fn versions_go_on_after_a_delete_for_two_days() {
 #[test]
 fn there_are_only_so_many() {
     let name = |number: usize| Name::new(&number.to_string(), None).unwrap();
-    let mut limits = Limits::default();
-    limits.max_shadows = 3;
+    let limits = Limits { max_shadows: 3, ..Limits::default() };
     let mut shadows = Shadows::new(limits);
     let update = br#"{"state":{"desired":{"a":1}}}"#;
     for number in 0..3 {
@@ -188,8 +187,7 @@ fn there_are_only_so_many() {
         shadows.update(&name(number + 10), update, NOW).unwrap();
     }
     assert_eq!(shadows.usage().0, 3);
-    let mut limits = Limits::default();
-    limits.max_bytes = 1_000;
+    let limits = Limits { max_bytes: 1_000, ..Limits::default() };
     let mut shadows = Shadows::new(limits);
     let made = (0..10).filter(|number| shadows.update(&name(*number), update, NOW).is_ok()).count();
     assert!((1..4).contains(&made), "{made}");
