@@ -31,7 +31,7 @@ async fn clients_of_every_protocol_are_told_of_when_they_leave() {
     assert_eq!((&left["protocol"], &left["reason"]), (&json!("sse"), &json!("client")));
 
     let mut bayeux = Poller::handshake(server.http).await;
-    let client = bayeux.client.clone();
+    let client = bayeux.client_id.clone();
     bayeux.post(&json!([{"channel": "/meta/disconnect", "clientId": client}])).await;
     let left = backend.wait_for("disconnect", 3).await.remove(2);
     assert_eq!((&left["protocol"], &left["reason"]), (&json!("bayeux"), &json!("client")));

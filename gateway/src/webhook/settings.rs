@@ -222,10 +222,12 @@ impl Written {
         if !(1..=1024).contains(&self.max_in_flight) {
             return Err(Wrong::new("max_in_flight", "1 to 1024 requests at a time"));
         }
-        let mut bounds = Bounds::default();
-        bounds.max_age = self.max_age.0;
-        bounds.batch = self.batch;
-        bounds.max_in_flight = self.max_in_flight;
+        let bounds = Bounds {
+            max_age: self.max_age.0,
+            batch: self.batch,
+            max_in_flight: self.max_in_flight,
+            ..Bounds::default()
+        };
         Ok(Settings {
             id: self.id.clone(),
             url,
