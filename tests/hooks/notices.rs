@@ -36,7 +36,7 @@ async fn clients_of_every_protocol_are_told_of_when_they_leave() {
     let left = backend.wait_for("disconnect", 3).await.remove(2);
     assert_eq!((&left["protocol"], &left["reason"]), (&json!("bayeux"), &json!("client")));
 
-    drop(Client::connect(server.mqtt, "two").await);
+    Client::connect(server.mqtt, "two").await.kill();
     let left = backend.wait_for("disconnect", 4).await.remove(3);
     assert_eq!((&left["reason"], &left["code"]), (&json!("vanished"), &json!(1006)));
 
@@ -61,7 +61,8 @@ async fn a_channel_is_vacated_three_seconds_after_its_last_subscriber_and_not_fo
     mqtt.subscribe("other", QoS::AtMostOnce).await;
     let first = EventStream::open(server.http, "/sse/chat/1").await;
     assert_eq!(backend.wait_for("occupied", 1).await, [json!({"channel": "chat/1", "subscribers": 1})]);
-    drop((mqtt, first));
+    mqtt.kill();
+    drop(first);
     server.wait_for_subscriptions(0).await;
     let back = EventStream::open(server.http, "/sse/chat/1").await;
     // It is still occupied, as far as the backend knows.
