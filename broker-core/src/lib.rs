@@ -48,7 +48,7 @@ mod sparing;
 mod store;
 
 pub use answer::Answer;
-pub use attach::{Event, Replay, StartFrom, SubscribeOptions, Subscriber, Subscription};
+pub use attach::{Event, Replay, Reserved, StartFrom, SubscribeOptions, Subscriber, Subscription};
 pub use broker::{Broker, ChannelInfo, ChannelPage, Presence, Present};
 pub use channel::{Channel, ChannelCharacters, ChannelError};
 pub use clock::{steady_ms, unix_ms};

@@ -38,15 +38,19 @@ impl Denial {
 }
 
 /// A handshake that the policy refuses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HandshakeDenial {
     /// For good: the client is told not to come back (`advice.reconnect` is `none`).
     Refused,
+    /// The same, and why, for the client.
+    Denied(String),
     /// The client may shake hands again with better credentials (`handshake`).
     TryAgain,
     /// The credentials could not be checked just now; the client tries again after the interval.
     Unavailable,
+    /// The same, as whoever decides does not answer.
+    Undecided,
 }
 
 /// Why one message failed; its reply is `successful:false` with [`Fault::wire`].
@@ -169,6 +173,10 @@ impl Fault {
         Cow::Borrowed(match self {
             Fault::VersionMismatch => "300::version_mismatch",
             Fault::NoCommonConnectionType => "301::connection_types_unsupported",
+            Fault::HandshakeDenied(HandshakeDenial::Denied(why)) => {
+                return format!("403::{}", Denial::of(why).reason()).into();
+            }
+            Fault::HandshakeDenied(HandshakeDenial::Undecided) => "503::policy_unavailable",
             Fault::HandshakeDenied(_) => "403::handshake_denied",
             Fault::ChannelMissing => "400::channel_missing",
             Fault::ChannelInvalid => "405::channel_invalid",

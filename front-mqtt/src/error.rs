@@ -50,6 +50,7 @@ pub(crate) fn auth_reason(error: &AuthError) -> Reason {
         AuthError::Invalid(_) => Reason::BadUserNameOrPassword,
         AuthError::Origin(_) => Reason::NotAuthorized,
         AuthError::Unavailable(_) => Reason::ServerUnavailable,
+        AuthError::Undecided { .. } => Reason::ServerUnavailable,
         AuthError::Busy { .. } => Reason::ServerBusy,
         _ => Reason::NotAuthorized,
     }

@@ -1,6 +1,7 @@
 //! Why a stream is refused, and how HTTP says it.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use broker_core::{AuthError, FilterError, SubscribeError};
 use http::StatusCode;
@@ -58,6 +59,8 @@ pub(crate) enum Refusal {
     Unidentified(String),
     #[error("{0}")]
     Denied(Cow<'static, str>),
+    #[error("whoever decides about subscriptions does not answer")]
+    Undecided(Duration),
     #[error(transparent)]
     Auth(#[from] AuthError),
 }
@@ -85,6 +88,10 @@ impl From<Refusal> for Problem {
             Refusal::Forbidden(_) | Refusal::Denied(_) => (StatusCode::FORBIDDEN, "forbidden"),
             Refusal::Unidentified(_) => (StatusCode::UNAUTHORIZED, "credentials_required"),
             Refusal::Auth(error) => return error.into(),
+            Refusal::Undecided(wait) => {
+                let code = "policy_unavailable";
+                return Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_after(wait);
+            }
         };
         Problem::new(status, code, detail)
     }

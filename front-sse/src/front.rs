@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use ::front::log_problem;
 use broker_core::{
-    Action, After, AuthError, Authenticator, Broker, Class, Client, Deliver, Denied, Filter, MessageId,
-    Position, Principal, Start, SubscribeError, Subscriber, unix_ms,
+    Action, After, AuthError, Authenticator, Broker, Class, Client, Connection as _, Deliver, Denied, Filter,
+    MessageId, Position, Principal, Reserved, Start, SubscribeError, Subscriber, unix_ms,
 };
 use bytes::Bytes;
 use http::request::Parts;
@@ -215,19 +215,28 @@ impl Shared {
             let deep = |error| Refusal::TooManyLevels { text: shorten(filter), error };
             self.broker.check_levels(filter).map_err(deep)?;
         }
-        let credentials = credentials_from(parts, &self.config.token_sources);
+        let mut credentials = credentials_from(parts, &self.config.token_sources);
+        // Who decides about connections is told by which name it will know this one.
+        let place =
+            (self.broker.policy().is_some() && parts.method != Method::HEAD).then(|| self.broker.reserve());
+        (credentials.transport, credentials.filters) = (transport_of(parts.version), &asked.filters);
+        credentials.key = place.as_ref().map(Reserved::key);
         let principal = match credentials.authenticate(&*self.authenticator, "sse").await {
             Ok(principal) => principal,
+            Err(AuthError::Denied(why)) => return Err(Refusal::Denied(why.into())),
             Err(error) => {
-                let (AuthError::Busy { .. } | AuthError::Unavailable(_)) = &error else {
+                let (AuthError::Busy { .. } | AuthError::Undecided { .. } | AuthError::Unavailable(_)) =
+                    &error
+                else {
                     return Err(error.into());
                 };
-                if parts.method == Method::HEAD {
+                let is_undecided = matches!(error, AuthError::Undecided { .. });
+                if parts.method == Method::HEAD || (is_undecided && !is_browser(&parts.headers)) {
                     return Err(error.into());
                 }
                 // Nobody knows yet whether these credentials are right, and soon somebody will: see below.
                 let wait = match &error {
-                    AuthError::Busy { retry_after } => *retry_after,
+                    AuthError::Busy { retry_after } | AuthError::Undecided { retry_after } => *retry_after,
                     _ => Duration::ZERO,
                 };
                 Counters::add(&self.counters.refused);
@@ -260,10 +269,14 @@ impl Shared {
         if let Some(policy) = self.broker.policy() {
             let mut client = Client::new(&principal, "sse");
             client.remote = credentials.remote.map(|remote| remote.ip());
+            client.key = place.as_ref().map(Reserved::key);
             for filter in &asked.filters {
                 match policy.subscribe(&client, filter).await {
                     Ok(()) => {}
                     Err(Denied::Forbidden(why)) => return Err(Refusal::Denied(why)),
+                    Err(Denied::Unavailable { retry_after: wait }) if !is_browser(&parts.headers) => {
+                        return Err(Refusal::Undecided(wait));
+                    }
                     Err(Denied::Unavailable { retry_after: wait }) => {
                         Counters::add(&self.counters.refused);
                         let why = "whoever decides about subscriptions does not answer";
@@ -279,7 +292,7 @@ impl Shared {
             remote: credentials.remote.map(|remote| remote.ip()),
             user_agent: user_agent(&parts.headers).map(Box::from),
         };
-        Ok(self.stream(asked, origin, head, parts).await)
+        Ok(self.stream(asked, origin, place, head, parts).await)
     }
 
     /// Retained messages are sent in one go. More than an outbox takes would end the stream at once, each time anew.
@@ -312,6 +325,7 @@ impl Shared {
         self: &Arc<Self>,
         asked: StreamRequest,
         origin: Origin,
+        place: Option<Reserved>,
         mut head: HeaderMap,
         parts: &Parts,
     ) -> Response {
@@ -319,8 +333,11 @@ impl Shared {
         // Noted before the subscription: what is published between them comes again rather than never.
         let begins = self.config.announce_position && asked.last_event_id.is_none();
         let position = self.broker.position_of(&asked.filters);
-        let first = event::opening(begins.then_some(position));
-        let subscriber = self.attach(&asked, position, &origin.principal);
+        let mut first = event::opening(begins.then_some(position));
+        if let Some(reply) = origin.principal.welcome().and_then(|welcome| welcome.reply.as_ref()) {
+            first.push_str(&event::hook(reply));
+        }
+        let subscriber = self.attach(&asked, position, &origin.principal, place);
         if takeover.is_none() {
             subscriber.outbox().send(Chunk::of(first.as_bytes()), Class::Control);
         }
@@ -354,6 +371,10 @@ impl Shared {
         let attached = Arc::new(Attached::new(subscriber, Arc::clone(self), origin));
         attached.subscriber.register_connection(&attached);
         attached.subscriber.join();
+        for filter in attached.welcome() {
+            // One that cannot be is one that an operator could not have either.
+            let _ = attached.subscribe(filter);
+        }
         let opened = Opened { attached, stream, _open: open };
         let replay = replay.map(|replay| {
             Counters::add(&self.counters.resumed);
@@ -388,7 +409,13 @@ impl Shared {
     }
 
     /// `stands` is where the logs that it reaches stand.
-    fn attach(&self, asked: &StreamRequest, stands: Position, principal: &Principal) -> Subscriber {
+    fn attach(
+        &self,
+        asked: &StreamRequest,
+        stands: Position,
+        principal: &Principal,
+        place: Option<Reserved>,
+    ) -> Subscriber {
         let events = match asked.format {
             Format::Raw => &self.raw,
             Format::Json => &self.json,
@@ -402,7 +429,10 @@ impl Shared {
         } else {
             Arc::clone(events) as Arc<dyn Deliver>
         };
-        self.broker.attach_as(deliver, self.config.outbox, principal)
+        match place {
+            Some(place) => self.broker.attach_reserved(place, deliver, self.config.outbox, principal),
+            None => self.broker.attach_as(deliver, self.config.outbox, principal),
+        }
     }
 
     fn subscribe(
@@ -487,6 +517,12 @@ fn with_head<T>(head: HeaderMap, body: T) -> http::Response<T> {
     *response.status_mut() = StatusCode::OK;
     *response.headers_mut() = head;
     response
+}
+
+/// Whether the request is of a browser, which says so by itself: its `EventSource` comes back after a stream that ends
+/// and never after an error status.
+fn is_browser(headers: &HeaderMap) -> bool {
+    headers.contains_key("sec-fetch-dest")
 }
 
 fn answer(head: HeaderMap, body: Body) -> Response {

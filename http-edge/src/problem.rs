@@ -251,6 +251,11 @@ impl From<AuthError> for Problem {
             AuthError::Origin(_) => {
                 Problem::new(StatusCode::FORBIDDEN, "origin_not_allowed", error.to_string())
             }
+            AuthError::Denied(why) => Problem::forbidden(why),
+            AuthError::Undecided { retry_after } => {
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "policy_unavailable", error.to_string())
+                    .retry_after(retry_after)
+            }
             AuthError::Unavailable(why) => {
                 Problem::new(StatusCode::SERVICE_UNAVAILABLE, "credentials_unavailable", why)
                     .retry_after(Duration::from_secs(1))

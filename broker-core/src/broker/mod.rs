@@ -16,7 +16,7 @@ use tokio::runtime::Handle as Runtime;
 use tokio::sync::oneshot;
 
 use crate::answer::Answer;
-use crate::attach::{StartFrom, SubscribeOptions, Subscriber, Subscription};
+use crate::attach::{Reserved, StartFrom, SubscribeOptions, Subscriber, Subscription};
 use crate::channel::Channel;
 use crate::clock::steady_ms;
 use crate::config::{Config, OutboxConfig};
@@ -290,19 +290,48 @@ impl Broker {
         self.attach_with(deliver, config, Some(principal.clone()))
     }
 
+    /// A name for a client that is attached later, with [`Broker::attach_reserved`].
+    pub fn reserve(&self) -> Reserved {
+        Reserved::new(self.allocate(), Arc::clone(self.shared()))
+    }
+
+    /// As [`Broker::attach_as`], under a name that was reserved on this broker.
+    pub fn attach_reserved(
+        &self,
+        reserved: Reserved,
+        deliver: Arc<dyn Deliver>,
+        config: OutboxConfig,
+        principal: &Principal,
+    ) -> Subscriber {
+        self.attach_at(reserved.take(), deliver, config, Some(principal.clone()))
+    }
+
+    fn allocate(&self) -> SubscriberKey {
+        let shared = self.shared();
+        let turn = shared.next_lane.fetch_add(1, Ordering::Relaxed) % shared.lanes.len();
+        shared.lanes[turn].allocate()
+    }
+
     fn attach_with(
         &self,
         deliver: Arc<dyn Deliver>,
         config: OutboxConfig,
         rights: Option<Principal>,
     ) -> Subscriber {
+        self.attach_at(self.allocate(), deliver, config, rights)
+    }
+
+    fn attach_at(
+        &self,
+        key: SubscriberKey,
+        deliver: Arc<dyn Deliver>,
+        config: OutboxConfig,
+        rights: Option<Principal>,
+    ) -> Subscriber {
         let shared = self.shared();
-        let turn = shared.next_lane.fetch_add(1, Ordering::Relaxed) % shared.lanes.len();
-        let lane = &shared.lanes[turn];
-        let key = lane.allocate();
         let outbox = Arc::new(Outbox::new(config));
         let attach = Command::Attach { key, deliver, outbox: Arc::clone(&outbox) };
-        lane.send(attach);
+        shared.lane(key).send(attach);
         Subscriber::new(key, outbox, Arc::clone(shared), rights)
     }
 

@@ -142,7 +142,7 @@ impl Lane {
         SubscriberKey { lane: self.index, slot, generation }
     }
 
-    fn release(&self, key: SubscriberKey) {
+    pub(crate) fn release(&self, key: SubscriberKey) {
         let mut slots = self.slots.lock();
         if let Some(generation) = slots.generations.get_mut(key.slot as usize) {
             *generation = generation.wrapping_add(1);

@@ -108,6 +108,12 @@ pub enum AuthError {
     /// Whoever has the last word refuses the client, whatever its credentials. The text is for the client.
     #[error("{0}")]
     Denied(String),
+    /// Whoever has the last word does not answer.
+    #[error("whoever decides does not answer, try again in {} ms", retry_after.as_millis())]
+    Undecided {
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// They could not be checked now.
     #[error("credentials cannot be checked: {0}")]
     Unavailable(String),

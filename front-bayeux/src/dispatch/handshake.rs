@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker_core::{Principal, unix_ms};
+use broker_core::{Connection as _, Principal, Reserved, SubscriberKey, unix_ms};
 use serde_json::value::RawValue;
 
 use super::caller::Caller;
@@ -52,9 +52,20 @@ impl Handshake<'_> {
         if self.sessions.is_closing() {
             return Err(Fault::Closed);
         }
-        let principal = self.authenticate(caller).await?;
+        // Who decides about connections is told by which name it will know this one.
+        let unborn = caller.socket.as_ref().and_then(|socket| socket.unborn.as_ref());
+        let known = unborn.map(|unborn| unborn.subscriber.key());
+        let place = (known.is_none() && self.sessions.broker.policy().is_some())
+            .then(|| self.sessions.broker.reserve());
+        let principal = self.authenticate(caller, known.or(place.as_ref().map(Reserved::key))).await?;
         let id = self.reserve(caller)?;
-        let member = self.begin(id, granted, principal, caller);
+        let member = self.begin(id, granted, principal, place, caller);
+        if let Some(welcome) = member.principal.welcome() {
+            for filter in &welcome.subscribe {
+                // One that cannot be is one that an operator could not have either.
+                let _ = member.subscribe(filter);
+            }
+        }
         member.mailbox.note_received(self.bytes);
         self.reply(&member, granted, caller, outcome);
         self.bind(member, caller);
@@ -75,9 +86,14 @@ impl Handshake<'_> {
     }
 
     /// As whom the client comes: what the message itself presents goes before what HTTP's headers do.
-    async fn authenticate(&self, caller: &Caller<'_>) -> Result<Principal, Fault> {
+    async fn authenticate(
+        &self,
+        caller: &Caller<'_>,
+        key: Option<SubscriberKey>,
+    ) -> Result<Principal, Fault> {
         let (token, user) = (handshake::token(self.message), handshake::user(self.message));
         let mut credentials = caller.credentials;
+        (credentials.transport, credentials.key) = (caller.transport.name(), key);
         if let Some(token) = &token {
             let mut chosen = credentials;
             chosen.token = Some(token);
@@ -120,6 +136,7 @@ impl Handshake<'_> {
         id: ClientId,
         granted: Granted,
         principal: Principal,
+        place: Option<Reserved>,
         caller: &mut Caller<'_>,
     ) -> Arc<Member> {
         let options = Arc::clone(&self.sessions.shared.options);
@@ -138,7 +155,7 @@ impl Handshake<'_> {
             replay: granted.replay,
         };
         let unborn = caller.socket.as_mut().and_then(|socket| socket.unborn.take());
-        self.sessions.begin(self.now, id, session, granted.events, origin, unborn)
+        self.sessions.begin(self.now, id, session, granted.events, origin, unborn.ok_or(place))
     }
 
     fn reply(&self, member: &Member, granted: Granted, caller: &Caller<'_>, outcome: &mut Outcome) {
@@ -169,8 +186,15 @@ impl Handshake<'_> {
             if !late.is_empty() {
                 object.number("x-messages", i64::try_from(late.len()).unwrap_or(i64::MAX));
             }
-            if granted.ack || granted.replay || timesync.is_some() {
-                object.object("ext", |ext| put_ext(ext, granted, batch, timesync));
+            let hook = member.principal.welcome().and_then(|welcome| welcome.reply.as_deref());
+            let hook = hook.and_then(|hook| std::str::from_utf8(hook).ok());
+            if granted.ack || granted.replay || timesync.is_some() || hook.is_some() {
+                object.object("ext", |ext| {
+                    put_ext(ext, granted, batch, timesync);
+                    if let Some(hook) = hook {
+                        ext.raw("hook", hook);
+                    }
+                });
             }
         });
         outcome.late_events = late;

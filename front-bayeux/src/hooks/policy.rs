@@ -60,10 +60,13 @@ impl Policy for ByRights {
         false
     }
 
-    fn can_handshake<'a>(&'a self, credentials: Credentials<'a>, _: Option<&'a str>) -> Handshaken<'a> {
+    fn can_handshake<'a>(&'a self, mut credentials: Credentials<'a>, ext: Option<&'a str>) -> Handshaken<'a> {
+        credentials.ext = ext;
         Box::pin(async move {
             self.0.authenticate(credentials).await.map_err(|error| match error {
                 AuthError::Unavailable(_) | AuthError::Busy { .. } => HandshakeDenial::Unavailable,
+                AuthError::Undecided { .. } => HandshakeDenial::Undecided,
+                AuthError::Denied(why) => HandshakeDenial::Denied(why),
                 _ => HandshakeDenial::Refused,
             })
         })

@@ -65,7 +65,8 @@ impl Advice {
         let again = |interval_ms| Self { interval_ms, ..new(Reconnect::Handshake) };
         match fault {
             Fault::HandshakeDenied(HandshakeDenial::TryAgain) | Fault::Busy => again(None),
-            Fault::HandshakeDenied(HandshakeDenial::Unavailable) | Fault::Closed => again(Some(SOON_MS)),
+            Fault::HandshakeDenied(HandshakeDenial::Unavailable | HandshakeDenial::Undecided)
+            | Fault::Closed => again(Some(SOON_MS)),
             Fault::TooManySessions => again(Some(LATER_MS)),
             _ => NONE,
         }

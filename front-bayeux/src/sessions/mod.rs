@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use broker_core::{Broker, LeaveReason, OutboxConfig, OutboxPolicy, Subscriber};
+use broker_core::{Broker, LeaveReason, OutboxConfig, OutboxPolicy, Reserved, Subscriber};
 
 use self::heard::Heard;
 use self::held_connects::HeldConnects;
@@ -129,20 +129,24 @@ impl Sessions {
         session: Session,
         replay: Replay,
         origin: Origin<'_>,
-        unborn: Option<Unborn>,
+        unborn: Result<Unborn, Option<Reserved>>,
     ) -> Arc<Member> {
         let config = self.config();
         let Unborn { mailbox, subscriber } = match unborn {
-            Some(unborn) => {
+            Ok(unborn) => {
                 unborn.mailbox.begin(id, session, replay);
                 unborn.subscriber.set_rights(&origin.principal);
                 unborn
             }
-            None => {
+            Err(place) => {
                 let mailbox = Mailbox::new(Arc::clone(&self.shared), now);
                 mailbox.begin(id, session, replay);
                 let deliver = Arc::clone(&mailbox) as _;
-                let subscriber = self.broker.attach_as(deliver, outbox_config(config), &origin.principal);
+                let (outbox, principal) = (outbox_config(config), &origin.principal);
+                let subscriber = match place {
+                    Some(place) => self.broker.attach_reserved(place, deliver, outbox, principal),
+                    None => self.broker.attach_as(deliver, outbox, principal),
+                };
                 Unborn { mailbox, subscriber: Arc::new(subscriber) }
             }
         };

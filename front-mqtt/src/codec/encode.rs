@@ -104,6 +104,8 @@ pub struct ConnAck<'a> {
     pub auth_method: Option<&'a str>,
     /// Sent if the mechanism has a last word.
     pub auth_data: Option<&'a [u8]>,
+    /// Sent if there is one: name and value.
+    pub user_property: Option<(&'a str, &'a str)>,
 }
 
 impl ConnAck<'_> {
@@ -124,6 +126,7 @@ impl ConnAck<'_> {
             response_information: None,
             auth_method: None,
             auth_data: None,
+            user_property: None,
         }
     }
 
@@ -171,6 +174,11 @@ impl ConnAck<'_> {
                 out.put_u8(id);
                 put_binary(&mut out, text);
             }
+        }
+        if let Some((name, value)) = self.user_property {
+            out.put_u8(id::USER_PROPERTY);
+            put_string(&mut out, name);
+            put_string(&mut out, value);
         }
         out
     }

@@ -109,10 +109,7 @@ impl Connection for Hosted {
         Some(Peer::new(
             state.principal.clone().unwrap_or_else(|| Principal::anonymous(Default::default())),
             "mqtt",
-            match online.dialect.framing {
-                Framing::Raw => "tcp",
-                Framing::WebSocket => "websocket",
-            },
+            transport_of(online.dialect.framing),
             self.session.shared().unix_ms(online.caller.since),
         ))
     }
@@ -204,6 +201,14 @@ impl Connection for Hosted {
             self.subscriber.unsubscribe(filter, held.tag);
             true
         })
+    }
+}
+
+/// What carries a connection.
+pub(super) fn transport_of(framing: Framing) -> &'static str {
+    match framing {
+        Framing::Raw => "tcp",
+        Framing::WebSocket => "websocket",
     }
 }
 

@@ -8,11 +8,12 @@ use std::sync::atomic::AtomicU64;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use broker_core::{AuthError, Claim, Class, Outbox, Principal, steady_ms, unix_ms};
+use broker_core::{AuthError, Claim, Class, Connection as _, Outbox, Principal, steady_ms, unix_ms};
 use front::RefusedLine;
 use http_edge::Visitor;
 use link::{Link, LinkEvent, Socket};
 
+use super::attached::transport_of;
 use super::driver::{Driver, Parts};
 use super::goodbye::with_close_frame;
 use super::input::{Control, Input, Whole};
@@ -36,6 +37,9 @@ pub(crate) struct Arrival {
 /// Largest packet before a client is known, in bytes: identifier, will, user name and password at their
 /// longest are half of it.
 const MAX_HANDSHAKE_BYTES: usize = 512 << 10;
+
+/// Longest text of a property.
+const MAX_PROPERTY_BYTES: usize = 65_535;
 
 /// Why there is no connection.
 enum Refused {
@@ -76,6 +80,7 @@ pub(crate) async fn accept(inner: Arc<Inner>, arrival: Arrival) {
         max_reply_bytes: u32::MAX,
         visitor: arrival.visitor,
         local,
+        said: None,
     };
     let limit = inner.shared.config.handshake_timeout;
     match tokio::time::timeout(limit, handshake.connect(admission)).await {
@@ -107,6 +112,8 @@ struct Handshake {
     visitor: Visitor,
     /// Where the client came to.
     local: Option<SocketAddr>,
+    /// What whoever refused the client says to it.
+    said: Option<String>,
 }
 
 impl Handshake {
@@ -165,12 +172,18 @@ impl Handshake {
             return Err(DecodeError::new(Reason::NotAuthorized, "no right to publish the will").into());
         }
         let last_word = connect.auth_method.map(|method| (method, &*last_word));
-        if terms.connack(config, false, last_word).len() > terms.max_packet_bytes as usize {
+        let fits =
+            |hook| terms.connack(config, false, last_word, hook).len() <= terms.max_packet_bytes as usize;
+        if !fits(None) {
             let why = "the client's maximum packet size leaves no room for CONNACK";
             return Err(DecodeError::new(Reason::PacketTooLarge, why).into());
         }
+        let hook =
+            principal.welcome().and_then(|welcome| std::str::from_utf8(welcome.reply.as_deref()?).ok());
+        // One that has no room is left out, as the standard has it for reasons (MQTT 5.0 §3.2.2.3.10).
+        let hook = hook.filter(|hook| hook.len() <= MAX_PROPERTY_BYTES && fits(Some(hook)));
         let will = terms.will.take();
-        let connack = |present| terms.connack(config, present, last_word);
+        let connack = |present| terms.connack(config, present, last_word, hook);
         let caller = Caller {
             kicked: None,
             since: inner.shared.tenths(Instant::now()),
@@ -214,6 +227,10 @@ impl Handshake {
             entered.hosted.subscriber.set_online(true);
         }
         entered.hosted.subscriber.join();
+        for filter in principal.welcome().map_or(&[][..], |welcome| &welcome.subscribe) {
+            // One that cannot be is one that an operator could not have either.
+            let _ = entered.hosted.subscribe(filter);
+        }
         let method = connect.auth_method.map(Into::into);
         let mut connection = Connection::new(
             Instant::now(),
@@ -241,6 +258,8 @@ impl Handshake {
             let visitor = &self.visitor;
             let mut credentials = visitor.credentials("mqtt");
             credentials.client_id = Some(&terms.client_id);
+            (credentials.transport, credentials.key) =
+                (transport_of(self.framing), Some(self.candidate.subscriber.key()));
             // What CONNECT says is the client's own word; the request's headers may be a browser's habit.
             credentials.user = connect.user.or(credentials.user);
             if connect.password.is_some() {
@@ -259,7 +278,11 @@ impl Handshake {
             }
             return match outcome {
                 Ok(principal) => Ok((principal, Vec::new())),
-                Err(error) => Err(DecodeError::new(auth_reason(&error), "not let in").into()),
+                Err(error) => {
+                    let reason = auth_reason(&error);
+                    self.note_said(error);
+                    Err(DecodeError::new(reason, "not let in").into())
+                }
             };
         };
         let inner = self.inner.clone();
@@ -280,9 +303,15 @@ impl Handshake {
                     let mut credentials = self.visitor.credentials("mqtt");
                     (credentials.user, credentials.password) = (connect.user, None);
                     credentials.client_id = Some(&terms.client_id);
+                    (credentials.transport, credentials.key) =
+                        (transport_of(self.framing), Some(self.candidate.subscriber.key()));
                     return match policy.connect(&credentials, principal).await {
                         Ok(principal) => Ok((principal, data)),
-                        Err(error) => Err(DecodeError::new(auth_reason(&error), "not let in").into()),
+                        Err(error) => {
+                            let reason = auth_reason(&error);
+                            self.note_said(error);
+                            Err(DecodeError::new(reason, "not let in").into())
+                        }
                     };
                 }
                 Step::Failed(error) => {
@@ -301,6 +330,12 @@ impl Handshake {
             }
         }
         Err(DecodeError::new(Reason::NotAuthorized, "authentication took too many steps").into())
+    }
+
+    fn note_said(&mut self, error: AuthError) {
+        if let AuthError::Denied(why) = error {
+            self.said = Some(why);
+        }
     }
 
     /// The client's next word; it may send nothing but AUTH and DISCONNECT now (MQTT 5.0 §4.12).
@@ -372,11 +407,12 @@ impl Handshake {
 
     /// CONNACK with the reason, where the version has a code for it, then the close.
     async fn refuse(self, error: &DecodeError, version: Option<Version>) {
-        let Self { link, input, framing, candidate, outbox, inner, max_reply_bytes, .. } = self;
+        let Self { link, input, framing, candidate, outbox, inner, max_reply_bytes, said, .. } = self;
+        let detail = said.as_deref().unwrap_or(error.detail);
         drop(input);
         let last = version.map_or_else(bytes::Bytes::new, |version| {
             let dialect = Dialect { version, framing };
-            let reason_string = inner.shared.config.reason_strings.then_some(error.detail);
+            let reason_string = inner.shared.config.reason_strings.then_some(detail);
             let connack = ConnAck { reason_string, ..ConnAck::only(error.reason) };
             let full = codec::connack(dialect, &connack);
             if full.len() > max_reply_bytes as usize {
@@ -384,7 +420,7 @@ impl Handshake {
             }
             full
         });
-        let last = with_close_frame(framing, last, error.reason, Some(error.detail));
+        let last = with_close_frame(framing, last, error.reason, Some(detail));
         inner.traffic.of(&candidate).answers.add(u64::from(!last.is_empty()));
         outbox.send_last(last);
         drop(candidate);

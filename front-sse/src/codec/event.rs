@@ -67,6 +67,13 @@ pub(crate) fn opening(position: Option<Position>) -> String {
     position.map_or_else(|| ":\n".to_owned(), |id| format!("id: {id}\n"))
 }
 
+/// What a backend says to a client that it lets in, as the first event; JSON text.
+pub(crate) fn hook(reply: &[u8]) -> String {
+    let lines: String =
+        String::from_utf8_lossy(reply).split(['\r', '\n']).map(|line| format!("data: {line}\n")).collect();
+    format!("event: hook\n{lines}\n")
+}
+
 /// Goodbye: a comment for people and the time after which the client may come back. Both count without a blank line.
 pub(crate) fn goodbye(why: &str, retry: Duration) -> String {
     format!(": {why}\nretry: {}\n", retry.as_millis())

@@ -50,6 +50,11 @@ impl Attached {
         }
     }
 
+    /// What it is subscribed to without having asked.
+    pub(crate) fn welcome(&self) -> &[Filter] {
+        self.principal.welcome().map_or(&[], |welcome| &welcome.subscribe)
+    }
+
     /// The client has left, and is not coming back to this stream. The first reason counts.
     pub(crate) fn leave(&self, why: LeaveReason) {
         let outbox = self.subscriber.outbox();

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use broker_core::{AuthError, Authenticated, Authenticator, Credentials, RequestHead};
+use broker_core::{AuthError, Authenticated, Authenticator, Credentials, Filter, RequestHead, SubscriberKey};
 use http::HeaderValue;
 use http::request::Parts;
 
@@ -35,6 +35,12 @@ pub struct HttpCredentials<'a> {
     pub cross_origin: Option<&'a str>,
     /// The request itself, for an embedding service that looks for something else in it.
     pub request: Option<&'a Parts>,
+    /// What the front adds: see [`Credentials`].
+    pub transport: &'static str,
+    /// What the client wants to be subscribed to at once.
+    pub filters: &'a [Filter],
+    /// Its name in the core, if it has one already.
+    pub key: Option<SubscriberKey>,
 }
 
 impl HttpCredentials<'_> {
@@ -49,6 +55,8 @@ impl HttpCredentials<'_> {
         credentials.cross_origin = self.cross_origin;
         credentials.protocol = protocol;
         credentials.request = self.request.map(|parts| RequestHead::new(parts));
+        (credentials.transport, credentials.filters, credentials.key) =
+            (self.transport, self.filters, self.key);
         credentials
     }
 
