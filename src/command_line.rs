@@ -8,7 +8,9 @@ use crate::data::StoreCommand;
 use crate::keys::KeyCommand;
 use crate::token::TokenCommand;
 use clap_complete::Shell;
-use client::{Bench, Channels, Close, Connections, ContextCommand, Health, History, Pub, Retained, Sub};
+use client::{
+    Bench, Channels, Close, Connections, ContextCommand, DeadCommand, Health, History, Pub, Retained, Sub,
+};
 
 /// A realtime pub/sub broker: Bayeux, MQTT, Server-Sent Events and HTTP on one channel space.
 ///
@@ -74,6 +76,12 @@ pub(crate) enum Command {
     /// List the channels that keep a message, print one of these, or make the server forget it
     #[command(after_help = CODES)]
     Retained(Retained),
+    /// Look after events that a running server could not deliver to webhooks
+    #[command(after_help = CODES)]
+    Dead {
+        #[command(subcommand)]
+        what: DeadCommand,
+    },
     /// Ask a running server whether it lives, for whoever watches it: nothing is printed if it does
     #[command(after_help = CODES)]
     Health(Health),

@@ -135,6 +135,9 @@ impl std::fmt::Debug for OwnFront {
 pub struct Fronts {
     list: Arc<[Arc<dyn Front>]>,
     page: Arc<page::Facts>,
+    /// Webhooks for operators, before the HTTP API.
+    #[cfg(feature = "gateway")]
+    webhooks: Option<Arc<dyn Front>>,
     /// Whether each request is a line of the log.
     access_log: bool,
 }
@@ -148,6 +151,8 @@ impl Fronts {
         let fronts = Fronts {
             list: list.into(),
             page: Arc::new(page::Facts::new(config)),
+            #[cfg(feature = "gateway")]
+            webhooks: None,
             access_log: config.access_log,
         };
         for front in fronts.list() {
@@ -186,6 +191,21 @@ impl Fronts {
         &self.list
     }
 
+    /// The same with the resources of webhooks, for whom the HTTP API is.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn with_webhooks(mut self, webhooks: &gateway::webhook::Webhooks, config: &Config) -> Self {
+        #[cfg(feature = "http")]
+        {
+            let (origins, tokens) = (config.api.origins.clone(), config.api.token_sources.clone());
+            let authenticator = Arc::clone(&config.authenticator);
+            let api = gateway::webhook::Api::new(webhooks.clone(), authenticator, origins, tokens);
+            self.webhooks = Some(Arc::new(api));
+        }
+        #[cfg(not(feature = "http"))]
+        let _ = (webhooks, config, &mut self);
+        self
+    }
+
     /// What the page is told of the server around these fronts.
     pub(crate) fn page(&self) -> &page::Facts {
         &self.page
@@ -193,6 +213,13 @@ impl Fronts {
 
     /// Whose requests for `path` are. Nobody else decides it.
     pub(crate) fn of(&self, path: &str) -> Option<&Arc<dyn Front>> {
+        // Of `/v1/…` by its next letter first, as most requests are for others.
+        #[cfg(feature = "gateway")]
+        if matches!(path.as_bytes().get(4), Some(b'w' | b'd'))
+            && let Some(webhooks) = self.webhooks.as_ref().filter(|webhooks| webhooks.claims(path))
+        {
+            return Some(webhooks);
+        }
         self.list().iter().find(|front| front.claims(path))
     }
 

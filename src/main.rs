@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         Some(Command::Channels(channels)) => client::channels(channels),
         Some(Command::History(history)) => client::history(history),
         Some(Command::Retained(retained)) => client::retained(retained),
+        Some(Command::Dead { what }) => client::dead(what),
         Some(Command::Health(health)) => client::health(health),
         Some(Command::Bench(bench)) => client::bench(bench),
         Some(Command::Context { what }) => client::context(what),

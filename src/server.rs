@@ -49,7 +49,7 @@ pub struct Server {
     connection: http_edge::ServeConfig,
     shutdown_window: Duration,
     #[cfg(feature = "gateway")]
-    webhooks: Option<gateway::webhook::Webhooks>,
+    webhooks: gateway::webhook::Webhooks,
 }
 
 #[derive(Debug)]
@@ -157,6 +157,8 @@ impl Server {
             config.authenticator = Arc::new(Governed::new(config.authenticator, policy));
         }
         let fronts = Fronts::new(&broker, &config);
+        #[cfg(feature = "gateway")]
+        let fronts = fronts.with_webhooks(&webhooks, &config);
         let refusals = Refusals::new(fronts.clone());
         fronts.show(gate.clone());
         fronts.show(Arc::new(addresses.clone()));
@@ -174,9 +176,7 @@ impl Server {
             fronts.show(metrics::of_store(store));
         }
         #[cfg(feature = "gateway")]
-        if let Some(webhooks) = &webhooks {
-            fronts.show(Arc::new(webhooks.clone()));
-        }
+        fronts.show(Arc::new(webhooks.clone()));
         fronts.show(metrics::of_stalled(config.connection.stalled.clone()));
         #[cfg(feature = "tls")]
         let tls = config.tls.take().map(Tls::new).transpose()?;
@@ -302,9 +302,7 @@ impl Server {
         crate::stop(&broker, fronts.list().iter().map(|front| &**front), shutdown_window).await;
         // Whose clients have left: their backends hear of it in what is left of the window.
         #[cfg(feature = "gateway")]
-        if let Some(webhooks) = webhooks {
-            webhooks.finish(shutdown_window.saturating_sub(began.elapsed()).max(LAST_EVENTS)).await;
-        }
+        webhooks.finish(shutdown_window.saturating_sub(began.elapsed()).max(LAST_EVENTS)).await;
         drop((http, tasks));
         closing.send_replace(true);
         let _ = timeout(LAST_ANSWERS, closing.closed()).await;
@@ -343,15 +341,14 @@ impl Server {
     }
 }
 
-/// The webhooks of the configuration, which decide after the policy that is there.
+/// The webhooks of the configuration, and whoever is put later; they decide after the policy and the authenticator that
+/// are there.
 #[cfg(feature = "gateway")]
-fn webhooks(broker: &Broker, config: &mut Config) -> Option<gateway::webhook::Webhooks> {
-    if config.gateway.webhooks.is_empty() {
-        return None;
-    }
-    let webhooks = gateway::webhook::Webhooks::start(broker, &config.gateway);
-    config.policy = Some(webhooks.policy(config.policy.take()));
-    Some(webhooks)
+fn webhooks(broker: &Broker, config: &mut Config) -> gateway::webhook::Webhooks {
+    let webhooks = gateway::webhook::Webhooks::start(broker, &config.gateway, config.policy.take());
+    let authenticator = std::mem::replace(&mut config.authenticator, Arc::new(broker_core::AllowAll));
+    config.authenticator = webhooks.authenticator(authenticator);
+    webhooks
 }
 
 struct AbortOnDrop(Vec<JoinHandle<()>>);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use crate::context::{self, Context, Contexts};
 use crate::failure::Failure;
@@ -188,6 +188,55 @@ pub struct Close {
     pub(crate) reason: Option<String>,
     #[command(flatten)]
     pub(crate) server: ServerArguments,
+}
+
+/// What can be done with dead letters.
+#[derive(Clone, Debug, Subcommand)]
+#[expect(missing_docs, reason = "clap would tell it")]
+#[non_exhaustive]
+pub enum DeadCommand {
+    /// List events that were not delivered to webhooks
+    List {
+        #[command(flatten)]
+        which: Which,
+        /// One JSON object per line, as the HTTP API has it, instead of a table
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// Print one of them: one line of JSON
+    Show {
+        /// Its id, as the list shows it
+        id: String,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// Deliver them anew, under their ids
+    Replay {
+        /// Their ids, as the list shows them
+        #[arg(value_name = "ID", conflicts_with_all = ["hook", "since", "all"])]
+        ids: Vec<String>,
+        /// All of them
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+}
+
+/// Which dead letters.
+#[derive(Args, Clone, Debug)]
+#[expect(missing_docs, reason = "clap would tell it")]
+pub struct Which {
+    /// Those of this webhook only
+    #[arg(long, value_name = "ID")]
+    pub(crate) hook: Option<String>,
+    /// Those of the last minutes, hours or days only, e.g. 1h
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -14,6 +14,7 @@ mod channels;
 mod connections;
 mod context;
 mod contexts;
+mod dead;
 mod endpoint;
 mod events;
 mod failure;
@@ -33,7 +34,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 pub use crate::arguments::{
-    Bench, Channels, Close, Connections, Health, History, Pub, Retained, ServerArguments, Sub,
+    Bench, Channels, Close, Connections, DeadCommand, Health, History, Pub, Retained, ServerArguments, Sub,
 };
 pub use crate::contexts::ContextCommand;
 use crate::failure::Failure;
@@ -71,6 +72,11 @@ pub fn history(arguments: History) -> ExitCode {
 /// Prints a channel's retained message, or forgets it.
 pub fn retained(arguments: Retained) -> ExitCode {
     run(channels::retained(arguments))
+}
+
+/// Lists, shows or delivers anew what was not delivered to webhooks.
+pub fn dead(command: DeadCommand) -> ExitCode {
+    run(dead::run(command))
 }
 
 /// Says by its exit code whether a server lives.

@@ -176,6 +176,23 @@ impl Addresses {
         }
     }
 
+    /// Whether it is certain already that a URL may not be connected to: its port, a name that is denied, an address in
+    /// whatever form.
+    ///
+    /// # Errors
+    /// Which rule denies it, and which setting would allow it.
+    pub fn judge_url(&self, url: &http::Uri) -> Result<(), Denied> {
+        self.judge_port(url.port_u16().unwrap_or(if url.scheme_str() == Some("http") { 80 } else { 443 }))?;
+        let host = plain(url.host().unwrap_or_default());
+        if self.deny_hosts.iter().any(|pattern| names(pattern, &host)) {
+            return Err(Denied::Host(host));
+        }
+        match literal(&host) {
+            Some(address) => self.judge(&host, address),
+            None => Ok(()),
+        }
+    }
+
     /// Whether a port may be connected to.
     ///
     /// # Errors
@@ -195,6 +212,29 @@ impl AddressPolicy for Addresses {
     }
 }
 
+/// The address that a host is, in any of the forms that the URL standard knows: `127.1` and `0x7f000001` are `127.0.0.1`.
+fn literal(host: &str) -> Option<IpAddr> {
+    if let Ok(address) = host.trim_matches(['[', ']']).parse() {
+        return Some(address);
+    }
+    let number = |part: &str| {
+        let (digits, radix) = match part.as_bytes() {
+            [b'0', b'x', ..] => (part.get(2..)?, 16),
+            [b'0', _, ..] => (part.get(1..)?, 8),
+            _ => (part, 10),
+        };
+        if digits.is_empty() && radix == 16 { Some(0) } else { u64::from_str_radix(digits, radix).ok() }
+    };
+    let parts: Vec<u64> = host.split('.').map(number).collect::<Option<_>>()?;
+    let (last, first) = parts.split_last()?;
+    let room = 4_u32.checked_sub(u32::try_from(first.len()).ok()?).filter(|room| *room > 0)?;
+    if first.iter().any(|part| *part > 255) || *last >= 1 << (8 * room) {
+        return None;
+    }
+    let high = (0..).zip(first).map(|(at, part)| part << (24 - 8 * at)).sum::<u64>();
+    u32::try_from(high + last).ok().map(|address| IpAddr::V4(address.into()))
+}
+
 /// A name without the full stop that only says that it is whole, in small letters.
 fn plain(host: &str) -> String {
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
@@ -211,6 +251,33 @@ fn names(pattern: &str, host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_is_refused_at_once_where_it_is_certain() {
+        let rules = Addresses { deny_hosts: vec!["*.bad.example".to_owned()], ..Addresses::default() };
+        let judged = |url: &str| rules.judge_url(&url.parse().expect("a URL"));
+        for url in ["https://a.example/", "http://1.1.1.1/", "https://16843009/", "https://0.example:443/"] {
+            assert_eq!(judged(url), Ok(()), "{url}");
+        }
+        for url in [
+            "http://127.0.0.1/",
+            "http://127.1/",
+            "http://0x7f000001/",
+            "http://0x7F.1/",
+            "http://2130706433/",
+            "http://0177.0.0.1/",
+            "http://127.0.0.1./",
+            "http://[::1]/",
+            "http://[::ffff:127.0.0.1]/",
+            "http://[64:ff9b::a9fe:a9fe]/",
+            "http://169.254.169.254/latest",
+            "http://0/",
+        ] {
+            assert!(matches!(judged(url), Err(Denied::Address(..))), "{url}");
+        }
+        assert_eq!(judged("http://a.example:8080/"), Err(Denied::Port(8080)));
+        assert_eq!(judged("http://x.BAD.example./"), Err(Denied::Host("x.bad.example".to_owned())));
+    }
 
     fn judged(rules: &Addresses, text: &str) -> Result<(), Denied> {
         rules.judge("some.example", text.parse().expect("an address"))

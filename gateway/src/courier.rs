@@ -128,6 +128,13 @@ impl Courier {
         self.0.0.wake.notify_one();
     }
 
+    /// Takes out what is not being sent, in its order. What is being sent ends as it ends.
+    pub fn take(&self) -> Vec<Event> {
+        let events = self.0.0.queue.lock().take_waiting();
+        self.0.0.settled.notify_waiters();
+        events
+    }
+
     /// Resolves when everything that was taken has been delivered or given up.
     ///
     /// # Cancel safety

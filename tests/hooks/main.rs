@@ -4,4 +4,6 @@
 mod support;
 
 mod backend;
+mod decisions;
 mod notices;
+mod operators;

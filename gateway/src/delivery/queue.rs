@@ -260,6 +260,17 @@ impl Queue {
         dead
     }
 
+    /// Takes out what is not being sent, the oldest first.
+    pub fn take_waiting(&mut self) -> Vec<Event> {
+        let waiting: Vec<_> = self.ages.iter().map(|(number, order)| (*number, Arc::clone(order))).collect();
+        let mut events = Vec::with_capacity(waiting.len());
+        for (number, order) in waiting {
+            events.extend(self.remove(&order, number).map(|waiting| Event::clone(&waiting.event)));
+            self.place(&order);
+        }
+        events
+    }
+
     /// What to send now, if anything, and what is too old for it.
     pub fn poll(&mut self, now: Instant) -> (Option<Attempt>, Vec<Dead>) {
         let mut dead = Vec::new();

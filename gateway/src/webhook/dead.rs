@@ -73,6 +73,8 @@ impl DeadLetter {
         write_string(&self.hook, &mut out);
         out.extend_from_slice(b",\"cause\":");
         write_string(self.cause.name(), &mut out);
+        out.extend_from_slice(b",\"at\":");
+        write_string(&timestamp(self.at_ms), &mut out);
         out.extend_from_slice(format!(",\"attempts\":{},\"last\":", self.attempts).as_bytes());
         match &self.error {
             None => out.extend_from_slice(b"null"),
@@ -128,6 +130,14 @@ impl DeadLetters {
         }
     }
 
+    pub(super) fn hand_over(&self, next: &DeadLetters) {
+        let Kept { all, bytes } = std::mem::take(&mut *self.letters.lock());
+        let mut kept = next.letters.lock();
+        kept.bytes += bytes;
+        let newer = std::mem::replace(&mut kept.all, all);
+        kept.all.extend(newer);
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.letters.lock().all.len()
@@ -143,6 +153,16 @@ impl DeadLetters {
         let kept = self.letters.lock();
         let from = after.and_then(|after| kept.all.iter().position(|letter| letter.id == after));
         kept.all.iter().skip(from.map_or(0, |at| at + 1)).take(limit).cloned().collect()
+    }
+
+    /// One of them.
+    pub fn find(&self, id: &str) -> Option<DeadLetter> {
+        self.letters.lock().all.iter().find(|letter| letter.id == id).cloned()
+    }
+
+    /// Whether one of them has this id.
+    pub fn has(&self, id: &str) -> bool {
+        self.letters.lock().all.iter().any(|letter| letter.id == id)
     }
 
     /// Takes one out.

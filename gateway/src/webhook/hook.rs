@@ -204,6 +204,12 @@ impl Hook {
         }
     }
 
+    /// Another one has its place: it gets what waits here.
+    pub(super) fn hand_over(&self, next: &Hook) {
+        self.courier.take().into_iter().for_each(|event| next.courier.push(event));
+        self.backend.dead.hand_over(&next.backend.dead);
+    }
+
     /// Resolves when all that it was told has been delivered or given up.
     pub(super) async fn drained(&self) {
         self.courier.drained().await;

@@ -100,7 +100,9 @@ impl Inner {
         while !self.broker.is_closed() {
             let next = {
                 let mut occupancy = self.occupancy.lock();
-                while let Some(channel) = occupancy.poll_vacated(Instant::now()) {
+                while let Some(channel) =
+                    occupancy.poll_vacated(Instant::now(), |channel| self.subscribers_of(channel))
+                {
                     self.tell_of_channel(Kind::Vacated, &channel, 0);
                 }
                 occupancy.poll_timeout()

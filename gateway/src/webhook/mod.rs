@@ -9,6 +9,7 @@
 //! ```
 
 pub mod answer;
+mod api;
 mod dead;
 pub mod event;
 mod hook;
@@ -19,6 +20,7 @@ mod settings;
 mod visit;
 mod webhooks;
 
+pub use self::api::Api;
 pub use self::dead::{DeadLetter, DeadLetters};
 pub use self::hook::{Counted, Hook};
 pub use self::settings::{OnFailure, Settings, Written, Wrong};

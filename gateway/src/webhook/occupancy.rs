@@ -44,15 +44,21 @@ impl Occupancy {
         false
     }
 
-    /// The next channel that nobody came back to; it is vacant from now on.
-    pub(super) fn poll_vacated(&mut self, now: Instant) -> Option<Channel> {
-        let ((at, _), _) = self.waiting.first_key_value()?;
-        if *at > now {
-            return None;
+    /// The next channel that nobody came back to; it is vacant from now on. `subscribers` is asked once more.
+    pub(super) fn poll_vacated(
+        &mut self,
+        now: Instant,
+        subscribers: impl Fn(&Channel) -> usize,
+    ) -> Option<Channel> {
+        while self.poll_timeout().is_some_and(|at| at <= now) {
+            let (_, channel) = self.waiting.pop_first()?;
+            if subscribers(&channel) == 0 {
+                self.channels.remove(&channel);
+                return Some(channel);
+            }
+            self.channels.insert(channel, None);
         }
-        let (_, channel) = self.waiting.pop_first()?;
-        self.channels.remove(&channel);
-        Some(channel)
+        None
     }
 
     /// When to ask again.
@@ -71,6 +77,10 @@ impl Occupancy {
 mod tests {
     use super::*;
 
+    fn nobody(_: &Channel) -> usize {
+        0
+    }
+
     fn channel(name: &str) -> Channel {
         Channel::parse(name).unwrap()
     }
@@ -84,13 +94,13 @@ mod tests {
         assert!(!occupancy.handle_count(start, &a, 2));
         assert!(!occupancy.handle_count(start, &a, 0));
         assert_eq!(occupancy.poll_timeout(), Some(start + RETURN));
-        assert_eq!(occupancy.poll_vacated(start + RETURN - Duration::from_millis(1)), None);
+        assert_eq!(occupancy.poll_vacated(start + RETURN - Duration::from_millis(1), nobody), None);
         assert!(!occupancy.handle_count(start, &a, 1), "it is back");
-        assert_eq!(occupancy.poll_vacated(start + RETURN * 2), None);
+        assert_eq!(occupancy.poll_vacated(start + RETURN * 2, nobody), None);
         occupancy.handle_count(start, &a, 0);
         occupancy.handle_count(start + RETURN, &a, 0);
-        assert_eq!(occupancy.poll_vacated(start + RETURN), Some(a.clone()));
-        assert_eq!((occupancy.poll_vacated(start + RETURN), occupancy.poll_timeout()), (None, None));
+        assert_eq!(occupancy.poll_vacated(start + RETURN, nobody), Some(a.clone()));
+        assert_eq!((occupancy.poll_vacated(start + RETURN, nobody), occupancy.poll_timeout()), (None, None));
         assert!(occupancy.handle_count(start, &a, 1));
     }
 
@@ -105,7 +115,7 @@ mod tests {
                 assert!(!told.insert(name, true).unwrap_or(false));
             }
             now += Duration::from_millis(random.u64(0..1000));
-            while let Some(gone) = occupancy.poll_vacated(now) {
+            while let Some(gone) = occupancy.poll_vacated(now, nobody) {
                 assert_eq!(told.insert(gone, false), Some(true));
             }
         }

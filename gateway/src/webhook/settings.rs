@@ -1,6 +1,7 @@
 //! What is said about a webhook, in a configuration or over HTTP.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -96,7 +97,7 @@ pub enum OnFailure {
 }
 
 /// How a webhook is written: an element of `gateway.webhooks`, and the body of `PUT /v1/webhooks/{id}`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Written {
     id: String,
@@ -149,7 +150,7 @@ fn forwarded() -> Vec<String> {
 }
 
 /// One text, or a list.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(untagged)]
 enum OneOrMore {
     One(String),
@@ -185,6 +186,13 @@ pub struct Wrong {
 impl Wrong {
     fn new(key: &'static str, message: impl Into<String>) -> Self {
         Self { key, message: message.into() }
+    }
+}
+
+impl fmt::Debug for Written {
+    /// Nothing of its secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Written").field("id", &self.id).finish_non_exhaustive()
     }
 }
 

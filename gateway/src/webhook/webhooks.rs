@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use broker_core::{
-    Answer, AuthError, Broker, Client, Credentials, Denied, Filter, Lifecycle, Policy, Principal, Publish,
-    SourceKind, SubscriberKey, Welcome, unix_ms,
+    Answer, AuthError, Authenticated, Authenticator, Broker, Client, Credentials, Denied, Filter, Governed,
+    Lifecycle, Policy, Principal, Publish, SourceKind, SubscriberKey, Welcome, unix_ms,
 };
 use bytes::Bytes;
 use front::{Metric, MetricSource};
@@ -25,7 +26,7 @@ use super::messages;
 use super::occupancy::Occupancy;
 use super::settings::Settings;
 use super::visit::{Known, Visit};
-use crate::address::Addresses;
+use crate::address::{Addresses, Denied as Denial};
 use crate::client::Caller;
 use crate::delivery::BreakerState;
 
@@ -49,6 +50,16 @@ pub struct Webhooks(Arc<Inner>);
 pub(super) struct Inner {
     pub(super) broker: Broker,
     hooks: RwLock<Arc<[Arc<Hook>]>>,
+    /// Calls whatever the configuration names, and what comes from elsewhere as `addresses` permit.
+    trusted: Caller,
+    judged: Caller,
+    addresses: Addresses,
+    /// Who is asked before.
+    policy: Option<Arc<dyn Policy>>,
+    /// Whether the broker tells of its clients.
+    listens: AtomicBool,
+    /// Whether somebody decides about connections.
+    decides: AtomicBool,
     pub(super) visits: Mutex<HashMap<SubscriberKey, Arc<Visit>>>,
     pub(super) occupancy: Mutex<Occupancy>,
     pub(super) occupancy_changed: Notify,
@@ -56,24 +67,28 @@ pub(super) struct Inner {
 
 impl Webhooks {
     /// Starts those that are configured, on the current tokio runtime: they are told that the broker has started, and of
-    /// all that it does from now on. Who is to ask them is the caller's business: [`Webhooks::policy`].
-    pub fn start(broker: &Broker, gateway: &Gateway) -> Self {
-        // What stands in the configuration may lead anywhere.
-        let caller = Caller::new(None);
-        let start =
-            |settings: &Settings| Arc::new(Hook::start(settings.clone(), caller.clone(), broker.clone()));
-        let hooks: Vec<_> = gateway.webhooks.iter().map(start).collect();
+    /// all that it does from now on. They decide after `policy`, as the policy of the broker; about connections, those
+    /// ask that were given [`Webhooks::authenticator`]. Without a webhook nothing of this happens.
+    pub fn start(broker: &Broker, gateway: &Gateway, policy: Option<Arc<dyn Policy>>) -> Self {
         let inner = Arc::new(Inner {
             broker: broker.clone(),
-            hooks: RwLock::new(hooks.into()),
+            hooks: RwLock::new(Arc::new([])),
+            // What stands in the configuration may lead anywhere.
+            trusted: Caller::new(None),
+            judged: Caller::new(Some(gateway.addresses.clone())),
+            addresses: gateway.addresses.clone(),
+            decides: AtomicBool::new(policy.is_some()),
+            listens: AtomicBool::new(false),
+            policy,
             visits: Mutex::default(),
             occupancy: Mutex::default(),
             occupancy_changed: Notify::new(),
         });
-        broker.hear(Arc::clone(&inner) as Arc<dyn Lifecycle>);
-        tokio::spawn(Arc::clone(&inner).tell_vacated());
-        for hook in inner.hooks().iter() {
-            messages::tell(broker, hook);
+        if inner.policy.is_some() {
+            inner.decide();
+        }
+        for settings in &gateway.webhooks {
+            inner.enter(settings.clone(), &inner.trusted);
         }
         let epoch = broker.head().to_string();
         let epoch = epoch.rsplit_once('-').map_or(&*epoch, |(epoch, _)| epoch);
@@ -84,9 +99,30 @@ impl Webhooks {
         Self(inner)
     }
 
-    /// Who decides about clients, behind `inner`, which has the first word.
-    pub fn policy(&self, inner: Option<Arc<dyn Policy>>) -> Arc<dyn Policy> {
-        Arc::new(Asked { hooks: Arc::clone(&self.0), inner })
+    /// Who says as whom clients come: `authenticator`, and then the webhooks, once there is one.
+    pub fn authenticator(&self, authenticator: Arc<dyn Authenticator>) -> Arc<dyn Authenticator> {
+        let policy = Arc::new(Asked(Arc::clone(&self.0)));
+        let governed = Governed::new(Arc::clone(&authenticator), policy);
+        Arc::new(Doorman { authenticator, governed, hooks: Arc::clone(&self.0) })
+    }
+
+    /// Adds a webhook that does not stand in the configuration, or saves one anew: then what waited for it goes on, and a
+    /// backend that wanted nothing more is told again. Whether it is a new one.
+    ///
+    /// # Errors
+    /// It is certain that its URL may not be connected to.
+    pub fn put(&self, settings: Settings) -> Result<bool, Denial> {
+        self.0.addresses.judge_url(&settings.url)?;
+        Ok(self.0.enter(settings, &self.0.judged))
+    }
+
+    /// Takes one out, with what waits for it; false if there is none.
+    pub fn remove(&self, id: &str) -> bool {
+        let mut hooks = self.0.hooks.write();
+        let rest: Vec<_> = hooks.iter().filter(|hook| hook.settings().id != id).cloned().collect();
+        let is_gone = rest.len() < hooks.len();
+        *hooks = rest.into();
+        is_gone
     }
 
     /// The webhooks as they are.
@@ -120,6 +156,45 @@ impl fmt::Debug for Webhooks {
 }
 
 impl Inner {
+    /// A webhook from now on, in the place of one with its id; whether it is a new one.
+    fn enter(self: &Arc<Self>, settings: Settings, caller: &Caller) -> bool {
+        let (id, decides) = (settings.id.clone(), settings.events.iter().any(|kind| kind.is_decision()));
+        let hook = Arc::new(Hook::start(settings, caller.clone(), self.broker.clone()));
+        let replaced = {
+            let mut hooks = self.hooks.write();
+            let at = hooks.iter().position(|hook| hook.settings().id == id);
+            let mut list = hooks.to_vec();
+            let replaced = match at.and_then(|at| list.get_mut(at)) {
+                Some(place) => Some(std::mem::replace(place, Arc::clone(&hook))),
+                None => {
+                    list.push(Arc::clone(&hook));
+                    None
+                }
+            };
+            *hooks = list.into();
+            replaced
+        };
+        messages::tell(&self.broker, &hook);
+        if !self.listens.swap(true, Ordering::AcqRel) {
+            self.broker.hear(Arc::clone(self) as Arc<dyn Lifecycle>);
+            tokio::spawn(Arc::clone(self).tell_vacated());
+        }
+        if decides {
+            self.decide();
+        }
+        if let Some(replaced) = &replaced {
+            replaced.hand_over(&hook);
+        }
+        replaced.is_none()
+    }
+
+    /// Fronts ask from now on.
+    fn decide(self: &Arc<Self>) {
+        self.decides.store(true, Ordering::Release);
+        // It may be there already.
+        self.broker.set_policy(Arc::new(Asked(Arc::clone(self))));
+    }
+
     pub(super) fn hooks(&self) -> Arc<[Arc<Hook>]> {
         Arc::clone(&self.hooks.read())
     }
@@ -179,12 +254,37 @@ async fn ask(hook: &Hook, visit: &Visit, kind: Kind, write: impl FnOnce(&mut Mem
     hook.ask(kind, &told, &visit.forwarded).await
 }
 
-/// The policy that asks webhooks.
-struct Asked {
+/// Asks the authenticator, and the webhooks once there is one that decides. Until then it costs a look at a flag.
+struct Doorman {
+    authenticator: Arc<dyn Authenticator>,
+    governed: Governed,
     hooks: Arc<Inner>,
-    /// Asked before.
-    inner: Option<Arc<dyn Policy>>,
 }
+
+impl Authenticator for Doorman {
+    fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> Authenticated<'a> {
+        if self.hooks.decides.load(Ordering::Acquire) {
+            self.governed.authenticate(credentials)
+        } else {
+            self.authenticator.authenticate(credentials)
+        }
+    }
+
+    fn still_holds(&self, principal: &Principal) -> bool {
+        self.authenticator.still_holds(principal)
+    }
+
+    fn renewed(&self, principal: &Principal) -> Option<Principal> {
+        // What a backend granted it does not come from its credentials.
+        match principal.welcome() {
+            Some(_) => self.authenticator.still_holds(principal).then(|| principal.clone()),
+            None => self.authenticator.renewed(principal),
+        }
+    }
+}
+
+/// The policy that asks webhooks, after the one that is there.
+struct Asked(Arc<Inner>);
 
 impl Policy for Asked {
     fn connect<'a>(
@@ -193,7 +293,7 @@ impl Policy for Asked {
         principal: Principal,
     ) -> Answer<'a, Result<Principal, AuthError>> {
         let credentials = *credentials;
-        let before = match &self.inner {
+        let before = match &self.0.policy {
             Some(inner) => inner.connect(&credentials, principal),
             None => Answer::now(Ok(principal)),
         };
@@ -204,10 +304,14 @@ impl Policy for Asked {
     }
 
     fn subscribe(&self, client: &Client<'_>, filter: &Filter) -> Answer<'static, Result<(), Denied>> {
-        let Some(hook) = self.hooks.decider(Kind::Subscribe, |settings| settings.has_some_of(filter)) else {
-            return self.inner.as_ref().map_or(Answer::now(Ok(())), |inner| inner.subscribe(client, filter));
+        let Some(hook) = self.0.decider(Kind::Subscribe, |settings| settings.has_some_of(filter)) else {
+            return self
+                .0
+                .policy
+                .as_ref()
+                .map_or(Answer::now(Ok(())), |inner| inner.subscribe(client, filter));
         };
-        let visit = self.hooks.visit(client);
+        let visit = self.0.visit(client);
         let (name, filter_text) = match filter.as_literal() {
             Some(channel) => ("channel", channel.as_str().to_owned()),
             None => ("filter", filter.to_string()),
@@ -222,7 +326,7 @@ impl Policy for Asked {
                 Decided::Unavailable => Err(Denied::Unavailable { retry_after: RETRY }),
             }
         };
-        match self.inner.as_ref().map(|inner| inner.subscribe(client, filter)) {
+        match self.0.policy.as_ref().map(|inner| inner.subscribe(client, filter)) {
             None => Answer::later(asked),
             Some(before) => before.then(move |allowed| match allowed {
                 Ok(()) => Answer::later(asked),
@@ -235,14 +339,14 @@ impl Policy for Asked {
         // A key over HTTP is a backend's own: what it publishes is decided already.
         let is_backend = client.protocol == "http" && client.principal.source().kind == SourceKind::Key;
         let of_channel = |settings: &Settings| settings.has_channel(publish.channel());
-        let hook = self.hooks.decider(Kind::Publish, of_channel).filter(|_| !is_backend);
+        let hook = self.0.decider(Kind::Publish, of_channel).filter(|_| !is_backend);
         let Some(hook) = hook else {
-            return match &self.inner {
+            return match &self.0.policy {
                 Some(inner) => inner.publish(client, publish),
                 None => Answer::now(Ok(publish)),
             };
         };
-        let visit = self.hooks.visit(client);
+        let visit = self.0.visit(client);
         let asked = move |publish: Publish| async move {
             let decided = ask(&hook, &visit, Kind::Publish, |data| {
                 data.text("channel", publish.channel().as_str());
@@ -259,7 +363,7 @@ impl Policy for Asked {
                 Decided::Unavailable => Err(Denied::Unavailable { retry_after: RETRY }),
             }
         };
-        match &self.inner {
+        match &self.0.policy {
             None => Answer::later(asked(publish)),
             Some(inner) => inner.publish(client, publish).then(move |allowed| match allowed {
                 Ok(publish) => Answer::later(asked(publish)),
@@ -286,7 +390,7 @@ impl Asked {
             ..known_of(&principal)
         };
         let visit = Arc::new(Visit::new(credentials.protocol, known, self.forwarded(credentials)));
-        let Some(hook) = self.hooks.decider(Kind::Connect, |_| true) else {
+        let Some(hook) = self.0.decider(Kind::Connect, |_| true) else {
             return Answer::now(Ok(welcomed(principal, visit, Vec::new(), None)));
         };
         let credentials = *credentials;
@@ -310,9 +414,7 @@ impl Asked {
                     Ok(welcomed(principal, visit, granted.subscribe, granted.reply))
                 }
                 Decided::No(reason) => Err(AuthError::Denied(said(reason).into_owned())),
-                Decided::Unavailable => {
-                    Err(AuthError::Unavailable("whoever decides about clients does not answer".to_owned()))
-                }
+                Decided::Unavailable => Err(AuthError::Undecided { retry_after: RETRY }),
             }
         })
     }
@@ -320,7 +422,7 @@ impl Asked {
     /// The headers of a client's own request that some hook wants to see in its decisions.
     fn forwarded(&self, credentials: &Credentials<'_>) -> Vec<(HeaderName, HeaderValue)> {
         let Some(head) = credentials.request::<Parts>() else { return Vec::new() };
-        let hooks = self.hooks.hooks();
+        let hooks = self.0.hooks();
         let mut names: Vec<&HeaderName> = hooks
             .iter()
             .filter(|hook| hook.settings().events.iter().any(|kind| kind.is_decision()))

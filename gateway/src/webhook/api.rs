@@ -1,0 +1,320 @@
+//! `/v1/webhooks` and `/v1/dead-letters`: webhooks for operators.
+
+use std::sync::Arc;
+
+use broker_core::{Action, Authenticator, Filter, Principal};
+use bytes::Bytes;
+use envelope::{timestamp, write_string};
+use front::{Front, Task};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, StatusCode, header};
+use http_edge::{Body, OriginPolicy, Peer, Problem, Response, TokenSources, credentials_from, read_body};
+
+use super::dead::DeadLetter;
+use super::hook::Hook;
+use super::settings::Written;
+use super::webhooks::Webhooks;
+use crate::delivery::BreakerState;
+
+/// Most bytes of a webhook that is put.
+const MAX_BYTES: usize = 64 << 10;
+
+/// Most dead letters of one answer, and how many if nothing is said.
+const MAX_PAGE: usize = 1000;
+const PAGE: usize = 100;
+
+/// The resources of webhooks, in front of the HTTP API. Everything needs the right `manage` on all channels.
+#[derive(Clone)]
+pub struct Api {
+    webhooks: Webhooks,
+    authenticator: Arc<dyn Authenticator>,
+    origins: OriginPolicy,
+    token_sources: TokenSources,
+}
+
+impl Api {
+    /// For these webhooks; the rest is what the HTTP API has.
+    pub fn new(
+        webhooks: Webhooks,
+        authenticator: Arc<dyn Authenticator>,
+        origins: OriginPolicy,
+        token_sources: TokenSources,
+    ) -> Self {
+        Self { webhooks, authenticator, origins, token_sources }
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Result<Response, Problem> {
+        let (parts, body) = request.into_parts();
+        if !self.origins.allows(&parts) {
+            return Err(Problem::forbidden("not for pages of other sites"));
+        }
+        let credentials = credentials_from(&parts, &self.token_sources);
+        let principal =
+            credentials.authenticate(&*self.authenticator, "http").await.map_err(Problem::from)?;
+        may_manage_all(&principal)?;
+        principal.admit(1).map_err(Problem::rate_limited)?;
+        let path = parts.uri.path().to_owned();
+        let segments: Vec<&str> = path.trim_start_matches("/v1/").trim_end_matches('/').split('/').collect();
+        match segments[..] {
+            ["webhooks"] => self.list(&parts),
+            ["webhooks", id] => self.webhook(&parts, id, body).await,
+            ["dead-letters"] => self.letters(&parts),
+            ["dead-letters", id] => self.letter(&parts, id),
+            ["dead-letters", id, "replay"] => self.replay(&parts, id),
+            _ => {
+                Err(Problem::not_found("nothing is here; webhooks and dead-letters have no more below them"))
+            }
+        }
+    }
+
+    fn list(&self, parts: &Parts) -> Result<Response, Problem> {
+        only(parts, &[Method::GET, Method::HEAD], "GET, HEAD")?;
+        let mut out = b"{\"webhooks\":[".to_vec();
+        for (at, hook) in self.webhooks.list().iter().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            show(hook, &mut out);
+        }
+        out.extend_from_slice(b"]}");
+        Ok(json(StatusCode::OK, out))
+    }
+
+    async fn webhook(&self, parts: &Parts, id: &str, body: Body) -> Result<Response, Problem> {
+        match parts.method {
+            Method::GET | Method::HEAD => {
+                let hook = self.find(id)?;
+                let mut out = Vec::new();
+                show(&hook, &mut out);
+                Ok(json(StatusCode::OK, out))
+            }
+            Method::PUT => {
+                let body = read_body(body, MAX_BYTES).await.map_err(Problem::from)?;
+                let settings = written(&body, id)?;
+                let status = match self.webhooks.put(settings) {
+                    Ok(true) => StatusCode::CREATED,
+                    Ok(false) => StatusCode::OK,
+                    Err(denied) => {
+                        return Err(Problem::new(
+                            StatusCode::BAD_REQUEST,
+                            "address_denied",
+                            denied.to_string(),
+                        ));
+                    }
+                };
+                let hook = self.find(id)?;
+                let mut out = Vec::new();
+                show(&hook, &mut out);
+                Ok(json(status, out))
+            }
+            Method::DELETE if self.webhooks.remove(id) => Ok(nothing()),
+            Method::DELETE => Err(Problem::not_found("no webhook has this id")),
+            _ => Err(Problem::method_not_allowed("GET, HEAD, PUT, DELETE")),
+        }
+    }
+
+    fn find(&self, id: &str) -> Result<Arc<Hook>, Problem> {
+        let list = self.webhooks.list();
+        let found = list.iter().find(|hook| hook.settings().id == id);
+        found.cloned().ok_or_else(|| Problem::not_found("no webhook has this id"))
+    }
+
+    fn letters(&self, parts: &Parts) -> Result<Response, Problem> {
+        only(parts, &[Method::GET, Method::HEAD], "GET, HEAD")?;
+        let (mut hook, mut cursor, mut limit) = (None, None, PAGE);
+        for (name, value) in form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()) {
+            match &*name {
+                "hook" => hook = Some(value.into_owned()),
+                "cursor" => cursor = Some(value.into_owned()),
+                "limit" => {
+                    let wrong = || invalid(format!("limit: a number from 1 to {MAX_PAGE}"));
+                    limit = value.parse().map_err(|_| wrong())?;
+                    if !(1..=MAX_PAGE).contains(&limit) {
+                        return Err(wrong());
+                    }
+                }
+                other => return Err(invalid(format!("{other}: unknown; known are hook, cursor, limit"))),
+            }
+        }
+        let hooks = self.webhooks.list();
+        let mut found: Vec<DeadLetter> = Vec::new();
+        // The hooks one after the other; a cursor is the id of a letter, which is of one of them.
+        let mut after = cursor.as_deref();
+        let concerned = hooks.iter().filter(|one| hook.as_ref().is_none_or(|id| *id == one.settings().id));
+        for one in concerned {
+            let letters = one.dead_letters();
+            if let Some(id) = after {
+                if !letters.has(id) {
+                    continue;
+                }
+                found.extend(letters.page(Some(id), limit + 1));
+                after = None;
+            } else {
+                found.extend(letters.page(None, (limit + 1).saturating_sub(found.len())));
+            }
+        }
+        let next =
+            (found.len() > limit).then(|| found.get(limit - 1).map(|letter| letter.id.clone())).flatten();
+        found.truncate(limit);
+        let mut out = b"{\"letters\":[".to_vec();
+        for (at, letter) in found.iter().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(&letter.json());
+        }
+        out.extend_from_slice(b"],\"next\":");
+        match next {
+            Some(next) => write_string(&next, &mut out),
+            None => out.extend_from_slice(b"null"),
+        }
+        out.push(b'}');
+        Ok(json(StatusCode::OK, out))
+    }
+
+    fn letter(&self, parts: &Parts, id: &str) -> Result<Response, Problem> {
+        let hooks = self.webhooks.list();
+        match parts.method {
+            Method::GET | Method::HEAD => {
+                let found = hooks.iter().find_map(|hook| hook.dead_letters().find(id));
+                let letter = found.ok_or_else(no_letter)?;
+                Ok(json(StatusCode::OK, letter.json()))
+            }
+            Method::DELETE => {
+                let taken = hooks.iter().find_map(|hook| hook.dead_letters().take(id));
+                taken.map(|_| nothing()).ok_or_else(no_letter)
+            }
+            _ => Err(Problem::method_not_allowed("GET, HEAD, DELETE")),
+        }
+    }
+
+    fn replay(&self, parts: &Parts, id: &str) -> Result<Response, Problem> {
+        only(parts, &[Method::POST], "POST")?;
+        for hook in self.webhooks.list().iter() {
+            if let Some(letter) = hook.dead_letters().take(id) {
+                hook.replay(letter.again());
+                return Ok(json(StatusCode::ACCEPTED, b"{}".to_vec()));
+            }
+        }
+        Err(no_letter())
+    }
+}
+
+impl Front for Api {
+    fn name(&self) -> &'static str {
+        "webhooks"
+    }
+
+    fn claims(&self, path: &str) -> bool {
+        let below =
+            |name: &str| path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        below("/v1/webhooks") || below("/v1/dead-letters")
+    }
+
+    fn handle(&self, peer: Option<Peer>, request: Request<Body>) -> Task<Response> {
+        let api = self.clone();
+        let request = front::with_peer(peer, request);
+        Box::pin(async move { api.answer(request).await.unwrap_or_else(|problem| problem.response()) })
+    }
+}
+
+fn may_manage_all(principal: &Principal) -> Result<(), Problem> {
+    let all = Filter::parse("**").map_err(|error| Problem::forbidden(error.to_string()))?;
+    match principal.allows_all_of(Action::Manage, &all) {
+        true => Ok(()),
+        false if principal.is_unidentified() => {
+            let detail = "this needs credentials";
+            Err(Problem::new(StatusCode::UNAUTHORIZED, "credentials_required", detail))
+        }
+        false => Err(Problem::forbidden("no right to manage all channels")),
+    }
+}
+
+fn only(parts: &Parts, methods: &[Method], names: &'static str) -> Result<(), Problem> {
+    if methods.contains(&parts.method) { Ok(()) } else { Err(Problem::method_not_allowed(names)) }
+}
+
+fn invalid(detail: String) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "invalid_parameter", detail)
+}
+
+fn no_letter() -> Problem {
+    Problem::not_found("no dead letter has this id")
+}
+
+/// The id stands in the path, and may stand in the body.
+fn written(body: &Bytes, id: &str) -> Result<super::Settings, Problem> {
+    let wrong = |detail: String| Problem::new(StatusCode::BAD_REQUEST, "invalid_webhook", detail);
+    let mut value: serde_json::Value =
+        serde_json::from_slice(body).map_err(|error| wrong(format!("the body is no JSON: {error}")))?;
+    let Some(object) = value.as_object_mut() else { return Err(wrong("an object is a webhook".to_owned())) };
+    if object.entry("id").or_insert_with(|| id.into()) != id {
+        return Err(wrong("`id` is another one than that of the path".to_owned()));
+    }
+    let written: Written = serde_json::from_value(value).map_err(|error| wrong(error.to_string()))?;
+    written.settings(None).map_err(|error| wrong(error.to_string()))
+}
+
+/// A webhook as it is shown: nothing of its secrets, and no values of its headers.
+fn show(hook: &Hook, out: &mut Vec<u8>) {
+    let (settings, load, counted) = (hook.settings(), hook.load(), hook.counted());
+    let list = |out: &mut Vec<u8>, values: &mut dyn Iterator<Item = String>| {
+        out.push(b'[');
+        for (at, value) in values.enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            write_string(&value, out);
+        }
+        out.push(b']');
+    };
+    out.extend_from_slice(b"{\"id\":");
+    write_string(&settings.id, out);
+    out.extend_from_slice(b",\"url\":");
+    write_string(&settings.url.to_string(), out);
+    out.extend_from_slice(b",\"events\":");
+    list(out, &mut settings.events.iter().map(|kind| kind.name().to_owned()));
+    out.extend_from_slice(b",\"channels\":");
+    list(out, &mut settings.channels.iter().map(ToString::to_string));
+    out.extend_from_slice(b",\"headers\":");
+    list(out, &mut settings.headers.iter().map(|(name, _)| name.to_string()));
+    let state = match (load.is_closed, counted.breaker) {
+        (true, _) => "gone",
+        (false, BreakerState::Closed) => "open",
+        (false, _) => "failing",
+    };
+    out.extend_from_slice(b",\"state\":");
+    write_string(state, out);
+    let (events, bytes, oldest) = (load.events, load.bytes, load.oldest.as_millis());
+    let queue = format!(",\"queue\":{{\"events\":{events},\"bytes\":{bytes},\"oldest_ms\":{oldest}}}");
+    out.extend_from_slice(queue.as_bytes());
+    out.extend_from_slice(
+        format!(",\"dead_letters\":{},\"last_error\":", hook.dead_letters().len()).as_bytes(),
+    );
+    match counted.last_error {
+        None => out.extend_from_slice(b"null"),
+        Some((error, at_ms)) => {
+            out.extend_from_slice(b"{\"error\":");
+            write_string(&error, out);
+            out.extend_from_slice(b",\"at\":");
+            write_string(&timestamp(at_ms), out);
+            out.push(b'}');
+        }
+    }
+    out.push(b'}');
+}
+
+fn json(status: StatusCode, body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::full(body));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn nothing() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}

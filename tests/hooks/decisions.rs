@@ -1,0 +1,242 @@
+//! What backends decide.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use rumqttc::{MqttOptions, Packet, QoS};
+use serde_json::json;
+
+use crate::backend::{Asked, Backend};
+use crate::support::bayeux::{Poller, Socket};
+use crate::support::http;
+use crate::support::mqtt::{Bare, Client};
+use crate::support::sse::EventStream;
+use crate::support::{PATIENCE, within};
+
+const ALL: [&str; 4] = ["connect", "subscribe", "publish", "disconnect"];
+
+/// Says no to what has `no` in it, with a reason.
+fn strict(asked: &Asked) -> (u16, String) {
+    let is_no = asked.text.contains("no-");
+    if is_no {
+        (200, json!({"allow": false, "reason": "not this"}).to_string())
+    } else {
+        (204, String::new())
+    }
+}
+
+/// An MQTT 5 CONNECT with a clean start.
+fn connect5(id: &str) -> Vec<u8> {
+    let mut body = b"\x00\x04MQTT\x05\x02\x00\x3c\x00".to_vec();
+    body.extend_from_slice(&(id.len() as u16).to_be_bytes());
+    body.extend_from_slice(id.as_bytes());
+    [&[0x10, body.len() as u8][..], &body].concat()
+}
+
+#[tokio::test]
+async fn an_mqtt_client_is_decided_about_in_its_order_and_its_context_comes_back() {
+    let backend = Backend::start(|asked| match asked.body["type"].as_str() {
+        Some("connect") => (
+            200,
+            json!({"user": "ann", "context": {"plan": "pro"}, "subscribe": ["inbox/ann"],
+                "rights": [{"actions": ["publish", "subscribe"], "channels": ["chat/**"]}]})
+            .to_string(),
+        ),
+        Some("publish") if asked.body["data"]["channel"] == "chat/2" => {
+            (200, json!({"replace": {"text": "***"}}).to_string())
+        }
+        _ => (200, "{}".to_owned()),
+    })
+    .await;
+    let server = backend.server(&ALL, json!({})).await;
+    let with_password = |options: &mut MqttOptions| _ = options.set_credentials("who", "secret");
+    let mut client = Client::connect_with(server.mqtt, "one", with_password).await;
+    let connection = fanwire::edge::connection_id(server.broker.connections(None, 1)[0].0);
+    server.wait_for_subscriptions(1).await;
+    server.publish("inbox/ann", "welcome");
+    assert_eq!(client.payload().await, "welcome");
+    client.subscribe("chat/+", QoS::AtLeastOnce).await;
+    for (channel, payload) in [("chat/1", "hello"), ("chat/2", "damn"), ("chat/3", "bye")] {
+        client.publish(channel, QoS::AtLeastOnce, payload).await;
+    }
+    let mut got = Vec::new();
+    while got.len() < 3 {
+        got.push(client.payload().await);
+    }
+    assert_eq!(got, ["hello", "***", "bye"]);
+    client.client.disconnect().await.expect("it says goodbye");
+    backend.wait_for("disconnect", 1).await;
+    let told: Vec<_> = backend.asked().into_iter().map(|asked| asked.body).collect();
+    let kinds: Vec<_> = told.iter().map(|told| told["type"].as_str().expect("a type")).collect();
+    assert_eq!(kinds, ["connect", "subscribe", "publish", "publish", "publish", "disconnect"]);
+    let seqs: Vec<_> = told.iter().map(|told| told["data"]["seq"].as_u64().expect("a number")).collect();
+    assert_eq!(seqs, [1, 2, 3, 4, 5, 6]);
+    let first = &told[0]["data"];
+    assert_eq!((&first["username"], &first["password"]), (&json!("who"), &json!("secret")));
+    assert_eq!(
+        (&first["client_id"], &first["user"], &first["transport"]),
+        (&json!("one"), &json!(null), &json!("tcp"))
+    );
+    for told in &told {
+        assert_eq!(told["data"]["connection"], connection, "{told}");
+    }
+    for told in &told[1..] {
+        assert_eq!(
+            (&told["data"]["user"], &told["data"]["context"]),
+            (&json!("ann"), &json!({"plan": "pro"}))
+        );
+    }
+    assert_eq!(
+        (&told[1]["data"]["filter"], &told[2]["data"]["channel"]),
+        (&json!("chat/*"), &json!("chat/1"))
+    );
+    assert_eq!(told[2]["data"]["text"], "hello");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn each_protocol_says_no_in_its_own_terms() {
+    let backend = Backend::start(strict).await;
+    let server = backend.server(&ALL, json!({})).await;
+
+    let refused = http::get(server.http, "/sse/no-1").await;
+    assert_eq!(refused.status, 403, "{refused:?}");
+    assert!(refused.text().contains("not this"), "{refused:?}");
+    let refused = http::post(server.http, "/v1/publish/no-1", "x").await;
+    assert_eq!(refused.status, 403, "{refused:?}");
+    assert!(refused.text().contains("not this"), "{refused:?}");
+    assert_eq!(http::post(server.http, "/v1/publish/yes", "x").await.status, 200);
+
+    let mut bare = Bare::connect(server.mqtt).await;
+    bare.send(&connect5("no-one")).await;
+    let connack = bare.rest().await;
+    assert_eq!((connack[0], connack[3]), (0x20, 0x87), "{connack:x?}");
+    assert!(String::from_utf8_lossy(&connack).contains("not this"), "{connack:x?}");
+    let mut bare = Bare::connect(server.mqtt).await;
+    bare.send(&crate::support::mqtt::connect_packet("no-two")).await;
+    assert_eq!(bare.rest().await, [0x20, 2, 0, 5]);
+
+    let mut client = Client::connect(server.mqtt, "fine").await;
+    client.client.subscribe("no-1", QoS::AtMostOnce).await.expect("it is sent");
+    let suback = client.wait_for(|packet| matches!(packet, Packet::SubAck(_))).await;
+    assert!(format!("{suback:?}").contains("Failure"), "{suback:?}");
+
+    let mut bayeux = Socket::handshake(server.http).await;
+    let reply = bayeux.ask_subscription("/no-1").await;
+    assert_eq!(
+        (&reply["successful"], reply["error"].as_str().map(|text| &text[..4])),
+        (&json!(false), Some("403:"))
+    );
+    assert!(reply["error"].as_str().is_some_and(|text| text.contains("not this")), "{reply}");
+    let reply = bayeux.publish("/no-1", &json!(1)).await;
+    assert!(reply["error"].as_str().is_some_and(|text| text.contains("not this")), "{reply}");
+    let handshake = json!([{"channel": "/meta/handshake", "version": "1.0", "ext": {"a": "no-x"},
+        "supportedConnectionTypes": ["long-polling"]}]);
+    let reply = http::post_json(server.http, "/cometd", handshake.to_string()).await.json();
+    assert_eq!(
+        (&reply[0]["error"], &reply[0]["advice"]["reconnect"]),
+        (&json!("403::not this"), &json!("none"))
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_is_told_by_the_name_that_it_has_and_greeted() {
+    let backend = Backend::start(|asked| match asked.body["type"].as_str() {
+        Some("connect") => (200, json!({"reply": {"welcome": 1}, "subscribe": ["more"]}).to_string()),
+        _ => (204, String::new()),
+    })
+    .await;
+    let server = backend.server(&ALL, json!({})).await;
+    let headers = "cookie: a=b\r\nx-other: c\r\n";
+    let mut stream = EventStream::open_with(server.http, "/sse?channel=a&channel=b/*", headers).await;
+    let first = within(stream.next()).await.expect("an event");
+    assert_eq!((&*first.event, &*first.data), ("hook", r#"{"welcome":1}"#));
+    server.publish("more", "unasked");
+    assert_eq!(stream.data().await, "unasked");
+    let told = backend.asked();
+    let connect = &told[0].body["data"];
+    let connection = fanwire::edge::connection_id(server.broker.connections(None, 1)[0].0);
+    assert_eq!(connect["connection"], connection);
+    assert_eq!(
+        (&connect["channels"], &connect["headers"]),
+        (&json!(["a", "b/*"]), &json!({"cookie": "a=b"}))
+    );
+    assert_eq!((&connect["query"]["channel"], &connect["transport"]), (&json!("a"), &json!("http/1.1")));
+    assert_eq!(told[0].header("cookie"), Some("a=b"));
+    assert_eq!(told[1].header("cookie"), Some("a=b"), "of every decision");
+    assert_eq!(
+        (&told[1].body["data"]["channel"], &told[2].body["data"]["filter"]),
+        (&json!("a"), &json!("b/*"))
+    );
+    drop(stream);
+    let left = backend.wait_for("disconnect", 1).await.remove(0);
+    assert_eq!((&left["connection"], &left["seq"]), (&json!(connection), &json!(4)));
+
+    let poller = Poller::handshake_with(server.http, &json!({"hello": [1, 2]})).await;
+    let connect = backend.wait_for("connect", 2).await.remove(1);
+    assert_eq!((&connect["ext"], &connect["transport"]), (&json!({"hello": [1, 2]}), &json!("long-polling")));
+    assert!(connect["connection"].is_string());
+    drop(poller);
+    let handshake = json!([{"channel": "/meta/handshake", "version": "1.0",
+        "supportedConnectionTypes": ["long-polling"]}]);
+    let reply = http::post_json(server.http, "/cometd", handshake.to_string()).await.json();
+    assert_eq!(reply[0]["ext"]["hook"], json!({"welcome": 1}));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn while_a_backend_fails_clients_try_again_or_come_in_as_configured() {
+    let backend = Backend::start(|_| (500, String::new())).await;
+    let server = backend.server(&["connect", "publish"], json!({})).await;
+    let refused = http::get(server.http, "/sse/a").await;
+    assert_eq!((refused.status, &*refused.code()), (503, "policy_unavailable"), "{refused:?}");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(http::post(server.http, "/v1/publish/a", "x").await.status, 503);
+    let mut bare = Bare::connect(server.mqtt).await;
+    bare.send(&connect5("one")).await;
+    let connack = bare.rest().await;
+    assert_eq!((connack[0], connack[3]), (0x20, 0x88), "{connack:x?}");
+    let handshake = json!([{"channel": "/meta/handshake", "version": "1.0",
+        "supportedConnectionTypes": ["long-polling"]}]);
+    let reply = http::post_json(server.http, "/cometd", handshake.to_string()).await.json();
+    assert_eq!(
+        (&reply[0]["error"], &reply[0]["advice"]["reconnect"]),
+        (&json!("503::policy_unavailable"), &json!("handshake"))
+    );
+    server.stop().await;
+
+    let server = backend.server(&["connect", "publish"], json!({"on_failure": "allow"})).await;
+    assert_eq!(http::post(server.http, "/v1/publish/a", "x").await.status, 200);
+    Client::connect(server.mqtt, "one").await.kill();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_ends_when_its_backend_said_and_one_that_waits_holds_up_nobody() {
+    static IS_SLOW: AtomicBool = AtomicBool::new(false);
+    let soon = || humantime::format_rfc3339_millis(SystemTime::now() + Duration::from_secs(2)).to_string();
+    let backend = Backend::start(move |asked| match asked.body["type"].as_str() {
+        Some("connect") if asked.text.contains("brief") => (200, json!({"expires_at": soon()}).to_string()),
+        Some("publish") => {
+            if asked.body["data"]["channel"] == "slow" {
+                IS_SLOW.store(true, Ordering::SeqCst);
+                std::thread::sleep(Duration::from_millis(800));
+            }
+            (204, String::new())
+        }
+        _ => (204, String::new()),
+    })
+    .await;
+    let server = backend.server(&ALL, json!({})).await;
+    let mut brief = EventStream::open(server.http, "/sse/brief").await;
+    let slow = Client::connect(server.mqtt, "slow").await;
+    slow.publish("slow", QoS::AtLeastOnce, "1").await;
+    crate::support::eventually(|| IS_SLOW.load(Ordering::SeqCst)).await;
+    assert_eq!(http::post(server.http, "/v1/publish/a", "x").await.status, 200);
+    while tokio::time::timeout(PATIENCE, brief.next()).await.expect("it ends").is_some() {}
+    let left = backend.wait_for("disconnect", 1).await.remove(0);
+    assert_eq!(left["reason"], "expired");
+    slow.kill();
+    server.stop().await;
+}

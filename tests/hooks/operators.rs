@@ -1,0 +1,138 @@
+//! Webhooks for operators: put, shown, deleted; dead letters listed and delivered anew.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::backend::{Backend, SECRET};
+use crate::support::{TestServer, eventually, http};
+
+async fn call(server: &TestServer, method: &str, target: &str, body: &Value) -> http::Answer {
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    http::request(server.http, method, target, &[("content-type", "application/json")], body).await
+}
+
+#[tokio::test]
+async fn a_webhook_that_is_put_decides_and_hears_until_it_is_deleted() {
+    let backend = Backend::start(|asked| match asked.body["data"]["channel"].as_str() {
+        Some("no") => (403, String::new()),
+        _ => (204, String::new()),
+    })
+    .await;
+    let port = backend.address.port();
+    let server = TestServer::with(|config| {
+        config.gateway.addresses.allow.push("127.0.0.1".parse().expect("an address"));
+        config.gateway.addresses.allow_ports.push(port);
+    })
+    .await;
+    let none = json!(null);
+    let hook = json!({"url": format!("http://127.0.0.1:{port}/"), "secret": SECRET,
+        "events": ["connect", "publish", "disconnect"]});
+    assert_eq!(http::post(server.http, "/v1/publish/no", "x").await.status, 200);
+    let put = call(&server, "PUT", "/v1/webhooks/one", &hook).await;
+    assert_eq!(put.status, 201, "{put:?}");
+    assert!(!put.text().contains("whsec_"), "{put:?}");
+    assert_eq!((put.json()["state"].as_str(), put.json()["id"].as_str()), (Some("open"), Some("one")));
+    assert_eq!(call(&server, "PUT", "/v1/webhooks/one", &hook).await.status, 200);
+    assert_eq!(http::post(server.http, "/v1/publish/no", "x").await.status, 403);
+    crate::support::mqtt::Client::connect(server.mqtt, "one").await.kill();
+    backend.wait_for("disconnect", 1).await;
+    assert_eq!(backend.of("connect").len(), 1);
+    let list = call(&server, "GET", "/v1/webhooks", &none).await.json();
+    assert_eq!(list["webhooks"].as_array().map(Vec::len), Some(1));
+    let metrics = http::get(server.http, "/metrics").await;
+    assert!(
+        metrics
+            .text()
+            .contains(r#"fanwire_webhook_requests_total{hook="one",type="publish",outcome="denied"} 1"#),
+        "{}",
+        metrics.text()
+    );
+    assert_eq!(call(&server, "DELETE", "/v1/webhooks/one", &none).await.status, 204);
+    assert_eq!(call(&server, "DELETE", "/v1/webhooks/one", &none).await.status, 404);
+    assert_eq!(http::post(server.http, "/v1/publish/no", "x").await.status, 200);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_may_not_be_called_is_refused_when_it_is_put() {
+    let server = TestServer::start().await;
+    for url in [
+        "http://127.0.0.1/",
+        "http://127.1/",
+        "http://0x7f000001/",
+        "http://[::ffff:7f00:1]/",
+        "http://a.example:81/",
+    ] {
+        let hook = json!({"url": url, "secret": SECRET, "events": ["message"]});
+        let refused = call(&server, "PUT", "/v1/webhooks/a", &hook).await;
+        assert_eq!((refused.status, &*refused.code()), (400, "address_denied"), "{url}: {refused:?}");
+        assert!(refused.text().contains("gateway.allow_"), "{refused:?}");
+    }
+    let hook = json!({"url": "http://a.example/", "secret": "whsec_c2hvcnQ=", "events": ["message"]});
+    let refused = call(&server, "PUT", "/v1/webhooks/a", &hook).await;
+    assert_eq!((refused.status, &*refused.code()), (400, "invalid_webhook"), "{refused:?}");
+    // A name that leads to this machine is found out when it is called.
+    let hook =
+        json!({"url": "http://localhost/", "secret": SECRET, "events": ["message"], "channels": ["a"]});
+    assert_eq!(call(&server, "PUT", "/v1/webhooks/a", &hook).await.status, 201);
+    server.publish("a", "x");
+    let mut letters = json!(null);
+    for _ in 0..1000 {
+        letters = call(&server, "GET", "/v1/dead-letters", &json!(null)).await.json();
+        if letters["letters"].as_array().is_some_and(|letters| !letters.is_empty()) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let error = letters["letters"][0]["last"]["error"].as_str().expect("an error");
+    assert!(error.contains("may not be connected to"), "{error}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_by_pages_and_delivered_anew_under_their_ids() {
+    static TAKES: AtomicBool = AtomicBool::new(false);
+    let backend =
+        Backend::start(|_| (if TAKES.load(Ordering::SeqCst) { 200 } else { 422 }, String::new())).await;
+    let server = backend.server(&["message"], json!({"channels": ["a"]})).await;
+    (0..5).for_each(|number| _ = server.publish_json("a", &number.to_string()));
+    backend.wait_for("message", 5).await;
+    let none = json!(null);
+    let mut all: Vec<Value> = Vec::new();
+    for _ in 0..1000 {
+        all = call(&server, "GET", "/v1/dead-letters?hook=test", &none).await.json()["letters"]
+            .as_array()
+            .cloned()
+            .expect("a list");
+        if all.len() == 5 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(all.len(), 5);
+    assert_eq!(
+        (&all[0]["cause"], &all[0]["attempts"], &all[0]["last"]["status"]),
+        (&json!("rejected"), &json!(1), &json!(422))
+    );
+    assert_eq!(all[0]["event"]["data"]["data"], 0);
+    let page = call(&server, "GET", "/v1/dead-letters?limit=3", &none).await.json();
+    let next = page["next"].as_str().expect("there are more");
+    let rest = call(&server, "GET", &format!("/v1/dead-letters?limit=3&cursor={next}"), &none).await.json();
+    assert_eq!((rest["letters"].as_array().map(Vec::len), &rest["next"]), (Some(2), &none));
+    assert_eq!(call(&server, "GET", "/v1/dead-letters?limit=0", &none).await.status, 400);
+    let retained = call(&server, "GET", "/v1/retained/$dead/test", &none).await;
+    assert!(retained.text().contains("rejected"), "{retained:?}");
+
+    TAKES.store(true, Ordering::SeqCst);
+    let id = all[0]["id"].as_str().expect("an id");
+    assert_eq!(call(&server, "POST", &format!("/v1/dead-letters/{id}/replay"), &none).await.status, 202);
+    eventually(|| backend.asked().len() == 6).await;
+    let again = backend.asked().remove(5);
+    assert_eq!((again.header("webhook-id"), &again.body["data"]["data"]), (Some(id), &json!(0)));
+    assert_eq!(call(&server, "POST", &format!("/v1/dead-letters/{id}/replay"), &none).await.status, 404);
+    let other = all[1]["id"].as_str().expect("an id");
+    assert_eq!(call(&server, "GET", &format!("/v1/dead-letters/{other}"), &none).await.status, 200);
+    assert_eq!(call(&server, "DELETE", &format!("/v1/dead-letters/{other}"), &none).await.status, 204);
+    server.stop().await;
+}
