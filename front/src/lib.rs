@@ -150,6 +150,13 @@ pub trait Front: Any + Send + Sync {
         true
     }
 
+    /// Whether its requests over HTTP/1 come with the spelling of their header fields, as the extension
+    /// [`RawHead`](http_edge::RawHead). Asked once for whether any front wants it, then for paths that it claims. Default
+    /// no.
+    fn wants_raw_heads(&self) -> bool {
+        false
+    }
+
     /// Where it wants a listener of its own, port 0 for a free one. Asked once, before the server serves. Default
     /// nowhere.
     fn listens(&self) -> Option<SocketAddr> {

@@ -26,7 +26,8 @@ mod request;
 pub mod websocket;
 
 pub use connection::{
-    Holds, Park, Refuser, ServeConfig, Stalled, Takeover, response_head, serve, serve_unnamed, upgraded,
+    Holds, Park, RawHead, RawHeads, Refuser, ServeConfig, Stalled, Takeover, response_head, serve,
+    serve_unnamed, upgraded,
 };
 pub use link::{FREE_BYTES, Intake, IntakeConfig, IntakeStats, Unfinished};
 pub use problem::Problem;

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use front::{Accepted, Front, Refusal, RefusedLine, Task};
 use futures_util::future::Either;
-use http_edge::{ClientCertificate, Holds, HostPolicy, Https, Refuser, ServeConfig};
+use http_edge::{ClientCertificate, Holds, HostPolicy, Https, RawHeads, Refuser, ServeConfig};
 use link::{Hold, NetStream, Socket};
 use tokio::sync::watch;
 
@@ -79,6 +79,11 @@ impl HttpDoor {
         let fronts = behind.served.fronts().clone();
         // What no front claims is answered at once, but nothing is lost by finding soon that its client is gone.
         connection.holds = Holds::by(move |uri| fronts.of(uri.path()).is_none_or(|front| front.holds(uri)));
+        if behind.served.fronts().list().iter().any(|front| front.wants_raw_heads()) {
+            let fronts = behind.served.fronts().clone();
+            connection.raw_heads =
+                RawHeads::by(move |uri| fronts.of(uri.path()).is_some_and(|front| front.wants_raw_heads()));
+        }
         let refusing = Arc::clone(&behind);
         connection.refuse = Refuser::new(move |problem, request| refusing.served.readable(problem, request));
         HttpDoor { behind, connection, gate, closed }

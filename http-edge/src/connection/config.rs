@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::holds::Holds;
+use super::raw_head::RawHeads;
 use super::refuse::Refuser;
 use super::stalled::Stalled;
 
@@ -23,6 +24,8 @@ pub struct ServeConfig {
     pub max_concurrent_streams: u32,
     /// Which requests over HTTP/1 may be held for long, and which are answered at once. Default: nobody says.
     pub holds: Holds,
+    /// Which requests over HTTP/1 come with the spelling of their header fields. Default none.
+    pub raw_heads: RawHeads,
     /// Bytes that wait per HTTP/2 stream for the client's window. Default 64 KiB; then the stream's own queue grows.
     pub max_send_bytes: usize,
     /// Bytes that may wait on one HTTP/2 connection for streams whose client takes nothing: in the connection, in what
@@ -57,6 +60,7 @@ impl Default for ServeConfig {
             refuse: Refuser::default(),
             hold: link::Hold::default(),
             holds: Holds::default(),
+            raw_heads: RawHeads::default(),
         }
     }
 }

@@ -17,12 +17,13 @@ use http::Uri;
 #[derive(Clone, Default)]
 pub struct Holds(Option<Arc<MayBeHeld>>);
 
-type MayBeHeld = dyn Fn(&Uri) -> bool + Send + Sync;
+/// Boxed, so that a connection's handle is one pointer.
+type MayBeHeld = Box<dyn Fn(&Uri) -> bool + Send + Sync>;
 
 impl Holds {
     /// By the target of the request.
     pub fn by(may_be_held: impl Fn(&Uri) -> bool + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(may_be_held)))
+        Self(Some(Arc::new(Box::new(may_be_held))))
     }
 
     /// Whether this one may be held; `None` if nobody says.

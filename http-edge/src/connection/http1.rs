@@ -43,7 +43,8 @@ where
     S: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
-    let watch = Arc::new(Watch::default());
+    let raw_heads = config.raw_heads.clone();
+    let watch = Arc::new(if raw_heads.is_any() { Watch::keeping_heads() } else { Watch::default() });
     let mut io = WatchedIo::new(stream, Arc::clone(&watch), config.hold.clone());
     io.put_back(read);
     let seen = Arc::clone(&watch);
@@ -60,6 +61,11 @@ where
                 return Answering { answer, busy: Some(Busy::new(&seen)), closes: false };
             }
         };
+        if raw_heads.ask(request.uri())
+            && let Some(head) = seen.raw_head(number - 1)
+        {
+            request.extensions_mut().insert(head);
+        }
         let is_held = holds.ask(request.uri());
         seen.patient.store(is_held == Some(false), Relaxed);
         if is_held == Some(true) && may_park(&request) {

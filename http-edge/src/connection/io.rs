@@ -90,9 +90,11 @@ impl WatchedIo {
     /// Looks at what was read, if it is of a head.
     fn scan(&mut self, bytes: &[u8]) {
         let number = self.watch.requests.load(Relaxed) + 1;
-        if self.watch.scanned.swap(number, Relaxed) != number {
+        let is_first = self.watch.scanned.swap(number, Relaxed) != number;
+        if is_first {
             self.head = HeadScan::default();
         }
+        self.watch.keep_piece(bytes, is_first);
         self.head.feed(bytes);
         self.watch.two_lengths.store(self.head.has_two_lengths(), Relaxed);
     }

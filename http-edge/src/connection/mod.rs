@@ -12,6 +12,7 @@ mod io;
 mod linger;
 mod park;
 mod preface;
+mod raw_head;
 mod refuse;
 mod response_head;
 mod rewound;
@@ -28,6 +29,7 @@ mod watchdog;
 pub use config::ServeConfig;
 pub use holds::Holds;
 pub use park::Park;
+pub use raw_head::{RawHead, RawHeads};
 pub use refuse::Refuser;
 pub use response_head::response_head;
 #[cfg(any(test, fuzzing))]

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::raw_head::{MAX_BYTES, RawHead};
 use super::scan::{HEAD, HeadScan, Lengths};
 use crate::request::Response;
 
@@ -40,6 +41,8 @@ pub(crate) struct Watch {
     /// Whether `claim` holds one.
     pub(crate) claimed: AtomicBool,
     pub(crate) claim: Mutex<Option<Claim>>,
+    /// The head that comes in pieces, where heads are asked for.
+    pieces: Option<Box<Mutex<Vec<u8>>>>,
 }
 
 impl Default for Watch {
@@ -59,11 +62,37 @@ impl Default for Watch {
             handed_over: AtomicU64::default(),
             claimed: AtomicBool::default(),
             claim: Mutex::default(),
+            pieces: None,
         }
     }
 }
 
 impl Watch {
+    /// Of a connection of which some heads are asked for as they came.
+    pub(super) fn keeping_heads() -> Self {
+        Watch { pieces: Some(Box::default()), ..Watch::default() }
+    }
+
+    /// Keeps a piece of a head that comes in several, if heads are asked for.
+    pub(super) fn keep_piece(&self, bytes: &[u8], is_first: bool) {
+        let Some(pieces) = &self.pieces else { return };
+        let mut pieces = pieces.lock();
+        if is_first {
+            pieces.clear();
+        }
+        let room = MAX_BYTES.saturating_sub(pieces.len());
+        pieces.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+    }
+
+    /// The head as it came, named as in [`lengths`](Self::lengths) and to be asked for as soon.
+    pub(super) fn raw_head(&self, requests: u64) -> Option<RawHead> {
+        if self.scanned.load(Relaxed) == requests + 1 {
+            let pieces = std::mem::take(&mut *self.pieces.as_ref()?.lock());
+            return Some(RawHead::of(&pieces));
+        }
+        HEAD.with_borrow(|last| (last.of == (self.id, requests)).then(|| RawHead::of(last.bytes())))
+    }
+
     /// What is known of the length fields of a head, named by the number of `requests` that had begun before it. Must
     /// be asked as soon as hyper has read the head.
     pub(crate) fn lengths(&self, requests: u64) -> Lengths {
