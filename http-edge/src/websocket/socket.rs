@@ -28,6 +28,7 @@ pub struct WebSocket {
     /// The message that is not whole yet.
     unfinished: Unfinished,
     pulse: Pulse,
+    is_paused: bool,
 }
 
 /// What all WebSockets of a front have in common.
@@ -96,12 +97,23 @@ impl WebSocket {
             conversation: Conversation::of_messages(limits, deflate),
             unfinished: Unfinished::default(),
             pulse: Pulse::new(Instant::now()),
+            is_paused: false,
         }
     }
 
     /// Where what is sent waits.
     pub fn outbox(&self) -> &Arc<Outbox> {
         self.link.outbox()
+    }
+
+    /// Stops hearing the client, or goes on: what it sends waits in the kernel, which then holds it back, and what was
+    /// read already waits here. What is sent to it is written as ever. Its silence meanwhile is not its own.
+    pub fn pause(&mut self, paused: bool) {
+        if self.is_paused && !paused {
+            self.pulse.handle_read(Instant::now());
+        }
+        self.is_paused = paused;
+        self.link.pause_reading(paused);
     }
 
     /// When the client sent something last, whatever it was.
@@ -120,6 +132,9 @@ impl WebSocket {
 
     /// What lies in the input.
     fn take(&mut self) -> Option<Heard> {
+        if self.is_paused {
+            return None;
+        }
         loop {
             match self.conversation.poll_turn()? {
                 Turn::Text(text) => {
@@ -153,12 +168,18 @@ impl WebSocket {
     }
 
     fn poll_timeout(&self, terms: &Terms) -> Option<Instant> {
+        if self.is_paused {
+            return None;
+        }
         let unfinished = self.conversation.unfinished_bytes();
         let late = unfinished.and_then(|bytes| self.unfinished.due(&terms.intake, bytes));
         late.into_iter().chain(self.pulse.poll_timeout(&terms.patience)).min()
     }
 
     fn handle_timeout(&mut self, now: Instant, terms: &Terms) -> Option<Heard> {
+        if self.is_paused {
+            return None;
+        }
         let unfinished = self.conversation.unfinished_bytes();
         if unfinished.is_some_and(|bytes| self.unfinished.is_late(&terms.intake, bytes, now)) {
             return Some(self.give_up(CloseCode::Policy, "the message came too slowly", Ending::Slow));
