@@ -45,6 +45,7 @@
 //! | `gateway` | webhooks: backends that decide about clients and hear of them | with `cli` |
 //! | `tls` | TLS on the listeners of [`Server`] | with `cli` |
 //! | `aws` | signed requests of AWS' clients, and the data plane of AWS IoT: [`aws::Front`] | with `cli` |
+//! | `gateway-aws` | WebSocket APIs as AWS API Gateway has them: [`gateway_aws::Front`] | with `cli` |
 //! | `axum` | the peer's address where axum has put it, in `ConnectInfo<SocketAddr>` | off |
 //! | `cli` | what the binary needs beyond them | on |
 //!
@@ -62,6 +63,8 @@ mod page;
 #[cfg(feature = "cli")]
 mod reload;
 mod server;
+#[cfg(feature = "cli")]
+mod signed;
 mod stop;
 
 #[cfg(feature = "auth")]
@@ -83,6 +86,9 @@ pub use config::{
 pub use fronts::{Fronts, OwnFront};
 #[cfg(feature = "gateway")]
 pub use gateway;
+/// WebSocket APIs as AWS API Gateway has them: a front for [`Config::with_front`].
+#[cfg(feature = "gateway-aws")]
+pub use gateway_aws;
 pub use listen::{
     AddressLimits, AddressRange, ForwardedHeader, NoRange, ProxyProtocol, TrustedProxies,
     raise_descriptor_limit,

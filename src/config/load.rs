@@ -12,7 +12,7 @@ use figment::Figment;
 use figment::providers::{Format, Serialized, Toml};
 use figment::value::{Dict, Value};
 use front::Common;
-use http_edge::{LiveOrigins, OriginPolicy, TokenPlaces, TokenSources};
+use http_edge::{LiveOrigins, OriginPolicy, TokenPlaces, TokenSources, below};
 
 use super::arguments::Arguments;
 use super::fixed::Fixed;
@@ -25,6 +25,9 @@ use super::show::show;
 use super::{Config, ConfigError, Logging};
 use crate::listen::ListenerTls;
 use crate::{OwnFront, fronts};
+
+/// Paths of AWS IoT's data plane.
+const IOT_PATHS: [&str; 5] = ["/topics", "/retainedMessage", "/connections", "/things", "/api"];
 
 /// The front whose listener stands in the server's configuration.
 const MQTT: &str = "mqtt";
@@ -265,6 +268,7 @@ impl Loader {
         drop(spoken);
         let of_tls = front_tls.values().chain([&http_tls]).filter_map(|tls| tls.address);
         let listeners = addresses.iter().copied().flatten().chain(http).chain(of_tls);
+        let aws_keys = settings.aws.all(folder, listeners.clone()).map_err(wrong)?;
         let aws = settings.aws(folder, listeners).map_err(wrong)?;
         let store = settings.store(arguments.data.clone(), folder);
         let store = store.map_err(|(key, message)| wrong_value(&wrong, &key, message))?;
@@ -290,6 +294,7 @@ impl Loader {
             aws.intake = common.intake.clone();
             aws
         });
+        let of_gateway = settings.gateway.clone();
         let mut config = settings.into_config();
         config.access_log = logging.access;
         config.gateway = gateway;
@@ -299,10 +304,22 @@ impl Loader {
             .iter()
             .zip(&addresses)
             .find_map(|(section, address)| (section.name == MQTT).then_some(*address)?);
+        let (intake, token_sources) = (common.intake.clone(), common.token_sources.clone());
         self.set_up_fronts(&mut config, common, filled.into_iter().zip(addresses));
         config.own_fronts.extend(aws.map(|aws| {
             OwnFront::new(move |context: &front::Context| aws_api::Front::new(context, aws.clone()))
         }));
+        let apis = of_gateway.aws(&aws_keys, |path| {
+            is_taken(&config, path)
+                || (aws_keys.iot && IOT_PATHS.iter().any(|own| below(path, own).is_some()))
+        });
+        if let Some(mut apis) = apis.map_err(|(key, message)| wrong_value(&wrong, &key, &message))? {
+            (apis.intake, apis.token_sources) = (intake, token_sources);
+            config.own_fronts.push(OwnFront::new(move |context: &front::Context| {
+                let authenticator = Arc::clone(&context.authenticator);
+                gateway_aws::Front::new(context.broker.clone(), authenticator, apis.clone())
+            }));
+        }
         let store = store.map(|mut store| {
             store.max_retained_messages = config.broker.max_retained_messages;
             store.max_retained_bytes = config.broker.max_retained_bytes;
@@ -442,7 +459,21 @@ fn parse(path: &Path, text: &str) -> Result<impl figment::Provider + use<>, Conf
 }
 
 fn wrong_value(wrong: &impl Fn(AccessError) -> ConfigError, key: &str, message: &str) -> ConfigError {
-    wrong(AccessError::new(key, message))
+    wrong(AccessError::new(key, message.to_owned()))
+}
+
+/// Whether a front of this build, or the server itself, answers at a path or somewhere below it.
+fn is_taken(config: &Config, path: &str) -> bool {
+    let mut mounts = vec!["/page", "/healthz", "/readyz", "/metrics"];
+    #[cfg(feature = "http")]
+    mounts.push(&config.api.path);
+    #[cfg(feature = "sse")]
+    mounts.push(&config.sse.path);
+    #[cfg(feature = "mqtt")]
+    mounts.push(&config.mqtt_front.path);
+    #[cfg(feature = "bayeux")]
+    mounts.extend(config.bayeux.mount.iter().map(String::as_str));
+    mounts.into_iter().any(|mount| below(path, mount).is_some())
 }
 
 /// An address to listen on, or none for `off`. A name is resolved, its first IPv4 address preferred.

@@ -266,3 +266,34 @@ fn what_kubernetes_says_about_a_service_of_this_name_is_not_ours() {
     ];
     load_with(None, &told, &[]).unwrap();
 }
+
+#[test]
+fn an_api_of_a_gateway_is_said_with_its_place() {
+    let api = |path: &str, more: &str| {
+        format!(
+            "[[gateway.aws]]\nname = \"chat\"\npath = \"{path}\"\nroute_selection = \"$request.body.action\"\n\
+             integrations.main = {{ url = \"http://127.0.0.1:9000/\" }}\n\
+             routes.\"$connect\" = {{ integration = \"main\" }}\n{more}"
+        )
+    };
+    let loaded = load_with(Some(&api("/dev", "")), &[], &[]).unwrap();
+    assert_eq!(loaded.config.own_fronts.len(), 1);
+    for (path, more, said) in [
+        ("/sse/x", "", "FILE: `gateway.aws[0].path`: \"/sse/x\" is a path of the broker's own"),
+        ("/v1", "", "FILE: `gateway.aws[0].path`: \"/v1\" is a path of the broker's own"),
+        (
+            "/topics",
+            "[aws]\niot = true",
+            "FILE: `gateway.aws[0].path`: \"/topics\" is a path of the broker's own",
+        ),
+        ("/dev", "idle = 1", "FILE: unknown key `gateway.aws[0].idle`"),
+        (
+            "/dev",
+            "routes.x = { integration = \"nobody\" }",
+            "FILE: `gateway.aws[0].routes.x.integration`: no integration is called \"nobody\"",
+        ),
+    ] {
+        let wrong = load_with(Some(&api(path, more)), &[], &[]).expect_err(more);
+        assert!(wrong.starts_with(said), "{path} {more}: {wrong}");
+    }
+}

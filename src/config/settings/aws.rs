@@ -62,16 +62,29 @@ impl Default for Aws {
 }
 
 impl Aws {
-    /// What is served; `None` if nothing is. Files are looked for from `folder`, and `listeners` is where the server
-    /// listens.
+    /// What is served; `None` if nothing is: see [`all`](Self::all).
     ///
     /// # Errors
     /// With the key of what makes no sense.
     pub(in crate::config) fn config(
         &self,
         folder: &Path,
-        mut listeners: impl Iterator<Item = SocketAddr>,
+        listeners: impl Iterator<Item = SocketAddr>,
     ) -> Result<Option<Config>, AccessError> {
+        let config = self.all(folder, listeners)?;
+        Ok((config.iot || config.lifecycle_events).then_some(config))
+    }
+
+    /// All that it says, for others whose requests are signed too. Files are looked for from `folder`, and `listeners` is
+    /// where the server listens.
+    ///
+    /// # Errors
+    /// With the key of what makes no sense.
+    pub(in crate::config) fn all(
+        &self,
+        folder: &Path,
+        mut listeners: impl Iterator<Item = SocketAddr>,
+    ) -> Result<Config, AccessError> {
         let wrong = |key: &str, message: &str| Err(AccessError::new(key, message));
         let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         if self.region.is_empty() || !self.region.bytes().all(is_plain) {
@@ -106,7 +119,7 @@ impl Aws {
             }
             config.keys.push(key);
         }
-        Ok((config.iot || config.lifecycle_events).then_some(config))
+        Ok(config)
     }
 }
 

@@ -1,11 +1,15 @@
 //! `[gateway]`: who is called, and where the broker may connect to.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use gateway::address::{Addresses, Range};
 use gateway::webhook::{Gateway, Written};
+use gateway_aws::settings::{Wrong, apis};
 use serde::{Deserialize, Serialize};
 use settings::Text;
+
+use crate::signed::Keys;
 
 /// `[gateway]`: webhooks, and which addresses may be connected to for URLs that come from elsewhere.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -16,6 +20,7 @@ pub(in crate::config) struct Section {
     deny_hosts: Vec<String>,
     allow_ports: Vec<u16>,
     webhooks: Vec<Written>,
+    aws: Vec<gateway_aws::settings::Written>,
 }
 
 impl Section {
@@ -40,5 +45,27 @@ impl Section {
         addresses.allow_ports.clone_from(&self.allow_ports);
         gateway.addresses = addresses;
         Ok(gateway)
+    }
+
+    /// The APIs of `gateway.aws`, whose region, account and keys are those of `aws`; `None` if there are none. `taken`
+    /// is whether a path is another front's.
+    ///
+    /// # Errors
+    /// With the key of what makes no sense.
+    pub(in crate::config) fn aws(
+        &self,
+        aws: &aws_api::Config,
+        taken: impl Fn(&str) -> bool,
+    ) -> Result<Option<gateway_aws::Config>, (String, String)> {
+        if self.aws.is_empty() {
+            return Ok(None);
+        }
+        let mut config = gateway_aws::Config::default();
+        let apis = apis(&self.aws, taken);
+        config.apis = apis.map_err(|Wrong { key, message, .. }| (format!("gateway.{key}"), message))?;
+        (config.region, config.account) = (aws.region.clone(), aws.account.clone());
+        config.signatures_ignored = aws.signatures == aws_api::Signatures::Ignored;
+        config.signatures = Some(Arc::new(Keys::new(aws)));
+        Ok(Some(config))
     }
 }

@@ -41,8 +41,8 @@ pub(super) struct Settings {
     log: broker::Log,
     namespaces: Vec<broker::Namespace>,
     store: store::Store,
-    gateway: gateway::Section,
-    aws: aws::Aws,
+    pub(super) gateway: gateway::Section,
+    pub(super) aws: aws::Aws,
 }
 
 impl Settings {

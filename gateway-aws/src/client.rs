@@ -1,0 +1,263 @@
+//! Calls: one event, one deadline, one answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use broker_core::Histogram;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
+use outgoing::{Error, Phase};
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout, timeout_at};
+
+use crate::answer::Failure;
+use crate::breaker::{Breaker, Trip};
+
+/// Largest answer of a function, in bytes.
+const MAX_ANSWER_BYTES: usize = 6 << 20;
+
+/// Waits before a call that cannot have run is made again, within its time.
+const RETRIES: [Duration; 3] =
+    [Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(200)];
+
+/// Whom to call: an integration or an authorizer.
+pub(crate) struct Target {
+    client: outgoing::Client,
+    url: Uri,
+    timeout: Duration,
+    breaker: Mutex<Breaker>,
+    /// Calls that its API makes at a time.
+    turns: Arc<Semaphore>,
+    pub(crate) counted: Counted,
+}
+
+/// What is counted of a target.
+#[derive(Default)]
+pub(crate) struct Counted {
+    pub(crate) answered: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) timed_out: AtomicU64,
+    /// Not called: it is left alone, or too many calls are under way.
+    pub(crate) refused: AtomicU64,
+    pub(crate) in_flight: AtomicU64,
+    pub(crate) seconds: Histogram,
+}
+
+/// An answer of HTTP.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// The right to a call, and how long it may take.
+pub(crate) struct Turn {
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Takes one call out of what is under way.
+struct InFlight<'a>(&'a AtomicU64);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Gives a probe's turn to the next if the call is dropped.
+struct Permitted<'a>(Option<&'a Mutex<Breaker>>);
+
+impl Permitted<'_> {
+    fn record(mut self, failed: bool) -> bool {
+        self.0.take().is_some_and(|breaker| breaker.lock().record(Instant::now(), failed))
+    }
+}
+
+impl Drop for Permitted<'_> {
+    fn drop(&mut self) {
+        if let Some(breaker) = self.0 {
+            breaker.lock().forgo(Instant::now());
+        }
+    }
+}
+
+/// A client for all that is called. Addresses of the configuration need no permission.
+pub(crate) fn client() -> outgoing::Client {
+    let mut config = outgoing::Config::default();
+    config.resolve_timeout = Duration::from_secs(3);
+    config.connect_timeout = Duration::from_secs(3);
+    config.tls_timeout = Duration::from_secs(4);
+    // Each call has a deadline of its own, and its API a number of calls.
+    config.answer_timeout = Duration::from_secs(60);
+    config.max_requests_per_host = 20_000;
+    config.max_idle_per_host = 256;
+    outgoing::Client::new(config)
+}
+
+impl Target {
+    pub(crate) fn new(
+        client: outgoing::Client,
+        url: Uri,
+        timeout: Duration,
+        trip: Trip,
+        turns: Arc<Semaphore>,
+    ) -> Self {
+        let breaker = Mutex::new(Breaker::new(trip));
+        Self { client, url, timeout, breaker, turns, counted: Counted::default() }
+    }
+
+    pub(crate) fn breaker_state(&self) -> u64 {
+        self.breaker.lock().state()
+    }
+
+    /// When it may be called again, if it is left alone now.
+    pub(crate) fn opens_at(&self) -> Option<Instant> {
+        let mut breaker = self.breaker.lock();
+        let now = Instant::now();
+        match breaker.permit(now) {
+            Ok(()) => {
+                breaker.forgo(now);
+                None
+            }
+            Err(until) => Some(until),
+        }
+    }
+
+    /// Waits for a turn, at most so long, or as long as a call may take.
+    pub(crate) async fn turn(&self, patience: Option<Duration>) -> Result<Turn, Failure> {
+        let patience = patience.unwrap_or(self.timeout).min(self.timeout);
+        match timeout(patience, Arc::clone(&self.turns).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(Turn { _permit: permit }),
+            _ => {
+                self.counted.refused.fetch_add(1, Relaxed);
+                Err(Failure::Full)
+            }
+        }
+    }
+
+    /// Sends a body with these header fields, and has `read` say what the answer means.
+    ///
+    /// # Errors
+    /// [`Failure`]: of the call, or what `read` says.
+    ///
+    /// # Cancel safety
+    /// A future that is dropped may have sent the request.
+    pub(crate) async fn call<T>(
+        &self,
+        _turn: Turn,
+        headers: HeaderMap,
+        body: Bytes,
+        read: impl FnOnce(&Answer) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        if self.breaker.lock().permit(Instant::now()).is_err() {
+            self.counted.refused.fetch_add(1, Relaxed);
+            return Err(Failure::Open);
+        }
+        let permitted = Permitted(Some(&self.breaker));
+        self.counted.in_flight.fetch_add(1, Relaxed);
+        let _in_flight = InFlight(&self.counted.in_flight);
+        let began = Instant::now();
+        let outcome = self.attempt(began, &headers, &body).await.and_then(|answer| read(&answer));
+        self.counted.seconds.observe(began.elapsed());
+        let counter = match &outcome {
+            Ok(_) => &self.counted.answered,
+            Err(Failure::TimedOut) => &self.counted.timed_out,
+            Err(_) => &self.counted.failed,
+        };
+        counter.fetch_add(1, Relaxed);
+        let failed = outcome.as_ref().is_err_and(Failure::is_outage);
+        if permitted.record(failed) {
+            let url = self.url.host().unwrap_or_default();
+            match self.breaker_state() {
+                0 => tracing::info!(target: "fanwire::gateway", host = url, "an integration answers again"),
+                _ => tracing::warn!(
+                    target: "fanwire::gateway", host = url,
+                    "an integration fails and is left alone for a while"
+                ),
+            }
+        }
+        outcome
+    }
+
+    /// Tries until something was sent, within the time.
+    async fn attempt(&self, began: Instant, headers: &HeaderMap, body: &Bytes) -> Result<Answer, Failure> {
+        let deadline = tokio::time::Instant::from_std(began + self.timeout);
+        let mut waits = RETRIES.iter();
+        loop {
+            let left = self.timeout.saturating_sub(began.elapsed());
+            let sent =
+                timeout_at(deadline, self.client.fetch(self.request(headers, body), MAX_ANSWER_BYTES, left));
+            let outcome = match sent.await {
+                Err(_) => return Err(Failure::TimedOut),
+                Ok(Ok(answer)) => {
+                    let (head, body) = answer.into_parts();
+                    Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
+                }
+                Ok(Err(error)) => Err(meant(&error)),
+            };
+            let is_unsent = match &outcome {
+                Ok(answer) => answer.status == 429,
+                Err(failure) => matches!(failure, Failure::Unreachable(_)),
+            };
+            let wait =
+                waits.next().filter(|_| is_unsent).map(|wait| wait.mul_f64(0.8 + 0.4 * fastrand::f64()));
+            match wait {
+                Some(wait) if began.elapsed() + wait < self.timeout => sleep(wait).await,
+                _ => return outcome,
+            }
+        }
+    }
+
+    fn request(&self, headers: &HeaderMap, body: &Bytes) -> Request<Bytes> {
+        let mut request = Request::new(body.clone());
+        *request.method_mut() = http::Method::POST;
+        *request.uri_mut() = self.url.clone();
+        *request.headers_mut() = headers.clone();
+        request
+    }
+}
+
+/// Whether the request was sent decides what may be done about an error.
+fn meant(error: &Error) -> Failure {
+    let why = error.to_string();
+    match error {
+        Error::Address { .. } | Error::Resolve { .. } | Error::Connect(_) | Error::Forbidden { .. } => {
+            Failure::Unreachable(why)
+        }
+        Error::Proxy { .. } | Error::Tls { .. } => Failure::Unreachable(why),
+        Error::Timeout { phase: Phase::Answer | Phase::Whole, .. } => Failure::TimedOut,
+        Error::Timeout { .. } => Failure::Unreachable(why),
+        _ => Failure::Broken(why),
+    }
+}
+
+/// Header fields of the client's request that go out with each call of its connection.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trace(Vec<(HeaderName, HeaderValue)>);
+
+impl Trace {
+    /// Those that name a trace or a request.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        const NAMES: [&str; 3] = ["traceparent", "x-amzn-trace-id", "x-request-id"];
+        let found = NAMES.iter().filter_map(|name| {
+            let value = headers.get(*name).filter(|value| value.len() <= 512)?;
+            Some((HeaderName::from_static(name), value.clone()))
+        });
+        Self(found.collect())
+    }
+
+    /// The header fields of a call to the Invoke API.
+    pub(crate) fn lambda(&self) -> HeaderMap {
+        let mut headers = self.bare();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert("x-amz-invocation-type", HeaderValue::from_static("RequestResponse"));
+        headers
+    }
+
+    /// Those of any call.
+    pub(crate) fn bare(&self) -> HeaderMap {
+        self.0.iter().cloned().collect()
+    }
+}

@@ -1,0 +1,37 @@
+//! WebSocket APIs as AWS API Gateway has them, on a broker.
+//!
+//! ```text
+//! client ── upgrade ─▶ opening ─▶ authorizer ─▶ $connect ─▶ 101
+//!        ── message ─▶ connection: a mailbox, one at a time ─▶ selection ─▶ event ─▶ client ─▶ function
+//!        ◀─ frames ─── outbox ◀─ body of the answer ◀─ fanwire: subscribe, publish ◀─ answer ──┘
+//! backend ─ POST ────▶ @connections ─▶ outbox
+//! the end ───────────▶ $disconnect, once and at least once, after every message
+//! ```
+//!
+//! What decides knows no clock and no socket: [`config`], [`selection`], [`event`], [`answer`], [`policy`],
+//! [`breaker`]. It leaves to others: sockets (the server), HTTP to functions (`outgoing`), what is published and who
+//! receives it (`broker-core`), and whose signature a request bears ([`Verify`]).
+
+pub mod answer;
+mod api;
+pub mod breaker;
+mod client;
+pub mod config;
+mod connection;
+mod connections;
+pub mod event;
+mod front;
+mod member;
+mod opening;
+pub mod policy;
+pub mod selection;
+mod served;
+mod session;
+#[cfg(feature = "settings")]
+pub mod settings;
+mod state;
+mod verify;
+
+pub use config::Config;
+pub use front::Front;
+pub use verify::{Exception, Verify};

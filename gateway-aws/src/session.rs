@@ -1,0 +1,317 @@
+//! What is told to functions of one connection, in order, and what their answers do.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use broker_core::{ForcedError, LeaveReason, Publish, unix_ms};
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue};
+use tokio::time::{sleep, sleep_until};
+
+use crate::answer::{self, Actions, Body, Failure, Reply};
+use crate::client::{Answer, Target, Trace};
+use crate::config::{Kind, Mapping, Route};
+use crate::event::{Opening, Payload, Stamp};
+use crate::member::{Close, Member, binary_frame, frame};
+use crate::state::Shared;
+
+/// After this nobody is told any more that a connection is over.
+const MAX_END_AGE: Duration = Duration::from_secs(5 * 60);
+
+/// How long a handshake waits for a turn.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// One connection, for as long as anything of it is to be told.
+pub(crate) struct Session {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) member: Arc<Member>,
+    pub(crate) trace: Trace,
+}
+
+/// A message of the client.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    /// Valid UTF-8.
+    Text(Bytes),
+    Binary(Bytes),
+}
+
+impl Incoming {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Text(bytes) | Self::Binary(bytes) => bytes.len(),
+        }
+    }
+
+    fn payload(&self) -> Payload<'_> {
+        match self {
+            // It is UTF-8, or it would not have come as text.
+            Self::Text(bytes) => std::str::from_utf8(bytes).map_or(Payload::Binary(bytes), Payload::Text),
+            Self::Binary(bytes) => Payload::Binary(bytes),
+        }
+    }
+}
+
+/// What happened.
+#[derive(Clone, Copy)]
+enum Happened<'a> {
+    Connect(&'a Opening),
+    Message(&'a Incoming),
+    Disconnect { code: u16, reason: &'a str },
+}
+
+impl Happened<'_> {
+    fn event_type(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "CONNECT",
+            Self::Message(_) => "MESSAGE",
+            Self::Disconnect { .. } => "DISCONNECT",
+        }
+    }
+}
+
+impl Session {
+    /// Asks whether the client may connect.
+    pub(crate) async fn connect(&self, opening: &Opening) -> Option<Result<Reply, Failure>> {
+        let route = self.member.state.api.routes.get("$connect")?;
+        let stamp = Stamp::new(unix_ms());
+        Some(self.call("$connect", route, &stamp, Happened::Connect(opening)).await)
+    }
+
+    /// Handles a message: the function is called, and what it answers is done. It never fails; what goes wrong is told
+    /// to the client.
+    pub(crate) async fn handle(self: Arc<Self>, message: Incoming) {
+        let stamp = Stamp::new(unix_ms());
+        let (facts, api) = (&self.member.facts, &self.member.state.api);
+        let selected = match message.payload() {
+            Payload::Text(text) => api.selection.evaluate(text),
+            Payload::Binary(_) => None,
+        };
+        let named = selected.filter(|key| key != "$connect" && key != "$disconnect");
+        let found = named.and_then(|key| api.routes.get_key_value(&key));
+        let Some((key, route)) = found.or_else(|| api.routes.get_key_value("$default")) else {
+            let text = facts.error("Forbidden", &stamp.request_id);
+            self.member.send(frame(text.as_bytes(), self.member.deflate));
+            return;
+        };
+        let outcome = self.call(key, route, &stamp, Happened::Message(&message)).await;
+        let done = match outcome {
+            Ok(reply) => self.act(reply.actions, reply.body, route.response).await,
+            Err(failure) => Err(failure),
+        };
+        if let Err(failure) = done {
+            let text = facts.error(failure.message(), &stamp.request_id);
+            self.member.send(frame(text.as_bytes(), self.member.deflate));
+        }
+    }
+
+    /// Does what an answer says: first for the broker, then for the client.
+    pub(crate) async fn act(&self, actions: Actions, body: Body, responds: bool) -> Result<(), Failure> {
+        let malformed = |why: &dyn std::fmt::Display| {
+            let failure = Failure::Malformed(why.to_string());
+            tracing::warn!(
+                target: "fanwire::gateway", gateway = %self.member.state.api.name,
+                connection = %self.member.facts.connection_id, error = %failure,
+                "what a function asked the broker for was not done"
+            );
+            failure
+        };
+        let Actions { subscribe, unsubscribe, publish, close } = actions;
+        for filter in &unsubscribe {
+            self.member.subscriber.unsubscribe_all(filter);
+        }
+        for filter in &subscribe {
+            match self.member.grant(filter) {
+                Ok(_) => {}
+                // It has left, and nobody is subscribed.
+                Err(ForcedError::Gone) => {}
+                Err(error) => return Err(malformed(&error)),
+            }
+            let settled = self.shared.broker.settled(filter).await;
+            settled.map_err(|error| malformed(&error))?;
+        }
+        for message in publish {
+            let wanted = Publish::new(message.channel, message.payload);
+            let wanted = if message.is_json { wanted.json() } else { wanted };
+            let published = self.shared.broker.submit(wanted).await;
+            published.map_err(|refused| malformed(&refused.error))?;
+        }
+        if responds {
+            match body {
+                Body::None => {}
+                Body::Text(text) => _ = self.member.send(frame(text.as_bytes(), self.member.deflate)),
+                Body::Binary(bytes) => _ = self.member.send(binary_frame(&bytes, self.member.deflate)),
+            }
+        }
+        if let Some((code, reason)) = close {
+            self.member.close_with(Close::new(code, &reason, LeaveReason::Closed));
+        }
+        Ok(())
+    }
+
+    /// Tells that the connection is over, again and again until somebody has heard it or it is of no use any more.
+    pub(crate) async fn tell_end(&self, code: u16, reason: &str) {
+        let state = &self.member.state;
+        let Some(route) = state.api.routes.get("$disconnect") else { return };
+        let Some(target) = state.integrations.get(&route.integration) else { return };
+        let (stamp, until) = (Stamp::new(unix_ms()), Instant::now() + MAX_END_AGE);
+        let mut waits = state.api.retry.iter();
+        let failure = loop {
+            // While it is left alone nobody was asked, and nothing has failed.
+            if let Some(at) = target.opens_at() {
+                if at.max(Instant::now()) >= until {
+                    break Failure::Open;
+                }
+                let at = at.max(Instant::now() + Duration::from_millis(20));
+                sleep_until(at.into()).await;
+                continue;
+            }
+            let outcome = {
+                let Ok(_turn) = state.ends.acquire().await else { return };
+                self.call("$disconnect", route, &stamp, Happened::Disconnect { code, reason }).await
+            };
+            let failure = match outcome {
+                Ok(reply) => {
+                    // There is nobody to send to or to subscribe.
+                    let actions = Actions { publish: reply.actions.publish, ..Actions::default() };
+                    _ = self.act(actions, Body::None, false).await;
+                    return;
+                }
+                Err(Failure::Open) => continue,
+                Err(failure) => failure,
+            };
+            let wait = waits.next().map(|wait| wait.mul_f64(0.8 + 0.4 * fastrand::f64()));
+            match wait {
+                Some(wait) if Instant::now() + wait < until => sleep(wait).await,
+                _ => break failure,
+            }
+        };
+        state.dead.fetch_add(1, Relaxed);
+        tracing::warn!(
+            target: "fanwire::gateway", gateway = %state.api.name, connection = %self.member.facts.connection_id,
+            request = %stamp.request_id, code, error = %failure,
+            "nobody could be told that a connection is over"
+        );
+    }
+
+    /// Calls the integration of a route, and logs it.
+    async fn call(
+        &self,
+        key: &str,
+        route: &Route,
+        stamp: &Stamp,
+        happened: Happened<'_>,
+    ) -> Result<Reply, Failure> {
+        let state = &self.member.state;
+        let (Some(target), Some(integration)) =
+            (state.integrations.get(&route.integration), state.api.integrations.get(&route.integration))
+        else {
+            return Err(Failure::Unreachable("there is no such integration".to_owned()));
+        };
+        let began = Instant::now();
+        let outcome = match &integration.kind {
+            Kind::Lambda => self.call_lambda(target, key, stamp, happened).await,
+            Kind::Http { headers } => self.call_http(target, headers, key, stamp, happened).await,
+        };
+        let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let (gateway, connection) = (&state.api.name, &self.member.facts.connection_id);
+        let key = front::shortened(key);
+        match &outcome {
+            Ok(reply) => tracing::info!(
+                target: "fanwire::gateway", gateway, connection, request = %stamp.request_id, route = key,
+                status = reply.status, millis, "a function was called"
+            ),
+            Err(failure) => tracing::warn!(
+                target: "fanwire::gateway", gateway, connection, request = %stamp.request_id, route = key,
+                outcome = failure.name(), error = %failure, millis, "a function was called in vain"
+            ),
+        }
+        outcome
+    }
+
+    async fn call_lambda(
+        &self,
+        target: &Target,
+        key: &str,
+        stamp: &Stamp,
+        happened: Happened<'_>,
+    ) -> Result<Reply, Failure> {
+        let (facts, authorized) = (&self.member.facts, self.member.authorized());
+        let event = match happened {
+            Happened::Connect(opening) => facts.connect(opening, stamp, authorized),
+            Happened::Message(message) => facts.message(stamp, key, authorized, message.payload()),
+            Happened::Disconnect { code, reason } => facts.disconnect(stamp, authorized, code, reason),
+        };
+        let turn = target.turn(patience(happened)).await?;
+        let read = |answer: &Answer| answer::of_lambda(answer.status, has_failed(answer), &answer.body);
+        target.call(turn, self.trace.lambda(), event.into(), read).await
+    }
+
+    async fn call_http(
+        &self,
+        target: &Target,
+        mapped: &[(http::HeaderName, Mapping)],
+        key: &str,
+        stamp: &Stamp,
+        happened: Happened<'_>,
+    ) -> Result<Reply, Failure> {
+        let mut headers: HeaderMap = self.trace.bare();
+        let (body, content_type) = match happened {
+            Happened::Message(Incoming::Text(text)) => {
+                let is_json = matches!(text.trim_ascii_start().first(), Some(b'{' | b'['));
+                (text.clone(), Some(if is_json { "application/json" } else { "text/plain; charset=utf-8" }))
+            }
+            Happened::Message(Incoming::Binary(bytes)) => (bytes.clone(), Some("application/octet-stream")),
+            Happened::Connect(_) | Happened::Disconnect { .. } => (Bytes::new(), None),
+        };
+        if let Some(content_type) = content_type {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        }
+        for (name, mapping) in mapped {
+            if let Some(value) = self.mapped(mapping, key, stamp, happened.event_type()) {
+                headers.insert(name.clone(), value);
+            }
+        }
+        let turn = target.turn(patience(happened)).await?;
+        let read = |answer: &Answer| {
+            // 429 is what cannot have run; after it was asked again it is a status as any other.
+            let protocol = answer.headers.get("sec-websocket-protocol").and_then(|value| value.to_str().ok());
+            Ok(answer::of_http(answer.status, protocol, &answer.body))
+        };
+        target.call(turn, headers, body, read).await
+    }
+
+    /// The value of a header field; nothing where there is none, or it cannot stand in one.
+    fn mapped(&self, mapping: &Mapping, key: &str, stamp: &Stamp, event: &str) -> Option<HeaderValue> {
+        let facts = &self.member.facts;
+        let connected_at = facts.connected_at_ms.to_string();
+        let text = match mapping {
+            Mapping::Static(value) => return Some(value.clone()),
+            Mapping::ConnectionId => &facts.connection_id,
+            Mapping::RequestId => &stamp.request_id,
+            Mapping::RouteKey => key,
+            Mapping::EventType => event,
+            Mapping::Stage => &facts.stage,
+            Mapping::DomainName => &facts.domain,
+            Mapping::ApiId => &facts.api,
+            Mapping::ConnectedAt => &connected_at,
+            Mapping::SourceIp => &facts.source_ip,
+            Mapping::UserAgent => facts.user_agent.as_deref()?,
+            Mapping::Authorizer(name) if name == "principalId" => &self.member.authorized()?.principal_id,
+            Mapping::Authorizer(name) => self.member.authorized()?.context.get(name)?,
+        };
+        HeaderValue::from_str(text).ok()
+    }
+}
+
+/// A handshake does not wait long for a turn; what was taken does.
+fn patience(happened: Happened<'_>) -> Option<Duration> {
+    matches!(happened, Happened::Connect(_)).then_some(PATIENCE)
+}
+
+/// Whether the Invoke API says that the function failed.
+pub(crate) fn has_failed(answer: &Answer) -> bool {
+    answer.headers.contains_key("x-amz-function-error")
+}

@@ -1,0 +1,183 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use broker_core::CloseCause;
+use futures_util::SinkExt;
+use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+
+use crate::support::{Answer, Functions, Server, eventually, ok, within};
+
+#[tokio::test]
+async fn an_end_says_how_the_client_left() {
+    let functions = Functions::start(|_| async { ok() }).await;
+    let server = Server::start(&functions, json!({})).await;
+    for (frame, code, reason) in [
+        (Some(CloseFrame { code: 4002.into(), reason: "enough".into() }), 4002, "enough"),
+        (Some(CloseFrame { code: 1000.into(), reason: "".into() }), 1000, ""),
+        (None, 1005, "Client-side close frame status not set"),
+    ] {
+        let mut client = server.open().await;
+        within(client.socket.close(frame)).await.unwrap();
+        client.closed().await;
+        let context = functions.next_of("DISCONNECT").await.event()["requestContext"].clone();
+        assert_eq!(
+            (&context["disconnectStatusCode"], &context["disconnectReason"]),
+            (&json!(code), &json!(reason))
+        );
+        assert_eq!(context["routeKey"], "$disconnect");
+    }
+    drop(server.open().await);
+    let context = functions.next_of("DISCONNECT").await.event()["requestContext"].clone();
+    assert_eq!(context["disconnectStatusCode"], 1006);
+}
+
+#[tokio::test]
+async fn an_end_is_told_again_until_it_is_heard_and_after_all_messages() {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&tries);
+    let functions = Functions::start(move |call| {
+        let tries = Arc::clone(&counted);
+        async move {
+            match &*call.kind() {
+                "DISCONNECT" => match tries.fetch_add(1, SeqCst) {
+                    0 => Answer::Raw(500, vec![], "{}".into()),
+                    1 => Answer::Cut,
+                    _ => Answer::Json(json!({"statusCode": 500})),
+                },
+                "MESSAGE" => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    ok()
+                }
+                _ => ok(),
+            }
+        }
+    })
+    .await;
+    let server = Server::start(&functions, json!({})).await;
+    let mut client = server.open().await;
+    for number in 0..5 {
+        client.send(&number.to_string()).await;
+    }
+    within(client.socket.close(None)).await.unwrap();
+    let mut kinds = Vec::new();
+    let mut ids = Vec::new();
+    for _ in 0..9 {
+        let call = functions.next().await;
+        kinds.push(call.kind());
+        if call.kind() == "DISCONNECT" {
+            ids.push(call.event()["requestContext"]["requestId"].clone());
+        }
+    }
+    let expected = [&["CONNECT"; 1][..], &["MESSAGE"; 5], &["DISCONNECT"; 3]].concat();
+    assert_eq!(kinds, expected);
+    assert!(ids.iter().all(|id| *id == ids[0]), "one event has one id");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(functions.waiting(), 0, "any status is an answer");
+}
+
+#[tokio::test]
+async fn an_end_that_nobody_hears_is_given_up_and_counted() {
+    let functions = Functions::start(|call| async move {
+        if call.kind() == "DISCONNECT" { Answer::Raw(500, vec![], "{}".into()) } else { ok() }
+    })
+    .await;
+    let server = Server::start(&functions, json!({})).await;
+    drop(server.open().await);
+    for _ in 0..4 {
+        functions.next_of("DISCONNECT").await;
+    }
+    let dead = || {
+        let mut out = Vec::new();
+        front::Front::collect(&server.front, &mut out);
+        out.into_iter()
+            .any(|metric| metric.name == "gateway_dead" && metric.value == front::Value::Counter(1))
+    };
+    eventually(dead).await;
+    assert_eq!(functions.waiting(), 0);
+}
+
+#[tokio::test]
+async fn idle_and_old_connections_go_away_and_pings_do_not_count() {
+    let functions = Functions::start(|_| async { ok() }).await;
+    for changes in [json!({"idle_timeout": "400ms"}), json!({"max_life": "400ms"})] {
+        let is_idle = changes.get("idle_timeout").is_some();
+        let server = Server::start(&functions, changes).await;
+        let mut client = server.open().await;
+        if is_idle {
+            within(client.socket.send(Message::Ping(vec![1].into()))).await.unwrap();
+        }
+        assert_eq!(client.closed().await, 1001);
+        let context = functions.next_of("DISCONNECT").await.event()["requestContext"].clone();
+        assert_eq!(
+            (&context["disconnectStatusCode"], &context["disconnectReason"]),
+            (&json!(1001), &json!("Going away"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_breaks_a_bound_is_closed_by_its_code() {
+    let functions = Functions::start(|_| async { ok() }).await;
+    let changes = json!({"max_message_bytes": 1000, "max_frame_bytes": 500, "binary": "refuse"});
+    let server = Server::start(&functions, changes).await;
+    let cases = [
+        (Message::text("x".repeat(1001)), 1009),
+        (Message::text("x".repeat(501)), 1009),
+        (Message::binary(vec![1]), 1003),
+    ];
+    for (message, code) in cases {
+        let mut client = server.open().await;
+        within(client.socket.send(message)).await.unwrap();
+        assert_eq!(client.closed().await, code);
+        let context = functions.next_of("DISCONNECT").await.event()["requestContext"].clone();
+        assert_eq!(context["disconnectStatusCode"], code);
+    }
+}
+
+#[tokio::test]
+async fn an_operator_and_the_end_of_credentials_close_it() {
+    let functions = Functions::start(|_| async { ok() }).await;
+    let server = Server::start(&functions, json!({})).await;
+    for (cause, code) in
+        [(CloseCause::RightsChanged, 4401), (CloseCause::Administrative(Some("go".into())), 1000)]
+    {
+        let mut client = server.open().await;
+        let listed = || server.broker.connections(None, 10);
+        eventually(|| listed().len() == 1).await;
+        listed()[0].1.close(&cause);
+        assert_eq!(client.closed().await, code);
+        let context = functions.next_of("DISCONNECT").await.event()["requestContext"].clone();
+        assert_eq!(
+            (&context["disconnectStatusCode"], &context["disconnectReason"]),
+            (&json!(code), &json!(cause.text()))
+        );
+        eventually(|| listed().is_empty()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stop_tells_clients_and_functions_and_lets_nobody_in() {
+    let functions = Functions::start(|_| async { ok() }).await;
+    let server = Server::start(&functions, json!({})).await;
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        clients.push(server.open().await);
+    }
+    within(server.front.shutdown(Duration::from_secs(10))).await;
+    let mut ends = 0;
+    while functions.waiting() > 0 {
+        let event = functions.next().await.event();
+        if event["requestContext"]["eventType"] == "DISCONNECT" {
+            assert_eq!(event["requestContext"]["disconnectStatusCode"], 1001);
+            ends += 1;
+        }
+    }
+    assert_eq!(ends, 20);
+    for client in &mut clients {
+        assert_eq!(client.closed().await, 1001);
+    }
+    assert_eq!(server.open_at("/dev", &[]).await.unwrap_err(), 503);
+}
