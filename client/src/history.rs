@@ -17,11 +17,7 @@ use crate::{History, tell};
 struct Page {
     gap: bool,
     messages: Vec<Box<RawValue>>,
-}
-
-#[derive(Deserialize)]
-struct Identified {
-    id: String,
+    next: String,
 }
 
 pub(crate) async fn run(arguments: History) -> Result<(), Failure> {
@@ -61,11 +57,12 @@ impl Reader {
             if let (true, Some(id)) = (page.gap, &after) {
                 tell(format_args!("gap: what followed {id} may be lost"));
             }
-            let Some(last) = page.messages.last() else { return Ok(()) };
-            let Identified { id } = serde_json::from_str(last.get())
-                .map_err(|error| self.endpoint.foreign(format!("a message is not as known ({error})")))?;
             self.print(page.messages.iter())?;
-            if after.replace(id) == after {
+            // Messages that may not be read are left out: a page of these goes on, too.
+            if page.messages.is_empty() && after.as_ref().is_none_or(|after| *after == page.next) {
+                return Ok(());
+            }
+            if after.replace(page.next) == after {
                 return Ok(());
             }
         }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{
-    Action, Authenticator, Broker, Event, Filter, HistoryQuery, Message, Order, OutboxConfig, OutboxPolicy,
-    Position, Principal, SubscribeOptions, unix_ms,
+    Action, Authenticator, Broker, Event, Filter, HistoryQuery, Order, OutboxConfig, OutboxPolicy, Position,
+    Principal, SubscribeOptions, unix_ms,
 };
 use envelope::{envelope, write_string};
 use tokio::sync::watch;
@@ -172,20 +172,24 @@ impl Pages {
         write_string(&history.last.to_string(), &mut json);
         json.extend_from_slice(if history.gap { b",\"gap\":true" } else { b",\"gap\":false" });
         json.extend_from_slice(b",\"messages\":[");
-        let (mut bytes, mut count) = (0, 0);
-        let allowed = |message: &&Arc<Message>| principal.allows(Action::History, message.channel());
-        for message in history.messages.iter().filter(allowed) {
-            bytes += message.payload().len();
-            if count > 0 {
-                if bytes > self.max_page_bytes {
-                    break;
+        let (mut bytes, mut count, mut seen) = (0, 0, 0);
+        for message in &history.messages {
+            if principal.allows(Action::History, message.channel()) {
+                bytes += message.payload().len();
+                if count > 0 {
+                    if bytes > self.max_page_bytes {
+                        break;
+                    }
+                    json.push(b',');
                 }
-                json.push(b',');
+                count += 1;
+                json.extend_from_slice(&envelope(message));
             }
-            count += 1;
-            json.extend_from_slice(&envelope(message));
+            seen += 1;
         }
-        json.extend_from_slice(b"]}");
+        json.extend_from_slice(b"],\"next\":");
+        write_string(&history.position_after(seen).to_string(), &mut json);
+        json.push(b'}');
         Ok(Page { json, is_empty: count == 0 && !history.gap })
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::support::bayeux::Socket;
 use crate::support::http::{get, post, request};
 use crate::support::process::{Process, run, run_with_input};
 use crate::support::sse::EventStream;
@@ -258,4 +259,120 @@ async fn what_needs_a_store_says_so() {
     }
     std::fs::write(&file, "[[namespaces]]\nname = \"a\"\ndurability = \"memory\"").expect("written");
     assert_eq!(run(&["check-config", file.to_str().expect("a name")], &[]).await.0, Some(0));
+}
+
+/// Two namespaces in memory and two that are kept, with messages of each in turn.
+#[tokio::test]
+async fn pages_over_both_logs_bring_everything_once_and_tell_of_no_gap() {
+    let data = tempfile::tempdir().expect("a directory");
+    let file = data.path().join("fanwire.toml");
+    let text = "[store]\ndirectory = \"kept\"\ndurability = \"os\"\n\
+                [[namespaces]]\nname = \"chat\"\ndurability = \"memory\"\n\
+                [[namespaces]]\nname = \"news\"\ndurability = \"memory\"\n";
+    std::fs::write(&file, text).expect("written");
+    let begin = || async { Process::start(&["--config", file.to_str().expect("a name")]).await };
+    let server = begin().await;
+    let channels = ["chat/1", "orders/1", "news/1", "orders/2", "else"];
+    let mut expected = Vec::new();
+    for n in 0..60_usize {
+        // Not in step: sometimes one log has many in a row.
+        let channel = channels[(n * n / 7) % channels.len()];
+        expected.push(publish(&server, channel, &n.to_string()).await["id"].clone());
+    }
+    for (filter, limit) in [("%23", 7), ("**", 1), ("%23", 1_000), ("*/1", 4)] {
+        let (walked, next) = walk(&server, filter, limit, None).await;
+        let mut wanted = expected.clone();
+        if filter == "*/1" {
+            wanted.retain(|id| walked.contains(id));
+            assert!(wanted.len() > 30, "{walked:?}");
+        }
+        let sorted = |ids: &[Value]| {
+            let mut ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+            ids.sort();
+            ids
+        };
+        assert_eq!(sorted(&walked), sorted(&wanted), "{filter} {limit}");
+        for log in [&walked[0], walked.iter().find(|id| epoch(id) != epoch(&walked[0])).expect("two logs")] {
+            let of_log = walked.iter().filter(|id| epoch(id) == epoch(log));
+            let offsets: Vec<_> = of_log.map(|id| offset(id.as_str().expect("an id"))).collect();
+            assert!(offsets.is_sorted_by(|one, other| one < other), "{filter} {limit}");
+        }
+        assert_eq!(walk(&server, filter, limit, Some(&next)).await, (Vec::new(), next.clone()));
+    }
+    // An event stream and a session of Bayeux go on from there.
+    let (_, position) = walk(&server, "**", 9, None).await;
+    for (channel, body) in [("orders/1", "\"o\""), ("chat/1", "\"c\"")] {
+        let target = format!("/v1/publish/{channel}");
+        let answer = crate::support::http::post_json(server.http, &target, body).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let head = format!("last-event-id: {position}\r\n");
+    let mut stream = EventStream::open_with(server.http, "/sse?channel=**&format=raw", &head).await;
+    let mut resumed = [stream.data().await, stream.data().await];
+    resumed.sort();
+    assert_eq!(resumed, ["\"c\"", "\"o\""]);
+    let mut page = Socket::handshake_with(server.http, &json!({"replay": true})).await;
+    let only_one = position.split('~').next().expect("an id").to_owned();
+    let subscribe = |from: &str| {
+        json!([{"channel": "/meta/subscribe", "clientId": page.client_id, "subscription": "/**",
+            "ext": {"replay": {"/**": from}}}])
+    };
+    let (both, only_one) = (subscribe(&position), subscribe(&only_one));
+    page.send(&only_one).await;
+    let refused = subscribed(&mut page).await.0;
+    assert_eq!(refused["successful"], false, "it says nothing of the other log: {refused}");
+    page.send(&both).await;
+    let (reply, mut brought) = subscribed(&mut page).await;
+    assert_eq!(reply["successful"], true, "{reply}");
+    while brought.len() < 2 {
+        let frame = crate::support::within(page.frame()).await.expect("events");
+        brought.extend(frame.iter().filter_map(|message| message["data"].as_str().map(str::to_owned)));
+    }
+    brought.sort();
+    assert_eq!(brought, ["c", "o"]);
+    // The memory's past goes with the server, and that is told once.
+    kill(server).await;
+    let server = begin().await;
+    let last = publish(&server, "orders/1", "last").await["id"].clone();
+    let page = get(server.http, &format!("/v1/history/%23?after={position}")).await.json();
+    assert_eq!((&page["gap"], page["messages"].as_array().map(Vec::len)), (&json!(true), Some(2)), "{page}");
+    assert_eq!(page["messages"][1]["id"], last);
+    let next = page["next"].as_str().expect("a position").to_owned();
+    assert_eq!(walk(&server, "%23", 10, Some(&next)).await, (Vec::new(), next));
+}
+
+/// The answer to a subscription, and the payloads that came before it.
+async fn subscribed(page: &mut Socket) -> (Value, Vec<String>) {
+    let mut brought = Vec::new();
+    loop {
+        for message in crate::support::within(page.frame()).await.expect("an answer") {
+            if message["channel"] == "/meta/subscribe" {
+                return (message, brought);
+            }
+            brought.extend(message["data"].as_str().map(str::to_owned));
+        }
+    }
+}
+
+fn epoch(id: &Value) -> &str {
+    id.as_str().and_then(|id| id.split('-').next()).expect("an id")
+}
+
+/// The ids of all that follows, and the position behind them.
+async fn walk(server: &Process, filter: &str, limit: usize, after: Option<&str>) -> (Vec<Value>, String) {
+    let (mut ids, mut after) = (Vec::new(), after.map(str::to_owned));
+    for _ in 0..200 {
+        let named = after.as_ref().map_or_else(String::new, |after| format!("&after={after}"));
+        let page = get(server.http, &format!("/v1/history/{filter}?limit={limit}{named}")).await.json();
+        assert_eq!(page["gap"], json!(false), "{page}");
+        let messages = page["messages"].as_array().cloned().unwrap_or_default();
+        assert!(messages.len() <= limit);
+        ids.extend(messages.iter().map(|message| message["id"].clone()));
+        let next = page["next"].as_str().expect("a position").to_owned();
+        if messages.is_empty() {
+            return (ids, next);
+        }
+        after = Some(next);
+    }
+    panic!("it does not end");
 }

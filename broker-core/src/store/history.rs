@@ -94,30 +94,70 @@ pub struct History {
     pub last: Position,
     /// Messages after [`HistoryQuery::after`] are, or may be, gone.
     pub gap: bool,
+    /// Behind which what was read begins.
+    begin: Position,
+    /// There was not room for more messages, so that there may be more before `last`.
+    is_full: bool,
+    order: Order,
 }
 
 impl History {
+    /// Where somebody stands who has the first `count` of the messages, oldest first: to ask again after it misses nothing
+    /// and repeats nothing, also where the messages lie in two logs, of which a message's id names one. The newest first,
+    /// it is where the logs stand.
+    pub fn position_after(&self, count: usize) -> Position {
+        if self.order == Order::Newest || count >= self.messages.len() && !self.is_full {
+            return self.last;
+        }
+        let ids = self.messages.iter().take(count).filter_map(|message| message.id());
+        ids.fold(self.begin, Position::with)
+    }
+
     /// The answers of all logs that were asked, which is one at least, as one: by their times, as there is no other order
-    /// between two logs.
+    /// between two logs, and each log in its own.
     pub(crate) fn of(parts: SmallVec<[Self; 2]>, query: HistoryQuery) -> Self {
         let mut parts = parts.into_iter();
         let none = MessageId::new(0, 0).into();
         let Some(mut all) = parts.next() else {
-            return Self { messages: Vec::new(), first: none, last: none, gap: false };
+            let (messages, order) = (Vec::new(), query.order);
+            return Self {
+                messages,
+                first: none,
+                last: none,
+                gap: false,
+                begin: none,
+                is_full: false,
+                order,
+            };
         };
         for part in parts {
-            all.messages.extend(part.messages);
-            all.messages.sort_by_key(|message| message.time_ms());
-            if query.order == Order::Newest {
-                all.messages.reverse();
-            }
+            all.messages = merged(all.messages, part.messages, query.order);
+            all.is_full |= part.is_full || all.messages.len() > query.limit;
             all.messages.truncate(query.limit);
-            all.first = part.first.ids().fold(all.first, Position::with);
-            all.last = part.last.ids().fold(all.last, Position::with);
+            let join = |one: Position, other: Position| other.ids().fold(one, Position::with);
+            all.first = join(all.first, part.first);
+            all.last = join(all.last, part.last);
+            all.begin = join(all.begin, part.begin);
             all.gap |= part.gap;
         }
         all
     }
+}
+
+/// Two logs' messages by their times. A clock that was set back changes the order of neither.
+fn merged(one: Vec<Arc<Message>>, other: Vec<Arc<Message>>, order: Order) -> Vec<Arc<Message>> {
+    let mut all = Vec::with_capacity(one.len() + other.len());
+    let (mut one, mut other) = (one.into_iter().peekable(), other.into_iter().peekable());
+    while let (Some(first), Some(second)) = (one.peek(), other.peek()) {
+        let first_comes = match order {
+            Order::Oldest => first.time_ms() <= second.time_ms(),
+            Order::Newest => first.time_ms() > second.time_ms(),
+        };
+        all.extend(if first_comes { one.next() } else { other.next() });
+    }
+    all.extend(one);
+    all.extend(other);
+    all
 }
 
 /// A question to an [`Engine`](crate::Engine) for a page of what it keeps and the broker's memory has no more.
@@ -317,7 +357,16 @@ impl<'b> Asking<'b> {
             let has_lost = || self.reader.has_lost(log, self.registry, self.after);
             self.foreign || self.query.after.is_some() && has_lost()
         };
-        let (first, last) = (log.id(self.first).into(), log.id(self.head).into());
-        History { messages: self.messages, first, last, gap }
+        let begin = if gap || self.query.after.is_none() { self.first.max(self.after) } else { self.after };
+        let (first, last, begin) = (log.id(self.first), log.id(self.head), log.id(begin));
+        History {
+            first: first.into(),
+            last: last.into(),
+            gap,
+            begin: begin.into(),
+            is_full: self.messages.len() >= self.query.limit,
+            order: self.query.order,
+            messages: self.messages,
+        }
     }
 }
