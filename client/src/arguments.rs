@@ -229,7 +229,6 @@ pub enum DeadCommand {
 
 /// Which dead letters.
 #[derive(Args, Clone, Debug)]
-#[expect(missing_docs, reason = "clap would tell it")]
 pub struct Which {
     /// Those of this webhook only
     #[arg(long, value_name = "ID")]

@@ -32,7 +32,10 @@ pub(crate) struct ApiState {
 
 /// Answers of an authorizer that are kept, by all that the client said of its identity.
 #[derive(Default)]
-pub(crate) struct Cache(Mutex<HashMap<Vec<String>, (Instant, Arc<Grant>)>>);
+pub(crate) struct Cache(Mutex<HashMap<Vec<String>, Kept>>);
+
+/// Until when, and what was answered.
+type Kept = (Instant, Arc<Grant>);
 
 impl Cache {
     pub(crate) fn find(&self, identity: &[String], now: Instant) -> Option<Arc<Grant>> {
