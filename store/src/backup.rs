@@ -11,6 +11,7 @@ use crate::copying::{Moment, Part, Received, size_of};
 use crate::disk::{DATABASE, Disk, UNFINISHED, database, options};
 use crate::door;
 use crate::error::{BackupError, OpenError};
+use crate::journal::Damage;
 use crate::lock::{Expect, Lock, sync_directory};
 use crate::schema::{META, lost_key, numbers};
 
@@ -31,7 +32,7 @@ pub fn backup(from: &Path, to: &Path) -> Result<Report, BackupError> {
     check_place(from, to)?;
     match Lock::take(from, Expect::Store) {
         Ok(_lock) => {
-            let (disk, head) = Disk::open(from)?;
+            let (disk, head) = Disk::open(from, Damage::Refuse)?;
             let moment = Moment::of(&disk, head).map_err(OpenError::from)?;
             let parts = moment.parts().map(|part| Ok(part.map_err(OpenError::from)?));
             write(from, to, is_new, parts)

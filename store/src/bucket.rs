@@ -39,6 +39,9 @@ impl Held {
 
 /// A group is dropped in about this many steps.
 const STEPS: u64 = 8;
+/// As what is too old is looked for once a second, no more than these are worth it in that time: each is a keyspace, which
+/// takes several writes to make.
+const BEGUN_A_SECOND: usize = 16;
 
 impl Bucket {
     pub(crate) fn new(group: u32, first: u64, keyspace: Keyspace, held: Held) -> Self {
@@ -59,14 +62,25 @@ impl Bucket {
         *held
     }
 
-    /// Whether the next message begins another one.
-    pub(crate) fn is_full(&self, bounds: &Retention, now_ms: u64) -> bool {
+    /// Whether the next message begins another one. `others` are those of its group.
+    pub(crate) fn is_full(&self, bounds: &Retention, now_ms: u64, others: impl FnOnce() -> usize) -> bool {
+        // A rush into small bounds makes few and large ones; with halves of the bounds, as much is kept at least.
+        self.has(bounds, STEPS, now_ms) && (self.has(bounds, 2, now_ms) || others() < BEGUN_A_SECOND)
+    }
+
+    /// Whether it was begun just now.
+    pub(crate) fn is_young(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.held().begun_ms) < 1_000
+    }
+
+    /// Whether it has one of so many parts of what there may be.
+    fn has(&self, bounds: &Retention, steps: u64, now_ms: u64) -> bool {
         const MINUTE_MS: u64 = 60_000;
         let held = self.held();
         let age_ms = u64::try_from(bounds.max_age.as_millis()).unwrap_or(u64::MAX);
         let step_ms = (age_ms / STEPS).clamp(MINUTE_MS.min(age_ms), 24 * 60 * MINUTE_MS);
-        held.messages >= (bounds.max_messages / STEPS).max(1)
-            || held.bytes >= bounds.max_bytes / STEPS
+        held.messages >= (bounds.max_messages / steps).max(1)
+            || held.bytes >= bounds.max_bytes / steps
             || now_ms.saturating_sub(held.begun_ms) >= step_ms
     }
 }

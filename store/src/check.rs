@@ -6,8 +6,9 @@ use std::path::Path;
 use broker_core::Accepted;
 
 use crate::bucket::Held;
-use crate::disk::{Disk, read_retained};
+use crate::disk::{DATABASE, Disk, read_retained};
 use crate::error::OpenError;
+use crate::journal::{Cut, Damage, cuts};
 use crate::lock::{Expect, Lock};
 use crate::schema::{channel_key, offset_of, unseal};
 
@@ -19,6 +20,7 @@ pub struct Report {
     head: u64,
     retained: u64,
     keys: u64,
+    is_unread: bool,
     /// Keys whose values are damaged.
     pub damaged: Vec<String>,
 }
@@ -30,7 +32,14 @@ pub struct Report {
 /// See [`OpenError`]; there is no store, it is in use, or it does not open.
 pub fn check(directory: &Path) -> Result<Report, OpenError> {
     let _lock = Lock::take(directory, Expect::Store)?;
-    let (disk, head) = Disk::open(directory)?;
+    let cuts = cuts(&directory.join(DATABASE))
+        .map_err(|error| OpenError::Io { path: directory.to_owned(), error })?;
+    if !cuts.is_empty() {
+        // Opening it would cut them off.
+        let damaged = cuts.iter().map(Cut::to_string).collect();
+        return Ok(Report { damaged, is_unread: true, ..Report::default() });
+    }
+    let (disk, head) = Disk::open(directory, Damage::Refuse)?;
     Ok(look_through(&disk, head)?)
 }
 
@@ -100,6 +109,9 @@ impl fmt::Display for Report {
             let oldest = if held.messages == 0 { 0 } else { held.begun_ms };
             let (messages, bytes, newest) = (held.messages, held.bytes, held.newest_ms);
             writeln!(f, "{name} messages={messages} bytes={bytes} oldest={oldest} newest={newest}")?;
+        }
+        if self.is_unread {
+            return write!(f, "damaged: what lies behind is not read");
         }
         let what = if self.damaged.is_empty() { "ok" } else { "damaged" };
         let Self { epoch, head, retained, keys, .. } = self;

@@ -25,6 +25,7 @@ pub(crate) struct Committer {
     ingest: Arc<dyn Ingest>,
     /// What is written to, and what the keys of earlier publishes are found by. `None` after a failure.
     open: Option<Open>,
+    epoch: u64,
     /// The newest offset that was written, and the newest that is known to be on the disk.
     written: u64,
     safe: u64,
@@ -32,6 +33,7 @@ pub(crate) struct Committer {
     /// Among what is not known to be on the disk are messages that nobody waited for.
     has_unsynced_quiet: bool,
     looked_at: Instant,
+    failed_at: Instant,
 }
 
 struct Open {
@@ -43,8 +45,6 @@ struct Open {
 const QUIET_SYNC: Duration = Duration::from_secs(1);
 /// How often the disk is looked at, and what is too old on it.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long after a failure the database is opened again.
-const REOPEN_AFTER: Duration = Duration::from_secs(5);
 
 type Published = Done<Result<KeyedReceipt, PublishOnceError>>;
 
@@ -98,30 +98,37 @@ impl Committer {
             shared,
             ingest,
             open: None,
+            epoch: disk.epoch,
             written: 0,
             safe: 0,
             unsynced_since: None,
             has_unsynced_quiet: false,
             looked_at: Instant::now(),
+            failed_at: Instant::now(),
         };
         committer.take_up(disk);
         committer
     }
 
     pub(crate) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        // What has become too old since the last life, or is too much by other bounds.
+        shared.watched(|| self.look_around());
         loop {
             let taken = self.shared.queue.take(self.patience());
-            if !taken.items.is_empty() {
-                self.do_all(taken.items);
-            }
-            self.show_moment();
-            self.sync_if_due();
-            if self.looked_at.elapsed() >= LOOK_EVERY {
-                self.look_around();
-            }
+            shared.watched(|| {
+                if !taken.items.is_empty() {
+                    self.do_all(taken.items);
+                }
+                self.show_moment();
+                self.sync_if_due();
+                if self.looked_at.elapsed() >= LOOK_EVERY {
+                    self.look_around();
+                }
+            });
             if taken.is_over {
-                self.shared.moments.lock().clear();
-                return self.finish();
+                shared.moments.lock().clear();
+                return shared.watched(|| self.finish());
             }
         }
     }
@@ -194,6 +201,7 @@ impl Committer {
             let (is_urgent, has_quiet) = (plan.is_urgent, plan.has_quiet);
             let (accepted, steps) = plan.commit(open, &self.shared)?;
             self.written = self.written.max(newest);
+            self.shared.counters.head.fetch_max(newest, Ordering::Relaxed);
             if is_urgent {
                 (self.safe, self.unsynced_since, self.has_unsynced_quiet) = (self.written, None, false);
             } else if newest > 0 {
@@ -223,7 +231,7 @@ impl Committer {
         tracing::error!(%error, what, "the store cannot write");
         *self.shared.state.write() = State::Refusing(format!("it cannot {what}: {error}"));
         self.open = None;
-        self.looked_at = Instant::now();
+        self.failed_at = Instant::now();
         (self.unsynced_since, self.has_unsynced_quiet) = (None, false);
     }
 
@@ -241,21 +249,24 @@ impl Committer {
     }
 
     fn look_around(&mut self) {
+        self.looked_at = Instant::now();
         self.shared.look_for_room();
         if self.open.is_none() {
-            if self.looked_at.elapsed() >= REOPEN_AFTER {
-                self.looked_at = Instant::now();
+            if self.failed_at.elapsed() >= self.shared.settings.reopen_after {
+                self.failed_at = Instant::now();
                 self.reopen();
             }
             return;
         }
-        self.looked_at = Instant::now();
         if let Err(error) = self.drop_old() {
             self.fail("drop what is too old", &error);
         }
     }
 
     fn reopen(&mut self) {
+        if matches!(*self.shared.state.read(), State::Broken(_)) {
+            return;
+        }
         self.shared.stop_copying();
         // Readers hold it for a page at a time.
         let old = self.shared.disk.write().take();
@@ -268,29 +279,43 @@ impl Committer {
                 }
             }
         }
-        match Disk::open(&self.shared.settings.directory) {
+        let disk = match Disk::open_again(&self.shared.settings.directory, self.shared.settings.damage()) {
             Ok((disk, head)) => {
-                let newest = disk.buckets().iter().map(|bucket| bucket.held().last).max().unwrap_or(0);
-                let dropped = disk.groups().iter().map(|group| group.dropped_through).max().unwrap_or(0);
-                let disk = Arc::new(disk);
-                *self.shared.disk.write() = Some(Arc::clone(&disk));
-                if newest.max(dropped) < self.safe {
-                    let why = format!(
-                        "it lost what it had acknowledged: {newest} is its newest, not {}",
-                        self.safe
-                    );
-                    *self.shared.state.write() = State::Broken(why);
-                    return;
-                }
                 self.shared.order.reserve(head);
-                self.take_up(disk);
-                if self.open.is_some() {
-                    tracing::info!("the store was opened again");
-                    *self.shared.state.write() = State::Ready;
-                    self.shared.look_for_room();
-                }
+                Arc::new(disk)
             }
-            Err(error) => tracing::error!(%error, "the store does not open"),
+            Err(error) if error.may_pass() => {
+                tracing::error!(%error, "the store does not open");
+                return;
+            }
+            Err(error) => {
+                *self.shared.state.write() = State::Broken(error.to_string());
+                return;
+            }
+        };
+        let newest = disk.buckets().iter().map(|bucket| bucket.held().last).max().unwrap_or(0);
+        let dropped = disk.groups().iter().map(|group| group.dropped_through).max().unwrap_or(0);
+        *self.shared.disk.write() = Some(Arc::clone(&disk));
+        if disk.epoch != self.epoch {
+            *self.shared.state.write() = State::Broken("another store lies in its place".to_owned());
+            return;
+        }
+        if newest.max(dropped) < self.safe {
+            let why = format!("it lost what it had acknowledged: {newest} is its newest, not {}", self.safe);
+            *self.shared.state.write() = State::Broken(why);
+            return;
+        }
+        // Only what can be written is open again.
+        let mut batch = disk.db.batch().durability(Some(PersistMode::SyncData));
+        batch.insert(&disk.meta, "head", numbers([self.shared.order.reserved()]));
+        if let Err(error) = batch.commit() {
+            tracing::error!(%error, "the store does not open");
+            return;
+        }
+        self.take_up(disk);
+        if self.open.is_some() {
+            tracing::info!("the store was opened again");
+            self.shared.take_again();
         }
     }
 

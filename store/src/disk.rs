@@ -10,6 +10,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::bucket::{Bucket, Held};
 use crate::error::OpenError;
+use crate::journal::{Damage, mend};
 use crate::schema::{
     META, RETAINED, SCHEMA, Secret, bucket_key, bucket_name, generation_name, group_key, numbers, offset_of,
     read_numbers, seal, unseal,
@@ -66,12 +67,22 @@ fn damaged(what: impl Into<String>) -> OpenError {
 
 impl Disk {
     /// Opens what is there, or begins anew. With it the newest offset that may have been given.
-    pub(crate) fn open(directory: &Path) -> Result<(Self, u64), OpenError> {
+    pub(crate) fn open(directory: &Path, damage: Damage) -> Result<(Self, u64), OpenError> {
         // To begin anew beside it would look as if the backup were empty.
         if directory.join(UNFINISHED).exists() {
             return Err(OpenError::Unfinished(directory.to_owned()));
         }
+        mend(&directory.join(DATABASE), damage)?;
         Self::open_database(&directory.join(DATABASE))
+    }
+
+    /// As [`open`](Self::open), of one that was there.
+    pub(crate) fn open_again(directory: &Path, damage: Damage) -> Result<(Self, u64), OpenError> {
+        // Another file system may lie there by now, or none: that is not begun anew.
+        if !directory.join(DATABASE).exists() {
+            return Err(OpenError::Missing(directory.to_owned()));
+        }
+        Self::open(directory, damage)
     }
 
     /// As [`open`](Self::open), of the folder that the database lies in.
@@ -192,11 +203,21 @@ impl Disk {
             (behind.checked_sub(1).and_then(of_group).cloned(), of_group(behind).is_none())
         };
         match found {
-            Some(bucket) if !is_newest || bucket.held().last > offset || !bucket.is_full(bounds, now_ms) => {
+            Some(bucket)
+                if !is_newest
+                    || bucket.held().last > offset
+                    || !bucket.is_full(bounds, now_ms, || self.begun_lately(group, now_ms)) =>
+            {
                 Ok(bucket)
             }
             _ => self.begin_bucket(group, offset, now_ms),
         }
+    }
+
+    /// How many of a group's buckets were begun within a second.
+    pub(crate) fn begun_lately(&self, group: u32, now_ms: u64) -> usize {
+        let buckets = self.buckets.read();
+        buckets.iter().filter(|bucket| bucket.group == group && bucket.is_young(now_ms)).count()
     }
 
     /// Begins another bucket. Its row comes with its first batch; without it, it is taken away at the next start.

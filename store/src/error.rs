@@ -59,6 +59,21 @@ pub enum OpenError {
     Database(#[from] fjall::Error),
 }
 
+impl OpenError {
+    /// Whether it may open at another time, without anybody's help.
+    pub(crate) fn may_pass(&self) -> bool {
+        use fjall::Error;
+        match self {
+            Self::Io { .. } | Self::Missing(_) | Self::InUse { .. } => true,
+            Self::Database(error) => {
+                matches!(error, Error::Io(_) | Error::Locked | Error::Poisoned)
+                    || matches!(error, Error::Storage(fjall::LsmError::Io(_)))
+            }
+            _ => false,
+        }
+    }
+}
+
 /// Why there is no backup. Nothing is left of it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -126,6 +126,11 @@ impl Order {
         self.state.lock().head + MAX_ROOM + BLOCK
     }
 
+    /// Up to where the disk knows of places.
+    pub(crate) fn reserved(&self) -> u64 {
+        self.state.lock().reserved
+    }
+
     /// The disk knows that all up to `through` may have been given.
     pub(crate) fn reserve(&self, through: u64) {
         let mut state = self.state.lock();

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::journal::Damage;
+
 /// What an acknowledgement means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -122,6 +124,11 @@ pub struct Settings {
     pub max_retained_messages: usize,
     /// What those may weigh.
     pub max_retained_bytes: usize,
+    /// How long after a failed write the database is opened again. Default 5 s.
+    pub reopen_after: Duration,
+    /// A write that takes longer is not coming back, and the store is [broken](crate::State::Broken). Default 30 s. After
+    /// a third of it nothing is taken any more.
+    pub watchdog: Duration,
 }
 
 impl Settings {
@@ -138,6 +145,8 @@ impl Settings {
             max_waiting_bytes: 64 << 20,
             max_retained_messages: usize::MAX,
             max_retained_bytes: usize::MAX,
+            reopen_after: Duration::from_secs(5),
+            watchdog: Duration::from_secs(30),
         }
     }
 
@@ -145,6 +154,13 @@ impl Settings {
     pub(crate) fn durability_of(&self, namespace: &str) -> Durability {
         let named = self.namespaces.iter().find(|space| space.name == namespace);
         named.map_or(self.durability, |space| space.durability)
+    }
+
+    /// What a damaged journal means.
+    pub(crate) fn damage(&self) -> Damage {
+        let all = self.namespaces.iter().map(|space| space.durability).chain([self.durability]);
+        let mut kept = all.filter(|durability| *durability != Durability::Memory);
+        if kept.all(|durability| durability == Durability::Always) { Damage::Refuse } else { Damage::Cut }
     }
 
     /// The group of buckets that a namespace's messages lie in, by its name: its own, or the one of all others.

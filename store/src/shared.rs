@@ -46,8 +46,9 @@ pub(crate) struct Shared {
     pub(crate) disk: RwLock<Option<Arc<Disk>>>,
     pub(crate) state: RwLock<State>,
     pub(crate) counters: Counters,
-    /// When the commit that runs was begun.
-    pub(crate) committing: Mutex<Option<Instant>>,
+    /// Since when the committer has been at what it does, in milliseconds from `opened_at` and one more; 0 while it waits.
+    pub(crate) busy_since: AtomicU64,
+    pub(crate) opened_at: Instant,
     pub(crate) readers: Semaphore,
     pub(crate) recovery: Duration,
     /// Who waits for a moment between two batches, to copy it.
@@ -66,6 +67,9 @@ pub(crate) struct Counters {
     pub(crate) commit_times: Histogram,
     pub(crate) refused: AtomicU64,
     pub(crate) free_bytes: AtomicU64,
+    /// The newest offset that was committed, or given before this life.
+    pub(crate) head: AtomicU64,
+    pub(crate) last_commit_ns: AtomicU64,
 }
 
 impl Shared {
@@ -156,13 +160,14 @@ impl Shared {
         });
     }
 
-    /// Does what may wait for the disk, and has it seen how long it takes.
+    /// Does what may wait for the disk, and counts how long it takes.
     pub(crate) fn timed<T>(&self, what: impl FnOnce() -> T) -> T {
         let began = Instant::now();
-        *self.committing.lock() = Some(began);
         let done = what();
-        *self.committing.lock() = None;
-        self.counters.commit_times.observe(began.elapsed());
+        let took = began.elapsed();
+        self.counters.commit_times.observe(took);
+        let took_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.counters.last_commit_ns.store(took_ns, Ordering::Relaxed);
         done
     }
 
@@ -175,6 +180,57 @@ impl Shared {
             }
             what()
         })
+    }
+
+    /// Does what may wait for the disk, and has it seen how long it takes.
+    pub(crate) fn watched<T>(&self, what: impl FnOnce() -> T) -> T {
+        self.busy_since.store(self.now_ms() + 1, Ordering::Relaxed);
+        let done = what();
+        self.busy_since.store(0, Ordering::Relaxed);
+        done
+    }
+
+    /// Whether it takes something.
+    pub(crate) fn state(&self) -> State {
+        let waited = self.waited();
+        let secs = waited.as_secs_f64();
+        let state = self.state.read();
+        match &*state {
+            State::Broken(_) => state.clone(),
+            _ if waited > self.settings.watchdog => {
+                State::Broken(format!("a write has not ended for {secs:.1} s"))
+            }
+            State::Ready if self.is_slow(waited) => {
+                State::Refusing(format!("a write has not ended for {secs:.1} s"))
+            }
+            _ => state.clone(),
+        }
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        *self.state.read() == State::Ready && !self.is_slow(self.waited())
+    }
+
+    fn is_slow(&self, waited: Duration) -> bool {
+        waited > self.settings.watchdog / 3
+    }
+
+    fn waited(&self) -> Duration {
+        match self.busy_since.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => Duration::from_millis(self.now_ms().saturating_sub(since - 1)),
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.opened_at.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
+    }
+
+    /// After a failure the database is open again.
+    pub(crate) fn take_again(&self) {
+        // The disk may be full: then it takes nothing yet.
+        *self.state.write() = State::Refusing(NO_ROOM.to_owned());
+        self.look_for_room();
     }
 
     /// Refuses before the disk is full, and takes again when there is room.

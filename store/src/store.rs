@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::committer::Committer;
 use crate::copying::refuse;
-use crate::disk::Disk;
+use crate::disk::{Disk, Group};
 use crate::door;
 use crate::error::OpenError;
 use crate::lock::{Expect, Lock, sync_directory};
@@ -62,12 +62,31 @@ pub struct Stats {
     pub waiting: (usize, usize),
     /// Room on the disk, as it was last looked at.
     pub free_bytes: u64,
+    /// What its files take.
+    pub disk_bytes: u64,
     /// How long opening took.
     pub recovery: Duration,
+    /// The newest offset that was committed. After a crash it begins further on.
+    pub head: u64,
+    /// How long the disk took for the newest batch.
+    pub last_commit: Duration,
+    /// What is kept, by namespaces with bounds of their own, and of all others.
+    pub kept: Vec<Kept>,
 }
 
-/// A commit that takes longer is not coming back.
-const WATCHDOG: Duration = Duration::from_secs(30);
+/// What is kept of namespaces that are dropped by the same bounds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Kept {
+    /// The namespace with bounds of its own; `None`: all others.
+    pub namespace: Option<String>,
+    /// Messages.
+    pub messages: u64,
+    /// Bytes of their records, before they are compressed.
+    pub bytes: u64,
+    /// When the oldest was published, in milliseconds since 1970, if there is any.
+    pub oldest_ms: Option<u64>,
+}
 
 impl Store {
     /// Opens the store of a directory, or makes one. Blocks while what a crash left is read: as long as it takes to read
@@ -79,7 +98,7 @@ impl Store {
         let began = Instant::now();
         let directory: &Path = &settings.directory;
         let lock = Lock::take(directory, Expect::Anything)?;
-        let (disk, head) = Disk::open(directory)?;
+        let (disk, head) = Disk::open(directory, settings.damage())?;
         sync_directory(directory)?;
         let retained = disk.load_retained()?;
         let (messages, bytes) = (retained.len(), retained.iter().map(Accepted::weight).sum());
@@ -96,7 +115,8 @@ impl Store {
             disk: RwLock::new(Some(Arc::new(disk))),
             state: RwLock::new(State::Ready),
             counters: Counters::default(),
-            committing: Mutex::new(None),
+            busy_since: AtomicU64::new(0),
+            opened_at: began,
             readers: Semaphore::new(READERS),
             recovery: began.elapsed(),
             moments: Mutex::default(),
@@ -105,6 +125,7 @@ impl Store {
             #[cfg(feature = "testing")]
             before_sync: OnceLock::new(),
         });
+        shared.counters.head.store(head, Ordering::Relaxed);
         shared.look_for_room();
         Ok(Self {
             shared,
@@ -172,19 +193,14 @@ impl Store {
 
     /// Whether it takes something.
     pub fn state(&self) -> State {
-        let committing = *self.shared.committing.lock();
-        match committing.map(|since| since.elapsed()) {
-            Some(elapsed) if elapsed > WATCHDOG => {
-                State::Broken(format!("a commit has not ended for {} s", elapsed.as_secs()))
-            }
-            _ => self.shared.state.read().clone(),
-        }
+        self.shared.state()
     }
 
     /// Counters and gauges.
     pub fn stats(&self) -> Stats {
         let counters = &self.shared.counters;
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let disk = self.shared.disk.read().clone();
         Stats {
             state: self.state(),
             commits: load(&counters.commits),
@@ -194,9 +210,33 @@ impl Store {
             refused: load(&counters.refused),
             waiting: self.shared.queue.waiting(),
             free_bytes: load(&counters.free_bytes),
+            disk_bytes: disk.as_ref().and_then(|disk| disk.db.disk_space().ok()).unwrap_or(0),
             recovery: self.shared.recovery,
+            head: load(&counters.head),
+            last_commit: Duration::from_nanos(load(&counters.last_commit_ns)),
+            kept: disk.as_ref().map(|disk| kept(disk)).unwrap_or_default(),
         }
     }
+}
+
+fn kept(disk: &Disk) -> Vec<Kept> {
+    let buckets = disk.buckets();
+    let of_group = |group: Group| {
+        let held = buckets.iter().filter(|bucket| bucket.group == group.number).map(|bucket| bucket.held());
+        let held: Vec<_> = held.filter(|held| held.messages > 0).collect();
+        Kept {
+            namespace: Some(group.name).filter(|name| !name.is_empty()),
+            messages: held.iter().map(|held| held.messages).sum(),
+            bytes: held.iter().map(|held| held.bytes).sum(),
+            oldest_ms: held.iter().map(|held| held.begun_ms).min(),
+        }
+    };
+    let mut groups = disk.groups();
+    if groups.iter().all(|group| !group.name.is_empty()) {
+        // All others are there from the beginning. No group has that number.
+        groups.push(Group { name: String::new(), number: u32::MAX, dropped_through: 0 });
+    }
+    groups.into_iter().map(of_group).collect()
 }
 
 /// Sends a copy.
@@ -253,7 +293,7 @@ impl Engine for Store {
             self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
             Err(Rejected::new(why, op))
         };
-        if !matches!(op, Op::Barrier(_)) && *self.shared.state.read() != State::Ready {
+        if !matches!(op, Op::Barrier(_)) && !self.shared.is_ready() {
             return refuse(Reject::Unavailable(REFUSED), op);
         }
         self.shared.put(op).or_else(|(why, op)| refuse(why, op))

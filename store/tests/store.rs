@@ -304,7 +304,10 @@ async fn one_process_has_it_and_no_older_version() {
     meta.insert("schema", 7_u32.to_be_bytes()).unwrap();
     drop((meta, db));
     match Store::open(settings(path)) {
-        Err(OpenError::NewerSchema { found: 7, known: 1 }) => {}
+        Err(error @ OpenError::NewerSchema { found: 7, known: 1 }) => {
+            let text = error.to_string();
+            assert!(text.contains("schema 7") && text.contains("knows 1"), "{text}");
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -354,4 +357,52 @@ async fn damage_is_found() {
     let read = soon(life.broker.read_history(&filter("orders"), HistoryQuery::default())).await;
     assert!(read.is_err(), "it is not passed over in silence");
     life.end().await;
+}
+
+/// The journal that a store writes to, and where a text stands in it.
+fn in_journal(directory: &Path, text: &str) -> (std::path::PathBuf, usize) {
+    let files = std::fs::read_dir(directory.join("db")).unwrap().map(|entry| entry.unwrap().path());
+    let mut journals = files.filter(|file| file.extension().is_some_and(|end| end == "jnl"));
+    let found = journals.find_map(|file| {
+        let bytes = std::fs::read(&file).unwrap();
+        let at = bytes.windows(text.len()).position(|window| window == text.as_bytes())?;
+        Some((file, at))
+    });
+    found.expect("it is in a journal")
+}
+
+#[tokio::test]
+async fn a_torn_batch_is_cut_and_damage_before_whole_ones_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let strict = || settings_with(directory.path(), |settings| settings.namespaces.truncate(1));
+    let life = Life::of(strict());
+    for payload in ["first payload", "second payload", "third payload", "fourth payload"] {
+        life.publish("orders/a", payload).await;
+    }
+    life.end().await;
+    // As a crash leaves it in the middle of a write.
+    let (journal, at) = in_journal(directory.path(), "fourth");
+    std::fs::OpenOptions::new().write(true).open(&journal).unwrap().set_len(at as u64 + 3).unwrap();
+    let life = Life::of(strict());
+    assert_eq!(life.all("orders/a").await, "first payload second payload third payload");
+    let (journal, at) = in_journal(directory.path(), "second");
+    life.end().await;
+    // As a disk forgets.
+    let mut bytes = std::fs::read(&journal).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&journal, &bytes).unwrap();
+    match Store::open(strict()) {
+        Err(OpenError::Damaged(what)) => assert!(what.contains("whole batches lie behind it"), "{what}"),
+        other => panic!("{other:?}"),
+    }
+    for _ in 0..2 {
+        let report = check(directory.path()).unwrap();
+        assert!(report.damaged.len() == 1 && report.to_string().starts_with("damaged"), "{report:?}");
+    }
+    assert_eq!(std::fs::read(&journal).unwrap(), bytes, "it changes nothing");
+    // Where a power loss may do that, it is given up.
+    let life = Life::begin(directory.path());
+    assert_eq!(life.all("orders/a").await, "first payload");
+    life.end().await;
+    assert_eq!(check(directory.path()).unwrap().damaged, Vec::<String>::new());
 }

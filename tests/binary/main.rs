@@ -10,6 +10,7 @@ mod descriptors;
 mod documentation;
 mod durable;
 mod embedding;
+mod failing_disk;
 mod gateway_aws;
 mod growth;
 mod house;
