@@ -65,7 +65,28 @@ pub(crate) fn of_store(store: Arc<store::Store>) -> Arc<dyn MetricSource> {
             Metric::gauge("store_waiting_bytes", "Bytes of the messages that wait for it", bytes as u64),
             Metric::gauge("store_free_bytes", "Room on the store's disk", stats.free_bytes),
             Metric::seconds("store_recovery_seconds", recovery, stats.recovery.as_secs_f64()),
+            Metric::gauge("store_head", "The newest offset that was committed", stats.head),
+            Metric::gauge("store_disk_bytes", "What the store's files take", stats.disk_bytes),
+            Metric::seconds(
+                "store_last_commit_seconds",
+                "How long the store's disk took for the newest batch",
+                stats.last_commit.as_secs_f64(),
+            ),
         ]);
+        let of = |kept: &store::Kept, metric: Metric| {
+            metric.with("namespace", kept.namespace.clone().unwrap_or_else(|| "*".to_owned()))
+        };
+        let help = "Messages that are kept, by namespaces with bounds of their own; `*`: all others";
+        let messages = |kept: &store::Kept| of(kept, Metric::gauge("store_messages", help, kept.messages));
+        out.extend(stats.kept.iter().map(messages));
+        let help = "Bytes of these, before they are compressed";
+        out.extend(stats.kept.iter().map(|kept| of(kept, Metric::gauge("store_bytes", help, kept.bytes))));
+        let help = "When the oldest of these was published; 0 if there is none";
+        let oldest = |kept: &store::Kept| {
+            let seconds = kept.oldest_ms.unwrap_or(0) as f64 / 1_000.0;
+            of(kept, Metric::seconds("store_oldest_timestamp_seconds", help, seconds))
+        };
+        out.extend(stats.kept.iter().map(oldest));
     })
 }
 

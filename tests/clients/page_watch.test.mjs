@@ -189,3 +189,45 @@ for (const { name, ...look } of LOOKS) {
         listening.destroy();
     });
 }
+
+test("the store is shown where there is one", PATIENCE, async () => {
+    const none = await watching(browser, open);
+    await live(none.page);
+    assert.equal(await none.page.isVisible("#store"), false, "this server keeps nothing on a disk");
+    await none.close();
+
+    const file = path.join(folder, "store.toml");
+    await writeFile(file, `
+[store]
+directory = "kept"
+min_free_bytes = "1 KiB"
+[[namespaces]]
+name = "orders"
+store = { max_messages = 1000 }
+`);
+    const server = await startServer("--config", file);
+    const { page, faults, close } = await watching(browser, server);
+    await live(page);
+    await page.locator("#store-namespaces tr", { hasText: "all others" }).getByText("–").waitFor();
+    for (let n = 0; n < 3; n += 1) await server.publish("orders/1", `{"n":${n}}`);
+    await server.publish("other", "{}");
+    const figure = (name) => page.locator("#store-figures > div", { has: page.locator("dt", { hasText: name }) }).locator("dd");
+    await figure("Head").getByText("4", { exact: true }).waitFor();
+    assert.equal(await page.locator("#store-state").textContent(), "takes messages");
+    for (const [name, written] of [["On disk", /^[\d.]+ [kM]B$/], ["Free", /^[\d.]+ [MGT]B$/], ["Last commit", /^[\d.]+ m?s$/], ["Waiting", /^0$/]]) {
+        assert.match(await figure(name).textContent(), written, name);
+    }
+    const rows = page.locator("#store-namespaces tr");
+    await rows.nth(1).waitFor();
+    assert.deepEqual((await rows.locator("th").allTextContents()).sort(), ["all others", "orders"]);
+    const orders = page.locator("#store-namespaces tr", { hasText: "orders" }).locator("td");
+    const [messages, held, oldest] = await orders.allTextContents();
+    assert.equal(messages, "3");
+    assert.match(held, /^\d+ B$/);
+    assert.match(oldest, /^\d+ (s|min) ago$/);
+    assert.equal(await scrollsSideways(page), false);
+    assert.deepEqual(await nameless(page), []);
+    assert.deepEqual(faults, []);
+    await close();
+    await server.kill();
+});

@@ -10,6 +10,7 @@ import * as connections from "./connections.js";
 import { Figures } from "./figures.js";
 import * as history from "./history.js";
 import * as slow from "./slow.js";
+import * as store from "./store.js";
 
 let figures;
 let isShown = false;
@@ -37,6 +38,7 @@ function take(now, rate) {
   charts.take(now, rate);
   busiest.take(now);
   slow.take(now);
+  store.take(now);
   if (isShown) charts.draw();
 }
 
