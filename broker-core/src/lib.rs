@@ -54,8 +54,8 @@ pub use channel::{Channel, ChannelCharacters, ChannelError};
 pub use clock::{steady_ms, unix_ms};
 pub use config::{Config, IdempotencyConfig, LogConfig, NamespaceConfig, OutboxConfig, OutboxPolicy};
 pub use engine::{
-    Claim, Claimed, Done, Engine, Fence, Ingest, Kept, LogPage, Op, Read, RecordError, Reject, Rejected,
-    SessionRecord,
+    Claim, Claimed, Done, Ends, Engine, Fence, Ingest, Kept, LogPage, Op, Reach, Read, RecordError, Reject,
+    Rejected, SessionRecord,
 };
 pub use error::{Inexpressible, PublishError, PublishOnceError, Refused, SubscribeError, Unavailable};
 pub use filter::{Filter, FilterError, Segment};

@@ -107,7 +107,7 @@ impl Engine for Slow {
         let mut state = self.state.lock();
         let claimed = state.sessions.entry(session.to_owned()).or_default();
         claimed.fence.0 += 1;
-        if claim == Claim::Clean {
+        if claim != Claim::Resume {
             claimed.record = None;
         }
         let claimed = claimed.clone();
@@ -151,7 +151,7 @@ impl Slow {
                     let mut state = self.state.lock();
                     let claimed = state.sessions.get_mut(&*session).unwrap();
                     if claimed.fence == fence {
-                        claimed.record = record;
+                        claimed.record = record.map(|record| *record);
                         done.complete(Ok(()));
                     } else {
                         done.complete(Err(RecordError::Fenced));

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{
-    Accepted, Answer, Channel, Engine, Ingest, LogPage, MessageId, Op, Publish, Read, Receipt, Reject,
-    Rejected, Unavailable,
+    Accepted, Answer, Channel, Claim, Claimed, Engine, Ingest, LogPage, MessageId, Op, Publish, Read,
+    Receipt, Reject, Rejected, Unavailable,
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -128,6 +128,9 @@ impl Engine for Unruly {
         }
         self.inner.submit(match op {
             Op::Publish { publish, key, done } => Op::Publish { publish, key, done: self.late(done) },
+            Op::Session { session, fence, record, done } => {
+                Op::Session { session, fence, record, done: self.late(done) }
+            }
             other => other,
         })
     }
@@ -141,6 +144,23 @@ impl Engine for Unruly {
             16..64 => self.submit(Op::unanswered(publish)),
             _ => self.inner.post(publish),
         }
+    }
+
+    fn claim(&self, session: &str, claim: Claim) -> Answer<'static, Result<Claimed, Unavailable>> {
+        let (luck, delay) = {
+            let mut random = self.random.lock();
+            (random.u8(..), Duration::from_micros(random.u64(..2_000)))
+        };
+        if luck < 16 {
+            return Answer::now(Err(SOON));
+        }
+        let claimed = self.inner.claim(session, claim);
+        Answer::later(async move {
+            let claimed = claimed.await;
+            tokio::time::sleep(delay).await;
+            // It is claimed all the same.
+            if luck < 32 { Err(SOON) } else { claimed }
+        })
     }
 
     fn read(&self, read: Read) -> Answer<'static, Result<LogPage, Unavailable>> {

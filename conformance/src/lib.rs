@@ -60,6 +60,10 @@ macro_rules! suite {
             what_is_in_memory_is_none_of_its_business
             a_barrier_waits_for_all_before_it
             expired_messages_do_not_come_back
+            a_session_belongs_to_its_last_claim
+            a_session_outlives_a_life
+            a_session_ends_in_its_time
+            a_session_is_recorded_in_the_order_of_its_owner
         );
     };
     (@cases $make:expr; $($case:ident)*) => {

@@ -5,8 +5,9 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, OnceLock};
 
 use broker_core::{
-    Accepted, Answer, Channel, Engine, Ingest, KeptKey, KeyedReceipt, LogPage, MessageId, Op, Order, Publish,
-    PublishOnceError, Read, Receipt, Rejected, Unavailable, unix_ms,
+    Accepted, Answer, Channel, Claim, Claimed, Ends, Engine, Fence, Ingest, KeptKey, KeyedReceipt, LogPage,
+    MessageId, Op, Order, Publish, PublishOnceError, Read, Receipt, RecordError, Rejected, SessionRecord,
+    Unavailable, unix_ms,
 };
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -25,6 +26,9 @@ pub(crate) struct Kept {
     head: u64,
     /// How many wait on a channel.
     waiting: HashMap<Channel, usize>,
+    /// Whom they belong to, and what is recorded.
+    sessions: HashMap<Box<str>, (Fence, Option<SessionRecord>)>,
+    newest_fence: u64,
 }
 
 /// Of its log: older than that of any broker that starts now.
@@ -106,6 +110,45 @@ impl Kept {
         Ok(KeyedReceipt::first(receipt))
     }
 
+    /// Clients who were here in the last life are gone.
+    fn begin_life(&mut self) {
+        for record in self.sessions.values_mut().filter_map(|(_, record)| record.as_mut()) {
+            if let Ends::After(after) = record.ends {
+                record.ends = Ends::At(unix_ms() + u64::try_from(after.as_millis()).unwrap_or(u64::MAX / 2));
+            }
+        }
+    }
+
+    fn claim(&mut self, session: &str, claim: Claim) -> Claimed {
+        if claim == Claim::End {
+            self.sessions.remove(session);
+            return Claimed::default();
+        }
+        self.newest_fence += 1;
+        let fence = Fence(self.newest_fence);
+        let held = self.sessions.entry(session.into()).or_default();
+        held.0 = fence;
+        let is_over = |record: &SessionRecord| matches!(record.ends, Ends::At(at) if at <= unix_ms());
+        if claim == Claim::Clean || held.1.as_ref().is_some_and(is_over) {
+            held.1 = None;
+        }
+        Claimed::new(fence, held.1.clone())
+    }
+
+    fn record(
+        &mut self,
+        session: Box<str>,
+        fence: Fence,
+        record: Option<SessionRecord>,
+    ) -> Result<(), RecordError> {
+        match self.sessions.get_mut(&session) {
+            Some(held) if held.0 == fence && record.is_some() => held.1 = record,
+            Some(held) if held.0 == fence => _ = self.sessions.remove(&session),
+            _ => return Err(RecordError::Fenced),
+        }
+        Ok(())
+    }
+
     fn do_one(&mut self, op: Op, ingest: &dyn Ingest) {
         match op {
             Op::Publish { publish, key, done } => {
@@ -119,6 +162,9 @@ impl Kept {
             Op::ClearRetained { channel, done } => {
                 self.retained.remove(&channel);
                 done.complete(Ok(ingest.clear_retained(&channel)));
+            }
+            Op::Session { session, fence, record, done } => {
+                done.complete(self.record(session, fence, record.map(|record| *record)));
             }
             Op::Barrier(done) => done.complete(()),
             _ => {}
@@ -143,6 +189,7 @@ impl Engine for Paced {
     }
 
     fn start(&self, ingest: Arc<dyn Ingest>) {
+        self.kept.lock().begin_life();
         ingest.restore(self.kept.lock().retained.values().filter_map(aged).collect());
         let (sender, mut waiting) = unbounded_channel();
         *self.queue.lock() = Some(sender);
@@ -179,6 +226,18 @@ impl Engine for Paced {
         let offset = kept.head;
         kept.early.push(offset);
         Ok(())
+    }
+
+    fn claim(&self, session: &str, claim: Claim) -> Answer<'static, Result<Claimed, Unavailable>> {
+        let (done, behind) = broker_core::Done::new();
+        if self.submit(Op::Barrier(done)).is_err() {
+            return Answer::now(Err(Unavailable::new(std::time::Duration::from_secs(1))));
+        }
+        let (kept, session) = (Arc::clone(&self.kept), Box::<str>::from(session));
+        Answer::later(async move {
+            _ = behind.await;
+            Ok(kept.lock().claim(&session, claim))
+        })
     }
 
     fn read(&self, read: Read) -> Answer<'static, Result<LogPage, Unavailable>> {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{
-    After, Answer, Broker, Channel, Config, Engine, Event, Filter, HistoryQuery, IdempotencyKey, LogConfig,
-    MessageId, NamespaceConfig, Order, Position, Publish, PublishError, PublishOnceError, Receipt, StartFrom,
-    SubscribeOptions, Subscription,
+    After, Answer, Broker, Channel, Claim, Claimed, Config, Ends, Engine, Event, Fence, Filter, HistoryQuery,
+    IdempotencyKey, LogConfig, MessageId, NamespaceConfig, Order, Position, Publish, PublishError,
+    PublishOnceError, Receipt, RecordError, SessionRecord, StartFrom, SubscribeOptions, Subscription,
+    unix_ms,
 };
 
 use crate::{Ground, MEMORY};
@@ -503,5 +504,161 @@ pub async fn expired_messages_do_not_come_back(ground: On) {
     let kept = life.broker.retained(&Channel::parse("r/a/b").expect("a name")).expect("it stays");
     assert!(kept.remaining(broker_core::steady_ms()).is_some_and(|left| left <= Duration::from_secs(600)));
     assert!(life.broker.retained(&Channel::parse("r/a").expect("a name")).is_none());
+    life.end().await;
+}
+
+impl Life {
+    /// Claims until it is answered.
+    async fn claim(&self, session: &str, claim: Claim) -> Claimed {
+        for _ in 0..1_000 {
+            match soon(self.broker.claim_session(session, claim)).await {
+                Ok(claimed) => return claimed,
+                Err(_) => tokio::time::sleep(Duration::from_micros(100)).await,
+            }
+        }
+        panic!("it is never answered");
+    }
+
+    /// Records until it is known what came of it: the same again does no harm.
+    async fn record(
+        &self,
+        session: &str,
+        fence: Fence,
+        record: Option<&SessionRecord>,
+    ) -> Result<(), RecordError> {
+        let mut is_repeated = false;
+        for _ in 0..1_000 {
+            match soon(self.broker.record_session(session, fence, record.cloned())).await {
+                Err(RecordError::Unavailable(_)) => tokio::time::sleep(Duration::from_micros(100)).await,
+                Err(RecordError::Unknown) => is_repeated = true,
+                // Its end was written before, and only not answered.
+                Err(RecordError::Fenced) if is_repeated && record.is_none() => return Ok(()),
+                known => return known,
+            }
+        }
+        panic!("it is never taken");
+    }
+}
+
+fn record(state: &'static str) -> SessionRecord {
+    SessionRecord::new(state, Some(MessageId::new(7, 9)))
+}
+
+/// Whoever had it before records nothing any more, and neither does whoever ended it.
+pub async fn a_session_belongs_to_its_last_claim(ground: On) {
+    let life = Life::on(&ground);
+    let first = life.claim("ann", Claim::Resume).await;
+    assert_eq!(first.record, None);
+    assert_eq!(life.record("ann", first.fence, Some(&record("one"))).await, Ok(()));
+    let other = life.claim("bob", Claim::Resume).await;
+    assert_eq!(other.record, None);
+    let second = life.claim("ann", Claim::Resume).await;
+    assert_eq!((second.fence > first.fence, second.record), (true, Some(record("one"))));
+    assert_eq!(life.record("ann", first.fence, Some(&record("late"))).await, Err(RecordError::Fenced));
+    assert_eq!(life.record("ann", first.fence, None).await, Err(RecordError::Fenced));
+    assert_eq!(life.record("ann", second.fence, Some(&record("two"))).await, Ok(()));
+    let clean = life.claim("ann", Claim::Clean).await;
+    assert_eq!((clean.fence > second.fence, clean.record), (true, None));
+    assert_eq!(life.claim("ann", Claim::Resume).await.record, None);
+    let last = life.claim("ann", Claim::Resume).await;
+    assert_eq!(life.record("ann", last.fence, Some(&record("three"))).await, Ok(()));
+    assert_eq!(life.claim("ann", Claim::End).await, Claimed::default());
+    assert_eq!(life.record("ann", last.fence, Some(&record("late"))).await, Err(RecordError::Fenced));
+    let after = life.claim("ann", Claim::Resume).await;
+    assert_eq!((after.fence > last.fence, after.record), (true, None));
+    assert_eq!(life.record("ann", after.fence, Some(&record("four"))).await, Ok(()));
+    assert_eq!(life.record("ann", after.fence, None).await, Ok(()));
+    assert_eq!(life.claim("ann", Claim::Resume).await.record, None);
+    life.end().await;
+}
+
+/// With its position; what was ended does not come back, and fences go on.
+pub async fn a_session_outlives_a_life(ground: On) {
+    let life = Life::on(&ground);
+    let mut fences = Vec::new();
+    for name in ["ann", "bob", "cid"] {
+        let claimed = life.claim(name, Claim::Clean).await;
+        fences.push(claimed.fence);
+        assert_eq!(life.record(name, claimed.fence, Some(&record("old"))).await, Ok(()));
+        assert_eq!(life.record(name, claimed.fence, Some(&record("new"))).await, Ok(()));
+        if name == "cid" {
+            assert_eq!(life.record(name, claimed.fence, None).await, Ok(()));
+        }
+    }
+    life.claim("bob", Claim::End).await;
+    life.end().await;
+    let life = Life::on(&ground);
+    for (name, expected) in [("ann", Some(record("new"))), ("bob", None), ("cid", None)] {
+        let claimed = life.claim(name, Claim::Resume).await;
+        assert!(fences.iter().all(|earlier| claimed.fence > *earlier), "{claimed:?}");
+        assert_eq!(claimed.record, expected, "{name}");
+    }
+    assert_eq!(
+        life.record("ann", fences[0], Some(&record("late"))).await,
+        Err(RecordError::Fenced),
+        "of the life before"
+    );
+    life.end().await;
+}
+
+/// By the clock, and those whose clients were there when the life ended, from the next one on.
+pub async fn a_session_ends_in_its_time(ground: On) {
+    let life = Life::on(&ground);
+    let (soon_over, long) = (Duration::from_millis(1), Duration::from_secs(600));
+    let all = [
+        ("never", Ends::Never, true),
+        ("over", Ends::At(unix_ms() + 1), false),
+        ("later", Ends::At(unix_ms() + 600_000), true),
+        ("was here", Ends::After(soon_over), false),
+        ("was here, for long", Ends::After(long), true),
+    ];
+    for (name, ends, _) in all {
+        let claimed = life.claim(name, Claim::Resume).await;
+        assert_eq!(life.record(name, claimed.fence, Some(&record(name).ending(ends))).await, Ok(()));
+    }
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    for (name, here) in [("over", false), ("was here", true)] {
+        assert_eq!(life.claim(name, Claim::Resume).await.record.is_some(), here, "{name}");
+    }
+    life.end().await;
+    let life = Life::on(&ground);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    // Where ends are looked for at times, it is now and then.
+    for (name, _, stays) in all {
+        let mut claimed = life.claim(name, Claim::Resume).await;
+        for _ in 0..100 {
+            if claimed.record.is_some() == stays {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            claimed = life.claim(name, Claim::Resume).await;
+        }
+        assert_eq!(claimed.record.is_some(), stays, "{name}");
+    }
+    life.end().await;
+}
+
+/// Of many records that are on their way the last one counts, and a claim waits for them.
+pub async fn a_session_is_recorded_in_the_order_of_its_owner(ground: On) {
+    const ALL: u64 = 100;
+    let life = Life::on(&ground);
+    let claimed = life.claim("ann", Claim::Resume).await;
+    let answers: Vec<_> = (1..=ALL)
+        .map(|n| {
+            let record = SessionRecord::new(n.to_string(), Some(MessageId::new(7, n)));
+            (n, life.broker.record_session("ann", claimed.fence, Some(record)))
+        })
+        .collect();
+    let again = life.claim("ann", Claim::Resume).await;
+    let mut last = 0;
+    for (n, answer) in answers {
+        match soon(answer).await {
+            Ok(()) => last = n,
+            Err(RecordError::Unavailable(_) | RecordError::Unknown) if ground.is_unreliable() => {}
+            other => panic!("{other:?} of {n}"),
+        }
+    }
+    let found = again.record.and_then(|record| record.position).map_or(0, MessageId::offset);
+    assert!(found >= last && (found == ALL || ground.is_unreliable()), "{found}, not {last}");
     life.end().await;
 }

@@ -11,6 +11,7 @@ use crate::error::OpenError;
 use crate::journal::{Cut, Damage, cuts};
 use crate::lock::{Expect, Lock};
 use crate::schema::{channel_key, offset_of, unseal};
+use crate::sessions::read_row;
 
 /// What was found. Its text is a line for each group of messages, then one for the whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +20,7 @@ pub struct Report {
     epoch: u64,
     head: u64,
     retained: u64,
+    sessions: u64,
     keys: u64,
     is_unread: bool,
     /// Keys whose values are damaged.
@@ -94,6 +96,13 @@ pub(crate) fn look_through(disk: &Disk, head: u64) -> fjall::Result<Report> {
             report.damaged.push(format!("retained message of {}", String::from_utf8_lossy(&key)));
         }
     }
+    for row in disk.sessions.iter() {
+        let (key, value) = row.into_inner()?;
+        report.sessions += 1;
+        if read_row(&value).is_none() {
+            report.damaged.push(format!("session {:?}", String::from_utf8_lossy(&key)));
+        }
+    }
     for row in disk.meta.prefix("k") {
         let Some(number) = offset_of(&row.key()?) else { continue };
         let name = crate::schema::generation_name(number);
@@ -114,7 +123,7 @@ impl fmt::Display for Report {
             return write!(f, "damaged: what lies behind is not read");
         }
         let what = if self.damaged.is_empty() { "ok" } else { "damaged" };
-        let Self { epoch, head, retained, keys, .. } = self;
-        write!(f, "{what} epoch={epoch} head={head} retained={retained} sessions=0 keys={keys}")
+        let Self { epoch, head, retained, sessions, keys, .. } = self;
+        write!(f, "{what} epoch={epoch} head={head} retained={retained} sessions={sessions} keys={keys}")
     }
 }

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use broker_core::{
-    Accepted, Channel, Done, Ingest, KeyedReceipt, Op, Publish, PublishError, PublishOnceError, Receipt,
-    RecordError, Unavailable, unix_ms,
+    Accepted, Channel, Done, Ends, Fence, Ingest, KeyedReceipt, Op, Publish, PublishError, PublishOnceError,
+    Receipt, RecordError, Unavailable, unix_ms,
 };
 use fjall::{OwnedWriteBatch, PersistMode};
 
@@ -17,6 +17,7 @@ use crate::disk::{Disk, retained_row};
 use crate::keys::{Keys, Name, Row, fingerprint, name_of};
 use crate::queue::Item;
 use crate::schema::{bucket_key, channel_key, message_key, numbers, seal};
+use crate::sessions::{Rows, Sessions};
 use crate::settings::Durability;
 use crate::shared::{REFUSED, Shared, State};
 
@@ -70,6 +71,12 @@ enum Step {
         channel: Channel,
         done: Done<Result<bool, Unavailable>>,
     },
+    Session {
+        session: Box<str>,
+        fence: Fence,
+        record: Option<Ends>,
+        done: Done<Result<(), RecordError>>,
+    },
     Barrier(Done<()>),
 }
 
@@ -85,6 +92,7 @@ struct Plan {
     /// What becomes of a channel's retained message: one row in one batch.
     retained: HashMap<Channel, Option<Vec<u8>>>,
     keys: HashMap<Name, (usize, [u8; 16])>,
+    sessions: Rows,
     buckets: HashMap<(u32, u64), Arc<Bucket>>,
     is_urgent: bool,
     has_quiet: bool,
@@ -213,7 +221,7 @@ impl Committer {
         match written {
             Ok((accepted, steps)) => {
                 order.begin_release(last, marks);
-                conclude(&*self.ingest, accepted, steps, &mut open.keys);
+                conclude(&*self.ingest, accepted, steps, &mut open.keys, &self.shared.sessions);
                 order.end_release(|accepted| self.shared.release(&*self.ingest, accepted));
                 Ok(())
             }
@@ -258,7 +266,8 @@ impl Committer {
             }
             return;
         }
-        if let Err(error) = self.drop_old() {
+        let ended = self.open.as_ref().map_or(Ok(()), |open| self.shared.sessions.end_old(&open.disk));
+        if let Err(error) = ended.and_then(|()| self.drop_old()) {
             self.fail("drop what is too old", &error);
         }
     }
@@ -375,6 +384,7 @@ impl Plan {
             steps: Vec::new(),
             retained: HashMap::new(),
             keys: HashMap::new(),
+            sessions: Rows::default(),
             buckets: HashMap::new(),
             is_urgent: false,
             has_quiet: false,
@@ -411,7 +421,10 @@ impl Plan {
 
     /// Writes it; the messages to release, and what is to be done then.
     fn commit(self, open: &mut Open, shared: &Shared) -> fjall::Result<(Vec<Accepted>, Vec<Step>)> {
-        let Plan { mut write, accepted, steps, retained, buckets, is_urgent, messages, bytes, .. } = self;
+        let Plan {
+            mut write, accepted, steps, retained, sessions, buckets, is_urgent, messages, bytes, ..
+        } = self;
+        sessions.write(&open.disk, &mut write);
         for (channel, row) in retained {
             match row {
                 Some(row) => write.insert(&open.disk.retained, channel.as_str(), row),
@@ -472,8 +485,15 @@ impl Plan {
                 self.retained.insert(channel.clone(), None);
                 self.steps.push(Step::Clear { channel, done });
             }
-            // It keeps no sessions.
-            Op::Session { done, .. } => done.complete(Err(RecordError::Unavailable(REFUSED))),
+            Op::Session { session, done, fence, .. } if !shared.sessions.admits(&session, fence) => {
+                done.complete(Err(RecordError::Fenced));
+            }
+            Op::Session { session, fence, record, done } => {
+                self.is_urgent |= shared.settings.is_ever_urgent();
+                self.sessions.set(&session, record.as_deref());
+                let record = record.map(|record| record.ends);
+                self.steps.push(Step::Session { session, fence, record, done });
+            }
             Op::Barrier(done) => self.steps.push(Step::Barrier(done)),
             // Dropped: whoever waits for it is told that nobody knows.
             _ => {}
@@ -529,7 +549,13 @@ fn is_urgent(publish: &Publish, shared: &Shared) -> bool {
 }
 
 /// Releases what is on the disk, in order, and answers.
-fn conclude(ingest: &dyn Ingest, accepted: Vec<Accepted>, steps: Vec<Step>, keys: &mut Keys) {
+fn conclude(
+    ingest: &dyn Ingest,
+    accepted: Vec<Accepted>,
+    steps: Vec<Step>,
+    keys: &mut Keys,
+    sessions: &Sessions,
+) {
     let mut receipts: Vec<Receipt> = Vec::with_capacity(accepted.len());
     let mut cleared = Vec::new();
     let mut rest = accepted.into_iter();
@@ -563,6 +589,10 @@ fn conclude(ingest: &dyn Ingest, accepted: Vec<Accepted>, steps: Vec<Step>, keys
                 None => drop(done),
             },
             Step::Clear { done, .. } => done.complete(Ok(cleared.next().unwrap_or(false))),
+            Step::Session { session, fence, record, done } => {
+                sessions.note_written(&session, fence, record);
+                done.complete(Ok(()));
+            }
             Step::Barrier(done) => done.complete(()),
         }
     }

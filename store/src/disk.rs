@@ -12,8 +12,8 @@ use crate::bucket::{Bucket, Held};
 use crate::error::OpenError;
 use crate::journal::{Damage, mend};
 use crate::schema::{
-    META, RETAINED, SCHEMA, Secret, bucket_key, bucket_name, generation_name, group_key, numbers, offset_of,
-    read_numbers, seal, unseal,
+    META, RETAINED, SCHEMA, SESSIONS, Secret, bucket_key, bucket_name, generation_name, group_key, numbers,
+    offset_of, read_numbers, seal, unseal,
 };
 use crate::settings::Retention;
 
@@ -21,6 +21,7 @@ pub(crate) struct Disk {
     pub(crate) db: Database,
     pub(crate) meta: Keyspace,
     pub(crate) retained: Keyspace,
+    pub(crate) sessions: Keyspace,
     pub(crate) epoch: u64,
     pub(crate) secret: Secret,
     /// In the order of groups and offsets.
@@ -144,8 +145,9 @@ impl Disk {
             }
         }
         let retained = db.keyspace(RETAINED, options)?;
+        let sessions = db.keyspace(SESSIONS, options)?;
         let (buckets, groups) = (RwLock::new(buckets), Mutex::new(groups));
-        Ok((Self { db, meta, retained, epoch, secret, buckets, groups, lost }, head))
+        Ok((Self { db, meta, retained, sessions, epoch, secret, buckets, groups, lost }, head))
     }
 
     fn begin(db: Database, meta: Keyspace) -> Result<(Self, u64), OpenError> {
@@ -153,6 +155,7 @@ impl Disk {
         getrandom::fill(&mut secret).map_err(|error| damaged(format!("no random numbers: {error}")))?;
         let epoch = unix_ms();
         let retained = db.keyspace(RETAINED, options)?;
+        let sessions = db.keyspace(SESSIONS, options)?;
         let mut batch = db.batch().durability(Some(PersistMode::SyncAll));
         batch.insert(&meta, "schema", SCHEMA.to_be_bytes());
         batch.insert(&meta, "epoch", numbers([epoch]));
@@ -164,7 +167,7 @@ impl Disk {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
         let (secret, buckets, groups) = (Secret(secret), RwLock::default(), Mutex::default());
-        Ok((Self { db, meta, retained, epoch, secret, buckets, groups, lost: Vec::new() }, 0))
+        Ok((Self { db, meta, retained, sessions, epoch, secret, buckets, groups, lost: Vec::new() }, 0))
     }
 
     pub(crate) fn buckets(&self) -> Vec<Arc<Bucket>> {

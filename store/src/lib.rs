@@ -44,6 +44,7 @@ mod order;
 mod queue;
 mod read;
 mod schema;
+mod sessions;
 mod settings;
 mod shared;
 mod store;

@@ -2,7 +2,7 @@
 //!
 //! | keyspace | key | value |
 //! | --- | --- | --- |
-//! | `meta` | `schema`, `epoch`, `secret`, `head` | of the whole store |
+//! | `meta` | `schema`, `epoch`, `secret`, `head`, `fence` | of the whole store |
 //! | | `g` group's name | its number, the newest offset that was dropped of it |
 //! | | `b` group `·` bucket | when it was begun, its offsets, messages and bytes |
 //! | | `k` generation | when it was begun |
@@ -10,6 +10,7 @@
 //! | `h.<group>.<bucket>` | `m` offset | CRC-32, record of the message |
 //! | | `c` channel's hash `·` offset | nothing |
 //! | `retained` | channel | CRC-32, offset, record |
+//! | `sessions` | session's name | CRC-32, when it ends, its position, record |
 //! | `keys.<generation>` | hash of user, channel and key | fingerprint, offset, time, receivers |
 
 use sha2::{Digest as _, Sha256};
@@ -22,6 +23,7 @@ pub(crate) const BLOCK: u64 = 1 << 16;
 
 pub(crate) const META: &str = "meta";
 pub(crate) const RETAINED: &str = "retained";
+pub(crate) const SESSIONS: &str = "sessions";
 
 /// What texts are hashed with, so that nobody outside can choose hashes.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -129,6 +129,8 @@ pub struct Settings {
     /// A write that takes longer is not coming back, and the store is [broken](crate::State::Broken). Default 30 s. After
     /// a third of it nothing is taken any more.
     pub watchdog: Duration,
+    /// Sessions that may be recorded. Default a million. No new one is taken beyond them.
+    pub max_sessions: usize,
 }
 
 impl Settings {
@@ -147,6 +149,7 @@ impl Settings {
             max_retained_bytes: usize::MAX,
             reopen_after: Duration::from_secs(5),
             watchdog: Duration::from_secs(30),
+            max_sessions: 1_000_000,
         }
     }
 
@@ -161,6 +164,12 @@ impl Settings {
         let all = self.namespaces.iter().map(|space| space.durability).chain([self.durability]);
         let mut kept = all.filter(|durability| *durability != Durability::Memory);
         if kept.all(|durability| durability == Durability::Always) { Damage::Refuse } else { Damage::Cut }
+    }
+
+    /// Whether anything is to be on the disk before it is acknowledged; sessions are then, too.
+    pub(crate) fn is_ever_urgent(&self) -> bool {
+        let named = self.namespaces.iter().map(|space| space.durability);
+        named.chain([self.durability]).any(|durability| durability == Durability::Always)
     }
 
     /// The group of buckets that a namespace's messages lie in, by its name: its own, or the one of all others.

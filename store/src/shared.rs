@@ -17,6 +17,7 @@ use crate::disk::Disk;
 use crate::order::{Order, Posted};
 use crate::queue::{Item, Queue, Waits};
 use crate::schema::numbers;
+use crate::sessions::Sessions;
 use crate::settings::Settings;
 
 /// When a publisher whom the store refuses may try again.
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) busy_since: AtomicU64,
     pub(crate) opened_at: Instant,
     pub(crate) readers: Semaphore,
+    pub(crate) sessions: Sessions,
     pub(crate) recovery: Duration,
     /// Who waits for a moment between two batches, to copy it.
     pub(crate) moments: Mutex<Vec<SyncSender<Moment>>>,

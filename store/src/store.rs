@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use broker_core::{
-    Accepted, Answer, Durations, Engine, Ingest, LogPage, MessageId, Op, Publish, Read, Reject, Rejected,
-    Unavailable,
+    Accepted, Answer, Claim, Claimed, Done, Durations, Engine, Fence, Ingest, LogPage, MessageId, Op,
+    Publish, Read, RecordError, Reject, Rejected, Unavailable,
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, watch};
@@ -24,6 +24,7 @@ use crate::lock::{Expect, Lock, sync_directory};
 use crate::order::Order;
 use crate::queue::Queue;
 use crate::read::read;
+use crate::sessions::{Begun, MAX_NAME_BYTES, Sessions, find};
 use crate::settings::{Durability, Settings};
 use crate::shared::{Counters, REFUSED, Shared, State};
 
@@ -60,6 +61,8 @@ pub struct Stats {
     pub refused: u64,
     /// Operations that wait, and the bytes of their messages.
     pub waiting: (usize, usize),
+    /// Sessions that are recorded.
+    pub sessions: usize,
     /// Room on the disk, as it was last looked at.
     pub free_bytes: u64,
     /// What its files take.
@@ -107,6 +110,7 @@ impl Store {
             return Err(OpenError::TooManyRetained { messages, bytes, max_messages, max_bytes });
         }
         let epoch = disk.epoch;
+        let sessions = Sessions::load(&disk)?;
         let shared = Arc::new(Shared {
             queue: Queue::new(settings.max_waiting, settings.max_waiting_bytes),
             order: Order::new(head),
@@ -118,6 +122,7 @@ impl Store {
             busy_since: AtomicU64::new(0),
             opened_at: began,
             readers: Semaphore::new(READERS),
+            sessions,
             recovery: began.elapsed(),
             moments: Mutex::default(),
             copying: Mutex::default(),
@@ -209,6 +214,7 @@ impl Store {
             commit_times: counters.commit_times.durations(),
             refused: load(&counters.refused),
             waiting: self.shared.queue.waiting(),
+            sessions: self.shared.sessions.len(),
             free_bytes: load(&counters.free_bytes),
             disk_bytes: disk.as_ref().and_then(|disk| disk.db.disk_space().ok()).unwrap_or(0),
             recovery: self.shared.recovery,
@@ -310,6 +316,21 @@ impl Engine for Store {
         })
     }
 
+    fn claim(&self, session: &str, claim: Claim) -> Answer<'static, Result<Claimed, Unavailable>> {
+        let sessions = &self.shared.sessions;
+        if session.len() > MAX_NAME_BYTES || claim == Claim::End && !sessions.is_known(session) {
+            return Answer::now(Ok(Claimed::default()));
+        }
+        if claim != Claim::End {
+            match sessions.begin(session, self.shared.settings.max_sessions) {
+                Begun::New(fence) => return Answer::now(Ok(Claimed::new(fence, None))),
+                Begun::Full => return Answer::now(Err(REFUSED)),
+                Begun::Known => {}
+            }
+        }
+        Answer::later(Arc::clone(&self.shared).claim(session.into(), claim))
+    }
+
     fn read(&self, asked: Read) -> Answer<'static, Result<LogPage, Unavailable>> {
         let shared = Arc::clone(&self.shared);
         Answer::later(async move {
@@ -330,6 +351,50 @@ impl Engine for Store {
                 Ok(None) | Err(_) => Err(REFUSED),
             }
         })
+    }
+}
+
+impl Shared {
+    /// Puts an operation into the queue whatever becomes of those before it, and waits for its answer.
+    async fn ask<T>(&self, op: impl FnOnce(Done<T>) -> Op) -> Result<T, Unavailable> {
+        let (done, answer) = Done::new();
+        self.put(op(done)).map_err(|_| REFUSED)?;
+        answer.await.map_err(|_| REFUSED)
+    }
+
+    /// Gives a session away that is known: first all is written that was submitted by whoever had it, and what is still
+    /// on its way when the fence moves either was admitted before, and is waited for, or is refused.
+    async fn claim(self: Arc<Self>, name: Box<str>, claim: Claim) -> Result<Claimed, Unavailable> {
+        self.ask(Op::Barrier).await?;
+        let fence = self.sessions.claim(&name);
+        self.ask(Op::Barrier).await?;
+        if claim == Claim::Resume {
+            let _turn = self.readers.acquire().await.map_err(|_| REFUSED)?;
+            let reading = Arc::clone(&self);
+            let read = tokio::task::spawn_blocking(move || {
+                let disk = reading.disk.read().clone()?;
+                Some(find(&disk, &name))
+            });
+            return match read.await {
+                Ok(Some(Ok(record))) => Ok(Claimed::new(fence, record)),
+                Ok(Some(Err(error))) => {
+                    tracing::error!(%error, "the store cannot be read");
+                    Err(REFUSED)
+                }
+                Ok(None) | Err(_) => Err(REFUSED),
+            };
+        }
+        if *self.state.read() != State::Ready {
+            return Err(REFUSED);
+        }
+        let end = |done| Op::Session { session: name.clone(), fence, record: None, done };
+        match self.ask(end).await? {
+            // Another claim has come since, and its owner knows of no record either.
+            Ok(()) | Err(RecordError::Fenced) => {}
+            Err(_) => return Err(REFUSED),
+        }
+        let fence = if claim == Claim::Clean { self.sessions.claim(&name) } else { Fence::default() };
+        Ok(Claimed::new(fence, None))
     }
 }
 

@@ -224,6 +224,7 @@ impl Broker {
     ) -> Answer<'static, Result<(), RecordError>> {
         let Some(engine) = &self.shared().engine else { return Answer::now(Ok(())) };
         let (done, recorded) = Done::new();
+        let record = record.map(Box::new);
         match engine.submit(Op::Session { session: session.into(), fence, record, done }) {
             Err(Rejected { why: Reject::Busy(when) | Reject::Unavailable(when), .. }) => {
                 Answer::now(Err(when.into()))

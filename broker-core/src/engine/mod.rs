@@ -31,7 +31,7 @@ use crate::store::idempotency::KeptKey;
 pub use crate::store::history::{LogPage, Read};
 
 pub use self::done::Done;
-pub use self::session::{Claim, Claimed, Fence, RecordError, SessionRecord};
+pub use self::session::{Claim, Claimed, Ends, Fence, RecordError, SessionRecord};
 
 /// Keeps messages: on a disk, on other machines. Given to [`Broker::with_engine`](crate::Broker::with_engine).
 ///
@@ -104,6 +104,16 @@ pub trait Engine: Send + Sync + 'static {
     }
 }
 
+/// Where the messages of a filter are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reach {
+    /// In the log of an engine: what comes while nobody is there can be read later.
+    pub kept: bool,
+    /// Elsewhere: in this process' memory, or in no log.
+    pub in_memory: bool,
+}
+
 /// What an engine is asked for.
 pub type Kept<T> = Result<Option<T>, Unavailable>;
 
@@ -135,7 +145,7 @@ pub enum Op {
         /// Of the claim.
         fence: Fence,
         /// What to keep; `None`: the session is over.
-        record: Option<SessionRecord>,
+        record: Option<Box<SessionRecord>>,
         /// Who waits for it.
         done: Done<Result<(), RecordError>>,
     },

@@ -1,5 +1,7 @@
 //! What is kept of a client's session while the client, or the process, is away.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::error::Unavailable;
@@ -12,10 +14,25 @@ pub enum Claim {
     Resume,
     /// Anew: what was recorded is forgotten.
     Clean,
+    /// For no longer than its connection: what was recorded is forgotten, and nothing will be.
+    End,
+}
+
+/// When a session is over for which nobody comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Ends {
+    /// Never.
+    #[default]
+    Never,
+    /// At this time, in milliseconds since 1970.
+    At(u64),
+    /// Its client is here. So long after the engine was opened anew, should that happen before the next record.
+    After(Duration),
 }
 
 /// Who has a session: each [claim](crate::Engine::claim) makes all earlier ones of the same session worthless, wherever
-/// they were made.
+/// they were made. They grow; the default, which is less than all, is that of an engine that records nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Fence(pub u64);
 
@@ -28,12 +45,21 @@ pub struct SessionRecord {
     /// Of what it is subscribed to, all up to here is delivered or in [`state`](Self::state). `None`: it has missed
     /// nothing.
     pub position: Option<MessageId>,
+    /// When it is forgotten, unless it is claimed or recorded before.
+    pub ends: Ends,
 }
 
 impl SessionRecord {
-    /// Of a session that has got all up to `position`.
+    /// Of a session that has got all up to `position`, and never ends.
     pub fn new(state: impl Into<Bytes>, position: Option<MessageId>) -> Self {
-        Self { state: state.into(), position }
+        Self { state: state.into(), position, ends: Ends::Never }
+    }
+
+    /// With an end.
+    #[must_use]
+    pub fn ending(mut self, ends: Ends) -> Self {
+        self.ends = ends;
+        self
     }
 }
 

@@ -1,0 +1,279 @@
+//! Sessions of clients: who has which, what is recorded of them, and when they are over.
+//!
+//! A row is what was recorded; who has a session now is known in memory alone, as nobody outlives the process. All
+//! sessions are known by name, so that one that is not there costs no look at the disk.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_core::{Ends, Fence, MessageId, SessionRecord, unix_ms};
+use fjall::{OwnedWriteBatch, PersistMode};
+use parking_lot::Mutex;
+
+use crate::disk::Disk;
+use crate::error::OpenError;
+use crate::schema::{numbers, read_numbers, seal, unseal};
+
+/// A longer name has no row: such a session is in memory alone.
+pub(crate) const MAX_NAME_BYTES: usize = 32 << 10;
+
+/// Fences of one life: the next one begins behind them.
+const FENCES: u64 = 1 << 32;
+
+/// Sessions that are over and are deleted in one go.
+const MAX_ENDED: usize = 1_000;
+
+#[derive(Default)]
+pub(crate) struct Sessions(Mutex<Index>);
+
+#[derive(Default)]
+struct Index {
+    newest_fence: u64,
+    known: HashMap<Arc<str>, Known>,
+    ends: BTreeSet<(u64, Arc<str>)>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Known {
+    /// Of its last claim; 0: of an earlier life.
+    fence: u64,
+    is_recorded: bool,
+    /// In milliseconds since 1970.
+    ends_ms: Option<u64>,
+}
+
+/// How a claim begins.
+pub(crate) enum Begun {
+    /// Nothing is recorded.
+    New(Fence),
+    /// There may be a row.
+    Known,
+    /// There are too many already.
+    Full,
+}
+
+impl Sessions {
+    /// Those that are recorded. What an earlier life had from its clients' presence ends from now on.
+    pub(crate) fn load(disk: &Disk) -> Result<Self, OpenError> {
+        let damaged = |what: &str| OpenError::Damaged(what.to_owned());
+        let newest_fence = match disk.meta.get("fence")? {
+            Some(row) => {
+                read_numbers(&row).map_or(Err(damaged("`fence` is no number")), |[fence]| Ok(fence))?
+            }
+            None => 0,
+        };
+        let mut batch = disk.db.batch().durability(Some(PersistMode::SyncAll));
+        batch.insert(&disk.meta, "fence", numbers([newest_fence + FENCES]));
+        batch.commit()?;
+        let mut index = Index { newest_fence, ..Index::default() };
+        let now_ms = unix_ms();
+        for row in disk.sessions.iter() {
+            let (key, value) = row.into_inner()?;
+            let name = std::str::from_utf8(&key).map_err(|_| damaged("a session's name is no text"))?;
+            let record = read_row(&value).ok_or_else(|| damaged(&format!("session {name:?}")))?;
+            let ends_ms = match record.ends {
+                Ends::At(ends_ms) => Some(ends_ms),
+                Ends::After(after) => Some(now_ms.saturating_add(millis(after))),
+                _ => None,
+            };
+            index.note(&name.into(), Known { fence: 0, is_recorded: true, ends_ms });
+        }
+        Ok(Self(Mutex::new(index)))
+    }
+
+    /// A first look: nothing that was submitted before need be waited for where nothing is known.
+    pub(crate) fn begin(&self, name: &str, max: usize) -> Begun {
+        let mut index = self.0.lock();
+        if index.known.contains_key(name) {
+            return Begun::Known;
+        }
+        if index.known.len() >= max {
+            return Begun::Full;
+        }
+        Begun::New(index.claim(name))
+    }
+
+    pub(crate) fn is_known(&self, name: &str) -> bool {
+        self.0.lock().known.contains_key(name)
+    }
+
+    /// From here on no earlier owner records anything.
+    pub(crate) fn claim(&self, name: &str) -> Fence {
+        self.0.lock().claim(name)
+    }
+
+    /// Whether whoever shows this fence has the session.
+    pub(crate) fn admits(&self, name: &str, fence: Fence) -> bool {
+        self.0.lock().known.get(name).is_some_and(|known| known.fence == fence.0)
+    }
+
+    /// What was written is on the disk.
+    pub(crate) fn note_written(&self, name: &str, fence: Fence, record: Option<Ends>) {
+        let mut index = self.0.lock();
+        let Some((name, known)) = index.known.get_key_value(name).map(|(name, known)| (name.clone(), *known))
+        else {
+            return;
+        };
+        match record {
+            None if known.fence == fence.0 => index.forget(&name),
+            None => index.note(&name, Known { is_recorded: false, ends_ms: None, ..known }),
+            Some(ends) => {
+                let ends_ms = match ends {
+                    Ends::At(ends_ms) => Some(ends_ms),
+                    _ => None,
+                };
+                index.note(&name, Known { is_recorded: true, ends_ms, ..known });
+            }
+        }
+    }
+
+    /// How many are recorded.
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().known.values().filter(|known| known.is_recorded).count()
+    }
+
+    /// Deletes those that are over.
+    pub(crate) fn end_old(&self, disk: &Disk) -> fjall::Result<()> {
+        let mut index = self.0.lock();
+        let now_ms = unix_ms();
+        let over = index.ends.iter().take_while(|(ends_ms, _)| *ends_ms <= now_ms);
+        let over: Vec<Arc<str>> = over.take(MAX_ENDED).map(|(_, name)| name.clone()).collect();
+        if over.is_empty() {
+            return Ok(());
+        }
+        let mut batch = disk.db.batch().durability(Some(PersistMode::Buffer));
+        for name in &over {
+            batch.remove(&disk.sessions, &**name);
+        }
+        batch.commit()?;
+        for name in &over {
+            index.forget(name);
+        }
+        Ok(())
+    }
+}
+
+impl Index {
+    fn claim(&mut self, name: &str) -> Fence {
+        self.newest_fence += 1;
+        let fence = self.newest_fence;
+        match self.known.get_key_value(name).map(|(name, known)| (name.clone(), *known)) {
+            // Until it is recorded again its end is the old one.
+            Some((name, known)) => self.note(&name, Known { fence, ..known }),
+            None => self.note(&name.into(), Known { fence, ..Known::default() }),
+        }
+        Fence(fence)
+    }
+
+    fn note(&mut self, name: &Arc<str>, now: Known) {
+        let before = self.known.insert(name.clone(), now);
+        if let Some(ends_ms) = before.and_then(|before| before.ends_ms) {
+            self.ends.remove(&(ends_ms, name.clone()));
+        }
+        if let Some(ends_ms) = now.ends_ms {
+            self.ends.insert((ends_ms, name.clone()));
+        }
+    }
+
+    fn forget(&mut self, name: &Arc<str>) {
+        if let Some(ends_ms) = self.known.remove(name).and_then(|known| known.ends_ms) {
+            self.ends.remove(&(ends_ms, name.clone()));
+        }
+    }
+}
+
+/// Rows of a batch: one for each session, as rows of one batch have no order.
+#[derive(Default)]
+pub(crate) struct Rows(HashMap<Box<str>, Option<Vec<u8>>>);
+
+impl Rows {
+    pub(crate) fn set(&mut self, name: &str, record: Option<&SessionRecord>) {
+        self.0.insert(name.into(), record.map(write_row));
+    }
+
+    pub(crate) fn write(self, disk: &Disk, batch: &mut OwnedWriteBatch) {
+        for (name, row) in self.0 {
+            match row {
+                Some(row) => batch.insert(&disk.sessions, &*name, row),
+                None => batch.remove(&disk.sessions, &*name),
+            }
+        }
+    }
+}
+
+/// What is recorded now. Its time may be over, and it only not deleted yet.
+pub(crate) fn find(disk: &Disk, name: &str) -> fjall::Result<Option<SessionRecord>> {
+    let Some(row) = disk.sessions.get(name)? else { return Ok(None) };
+    let record = read_row(&row);
+    if record.is_none() {
+        tracing::error!(session = name, "the record of a session is damaged; the session begins anew");
+    }
+    let is_over = |record: &SessionRecord| matches!(record.ends, Ends::At(at) if at <= unix_ms());
+    Ok(record.filter(|record| !is_over(record)))
+}
+
+fn write_row(record: &SessionRecord) -> Vec<u8> {
+    let (kind, when) = match record.ends {
+        Ends::At(at) => (1, at),
+        Ends::After(after) => (2, millis(after)),
+        _ => (0, 0),
+    };
+    let (epoch, offset) = record.position.map_or((0, 0), |position| (position.epoch(), position.offset()));
+    let mut row = numbers([kind, when, u64::from(record.position.is_some()), epoch, offset]);
+    row.extend_from_slice(&record.state);
+    seal(&row)
+}
+
+/// `None`: damaged.
+pub(crate) fn read_row(row: &[u8]) -> Option<SessionRecord> {
+    let (head, state) = unseal(row)?.split_first_chunk::<40>()?;
+    let [kind, when, has_position, epoch, offset] = read_numbers(head)?;
+    let ends = match kind {
+        0 => Ends::Never,
+        1 => Ends::At(when),
+        2 => Ends::After(Duration::from_millis(when)),
+        _ => return None,
+    };
+    let position = (has_position == 1).then_some(MessageId::new(epoch, offset));
+    Some(SessionRecord::new(state.to_vec(), position).ending(ends))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_read_as_it_was_written() {
+        let position = Some(MessageId::new(7, 9));
+        for record in [
+            SessionRecord::new("", None),
+            SessionRecord::new("state", position).ending(Ends::At(5)),
+            SessionRecord::new(vec![0, 255], position).ending(Ends::After(Duration::from_millis(u64::MAX))),
+        ] {
+            let row = write_row(&record);
+            assert_eq!(read_row(&row), Some(record));
+            assert_eq!(read_row(&row[1..]), None);
+        }
+        assert_eq!(read_row(&seal(b"short")), None);
+    }
+
+    #[test]
+    fn who_claimed_last_has_it_and_fences_grow() {
+        let sessions = Sessions::default();
+        let Begun::New(first) = sessions.begin("a", 1) else { panic!("it was not there") };
+        assert!(sessions.admits("a", first) && matches!(sessions.begin("b", 1), Begun::Full));
+        let second = sessions.claim("a");
+        assert!(second > first && !sessions.admits("a", first) && sessions.admits("a", second));
+        sessions.note_written("a", first, None);
+        assert!(sessions.admits("a", second), "its end was written before the second came");
+        sessions.note_written("a", second, Some(Ends::At(9)));
+        assert_eq!((sessions.len(), sessions.0.lock().ends.len()), (1, 1));
+        sessions.note_written("a", second, None);
+        assert!(!sessions.is_known("a") && sessions.0.lock().ends.is_empty());
+    }
+}
