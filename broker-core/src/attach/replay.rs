@@ -34,6 +34,8 @@ pub struct Replay {
     outbox: Arc<Outbox>,
     filters: Vec<(Filter, u32)>,
     after: After,
+    /// The only log that is read, by its epoch.
+    only: Option<u64>,
 }
 
 /// How many messages may have come between the last page and the lock under which it goes live: little is looked
@@ -47,8 +49,9 @@ impl Replay {
         outbox: Arc<Outbox>,
         filters: &[(Filter, u32)],
         after: After,
+        only: Option<u64>,
     ) -> Self {
-        Self { shared, key, outbox, filters: filters.to_vec(), after }
+        Self { shared, key, outbox, filters: filters.to_vec(), after, only }
     }
 
     /// Runs until the subscriber is live or its outbox is closed. `on_gap` is called before the first message that
@@ -60,6 +63,9 @@ impl Replay {
     pub async fn run(self, mut on_gap: impl FnMut(&Gap)) {
         // One log after the other: there is no order between what lies in two.
         for log in self.shared.logs_of(self.filters.iter().map(|(filter, _)| filter)) {
+            if self.only.is_some_and(|only| only != log.epoch()) {
+                continue;
+            }
             self.run_in(log, &mut on_gap).await;
         }
     }

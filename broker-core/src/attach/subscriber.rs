@@ -21,7 +21,7 @@ use crate::lane::Connection;
 use crate::lane::Kind;
 use crate::lane::{Command, Feed, Then};
 use crate::lifecycle::{Account, Interest, Joining, LeaveReason, Left, Lifecycle, Stage};
-use crate::message::Position;
+use crate::message::{MessageId, Position};
 use crate::outbox::Outbox;
 use crate::rights::Principal;
 use crate::shared::Shared;
@@ -402,12 +402,31 @@ impl Subscriber {
     /// # Errors
     /// As [`Subscriber::subscribe`].
     pub fn subscribe_after(&self, filters: &[(Filter, u32)], after: After) -> Result<Replay, SubscribeError> {
+        self.subscribe_from(filters, after, None)
+    }
+
+    /// As [`subscribe_after`](Self::subscribe_after), in the log alone that `after` lies in: what the filters reach
+    /// elsewhere is live all the time.
+    ///
+    /// # Errors
+    /// As [`Subscriber::subscribe`].
+    pub fn catch_up(&self, filters: &[(Filter, u32)], after: MessageId) -> Result<Replay, SubscribeError> {
+        self.subscribe_from(filters, After::Id(after), Some(after.epoch()))
+    }
+
+    fn subscribe_from(
+        &self,
+        filters: &[(Filter, u32)],
+        after: After,
+        only: Option<u64>,
+    ) -> Result<Replay, SubscribeError> {
+        let is_in = |epoch: u64| only.is_none_or(|only| only == epoch);
         for (filter, _) in filters {
             self.shared.check_levels(filter)?;
         }
         let lane = self.shared.lane(self.key);
         for (filter, tag) in filters {
-            for log in self.shared.logs_of(std::iter::once(filter)) {
+            for log in self.shared.logs_of(std::iter::once(filter)).iter().filter(|log| is_in(log.epoch())) {
                 lane.push(Command::CatchUp { key: self.key, tag: *tag, epoch: log.epoch() });
             }
         }
@@ -430,7 +449,7 @@ impl Subscriber {
                 }
             }
         }
-        Ok(Replay::new(Arc::clone(&self.shared), self.key, self.outbox(), filters, after))
+        Ok(Replay::new(Arc::clone(&self.shared), self.key, self.outbox(), filters, after, only))
     }
 
     /// Forgets that a subscription was catching up: for one whose [`Replay`] was dropped, once it has been

@@ -20,7 +20,7 @@ use crate::attach::{Reserved, StartFrom, SubscribeOptions, Subscriber, Subscript
 use crate::channel::Channel;
 use crate::clock::steady_ms;
 use crate::config::{Config, OutboxConfig};
-use crate::engine::Engine;
+use crate::engine::{Engine, Reach};
 use crate::error::{PublishError, PublishOnceError, Refused, SubscribeError};
 use crate::filter::Filter;
 use crate::interest::Group;
@@ -572,6 +572,20 @@ impl Broker {
     /// The newest position in all logs.
     pub fn position(&self) -> Position {
         positions(self.shared().logs().map(|log| log.id(log.head())))
+    }
+
+    /// Where the log of an [`Engine`] stands, if there is one: what comes to who was away is read from there.
+    pub fn kept_head(&self) -> Option<MessageId> {
+        self.shared().kept.as_ref().map(|log| log.id(log.head()))
+    }
+
+    /// Where the messages of a filter are.
+    pub fn reach_of(&self, filter: &Filter) -> Reach {
+        let (kept, in_memory) = match &self.shared().kept {
+            Some(log) => log.reach_of(filter),
+            None => (false, true),
+        };
+        Reach { kept, in_memory }
     }
 
     /// The newest position in those logs that `filters` reach: what a client of them has seen so far, and can go on

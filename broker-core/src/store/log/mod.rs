@@ -23,6 +23,7 @@ pub(crate) use self::segment::SEGMENT_MESSAGES;
 use self::segment::{Closed, Segment};
 use crate::clock::unix_ms;
 use crate::config::{Config, LogConfig};
+use crate::filter::Filter;
 use crate::message::{Message, MessageId};
 use crate::metrics::NamespaceStats;
 
@@ -135,6 +136,22 @@ impl Log {
             return self.default;
         }
         self.namespaces.get(namespace).copied().unwrap_or(self.default)
+    }
+
+    /// Whether a filter reaches what can be resumed from in this log, which is an engine's, and anything else.
+    pub(crate) fn reach_of(&self, filter: &Filter) -> (bool, bool) {
+        let resumes = |home: &Home| home.kept && home.ring.is_some();
+        match filter.namespace() {
+            Some(namespace) => {
+                let resumes = resumes(&self.home_of(namespace));
+                (resumes, !resumes)
+            }
+            None => {
+                let mut hidden = self.namespaces.values().chain([&self.default]);
+                let (in_memory, kept) = self.behind_wildcards;
+                (kept, in_memory || hidden.any(|home| home.kept && home.ring.is_none()))
+            }
+        }
     }
 
     pub(crate) fn behind_wildcards(&self) -> (bool, bool) {
