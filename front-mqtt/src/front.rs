@@ -179,6 +179,7 @@ impl Front {
     pub fn new(broker: Broker, authenticator: Arc<dyn Authenticator>, config: Config) -> Self {
         let mut shared = Shared::new(config, Some(Encodings::register(&broker)));
         shared.characters = broker.config().channel_characters;
+        shared.kept_epoch = broker.kept_head().map(broker_core::MessageId::epoch);
         let inner = Inner {
             broker,
             authenticator,
@@ -313,6 +314,9 @@ impl Front {
             return;
         }
         tokio::spawn(transport::keep_time(Arc::downgrade(&self.0)));
+        if self.0.shared.kept_epoch.is_some() {
+            tokio::spawn(transport::keep_recording(Arc::downgrade(&self.0)));
+        }
         if !self.0.shared.config.sys_interval.is_zero() {
             tokio::spawn(transport::keep_reporting(Arc::downgrade(&self.0)));
         }
@@ -384,14 +388,18 @@ impl Inner {
         Ok(admission)
     }
 
-    /// A connection with this number in its session is over.
-    pub(crate) fn conclude(&self, hosted: &Arc<Hosted>, number: u32, end: End) {
+    /// A connection with this number in its session is over; whether whoever keeps the session is to be told.
+    pub(crate) fn conclude(&self, hosted: &Arc<Hosted>, number: u32, end: End) -> bool {
+        let is_kept = hosted.session.lock().kept().is_some();
         let why = leave_reason(hosted.session.kicked(number).map_or(end, End::Closed));
         let mut farewell = hosted.farewell();
         farewell.was_silent = end == End::Closed(Reason::KeepAliveTimeout);
         match hosted.session.handle_disconnected(number, end) {
-            None => {}
-            Some(Detached::Ended(remains)) => self.end(hosted, remains, why, &farewell),
+            None => return false,
+            Some(Detached::Ended(remains)) => {
+                self.end(hosted, remains, why, &farewell);
+                return false;
+            }
             Some(Detached::Stays { will, will_after, holder, ends_after }) => {
                 hosted.leave(Left::for_now(why), &farewell);
                 if let Some(holder) = holder {
@@ -414,6 +422,7 @@ impl Inner {
                 }
             }
         }
+        is_kept
     }
 
     fn set_timer(&self, hosted: &Arc<Hosted>, at: Instant, what: What) {
@@ -447,6 +456,14 @@ impl Inner {
     /// A session is over: what it leaves is seen to.
     fn end(&self, hosted: &Arc<Hosted>, mut remains: Remains, why: LeaveReason, farewell: &Farewell) {
         self.sessions.remove(hosted);
+        if let Some(fence) = remains.fence {
+            // A claim that was made since has seen to it.
+            drop(self.broker.record_session(hosted.session.key(), fence, None));
+        }
+        let replay = hosted.session.lock().kept_mut().and_then(|kept| kept.replay.take());
+        if let Some(replay) = replay {
+            replay.abort();
+        }
         hosted.leave(Left::for_good(why), farewell);
         {
             let state = hosted.session.lock();

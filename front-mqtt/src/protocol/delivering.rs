@@ -42,7 +42,7 @@ impl Session {
     ) -> Option<&'d Bytes> {
         let state = self.lock();
         let goes_there = state.online.as_ref().is_some_and(|online| Arc::ptr_eq(&online.outbox, outbox));
-        if state.is_parked() || state.backlog.is_some() || !goes_there {
+        if state.extra.is_some() || state.backlog.is_some() || !goes_there {
             return None;
         }
         let copies = state.copies(incoming, tags);
@@ -250,6 +250,10 @@ impl State {
             },
             _ => outgoing,
         };
+        if self.extra.is_some() && self.is_missed(&outgoing) {
+            return;
+        }
+        let outbound = self.outbound.get_or_insert_default();
         self.dropped += outbound.enqueue_absent(outgoing, config, clock);
     }
 
@@ -324,6 +328,17 @@ impl State {
     fn start(&mut self, outgoing: Outgoing, now_ms: u64, wire: &mut impl Wire) {
         let Some(online) = &mut self.online else { return };
         let outbound = self.outbound.get_or_insert_default();
+        let kept = self.extra.as_mut().and_then(|extra| extra.kept.as_mut());
+        if let Some(packet_id) = kept.and_then(|kept| kept.restored_id(&outgoing)) {
+            match encode(online, &outgoing, packet_id, Repeat::Again, Sharing::Allowed, now_ms) {
+                Some((encoded, _)) => {
+                    send(encoded, wire);
+                    outbound.resume(packet_id, outgoing);
+                }
+                None => self.dropped += 1,
+            }
+            return;
+        }
         let packet_id = outbound.next_id();
         match encode(online, &outgoing, packet_id, Repeat::First, Sharing::Allowed, now_ms) {
             Some((encoded, _)) => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker_core::{Principal, Publish};
+use broker_core::{Fence, Principal, Publish};
 
 use super::absent::Holder;
 use super::outbound::Outgoing;
@@ -64,6 +64,8 @@ pub(crate) struct Remains {
     pub(crate) orphans: Vec<(Box<str>, Outgoing)>,
     /// The shared subscriptions it held, and their tags.
     pub(crate) shared: Vec<(Box<str>, u32)>,
+    /// With what whoever keeps it is told that it is over.
+    pub(crate) fence: Option<Fence>,
 }
 
 impl Session {
@@ -97,7 +99,10 @@ impl State {
         if let Some(membership) = &mut self.membership {
             membership.disconnect();
         }
-        self.unpark_offline(shared);
+        if self.extra.is_some() {
+            self.close_kept();
+            self.unpark_offline(shared);
+        }
         // A server that shuts down may keep its wills for after its restart (MQTT 5.0 §3.1.2.5); this one
         // forgets them rather than announce the death of every client.
         if matches!(end, End::Goodbye | End::Closed(Reason::ServerShuttingDown)) {
@@ -145,6 +150,7 @@ impl State {
                 .filter(|held| held.shared)
                 .map(|held| (held.filter.clone(), held.tag))
                 .collect(),
+            fence: self.kept().map(|kept| kept.fence),
         };
         for orphan in self.outbound.take().into_iter().flat_map(|outbound| outbound.undelivered()) {
             let filter = orphan.shared.and_then(|tag| self.subscriptions.by_tag(tag));

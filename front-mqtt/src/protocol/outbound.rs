@@ -69,6 +69,8 @@ pub(crate) struct Outbound {
     /// Those of `inflight` that were sent on the present connection.
     outstanding: usize,
     last_id: u16,
+    /// Identifiers of an earlier life of the server are among those in flight, in any order.
+    is_restored: bool,
     /// When it was last logged that too much waits here.
     overrun_logged: Option<Tenths>,
     /// Whoever waits for acknowledgements.
@@ -99,6 +101,34 @@ impl Outbound {
         }
         self.overrun_logged = Some(now);
         Some(self.queued())
+    }
+
+    /// Messages that wait for a place, oldest first.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Outgoing> {
+        self.queue.iter()
+    }
+
+    /// Lets go of messages that wait, and can be read again.
+    pub(super) fn discard(&mut self, goes: impl Fn(&Outgoing) -> bool) {
+        self.queue.discard(goes);
+    }
+
+    pub(super) fn exchanges(&self) -> impl Iterator<Item = &Inflight> {
+        self.inflight.iter()
+    }
+
+    pub(super) fn last_id(&self) -> u16 {
+        self.last_id
+    }
+
+    /// The last identifier that an earlier life of the server gave.
+    pub(super) fn begin_behind(&mut self, last_id: u16) {
+        (self.last_id, self.is_restored) = (last_id, true);
+    }
+
+    /// An exchange of an earlier life of the server, of which PUBCOMP is awaited.
+    pub(super) fn restore_release(&mut self, packet_id: u16) {
+        self.inflight.push_back(Inflight { packet_id, sent: false, stage: Stage::Release });
     }
 
     /// Exchanges that are not finished.
@@ -219,13 +249,18 @@ impl Outbound {
     fn is_in_use(&self, id: u16) -> bool {
         let (Some(first), Some(last)) = (self.inflight.front(), self.inflight.back()) else { return false };
         let distance = |other: u16| other.wrapping_sub(first.packet_id);
-        distance(id) <= distance(last.packet_id)
+        (self.is_restored || distance(id) <= distance(last.packet_id))
             && self.inflight.iter().any(|inflight| inflight.packet_id == id)
     }
 
     /// Begins an exchange that was sent on this connection.
     pub(crate) fn start(&mut self, packet_id: u16, outgoing: Outgoing) {
         self.last_id = packet_id;
+        self.resume(packet_id, outgoing);
+    }
+
+    /// As [`start`](Self::start), under an identifier that was given before.
+    pub(super) fn resume(&mut self, packet_id: u16, outgoing: Outgoing) {
         self.inflight_bytes += outgoing.weight();
         self.outstanding += 1;
         self.inflight.push_back(Inflight { packet_id, sent: true, stage: Stage::Publish(outgoing) });

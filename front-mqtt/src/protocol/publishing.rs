@@ -1,6 +1,6 @@
 //! PUBLISH from the client into the broker (MQTT 5.0 §3.3, §4.3).
 
-use broker_core::{Action, Channel, PublishError, Qos, Receipt};
+use broker_core::{Action, Channel, MessageId, PublishError, Qos, Receipt};
 use bytes::Bytes;
 
 use super::alias::IncomingAliases;
@@ -123,7 +123,8 @@ impl Connection {
         result: &Result<Receipt, PublishError>,
     ) {
         match result {
-            Ok(Receipt { receivers: 0, .. }) => {
+            // Who is away reads it later.
+            Ok(Receipt { receivers: 0, id, .. }) if id.is_none_or(|id| !self.session.keeps(id)) => {
                 self.answer(packet_id, qos, Reason::NoMatchingSubscribers, None);
             }
             Ok(_) => self.answer(packet_id, qos, Reason::Success, None),
@@ -183,6 +184,10 @@ fn parse(topic: &str) -> Result<Channel, DecodeError> {
 }
 
 impl Session {
+    fn keeps(&self, id: MessageId) -> bool {
+        self.shared().kept_epoch == Some(id.epoch())
+    }
+
     /// A QoS 2 publish of a connection that is over will not be published: its repeat is.
     pub(crate) fn forget_taken(&self, packet_id: u16) {
         self.lock().release(packet_id);

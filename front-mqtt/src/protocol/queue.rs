@@ -151,6 +151,20 @@ impl Queue {
         (before - self.messages) as u64
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Outgoing> {
+        self.places.iter().filter_map(|place| place.message.as_ref())
+    }
+
+    /// Lets go of what is somewhere else, too.
+    pub(crate) fn discard(&mut self, goes: impl Fn(&Outgoing) -> bool) {
+        for at in 0..self.places.len() {
+            if self.places.get(at).and_then(|place| place.message.as_ref()).is_some_and(&goes) {
+                self.take(at);
+            }
+        }
+        self.tidy();
+    }
+
     pub(crate) fn into_messages(self) -> impl DoubleEndedIterator<Item = Outgoing> {
         self.places.into_iter().filter_map(|place| place.message)
     }

@@ -18,6 +18,7 @@ use super::connecting::Caller;
 use super::delivering::encode_plain;
 use super::end::PendingWill;
 use super::group::{Group, GroupCounters, Membership};
+use super::kept::{Kept, News};
 use super::outbound::{Outbound, Stage};
 use super::queue::{Clock, Queue};
 use super::scope::client_id_of;
@@ -92,6 +93,9 @@ pub(crate) struct Shared {
     /// Connections that ended because too much waited for their clients.
     pub(crate) overrun: AtomicU64,
     pub(crate) groups: GroupCounters,
+    /// Of the log of an engine, if there is one.
+    pub(crate) kept_epoch: Option<u64>,
+    pub(crate) news: Arc<News>,
     began: Instant,
     began_ms: u64,
 }
@@ -111,6 +115,8 @@ impl Shared {
             limited: AtomicU64::new(0),
             overrun: AtomicU64::new(0),
             groups: GroupCounters::default(),
+            kept_epoch: None,
+            news: Arc::default(),
             began: Instant::now(),
             began_ms: unix_ms(),
         }
@@ -134,8 +140,8 @@ pub(crate) struct State {
     pub(crate) outbound: Option<Box<Outbound>>,
     /// Identifiers of QoS 2 publishes that were taken and not yet released.
     pub(crate) taken: Option<Box<Taken>>,
-    /// Deliveries that wait for a SUBACK to be sent before them.
-    parked: Option<Box<ParkedDeliveries>>,
+    /// What few sessions have.
+    pub(super) extra: Option<Box<Extra>>,
     /// QoS 0 messages that wait for room in the outbox, retained ones first.
     pub(crate) backlog: Option<Box<Queue>>,
     /// Its part in shared subscriptions.
@@ -181,6 +187,15 @@ pub(crate) struct Online {
     pub(crate) max_packet_bytes: u32,
     pub(crate) aliases: Option<Box<OutgoingAliases>>,
     pub(crate) caller: Box<Caller>,
+}
+
+/// What makes a session look twice at what is delivered to it.
+#[derive(Default)]
+pub(super) struct Extra {
+    /// Deliveries that wait for a SUBACK to be sent before them.
+    parked: Option<ParkedDeliveries>,
+    /// An engine keeps its messages.
+    pub(super) kept: Option<Kept>,
 }
 
 /// In the order they came.
@@ -235,7 +250,7 @@ impl Session {
             subscriptions: Subscriptions::default(),
             outbound: None,
             taken: None,
-            parked: None,
+            extra: None,
             backlog: None,
             membership: None,
             will: None,
@@ -267,6 +282,10 @@ impl Session {
     /// What the session is found by; empty until CONNECT named it.
     pub(crate) fn key(&self) -> &str {
         self.key.get().map_or("", |key| key)
+    }
+
+    pub(super) fn key_arc(&self) -> Option<&Arc<str>> {
+        self.key.get()
     }
 
     pub(crate) fn name(&self, key: Arc<str>) {
@@ -360,10 +379,15 @@ impl Session {
         {
             return;
         }
-        if state.parked.is_some() {
-            return state.park(self.config(), incoming, tags);
+        if state.extra.is_some() {
+            if state.is_parked() {
+                return state.park(self.config(), incoming, tags);
+            }
+            state.deliver_admitted(&self.shared, incoming, tags, wire);
+            self.note_change(&mut state);
+        } else {
+            state.deliver(&self.shared, incoming, tags, wire);
         }
-        state.deliver(&self.shared, incoming, tags, wire);
         // A client that is there may also have been spared what is longer than it takes.
         if state.dropped != dropped && (state.online.is_none() || state.is_overrun) {
             wire.note_lost(state.dropped - dropped);
@@ -405,6 +429,9 @@ impl Session {
     ) -> Result<Option<(AckKind, Reason)>, codec::DecodeError> {
         let Some(mut state) = self.lock_as(connection) else { return Ok(None) };
         let state = &mut *state;
+        if state.extra.is_some() {
+            self.note_change(state);
+        }
         let reply = match &mut state.outbound {
             Some(outbound) => match outbound.find(ack.packet_id).map(|inflight| &inflight.stage) {
                 Some(Stage::Publish(outgoing)) => {
@@ -441,7 +468,7 @@ impl Session {
     /// From here on deliveries wait, so that the SUBACK for a subscription goes before its messages.
     pub(crate) fn park(&self, connection: u32) {
         if let Some(mut state) = self.lock_as(connection) {
-            state.parked.get_or_insert_default();
+            state.extra.get_or_insert_default().parked.get_or_insert_default();
         }
     }
 
@@ -449,10 +476,10 @@ impl Session {
     pub(crate) fn unpark(&self, connection: u32, now_ms: u64, suback: &Bytes, wire: &mut impl Wire) {
         let Some(mut state) = self.lock_as(connection) else { return };
         wire.send(suback, Class::Control);
-        for parked in state.parked.take().into_iter().flat_map(|parked| parked.deliveries) {
+        for parked in state.take_parked() {
             let Parked { message, kind, publisher, tags } = parked;
             let incoming = Incoming { message: &message, kind, publisher, lane: None, clock: &|| now_ms };
-            state.deliver(&self.shared, &incoming, &tags, wire);
+            state.deliver_admitted(&self.shared, &incoming, &tags, wire);
         }
         state.balance(self.config(), &|| now_ms, wire);
     }
@@ -506,7 +533,7 @@ impl State {
         self.online = Some(online);
         (self.is_overrun, self.is_awaited) = (false, false);
         self.connection += 1;
-        self.parked = None;
+        self.take_parked();
         self.backlog = None;
         if let Some(outbound) = &mut self.outbound {
             outbound.restart();
@@ -522,10 +549,9 @@ impl State {
     /// The connection ended while a SUBSCRIBE was under way: what waited for its SUBACK goes the way of all
     /// messages for a detached session.
     pub(crate) fn unpark_offline(&mut self, shared: &Shared) {
-        let parked = self.parked.take().into_iter().flat_map(|parked| parked.deliveries);
-        for Parked { message, kind, publisher, tags } in parked {
+        for Parked { message, kind, publisher, tags } in self.take_parked() {
             let incoming = Incoming { message: &message, kind, publisher, lane: None, clock: &steady_ms };
-            self.deliver(shared, &incoming, &tags, &mut Nowhere);
+            self.deliver_admitted(shared, &incoming, &tags, &mut Nowhere);
         }
     }
 
@@ -534,22 +560,53 @@ impl State {
     pub(crate) fn has_room_for_retained(&self) -> bool {
         let queued = self.outbound.as_ref().map_or(0, |outbound| outbound.queued().messages);
         let backlog = self.backlog.as_ref().map_or(0, |backlog| backlog.len());
-        self.parked.is_none() && queued.max(backlog) < MAX_RETAINED_AHEAD
+        !self.is_parked() && queued.max(backlog) < MAX_RETAINED_AHEAD
     }
 
     pub(super) fn is_parked(&self) -> bool {
-        self.parked.is_some()
+        self.extra.as_ref().is_some_and(|extra| extra.parked.is_some())
+    }
+
+    fn take_parked(&mut self) -> Vec<Parked> {
+        let Some(extra) = &mut self.extra else { return Vec::new() };
+        let parked = extra.parked.take();
+        if extra.kept.is_none() {
+            self.extra = None;
+        }
+        parked.map_or_else(Vec::new, |parked| parked.deliveries)
+    }
+
+    /// Delivers what a session is to have whose messages an engine keeps, and all to others.
+    fn deliver_admitted(
+        &mut self,
+        shared: &Shared,
+        incoming: &Incoming<'_>,
+        tags: &[u32],
+        wire: &mut impl Wire,
+    ) {
+        let tags = self.admit(incoming, tags, shared.config.queue_qos0_offline);
+        if !tags.is_empty() {
+            self.deliver(shared, incoming, &tags, wire);
+        }
     }
 
     fn park(&mut self, config: &Config, incoming: &Incoming<'_>, tags: &[u32]) {
-        let Some(parked) = &mut self.parked else { return };
+        let Some(parked) = self.extra.as_mut().and_then(|extra| extra.parked.as_mut()) else { return };
         // The bound is that of where they will wait next: what is retained is in the store anyway.
         let (count, max) = match incoming.kind {
             Kind::Retained => (&mut parked.retained, config.max_waiting_retained),
             Kind::Live | Kind::Replayed | Kind::Direct => (&mut parked.live, config.max_live_queued_messages),
         };
         if *count >= max {
-            self.dropped += 1;
+            if incoming.kind != Kind::Retained && self.kept().is_some() {
+                // It can be read again, on the next connection.
+                self.is_overrun = true;
+                if let Some(online) = &self.online {
+                    online.outbox.notify();
+                }
+            } else {
+                self.dropped += 1;
+            }
             return;
         }
         *count += 1;

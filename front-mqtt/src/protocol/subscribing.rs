@@ -254,6 +254,9 @@ impl State {
     /// Ends a subscription as far as the session is concerned.
     fn unsubscribe(&mut self, name: &str) -> Option<Subscription> {
         let held = self.subscriptions.remove(name)?;
+        if let Some(kept) = self.kept_mut() {
+            kept.end(held.tag);
+        }
         self.leave_group(held.tag);
         Some(held)
     }

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use broker_core::{GRANTED_TAG, Qos};
 
-use crate::codec::FilterOptions;
+use super::record::Held;
+use crate::codec::{FilterOptions, RetainHandling};
 
 /// One subscription of a session.
 #[derive(Debug, Clone, Eq, PartialEq)]
@@ -141,6 +142,20 @@ impl Subscriptions {
         Some(tag)
     }
 
+    /// Adds one that the session had before; its tag.
+    pub(super) fn restore(&mut self, held: &Held) -> u32 {
+        let options = FilterOptions {
+            qos: held.qos,
+            no_local: held.no_local,
+            retain_as_published: held.retain_as_published,
+            retain_handling: RetainHandling::DoNotSend,
+        };
+        match self.place(&held.filter, &options, held.id, held.shared, usize::MAX) {
+            Some(Placed::New(tag) | Placed::Replaced(tag)) => tag,
+            None => 0,
+        }
+    }
+
     pub(crate) fn remove(&mut self, filter: &str) -> Option<Subscription> {
         let index = self.position(self.tag_of(filter)?)?;
         let Some(map) = &mut self.by_filter else { return Some(self.list.remove(index)) };
@@ -166,7 +181,6 @@ fn number(tag: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::RetainHandling;
 
     const OPTIONS: FilterOptions = FilterOptions {
         qos: Qos::AtLeastOnce,

@@ -15,6 +15,7 @@ use tokio::time::Sleep;
 
 use super::goodbye::with_close_frame;
 use super::input::{Control, Input};
+use super::keeping;
 use super::sessions::Hosted;
 use super::waiting::{Left, Waiting};
 use crate::auth::{Exchange, Step};
@@ -112,7 +113,10 @@ impl Driver {
 
     fn finish(self, end: End) -> Pin<Box<impl Future<Output = ()> + Send>> {
         let Self { inner, hosted, admission, connection, link, outbox, waiting, .. } = self;
-        inner.conclude(&hosted, connection.number(), end);
+        let number = connection.number();
+        let leaving = inner
+            .conclude(&hosted, number, end)
+            .then(|| keeping::leave(inner.clone(), hosted.clone(), number));
         // A QoS 2 publish was taken when it came: its repeat would be answered and not published.
         if let Some(Left { packet_id, outcome }) = waiting.and_then(|waiting| waiting.left(&inner.broker)) {
             inner.publish_left(&hosted, packet_id, outcome);
@@ -121,6 +125,9 @@ impl Driver {
         // The session may be over: its subscriptions must not wait for a client that lingers.
         drop((hosted, connection, inner));
         Box::pin(async move {
+            if let Some(leaving) = leaving {
+                leaving.await;
+            }
             link.finish(linger).await;
             admission.conclude(outbox.passed().bytes);
         })
@@ -425,6 +432,11 @@ impl Driver {
         unsubscribing.done += turn.len();
         if unsubscribing.done < unsubscribing.gone.len() {
             self.connection.put_back(Output::Unsubscribe(unsubscribing));
+            return false;
+        }
+        if let Some((_, recorded)) = keeping::record(&self.inner, &self.hosted) {
+            let unsuback = unsubscribing.reply;
+            self.waiting = Some(Box::new(Waiting::Unsubscribed { recorded, unsuback }));
             return false;
         }
         self.answers += 1;

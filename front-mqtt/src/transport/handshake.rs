@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use broker_core::{AuthError, Claim, Class, Connection as _, Outbox, Principal, steady_ms, unix_ms};
+use broker_core::{AuthError, Class, Connection as _, Outbox, Principal, steady_ms, unix_ms};
 use front::RefusedLine;
 use http_edge::Visitor;
 use link::{Link, LinkEvent, Socket};
@@ -17,6 +17,7 @@ use super::attached::transport_of;
 use super::driver::{Driver, Parts};
 use super::goodbye::with_close_frame;
 use super::input::{Control, Input, Whole};
+use super::keeping;
 use super::sessions::{Arriving, Hosted};
 use crate::auth::{self, Step};
 use crate::codec::{self, ConnAck, Connect, DecodeError, Dialect, Framing, Packet, Reason, Version};
@@ -195,7 +196,7 @@ impl Handshake {
             characters: inner.shared.characters,
         };
         let key = session_key(config.client_id_scope, &principal, &terms.client_id);
-        let arriving = Arriving {
+        let mut arriving = Arriving {
             caller: &caller,
             key: &key,
             candidate: &self.candidate,
@@ -204,16 +205,13 @@ impl Handshake {
             will,
             principal: &principal,
             now_ms: steady_ms(),
+            kept: None,
         };
         if let Some(hosted) = inner.sessions.get(&key) {
             let_go_first(&hosted).await;
         }
-        // Before the client is told whether it has a session: whoever records sessions gives it to nobody else from now on.
-        let claim = if terms.clean_start { Claim::Clean } else { Claim::Resume };
-        inner.broker.claim_session(&key, claim).await.map_err(|_| {
-            inner.counters.sessions_refused.add(1);
-            DecodeError::new(Reason::ServerUnavailable, "whoever keeps sessions does not answer")
-        })?;
+        let refused = |_: &DecodeError| inner.counters.sessions_refused.add(1);
+        arriving.kept = keeping::claim(&inner, &key, &terms, &principal).await.inspect_err(refused)?;
         let entered = inner.sessions.enter(arriving, connack).map_err(|reason| {
             inner.counters.sessions_refused.add(1);
             let why = match reason {
@@ -226,6 +224,7 @@ impl Handshake {
         if !Arc::ptr_eq(&entered.hosted, &self.candidate) {
             entered.hosted.subscriber.set_online(true);
         }
+        keeping::arrive(&inner, &entered.hosted, entered.connection, entered.is_restored);
         entered.hosted.subscriber.join();
         for filter in principal.welcome().map_or(&[][..], |welcome| &welcome.subscribe) {
             // One that cannot be is one that an operator could not have either.

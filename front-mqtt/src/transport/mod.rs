@@ -11,6 +11,7 @@ mod goodbye;
 pub(crate) mod groups;
 mod handshake;
 mod input;
+mod keeping;
 mod lane;
 mod load;
 mod sessions;
@@ -24,6 +25,7 @@ pub(crate) use attached::Farewell;
 pub(crate) use handshake::{Arrival, accept};
 #[cfg(any(test, fuzzing))]
 pub(crate) use input::{Control, Input};
+pub(crate) use keeping::keep_recording;
 pub(crate) use sessions::{Aftermath, Hosted, Sessions};
 pub(crate) use sys::keep_reporting;
 pub(crate) use timers::{Due, Timers, What, keep_time};

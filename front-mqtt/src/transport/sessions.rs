@@ -9,11 +9,12 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 use super::goodbye::goodbye;
+use super::keeping::Claimed;
 use crate::codec::Reason;
 use crate::config::ClientIdScope;
 use crate::protocol::{
-    Absent, Caller, Detached, End, Holder, Negotiated, PendingWill, Remains, Session, Target, TimerKey, Will,
-    is_another, owner,
+    Absent, Caller, Detached, End, Holder, Kept, Negotiated, PendingWill, Remains, Session, State, Target,
+    TimerKey, Will, is_another, owner,
 };
 
 /// A session with its place in the broker.
@@ -72,6 +73,8 @@ pub(crate) struct Arriving<'a> {
     pub(crate) principal: &'a Principal,
     pub(crate) caller: &'a Caller,
     pub(crate) now_ms: u64,
+    /// What an engine has given it.
+    pub(crate) kept: Option<Claimed>,
 }
 
 /// What came of a CONNECT; the CONNACK is sent.
@@ -79,6 +82,8 @@ pub(crate) struct Entered {
     pub(crate) hosted: Arc<Hosted>,
     /// The connection's number in the session.
     pub(crate) connection: u32,
+    /// It was known from an earlier life of the server alone.
+    pub(crate) is_restored: bool,
     pub(crate) aftermath: Aftermath,
 }
 
@@ -90,6 +95,18 @@ pub(crate) struct Aftermath {
     pub(crate) timers: Vec<TimerKey>,
     /// Subscriptions that the new principal may not have.
     pub(crate) revoked: Vec<(Target, u32)>,
+}
+
+impl State {
+    /// The session is one whose messages an engine keeps; whether it was one before.
+    fn keep(&mut self, mut claimed: Claimed) -> bool {
+        claimed.settle();
+        self.set_kept(Kept::new(claimed.fence, claimed.head, claimed.news.clone()));
+        claimed.record.take().is_some_and(|(record, position)| {
+            self.restore(&record, position);
+            true
+        })
+    }
 }
 
 impl Sessions {
@@ -146,7 +163,7 @@ impl Sessions {
         connack: impl Fn(bool) -> Bytes,
     ) -> Result<Entered, Reason> {
         let mut aftermath = Aftermath::default();
-        let will = arriving.will.take();
+        let (will, mut is_restored) = (arriving.will.take(), false);
         let Arriving { candidate, key, outbox, terms, principal, caller, now_ms, .. } = arriving;
         let config = candidate.session.config();
         loop {
@@ -170,6 +187,12 @@ impl Sessions {
                 }
                 state.key = Some(hosted.subscriber.key());
                 hosted.subscriber.register_connection(&hosted);
+                if let Some(claimed) = arriving.kept.take() {
+                    is_restored = aftermath.ended.is_empty() && state.keep(claimed);
+                    if is_restored {
+                        aftermath.revoked = state.revoke(principal);
+                    }
+                }
             } else {
                 if state.ended {
                     drop(state);
@@ -206,6 +229,13 @@ impl Sessions {
                     outbound.restart();
                 }
                 aftermath.revoked = state.revoke(principal);
+                if let Some(mut claimed) = arriving.kept.take() {
+                    claimed.settle();
+                    match state.kept_mut() {
+                        Some(kept) => kept.fence = claimed.fence,
+                        None => _ = state.keep(claimed),
+                    }
+                }
             }
             // A delayed will that still waits here is cancelled by the resumption (MQTT 5.0 §3.1.3.2.2).
             state.will = will;
@@ -218,10 +248,11 @@ impl Sessions {
                 hosted.subscriber.adopt_outbox(outbox);
             }
             let online = terms.online(config, outbox.clone(), caller);
-            state.handle_connected(config, now_ms, online, &connack(!is_new), &mut { outbox });
+            state.handle_connected(config, now_ms, online, &connack(!is_new || is_restored), &mut { outbox });
             let connection = state.connection;
+            hosted.session.note_change(&mut state);
             drop(state);
-            return Ok(Entered { hosted, connection, aftermath });
+            return Ok(Entered { hosted, connection, is_restored, aftermath });
         }
     }
 }

@@ -6,11 +6,15 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use broker_core::{
-    Answer, Broker, Denied, Echo, Publish, PublishError, Qos, Receipt, Refused, SubscribeError, steady_ms,
+    Answer, Broker, Denied, Echo, Publish, PublishError, Qos, Receipt, RecordError, Refused, SubscribeError,
+    steady_ms,
 };
+use bytes::Bytes;
 
 use super::driver::{Driver, MAX_BATCH};
 use super::groups;
+use super::keeping;
+use crate::codec::Reason;
 use crate::protocol::{Accepted, Output, Publishing, Subscribing};
 
 /// What a connection waits for.
@@ -25,6 +29,10 @@ pub(super) enum Waiting {
     Subscribe { decision: Answer<'static, Result<(), Denied>>, subscribing: Subscribing },
     /// Publishers elsewhere are told of the next of these filters.
     Settle { settled: Answer<'static, Result<(), SubscribeError>>, subscribing: Subscribing },
+    /// Whoever keeps the session takes the subscriptions down.
+    Subscribed { recorded: Answer<'static, Result<(), RecordError>>, subscribing: Subscribing },
+    /// The same, and then this is sent.
+    Unsubscribed { recorded: Answer<'static, Result<(), RecordError>>, unsuback: Bytes },
 }
 
 /// What has been waited for.
@@ -33,6 +41,7 @@ enum Answered {
     Accept(Result<Receipt, Refused>),
     Subscribe(Result<(), Denied>),
     Settle(Result<(), SubscribeError>),
+    Record(Result<(), RecordError>),
 }
 
 /// A QoS 2 publish that its connection has not seen to its end.
@@ -47,7 +56,7 @@ impl Waiting {
     pub(super) fn due(&self) -> Option<Instant> {
         match self {
             Self::Busy(_, at) => Some(*at),
-            Self::Publish { .. } | Self::Accept { .. } | Self::Subscribe { .. } | Self::Settle { .. } => None,
+            _ => None,
         }
     }
 
@@ -57,6 +66,9 @@ impl Waiting {
             Self::Accept { outcome, .. } => Pin::new(outcome).poll(cx).map(Answered::Accept),
             Self::Subscribe { decision, .. } => Pin::new(decision).poll(cx).map(Answered::Subscribe),
             Self::Settle { settled, .. } => Pin::new(settled).poll(cx).map(Answered::Settle),
+            Self::Subscribed { recorded, .. } | Self::Unsubscribed { recorded, .. } => {
+                Pin::new(recorded).poll(cx).map(Answered::Record)
+            }
             Self::Busy(..) => Poll::Pending,
         }
     }
@@ -174,9 +186,42 @@ impl Driver {
                 subscribing.done += 1;
                 self.connection.put_back(Output::Subscribe(subscribing));
             }
+            (Answered::Record(recorded), Some(Waiting::Subscribed { subscribing, .. })) => {
+                self.handle_recorded(subscribing, recorded);
+            }
+            (Answered::Record(recorded), Some(Waiting::Unsubscribed { unsuback, .. })) => match recorded {
+                Ok(()) => {
+                    self.answers += 1;
+                    self.replies.extend_from_slice(&unsuback);
+                }
+                Err(error) => self.connection.close(unrecorded(&error), Some("the session was not recorded")),
+            },
             _ => {}
         }
         true
+    }
+
+    /// The subscriptions of a SUBSCRIBE are recorded, or they are none.
+    fn handle_recorded(&mut self, mut subscribing: Subscribing, recorded: Result<(), RecordError>) {
+        match recorded {
+            Ok(()) => {}
+            Err(RecordError::Fenced) => {
+                return self
+                    .connection
+                    .close(Reason::SessionTakenOver, Some("the session was claimed elsewhere"));
+            }
+            Err(_) => {
+                for accepted in subscribing.accepted.iter_mut().filter(|accepted| accepted.failed.is_none()) {
+                    let retry_after = std::time::Duration::from_secs(5);
+                    self.note_settled(
+                        accepted,
+                        Err(SubscribeError::Unavailable { what: "store", retry_after }),
+                    );
+                }
+            }
+        }
+        self.answers += 1;
+        self.connection.handle_subscribed(steady_ms(), subscribing, &mut &self.outbox);
     }
 
     /// Tells the broker a turn's worth; false if there is more.
@@ -209,6 +254,11 @@ impl Driver {
             self.connection.put_back(Output::Subscribe(subscribing));
             return false;
         }
+        let number = self.connection.number();
+        if let Some(recorded) = keeping::subscribed(&self.inner, &self.hosted, number) {
+            self.waiting = Some(Box::new(Waiting::Subscribed { recorded, subscribing }));
+            return false;
+        }
         self.answers += 1;
         self.connection.handle_subscribed(steady_ms(), subscribing, &mut &self.outbox);
         true
@@ -220,14 +270,13 @@ impl Driver {
             accepted.failed = Some(denied.into());
             return;
         }
-        let subscriber = &self.hosted.subscriber;
         let target = &accepted.target;
         let result = match &target.group {
             Some(group) => {
                 let (broker, shared) = (&self.inner.broker, &self.inner.shared);
                 groups::join(broker, shared, &self.hosted, (group, &target.filter), accepted.tag)
             }
-            None => subscriber.subscribe(&target.filter, accepted.tag, accepted.start).map(drop),
+            None => keeping::subscribe(&self.inner, &self.hosted, self.connection.number(), accepted),
         };
         accepted.failed = result.err();
     }
@@ -258,4 +307,9 @@ impl Driver {
         }
         accepted.failed = Some(error);
     }
+}
+
+/// What a client is told whose session was not recorded.
+fn unrecorded(error: &RecordError) -> Reason {
+    if *error == RecordError::Fenced { Reason::SessionTakenOver } else { Reason::ImplementationSpecific }
 }

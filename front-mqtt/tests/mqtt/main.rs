@@ -7,6 +7,7 @@ mod client;
 mod connect;
 mod connections;
 mod groups;
+mod kept;
 mod pressure;
 mod publish;
 mod real_client;

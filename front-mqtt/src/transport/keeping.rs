@@ -1,0 +1,393 @@
+//! Sessions whose messages an engine keeps: claimed before CONNACK, recorded as they go, and in no list while their
+//! clients are away.
+//!
+//! ```text
+//! CONNECT ─▶ claim ─▶ record ─▶ CONNACK ─▶ restart: catch up from the position ─▶ live
+//!                                             ▲ SUBSCRIBE while it catches up
+//! the end ─▶ leave: out of the lists, the position as far as all has come, record
+//! ```
+//!
+//! A replay is the queue of a client that was away: it reads as the client acknowledges.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use broker_core::{
+    Answer, Claim, Ends, Fence, Filter, GRANTED_TAG, Gap, MessageId, Principal, RecordError, Replay,
+    SessionRecord, Start, SubscribeError, unix_ms,
+};
+
+use super::groups;
+use super::sessions::Hosted;
+use crate::codec::{DecodeError, Reason};
+use crate::config::ClientIdScope;
+use crate::front::Inner;
+use crate::protocol::{Accepted, Negotiated, News, Record, owner, target_of};
+
+/// What an engine has given to a connection that is about to have its session.
+pub(crate) struct Claimed {
+    pub(crate) fence: Fence,
+    /// Where its log stands.
+    pub(crate) head: MessageId,
+    /// What an earlier life of the server knew, and up to where it was served.
+    pub(crate) record: Option<(Record, MessageId)>,
+    pub(super) news: Arc<News>,
+    /// Until the client has its session.
+    returns: Option<(Weak<Inner>, Arc<str>)>,
+}
+
+impl Claimed {
+    /// The client has its session.
+    pub(super) fn settle(&mut self) {
+        self.returns = None;
+    }
+}
+
+impl Drop for Claimed {
+    /// The client was not let in, or is gone: it is as if nobody had come.
+    fn drop(&mut self) {
+        let Some((inner, key)) = self.returns.take() else { return };
+        let Some(inner) = inner.upgrade() else { return };
+        let record = self.record.as_ref().map(|(record, position)| {
+            SessionRecord::new(record.encode(), Some(*position))
+                .ending(ends(record.expiry_secs, Client::Away))
+        });
+        drop(inner.broker.record_session(&key, self.fence, record));
+    }
+}
+
+/// Whether somebody is connected.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Client {
+    Here,
+    Away,
+}
+
+fn ends(expiry_secs: u32, client: Client) -> Ends {
+    let lasts = Duration::from_secs(u64::from(expiry_secs));
+    match client {
+        _ if expiry_secs == u32::MAX => Ends::Never,
+        Client::Here => Ends::After(lasts),
+        Client::Away => Ends::At(unix_ms().saturating_add(u64::from(expiry_secs) * 1_000)),
+    }
+}
+
+fn unavailable() -> DecodeError {
+    DecodeError::new(Reason::ServerUnavailable, "whoever keeps sessions does not answer")
+}
+
+/// Before the client is told whether it has a session: nobody else has it from now on, and what CONNECT says of it is
+/// safe. `None`: nothing is kept of it beyond the memory.
+pub(super) async fn claim(
+    inner: &Arc<Inner>,
+    key: &Arc<str>,
+    terms: &Negotiated,
+    principal: &Principal,
+) -> Result<Option<Claimed>, DecodeError> {
+    let config = &inner.shared.config;
+    let not_yours =
+        || DecodeError::new(Reason::ClientIdentifierNotValid, "another user has this client identifier");
+    if config.client_id_scope == ClientIdScope::Exclusive
+        && let Some(hosted) = inner.sessions.get(key)
+        && hosted.session.lock().principal.as_ref().is_some_and(|held| owner(held) != owner(principal))
+    {
+        // A claim would take it from its owner.
+        return Err(not_yours());
+    }
+    let claim = match (terms.clean_start, terms.session_expiry_secs) {
+        (true, 0) => Claim::End,
+        (true, _) => Claim::Clean,
+        (false, _) => Claim::Resume,
+    };
+    let claimed = inner.broker.claim_session(key, claim).await.map_err(|_| unavailable())?;
+    let Some(head) = inner.broker.kept_head().filter(|_| claimed.fence != Fence::default()) else {
+        return Ok(None);
+    };
+    let record = claimed.record.and_then(|record| {
+        let position = record.position.filter(|position| position.epoch() == head.epoch());
+        let known = Record::decode(&record.state).zip(position);
+        if known.is_none() {
+            tracing::error!(
+                session = &**key,
+                "the record of an MQTT session is not understood; it begins anew"
+            );
+        }
+        known
+    });
+    let returns = Some((Arc::downgrade(inner), key.clone()));
+    let news = inner.shared.news.clone();
+    let claimed = Claimed { fence: claimed.fence, head, record, news, returns };
+    let of_another = |record: &Record| record.owner != owner(principal);
+    if config.client_id_scope == ClientIdScope::Exclusive
+        && claimed.record.as_ref().is_some_and(|(record, _)| of_another(record))
+    {
+        return Err(not_yours());
+    }
+    let here = inner.sessions.get(key).filter(|_| !terms.clean_start);
+    let known = here.and_then(|hosted| hosted.session.lock().record()).or_else(|| claimed.record.clone());
+    if known.is_none() && terms.session_expiry_secs == 0 {
+        return Ok(None);
+    }
+    let (mut record, position) = known.unwrap_or_else(|| (Record::default(), head));
+    (record.expiry_secs, record.owner) = (terms.session_expiry_secs, owner(principal));
+    let record =
+        SessionRecord::new(record.encode(), Some(position)).ending(ends(record.expiry_secs, Client::Here));
+    match inner.broker.record_session(key, claimed.fence, Some(record)).await {
+        Ok(()) => Ok(Some(claimed)),
+        Err(_) => Err(unavailable()),
+    }
+}
+
+/// What is to be recorded of a session goes on its way, in the order in which it changes.
+pub(super) fn record(
+    inner: &Inner,
+    hosted: &Hosted,
+) -> Option<(Fence, Answer<'static, Result<(), RecordError>>)> {
+    let mut state = hosted.session.lock();
+    if state.ended {
+        return None;
+    }
+    let client = if state.online.is_some() { Client::Here } else { Client::Away };
+    let fence = state.kept()?.fence;
+    let (record, position) = state.record()?;
+    let ends = ends(record.expiry_secs, client);
+    let record = SessionRecord::new(record.encode(), Some(position)).ending(ends);
+    Some((fence, inner.broker.record_session(hosted.session.key(), fence, Some(record))))
+}
+
+/// The client has its session: what its subscriptions have missed follows, and then they are live.
+pub(super) fn arrive(inner: &Arc<Inner>, hosted: &Arc<Hosted>, number: u32, is_restored: bool) {
+    let held: Vec<(Box<str>, u32)> = {
+        let Some(state) = hosted.session.lock_as(number).filter(|state| state.kept().is_some()) else {
+            return;
+        };
+        state.subscriptions.iter().map(|held| (held.filter.clone(), held.tag)).collect()
+    };
+    let mut is_behind = false;
+    for (name, tag) in held {
+        let Some(target) = target_of(&name) else { continue };
+        let subscribed = match &target.group {
+            Some(group) if is_restored => {
+                let named = (&**group, &target.filter);
+                groups::join(&inner.broker, &inner.shared, hosted, named, tag)
+            }
+            None if tag >= GRANTED_TAG => Ok(()),
+            None if inner.broker.reach_of(&target.filter).kept => {
+                is_behind = true;
+                Ok(())
+            }
+            None if is_restored => hosted.subscriber.subscribe(&target.filter, tag, Start::Live).map(drop),
+            _ => Ok(()),
+        };
+        give_up_on(hosted, subscribed);
+    }
+    if is_behind {
+        let (inner, hosted) = (inner.clone(), hosted.clone());
+        tokio::spawn(async move { restart(&inner, &hosted, number).await });
+    } else if let Some(head) = inner.broker.kept_head()
+        && let Some(mut state) = hosted.session.lock_as(number)
+        && let Some(kept) = state.kept_mut()
+    {
+        kept.open(head.offset(), &[]);
+        kept.note_live();
+    }
+}
+
+/// A session that has not all of its subscriptions must not look as if it had.
+fn give_up_on(hosted: &Hosted, subscribed: Result<(), SubscribeError>) {
+    if subscribed.is_err() {
+        hosted.kick(Reason::QuotaExceeded, Some("the session's subscriptions have no place"));
+    }
+}
+
+/// Those of a session's subscriptions that can be read again.
+fn kept_filters(inner: &Inner, names: Vec<(Box<str>, u32)>) -> Vec<(Filter, u32)> {
+    // What an operator has subscribed a client to is there and then alone.
+    let own = names.into_iter().filter(|(_, tag)| *tag < GRANTED_TAG);
+    let targets = own.filter_map(|(name, tag)| Some((target_of(&name)?, tag)));
+    let plain =
+        targets.filter(|(target, _)| target.group.is_none()).map(|(target, tag)| (target.filter, tag));
+    plain.filter(|(filter, _)| inner.broker.reach_of(filter).kept).collect()
+}
+
+/// Brings all subscriptions from the position to the present, together, whatever was on its way to do so. `None`: the
+/// connection is over.
+async fn restart(inner: &Arc<Inner>, hosted: &Arc<Hosted>, number: u32) -> Option<()> {
+    let turn = hosted.session.lock_as(number)?.kept()?.turn.clone();
+    let _turn = turn.lock().await;
+    let before = hosted.session.lock_as(number)?.kept_mut()?.replay.take();
+    if let Some(before) = before {
+        before.abort();
+        _ = before.await;
+    }
+    let (names, after) = {
+        let state = hosted.session.lock_as(number)?;
+        let names = state.subscriptions.iter().map(|held| (held.filter.clone(), held.tag)).collect();
+        (names, state.kept()?.cursor())
+    };
+    let filters = kept_filters(inner, names);
+    let tags: Vec<u32> = filters.iter().map(|(_, tag)| *tag).collect();
+    let replay = match hosted.subscriber.catch_up(&filters, after) {
+        Ok(replay) => replay,
+        Err(error) => {
+            give_up_on(hosted, Err(error));
+            return None;
+        }
+    };
+    // What the lane still had from before is over then: of the log it brings nothing but the replay's pages.
+    hosted.subscriber.heard().await;
+    let head = inner.broker.kept_head()?.offset();
+    let mut state = hosted.session.lock_as(number)?;
+    let kept = state.kept_mut()?;
+    kept.open(head, &tags);
+    kept.replay = Some(tokio::spawn(follow(Arc::downgrade(hosted), number, replay)));
+    Some(())
+}
+
+async fn follow(hosted: Weak<Hosted>, number: u32, replay: Replay) {
+    let Some(outbox) = hosted.upgrade().map(|hosted| hosted.subscriber.outbox()) else { return };
+    let on_gap = |gap: &Gap| {
+        if let Some(hosted) = hosted.upgrade() {
+            tracing::warn!(
+                client_id = hosted.session.client_id(),
+                requested = %gap.requested,
+                first = %gap.first,
+                "messages of an MQTT session were dropped from the store before its client came",
+            );
+        }
+    };
+    replay.run(on_gap).await;
+    if outbox.closed().is_none()
+        && let Some(hosted) = hosted.upgrade()
+        && let Some(mut state) = hosted.session.lock_as(number)
+        && let Some(kept) = state.kept_mut()
+    {
+        kept.note_live();
+    }
+}
+
+/// Subscribes a session whose messages are kept, or any other; where it begins is noted.
+pub(super) fn subscribe(
+    inner: &Inner,
+    hosted: &Hosted,
+    number: u32,
+    accepted: &Accepted,
+) -> Result<(), SubscribeError> {
+    let subscriber = &hosted.subscriber;
+    let (filter, tag, start) = (&accepted.target.filter, accepted.tag, accepted.start);
+    let is_live = match inner.shared.kept_epoch {
+        Some(_) if accepted.new && inner.broker.reach_of(filter).kept => hosted
+            .session
+            .lock_as(number)
+            .and_then(|state| state.kept().map(|kept| (kept.is_live(), kept.cursor()))),
+        _ => None,
+    };
+    match is_live {
+        None => subscriber.subscribe(filter, tag, start).map(drop),
+        Some((true, cursor)) => {
+            let (_, head) = subscriber.subscribe_at_head(filter, tag, start)?;
+            if let Some(kept) = hosted.session.lock_as(number).as_mut().and_then(|state| state.kept_mut()) {
+                kept.begin(tag, Some(head.in_epoch(cursor.epoch()).unwrap_or_default()));
+            }
+            Ok(())
+        }
+        Some((false, cursor)) => {
+            if let Some(kept) = hosted.session.lock_as(number).as_mut().and_then(|state| state.kept_mut()) {
+                kept.begin(tag, None);
+            }
+            // Nothing comes for it until all begin again together.
+            drop(subscriber.catch_up(&[(filter.clone(), tag)], cursor)?);
+            if start == Start::Retained {
+                subscriber.subscribe(filter, tag, start)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// The broker knows the subscriptions of a SUBSCRIBE: once this is answered they are safe. `None`: nothing is kept.
+pub(super) fn subscribed(
+    inner: &Arc<Inner>,
+    hosted: &Arc<Hosted>,
+    number: u32,
+) -> Option<Answer<'static, Result<(), RecordError>>> {
+    inner.shared.kept_epoch?;
+    let is_behind = hosted.session.lock_as(number)?.kept()?.is_waiting_for_a_start();
+    if !is_behind {
+        return record(inner, hosted).map(|(_, recorded)| recorded);
+    }
+    let (inner, hosted) = (inner.clone(), hosted.clone());
+    Some(Answer::later(async move {
+        restart(&inner, &hosted, number).await;
+        match record(&inner, &hosted) {
+            Some((_, recorded)) => recorded.await,
+            None => Ok(()),
+        }
+    }))
+}
+
+/// The connection is over, and the session stays: nothing is delivered to it of what can be read later.
+pub(super) async fn leave(inner: Arc<Inner>, hosted: Arc<Hosted>, number: u32) {
+    let gone = || {
+        let state = hosted.session.lock();
+        (state.connection == number && state.online.is_none() && !state.ended).then_some(state)
+    };
+    let Some(turn) = gone().and_then(|state| state.kept().map(|kept| kept.turn.clone())) else { return };
+    let _turn = turn.lock().await;
+    let replay = gone().and_then(|mut state| state.kept_mut().and_then(|kept| kept.replay.take()));
+    if let Some(replay) = replay {
+        replay.abort();
+        _ = replay.await;
+    }
+    let Some(head) = inner.broker.kept_head() else { return };
+    // All up to there has come, or was missed.
+    hosted.subscriber.heard().await;
+    let names = {
+        let Some(mut state) = gone() else { return };
+        let names = state.subscriptions.iter().map(|held| (held.filter.clone(), held.tag)).collect();
+        let Some(kept) = state.kept_mut() else { return };
+        kept.settle(head.offset());
+        names
+    };
+    for (filter, tag) in kept_filters(&inner, names) {
+        // What is in memory as well still comes, to wait in the session.
+        if !inner.broker.reach_of(&filter).in_memory {
+            hosted.subscriber.unsubscribe(&filter, tag);
+        }
+        hosted.subscriber.abandon_replay(tag);
+    }
+    if let Some((_, recorded)) = record(&inner, &hosted) {
+        note_recorded(&hosted, None, recorded.await);
+    }
+}
+
+/// Records what has changed, a second later at most, for as long as the front lives.
+pub(crate) async fn keep_recording(front: Weak<Inner>) {
+    while let Some(news) = front.upgrade().map(|inner| inner.shared.news.clone()) {
+        _ = tokio::time::timeout(Duration::from_secs(1), news.many.notified()).await;
+        let Some(inner) = front.upgrade() else { return };
+        let changed = std::mem::take(&mut *news.changed.lock());
+        let sessions = changed.iter().filter_map(|key| inner.sessions.get(key));
+        let recorded: Vec<_> =
+            sessions.filter_map(|hosted| record(&inner, &hosted).map(|answer| (hosted, answer))).collect();
+        drop(inner);
+        for (hosted, (fence, recorded)) in recorded {
+            note_recorded(&hosted, Some(fence), recorded.await);
+        }
+    }
+}
+
+/// What could not be recorded is tried again; a session that another connection has claimed, perhaps at another server,
+/// is that one's.
+fn note_recorded(hosted: &Hosted, fence: Option<Fence>, recorded: Result<(), RecordError>) {
+    match recorded {
+        Ok(()) => {}
+        Err(RecordError::Fenced) => {
+            let is_same = hosted.session.lock().kept().map(|kept| kept.fence) == fence;
+            if is_same {
+                hosted.kick(Reason::SessionTakenOver, None);
+            }
+        }
+        Err(_) => hosted.session.note_unrecorded(),
+    }
+}
