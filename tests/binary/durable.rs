@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use rumqttc::QoS;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::bayeux::Socket;
 use crate::support::http::{get, post, request};
+use crate::support::mqtt::Client;
 use crate::support::process::{Process, run, run_with_input};
 use crate::support::sse::EventStream;
 
@@ -156,6 +158,64 @@ async fn a_key_is_answered_as_before_after_kill_9() {
     let other = request(server.http, "POST", "/v1/publish/orders", &headers, "y").await;
     assert!((400..500).contains(&other.status), "{other:?}");
     assert_eq!(history(&server, "orders").await.len(), 1);
+}
+
+/// As MQTT clients keep their sessions: without a clean one.
+async fn device(server: &Process) -> Client {
+    Client::connect_with(server.mqtt, "device", |options| {
+        options.set_clean_session(false);
+    })
+    .await
+}
+
+/// The session's client reads some, is away, and so is the server; publishers go on in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_with_many_queued_messages_goes_on_over_kill_9_without_gap_or_repeat() {
+    const EACH: usize = 400;
+    let data = tempfile::tempdir().expect("a directory");
+    let mut server = begin(data.path()).await;
+    let mut client = device(&server).await;
+    client.subscribe("orders/+", QoS::AtLeastOnce).await;
+    let (mut published, mut read) = (0, 0);
+    for round in 0..3 {
+        client.kill();
+        if round == 1 {
+            server.signal(Signal::TERM);
+            assert_eq!(server.exit().await.code(), Some(0));
+        } else {
+            kill(server).await;
+        }
+        server = begin(data.path()).await;
+        let publisher = Client::connect(server.mqtt, "publisher").await;
+        for _ in 0..EACH {
+            publisher
+                .publish(&format!("orders/{}", published % 7), QoS::AtLeastOnce, &published.to_string())
+                .await;
+            published += 1;
+        }
+        // All is acknowledged once something behind it is seen.
+        let mut witness = Client::connect(server.mqtt, "witness").await;
+        witness.subscribe("end", QoS::AtLeastOnce).await;
+        publisher.publish("end", QoS::AtLeastOnce, "").await;
+        witness.message().await;
+        kill(server).await;
+        server = begin(data.path()).await;
+        client = device(&server).await;
+        // Not all of it before the next time; what was acknowledged is recorded within a second.
+        while read < published - if round == 2 { 0 } else { EACH / 2 } {
+            assert_eq!(client.payload().await, read.to_string(), "in round {round}");
+            read += 1;
+        }
+        // What the client has read and acknowledged without the test's looking may be all that there is.
+        while let Some(payload) = client.payload_if_any(std::time::Duration::from_millis(1_500)).await {
+            assert_eq!(payload, read.to_string(), "in round {round}");
+            read += 1;
+        }
+    }
+    assert_eq!(read, published);
+    kill(server).await;
+    let checked = run_with_input(&["store", "check", data.path().to_str().expect("a name")], &[], b"").await;
+    assert!(checked.code == Some(0) && checked.out.contains(" sessions=1 "), "{checked:?}");
 }
 
 #[tokio::test]

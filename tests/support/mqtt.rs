@@ -65,6 +65,19 @@ impl Client {
         String::from_utf8(self.message().await.payload.to_vec()).expect("UTF-8")
     }
 
+    /// The next message's payload, if one comes in `patience`.
+    pub async fn payload_if_any(&mut self, patience: Duration) -> Option<String> {
+        let message = async {
+            loop {
+                if let Incoming::Publish(publish) = self.events.recv().await? {
+                    return Some(publish.payload.to_vec());
+                }
+            }
+        };
+        let payload = tokio::time::timeout(patience, message).await.ok()??;
+        Some(String::from_utf8(payload).expect("UTF-8"))
+    }
+
     /// As [`Client::payload`], for what may take longer than anything else here.
     pub async fn payload_within(&mut self, patience: std::time::Duration) -> String {
         let message = async {
