@@ -128,6 +128,13 @@ pub struct Refused {
     pub publish: Option<Box<Publish>>,
 }
 
+impl Refused {
+    /// Of a publish that is worth another try, or of none.
+    pub fn new(error: PublishError, publish: Option<Publish>) -> Self {
+        Self { error, publish: publish.map(Box::new) }
+    }
+}
+
 impl From<PublishError> for Refused {
     fn from(error: PublishError) -> Self {
         Self { error, publish: None }

@@ -43,6 +43,7 @@ mod message;
 mod metrics;
 mod outbox;
 mod rights;
+mod service;
 mod shared;
 mod sparing;
 mod store;
@@ -78,6 +79,7 @@ pub use rights::{
     Governed, Network, Pattern, Policy, Principal, RequestHead, Rights, RightsTemplate, Rule, Source,
     SourceKind, Throttle, Welcome,
 };
+pub use service::Service;
 pub use sparing::{Sparing, Telling};
 pub use store::history::{After, Gap, History, HistoryQuery, Order};
 pub use store::idempotency::{IdempotencyKey, KeptKey};

@@ -24,6 +24,7 @@ use crate::lane::{Lane, LaneOwner};
 use crate::lifecycle::Listeners;
 use crate::message::{MessageId, Position};
 use crate::rights::Policy;
+use crate::service::Services;
 use crate::store::idempotency::Idempotency;
 use crate::store::log::{Evicted, Log, State};
 use crate::store::retained::{Retained, Scan};
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) encodings: Arc<AtomicUsize>,
     pub(crate) janitor: Janitor,
     pub(crate) listeners: Listeners,
+    pub(crate) services: Services,
     pub(crate) policy: OnceLock<Arc<dyn Policy>>,
     pub(crate) closed: AtomicBool,
     pub(crate) subscriptions: AtomicUsize,

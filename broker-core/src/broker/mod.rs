@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use crate::answer::Answer;
 use crate::attach::{Reserved, StartFrom, SubscribeOptions, Subscriber, Subscription};
 use crate::channel::Channel;
-use crate::clock::steady_ms;
+use crate::clock::{steady_ms, unix_ms};
 use crate::config::{Config, OutboxConfig};
 use crate::engine::{Engine, Reach};
 use crate::error::{PublishError, PublishOnceError, Refused, SubscribeError};
@@ -35,7 +35,8 @@ use crate::lane::{Deliver, Delivery, Encoding, Kind};
 use crate::lifecycle::{Lifecycle, Listeners};
 use crate::message::{KeyedReceipt, Message, MessageId, Position, Publish, Qos, Receipt};
 use crate::outbox::{Outbox, Queued};
-use crate::rights::{Policy, Principal};
+use crate::rights::{Client, Policy, Principal};
+use crate::service::{Service, Services};
 use crate::shared::{Feeds, Janitor, Shared, positions};
 use crate::store::history::{Asking, History, HistoryQuery, Next};
 use crate::store::idempotency::{Idempotency, IdempotencyKey};
@@ -139,6 +140,7 @@ impl Broker {
             encodings,
             janitor: Janitor::default(),
             listeners: Listeners::default(),
+            services: Services::default(),
             policy: OnceLock::new(),
             closed: AtomicBool::new(false),
             subscriptions: AtomicUsize::new(0),
@@ -276,6 +278,28 @@ impl Broker {
     /// may listen. One that holds a handle of the broker keeps it until [`Broker::close`].
     pub fn hear(&self, listener: Arc<dyn Lifecycle>) {
         self.shared().listeners.add(listener);
+    }
+
+    /// Has `service` answer what clients ask it from now on, by publishing where only the broker publishes. For the
+    /// broker's life; of several that take a channel the first is asked. One that holds a handle of the broker keeps it
+    /// until [`Broker::close`].
+    pub fn offer(&self, service: Arc<dyn Service>) {
+        self.shared().services.add(service);
+    }
+
+    /// Asks the service whose channel `request` is for: what a front does with a publish that a client's rights
+    /// [allow as a request](crate::Rights::allows_asking).
+    ///
+    /// # Errors
+    /// [`PublishError::Forbidden`] if no service takes it; what the service says.
+    pub fn ask_service(&self, client: &Client<'_>, request: &Publish) -> Result<Receipt, PublishError> {
+        let Some(service) = self.shared().services.of(request.channel()) else {
+            let error = PublishError::Forbidden("only the broker publishes to this channel".into());
+            self.shared().count_refused(&error);
+            return Err(error);
+        };
+        service.ask(client, request)?;
+        Ok(Receipt::new(None, unix_ms(), 1))
     }
 
     /// As [`Broker::attach`], for a client that is known: what its rights do not grant of what its filters match is

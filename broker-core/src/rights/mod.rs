@@ -121,14 +121,25 @@ impl Rights {
         self
     }
 
+    /// Whether a client may ask a [`Service`](crate::Service) by publishing on one of its channels: the rules are those of
+    /// publishing, on a channel below `$aws/`. A rule on every channel is none on those: it does not match them.
+    pub fn allows_asking(&self, channel: &Channel) -> bool {
+        channel.namespace() == "$aws" && self.grants(Action::Publish, channel)
+    }
+
+    /// Whether the rules grant `action` on one channel, whoever publishes there.
+    pub fn grants(&self, action: Action, channel: &Channel) -> bool {
+        let grants = |rule: &Rule| rule.is_about(action) && rule.filter.matches(channel);
+        (self.everything || self.allow.iter().any(grants)) && !self.denies(action, channel)
+    }
+
     /// Whether `action` on one channel is allowed. To publish where only the broker does
     /// ([`Channel::is_the_brokers_own`]) never is: what stands there could be forged.
     pub fn allows(&self, action: Action, channel: &Channel) -> bool {
         if action == Action::Publish && channel.is_the_brokers_own() {
             return false;
         }
-        let grants = |rule: &Rule| rule.is_about(action) && rule.filter.matches(channel);
-        (self.everything || self.allow.iter().any(grants)) && !self.denies(action, channel)
+        self.grants(action, channel)
     }
 
     /// Whether `action` on all channels of `filter` is allowed, denying rules that only touch a part of it aside: those

@@ -41,7 +41,8 @@ impl Connection {
             self.answer(packet.packet_id, packet.qos, Reason::Success, None);
             return Ok(());
         }
-        if !self.principal.allows(Action::Publish, &channel) {
+        let rights = self.principal.rights();
+        if !rights.allows(Action::Publish, &channel) && !rights.allows_asking(&channel) {
             session.count_refused(&self.principal, channel.as_str());
             if config.denied_publish == Denied::Disconnect {
                 return Err(DecodeError::new(Reason::NotAuthorized, "no right to publish to this topic"));

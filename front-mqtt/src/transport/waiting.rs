@@ -125,6 +125,12 @@ impl Driver {
 
     fn publish_allowed(&mut self, publishing: Publishing) {
         let Publishing { publish, packet_id, qos } = publishing;
+        if publish.channel().is_the_brokers_own() {
+            let asked = self.inner.broker.ask_service(&self.client(self.remote()), &publish);
+            let is_busy = matches!(asked, Err(PublishError::Busy { .. }));
+            let asked = asked.map_err(|error| Refused::new(error, is_busy.then_some(publish)));
+            return self.handle_accepted(packet_id, qos, asked);
+        }
         if qos == Qos::AtMostOnce {
             if let Err(refused) = self.inner.broker.post(publish) {
                 self.handle_accepted(packet_id, qos, Err(refused));
