@@ -17,6 +17,7 @@ use crate::iot::{self, Messages, Query, Resource};
 use crate::presence::{Clients, Events, Listener};
 use crate::sigv4::Verifier;
 use crate::stats::{Counters, Stats};
+use crate::things::{Asked, Things};
 
 /// What its name is to listeners, metrics and logs.
 pub(crate) const NAME: &str = "aws";
@@ -37,6 +38,7 @@ struct Shared {
     clients: Arc<Clients>,
     /// Where signatures are not looked at, and no key is named.
     anybody: Principal,
+    things: Arc<Things>,
     /// Held for as long as the front is there.
     _events: Option<Arc<Events>>,
 }
@@ -53,7 +55,12 @@ impl Front {
             let events = events.as_ref().map(Arc::downgrade).unwrap_or_default();
             broker.hear(Arc::new(Listener { clients: Arc::downgrade(&clients), events }));
         }
+        let things = Arc::new(Things::new(broker.clone()));
+        if config.iot {
+            broker.offer(Arc::new(Asked(Arc::downgrade(&things))));
+        }
         let shared = Shared {
+            things,
             gate: Gate::new(broker.clone(), Arc::clone(&context.authenticator)),
             verifier: Verifier::new(config.region.clone(), config.clock_skew, &config.keys),
             broker,
@@ -173,6 +180,10 @@ impl Shared {
             Resource::Subscriptions(client) => {
                 iot::subscriptions(broker, clients, principal, &client, &query).await
             }
+            Resource::Shadow(thing) => {
+                iot::shadow(&self.things, principal, &parts.method, &thing, &query, &body)
+            }
+            Resource::Shadows(thing) => iot::list_shadows(&self.things, principal, &thing, &query),
             Resource::Messages(client) => {
                 let sent = iot::send(broker, clients, principal, &client, message).await;
                 sent.inspect(|_| self.counters.direct_messages.add())

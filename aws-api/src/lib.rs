@@ -7,7 +7,8 @@
 //! ```text
 //!            ┌ sigv4     who has signed it ─▶ AccessKey ─▶ Principal
 //! request ───┤
-//!            └ iot       /topics · /retainedMessage · /connections ─▶ Broker
+//!            └ iot       /topics · /retainedMessage · /connections · /things ─▶ Broker
+//! MQTT ─────── things    $aws/things/…/shadow/…, asked and answered
 //! Lifecycle ── presence  who is there, who was, and $aws/events/…   ─▶ Broker
 //! ```
 //!
@@ -21,10 +22,12 @@ mod front;
 #[doc(hidden)]
 pub mod fuzzing;
 mod iot;
+mod outlet;
 mod presence;
 mod served;
 pub mod sigv4;
 mod stats;
+mod things;
 
 pub use config::{Config, Key, Secret, Signatures};
 pub use error::AwsError;

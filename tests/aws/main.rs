@@ -5,6 +5,7 @@ mod support;
 
 mod data_plane;
 mod lives;
+mod shadows;
 
 use fanwire::aws::{Config, Front, Signatures};
 

@@ -20,10 +20,17 @@ pub(crate) enum Resource {
     Subscriptions(String),
     /// `/connections/CLIENT/messages`
     Messages(String),
+    /// `/things/THING/shadow`
+    Shadow(String),
+    /// `/api/things/shadow/ListNamedShadowsForThing/THING`
+    Shadows(String),
 }
 
 /// Where those are.
-const MOUNTS: [&str; 3] = ["/topics", "/retainedMessage", "/connections"];
+const MOUNTS: [&str; 5] = ["/topics", "/retainedMessage", "/connections", "/things", SHADOWS];
+
+/// Where the names of a thing's shadows are.
+const SHADOWS: &str = "/api/things/shadow/ListNamedShadowsForThing";
 
 /// Whether a path is one of the data plane's.
 pub(crate) fn claims(path: &str) -> bool {
@@ -48,6 +55,13 @@ impl Resource {
                 Ok(Self::RetainedMessage(decoded(topic)?))
             };
         }
+        if let Some(thing) = below(path, SHADOWS) {
+            return Ok(Self::Shadows(decoded(thing)?));
+        }
+        if let Some(rest) = below(path, "/things") {
+            let thing = rest.strip_suffix("/shadow").ok_or_else(nothing)?;
+            return Ok(Self::Shadow(decoded(thing)?));
+        }
         let rest = below(path, "/connections").ok_or_else(nothing)?;
         let mut segments = rest.split('/');
         let client = client_id(segments.next().unwrap_or_default())?;
@@ -66,6 +80,8 @@ impl Resource {
             Self::Topic(_) | Self::Messages(_) => "POST",
             Self::RetainedMessages | Self::RetainedMessage(_) | Self::Subscriptions(_) => "GET",
             Self::Connection(_) => "GET, DELETE",
+            Self::Shadow(_) => "GET, POST, DELETE",
+            Self::Shadows(_) => "GET",
         };
         if allow.split(", ").any(|known| known == method.as_str()) {
             Ok(())
@@ -105,6 +121,8 @@ mod tests {
             ("/connections/a%2Fb", R::Connection("a/b".into())),
             ("/connections/c/subscriptions", R::Subscriptions("c".into())),
             ("/connections/c/messages", R::Messages("c".into())),
+            ("/things/a%3Ab/shadow", R::Shadow("a:b".into())),
+            ("/api/things/shadow/ListNamedShadowsForThing/t", R::Shadows("t".into())),
         ] {
             assert!(claims(path), "{path}");
             assert_eq!(Resource::find(path).unwrap(), expected, "{path}");
@@ -114,6 +132,7 @@ mod tests {
             ("/connections/$c", "InvalidRequestException"),
             ("/connections/%zz", "InvalidRequestException"),
             ("/connections/c/else", "ResourceNotFoundException"),
+            ("/things/a", "ResourceNotFoundException"),
             ("/connections/c/messages/x", "ResourceNotFoundException"),
             ("/topics/%ff", "InvalidRequestException"),
         ] {

@@ -239,6 +239,29 @@ class Aws(unittest.TestCase):
         with self.assertRaises(reader.exceptions.ForbiddenException):
             reader.get_connection(clientId="c")
 
+    def test_a_shadow_is_changed_by_boto3_and_by_its_device(self):
+        device, subscribe = self.paho("lamp")
+        subscribe(("$aws/things/lamp/shadow/update/delta", 1))
+        update = {"state": {"desired": {"on": True, "level": 1.10}}, "clientToken": "t"}
+        answer = self.iot.update_thing_shadow(thingName="lamp", payload=json.dumps(update).encode())
+        accepted = json.loads(answer["payload"].read())
+        self.assertEqual((accepted["state"], accepted["version"]), (update["state"], 1))
+        self.assertEqual(accepted["clientToken"], "t")
+        delta = json.loads(device.got.get(timeout=PATIENCE).payload)
+        self.assertEqual((delta["state"], delta["version"]), ({"on": True, "level": 1.1}, 1))
+        report = {"state": {"reported": {"on": True, "level": 1.1}}}
+        device.publish("$aws/things/lamp/shadow/update", json.dumps(report), qos=1).wait_for_publish(PATIENCE)
+        shown = json.loads(self.iot.get_thing_shadow(thingName="lamp")["payload"].read())
+        self.assertEqual((shown["version"], shown["state"]["reported"]), (2, report["state"]["reported"]))
+        with self.assertRaises(self.iot.exceptions.ConflictException):
+            self.iot.update_thing_shadow(thingName="lamp", payload=b'{"state":{},"version":1}')
+        with self.assertRaises(self.iot.exceptions.ResourceNotFoundException):
+            self.iot.get_thing_shadow(thingName="lamp", shadowName="none")
+        self.iot.update_thing_shadow(thingName="lamp", shadowName="s", payload=b'{"state":{"desired":{"a":1}}}')
+        self.assertEqual(self.iot.list_named_shadows_for_thing(thingName="lamp")["results"], ["s"])
+        gone = json.loads(self.iot.delete_thing_shadow(thingName="lamp")["payload"].read())
+        self.assertEqual(gone["version"], 2)
+
 
 if __name__ == "__main__":
     unittest.main()
