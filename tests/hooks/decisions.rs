@@ -149,7 +149,8 @@ async fn a_stream_is_told_by_the_name_that_it_has_and_greeted() {
     .await;
     let server = backend.server(&ALL, json!({})).await;
     let headers = "cookie: a=b\r\nx-other: c\r\n";
-    let mut stream = EventStream::open_with(server.http, "/sse?channel=a&channel=b/*", headers).await;
+    let mut stream =
+        EventStream::open_with(server.http, "/sse?channel=a&channel=b/*&format=raw", headers).await;
     let first = within(stream.next()).await.expect("an event");
     assert_eq!((&*first.event, &*first.data), ("hook", r#"{"welcome":1}"#));
     server.publish("more", "unasked");

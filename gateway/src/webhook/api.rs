@@ -248,7 +248,7 @@ fn written(body: &Bytes, id: &str) -> Result<super::Settings, Problem> {
     let mut value: serde_json::Value =
         serde_json::from_slice(body).map_err(|error| wrong(format!("the body is no JSON: {error}")))?;
     let Some(object) = value.as_object_mut() else { return Err(wrong("an object is a webhook".to_owned())) };
-    if object.entry("id").or_insert_with(|| id.into()) != id {
+    if *object.entry("id").or_insert_with(|| id.into()) != id {
         return Err(wrong("`id` is another one than that of the path".to_owned()));
     }
     let written: Written = serde_json::from_value(value).map_err(|error| wrong(error.to_string()))?;
