@@ -159,7 +159,10 @@ impl Target {
         self.counted.in_flight.fetch_add(1, Relaxed);
         let _in_flight = InFlight(&self.counted.in_flight);
         let began = Instant::now();
-        let outcome = self.attempt(began, &headers, &body).await.and_then(|answer| read(&answer));
+        let answer = self.attempt(began, &headers, &body).await;
+        // To a client an answer of a backend, and to the breaker none.
+        let is_unable = answer.as_ref().is_ok_and(|answer| answer.status >= 500);
+        let outcome = answer.and_then(|answer| read(&answer));
         self.counted.seconds.observe(began.elapsed());
         let counter = match &outcome {
             Ok(_) => &self.counted.answered,
@@ -167,7 +170,7 @@ impl Target {
             Err(_) => &self.counted.failed,
         };
         counter.fetch_add(1, Relaxed);
-        let failed = outcome.as_ref().is_err_and(Failure::is_outage);
+        let failed = is_unable || outcome.as_ref().is_err_and(Failure::is_outage);
         if permitted.record(failed) {
             let url = self.url.host().unwrap_or_default();
             match self.breaker_state() {

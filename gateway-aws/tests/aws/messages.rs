@@ -340,3 +340,25 @@ async fn an_http_backend_gets_the_message_itself() {
     assert_eq!(call.headers["x-who"], "static");
     assert_eq!(&call.body[..], b"hello");
 }
+
+#[tokio::test]
+async fn a_backend_that_answers_5xx_is_heard_and_then_left_alone() {
+    let functions = Functions::start(|_| async { Answer::Raw(503, vec![], "overloaded".to_owned()) }).await;
+    let changes = json!({
+        "integrations": {"web": {"kind": "http", "url": functions.url("/web")}},
+        "routes": {"$default": {"integration": "web", "response": true}},
+        "breaker": {"min_calls": 3, "open": "30s"},
+    });
+    let server = Server::start(&functions, changes).await;
+    let mut client = server.open().await;
+    for _ in 0..3 {
+        client.send("hello").await;
+        assert_eq!(client.text().await, "overloaded");
+    }
+    client.send("hello").await;
+    assert_eq!(client.json().await["message"], "Internal server error");
+    for _ in 0..3 {
+        functions.next().await;
+    }
+    assert_eq!(functions.waiting(), 0, "it was not called");
+}
