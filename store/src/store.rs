@@ -306,9 +306,10 @@ impl Engine for Store {
     }
 
     fn post(&self, publish: Publish) -> Result<(), Rejected> {
-        let posted = match *self.shared.state.read() {
-            State::Ready => self.shared.post(publish),
-            _ => Err((Reject::Unavailable(REFUSED), publish.into())),
+        let posted = if self.shared.is_ready() {
+            self.shared.post(publish)
+        } else {
+            Err((Reject::Unavailable(REFUSED), publish.into()))
         };
         posted.map_err(|(why, publish)| {
             self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
