@@ -97,7 +97,7 @@ async fn main() -> Outcome<()> {
     println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     for in_flight in [1, 64, 512] {
         let (mut bare, mut kept, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..given.rounds.max(2) {
+        for _ in 0..given.rounds.max(3) {
             let one = floor::append(folder, in_flight, given.span).await?;
             let other = inside::acknowledge(folder, in_flight, given.span).await?;
             ratios.push(ratio(&other, &one));
