@@ -6,6 +6,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::http::{get, post, request};
+use crate::support::mqtt::Bare;
 use crate::support::process::{Ended, Process, run_with_input};
 use crate::support::sse::EventStream;
 
@@ -96,4 +97,35 @@ async fn a_backup_is_made_of_a_store_that_nobody_has_and_refused_in_words() {
     assert_eq!(ids(&restored, "orders").await, (vec![id], json!(false)));
     let used = store(&["backup"], &[&copy, &data.join("../third")]).await;
     assert_eq!(used.code, Some(0), "{used:?}");
+}
+
+/// A session that outlives its connection is in the backup, with what waits for it.
+#[tokio::test]
+async fn an_absent_session_finds_in_the_backup_what_was_published_before_it() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let (data, copy) = (folder.path().join("data"), folder.path().join("copy"));
+    let connect = async |server: &Process| {
+        let mut client = Bare::connect(server.mqtt).await;
+        // Version 3.1.1, a session that stays.
+        client.send(b"\x10\x0f\x00\x04MQTT\x04\x00\x00\x3c\x00\x03dev").await;
+        let answer = client.receive(4).await;
+        assert_eq!(answer[3], 0, "{answer:?}");
+        (client, answer[2] == 1)
+    };
+    let server = begin(&data).await;
+    let (mut client, was_there) = connect(&server).await;
+    assert!(!was_there);
+    client.send(b"\x82\x0d\x00\x01\x00\x08orders/1\x01").await;
+    assert_eq!(client.receive(5).await, [0x90, 3, 0, 1, 1]);
+    client.send(b"\xe0\x00").await;
+    assert_eq!(client.rest().await, b"");
+    publish(&server, "orders/1", "waits").await;
+    let made = store(&["backup"], &[&data, &copy]).await;
+    assert!(made.code == Some(0) && made.out.contains(" sessions=1 "), "{made:?}");
+
+    let restored = begin(&copy).await;
+    let (mut client, was_there) = connect(&restored).await;
+    assert!(was_there, "the session is in the backup");
+    let packet = client.receive(2 + 2 + 8 + 2 + 5).await;
+    assert_eq!((packet[0] & 0xf6, &packet[4..12], &packet[14..]), (0x32, &b"orders/1"[..], &b"waits"[..]));
 }
