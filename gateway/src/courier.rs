@@ -29,6 +29,11 @@ pub trait Receiver: Send + Sync + 'static {
         64 << 10
     }
 
+    /// Whether an answer of 410 says that it wants nothing more.
+    fn can_leave(&self) -> bool {
+        true
+    }
+
     /// The request that carries these events, at least one. Asked anew for each attempt.
     fn request(&self, events: &[Arc<Event>]) -> Request<Bytes>;
 
@@ -198,6 +203,9 @@ impl Shared {
         let request = receiver.request(&attempt.events);
         let call = self.caller.call_with(permit, request, receiver.max_answer_bytes(), receiver.timeout());
         let outcome = match call.await {
+            Ok(answer) if answer.status == 410 && !receiver.can_leave() => {
+                Outcome::Rejected(failure(&answer))
+            }
             Ok(answer) => meant(answer, |answer| receiver.failures(&attempt.events, answer)),
             Err(CallError::Forbidden(why)) => Outcome::Rejected(Failure::new(None, why)),
             Err(CallError::Unreachable(why)) => Outcome::Unreachable(Failure::new(None, why)),
@@ -213,13 +221,16 @@ impl Shared {
 
 /// What an answer means, by its status.
 fn meant(answer: Answer, failures: impl FnOnce(&Answer) -> Vec<String>) -> Outcome {
-    let failure = || Failure::new(Some(answer.status), format!("status {}", answer.status));
     match answer.status {
         200..=299 => Outcome::Delivered { failed: failures(&answer) },
-        410 => Outcome::Gone(failure()),
-        408 | 425 | 429 | 500.. => Outcome::Failed(failure(), answer.retry_after),
-        _ => Outcome::Rejected(failure()),
+        410 => Outcome::Gone(failure(&answer)),
+        408 | 425 | 429 | 500.. => Outcome::Failed(failure(&answer), answer.retry_after),
+        _ => Outcome::Rejected(failure(&answer)),
     }
+}
+
+fn failure(answer: &Answer) -> Failure {
+    Failure::new(Some(answer.status), format!("status {}", answer.status))
 }
 
 async fn run(shared: Arc<Shared>) {

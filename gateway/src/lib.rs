@@ -12,6 +12,8 @@
 pub mod address;
 pub mod client;
 pub mod courier;
+pub mod dead;
 pub mod delivery;
+pub mod rules;
 pub mod sign;
 pub mod webhook;

@@ -273,7 +273,8 @@ impl Loader {
         let store = settings.store(arguments.data.clone(), folder);
         let store = store.map_err(|(key, message)| wrong_value(&wrong, &key, message))?;
         let gateway = settings.gateway(folder);
-        let gateway = gateway.map_err(|(key, message)| wrong_value(&wrong, &key, &message))?;
+        let mut gateway = gateway.map_err(|(key, message)| wrong_value(&wrong, &key, &message))?;
+        gateway.rules = settings.aws.rules().map_err(|(key, message)| wrong_value(&wrong, &key, &message))?;
         let access = settings.access(folder).map_err(wrong)?;
         let authenticator = BuiltIn::with(access.clone()).map_err(wrong)?;
         let (origins, address_rate) = (settings.origins(), settings.address_rate());

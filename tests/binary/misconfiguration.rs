@@ -75,7 +75,12 @@ async fn a_mistake_is_told_in_one_line_and_ends_with_2() {
             &[],
             "FILE: `aws.signatures`: \"ignored\" lets in whoever reaches 0.0.0.0:0; it is for servers all of whose listeners are on loopback addresses",
         ),
-        (&[], Some("[[aws.rules]]\nname = \"many\"\n"), &[], "FILE: unknown key `aws.rules`"),
+        (
+            &[],
+            Some("[[aws.rules]]\nname = \"many\"\nfilter = \"a/#/b\"\nurl = \"http://127.0.0.1/\"\n"),
+            &[],
+            "FILE: `aws.rules[0].filter`: \"a/#/b\": `#` is the last segment",
+        ),
         (
             &["--http", "127.0.0.1:0", "--mqtt", "off"],
             None,

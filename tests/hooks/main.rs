@@ -7,3 +7,4 @@ mod backend;
 mod decisions;
 mod notices;
 mod operators;
+mod rules;

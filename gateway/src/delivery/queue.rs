@@ -57,8 +57,12 @@ pub struct Bounds {
     pub batch_bytes: usize,
     /// How long an event waits for others, where [`Bounds::batch`] is more than 1. Default: 50 ms.
     pub linger: Duration,
+    /// Whether a batch has events of one order only. Default: no.
+    pub apart: bool,
     /// Most requests at a time. Default: 64.
     pub max_in_flight: usize,
+    /// The waits between attempts, each a fifth more or less. Default: [`SCHEDULE`](super::SCHEDULE).
+    pub retry: Vec<Duration>,
 }
 
 impl Default for Bounds {
@@ -70,7 +74,9 @@ impl Default for Bounds {
             batch: 1,
             batch_bytes: 256 << 10,
             linger: Duration::from_millis(50),
+            apart: false,
             max_in_flight: 64,
+            retry: retry::SCHEDULE.to_vec(),
         }
     }
 }
@@ -316,6 +322,9 @@ impl Queue {
             if taken > 0 || has_changed {
                 self.place(&order);
             }
+            if taken > 0 && self.bounds.apart {
+                break;
+            }
         }
         if batch.is_empty() {
             return (None, dead);
@@ -457,7 +466,7 @@ impl Queue {
                     *suspects = Suspects::new(suspects.left + 1);
                     continue;
                 }
-                match retry::wait(before, retry_after, &mut self.random) {
+                match retry::wait(&self.bounds.retry, before, retry_after, &mut self.random) {
                     Some(wait) => rests = rests.max(now + wait),
                     None => over.push(*number),
                 }
@@ -537,7 +546,10 @@ impl Queue {
             self.lines.remove(order);
             return;
         };
-        let linger = if self.bounds.batch > 1 { self.bounds.linger } else { Duration::ZERO };
+        let waits = self.bounds.batch > line.events.len()
+            && line.events.iter().map(|waiting| waiting.event.body.len()).sum::<usize>()
+                < self.bounds.batch_bytes;
+        let linger = if waits { self.bounds.linger } else { Duration::ZERO };
         let sends = line.rests_until.unwrap_or(first.event.made + linger);
         let ends = first.event.made + self.bounds.max_age;
         let at = if self.is_closed { ends } else { sends.min(ends) };

@@ -10,11 +10,11 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_edge::{Body, OriginPolicy, Peer, Problem, Response, TokenSources, credentials_from, read_body};
 
-use super::dead::DeadLetter;
 use super::hook::Hook;
 use super::settings::Written;
 use super::webhooks::Webhooks;
-use crate::delivery::BreakerState;
+use crate::dead::{DeadLetter, DeadLetters};
+use crate::delivery::{BreakerState, Event};
 
 /// Most bytes of a webhook that is put.
 const MAX_BYTES: usize = 64 << 10;
@@ -137,12 +137,12 @@ impl Api {
             }
         }
         let hooks = self.webhooks.list();
+        let owners = self.owners(&hooks);
         let mut found: Vec<DeadLetter> = Vec::new();
         // The hooks one after the other; a cursor is the id of a letter, which is of one of them.
         let mut after = cursor.as_deref();
-        let concerned = hooks.iter().filter(|one| hook.as_ref().is_none_or(|id| *id == one.settings().id));
-        for one in concerned {
-            let letters = one.dead_letters();
+        let concerned = owners.iter().filter(|one| hook.as_ref().is_none_or(|id| id == one.id));
+        for Owner { letters, .. } in concerned {
             if let Some(id) = after {
                 if !letters.has(id) {
                     continue;
@@ -172,16 +172,32 @@ impl Api {
         Ok(json(StatusCode::OK, out))
     }
 
+    /// Whoever has dead letters: webhooks, and rules.
+    fn owners<'a>(&'a self, hooks: &'a [Arc<Hook>]) -> Vec<Owner<'a>> {
+        let of_hooks = hooks.iter().map(|hook| Owner {
+            id: &hook.settings().id,
+            letters: hook.dead_letters(),
+            replay: Box::new(|event| hook.replay(event)),
+        });
+        let of_rules = self.webhooks.rules().iter().map(|rule| Owner {
+            id: rule.id(),
+            letters: rule.dead_letters(),
+            replay: Box::new(|event| rule.replay(event)),
+        });
+        of_hooks.chain(of_rules).collect()
+    }
+
     fn letter(&self, parts: &Parts, id: &str) -> Result<Response, Problem> {
         let hooks = self.webhooks.list();
+        let owners = self.owners(&hooks);
         match parts.method {
             Method::GET | Method::HEAD => {
-                let found = hooks.iter().find_map(|hook| hook.dead_letters().find(id));
+                let found = owners.iter().find_map(|one| one.letters.find(id));
                 let letter = found.ok_or_else(no_letter)?;
                 Ok(json(StatusCode::OK, letter.json()))
             }
             Method::DELETE => {
-                let taken = hooks.iter().find_map(|hook| hook.dead_letters().take(id));
+                let taken = owners.iter().find_map(|one| one.letters.take(id));
                 taken.map(|_| nothing()).ok_or_else(no_letter)
             }
             _ => Err(Problem::method_not_allowed("GET, HEAD, DELETE")),
@@ -190,14 +206,22 @@ impl Api {
 
     fn replay(&self, parts: &Parts, id: &str) -> Result<Response, Problem> {
         only(parts, &[Method::POST], "POST")?;
-        for hook in self.webhooks.list().iter() {
-            if let Some(letter) = hook.dead_letters().take(id) {
-                hook.replay(letter.again());
+        let hooks = self.webhooks.list();
+        for one in self.owners(&hooks) {
+            if let Some(letter) = one.letters.take(id) {
+                (one.replay)(letter.again());
                 return Ok(json(StatusCode::ACCEPTED, b"{}".to_vec()));
             }
         }
         Err(no_letter())
     }
+}
+
+/// Whose dead letters.
+struct Owner<'a> {
+    id: &'a str,
+    letters: &'a DeadLetters,
+    replay: Box<dyn Fn(Event) + 'a>,
 }
 
 impl Front for Api {

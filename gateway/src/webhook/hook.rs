@@ -13,11 +13,11 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::answer::{self, Granted, MAX_ANSWER_BYTES, Verdict};
-use super::dead::DeadLetters;
 use super::event::{Kind, Told};
 use super::settings::{OnFailure, Settings};
 use crate::client::{Answer, CallError, Caller};
 use crate::courier::{Courier, Load, Receiver};
+use crate::dead::DeadLetters;
 use crate::delivery::{BreakerState, Cause, Dead, Event, Outcome};
 
 /// How a request ended, by name.

@@ -10,7 +10,6 @@
 
 pub mod answer;
 mod api;
-mod dead;
 pub mod event;
 mod hook;
 mod listening;
@@ -21,7 +20,7 @@ mod visit;
 mod webhooks;
 
 pub use self::api::Api;
-pub use self::dead::{DeadLetter, DeadLetters};
 pub use self::hook::{Counted, Hook};
 pub use self::settings::{OnFailure, Settings, Written, Wrong};
 pub use self::webhooks::{Gateway, Webhooks};
+pub use crate::dead::{DeadLetter, DeadLetters};

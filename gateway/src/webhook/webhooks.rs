@@ -29,6 +29,7 @@ use super::visit::{Known, Visit};
 use crate::address::{Addresses, Denied as Denial};
 use crate::client::Caller;
 use crate::delivery::BreakerState;
+use crate::rules::Rule;
 
 /// When a client that could not be decided about may try again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -39,6 +40,8 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Gateway {
     /// The webhooks of the configuration.
     pub webhooks: Vec<Settings>,
+    /// Functions that get the messages of filters.
+    pub rules: Vec<crate::rules::Settings>,
     /// Which addresses may be connected to for URLs that come from elsewhere.
     pub addresses: Addresses,
 }
@@ -50,6 +53,7 @@ pub struct Webhooks(Arc<Inner>);
 pub(super) struct Inner {
     pub(super) broker: Broker,
     hooks: RwLock<Arc<[Arc<Hook>]>>,
+    rules: Vec<Rule>,
     /// Calls whatever the configuration names, and what comes from elsewhere as `addresses` permit.
     trusted: Caller,
     judged: Caller,
@@ -70,13 +74,17 @@ impl Webhooks {
     /// all that it does from now on. They decide after `policy`, as the policy of the broker; about connections, those
     /// ask that were given [`Webhooks::authenticator`]. Without a webhook nothing of this happens.
     pub fn start(broker: &Broker, gateway: &Gateway, policy: Option<Arc<dyn Policy>>) -> Self {
+        // What stands in the configuration may lead anywhere.
+        let trusted = Caller::new(None);
+        let rule = |settings: &crate::rules::Settings| Rule::start(settings.clone(), trusted.clone(), broker);
+        let rules = gateway.rules.iter().map(rule).collect();
         let inner = Arc::new(Inner {
             broker: broker.clone(),
             hooks: RwLock::new(Arc::new([])),
-            // What stands in the configuration may lead anywhere.
-            trusted: Caller::new(None),
+            trusted,
             judged: Caller::new(Some(gateway.addresses.clone())),
             addresses: gateway.addresses.clone(),
+            rules,
             decides: AtomicBool::new(policy.is_some()),
             listens: AtomicBool::new(false),
             policy,
@@ -125,6 +133,11 @@ impl Webhooks {
         is_gone
     }
 
+    /// The rules of the configuration.
+    pub fn rules(&self) -> &[Rule] {
+        &self.0.rules
+    }
+
     /// The webhooks as they are.
     pub fn list(&self) -> Arc<[Arc<Hook>]> {
         self.0.hooks()
@@ -140,6 +153,9 @@ impl Webhooks {
         let all = async {
             for hook in hooks.iter() {
                 hook.drained().await;
+            }
+            for rule in &self.0.rules {
+                rule.drained().await;
             }
         };
         if tokio::time::timeout(within, all).await.is_err() {
@@ -538,6 +554,9 @@ impl MetricSource for Webhooks {
                 _ => 0,
             };
             out.push(Metric::gauge("webhook_breaker_state", help, state).with("hook", id.clone()));
+        }
+        for rule in self.rules() {
+            rule.measure(out);
         }
         for (id, _, _, took) in durations {
             let help = "How long requests to webhooks took";

@@ -9,6 +9,7 @@ use aws_api::{Config, Key, Signatures};
 use serde::{Deserialize, Serialize};
 use settings::{Setting as _, Span};
 
+use super::rules;
 use crate::config::rights::{Grant, template};
 
 /// The keys of the section.
@@ -22,6 +23,7 @@ pub(in crate::config) struct Aws {
     iot: bool,
     lifecycle_events: bool,
     keys: Vec<AwsKey>,
+    rules: Vec<rules::Written>,
 }
 
 settings::choice!(
@@ -57,11 +59,29 @@ impl Default for Aws {
             iot: config.iot,
             lifecycle_events: config.lifecycle_events,
             keys: Vec::new(),
+            rules: Vec::new(),
         }
     }
 }
 
 impl Aws {
+    /// The functions that get the messages of filters.
+    ///
+    /// # Errors
+    /// With the key of what makes no sense.
+    pub(in crate::config) fn rules(&self) -> Result<Vec<gateway::rules::Settings>, (String, String)> {
+        let mut names = HashSet::new();
+        let rule = |(at, written): (usize, &rules::Written)| {
+            let key = |field: &str| format!("aws.rules[{at}].{field}");
+            let rule = written.rule().map_err(|(field, message)| (key(field), message))?;
+            if !names.insert(rule.name.clone()) {
+                return Err((key("name"), format!("another rule is called {:?}", rule.name)));
+            }
+            Ok(rule)
+        };
+        self.rules.iter().enumerate().map(rule).collect()
+    }
+
     /// What is served; `None` if nothing is: see [`all`](Self::all).
     ///
     /// # Errors
@@ -193,7 +213,6 @@ mod tests {
             ("region = \"\"", "aws.region"),
             ("account = \"1\"", "aws.account"),
             ("signatures = \"no\"", "signatures"),
-            ("rules = []", "rules"),
             (&key(""), "aws.keys[0]`: one of `secret` and `secret_file`"),
             (&key("secret = \"\""), "aws.keys[0].secret"),
             (&key("secret_file = \"missing\""), "/nowhere/missing"),

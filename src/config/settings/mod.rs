@@ -3,6 +3,7 @@
 mod aws;
 mod broker;
 mod gateway;
+mod rules;
 mod store;
 pub(super) mod tls;
 

@@ -109,11 +109,11 @@ struct Kept {
 }
 
 impl DeadLetters {
-    pub(super) fn new(hook: &str) -> Self {
+    pub(crate) fn new(hook: &str) -> Self {
         Self { hook: hook.into(), letters: Mutex::default() }
     }
 
-    pub(super) fn bury(&self, broker: &Broker, dead: &Dead) {
+    pub(crate) fn bury(&self, broker: &Broker, dead: &Dead) {
         let letter = DeadLetter::of(&self.hook, dead);
         let json = letter.json();
         let mut kept = self.letters.lock();
@@ -130,7 +130,7 @@ impl DeadLetters {
         }
     }
 
-    pub(super) fn hand_over(&self, next: &DeadLetters) {
+    pub(crate) fn hand_over(&self, next: &DeadLetters) {
         let Kept { all, bytes } = std::mem::take(&mut *self.letters.lock());
         let mut kept = next.letters.lock();
         kept.bytes += bytes;
