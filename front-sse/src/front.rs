@@ -519,10 +519,11 @@ fn with_head<T>(head: HeaderMap, body: T) -> http::Response<T> {
     response
 }
 
-/// Whether the request is of a browser, which says so by itself: its `EventSource` comes back after a stream that ends
-/// and never after an error status.
+/// Whether the request is of a browser: its `EventSource` comes back after a stream that ends and never after an error
+/// status. It says so by itself, over plain HTTP to another machine by its name alone.
 fn is_browser(headers: &HeaderMap) -> bool {
-    headers.contains_key("sec-fetch-dest")
+    let agent = headers.get(header::USER_AGENT);
+    headers.contains_key("sec-fetch-dest") || agent.is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla/"))
 }
 
 fn answer(head: HeaderMap, body: Body) -> Response {

@@ -111,11 +111,15 @@ async fn event_streams_are_told_what_the_policy_says() {
         assert_eq!((answer.status, &*answer.code()), (403, "forbidden"), "{answer:?}");
         assert!(answer.text().contains("closed: for today"), "{answer:?}");
     }
+    let answer = get(server.http, "/sse/away").await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("3")), "{answer:?}");
     // A browser comes back after this, and after no error status.
-    let mut stream = EventStream::open(server.http, "/sse/away").await;
-    assert_eq!(stream.status, 200);
-    assert_eq!(stream.next().await, None);
-    assert!(stream.retry.is_some_and(|ms| (3000..=6000).contains(&ms)), "{:?}", stream.retry);
+    for says in ["sec-fetch-dest: empty\r\n", "user-agent: Mozilla/5.0 (X11; Linux x86_64)\r\n"] {
+        let mut stream = EventStream::open_with(server.http, "/sse/away", says).await;
+        assert_eq!(stream.status, 200);
+        assert_eq!(stream.next().await, None);
+        assert!(stream.retry.is_some_and(|ms| (3000..=6000).contains(&ms)), "{:?}", stream.retry);
+    }
 }
 
 #[tokio::test]
