@@ -523,7 +523,8 @@ fn with_head<T>(head: HeaderMap, body: T) -> http::Response<T> {
 /// status. It says so by itself, over plain HTTP to another machine by its name alone.
 fn is_browser(headers: &HeaderMap) -> bool {
     let agent = headers.get(header::USER_AGENT);
-    headers.contains_key("sec-fetch-dest") || agent.is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla/"))
+    headers.contains_key("sec-fetch-dest")
+        || agent.is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla/"))
 }
 
 fn answer(head: HeaderMap, body: Body) -> Response {

@@ -177,6 +177,11 @@ impl Link {
         self.paused = paused;
     }
 
+    /// Whether reading is paused.
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
     /// Writes what still waits, says that nothing more comes, and reads what the peer still sends, because closing with
     /// unread input would reset the connection and the peer would never see the last bytes. All of it within `linger`.
     pub async fn finish(mut self, linger: Duration) {

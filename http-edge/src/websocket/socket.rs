@@ -28,7 +28,6 @@ pub struct WebSocket {
     /// The message that is not whole yet.
     unfinished: Unfinished,
     pulse: Pulse,
-    is_paused: bool,
 }
 
 /// What all WebSockets of a front have in common.
@@ -97,7 +96,6 @@ impl WebSocket {
             conversation: Conversation::of_messages(limits, deflate),
             unfinished: Unfinished::default(),
             pulse: Pulse::new(Instant::now()),
-            is_paused: false,
         }
     }
 
@@ -109,10 +107,9 @@ impl WebSocket {
     /// Stops hearing the client, or goes on: what it sends waits in the kernel, which then holds it back, and what was
     /// read already waits here. What is sent to it is written as ever. Its silence meanwhile is not its own.
     pub fn pause(&mut self, paused: bool) {
-        if self.is_paused && !paused {
+        if self.link.is_paused() && !paused {
             self.pulse.handle_read(Instant::now());
         }
-        self.is_paused = paused;
         self.link.pause_reading(paused);
     }
 
@@ -132,7 +129,7 @@ impl WebSocket {
 
     /// What lies in the input.
     fn take(&mut self) -> Option<Heard> {
-        if self.is_paused {
+        if self.link.is_paused() {
             return None;
         }
         loop {
@@ -168,7 +165,7 @@ impl WebSocket {
     }
 
     fn poll_timeout(&self, terms: &Terms) -> Option<Instant> {
-        if self.is_paused {
+        if self.link.is_paused() {
             return None;
         }
         let unfinished = self.conversation.unfinished_bytes();
@@ -177,7 +174,7 @@ impl WebSocket {
     }
 
     fn handle_timeout(&mut self, now: Instant, terms: &Terms) -> Option<Heard> {
-        if self.is_paused {
+        if self.link.is_paused() {
             return None;
         }
         let unfinished = self.conversation.unfinished_bytes();
