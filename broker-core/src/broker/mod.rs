@@ -1,5 +1,7 @@
 //! The broker: the cheap handle that fronts and the embedding service hold.
 
+mod listeners;
+mod positions;
 mod presence;
 mod publish;
 mod stats;
@@ -18,9 +20,9 @@ use tokio::sync::oneshot;
 use crate::answer::Answer;
 use crate::attach::{Reserved, StartFrom, SubscribeOptions, Subscriber, Subscription};
 use crate::channel::Channel;
-use crate::clock::{steady_ms, unix_ms};
+use crate::clock::steady_ms;
 use crate::config::{Config, OutboxConfig};
-use crate::engine::{Engine, Reach};
+use crate::engine::Engine;
 use crate::error::{PublishError, PublishOnceError, Refused, SubscribeError};
 use crate::filter::Filter;
 use crate::interest::Group;
@@ -32,12 +34,12 @@ use crate::key::{Start, SubscriberKey};
 use crate::lane::{Command, Direct, Lane, Worker};
 use crate::lane::{Connection, SendError};
 use crate::lane::{Deliver, Delivery, Encoding, Kind};
-use crate::lifecycle::{Lifecycle, Listeners};
-use crate::message::{KeyedReceipt, Message, MessageId, Position, Publish, Qos, Receipt};
+use crate::lifecycle::Listeners;
+use crate::message::{KeyedReceipt, Message, Publish, Qos, Receipt};
 use crate::outbox::{Outbox, Queued};
-use crate::rights::{Client, Policy, Principal};
-use crate::service::{Service, Services};
-use crate::shared::{Feeds, Janitor, Shared, positions};
+use crate::rights::Principal;
+use crate::service::Services;
+use crate::shared::{Feeds, Janitor, Shared};
 use crate::store::history::{Asking, History, HistoryQuery, Next};
 use crate::store::idempotency::{Idempotency, IdempotencyKey};
 use crate::store::log::Log;
@@ -260,46 +262,6 @@ impl Broker {
     /// Attaches a front's session or stream. It belongs to one lane from now on.
     pub fn attach(&self, deliver: Arc<dyn Deliver>, config: OutboxConfig) -> Subscriber {
         self.attach_with(deliver, config, None)
-    }
-
-    /// Has `policy` asked by every front before a client subscribes or publishes; what it says at their connecting is
-    /// [`Governed`](crate::Governed)'s. Once, before the first client; false if there is one already, which stays. A
-    /// policy that holds a handle of the broker keeps it until [`Broker::close`].
-    pub fn set_policy(&self, policy: Arc<dyn Policy>) -> bool {
-        self.shared().policy.set(policy).is_ok()
-    }
-
-    /// Who is to be asked before a client subscribes or publishes: a front does, after the rights.
-    pub fn policy(&self) -> Option<&Arc<dyn Policy>> {
-        self.shared().policy.get()
-    }
-
-    /// Tells `listener` from now on who comes, subscribes and leaves, over all fronts. For the broker's life; several
-    /// may listen. One that holds a handle of the broker keeps it until [`Broker::close`].
-    pub fn hear(&self, listener: Arc<dyn Lifecycle>) {
-        self.shared().listeners.add(listener);
-    }
-
-    /// Has `service` answer what clients ask it from now on, by publishing where only the broker publishes. For the
-    /// broker's life; of several that take a channel the first is asked. One that holds a handle of the broker keeps it
-    /// until [`Broker::close`].
-    pub fn offer(&self, service: Arc<dyn Service>) {
-        self.shared().services.add(service);
-    }
-
-    /// Asks the service whose channel `request` is for: what a front does with a publish that a client's rights
-    /// [allow as a request](crate::Rights::allows_asking).
-    ///
-    /// # Errors
-    /// [`PublishError::Forbidden`] if no service takes it; what the service says.
-    pub fn ask_service(&self, client: &Client<'_>, request: &Publish) -> Result<Receipt, PublishError> {
-        let Some(service) = self.shared().services.of(request.channel()) else {
-            let error = PublishError::Forbidden("only the broker publishes to this channel".into());
-            self.shared().count_refused(&error);
-            return Err(error);
-        };
-        service.ask(client, request)?;
-        Ok(Receipt::new(None, unix_ms(), 1))
     }
 
     /// As [`Broker::attach`], for a client that is known: what its rights do not grant of what its filters match is
@@ -579,43 +541,6 @@ impl Broker {
             }
             None => shared.wildcards.look(filter, find).flatten(),
         }
-    }
-
-    /// Which life of the log in memory this is; ids of another one are a gap.
-    pub fn epoch(&self) -> u64 {
-        self.shared().log.epoch()
-    }
-
-    /// The newest position in the log in memory. What an [`Engine`] keeps has a log of its own:
-    /// [`position`](Self::position).
-    pub fn head(&self) -> MessageId {
-        let log = &self.shared().log;
-        log.id(log.head())
-    }
-
-    /// The newest position in all logs.
-    pub fn position(&self) -> Position {
-        positions(self.shared().logs().map(|log| log.id(log.head())))
-    }
-
-    /// Where the log of an [`Engine`] stands, if there is one: what comes to who was away is read from there.
-    pub fn kept_head(&self) -> Option<MessageId> {
-        self.shared().kept.as_ref().map(|log| log.id(log.head()))
-    }
-
-    /// Where the messages of a filter are.
-    pub fn reach_of(&self, filter: &Filter) -> Reach {
-        let (kept, in_memory) = match &self.shared().kept {
-            Some(log) => log.reach_of(filter),
-            None => (false, true),
-        };
-        Reach { kept, in_memory }
-    }
-
-    /// The newest position in those logs that `filters` reach: what a client of them has seen so far, and can go on
-    /// from.
-    pub fn position_of<'f>(&self, filters: impl IntoIterator<Item = &'f Filter>) -> Position {
-        self.shared().head_of(filters.into_iter())
     }
 
     /// Waits until the lanes have handed over everything that was published or submitted before the call, or are gone.

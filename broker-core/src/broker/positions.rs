@@ -1,0 +1,46 @@
+//! Where the logs stand.
+
+use super::Broker;
+use crate::engine::Reach;
+use crate::filter::Filter;
+use crate::message::{MessageId, Position};
+use crate::shared::positions;
+
+impl Broker {
+    /// Which life of the log in memory this is; ids of another one are a gap.
+    pub fn epoch(&self) -> u64 {
+        self.shared().log.epoch()
+    }
+
+    /// The newest position in the log in memory. What an [`Engine`] keeps has a log of its own:
+    /// [`position`](Self::position).
+    pub fn head(&self) -> MessageId {
+        let log = &self.shared().log;
+        log.id(log.head())
+    }
+
+    /// The newest position in all logs.
+    pub fn position(&self) -> Position {
+        positions(self.shared().logs().map(|log| log.id(log.head())))
+    }
+
+    /// Where the log of an [`Engine`] stands, if there is one: what comes to who was away is read from there.
+    pub fn kept_head(&self) -> Option<MessageId> {
+        self.shared().kept.as_ref().map(|log| log.id(log.head()))
+    }
+
+    /// Where the messages of a filter are.
+    pub fn reach_of(&self, filter: &Filter) -> Reach {
+        let (kept, in_memory) = match &self.shared().kept {
+            Some(log) => log.reach_of(filter),
+            None => (false, true),
+        };
+        Reach { kept, in_memory }
+    }
+
+    /// The newest position in those logs that `filters` reach: what a client of them has seen so far, and can go on
+    /// from.
+    pub fn position_of<'f>(&self, filters: impl IntoIterator<Item = &'f Filter>) -> Position {
+        self.shared().head_of(filters.into_iter())
+    }
+}
