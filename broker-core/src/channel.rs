@@ -3,6 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+/// Where events are that nobody took: for who may manage every channel.
+pub(crate) const DEAD: &str = "$dead";
+
 /// A concrete channel name such as `chat/room1`: segments joined by `/`.
 ///
 /// Any UTF-8 is legal, empty segments and control characters included, because MQTT topics are channels as they are;
@@ -110,10 +113,10 @@ impl Channel {
         self.0.starts_with('$')
     }
 
-    /// Whether only the broker itself publishes here: `$SYS/…`, where it tells about itself, and `$aws/…`, where it
-    /// tells of clients and things. No rights reach it.
+    /// Whether only the broker itself publishes here: `$SYS/…`, where it tells about itself, `$aws/…`, where it tells of
+    /// clients and things, and `$dead/…`, where events are that nobody took. No rights reach it.
     pub fn is_the_brokers_own(&self) -> bool {
-        self.is_reserved() && matches!(self.namespace(), "$SYS" | "$aws")
+        self.is_reserved() && matches!(self.namespace(), "$SYS" | "$aws" | DEAD)
     }
 
     /// The shared text, for maps that are keyed by it.

@@ -126,7 +126,7 @@ impl DeadLetters {
         drop(kept);
         if let Ok(channel) = Channel::parse(&format!("$dead/{}", self.hook)) {
             // It is kept here whatever becomes of that.
-            let _ = broker.publish(Publish::new(channel, json).json().retain(true));
+            let _ = broker.post(Publish::new(channel, json).json().retain(true));
         }
     }
 

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use fanwire::Filter;
 use fanwire::gateway::rules::Settings;
+use rumqttc::QoS;
 use serde_json::{Value, json};
 
 use crate::backend::Backend;
 use crate::support::http::request;
+use crate::support::mqtt::Client;
 use crate::support::{TestServer, eventually};
 
 impl Backend {
@@ -115,4 +117,30 @@ async fn channels_go_apart_and_what_is_no_json_is_a_string() {
         let expected: Vec<_> = (0..3).map(|at| json!(format!("text {}", first + 2 * at))).collect();
         assert_eq!(all, expected, "{channel}");
     }
+}
+
+/// A store keeps all channels but `$SYS`, and what it keeps is not published at once.
+#[tokio::test]
+async fn a_dead_letter_is_retained_where_a_store_keeps_it_and_nobody_forges_one() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let store = fanwire::store::Store::open(fanwire::store::Settings::new(folder.path())).expect("it opens");
+    let backend = Backend::start(|_| (400, String::new())).await;
+    let url = format!("http://{}/rule", backend.address).parse().expect("a URL");
+    let rule = Settings::new("many", Filter::parse("rule/#").expect("a filter"), url);
+    let server = TestServer::with(move |config| {
+        config.gateway.rules.push(rule);
+        config.store = Some(std::sync::Arc::new(store));
+    })
+    .await;
+    let mut reader = Client::connect(server.mqtt, "reader").await;
+    reader.subscribe("$dead/#", QoS::AtLeastOnce).await;
+    let forger = Client::connect(server.mqtt, "forger").await;
+    forger.client.publish("$dead/aws.rules.many", QoS::AtMostOnce, true, "forged").await.expect("queued");
+    request(server.http, "POST", "/v1/publish/rule/a", &[], "7").await;
+    let letter = reader.message().await;
+    let shown: Value = serde_json::from_slice(&letter.payload).expect("JSON");
+    assert_eq!((&*letter.topic, &shown["event"]), ("$dead/aws.rules.many", &json!(7)), "{shown}");
+    let mut late = Client::connect(server.mqtt, "late").await;
+    late.subscribe("$dead/#", QoS::AtLeastOnce).await;
+    assert_eq!(late.message().await.payload, letter.payload, "it is retained");
 }

@@ -16,7 +16,7 @@ pub use policy::{Client, Denied, Governed, Policy};
 pub use principal::{Principal, Source, SourceKind, Throttle, Welcome};
 pub(crate) use sight::Sight;
 
-use crate::channel::Channel;
+use crate::channel::{Channel, DEAD};
 use crate::filter::Filter;
 
 /// What can be allowed or denied on a filter.
@@ -39,6 +39,11 @@ impl Action {
     /// Every action.
     pub const ALL: [Action; 5] =
         [Action::Publish, Action::Subscribe, Action::History, Action::Presence, Action::Manage];
+
+    /// Whether it shows messages.
+    fn reads(self) -> bool {
+        matches!(self, Action::Subscribe | Action::History)
+    }
 
     fn bit(self) -> u8 {
         1 << self as u8
@@ -127,8 +132,12 @@ impl Rights {
         channel.namespace() == "$aws" && self.grants(Action::Publish, channel)
     }
 
-    /// Whether the rules grant `action` on one channel, whoever publishes there.
+    /// Whether the rules grant `action` on one channel, whoever publishes there. What is below `$dead/` is read by who may
+    /// manage every channel, as it may be of any.
     pub fn grants(&self, action: Action, channel: &Channel) -> bool {
+        if action.reads() && channel.is_reserved() && channel.namespace() == DEAD {
+            return self.manages_everything();
+        }
         let grants = |rule: &Rule| rule.is_about(action) && rule.filter.matches(channel);
         (self.everything || self.allow.iter().any(grants)) && !self.denies(action, channel)
     }
@@ -145,6 +154,9 @@ impl Rights {
     /// Whether `action` on all channels of `filter` is allowed, denying rules that only touch a part of it aside: those
     /// hold message by message (see [`Broker::attach_as`](crate::Broker::attach_as)).
     pub fn allows_filter(&self, action: Action, filter: &Filter) -> bool {
+        if action.reads() && filter.namespace() == Some(DEAD) {
+            return self.manages_everything();
+        }
         let covers = |rule: &Rule| rule.is_about(action) && rule.filter.covers(filter);
         (self.everything || self.allow.iter().any(covers)) && !self.deny.iter().any(covers)
     }
@@ -168,6 +180,10 @@ impl Rights {
         let rules = self.allow.iter().filter(|rule| rule.is_about(action)).map(named);
         let mut names = std::iter::once(NAME.to_owned()).chain(rules);
         names.find_map(|name| Channel::parse(&name).ok().filter(|channel| self.allows(action, channel)))
+    }
+
+    fn manages_everything(&self) -> bool {
+        Filter::parse("**").is_ok_and(|all| self.allows_all_of(Action::Manage, &all))
     }
 
     /// Whether a denying rule says no to `action` on one channel.
@@ -229,6 +245,16 @@ mod tests {
             let channel = Channel::parse(text).unwrap();
             assert_eq!(Rights::all().allows(Action::Publish, &channel), expected, "{text}");
             assert!(Rights::all().allows(Action::Subscribe, &channel), "{text}");
+        }
+        let (dead, below) = (Channel::parse("$dead/hook").unwrap(), filter("$dead/#"));
+        let reader = Rights::none().allow(Rule::new([Action::Subscribe, Action::History], below.clone()));
+        let manager = Rights::none().allow(Rule::new([Action::Manage], filter("**")));
+        for (rights, reads) in [(Rights::all(), true), (reader, false), (manager, true)] {
+            for action in [Action::Subscribe, Action::History] {
+                assert_eq!(rights.allows(action, &dead), reads);
+                assert_eq!(rights.allows_filter(action, &below), reads);
+            }
+            assert!(!rights.allows(Action::Publish, &dead), "only the broker says what died");
         }
         assert!(Rights::all().allows_all_of(Action::Manage, &filter("**")));
         let but_one = Rights::all().deny(Rule::new([Action::Manage], filter("a/b")));
