@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout, timeout_at};
 
 use crate::answer::Failure;
-use crate::breaker::{Breaker, Trip};
+use gateway::delivery::{Breaker, BreakerState, Call, Trip};
 
 /// Largest answer of a function, in bytes.
 const MAX_ANSWER_BYTES: usize = 6 << 20;
@@ -70,8 +70,8 @@ impl Drop for InFlight<'_> {
 struct Permitted<'a>(Option<&'a Mutex<Breaker>>);
 
 impl Permitted<'_> {
-    fn record(mut self, failed: bool) -> bool {
-        self.0.take().is_some_and(|breaker| breaker.lock().record(Instant::now(), failed))
+    fn record(mut self, call: Call) -> bool {
+        self.0.take().is_some_and(|breaker| breaker.lock().record(Instant::now(), call))
     }
 }
 
@@ -108,7 +108,7 @@ impl Target {
         Self { client, url, timeout, breaker, turns, counted: Counted::default() }
     }
 
-    pub(crate) fn breaker_state(&self) -> u64 {
+    pub(crate) fn breaker_state(&self) -> BreakerState {
         self.breaker.lock().state()
     }
 
@@ -171,10 +171,12 @@ impl Target {
         };
         counter.fetch_add(1, Relaxed);
         let failed = is_unable || outcome.as_ref().is_err_and(Failure::is_outage);
-        if permitted.record(failed) {
+        if permitted.record(if failed { Call::Failed } else { Call::Answered }) {
             let url = self.url.host().unwrap_or_default();
             match self.breaker_state() {
-                0 => tracing::info!(target: "fanwire::gateway", host = url, "an integration answers again"),
+                BreakerState::Closed => {
+                    tracing::info!(target: "fanwire::gateway", host = url, "an integration answers again")
+                }
                 _ => tracing::warn!(
                     target: "fanwire::gateway", host = url,
                     "an integration fails and is left alone for a while"

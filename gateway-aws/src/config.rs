@@ -9,9 +9,9 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Uri};
 use http_edge::{Intake, TokenSources};
 
-pub use crate::breaker::Trip;
 pub use crate::selection::Selection;
 use crate::verify::Verify;
+pub use gateway::delivery::Trip;
 
 /// WebSocket APIs, and whose they are.
 #[derive(Clone, Debug)]

@@ -8,13 +8,12 @@
 //! the end ───────────▶ $disconnect, once and at least once, after every message
 //! ```
 //!
-//! What decides knows no clock and no socket: [`config`], [`selection`], [`event`], [`answer`], [`policy`],
-//! [`breaker`]. It leaves to others: sockets (the server), HTTP to functions (`outgoing`), what is published and who
+//! What decides knows no clock and no socket: [`config`], [`selection`], [`event`], [`answer`], [`policy`].
+//! It leaves to others: sockets (the server), HTTP to functions (`outgoing`), whether one that fails is called (`gateway`), what is published and who
 //! receives it (`broker-core`), and whose signature a request bears ([`Verify`]).
 
 pub mod answer;
 mod api;
-pub mod breaker;
 mod client;
 pub mod config;
 mod connection;

@@ -76,5 +76,5 @@ fn collect(target: &Target, gateway: &str, name: &str, out: &mut Vec<Metric>) {
     let about = "Calls of gateways' functions that are under way";
     out.push(own(Metric::gauge("gateway_in_flight", about, counted.in_flight.load(Relaxed))));
     let about = "Whether a gateway's function is called: 0 yes, 1 one call decides, 2 it is left alone";
-    out.push(own(Metric::gauge("gateway_breaker_state", about, target.breaker_state())));
+    out.push(own(Metric::gauge("gateway_breaker_state", about, target.breaker_state().number())));
 }

@@ -328,7 +328,10 @@ impl WrittenBreaker {
             return fault("breaker.max_open", "is no shorter than `open`");
         }
         let window = self.window.map_or(default.window, |period| period.0);
-        Ok(Trip { min_calls, failure_ratio: ratio, window, open, max_open })
+        let mut trip = default;
+        (trip.min_calls, trip.failure_ratio, trip.window) = (min_calls, ratio, window);
+        (trip.open, trip.max_open) = (open, max_open);
+        Ok(trip)
     }
 }
 

@@ -10,7 +10,7 @@ use outgoing::{Error, Phase};
 use parking_lot::Mutex;
 
 use crate::address::Addresses;
-use crate::delivery::{Breaker, BreakerState, Call};
+use crate::delivery::{Breaker, BreakerState, Call, Trip};
 
 /// Most hosts of which it is known how they do. Of more, those that do well are forgotten.
 const MAX_HOSTS: usize = 10_000;
@@ -84,7 +84,7 @@ impl Caller {
         if breakers.len() >= MAX_HOSTS && !breakers.contains_key(&host) {
             breakers.retain(|_, breaker| breaker.state() != BreakerState::Closed);
         }
-        let breaker = breakers.entry(host.clone()).or_insert_with(|| Breaker::new(now));
+        let breaker = breakers.entry(host.clone()).or_insert_with(|| Breaker::new(Trip::default()));
         breaker.permit(now).map_err(CallError::Open)?;
         Ok(Permit { caller: self.clone(), host, is_used: false })
     }

@@ -136,3 +136,16 @@ async fn dead_letters_are_listed_by_pages_and_delivered_anew_under_their_ids() {
     assert_eq!(call(&server, "DELETE", &format!("/v1/dead-letters/{other}"), &none).await.status, 204);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn there_are_only_so_many_webhooks() {
+    let server = TestServer::start().await;
+    let hook = json!({"url": "https://example.com/", "secret": SECRET, "events": ["vacated"]});
+    for number in 0..1000 {
+        let put = call(&server, "PUT", &format!("/v1/webhooks/h{number}"), &hook).await;
+        assert_eq!(put.status, 201, "{put:?}");
+    }
+    let more = call(&server, "PUT", "/v1/webhooks/more", &hook).await;
+    assert_eq!((more.status, &*more.code()), (409, "too_many_webhooks"), "{more:?}");
+    assert_eq!(call(&server, "PUT", "/v1/webhooks/h7", &hook).await.status, 200, "one of them, anew");
+}

@@ -9,6 +9,6 @@ mod line;
 mod queue;
 mod retry;
 
-pub use breaker::{Breaker, BreakerState, Call};
+pub use breaker::{Breaker, BreakerState, Call, Trip};
 pub use queue::{Attempt, Bounds, Cause, Dead, Event, Failure, Outcome, Queue};
 pub use retry::{MAX_RETRY_AFTER, SCHEDULE};

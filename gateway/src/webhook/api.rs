@@ -12,7 +12,7 @@ use http_edge::{Body, OriginPolicy, Peer, Problem, Response, TokenSources, crede
 
 use super::hook::Hook;
 use super::settings::Written;
-use super::webhooks::Webhooks;
+use super::webhooks::{PutError, Webhooks};
 use crate::dead::{DeadLetter, DeadLetters};
 use crate::delivery::{BreakerState, Event};
 
@@ -94,12 +94,12 @@ impl Api {
                 let status = match self.webhooks.put(settings) {
                     Ok(true) => StatusCode::CREATED,
                     Ok(false) => StatusCode::OK,
-                    Err(denied) => {
-                        return Err(Problem::new(
-                            StatusCode::BAD_REQUEST,
-                            "address_denied",
-                            denied.to_string(),
-                        ));
+                    Err(error) => {
+                        let (status, code) = match error {
+                            PutError::Address(_) => (StatusCode::BAD_REQUEST, "address_denied"),
+                            PutError::TooMany => (StatusCode::CONFLICT, "too_many_webhooks"),
+                        };
+                        return Err(Problem::new(status, code, error.to_string()));
                     }
                 };
                 let hook = self.find(id)?;

@@ -22,5 +22,5 @@ mod webhooks;
 pub use self::api::Api;
 pub use self::hook::{Counted, Hook};
 pub use self::settings::{OnFailure, Settings, Written, Wrong};
-pub use self::webhooks::{Gateway, Webhooks};
+pub use self::webhooks::{Gateway, PutError, Webhooks};
 pub use crate::dead::{DeadLetter, DeadLetters};

@@ -28,11 +28,25 @@ use super::settings::Settings;
 use super::visit::{Known, Visit};
 use crate::address::{Addresses, Denied as Denial};
 use crate::client::Caller;
-use crate::delivery::BreakerState;
 use crate::rules::Rule;
 
 /// When a client that could not be decided about may try again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Most webhooks at a time, for those that do not stand in the configuration.
+const MAX_HOOKS: usize = 1_000;
+
+/// Why a webhook is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PutError {
+    /// It is certain that its URL may not be connected to.
+    #[error(transparent)]
+    Address(#[from] Denial),
+    /// There are 1,000 already.
+    #[error("there are {MAX_HOOKS} webhooks, and no more are taken")]
+    TooMany,
+}
 
 /// What is configured of all this.
 #[derive(Clone, Debug, Default)]
@@ -118,9 +132,13 @@ impl Webhooks {
     /// backend that wanted nothing more is told again. Whether it is a new one.
     ///
     /// # Errors
-    /// It is certain that its URL may not be connected to.
-    pub fn put(&self, settings: Settings) -> Result<bool, Denial> {
+    /// See [`PutError`].
+    pub fn put(&self, settings: Settings) -> Result<bool, PutError> {
         self.0.addresses.judge_url(&settings.url)?;
+        let hooks = self.0.hooks();
+        if hooks.len() >= MAX_HOOKS && hooks.iter().all(|hook| hook.settings().id != settings.id) {
+            return Err(PutError::TooMany);
+        }
         Ok(self.0.enter(settings, &self.0.judged))
     }
 
@@ -548,12 +566,7 @@ impl MetricSource for Webhooks {
         }
         for (id, _, breaker, _) in &durations {
             let help = "Whether a webhook's host is called: 0 yes, 1 one call to try, 2 not for a while";
-            let state = match breaker {
-                BreakerState::Open => 2,
-                BreakerState::Probing => 1,
-                _ => 0,
-            };
-            out.push(Metric::gauge("webhook_breaker_state", help, state).with("hook", id.clone()));
+            out.push(Metric::gauge("webhook_breaker_state", help, breaker.number()).with("hook", id.clone()));
         }
         for rule in self.rules() {
             rule.measure(out);
