@@ -315,6 +315,7 @@ impl Shared {
             if !is_publish {
                 principal.admit(1).map_err(intake::Error::RateLimited)?;
             }
+            let retain = if method == Method::PUT { Retain::Always } else { Retain::IfAsked };
             // What waits long or holds much is boxed: every connection has room for the rest of this future.
             match resource {
                 Resource::Publish(_)
@@ -324,21 +325,6 @@ impl Shared {
                     if method == Method::HEAD =>
                 {
                     Ok(nothing(&resource))
-                }
-                Resource::Publish(Some(channel)) => {
-                    let body =
-                        take_body(body, self.broker.config().max_message_bytes, &self.config.intake).await?;
-                    publish_raw(
-                        &self.desk.gate,
-                        &publisher,
-                        &channel,
-                        parts.uri.query(),
-                        fields,
-                        &body,
-                        Retain::IfAsked,
-                    )?
-                    .await
-                    .map_or_else(|error| Err(error.into()), |done| Ok(published(&done)))
                 }
                 Resource::Publish(None) => Box::pin(self.publish_many(parts, fields, &publisher, body)).await,
                 Resource::Events => {
@@ -352,7 +338,15 @@ impl Shared {
                     let (max, query) = (self.config.max_page, parts.uri.query());
                     Box::pin(retained::list(&self.broker, max, principal, query)).await.map(json)
                 }
-                Resource::Retained(channel) if method == Method::PUT => {
+                Resource::Retained(channel) if method == Method::DELETE => {
+                    no_parameters(parts.uri.query())?;
+                    retained::clear(&self.broker, principal, &channel).await
+                }
+                Resource::Retained(channel) if method != Method::PUT => {
+                    retained::show(&self.broker, principal, &channel, parts.uri.query()).await
+                }
+                // A PUT retains.
+                Resource::Publish(Some(channel)) | Resource::Retained(channel) => {
                     let body =
                         take_body(body, self.broker.config().max_message_bytes, &self.config.intake).await?;
                     publish_raw(
@@ -362,17 +356,10 @@ impl Shared {
                         parts.uri.query(),
                         fields,
                         &body,
-                        Retain::Always,
+                        retain,
                     )?
                     .await
                     .map_or_else(|error| Err(error.into()), |done| Ok(published(&done)))
-                }
-                Resource::Retained(channel) if method == Method::DELETE => {
-                    no_parameters(parts.uri.query())?;
-                    retained::clear(&self.broker, principal, &channel).await
-                }
-                Resource::Retained(channel) => {
-                    retained::show(&self.broker, principal, &channel, parts.uri.query()).await
                 }
                 Resource::Presence(channel) => Box::pin(presence::answer(
                     &self.broker,
