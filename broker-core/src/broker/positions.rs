@@ -12,7 +12,7 @@ impl Broker {
         self.shared().log.epoch()
     }
 
-    /// The newest position in the log in memory. What an [`Engine`] keeps has a log of its own:
+    /// The newest position in the log in memory. What an [`Engine`](crate::engine::Engine) keeps has a log of its own:
     /// [`position`](Self::position).
     pub fn head(&self) -> MessageId {
         let log = &self.shared().log;
@@ -24,7 +24,7 @@ impl Broker {
         positions(self.shared().logs().map(|log| log.id(log.head())))
     }
 
-    /// Where the log of an [`Engine`] stands, if there is one: what comes to who was away is read from there.
+    /// Where the log of an [`Engine`](crate::engine::Engine) stands, if there is one: what comes to who was away is read from there.
     pub fn kept_head(&self) -> Option<MessageId> {
         self.shared().kept.as_ref().map(|log| log.id(log.head()))
     }
