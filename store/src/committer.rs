@@ -14,9 +14,10 @@ use fjall::{OwnedWriteBatch, PersistMode};
 use crate::bucket::{Bucket, too_many};
 use crate::copying::Moment;
 use crate::disk::{Disk, retained_row};
+use crate::gather::{Gather, Wanted};
 use crate::keys::{Keys, Name, Row, fingerprint, name_of};
 use crate::queue::Item;
-use crate::schema::{bucket_key, channel_key, message_key, numbers, seal};
+use crate::schema::{SUM_BYTES, bucket_key, channel_key, message_key, numbers, sealed};
 use crate::sessions::{Rows, Sessions};
 use crate::settings::Durability;
 use crate::shared::{REFUSED, Shared, State};
@@ -122,12 +123,16 @@ impl Committer {
         let shared = Arc::clone(&self.shared);
         // What has become too old since the last life, or is too much by other bounds.
         shared.watched(|| self.look_around());
+        let (mut gather, mut wanted) = (Gather::default(), Wanted::NOTHING);
         loop {
-            let taken = self.shared.queue.take(self.patience());
+            let taken = self.shared.queue.take(self.patience(), wanted);
+            let asked = taken.items.iter().filter(|item| matches!(item, Item::Op(_))).count();
+            gather.note(wanted, asked);
             shared.watched(|| {
                 if !taken.items.is_empty() {
                     self.do_all(taken.items);
                 }
+                wanted = gather.next(asked, shared.queue.unreleased(), shared.last_commit());
                 self.show_moment();
                 self.sync_if_due();
                 if self.looked_at.elapsed() >= LOOK_EVERY {
@@ -524,20 +529,19 @@ impl Plan {
         let group = disk.group_in(group_name, &mut self.write);
         let bounds = settings.retention_of(group_name);
         let bucket = disk.bucket_for(group, accepted.offset, &bounds, accepted.time_ms)?;
-        let mut record = Vec::with_capacity(accepted.weight());
-        accepted.write_to(&mut record);
+        let record = sealed(accepted.weight(), |out| accepted.write_to(out));
+        let bytes = (record.len() - SUM_BYTES) as u64;
         let hash = disk.secret.channel(channel.as_str());
-        self.write.insert(&bucket.keyspace, message_key(accepted.offset), seal(&record));
-        self.write.insert(&bucket.keyspace, channel_key(hash, accepted.offset), []);
-        bucket.add(accepted.offset, accepted.time_ms, record.len() as u64);
-        self.bytes += record.len() as u64;
-        self.messages += 1;
-        self.newest = self.newest.max(accepted.offset);
         if accepted.publish.is_retained() {
             let is_kept = !accepted.publish.payload().is_empty();
-            let row = is_kept.then(|| retained_row(accepted.offset, &record));
-            self.retained.insert(channel.clone(), row);
+            self.retained.insert(channel.clone(), is_kept.then(|| retained_row(accepted)));
         }
+        self.write.insert(&bucket.keyspace, message_key(accepted.offset), record);
+        self.write.insert(&bucket.keyspace, channel_key(hash, accepted.offset), []);
+        bucket.add(accepted.offset, accepted.time_ms, bytes);
+        self.bytes += bytes;
+        self.messages += 1;
+        self.newest = self.newest.max(accepted.offset);
         self.buckets.insert((bucket.group, bucket.first), bucket);
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::error::OpenError;
 use crate::journal::{Damage, mend};
 use crate::schema::{
     META, RETAINED, SCHEMA, SESSIONS, Secret, bucket_key, bucket_name, generation_name, group_key, numbers,
-    offset_of, read_numbers, seal, unseal,
+    offset_of, read_numbers, sealed, unseal,
 };
 use crate::settings::Retention;
 
@@ -275,8 +275,11 @@ impl Disk {
     }
 }
 
-pub(crate) fn retained_row(offset: u64, record: &[u8]) -> Vec<u8> {
-    seal(&[&offset.to_be_bytes(), record].concat())
+pub(crate) fn retained_row(accepted: &Accepted) -> Vec<u8> {
+    sealed(8 + accepted.weight(), |out| {
+        out.extend_from_slice(&accepted.offset.to_be_bytes());
+        accepted.write_to(out);
+    })
 }
 
 /// `None`: damaged; inner `None`: its time is over.

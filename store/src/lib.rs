@@ -37,6 +37,7 @@ mod copying;
 mod disk;
 mod door;
 mod error;
+mod gather;
 mod journal;
 mod keys;
 mod lock;

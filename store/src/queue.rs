@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use broker_core::{Accepted, Channel, Op, Publish, Reject, Unavailable};
 use parking_lot::{Condvar, Mutex};
 
+use crate::gather::Wanted;
+
 /// What a batch holds at most.
 const BATCH_OPS: usize = 512;
 const BATCH_BYTES: usize = 1 << 20;
@@ -31,6 +33,8 @@ struct State {
     /// Those of them that are released already, and since when the oldest is here.
     released: usize,
     released_since: Option<Instant>,
+    /// The committer waits for so many that somebody waits for.
+    wanted: usize,
     is_closed: bool,
     /// The committer is to look around.
     is_woken: bool,
@@ -66,9 +70,10 @@ impl Queue {
             return Err((why, what));
         }
         state.push(what.into(), weight);
-        let is_first = state.items.len() - state.released == 1;
+        let waiting = state.waiting();
+        let wakes = waiting == 1 || waiting == state.wanted;
         drop(state);
-        if is_first {
+        if wakes {
             self.come.notify_one();
         }
         Ok(())
@@ -104,19 +109,26 @@ impl Queue {
         if is_full && !state.items.is_empty() && weight > 0 { Err(Reject::Busy(BUSY)) } else { Ok(()) }
     }
 
-    /// What waits, up to a batch; waits for the first, but no longer than `patience`.
-    pub(crate) fn take(&self, patience: Duration) -> Taken {
+    /// What waits, up to a batch; waits for the first, but no longer than `patience`, and from the first on for as many as
+    /// are wanted.
+    pub(crate) fn take(&self, patience: Duration, wanted: Wanted) -> Taken {
         let until = Instant::now() + patience;
         let mut state = self.state.lock();
-        while !state.is_closed
-            && !state.is_woken
-            && state.items.len() == state.released
-            && state.released < MANY_RELEASED
-        {
+        while !state.is_disturbed() && state.waiting() == 0 && state.released < MANY_RELEASED {
             let lingers = state.released_since.map(|since| since + LINGER);
             if self.come.wait_until(&mut state, lingers.map_or(until, |at| at.min(until))).timed_out() {
                 break;
             }
+        }
+        if state.waiting() > 0 && !wanted.wait.is_zero() {
+            let until = Instant::now() + wanted.wait;
+            state.wanted = wanted.ops.min(BATCH_OPS);
+            while !state.is_disturbed() && state.waiting() < state.wanted && state.bytes < BATCH_BYTES {
+                if self.come.wait_until(&mut state, until).timed_out() {
+                    break;
+                }
+            }
+            state.wanted = 0;
         }
         state.is_woken = false;
         let (mut items, mut bytes) = (Vec::new(), 0);
@@ -157,6 +169,11 @@ impl Queue {
         (state.items.len(), state.bytes)
     }
 
+    /// How many of them somebody waits for, or are released with their batch.
+    pub(crate) fn unreleased(&self) -> usize {
+        self.state.lock().waiting()
+    }
+
     /// How many of them are released already.
     pub(crate) fn released(&self) -> usize {
         self.state.lock().released
@@ -164,6 +181,16 @@ impl Queue {
 }
 
 impl State {
+    /// How many are not released yet.
+    fn waiting(&self) -> usize {
+        self.items.len() - self.released
+    }
+
+    /// Something else is to be done.
+    fn is_disturbed(&self) -> bool {
+        self.is_closed || self.is_woken
+    }
+
     fn push(&mut self, item: Item, weight: usize) {
         self.bytes += weight;
         self.items.push_back((item, weight));

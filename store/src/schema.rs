@@ -116,15 +116,26 @@ pub(crate) fn read_numbers<const N: usize>(bytes: &[u8]) -> Option<[u64; N]> {
 
 /// Puts a sum before what follows.
 pub(crate) fn seal(bytes: &[u8]) -> Vec<u8> {
-    let mut sealed = Vec::with_capacity(bytes.len() + 4);
-    sealed.extend_from_slice(&crc32fast::hash(bytes).to_be_bytes());
-    sealed.extend_from_slice(bytes);
-    sealed
+    sealed(bytes.len(), |out| out.extend_from_slice(bytes))
 }
+
+/// The same of what `write` appends, about so many bytes.
+pub(crate) fn sealed(about: usize, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::with_capacity(about + SUM_BYTES);
+    out.extend_from_slice(&[0; SUM_BYTES]);
+    write(&mut out);
+    if let Some((sum, bytes)) = out.split_first_chunk_mut() {
+        *sum = crc32fast::hash(bytes).to_be_bytes();
+    }
+    out
+}
+
+/// How much of what is sealed is its sum.
+pub(crate) const SUM_BYTES: usize = 4;
 
 /// What was sealed, if it is whole.
 pub(crate) fn unseal(sealed: &[u8]) -> Option<&[u8]> {
-    let (sum, bytes) = sealed.split_first_chunk::<4>()?;
+    let (sum, bytes) = sealed.split_first_chunk::<SUM_BYTES>()?;
     (crc32fast::hash(bytes) == u32::from_be_bytes(*sum)).then_some(bytes)
 }
 

@@ -184,6 +184,11 @@ impl Shared {
         })
     }
 
+    /// How long the last commit took.
+    pub(crate) fn last_commit(&self) -> Duration {
+        Duration::from_nanos(self.counters.last_commit_ns.load(Ordering::Relaxed))
+    }
+
     /// Does what may wait for the disk, and has it seen how long it takes.
     pub(crate) fn watched<T>(&self, what: impl FnOnce() -> T) -> T {
         self.busy_since.store(self.now_ms() + 1, Ordering::Relaxed);

@@ -1,8 +1,9 @@
 //! What keeping costs: every table of *The store* in `benches/RESULTS.md` in one run.
 //!
-//! `scripts/store-figures`, or `figures [--data DIR] [--quick] [--server target/release/fanwire]`: what is measured lies
-//! below DIR (default: the current folder), so that it is the disk in question. Without a server the tables in process
-//! alone. Loopback only; each measurement is over after a fixed time.
+//! `scripts/store-figures`, or `figures [--data DIR] [--quick] [--server target/release/fanwire] [--only TABLE]`: what is
+//! measured lies below DIR (default: the current folder), so that it is the disk in question. Without a server the tables in
+//! process alone. TABLE is one of `delivery`, `chat`, `acknowledged`, `network`. Loopback only; each measurement is over
+//! after a fixed time.
 
 mod floor;
 mod inside;
@@ -23,16 +24,32 @@ struct Arguments {
     /// How long one measurement is.
     span: Duration,
     rounds: usize,
+    /// One table only.
+    only: Option<String>,
+}
+
+/// The tables that there are.
+const TABLES: [&str; 4] = ["delivery", "chat", "acknowledged", "network"];
+
+impl Arguments {
+    fn wants(&self, table: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == table)
+    }
 }
 
 fn arguments() -> Outcome<Arguments> {
-    let mut found = Arguments { data: ".".into(), server: None, span: Duration::from_secs(2), rounds: 3 };
+    let mut found =
+        Arguments { data: ".".into(), server: None, span: Duration::from_secs(2), rounds: 3, only: None };
     let mut given = std::env::args().skip(1);
     while let Some(name) = given.next() {
         match &*name {
             "--quick" => (found.span, found.rounds) = (Duration::from_millis(300), 1),
             "--data" => found.data = given.next().ok_or("a folder, please")?.into(),
             "--server" => found.server = Some(given.next().ok_or("a server, please")?.into()),
+            "--only" => {
+                let table = given.next().filter(|table| TABLES.contains(&&**table));
+                found.only = Some(table.ok_or_else(|| format!("one of {TABLES:?}, please"))?);
+            }
             other => return Err(format!("what is {other}?").into()),
         }
     }
@@ -47,73 +64,81 @@ async fn main() -> Outcome<()> {
     let slow = Disk { delay: Duration::from_millis(5) };
     let disks = [("this disk", Disk::default()), ("flushes 5 ms later", slow)];
 
-    println!("## Delivery, from the publish to the last of {} subscribers\n", inside::SUBSCRIBERS);
-    println!("| disk | `durability` | publisher | in flight | messages/s | p50 us | p99 us |");
-    println!("| --- | --- | --- | --- | --- | --- | --- |");
-    for (disk_name, disk) in disks {
-        for keeping in Keeping::ALL {
-            if keeping == Keeping::Nothing && disk.delay > Duration::ZERO {
-                continue;
-            }
-            for (asks, publisher) in
-                [(inside::Asks::No, "posts"), (inside::Asks::Yes, "waits for the answer")]
-            {
-                for in_flight in [1, 64] {
-                    let mut all = Vec::new();
-                    for _ in 0..given.rounds {
-                        all.push(
-                            inside::deliver(folder, disk, keeping, asks, in_flight, given.span, 0).await?,
-                        );
+    if given.wants("delivery") {
+        println!("## Delivery, from the publish to the last of {} subscribers\n", inside::SUBSCRIBERS);
+        println!("| disk | `durability` | publisher | in flight | messages/s | p50 us | p99 us |");
+        println!("| --- | --- | --- | --- | --- | --- | --- |");
+        for (disk_name, disk) in disks {
+            for keeping in Keeping::ALL {
+                if keeping == Keeping::Nothing && disk.delay > Duration::ZERO {
+                    continue;
+                }
+                for (asks, publisher) in
+                    [(inside::Asks::No, "posts"), (inside::Asks::Yes, "waits for the answer")]
+                {
+                    for in_flight in [1, 64] {
+                        let mut all = Vec::new();
+                        for _ in 0..given.rounds {
+                            all.push(
+                                inside::deliver(folder, disk, keeping, asks, in_flight, given.span, 0)
+                                    .await?,
+                            );
+                        }
+                        let row = Figures::median_of(&all);
+                        println!("| {disk_name} | {keeping} | {publisher} | {in_flight} | {row} |");
                     }
-                    let row = Figures::median_of(&all);
-                    println!("| {disk_name} | {keeping} | {publisher} | {in_flight} | {row} |");
                 }
             }
         }
     }
-
-    println!("\n## The same chat, `always`, beside a ledger that has 64 acknowledged publishes in flight\n");
-    println!("| disk | in flight | messages/s | p50 us | p99 us |");
-    println!("| --- | --- | --- | --- | --- |");
-    for (disk_name, disk) in disks {
-        for in_flight in [1, 64] {
-            let beside = 64;
-            let row = inside::deliver(
-                folder,
-                disk,
-                Keeping::Always,
-                inside::Asks::No,
-                in_flight,
-                given.span,
-                beside,
-            )
-            .await?;
-            println!("| {disk_name} | {in_flight} | {row} |");
-        }
-    }
-
-    println!("\n## Acknowledged publishes in process, `always`, and a bare append log, in turn\n");
-    println!("| in flight | bare log/s | p50 us | p99 us | store/s | p50 us | p99 us | store / bare log |");
-    println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
-    for in_flight in [1, 64, 512] {
-        let (mut bare, mut kept, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..given.rounds.max(3) {
-            let one = floor::append(folder, in_flight, given.span).await?;
-            let other = inside::acknowledge(folder, in_flight, given.span).await?;
-            ratios.push(ratio(&other, &one));
-            bare.push(one);
-            kept.push(other);
-        }
-        let (bare, kept) = (Figures::median_of(&bare), Figures::median_of(&kept));
+    if given.wants("chat") {
         println!(
-            "| {in_flight} | {bare} | {kept} | {:.2} ({:.2}..{:.2}) |",
-            median(&ratios),
-            ratios.iter().copied().fold(f64::INFINITY, f64::min),
-            ratios.iter().copied().fold(0.0, f64::max)
+            "\n## The same chat, `always`, beside a ledger that has 64 acknowledged publishes in flight\n"
         );
+        println!("| disk | in flight | messages/s | p50 us | p99 us |");
+        println!("| --- | --- | --- | --- | --- |");
+        for (disk_name, disk) in disks {
+            for in_flight in [1, 64] {
+                let beside = 64;
+                let row = inside::deliver(
+                    folder,
+                    disk,
+                    Keeping::Always,
+                    inside::Asks::No,
+                    in_flight,
+                    given.span,
+                    beside,
+                )
+                .await?;
+                println!("| {disk_name} | {in_flight} | {row} |");
+            }
+        }
     }
-
-    if let Some(server) = &given.server {
+    if given.wants("acknowledged") {
+        println!("\n## Acknowledged publishes in process, `always`, and a bare append log, in turn\n");
+        println!(
+            "| in flight | bare log/s | p50 us | p99 us | store/s | p50 us | p99 us | store / bare log |"
+        );
+        println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
+        for in_flight in [1, 64, 512] {
+            let (mut bare, mut kept, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+            for _ in 0..given.rounds.max(3) {
+                let one = floor::append(folder, in_flight, given.span).await?;
+                let other = inside::acknowledge(folder, in_flight, given.span).await?;
+                ratios.push(ratio(&other, &one));
+                bare.push(one);
+                kept.push(other);
+            }
+            let (bare, kept) = (Figures::median_of(&bare), Figures::median_of(&kept));
+            println!(
+                "| {in_flight} | {bare} | {kept} | {:.2} ({:.2}..{:.2}) |",
+                median(&ratios),
+                ratios.iter().copied().fold(f64::INFINITY, f64::min),
+                ratios.iter().copied().fold(0.0, f64::max)
+            );
+        }
+    }
+    if let Some(server) = given.server.as_deref().filter(|_| given.wants("network")) {
         println!(
             "\n## Over the network, {} connections with one publish in flight each\n",
             peers::CONNECTIONS
