@@ -20,6 +20,24 @@ const CLOSED: &[(&str, &str, &[&str])] = &[
     ("envelope", "the three shapes that a protocol with JSON has to have a place for", &["JsonValue"]),
     ("intake", "one or several", &["Channels", "Outcome"]),
     (
+        "grip",
+        "all that GRIP has, and a client that got less would miss something",
+        &[
+            "Body",
+            "End",
+            "Event",
+            "Hold",
+            "HttpResponse",
+            "HttpStream",
+            "KeepAliveMode",
+            "Sorted",
+            "Step",
+            "Taken",
+            "WsKind",
+            "WsMessage",
+        ],
+    ),
+    (
         "front-mqtt",
         "all that MQTT 3.1, 3.1.1 and 5.0 have",
         &[
