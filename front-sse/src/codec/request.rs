@@ -137,7 +137,9 @@ fn once<T>(slot: &mut Option<T>, name: &'static str, value: T) -> Result<(), Ref
 /// The part of an id that is worth repeating in a `gap`: ours are shorter, and nobody else's matters.
 fn shorten(id: &str) -> String {
     const MAX_CHARS: usize = 128;
-    id.trim().chars().take(MAX_CHARS).collect()
+    let cut: String = id.trim().chars().take(MAX_CHARS).collect();
+    // Where it was cut there may be a space.
+    cut.trim_end().to_owned()
 }
 
 fn parse_format(value: &str) -> Result<Format, Refusal> {

@@ -36,7 +36,11 @@ impl HostPolicy {
 fn is_ipv4(named: &str) -> bool {
     let end = named.bytes().position(|byte| byte == b':').unwrap_or(named.len());
     let (address, port) = named.split_at(end);
-    address.parse::<Ipv4Addr>().is_ok() && port.bytes().skip(1).all(|byte| byte.is_ascii_digit())
+    address.parse::<Ipv4Addr>().is_ok() && is_port(port.strip_prefix(':').unwrap_or(port))
+}
+
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn is_ours(named: &str, names: &[String]) -> bool {
@@ -45,9 +49,14 @@ fn is_ours(named: &str, names: &[String]) -> bool {
     }
     if let Some(rest) = named.strip_prefix('[') {
         let Some((address, port)) = rest.split_once(']') else { return false };
-        return address.parse::<Ipv6Addr>().is_ok() && (port.is_empty() || port.starts_with(':'));
+        return address.parse::<Ipv6Addr>().is_ok()
+            && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port));
     }
-    let host = named.rsplit_once(':').map_or(named, |(host, _)| host);
+    let (host, port) = named.split_once(':').unwrap_or((named, ""));
+    // What is no name ends with one all the same: `a://b.localhost`.
+    if !is_port(port) || !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+        return false;
+    }
     let host = host.strip_suffix('.').unwrap_or(host);
     let below = |domain: &str| {
         let Some(at) = host.len().checked_sub(domain.len()) else { return false };
@@ -81,6 +90,12 @@ mod tests {
             ("localhost.", true),
             ("app.localhost:8080", true),
             ("broker.lan", true),
+            ("a://b.localhost", false),
+            ("a/b.localhost", false),
+            ("a@localhost", false),
+            ("localhost:80:80", false),
+            ("localhost:x", false),
+            ("[::1]:x", false),
             ("Broker.LAN:8080", true),
             ("", true),
             ("evil.example", false),
