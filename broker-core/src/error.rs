@@ -97,6 +97,10 @@ pub enum PublishError {
     /// publish can be sent again. Unlike all others, this one may have been stored and delivered.
     #[error("it is not known whether the message was taken")]
     Unknown,
+    /// The session that it was [taken](crate::Taken) for belongs to another connection by now, which is to say again
+    /// whether it is to be published.
+    #[error("the session was claimed by another connection")]
+    Fenced,
     /// The broker was closed.
     #[error("the broker is shutting down")]
     Closed,

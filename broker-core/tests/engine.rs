@@ -135,7 +135,7 @@ impl Slow {
         };
         for op in waiting {
             match op {
-                Op::Publish { publish, key, done } => {
+                Op::Publish { publish, key, done, .. } => {
                     let known = key.as_ref().and_then(|key| self.state.lock().keys.get(key).copied());
                     let keyed = match known {
                         Some(receipt) => KeyedReceipt::again(receipt),

@@ -127,7 +127,10 @@ impl Engine for Unruly {
             return Err(Rejected::new(Reject::Unavailable(SOON), op));
         }
         self.inner.submit(match op {
-            Op::Publish { publish, key, done } => Op::Publish { publish, key, done: self.late(done) },
+            Op::Publish { publish, key, taken, done } => {
+                Op::Publish { publish, key, taken, done: self.late(done) }
+            }
+            Op::Free { taken, done } => Op::Free { taken, done: self.late(done) },
             Op::Session { session, fence, record, done } => {
                 Op::Session { session, fence, record, done: self.late(done) }
             }

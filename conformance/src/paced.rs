@@ -1,13 +1,13 @@
 //! An engine that keeps everything in memory, and answers later.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, OnceLock};
 
 use broker_core::{
     Accepted, Answer, Channel, Claim, Claimed, Ends, Engine, Fence, Ingest, KeptKey, KeyedReceipt, LogPage,
-    MessageId, Op, Order, Publish, PublishOnceError, Read, Receipt, RecordError, Rejected, SessionRecord,
-    Unavailable, unix_ms,
+    MessageId, Op, Order, Publish, PublishError, PublishOnceError, Read, Receipt, RecordError, Rejected,
+    SessionRecord, Taken, Unavailable, unix_ms,
 };
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -29,6 +29,8 @@ pub(crate) struct Kept {
     /// Whom they belong to, and what is recorded.
     sessions: HashMap<Box<str>, (Fence, Option<SessionRecord>)>,
     newest_fence: u64,
+    /// Numbers that are not freed.
+    taken: HashMap<Box<str>, BTreeSet<u16>>,
 }
 
 /// Of its log: older than that of any broker that starts now.
@@ -121,6 +123,7 @@ impl Kept {
 
     fn claim(&mut self, session: &str, claim: Claim) -> Claimed {
         if claim == Claim::End {
+            self.taken.remove(session);
             self.sessions.remove(session);
             return Claimed::default();
         }
@@ -131,8 +134,25 @@ impl Kept {
         let is_over = |record: &SessionRecord| matches!(record.ends, Ends::At(at) if at <= unix_ms());
         if claim == Claim::Clean || held.1.as_ref().is_some_and(is_over) {
             held.1 = None;
+            self.taken.remove(session);
         }
-        Claimed::new(fence, held.1.clone())
+        let taken = self.taken.get(session).into_iter().flatten().copied().collect();
+        Claimed::new(fence, held.1.clone()).with_taken(taken)
+    }
+
+    /// Whether whoever submits it has the session.
+    fn admits(&self, taken: &Taken) -> bool {
+        self.sessions.get(&taken.session).is_some_and(|held| held.0 == taken.fence)
+    }
+
+    fn free(&mut self, taken: &Taken) -> Result<(), RecordError> {
+        if !self.admits(taken) {
+            return Err(RecordError::Fenced);
+        }
+        if let Some(numbers) = self.taken.get_mut(&taken.session) {
+            numbers.remove(&taken.number);
+        }
+        Ok(())
     }
 
     fn record(
@@ -143,7 +163,10 @@ impl Kept {
     ) -> Result<(), RecordError> {
         match self.sessions.get_mut(&session) {
             Some(held) if held.0 == fence && record.is_some() => held.1 = record,
-            Some(held) if held.0 == fence => _ = self.sessions.remove(&session),
+            Some(held) if held.0 == fence => {
+                self.taken.remove(&session);
+                self.sessions.remove(&session);
+            }
             _ => return Err(RecordError::Fenced),
         }
         Ok(())
@@ -151,9 +174,15 @@ impl Kept {
 
     fn do_one(&mut self, op: Op, ingest: &dyn Ingest) {
         match op {
-            Op::Publish { publish, key, done } => {
+            Op::Publish { publish, key, taken, done } => {
                 if let Some(waiting) = self.waiting.get_mut(publish.channel()) {
                     *waiting -= 1;
+                }
+                if let Some(taken) = taken {
+                    if !self.admits(&taken) {
+                        return done.complete(Err(PublishError::Fenced.into()));
+                    }
+                    self.taken.entry(taken.session).or_default().insert(taken.number);
                 }
                 let accepted = self.accept(*publish, key, ingest);
                 self.early.clear();
@@ -166,6 +195,7 @@ impl Kept {
             Op::Session { session, fence, record, done } => {
                 done.complete(self.record(session, fence, record.map(|record| *record)));
             }
+            Op::Free { taken, done } => done.complete(self.free(&taken)),
             Op::Barrier(done) => done.complete(()),
             _ => {}
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use broker_core::{
     After, Answer, Broker, Channel, Claim, Claimed, Config, Ends, Engine, Event, Fence, Filter, HistoryQuery,
     IdempotencyKey, LogConfig, MessageId, NamespaceConfig, Order, Position, Publish, PublishError,
-    PublishOnceError, Receipt, RecordError, SessionRecord, StartFrom, SubscribeOptions, Subscription,
+    PublishOnceError, Receipt, RecordError, SessionRecord, StartFrom, SubscribeOptions, Subscription, Taken,
     unix_ms,
 };
 
@@ -660,5 +660,94 @@ pub async fn a_session_is_recorded_in_the_order_of_its_owner(ground: On) {
     }
     let found = again.record.and_then(|record| record.position).map_or(0, MessageId::offset);
     assert!(found >= last && (found == ALL || ground.is_unreliable()), "{found}, not {last}");
+    life.end().await;
+}
+
+impl Life {
+    /// Publishes under a session's number as its client does: what is not answered is asked about by another claim.
+    async fn take(&self, session: &str, number: u16) -> Claimed {
+        for _ in 0..1_000 {
+            let claimed = self.claim(session, Claim::Resume).await;
+            if claimed.taken.contains(&number) {
+                return claimed;
+            }
+            // One that is recorded nowhere has no numbers either.
+            _ = self.record(session, claimed.fence, Some(&record("here"))).await;
+            let taken = Taken { session: session.into(), fence: claimed.fence, number };
+            if soon(self.broker.submit_taken(publish("a", number), taken)).await.is_ok() {
+                return claimed;
+            }
+        }
+        panic!("it is never taken");
+    }
+
+    /// Frees a number until it is known that it is free.
+    async fn free(&self, session: &str, fence: Fence, number: u16) -> Result<(), RecordError> {
+        for _ in 0..1_000 {
+            let taken = Taken { session: session.into(), fence, number };
+            match soon(self.broker.free_taken(taken)).await {
+                Err(RecordError::Unavailable(_) | RecordError::Unknown) => {
+                    tokio::time::sleep(Duration::from_micros(100)).await;
+                }
+                known => return known,
+            }
+        }
+        panic!("it is never answered");
+    }
+}
+
+/// With its message: over claims and lives, and with the session's end it is gone.
+pub async fn a_number_is_known_to_the_next_claim_until_it_is_freed(ground: On) {
+    const ALL: std::ops::RangeInclusive<u16> = 1..=20;
+    let life = Life::on(&ground);
+    for number in ALL {
+        life.take("ann", number).await;
+    }
+    life.take("bob", 1).await;
+    life.end().await;
+    let life = Life::on(&ground);
+    let mut claimed = life.claim("ann", Claim::Resume).await;
+    claimed.taken.sort_unstable();
+    assert_eq!(claimed.taken, ALL.collect::<Vec<_>>());
+    for number in ALL.filter(|number| *number != 7) {
+        assert_eq!(life.free("ann", claimed.fence, number).await, Ok(()));
+        assert_eq!(life.free("ann", claimed.fence, number).await, Ok(()), "it is free already");
+    }
+    life.end().await;
+    let life = Life::on(&ground);
+    assert_eq!(life.claim("ann", Claim::Resume).await.taken, [7]);
+    let once = life.history("a", None, 1_000, Order::Oldest).await;
+    assert_eq!(once.len(), 21, "each is published once: {once:?}");
+    assert_eq!(life.claim("ann", Claim::Clean).await.taken, [0; 0]);
+    assert_eq!(life.claim("ann", Claim::Resume).await.taken, [0; 0]);
+    let bob = life.claim("bob", Claim::Resume).await;
+    assert_eq!(bob.taken, [1]);
+    assert_eq!(life.record("bob", bob.fence, None).await, Ok(()));
+    life.end().await;
+    let life = Life::on(&ground);
+    for name in ["ann", "bob"] {
+        assert_eq!(life.claim(name, Claim::Resume).await.taken, [0; 0], "{name}");
+    }
+    life.end().await;
+}
+
+/// Its client says the same again elsewhere.
+pub async fn whoever_lost_its_session_publishes_nothing_under_a_number(ground: On) {
+    let life = Life::on(&ground);
+    let old = life.take("ann", 1).await;
+    let new = life.claim("ann", Claim::Resume).await;
+    assert!(new.fence > old.fence);
+    for number in 2..40 {
+        let taken = Taken { session: "ann".into(), fence: old.fence, number };
+        let result = soon(life.broker.submit_taken(publish("a", "late"), taken)).await;
+        let error = result.expect_err("it has no session").error;
+        assert!(error == PublishError::Fenced || ground.is_unreliable(), "{error:?}");
+    }
+    assert_eq!(life.free("ann", old.fence, 1).await, Err(RecordError::Fenced));
+    assert_eq!(life.history("a", None, 10, Order::Oldest).await, ["1"]);
+    assert_eq!(life.claim("ann", Claim::Resume).await.taken, [1]);
+    // Where nobody keeps messages a number means nothing.
+    let taken = Taken { session: "ann".into(), fence: old.fence, number: 9 };
+    assert!(soon(life.broker.submit_taken(publish(&format!("{MEMORY}/a"), "x"), taken)).await.is_ok());
     life.end().await;
 }

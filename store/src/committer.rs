@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use broker_core::{
     Accepted, Channel, Done, Ends, Fence, Ingest, KeyedReceipt, Op, Publish, PublishError, PublishOnceError,
-    Receipt, RecordError, Unavailable, unix_ms,
+    Receipt, RecordError, Taken, Unavailable, unix_ms,
 };
 use fjall::{OwnedWriteBatch, PersistMode};
 
@@ -50,12 +50,17 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 type Published = Done<Result<KeyedReceipt, PublishOnceError>>;
 
+/// What a message has beside itself: its key, its session's number for it, and who waits for it.
+type Waiting = (Option<(Name, Row)>, Option<Box<Taken>>, Option<Published>);
+
 /// What is done with an operation once the batch is on the disk.
 enum Step {
     /// The message of this number in the batch; with what its key has to learn.
     Publish {
         number: usize,
         key: Option<(Name, Row)>,
+        /// What its session calls it.
+        taken: Option<Box<Taken>>,
         /// Whoever waits for it.
         done: Option<Published>,
     },
@@ -76,6 +81,10 @@ enum Step {
         session: Box<str>,
         fence: Fence,
         record: Option<Ends>,
+        done: Done<Result<(), RecordError>>,
+    },
+    Free {
+        taken: Box<Taken>,
         done: Done<Result<(), RecordError>>,
     },
     Barrier(Done<()>),
@@ -326,6 +335,11 @@ impl Committer {
             tracing::error!(%error, "the store does not open");
             return;
         }
+        // What became of the last batch shows only now.
+        if let Err(error) = self.shared.sessions.load_taken(&disk) {
+            tracing::error!(%error, "the store does not open");
+            return;
+        }
         self.take_up(disk);
         if self.open.is_some() {
             tracing::info!("the store was opened again");
@@ -407,13 +421,8 @@ impl Plan {
                     // One that is retained goes the way of those that are acknowledged.
                     self.is_urgent |= publish.is_retained() && is_urgent(&publish, shared);
                     self.has_quiet |= is_urgent(&publish, shared);
-                    self.take(
-                        Accepted::new(*publish, self.head + 1, now_ms),
-                        None,
-                        None,
-                        &open.disk,
-                        shared,
-                    )?;
+                    let accepted = Accepted::new(*publish, self.head + 1, now_ms);
+                    self.take(accepted, (None, None, None), &open.disk, shared)?;
                 }
                 Item::Released(accepted) => {
                     self.has_quiet |= is_urgent(&accepted.publish, shared);
@@ -456,7 +465,12 @@ impl Plan {
 
     fn add(&mut self, op: Op, open: &mut Open, shared: &Shared, now_ms: u64) -> fjall::Result<()> {
         match op {
-            Op::Publish { publish, key, done } => {
+            Op::Publish { taken: Some(taken), done, .. }
+                if !shared.sessions.admits(&taken.session, taken.fence) =>
+            {
+                done.complete(Err(PublishError::Fenced.into()));
+            }
+            Op::Publish { publish, key, taken, done } => {
                 let accepted = Accepted::new(*publish, self.head + 1, now_ms);
                 let mut row = None;
                 if let Some(key) = key {
@@ -483,7 +497,10 @@ impl Plan {
                     row = Some((name, new));
                 }
                 self.is_urgent |= is_urgent(&accepted.publish, shared);
-                self.take(accepted, row, Some(done), &open.disk, shared)?;
+                if let Some(taken) = &taken {
+                    self.sessions.set_taken(taken, true);
+                }
+                self.take(accepted, (row, taken, Some(done)), &open.disk, shared)?;
             }
             Op::ClearRetained { channel, done } => {
                 self.is_urgent |= shared.settings.durability_of(channel.namespace()) == Durability::Always;
@@ -495,9 +512,17 @@ impl Plan {
             }
             Op::Session { session, fence, record, done } => {
                 self.is_urgent |= shared.settings.is_ever_urgent();
-                self.sessions.set(&session, record.as_deref());
+                self.sessions.set(&session, record.as_deref(), &shared.sessions);
                 let record = record.map(|record| record.ends);
                 self.steps.push(Step::Session { session, fence, record, done });
+            }
+            Op::Free { taken, done } if !shared.sessions.admits(&taken.session, taken.fence) => {
+                done.complete(Err(RecordError::Fenced));
+            }
+            Op::Free { taken, done } => {
+                self.is_urgent |= shared.settings.is_ever_urgent();
+                self.sessions.set_taken(&taken, false);
+                self.steps.push(Step::Free { taken, done });
             }
             Op::Barrier(done) => self.steps.push(Step::Barrier(done)),
             // Dropped: whoever waits for it is told that nobody knows.
@@ -510,15 +535,14 @@ impl Plan {
     fn take(
         &mut self,
         mut accepted: Accepted,
-        key: Option<(Name, Row)>,
-        done: Option<Published>,
+        (key, taken, done): Waiting,
         disk: &Disk,
         shared: &Shared,
     ) -> fjall::Result<()> {
         accepted.prev = shared.order.place(accepted.publish.channel(), accepted.offset);
         self.head = accepted.offset;
         self.write(&accepted, disk, shared)?;
-        self.steps.push(Step::Publish { number: self.accepted.len(), key, done });
+        self.steps.push(Step::Publish { number: self.accepted.len(), key, taken, done });
         self.accepted.push(accepted);
         Ok(())
     }
@@ -575,8 +599,11 @@ fn conclude(
     let mut cleared = cleared.into_iter();
     for step in steps {
         match step {
-            Step::Publish { number, key, done } => match receipts.get(number) {
+            Step::Publish { number, key, taken, done } => match receipts.get(number) {
                 Some(receipt) => {
+                    if let Some(taken) = taken {
+                        sessions.note_taken(&taken);
+                    }
                     if let Some((name, row)) = key {
                         let has_id = receipt.id.is_some();
                         keys.learn(name, Row { receivers: receipt.receivers, has_id, ..row });
@@ -595,6 +622,10 @@ fn conclude(
             Step::Clear { done, .. } => done.complete(Ok(cleared.next().unwrap_or(false))),
             Step::Session { session, fence, record, done } => {
                 sessions.note_written(&session, fence, record);
+                done.complete(Ok(()));
+            }
+            Step::Free { taken, done } => {
+                sessions.note_freed(&taken);
                 done.complete(Ok(()));
             }
             Step::Barrier(done) => done.complete(()),
@@ -617,7 +648,9 @@ fn refuse_all(items: Vec<Item>) {
                 done.complete(Err(PublishOnceError::Publish(PublishError::from(REFUSED))));
             }
             Op::ClearRetained { done, .. } => done.complete(Err(REFUSED)),
-            Op::Session { done, .. } => done.complete(Err(RecordError::Unavailable(REFUSED))),
+            Op::Session { done, .. } | Op::Free { done, .. } => {
+                done.complete(Err(RecordError::Unavailable(REFUSED)));
+            }
             Op::Barrier(done) => done.complete(()),
             _ => {}
         }

@@ -11,6 +11,7 @@
 //! | | `c` channel's hash `·` offset | nothing |
 //! | `retained` | channel | CRC-32, offset, record |
 //! | `sessions` | session's name | CRC-32, when it ends, its position, record |
+//! | `taken` | session's name, its number for a message that it may repeat | nothing |
 //! | `keys.<generation>` | hash of user, channel and key | fingerprint, offset, time, receivers |
 
 use sha2::{Digest as _, Sha256};
@@ -24,6 +25,7 @@ pub(crate) const BLOCK: u64 = 1 << 16;
 pub(crate) const META: &str = "meta";
 pub(crate) const RETAINED: &str = "retained";
 pub(crate) const SESSIONS: &str = "sessions";
+pub(crate) const TAKEN: &str = "taken";
 
 /// What texts are hashed with, so that nobody outside can choose hashes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -100,6 +102,19 @@ pub(crate) fn lost_key(offset: u64) -> [u8; 9] {
     key
 }
 
+/// A session's number for a message. `None`: no session has a name of that length.
+pub(crate) fn taken_key(session: &str, number: u16) -> Option<Vec<u8>> {
+    // Its length comes first, so that no name looks like the beginning of another.
+    let length = u16::try_from(session.len()).ok()?;
+    Some([&length.to_be_bytes(), session.as_bytes(), &number.to_be_bytes()].concat())
+}
+
+pub(crate) fn read_taken_key(key: &[u8]) -> Option<(&str, u16)> {
+    let (length, rest) = key.split_first_chunk()?;
+    let (name, number) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+    Some((std::str::from_utf8(name).ok()?, u16::from_be_bytes(number.try_into().ok()?)))
+}
+
 /// Several numbers in a row.
 pub(crate) fn numbers<const N: usize>(numbers: [u64; N]) -> Vec<u8> {
     numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
@@ -166,6 +181,16 @@ mod tests {
             (read_numbers::<2>(&numbers([1, 2])), read_numbers::<3>(&numbers([1, 2]))),
             (Some([1, 2]), None)
         );
+    }
+
+    #[test]
+    fn numbers_of_sessions_are_read_as_they_were_written() {
+        for (session, number) in [("", 1), ("a", 0x6162), ("aab", 0), ("\0", u16::MAX)] {
+            let key = taken_key(session, number).unwrap();
+            assert_eq!(read_taken_key(&key), Some((session, number)));
+            assert_eq!(read_taken_key(&key[..key.len() - 1]), None);
+        }
+        assert_eq!(taken_key(&"a".repeat(65_536), 1), None);
     }
 
     #[test]

@@ -3,17 +3,17 @@
 //! A row is what was recorded; who has a session now is known in memory alone, as nobody outlives the process. All
 //! sessions are known by name, so that one that is not there costs no look at the disk.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_core::{Ends, Fence, MessageId, SessionRecord, unix_ms};
+use broker_core::{Ends, Fence, MessageId, SessionRecord, Taken, unix_ms};
 use fjall::{OwnedWriteBatch, PersistMode};
 use parking_lot::Mutex;
 
 use crate::disk::Disk;
 use crate::error::OpenError;
-use crate::schema::{numbers, read_numbers, seal, unseal};
+use crate::schema::{numbers, read_numbers, read_taken_key, seal, taken_key, unseal};
 
 /// A longer name has no row: such a session is in memory alone.
 pub(crate) const MAX_NAME_BYTES: usize = 32 << 10;
@@ -32,6 +32,8 @@ struct Index {
     newest_fence: u64,
     known: HashMap<Arc<str>, Known>,
     ends: BTreeSet<(u64, Arc<str>)>,
+    /// Numbers that stand for messages until they are freed, of those that have any.
+    taken: HashMap<Arc<str>, BTreeSet<u16>>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -79,7 +81,27 @@ impl Sessions {
             };
             index.note(&name.into(), Known { fence: 0, is_recorded: true, ends_ms });
         }
-        Ok(Self(Mutex::new(index)))
+        let sessions = Self(Mutex::new(index));
+        sessions.load_taken(disk)?;
+        Ok(sessions)
+    }
+
+    /// The numbers of all, as they are on the disk.
+    pub(crate) fn load_taken(&self, disk: &Disk) -> Result<(), OpenError> {
+        let mut index = self.0.lock();
+        index.taken.clear();
+        for row in disk.taken.iter() {
+            let key = row.key()?;
+            let read = read_taken_key(&key);
+            let (name, number) =
+                read.ok_or_else(|| OpenError::Damaged("a session's number for a message".to_owned()))?;
+            // One whose session is over is in nobody's way.
+            if let Some((name, _)) = index.known.get_key_value(name) {
+                let name = name.clone();
+                index.taken.entry(name).or_default().insert(number);
+            }
+        }
+        Ok(())
     }
 
     /// A first look: nothing that was submitted before need be waited for where nothing is known.
@@ -117,7 +139,10 @@ impl Sessions {
         };
         match record {
             None if known.fence == fence.0 => index.forget(&name),
-            None => index.note(&name, Known { is_recorded: false, ends_ms: None, ..known }),
+            None => {
+                index.taken.remove(&name);
+                index.note(&name, Known { is_recorded: false, ends_ms: None, ..known });
+            }
             Some(ends) => {
                 let ends_ms = match ends {
                     Ends::At(ends_ms) => Some(ends_ms),
@@ -126,6 +151,29 @@ impl Sessions {
                 index.note(&name, Known { is_recorded: true, ends_ms, ..known });
             }
         }
+    }
+
+    /// A message was written under its session's number.
+    pub(crate) fn note_taken(&self, taken: &Taken) {
+        let mut index = self.0.lock();
+        if let Some((name, _)) = index.known.get_key_value(&*taken.session) {
+            let name = name.clone();
+            index.taken.entry(name).or_default().insert(taken.number);
+        }
+    }
+
+    pub(crate) fn note_freed(&self, taken: &Taken) {
+        let mut index = self.0.lock();
+        let Some(numbers) = index.taken.get_mut(&*taken.session) else { return };
+        numbers.remove(&taken.number);
+        if numbers.is_empty() {
+            index.taken.remove(&*taken.session);
+        }
+    }
+
+    /// A session's numbers that are not freed.
+    pub(crate) fn taken(&self, name: &str) -> Vec<u16> {
+        self.0.lock().taken.get(name).into_iter().flatten().copied().collect()
     }
 
     /// How many are recorded.
@@ -145,6 +193,11 @@ impl Sessions {
         let mut batch = disk.db.batch().durability(Some(PersistMode::Buffer));
         for name in &over {
             batch.remove(&disk.sessions, &**name);
+            for key in
+                index.taken.get(name).into_iter().flatten().filter_map(|number| taken_key(name, *number))
+            {
+                batch.remove(&disk.taken, key);
+            }
         }
         batch.commit()?;
         for name in &over {
@@ -177,6 +230,7 @@ impl Index {
     }
 
     fn forget(&mut self, name: &Arc<str>) {
+        self.taken.remove(name);
         if let Some(ends_ms) = self.known.remove(name).and_then(|known| known.ends_ms) {
             self.ends.remove(&(ends_ms, name.clone()));
         }
@@ -185,18 +239,40 @@ impl Index {
 
 /// Rows of a batch: one for each session, as rows of one batch have no order.
 #[derive(Default)]
-pub(crate) struct Rows(HashMap<Box<str>, Option<Vec<u8>>>);
+pub(crate) struct Rows {
+    records: HashMap<Box<str>, Option<Vec<u8>>>,
+    /// Whether a session's number is taken.
+    taken: HashMap<(Box<str>, u16), bool>,
+}
 
 impl Rows {
-    pub(crate) fn set(&mut self, name: &str, record: Option<&SessionRecord>) {
-        self.0.insert(name.into(), record.map(write_row));
+    /// What becomes of a session; over, it has no numbers either: those that are known, and those of this batch.
+    pub(crate) fn set(&mut self, name: &str, record: Option<&SessionRecord>, sessions: &Sessions) {
+        self.records.insert(name.into(), record.map(write_row));
+        if record.is_none() {
+            let of_batch = self.taken.keys().filter(|(session, _)| &**session == name);
+            let numbers: HashSet<u16> =
+                of_batch.map(|(_, number)| *number).chain(sessions.taken(name)).collect();
+            self.taken.extend(numbers.into_iter().map(|number| ((name.into(), number), false)));
+        }
+    }
+
+    pub(crate) fn set_taken(&mut self, taken: &Taken, is_taken: bool) {
+        self.taken.insert((taken.session.clone(), taken.number), is_taken);
     }
 
     pub(crate) fn write(self, disk: &Disk, batch: &mut OwnedWriteBatch) {
-        for (name, row) in self.0 {
+        for (name, row) in self.records {
             match row {
                 Some(row) => batch.insert(&disk.sessions, &*name, row),
                 None => batch.remove(&disk.sessions, &*name),
+            }
+        }
+        for ((name, number), is_taken) in self.taken {
+            match taken_key(&name, number) {
+                Some(key) if is_taken => batch.insert(&disk.taken, key, []),
+                Some(key) => batch.remove(&disk.taken, key),
+                None => {}
             }
         }
     }

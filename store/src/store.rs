@@ -371,19 +371,24 @@ impl Shared {
         self.ask(Op::Barrier).await?;
         if claim == Claim::Resume {
             let _turn = self.readers.acquire().await.map_err(|_| REFUSED)?;
-            let reading = Arc::clone(&self);
+            let (reading, asked) = (Arc::clone(&self), name.clone());
             let read = tokio::task::spawn_blocking(move || {
                 let disk = reading.disk.read().clone()?;
-                Some(find(&disk, &name))
+                Some(find(&disk, &asked))
             });
-            return match read.await {
-                Ok(Some(Ok(record))) => Ok(Claimed::new(fence, record)),
+            let record = match read.await {
+                Ok(Some(Ok(record))) => record,
                 Ok(Some(Err(error))) => {
                     tracing::error!(%error, "the store cannot be read");
-                    Err(REFUSED)
+                    return Err(REFUSED);
                 }
-                Ok(None) | Err(_) => Err(REFUSED),
+                Ok(None) | Err(_) => return Err(REFUSED),
             };
+            let taken = self.sessions.taken(&name);
+            if record.is_some() || taken.is_empty() {
+                return Ok(Claimed::new(fence, record).with_taken(taken));
+            }
+            // They go with their session, whose time is over.
         }
         if *self.state.read() != State::Ready {
             return Err(REFUSED);
@@ -394,7 +399,7 @@ impl Shared {
             Ok(()) | Err(RecordError::Fenced) => {}
             Err(_) => return Err(REFUSED),
         }
-        let fence = if claim == Claim::Clean { self.sessions.claim(&name) } else { Fence::default() };
+        let fence = if claim == Claim::End { Fence::default() } else { self.sessions.claim(&name) };
         Ok(Claimed::new(fence, None))
     }
 }

@@ -10,7 +10,7 @@ use super::Broker;
 use crate::answer::Answer;
 use crate::channel::Channel;
 use crate::engine::{
-    Claim, Claimed, Done, Engine, Fence, Ingest, Op, RecordError, Reject, Rejected, SessionRecord,
+    Claim, Claimed, Done, Engine, Fence, Ingest, Op, RecordError, Reject, Rejected, SessionRecord, Taken,
 };
 use crate::error::{PublishError, PublishOnceError, Refused, SubscribeError, Unavailable};
 use crate::filter::Filter;
@@ -34,11 +34,32 @@ impl Broker {
     /// # Errors
     /// See [`Refused`] and [`PublishError`]; nothing was stored or delivered, but for [`PublishError::Unknown`].
     pub fn submit(&self, publish: Publish) -> Answer<'static, Result<Receipt, Refused>> {
-        let Some(engine) = self.engine_of(publish.channel()) else {
-            return Answer::now(self.try_publish(publish));
-        };
+        match self.engine_of(publish.channel()) {
+            None => Answer::now(self.try_publish(publish)),
+            Some(engine) => self.submit_to(engine, publish, None),
+        }
+    }
+
+    /// As [`Broker::submit`], for a session that was claimed. Where an [`Engine`] keeps the channel, the number is kept
+    /// with the message, for the [next claim](Claimed::taken) of the session; elsewhere it means nothing.
+    ///
+    /// # Errors
+    /// Those of [`Broker::submit`], and [`PublishError::Fenced`].
+    pub fn submit_taken(&self, publish: Publish, taken: Taken) -> Answer<'static, Result<Receipt, Refused>> {
+        match self.engine_of(publish.channel()) {
+            None => Answer::now(self.try_publish(publish)),
+            Some(engine) => self.submit_to(engine, publish, Some(Box::new(taken))),
+        }
+    }
+
+    fn submit_to(
+        &self,
+        engine: &Arc<dyn Engine>,
+        publish: Publish,
+        taken: Option<Box<Taken>>,
+    ) -> Answer<'static, Result<Receipt, Refused>> {
         let shared = self.shared();
-        match shared.submit_kept(engine, publish, None) {
+        match shared.submit_kept(engine, publish, None, taken) {
             Err(refused) => {
                 shared.count_refused(&refused.error);
                 Answer::now(Err(refused))
@@ -74,7 +95,7 @@ impl Broker {
             return Answer::now(self.publish_once(publish, key));
         };
         let shared = self.shared();
-        match shared.submit_kept(engine, publish, Some(key)) {
+        match shared.submit_kept(engine, publish, Some(key), None) {
             Err(Refused { error, .. }) => {
                 shared.count_refused(&error);
                 Answer::now(Err(error.into()))
@@ -120,6 +141,24 @@ impl Broker {
     pub async fn publish_wait(&self, mut publish: Publish) -> Result<Receipt, PublishError> {
         loop {
             match self.submit(publish).await {
+                Err(Refused { publish: Some(again), .. }) => publish = *again,
+                result => return result.map_err(|refused| refused.error),
+            }
+            tokio::time::sleep(BUSY_PAUSE).await;
+        }
+    }
+
+    /// As [`Broker::submit_taken`], but waits while the broker is busy.
+    ///
+    /// # Errors
+    /// Those of [`Broker::publish_wait`], and [`PublishError::Fenced`].
+    pub async fn publish_taken_wait(
+        &self,
+        mut publish: Publish,
+        taken: Taken,
+    ) -> Result<Receipt, PublishError> {
+        loop {
+            match self.submit_taken(publish, taken.clone()).await {
                 Err(Refused { publish: Some(again), .. }) => publish = *again,
                 result => return result.map_err(|refused| refused.error),
             }
@@ -233,6 +272,27 @@ impl Broker {
         }
     }
 
+    /// Frees the number of a message that was [taken](Broker::submit_taken): from then on it may stand for another one.
+    /// Without an engine nothing is kept of it.
+    ///
+    /// # Errors
+    /// See [`RecordError`].
+    pub fn free_taken(&self, taken: Taken) -> Answer<'static, Result<(), RecordError>> {
+        let Some(engine) = &self.shared().engine else { return Answer::now(Ok(())) };
+        let (done, freed) = Done::new();
+        match engine.submit(Op::Free { taken: Box::new(taken), done }) {
+            Err(Rejected { why: Reject::Busy(when) | Reject::Unavailable(when), .. }) => {
+                Answer::now(Err(when.into()))
+            }
+            Ok(()) => Answer::later(async move { freed.await.unwrap_or(Err(RecordError::Unknown)) }),
+        }
+    }
+
+    /// Whether an [`Engine`] keeps this channel's messages.
+    pub fn is_kept(&self, channel: &Channel) -> bool {
+        self.engine_of(channel).is_some()
+    }
+
     /// The engine, if it keeps this channel's messages.
     fn engine_of(&self, channel: &Channel) -> Option<&Arc<dyn Engine>> {
         self.shared().engine_of(channel)
@@ -259,10 +319,11 @@ impl Shared {
         engine: &Arc<dyn Engine>,
         publish: Publish,
         key: Option<&IdempotencyKey<'_>>,
+        taken: Option<Box<Taken>>,
     ) -> Result<oneshot::Receiver<Published>, Refused> {
         let publish = self.check_submitted(publish)?;
         let (done, outcome) = Done::new();
-        let op = Op::Publish { publish: Box::new(publish), key: key.map(Into::into), done };
+        let op = Op::Publish { publish: Box::new(publish), key: key.map(Into::into), taken, done };
         engine.submit(op)?;
         Ok(outcome)
     }

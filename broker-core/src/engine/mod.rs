@@ -31,7 +31,7 @@ use crate::store::idempotency::KeptKey;
 pub use crate::store::history::{LogPage, Read};
 
 pub use self::done::Done;
-pub use self::session::{Claim, Claimed, Ends, Fence, RecordError, SessionRecord};
+pub use self::session::{Claim, Claimed, Ends, Fence, RecordError, SessionRecord, Taken};
 
 /// Keeps messages: on a disk, on other machines. Given to [`Broker::with_engine`](crate::Broker::with_engine).
 ///
@@ -128,6 +128,9 @@ pub enum Op {
         publish: Box<Publish>,
         /// What names it, so that it is published once; what is kept for it belongs into the batch of the message.
         key: Option<KeptKey>,
+        /// What its session calls it. It is kept for the [next claim](Claimed::taken) in the batch of the message, and the
+        /// message is [not accepted](crate::PublishError::Fenced) once another claim has been made.
+        taken: Option<Box<Taken>>,
         /// Who waits for it.
         done: Done<Result<KeyedReceipt, PublishOnceError>>,
     },
@@ -149,6 +152,13 @@ pub enum Op {
         /// Who waits for it.
         done: Done<Result<(), RecordError>>,
     },
+    /// A session's number may stand for another message. Answered once it is safe; that it stood for none is no error.
+    Free {
+        /// Which one, and whose.
+        taken: Box<Taken>,
+        /// Who waits for it.
+        done: Done<Result<(), RecordError>>,
+    },
     /// Say when all that was submitted before is done.
     Barrier(Done<()>),
 }
@@ -156,7 +166,7 @@ pub enum Op {
 impl Op {
     /// A message whose answer nobody waits for.
     pub fn unanswered(publish: impl Into<Box<Publish>>) -> Self {
-        Self::Publish { publish: publish.into(), key: None, done: Done::new().0 }
+        Self::Publish { publish: publish.into(), key: None, taken: None, done: Done::new().0 }
     }
 }
 

@@ -71,12 +71,33 @@ pub struct Claimed {
     pub fence: Fence,
     /// What was recorded, if anything was.
     pub record: Option<SessionRecord>,
+    /// The numbers under which its publishes were [taken](Taken) and that were not [freed](super::Op::Free) since.
+    pub taken: Vec<u16>,
+}
+
+/// What a publisher that must not be taken at its word twice calls its message: a QoS 2 publish of MQTT has a number,
+/// which stands for no other message until its session [frees](super::Op::Free) it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// The publisher's session, as it was claimed.
+    pub session: Box<str>,
+    /// Of the claim.
+    pub fence: Fence,
+    /// Its number for the message. Whoever submits it has not had it taken before.
+    pub number: u16,
 }
 
 impl Claimed {
     /// With what was recorded before.
     pub fn new(fence: Fence, record: Option<SessionRecord>) -> Self {
-        Self { fence, record }
+        Self { fence, record, taken: Vec::new() }
+    }
+
+    /// With the numbers of publishes that are not freed yet.
+    #[must_use]
+    pub fn with_taken(mut self, taken: Vec<u16>) -> Self {
+        self.taken = taken;
+        self
     }
 }
 
