@@ -27,6 +27,7 @@ pub(crate) fn publish_answer(error: &PublishError) -> Answer {
         | PublishError::Busy { .. } => Answer::Acknowledge(Reason::QuotaExceeded),
         PublishError::Forbidden(_) => Answer::Acknowledge(Reason::NotAuthorized),
         PublishError::Durable | PublishError::Unknown => Answer::Disconnect(Reason::ImplementationSpecific),
+        PublishError::Fenced => Answer::Disconnect(Reason::SessionTakenOver),
         PublishError::Closed => Answer::Disconnect(Reason::ServerShuttingDown),
         // `Unavailable`, and what is not known here.
         _ => Answer::Withhold(Reason::ImplementationSpecific),

@@ -519,9 +519,14 @@ impl Inner {
     /// Sees to the end of a QoS 2 publish whose connection has ended before the broker or a policy let it through. One
     /// that is not published in the end is forgotten, so that its repeat is. Beyond [`Front::MAX_LEFT_PUBLISHES`] of
     /// them it is given up, and its repeat counts as a new one.
-    pub(crate) fn publish_left(&self, hosted: &Arc<Hosted>, packet_id: u16, outcome: Answer<'static, bool>) {
+    pub(crate) fn publish_left(
+        &self,
+        hosted: &Arc<Hosted>,
+        packet_id: Option<u16>,
+        outcome: Answer<'static, bool>,
+    ) {
         let Ok(place) = Arc::clone(&self.left_publishes).try_acquire_owned() else {
-            hosted.session.forget_taken(packet_id);
+            packet_id.into_iter().for_each(|packet_id| hosted.session.forget_taken(packet_id));
             self.counters.publishes_given_up.add(1);
             return;
         };
@@ -529,6 +534,7 @@ impl Inner {
         tokio::spawn(async move {
             let _place = place;
             if !outcome.await
+                && let Some(packet_id) = packet_id
                 && let Some(hosted) = hosted.upgrade()
             {
                 hosted.session.forget_taken(packet_id);

@@ -10,6 +10,7 @@ mod descriptors;
 mod documentation;
 mod durable;
 mod embedding;
+mod exactly_once;
 mod failing_disk;
 mod gateway_aws;
 mod growth;

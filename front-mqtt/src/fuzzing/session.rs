@@ -502,6 +502,11 @@ impl Run {
                         connection.handle_published(publishing.packet_id, publishing.qos, &result);
                     }
                 }
+                Output::Free(packet_id) => {
+                    if let Some(connection) = &mut self.connection {
+                        connection.handle_freed(packet_id);
+                    }
+                }
                 Output::Subscribe(subscribing) => {
                     self.tags =
                         subscribing.accepted.iter().map(|accepted| accepted.tag).fold(self.tags, u32::max);

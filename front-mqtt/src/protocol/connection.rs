@@ -24,6 +24,8 @@ pub(crate) enum Output {
     Reply(Bytes),
     /// Publish, then call [`Connection::handle_published`].
     Publish(Publishing),
+    /// Free this identifier of a QoS 2 publish that is kept, then call [`Connection::handle_freed`].
+    Free(u16),
     /// Subscribe, then call [`Connection::handle_subscribed`].
     Subscribe(Subscribing),
     /// Unsubscribe, then send the reply in it.

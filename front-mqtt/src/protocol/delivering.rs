@@ -328,16 +328,23 @@ impl State {
     fn start(&mut self, outgoing: Outgoing, now_ms: u64, wire: &mut impl Wire) {
         let Some(online) = &mut self.online else { return };
         let outbound = self.outbound.get_or_insert_default();
-        let kept = self.extra.as_mut().and_then(|extra| extra.kept.as_mut());
-        if let Some(packet_id) = kept.and_then(|kept| kept.restored_id(&outgoing)) {
-            match encode(online, &outgoing, packet_id, Repeat::Again, Sharing::Allowed, now_ms) {
-                Some((encoded, _)) => {
-                    send(encoded, wire);
-                    outbound.resume(packet_id, outgoing);
+        if let Some(kept) = self.extra.as_mut().and_then(|extra| extra.kept.as_mut()) {
+            if let Some(packet_id) = kept.restored_id(&outgoing) {
+                match encode(online, &outgoing, packet_id, Repeat::Again, Sharing::Allowed, now_ms) {
+                    Some((encoded, _)) => {
+                        send(encoded, wire);
+                        outbound.resume(packet_id, outgoing);
+                    }
+                    None => self.dropped += 1,
                 }
-                None => self.dropped += 1,
+                return;
             }
-            return;
+            if outgoing.qos == Qos::ExactlyOnce && kept.offset_in(&outgoing).is_some() {
+                let packet_id = outbound.next_id();
+                kept.hold(packet_id, Repeat::First);
+                outbound.start(packet_id, outgoing);
+                return;
+            }
         }
         let packet_id = outbound.next_id();
         match encode(online, &outgoing, packet_id, Repeat::First, Sharing::Allowed, now_ms) {
@@ -357,6 +364,13 @@ impl State {
             let Some(outbound) = &mut self.outbound else { return };
             let max_inflight = online.max_inflight;
             if let Some(repeat) = outbound.next_repeat(max_inflight) {
+                if let Some(kept) = self.extra.as_mut().and_then(|extra| extra.kept.as_mut())
+                    && kept.holds(&repeat.stage)
+                {
+                    // What the last connection left may not be recorded yet.
+                    kept.hold(repeat.packet_id, Repeat::Again);
+                    continue;
+                }
                 match &repeat.stage {
                     Stage::Release => {
                         let frame = codec::ack(
@@ -402,14 +416,14 @@ impl State {
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
-enum Repeat {
+pub(super) enum Repeat {
     First,
     Again,
 }
 
 /// One PUBLISH for one connection, and whether it introduces a topic alias. `None` if the client does not
 /// take packets of that size.
-fn encode(
+pub(super) fn encode(
     online: &mut Online,
     outgoing: &Outgoing,
     packet_id: u16,
@@ -451,7 +465,7 @@ fn encode(
     Some((encoded, introduces))
 }
 
-fn send(encoded: EncodedPublish, wire: &mut impl Wire) {
+pub(super) fn send(encoded: EncodedPublish, wire: &mut impl Wire) {
     match encoded.tail {
         Some(tail) => wire.send_parts(&[encoded.head, tail]),
         None => wire.send(&encoded.head, Class::Control),

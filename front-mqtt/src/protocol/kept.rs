@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use super::exact::{Pending, Received};
 use super::outbound::{Outbound, Outgoing, Stage};
 use super::record::{Exchange, Held, Record};
 use super::session::{Incoming, Session, State};
@@ -45,16 +46,29 @@ pub(crate) struct Kept {
     pub(crate) replay: Option<JoinHandle<()>>,
     /// Held while a connection's subscriptions come or go in the broker.
     pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
+    /// What the session is found by.
+    key: Arc<str>,
     news: Arc<News>,
     /// Changes since it was last recorded; none yet is 0.
     changes: u32,
+    /// It is among those that have changed, and among those that are to be recorded at once.
+    is_listed: bool,
+    is_urgent: bool,
+    /// How many records were made of it.
+    pub(crate) records: u64,
+    /// Packets that wait for a record.
+    pub(super) pending: Vec<Pending>,
+    /// QoS 2 publishes of the client.
+    pub(super) received: Received,
 }
 
 /// Sessions that have changed since they were recorded, by what they are found by.
 #[derive(Default)]
 pub(crate) struct News {
     pub(crate) changed: Mutex<Vec<Arc<str>>>,
-    pub(crate) many: Notify,
+    /// Those of which something waits for that.
+    pub(crate) urgent: Mutex<Vec<Arc<str>>>,
+    pub(crate) is_urgent: Notify,
 }
 
 /// So many changes are recorded at once, fewer after a while.
@@ -65,7 +79,7 @@ const NOT_YET: u64 = u64::MAX;
 
 impl Kept {
     /// A new session that has missed nothing up to `head`.
-    pub(crate) fn new(fence: Fence, head: MessageId, news: Arc<News>) -> Self {
+    pub(crate) fn new(key: Arc<str>, fence: Fence, head: MessageId, news: Arc<News>) -> Self {
         Self {
             fence,
             epoch: head.epoch(),
@@ -79,9 +93,21 @@ impl Kept {
             since: Vec::new(),
             replay: None,
             turn: Arc::default(),
+            key,
             news,
             changes: 0,
+            is_listed: false,
+            is_urgent: false,
+            records: 0,
+            pending: Vec::new(),
+            received: Received::default(),
         }
+    }
+
+    /// Another connection has it.
+    pub(crate) fn renew(&mut self, fence: Fence, taken: &[u16]) {
+        self.fence = fence;
+        self.received = Received::of(taken);
     }
 
     /// Where the replay for its next connection begins.
@@ -132,24 +158,22 @@ impl Kept {
         (self.is_open, self.is_live, self.missed) = (true, false, None);
     }
 
-    /// Its replay has come to the present.
-    pub(crate) fn note_live(&mut self) {
-        self.is_live = true;
-        // The messages of what is left are gone.
-        self.restored.retain(|exchange| exchange.offset > self.cursor);
+    /// The messages of restored exchanges up to here are gone. The identifiers of those at QoS 2, which the client may
+    /// hold on to.
+    fn let_go(&mut self, through: u64) -> Vec<u16> {
+        let gone = self.restored.extract_if(.., |exchange| exchange.offset <= through);
+        gone.filter(|exchange| exchange.is_exact).map(|exchange| exchange.packet_id).collect()
     }
 
     fn miss(&mut self, offset: u64) {
         self.missed = Some(self.missed.map_or(offset, |missed| missed.min(offset)));
     }
 
-    /// Nothing more is taken; what was not started is to be read again.
-    fn close(&mut self, outbound: Option<&Outbound>) {
+    /// Nothing more is taken; what was not started is to be read again. The identifiers of QoS 2 whose messages are gone.
+    fn close(&mut self, outbound: Option<&Outbound>) -> Vec<u16> {
         let low = self.low(outbound);
-        if !self.is_restoring() {
-            // The messages of the others are gone.
-            self.restored.retain(|exchange| exchange.offset > low);
-        }
+        let gone = if self.is_restoring() { Vec::new() } else { self.let_go(low) };
+        self.pending.clear();
         let first = self.restored.iter().map(|exchange| exchange.offset).min();
         let low = first.map_or(low, |first| low.min(first.saturating_sub(1)));
         if low < self.cursor || !self.is_live {
@@ -157,6 +181,7 @@ impl Kept {
         }
         self.cursor = low;
         (self.is_open, self.is_live, self.away_through) = (false, false, 0);
+        gone
     }
 
     /// The connection is over, and all up to `head` has come or was missed.
@@ -185,7 +210,7 @@ impl Kept {
     }
 
     /// The offset of a message that can be read again.
-    fn offset_in(&self, outgoing: &Outgoing) -> Option<u64> {
+    pub(super) fn offset_in(&self, outgoing: &Outgoing) -> Option<u64> {
         let id = outgoing.message.id().filter(|id| id.epoch() == self.epoch)?;
         (outgoing.shared.is_none() && !outgoing.from_store).then_some(id.offset())
     }
@@ -240,28 +265,38 @@ impl Kept {
     }
 
     /// Something is to be recorded, soon.
-    fn note_change(&mut self, session: &Arc<str>) {
+    pub(crate) fn note_change(&mut self) {
         self.changes += 1;
-        if self.changes == 1 {
-            self.news.changed.lock().push(session.clone());
+        if !self.is_listed {
+            self.is_listed = true;
+            self.news.changed.lock().push(self.key.clone());
         }
         if self.changes == MANY_CHANGES {
-            self.news.many.notify_one();
+            self.hurry();
         }
+    }
+
+    /// Something waits for its next record.
+    pub(super) fn hurry(&mut self) {
+        self.changes += 1;
+        if !self.is_urgent {
+            self.is_urgent = true;
+            self.news.urgent.lock().push(self.key.clone());
+            self.news.is_urgent.notify_one();
+        }
+    }
+
+    /// It was taken off the list of those that have changed; whether there is anything to record.
+    pub(crate) fn is_to_be_recorded(&mut self, is_urgent: bool) -> bool {
+        *(if is_urgent { &mut self.is_urgent } else { &mut self.is_listed }) = false;
+        self.changes > 0
     }
 }
 
 impl Session {
     /// What was to be recorded is not.
     pub(crate) fn note_unrecorded(&self) {
-        self.note_change(&mut self.lock());
-    }
-
-    /// What is kept of it has changed.
-    pub(crate) fn note_change(&self, state: &mut State) {
-        if let (Some(kept), Some(key)) = (state.kept_mut(), self.key_arc()) {
-            kept.note_change(key);
-        }
+        self.lock().note_change();
     }
 }
 
@@ -272,6 +307,13 @@ impl State {
 
     pub(crate) fn kept_mut(&mut self) -> Option<&mut Kept> {
         self.extra.as_mut().and_then(|extra| extra.kept.as_mut())
+    }
+
+    /// What is kept of it has changed.
+    pub(crate) fn note_change(&mut self) {
+        if let Some(kept) = self.kept_mut() {
+            kept.note_change();
+        }
     }
 
     pub(crate) fn set_kept(&mut self, kept: Kept) {
@@ -306,9 +348,24 @@ impl State {
     /// The connection is over: what was not started is let go of.
     pub(super) fn close_kept(&mut self) {
         let Some(kept) = self.extra.as_mut().and_then(|extra| extra.kept.as_mut()) else { return };
-        kept.close(self.outbound.as_deref());
+        let gone = kept.close(self.outbound.as_deref());
         if let Some(outbound) = &mut self.outbound {
             outbound.discard(|outgoing| kept.offset_in(outgoing).is_some());
+            gone.into_iter().for_each(|packet_id| outbound.restore_release(packet_id));
+        }
+    }
+
+    /// Its replay has come to the present, and the lane has handed over all of it. What is left of earlier exchanges has no messages any more.
+    pub(super) fn note_live(&mut self) {
+        let Some(kept) = self.extra.as_mut().and_then(|extra| extra.kept.as_mut()) else { return };
+        kept.is_live = true;
+        if kept.is_open && kept.missed.is_none() {
+            // What has not come by now is gone.
+            kept.cursor = kept.cursor.max(kept.away_through);
+        }
+        let gone = kept.let_go(kept.low(self.outbound.as_deref()));
+        if let Some(outbound) = &mut self.outbound {
+            gone.into_iter().for_each(|packet_id| outbound.restore_release(packet_id));
         }
     }
 
@@ -316,16 +373,18 @@ impl State {
     pub(crate) fn record(&mut self) -> Option<(Record, MessageId)> {
         let kept = self.extra.as_mut().and_then(|extra| extra.kept.as_mut())?;
         kept.changes = 0;
+        kept.records += 1;
         let kept = &*kept;
         let outbound = self.outbound.as_deref();
         let position = kept.position(outbound);
         let mut inflight = kept.restored.clone();
         for exchange in outbound.into_iter().flat_map(Outbound::exchanges) {
-            let offset = match &exchange.stage {
-                Stage::Publish(outgoing) => kept.offset_in(outgoing),
-                Stage::Release => Some(0),
+            let (offset, is_exact) = match &exchange.stage {
+                Stage::Publish(outgoing) => (kept.offset_in(outgoing), outgoing.qos == Qos::ExactlyOnce),
+                Stage::Release => (Some(0), true),
             };
-            inflight.extend(offset.map(|offset| Exchange { packet_id: exchange.packet_id, offset }));
+            let packet_id = exchange.packet_id;
+            inflight.extend(offset.map(|offset| Exchange { packet_id, offset, is_exact }));
         }
         let subscriptions = self.subscriptions.iter().filter(|held| held.tag < GRANTED_TAG);
         let subscriptions = subscriptions.map(|held| Held {

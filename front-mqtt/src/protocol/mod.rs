@@ -20,6 +20,7 @@ mod connection;
 mod convert;
 mod delivering;
 mod end;
+mod exact;
 mod group;
 mod kept;
 mod outbound;

@@ -84,8 +84,7 @@ impl Connection {
     fn take(&mut self, packet_id: u16) -> Result<bool, DecodeError> {
         let session = self.session.clone();
         let Some(mut state) = session.lock_as(self.number) else { return Ok(false) };
-        let taken = state.taken.get_or_insert_default();
-        if taken.contains(packet_id) {
+        if state.has_taken(packet_id) {
             drop(state);
             self.reply(AckKind::PubRec, packet_id, Reason::Success, None);
             return Ok(false);
@@ -93,13 +92,13 @@ impl Connection {
         let config = session.config();
         // The maximum that was announced is a promise of the client's; there are clients that send on all the same.
         let max = config.receive_maximum.max(config.max_unreleased_publishes);
-        if self.dialect.version.is_v5() && taken.len() >= usize::from(max) {
+        if self.dialect.version.is_v5() && state.taken_count() >= usize::from(max) {
             return Err(DecodeError::new(
                 Reason::ReceiveMaximumExceeded,
                 "too many more unfinished publishes than the receive maximum",
             ));
         }
-        taken.insert(packet_id);
+        state.take(packet_id);
         Ok(true)
     }
 
@@ -123,6 +122,9 @@ impl Connection {
         qos: Qos,
         result: &Result<Receipt, PublishError>,
     ) {
+        if qos == Qos::ExactlyOnce && result.is_ok() {
+            self.session.note_taken(self.number, packet_id);
+        }
         match result {
             // Who is away reads it later.
             Ok(Receipt { receivers: 0, id, .. }) if id.is_none_or(|id| !self.session.keeps(id)) => {
@@ -160,6 +162,8 @@ impl Connection {
                 // PUBCOMP.
                 if reason.is_error() && self.dialect.version.is_v5() {
                     self.release(packet_id);
+                } else {
+                    self.session.take_in_memory(self.number, packet_id);
                 }
                 self.reply(AckKind::PubRec, packet_id, reason, why);
             }
@@ -174,8 +178,19 @@ impl Connection {
     /// PUBREL: the identifier is free again.
     pub(super) fn handle_pubrel(&mut self, ack: Ack) {
         let known = self.release(ack.packet_id);
+        if !known && self.session.name_taken(self.number, ack.packet_id).is_some() {
+            return self.outputs.push_back(Output::Free(ack.packet_id));
+        }
         let reason = if known { Reason::Success } else { Reason::PacketIdentifierNotFound };
         self.reply(AckKind::PubComp, ack.packet_id, reason, None);
+    }
+}
+
+impl Connection {
+    /// Whoever keeps a publish that the client has released has let go of its identifier too.
+    pub(crate) fn handle_freed(&mut self, packet_id: u16) {
+        self.session.note_freed(self.number, packet_id);
+        self.reply(AckKind::PubComp, packet_id, Reason::Success, None);
     }
 }
 
@@ -197,11 +212,11 @@ impl Session {
 
 impl State {
     fn release(&mut self, packet_id: u16) -> bool {
-        let Some(taken) = &mut self.taken else { return false };
+        let Some(taken) = &mut self.taken else { return self.give_up(packet_id) };
         let was_taken = taken.remove(packet_id);
         if taken.is_empty() {
             self.taken = None;
         }
-        was_taken
+        was_taken || self.give_up(packet_id)
     }
 }

@@ -34,6 +34,8 @@ pub(crate) struct Exchange {
     pub(crate) packet_id: u16,
     /// Of the message; 0: the client has it, and PUBCOMP is awaited.
     pub(crate) offset: u64,
+    /// It is at QoS 2.
+    pub(crate) is_exact: bool,
 }
 
 /// What this version writes.
@@ -63,6 +65,7 @@ impl Record {
         for exchange in &self.inflight {
             out.extend_from_slice(&exchange.packet_id.to_be_bytes());
             out.extend_from_slice(&exchange.offset.to_be_bytes());
+            out.push(u8::from(exchange.is_exact));
         }
         out
     }
@@ -104,7 +107,8 @@ impl Record {
         for _ in 0..input.len()? {
             let packet_id = u16::from_be_bytes(input.take()?);
             let offset = u64::from_be_bytes(input.take()?);
-            record.inflight.push(Exchange { packet_id, offset });
+            let [is_exact] = input.take()?;
+            record.inflight.push(Exchange { packet_id, offset, is_exact: is_exact == 1 });
         }
         input.0.is_empty().then_some(record)
     }
@@ -164,7 +168,10 @@ mod tests {
                 held("", Qos::AtMostOnce, false, 0),
                 held("$share/g/#", Qos::AtLeastOnce, true, 1),
             ],
-            inflight: vec![Exchange { packet_id: 1, offset: 9 }, Exchange { packet_id: 65_535, offset: 0 }],
+            inflight: vec![
+                Exchange { packet_id: 1, offset: 9, is_exact: false },
+                Exchange { packet_id: 65_535, offset: 0, is_exact: true },
+            ],
         };
         for record in [full, Record::default()] {
             let bytes = record.encode();

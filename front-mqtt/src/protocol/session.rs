@@ -15,7 +15,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::absent::Counted;
 use super::alias::OutgoingAliases;
 use super::connecting::Caller;
-use super::delivering::encode_plain;
+use super::delivering::{Repeat, encode_plain};
 use super::end::PendingWill;
 use super::group::{Group, GroupCounters, Membership};
 use super::kept::{Kept, News};
@@ -284,10 +284,6 @@ impl Session {
         self.key.get().map_or("", |key| key)
     }
 
-    pub(super) fn key_arc(&self) -> Option<&Arc<str>> {
-        self.key.get()
-    }
-
     pub(crate) fn name(&self, key: Arc<str>) {
         _ = self.key.set(key);
     }
@@ -384,7 +380,7 @@ impl Session {
                 return state.park(self.config(), incoming, tags);
             }
             state.deliver_admitted(&self.shared, incoming, tags, wire);
-            self.note_change(&mut state);
+            state.note_change();
         } else {
             state.deliver(&self.shared, incoming, tags, wire);
         }
@@ -430,7 +426,7 @@ impl Session {
         let Some(mut state) = self.lock_as(connection) else { return Ok(None) };
         let state = &mut *state;
         if state.extra.is_some() {
-            self.note_change(state);
+            state.note_change();
         }
         let reply = match &mut state.outbound {
             Some(outbound) => match outbound.find(ack.packet_id).map(|inflight| &inflight.stage) {
@@ -442,7 +438,13 @@ impl Session {
                     }
                     if kind == AckKind::PubRec && !ack.reason.is_error() {
                         outbound.release(ack.packet_id);
-                        Some((AckKind::PubRel, Reason::Success))
+                        match state.extra.as_mut().and_then(|extra| extra.kept.as_mut()) {
+                            Some(kept) => {
+                                kept.hold(ack.packet_id, Repeat::First);
+                                None
+                            }
+                            None => Some((AckKind::PubRel, Reason::Success)),
+                        }
                     } else {
                         outbound.acknowledge(ack.packet_id, !ack.reason.is_error());
                         None
@@ -451,6 +453,15 @@ impl Session {
                 Some(Stage::Release) => match kind {
                     AckKind::PubComp => {
                         outbound.finish(ack.packet_id);
+                        None
+                    }
+                    AckKind::PubRec
+                        if state
+                            .extra
+                            .as_ref()
+                            .and_then(|extra| extra.kept.as_ref())
+                            .is_some_and(|kept| kept.is_held(ack.packet_id)) =>
+                    {
                         None
                     }
                     AckKind::PubRec => Some((AckKind::PubRel, Reason::Success)),

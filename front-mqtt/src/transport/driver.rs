@@ -383,6 +383,7 @@ impl Driver {
                     self.replies.extend_from_slice(&packet);
                 }
                 Output::Publish(publishing) => self.publish(publishing),
+                Output::Free(packet_id) => self.free(packet_id),
                 Output::Subscribe(subscribing) => {
                     if !self.subscribe(subscribing) {
                         return None;

@@ -10,7 +10,7 @@
 //! A replay is the queue of a client that was away: it reads as the client acknowledges.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker_core::{
     Answer, Claim, Ends, Fence, Filter, GRANTED_TAG, Gap, MessageId, Principal, RecordError, Replay,
@@ -31,6 +31,8 @@ pub(crate) struct Claimed {
     pub(crate) head: MessageId,
     /// What an earlier life of the server knew, and up to where it was served.
     pub(crate) record: Option<(Record, MessageId)>,
+    /// The client's QoS 2 publishes that are kept and not released.
+    pub(crate) taken: Vec<u16>,
     pub(super) news: Arc<News>,
     /// Until the client has its session.
     returns: Option<(Weak<Inner>, Arc<str>)>,
@@ -40,6 +42,11 @@ impl Claimed {
     /// The client has its session.
     pub(super) fn settle(&mut self) {
         self.returns = None;
+    }
+
+    /// Nothing of what is recorded is its client's any more.
+    pub(super) fn forget(&mut self) {
+        (self.record, self.taken) = (None, Vec::new());
     }
 }
 
@@ -94,7 +101,12 @@ pub(super) async fn claim(
         // A claim would take it from its owner.
         return Err(not_yours());
     }
-    let claim = match (terms.clean_start, terms.session_expiry_secs) {
+    // One that ends with the connection that it is taken from is nobody's any more.
+    let is_over = inner.sessions.get(key).is_some_and(|hosted| {
+        let state = hosted.session.lock();
+        state.online.is_some() && state.expiry_secs == 0
+    });
+    let claim = match (terms.clean_start || is_over, terms.session_expiry_secs) {
         (true, 0) => Claim::End,
         (true, _) => Claim::Clean,
         (false, _) => Claim::Resume,
@@ -116,15 +128,16 @@ pub(super) async fn claim(
     });
     let returns = Some((Arc::downgrade(inner), key.clone()));
     let news = inner.shared.news.clone();
-    let claimed = Claimed { fence: claimed.fence, head, record, news, returns };
+    let claimed = Claimed { fence: claimed.fence, head, record, taken: claimed.taken, news, returns };
     let of_another = |record: &Record| record.owner != owner(principal);
     if config.client_id_scope == ClientIdScope::Exclusive
         && claimed.record.as_ref().is_some_and(|(record, _)| of_another(record))
     {
         return Err(not_yours());
     }
-    let here = inner.sessions.get(key).filter(|_| !terms.clean_start);
-    let known = here.and_then(|hosted| hosted.session.lock().record()).or_else(|| claimed.record.clone());
+    let here = inner.sessions.get(key).filter(|_| !terms.clean_start && !is_over);
+    let of_here = here.as_ref().and_then(|hosted| hosted.session.lock().record());
+    let known = of_here.or_else(|| claimed.record.clone());
     if known.is_none() && terms.session_expiry_secs == 0 {
         return Ok(None);
     }
@@ -134,14 +147,20 @@ pub(super) async fn claim(
         SessionRecord::new(record.encode(), Some(position)).ending(ends(record.expiry_secs, Client::Here));
     match inner.broker.record_session(key, claimed.fence, Some(record)).await {
         Ok(()) => Ok(Some(claimed)),
-        Err(_) => Err(unavailable()),
+        Err(_) => {
+            if let Some(here) = here {
+                here.session.note_unrecorded();
+            }
+            Err(unavailable())
+        }
     }
 }
 
-/// What is to be recorded of a session goes on its way, in the order in which it changes.
+/// What is to be recorded of a session goes on its way, in the order in which it changes. As soon as it is safe, what
+/// waited for it leaves; what could not be recorded is tried again.
 pub(super) fn record(
     inner: &Inner,
-    hosted: &Hosted,
+    hosted: &Arc<Hosted>,
 ) -> Option<(Fence, Answer<'static, Result<(), RecordError>>)> {
     let mut state = hosted.session.lock();
     if state.ended {
@@ -150,9 +169,21 @@ pub(super) fn record(
     let client = if state.online.is_some() { Client::Here } else { Client::Away };
     let fence = state.kept()?.fence;
     let (record, position) = state.record()?;
+    let number = state.kept()?.records;
     let ends = ends(record.expiry_secs, client);
     let record = SessionRecord::new(record.encode(), Some(position)).ending(ends);
-    Some((fence, inner.broker.record_session(hosted.session.key(), fence, Some(record))))
+    let recorded = inner.broker.record_session(hosted.session.key(), fence, Some(record));
+    drop(state);
+    let hosted = hosted.clone();
+    let recorded = recorded.map(move |recorded| {
+        match recorded {
+            Ok(()) => hosted.session.note_recorded(fence, number),
+            Err(RecordError::Fenced) => {}
+            Err(_) => hosted.session.note_unrecorded(),
+        }
+        recorded
+    });
+    Some((fence, recorded))
 }
 
 /// The client has its session: what its subscriptions have missed follows, and then they are live.
@@ -184,12 +215,13 @@ pub(super) fn arrive(inner: &Arc<Inner>, hosted: &Arc<Hosted>, number: u32, is_r
     if is_behind {
         let (inner, hosted) = (inner.clone(), hosted.clone());
         tokio::spawn(async move { restart(&inner, &hosted, number).await });
-    } else if let Some(head) = inner.broker.kept_head()
-        && let Some(mut state) = hosted.session.lock_as(number)
-        && let Some(kept) = state.kept_mut()
-    {
-        kept.open(head.offset(), &[]);
-        kept.note_live();
+    } else if let Some(head) = inner.broker.kept_head() {
+        if let Some(mut state) = hosted.session.lock_as(number)
+            && let Some(kept) = state.kept_mut()
+        {
+            kept.open(head.offset(), &[]);
+        }
+        hosted.session.note_live(number);
     }
 }
 
@@ -259,10 +291,9 @@ async fn follow(hosted: Weak<Hosted>, number: u32, replay: Replay) {
     replay.run(on_gap).await;
     if outbox.closed().is_none()
         && let Some(hosted) = hosted.upgrade()
-        && let Some(mut state) = hosted.session.lock_as(number)
-        && let Some(kept) = state.kept_mut()
     {
-        kept.note_live();
+        hosted.subscriber.heard().await;
+        hosted.session.note_live(number);
     }
 }
 
@@ -361,15 +392,22 @@ pub(super) async fn leave(inner: Arc<Inner>, hosted: Arc<Hosted>, number: u32) {
     }
 }
 
-/// Records what has changed, a second later at most, for as long as the front lives.
+/// How soon a change is recorded that nobody waits for.
+const RECORD_EVERY: Duration = Duration::from_secs(1);
+
+/// Records what has changed for as long as the front lives: at once where something waits for it, else a second later.
 pub(crate) async fn keep_recording(front: Weak<Inner>) {
+    let mut due = Instant::now() + RECORD_EVERY;
     while let Some(news) = front.upgrade().map(|inner| inner.shared.news.clone()) {
-        _ = tokio::time::timeout(Duration::from_secs(1), news.many.notified()).await;
+        _ = tokio::time::timeout_at(due.into(), news.is_urgent.notified()).await;
         let Some(inner) = front.upgrade() else { return };
-        let changed = std::mem::take(&mut *news.changed.lock());
-        let sessions = changed.iter().filter_map(|key| inner.sessions.get(key));
-        let recorded: Vec<_> =
-            sessions.filter_map(|hosted| record(&inner, &hosted).map(|answer| (hosted, answer))).collect();
+        let urgent = std::mem::take(&mut *news.urgent.lock());
+        let mut recorded = record_all(&inner, urgent, true);
+        if due <= Instant::now() {
+            due = Instant::now() + RECORD_EVERY;
+            let changed = std::mem::take(&mut *news.changed.lock());
+            recorded.extend(record_all(&inner, changed, false));
+        }
         drop(inner);
         for (hosted, (fence, recorded)) in recorded {
             note_recorded(&hosted, Some(fence), recorded.await);
@@ -377,17 +415,24 @@ pub(crate) async fn keep_recording(front: Weak<Inner>) {
     }
 }
 
-/// What could not be recorded is tried again; a session that another connection has claimed, perhaps at another server,
+type Recording = (Fence, Answer<'static, Result<(), RecordError>>);
+
+/// Records those of these sessions that have changed.
+fn record_all(inner: &Inner, keys: Vec<Arc<str>>, is_urgent: bool) -> Vec<(Arc<Hosted>, Recording)> {
+    let sessions = keys.iter().filter_map(|key| inner.sessions.get(key));
+    let changed = sessions.filter(|hosted| {
+        hosted.session.lock().kept_mut().is_some_and(|kept| kept.is_to_be_recorded(is_urgent))
+    });
+    changed.filter_map(|hosted| record(inner, &hosted).map(|recording| (hosted, recording))).collect()
+}
+
+/// A session that another connection has claimed, perhaps at another server,
 /// is that one's.
 fn note_recorded(hosted: &Hosted, fence: Option<Fence>, recorded: Result<(), RecordError>) {
-    match recorded {
-        Ok(()) => {}
-        Err(RecordError::Fenced) => {
-            let is_same = hosted.session.lock().kept().map(|kept| kept.fence) == fence;
-            if is_same {
-                hosted.kick(Reason::SessionTakenOver, None);
-            }
+    if recorded == Err(RecordError::Fenced) {
+        let is_same = hosted.session.lock().kept().map(|kept| kept.fence) == fence;
+        if is_same {
+            hosted.kick(Reason::SessionTakenOver, None);
         }
-        Err(_) => hosted.session.note_unrecorded(),
     }
 }

@@ -99,9 +99,11 @@ pub(crate) struct Aftermath {
 
 impl State {
     /// The session is one whose messages an engine keeps; whether it was one before.
-    fn keep(&mut self, mut claimed: Claimed) -> bool {
+    fn keep(&mut self, key: &Arc<str>, mut claimed: Claimed) -> bool {
         claimed.settle();
-        self.set_kept(Kept::new(claimed.fence, claimed.head, claimed.news.clone()));
+        let mut kept = Kept::new(key.clone(), claimed.fence, claimed.head, claimed.news.clone());
+        kept.renew(claimed.fence, &claimed.taken);
+        self.set_kept(kept);
         claimed.record.take().is_some_and(|(record, position)| {
             self.restore(&record, position);
             true
@@ -187,8 +189,12 @@ impl Sessions {
                 }
                 state.key = Some(hosted.subscriber.key());
                 hosted.subscriber.register_connection(&hosted);
-                if let Some(claimed) = arriving.kept.take() {
-                    is_restored = aftermath.ended.is_empty() && state.keep(claimed);
+                if let Some(mut claimed) = arriving.kept.take() {
+                    if !aftermath.ended.is_empty() {
+                        // What is recorded is of the one that is over.
+                        claimed.forget();
+                    }
+                    is_restored = state.keep(key, claimed);
                     if is_restored {
                         aftermath.revoked = state.revoke(principal);
                     }
@@ -232,8 +238,8 @@ impl Sessions {
                 if let Some(mut claimed) = arriving.kept.take() {
                     claimed.settle();
                     match state.kept_mut() {
-                        Some(kept) => kept.fence = claimed.fence,
-                        None => _ = state.keep(claimed),
+                        Some(kept) => kept.renew(claimed.fence, &claimed.taken),
+                        None => _ = state.keep(key, claimed),
                     }
                 }
             }
@@ -250,7 +256,7 @@ impl Sessions {
             let online = terms.online(config, outbox.clone(), caller);
             state.handle_connected(config, now_ms, online, &connack(!is_new || is_restored), &mut { outbox });
             let connection = state.connection;
-            hosted.session.note_change(&mut state);
+            state.note_change();
             drop(state);
             return Ok(Entered { hosted, connection, is_restored, aftermath });
         }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use broker_core::{
     Answer, Broker, Denied, Echo, Publish, PublishError, Qos, Receipt, RecordError, Refused, SubscribeError,
-    steady_ms,
+    Taken, steady_ms,
 };
 use bytes::Bytes;
 
@@ -21,10 +21,21 @@ use crate::protocol::{Accepted, Output, Publishing, Subscribing};
 pub(super) enum Waiting {
     /// The broker was too busy for this publish, and when to try again.
     Busy(Publishing, Instant),
-    /// A policy decides on a publish.
-    Publish { decision: Answer<'static, Result<Publish, Denied>>, packet_id: u16, qos: Qos },
+    /// A policy decides on a publish, which whoever keeps the channel may be to know by its number.
+    Publish {
+        decision: Answer<'static, Result<Publish, Denied>>,
+        packet_id: u16,
+        qos: Qos,
+        taken: Option<Taken>,
+    },
     /// Whoever keeps the channel accepts a publish.
     Accept { outcome: Answer<'static, Result<Receipt, Refused>>, packet_id: u16, qos: Qos },
+    /// The same, at QoS 2 of a session that is kept.
+    Take { outcome: Answer<'static, Result<Receipt, Refused>>, taken: Taken },
+    /// It was too busy for that, and when to try again.
+    TakeBusy { publish: Publish, taken: Taken, at: Instant },
+    /// Whoever keeps a publish lets go of its number.
+    Free { freed: Answer<'static, Result<(), RecordError>>, packet_id: u16 },
     /// A policy decides on the next of these filters.
     Subscribe { decision: Answer<'static, Result<(), Denied>>, subscribing: Subscribing },
     /// Publishers elsewhere are told of the next of these filters.
@@ -46,7 +57,8 @@ enum Answered {
 
 /// A QoS 2 publish that its connection has not seen to its end.
 pub(super) struct Left {
-    pub(super) packet_id: u16,
+    /// By which the session knows it. `None`: it knows only what is kept.
+    pub(super) packet_id: Option<u16>,
     /// Whether it is published in the end.
     pub(super) outcome: Answer<'static, bool>,
 }
@@ -55,7 +67,7 @@ impl Waiting {
     /// When it is to be looked at again, if nobody wakes the connection for it.
     pub(super) fn due(&self) -> Option<Instant> {
         match self {
-            Self::Busy(_, at) => Some(*at),
+            Self::Busy(_, at) | Self::TakeBusy { at, .. } => Some(*at),
             _ => None,
         }
     }
@@ -63,13 +75,15 @@ impl Waiting {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answered> {
         match self {
             Self::Publish { decision, .. } => Pin::new(decision).poll(cx).map(Answered::Publish),
-            Self::Accept { outcome, .. } => Pin::new(outcome).poll(cx).map(Answered::Accept),
+            Self::Accept { outcome, .. } | Self::Take { outcome, .. } => {
+                Pin::new(outcome).poll(cx).map(Answered::Accept)
+            }
             Self::Subscribe { decision, .. } => Pin::new(decision).poll(cx).map(Answered::Subscribe),
             Self::Settle { settled, .. } => Pin::new(settled).poll(cx).map(Answered::Settle),
-            Self::Subscribed { recorded, .. } | Self::Unsubscribed { recorded, .. } => {
-                Pin::new(recorded).poll(cx).map(Answered::Record)
-            }
-            Self::Busy(..) => Poll::Pending,
+            Self::Subscribed { recorded, .. }
+            | Self::Unsubscribed { recorded, .. }
+            | Self::Free { freed: recorded, .. } => Pin::new(recorded).poll(cx).map(Answered::Record),
+            Self::Busy(..) | Self::TakeBusy { .. } => Poll::Pending,
         }
     }
 
@@ -79,20 +93,40 @@ impl Waiting {
         match self {
             Self::Busy(Publishing { publish, packet_id, qos: Qos::ExactlyOnce }, _) => {
                 let outcome = Answer::later(async move { broker.publish_wait(publish).await.is_ok() });
-                Some(Left { packet_id, outcome })
+                Some(Left { packet_id: Some(packet_id), outcome })
+            }
+            Self::TakeBusy { publish, taken, .. } => {
+                let outcome =
+                    Answer::later(async move { broker.publish_taken_wait(publish, taken).await.is_ok() });
+                Some(Left { packet_id: None, outcome })
+            }
+            Self::Take { outcome, .. } => {
+                Some(Left { packet_id: None, outcome: outcome.map(|outcome| outcome.is_ok()) })
+            }
+            Self::Publish { decision, taken: Some(taken), .. } => {
+                let outcome = Answer::later(async move {
+                    match decision.await {
+                        Ok(publish) if broker.is_kept(publish.channel()) => {
+                            broker.publish_taken_wait(publish, taken).await.is_ok()
+                        }
+                        // The client has no answer, and says it again: then it must not be there.
+                        _ => false,
+                    }
+                });
+                Some(Left { packet_id: None, outcome })
             }
             // A policy that denies it has answered it: a repeat is not to be asked about again.
-            Self::Publish { decision, packet_id, qos: Qos::ExactlyOnce } => {
+            Self::Publish { decision, packet_id, qos: Qos::ExactlyOnce, .. } => {
                 let outcome = Answer::later(async move {
                     match decision.await {
                         Ok(publish) => broker.publish_wait(publish).await.is_ok(),
                         Err(_) => true,
                     }
                 });
-                Some(Left { packet_id, outcome })
+                Some(Left { packet_id: Some(packet_id), outcome })
             }
             Self::Accept { outcome, packet_id, qos: Qos::ExactlyOnce } => {
-                Some(Left { packet_id, outcome: outcome.map(|outcome| outcome.is_ok()) })
+                Some(Left { packet_id: Some(packet_id), outcome: outcome.map(|outcome| outcome.is_ok()) })
             }
             _ => None,
         }
@@ -111,7 +145,8 @@ impl Driver {
         match decision.if_now() {
             Ok(decided) => self.handle_decided(packet_id, qos, decided),
             Err(decision) => {
-                self.waiting = Some(Box::new(Waiting::Publish { decision, packet_id, qos }));
+                let taken = self.name_begun(packet_id, qos);
+                self.waiting = Some(Box::new(Waiting::Publish { decision, packet_id, qos, taken }));
             }
         }
     }
@@ -126,6 +161,9 @@ impl Driver {
     fn publish_allowed(&mut self, publishing: Publishing) {
         let Publishing { publish, packet_id, qos } = publishing;
         if publish.channel().is_the_brokers_own() {
+            if qos == Qos::ExactlyOnce {
+                self.hosted.session.take_in_memory(self.connection.number(), packet_id);
+            }
             let asked = self.inner.broker.ask_service(&self.client(self.remote()), &publish);
             let is_busy = matches!(asked, Err(PublishError::Busy { .. }));
             let asked = asked.map_err(|error| Refused::new(error, is_busy.then_some(publish)));
@@ -137,9 +175,63 @@ impl Driver {
             }
             return;
         }
+        if qos == Qos::ExactlyOnce && self.inner.shared.kept_epoch.is_some() {
+            let taken = self.name_begun(packet_id, qos);
+            return self.publish_exactly(publish, packet_id, taken);
+        }
+        self.submit(publish, packet_id, qos);
+    }
+
+    fn submit(&mut self, publish: Publish, packet_id: u16, qos: Qos) {
         match self.inner.broker.submit(publish).if_now() {
             Ok(outcome) => self.handle_accepted(packet_id, qos, outcome),
             Err(outcome) => self.waiting = Some(Box::new(Waiting::Accept { outcome, packet_id, qos })),
+        }
+    }
+
+    /// What whoever keeps channels is to know a QoS 2 publish by.
+    fn name_begun(&self, packet_id: u16, qos: Qos) -> Option<Taken> {
+        let session = &self.hosted.session;
+        (qos == Qos::ExactlyOnce).then(|| session.name_begun(self.connection.number(), packet_id)).flatten()
+    }
+
+    /// Publishes at QoS 2 where somebody may keep the channel.
+    fn publish_exactly(&mut self, publish: Publish, packet_id: u16, taken: Option<Taken>) {
+        match taken {
+            Some(taken) if self.inner.broker.is_kept(publish.channel()) => {
+                match self.inner.broker.submit_taken(publish, taken.clone()).if_now() {
+                    Ok(outcome) => self.handle_taken(taken, outcome),
+                    Err(outcome) => self.waiting = Some(Box::new(Waiting::Take { outcome, taken })),
+                }
+            }
+            _ => {
+                self.hosted.session.take_in_memory(self.connection.number(), packet_id);
+                self.submit(publish, packet_id, Qos::ExactlyOnce);
+            }
+        }
+    }
+
+    fn handle_taken(&mut self, taken: Taken, outcome: Result<Receipt, Refused>) {
+        if let Err(Refused { error: PublishError::Busy { retry_after }, publish: Some(publish), .. }) =
+            outcome
+        {
+            let at = Instant::now() + retry_after;
+            self.waiting = Some(Box::new(Waiting::TakeBusy { publish: *publish, taken, at }));
+            return;
+        }
+        let result = outcome.map_err(|refused| refused.error);
+        self.connection.handle_published(taken.number, Qos::ExactlyOnce, &result);
+    }
+
+    /// The client has released a QoS 2 publish that is kept.
+    pub(super) fn free(&mut self, packet_id: u16) {
+        match self.hosted.session.name_taken(self.connection.number(), packet_id) {
+            Some(taken) => {
+                let freed = self.inner.broker.free_taken(taken);
+                self.waiting = Some(Box::new(Waiting::Free { freed, packet_id }));
+            }
+            // Another connection has the session.
+            None => self.connection.handle_freed(packet_id),
         }
     }
 
@@ -157,10 +249,15 @@ impl Driver {
 
     /// Tries a publish again that found the broker busy, once it is time.
     pub(super) fn try_again(&mut self, now: Instant) {
-        if self.waiting.as_ref().and_then(|waiting| waiting.due()).is_some_and(|at| at <= now)
-            && let Some(Waiting::Busy(publishing, _)) = self.waiting.take().map(|waiting| *waiting)
-        {
-            self.publish_allowed(publishing);
+        if self.waiting.as_ref().and_then(|waiting| waiting.due()).is_none_or(|at| at > now) {
+            return;
+        }
+        match self.waiting.take().map(|waiting| *waiting) {
+            Some(Waiting::Busy(publishing, _)) => self.publish_allowed(publishing),
+            Some(Waiting::TakeBusy { publish, taken, .. }) => {
+                self.publish_exactly(publish, taken.number, Some(taken));
+            }
+            other => self.waiting = other.map(Box::new),
         }
     }
 
@@ -171,9 +268,23 @@ impl Driver {
         };
         self.note_pause(Instant::now());
         match (answered, self.waiting.take().map(|waiting| *waiting)) {
+            (Answered::Publish(Ok(publish)), Some(Waiting::Publish { taken: Some(taken), .. }))
+                if !publish.channel().is_the_brokers_own() =>
+            {
+                self.publish_exactly(publish, taken.number, Some(taken));
+            }
             (Answered::Publish(decided), Some(Waiting::Publish { packet_id, qos, .. })) => {
                 self.handle_decided(packet_id, qos, decided);
             }
+            (Answered::Accept(outcome), Some(Waiting::Take { taken, .. })) => {
+                self.handle_taken(taken, outcome)
+            }
+            (Answered::Record(freed), Some(Waiting::Free { packet_id, .. })) => match freed {
+                Ok(()) => self.connection.handle_freed(packet_id),
+                Err(error) => {
+                    self.connection.close(unrecorded(&error), Some("the release was not recorded"));
+                }
+            },
             (Answered::Accept(outcome), Some(Waiting::Accept { packet_id, qos, .. })) => {
                 self.handle_accepted(packet_id, qos, outcome);
             }

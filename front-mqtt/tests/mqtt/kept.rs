@@ -12,14 +12,14 @@ use crate::support::Server;
 
 /// The next life of a server. The one before is left as it is, as by a crash: what it still does counts for nothing once
 /// its sessions were claimed.
-async fn life(ground: &dyn Ground) -> Server {
+pub(crate) async fn life(ground: &dyn Ground) -> Server {
     let mut config = broker_core::Config::default();
     config.namespaces = vec![broker_core::NamespaceConfig::new(MEMORY, broker_core::LogConfig::default())];
     let broker = Broker::with_engine(config, ground.open());
     Server::on(broker, Config::default(), Arc::new(AllowAll)).await
 }
 
-fn keep(level: u8) -> Vec<u8> {
+pub(crate) fn keep(level: u8) -> Vec<u8> {
     // Session expiry of 100 s for version 5.
     connect(level, "c", false, 0, &[0x11, 0, 0, 0, 100])
 }
@@ -48,7 +48,7 @@ async fn take(client: &mut Client, numbers: std::ops::Range<u32>) {
 }
 
 /// All that was sent is handled.
-async fn settle(client: &mut Client) {
+pub(crate) async fn settle(client: &mut Client) {
     client.send(PING).await;
     client.expect(&[0xD0, 0]).await;
 }
@@ -257,6 +257,27 @@ async fn a_session_that_was_ended_is_not_there_in_the_next_life() {
     client.expect_quiet().await;
 }
 
+/// One that takes the place of an online session is a new one, and kept like any other.
+#[tokio::test]
+async fn a_session_that_begins_over_another_one_is_kept() {
+    let ground = PacedGround::default();
+    let mut server = life(&ground).await;
+    let clean = connect(5, "c", true, 0, &[0x11, 0, 0, 0, 100]);
+    for (n, before) in [(0, clean.clone()), (10, connect(5, "c", true, 0, &[]))] {
+        let (_old, _) = Client::connected_with(server.address, &before).await;
+        let (mut client, present) = Client::connected_with(server.address, &clean).await;
+        assert!(!present);
+        client.subscribe(5, &[("t", 1)]).await;
+        leave(&server, client).await;
+        publish_all(&server, "t", n..n + 3).await;
+        assert_eq!(server.front.client("c").unwrap().queued, 0, "nothing waits in memory");
+        server = life(&ground).await;
+        let (mut client, present) = Client::connected_with(server.address, &keep(4)).await;
+        assert!(present);
+        take(&mut client, n..n + 3).await;
+    }
+}
+
 /// QoS 0 is not for the absent, and what expires does not come.
 #[tokio::test]
 async fn what_is_not_for_the_absent_is_passed_over() {
@@ -303,19 +324,21 @@ async fn a_session_is_whole_over_an_engine_that_does_its_worst() {
 }
 
 async fn comes_in(server: &Server, subscribes: bool) -> Client {
+    comes_in_as(server, "c", subscribes.then_some(1)).await
+}
+
+/// Comes again until it is let in, and perhaps subscribed to `t` at this QoS.
+pub(crate) async fn comes_in_as(server: &Server, name: &str, subscribes: Option<u8>) -> Client {
     for _ in 0..200 {
         let mut client = Client::open(server.address).await;
-        client.send(&keep(4)).await;
+        client.send(&connect(4, name, false, 0, &[])).await;
         let Some(connack) = client.try_read(SOON).await else { continue };
         if connack.body[1] != 0 {
             continue;
         }
-        if !subscribes {
-            assert_eq!(connack.body[0], 1, "the session is there");
-            return client;
-        }
-        client.send(&subscribe(4, 1, &[("t", 1)])).await;
-        if client.try_read(SOON).await.is_some_and(|suback| suback.first == 0x90 && suback.body[2] == 1) {
+        let Some(qos) = subscribes else { return client };
+        client.send(&subscribe(4, 1, &[("t", qos)])).await;
+        if client.try_read(SOON).await.is_some_and(|suback| suback.first == 0x90 && suback.body[2] == qos) {
             return client;
         }
     }

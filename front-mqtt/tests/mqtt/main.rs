@@ -6,6 +6,7 @@ mod bridge;
 mod client;
 mod connect;
 mod connections;
+mod exact;
 mod groups;
 mod kept;
 mod pressure;
