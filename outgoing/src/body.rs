@@ -48,6 +48,11 @@ impl Body {
         body
     }
 
+    /// Of a connection that nobody gets back.
+    pub(crate) fn unpooled(incoming: Incoming) -> Self {
+        Body { incoming, lease: None }
+    }
+
     /// The next bytes; `None` at the end. Waits as long as it takes.
     ///
     /// # Errors

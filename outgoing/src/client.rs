@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, Uri};
+use http::{Request, Response, StatusCode, Uri};
 use tokio::time::timeout;
 
 use crate::body::{Body, Lease};
 use crate::config::Config;
 use crate::connect::{Connector, server_name};
-use crate::connection::{Connection, Unsent};
+use crate::connection::{Connection, Unanswered};
 use crate::error::{Error, Phase};
+use crate::payload::Payload;
 use crate::pool::{Bounds, Pool};
 use crate::target::{Ready, Target};
 
@@ -20,6 +21,28 @@ use crate::target::{Ready, Target};
 pub struct Client {
     connector: Arc<Connector>,
     pool: Arc<Pool>,
+}
+
+/// Why a request has no answer, and the request where it can be sent again.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Unsent {
+    /// Why.
+    pub error: Error,
+    /// The request, where nothing of it was sent.
+    pub request: Option<Box<Request<Payload>>>,
+}
+
+impl Unsent {
+    fn untouched(error: Error, ready: Ready) -> Self {
+        Self { error, request: Some(Box::new(ready.into_request())) }
+    }
+}
+
+impl From<Error> for Unsent {
+    fn from(error: Error) -> Self {
+        Self { error, request: None }
+    }
 }
 
 impl Client {
@@ -56,31 +79,60 @@ impl Client {
     /// # Cancel safety
     /// A future that is dropped may have sent the request.
     pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, Error> {
-        let (target, mut ready) = Target::of(request)?;
-        let turn = self.pool.turn(&target).await?;
+        let (target, ready) = Target::of(request)?;
+        self.send_to(target, ready).await.map_err(|unsent| unsent.error)
+    }
+
+    /// Sends a request whose body may be a stream, as it is: nothing is added but a `Host` where there is none. For
+    /// whoever passes requests of others on.
+    ///
+    /// An answer of 101 hands the connection over: `hyper::upgrade::on` has it.
+    ///
+    /// # Errors
+    /// As [`Client::send`]; the request is given back where nothing of it was sent.
+    ///
+    /// # Cancel safety
+    /// As [`Client::send`].
+    pub async fn pass(&self, request: Request<Payload>) -> Result<Response<Body>, Unsent> {
+        let (target, ready) = Target::of_any(request).map_err(Unsent::from)?;
+        self.send_to(target, ready).await
+    }
+
+    async fn send_to(&self, target: Target, mut ready: Ready) -> Result<Response<Body>, Unsent> {
+        let turn = match self.pool.turn(&target).await {
+            Ok(turn) => turn,
+            Err(error) => return Err(Unsent::untouched(error, ready)),
+        };
         loop {
             let kept = self.pool.take(&target).await;
             let is_kept = kept.is_some();
             let mut connection = match kept {
                 Some(connection) => connection,
-                None => {
-                    let made = self.connector.connect(&target).await?;
-                    self.pool.share(&target, &made);
-                    made
-                }
+                None => match self.connector.connect(&target).await {
+                    Ok(made) => {
+                        self.pool.share(&target, &made);
+                        made
+                    }
+                    Err(error) => return Err(Unsent::untouched(error, ready)),
+                },
             };
             match self.ask(&mut connection, ready).await {
                 Ok(answer) => {
                     let pool = Arc::clone(&self.pool);
                     let lease = Lease { pool, target, connection, turn };
-                    return Ok(answer.map(|incoming| Body::new(incoming, lease)));
+                    return Ok(match answer.status() {
+                        // The connection carries something else from here on.
+                        StatusCode::SWITCHING_PROTOCOLS => answer.map(Body::unpooled),
+                        _ => answer.map(|incoming| Body::new(incoming, lease)),
+                    });
                 }
                 // A kept connection ended before the request was on it, which is nobody's fault.
-                Err(Unsent::Untouched(again)) if is_kept => ready = *again,
-                Err(Unsent::Untouched(_)) => {
-                    return Err(Error::Broken("the connection ended at once".to_owned()));
+                Err(Unanswered::Untouched(again)) if is_kept => ready = *again,
+                Err(Unanswered::Untouched(again)) => {
+                    let error = Error::Broken("the connection ended at once".to_owned());
+                    return Err(Unsent::untouched(error, *again));
                 }
-                Err(Unsent::Failed(error)) => return Err(error),
+                Err(Unanswered::Failed(error)) => return Err(error.into()),
             }
         }
     }
@@ -118,11 +170,11 @@ impl Client {
         &self,
         connection: &mut Connection,
         ready: Ready,
-    ) -> Result<Response<hyper::body::Incoming>, Unsent> {
+    ) -> Result<Response<hyper::body::Incoming>, Unanswered> {
         let limit = self.connector.config.answer_timeout;
         match timeout(limit, connection.send(ready)).await {
             Ok(answer) => answer,
-            Err(_) => Err(Unsent::Failed(Error::timeout(Phase::Answer, limit))),
+            Err(_) => Err(Unanswered::Failed(Error::timeout(Phase::Answer, limit))),
         }
     }
 }

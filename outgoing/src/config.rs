@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::trust::Trust;
+use crate::trust::{Identity, Trust};
 
 /// How a client calls out: whom it trusts, how long it waits, what it keeps.
 #[derive(Clone, Debug)]
@@ -13,6 +13,8 @@ use crate::trust::Trust;
 pub struct Config {
     /// Whose word is taken for who a server is. Default: the system's authorities.
     pub trust: Trust,
+    /// Who the client is, to servers that ask for a certificate. Default: nobody.
+    pub identity: Option<Identity>,
     /// Whether proxies are used. Default: none.
     pub proxies: Proxies,
     /// Which versions of HTTP are offered over TLS. Default: HTTP/1.1.
@@ -43,6 +45,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             trust: Trust::System,
+            identity: None,
             proxies: Proxies::None,
             versions: Versions::Http1,
             addresses: None,

@@ -87,7 +87,8 @@ impl Connector {
     async fn tls(&self) -> Result<Arc<ClientConfig>, Error> {
         let made = self.tls.get_or_try_init(|| async {
             let (trust, protocols) = (self.config.trust.clone(), self.config.versions.protocols());
-            let made = tokio::task::spawn_blocking(move || trust.tls(protocols)).await;
+            let identity = self.config.identity.clone();
+            let made = tokio::task::spawn_blocking(move || trust.tls(protocols, identity.as_ref())).await;
             let made = made.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
             Ok::<_, String>(Arc::new(made))
         });
@@ -98,7 +99,7 @@ impl Connector {
     pub(crate) async fn is_tls(&self, target: &Target) -> bool {
         let try_it = async {
             let (Ok(tls), Ok(name)) =
-                (Trust::Anyone.tls(self.config.versions.protocols()), server_name(&target.host))
+                (Trust::Anyone.tls(self.config.versions.protocols(), None), server_name(&target.host))
             else {
                 return false;
             };

@@ -1,14 +1,13 @@
 //! One connection after its handshakes.
 
-use bytes::Bytes;
 use http::{Response, Version};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::error::Error;
+use crate::payload::Payload;
 use crate::target::Ready;
 
 /// What bytes go over.
@@ -20,13 +19,13 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 #[derive(Debug)]
 pub(crate) enum Connection {
     /// One after the other.
-    Http1(http1::SendRequest<Full<Bytes>>),
+    Http1(http1::SendRequest<Payload>),
     /// Many at a time.
-    Http2(http2::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Payload>),
 }
 
 /// Why a request has no answer.
-pub(crate) enum Unsent {
+pub(crate) enum Unanswered {
     /// Not a byte of it was sent.
     Untouched(Box<Ready>),
     Failed(Error),
@@ -43,12 +42,13 @@ impl Connection {
             return Ok(Connection::Http2(sender));
         }
         let (sender, driver) = http1::handshake(io).await.map_err(failed)?;
-        tokio::spawn(driver);
+        // Where a request asks for it and the answer is 101, the connection is the caller's.
+        tokio::spawn(driver.with_upgrades());
         Ok(Connection::Http1(sender))
     }
 
     /// Sends a request, and waits for the head of its answer.
-    pub(crate) async fn send(&mut self, ready: Ready) -> Result<Response<Incoming>, Unsent> {
+    pub(crate) async fn send(&mut self, ready: Ready) -> Result<Response<Incoming>, Unanswered> {
         let (sent, uri) = match self {
             Connection::Http1(sender) => {
                 let (request, uri) = ready.for_http1();
@@ -60,8 +60,8 @@ impl Connection {
             }
         };
         sent.map_err(|mut error| match error.take_message() {
-            Some(request) => Unsent::Untouched(Box::new(Ready::again(request, uri))),
-            None => Unsent::Failed(Error::of_hyper(error.error())),
+            Some(request) => Unanswered::Untouched(Box::new(Ready::again(request, uri))),
+            None => Unanswered::Failed(Error::of_hyper(error.error())),
         })
     }
 }

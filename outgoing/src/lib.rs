@@ -32,13 +32,15 @@ mod connection;
 mod dial;
 mod error;
 mod explain;
+mod payload;
 mod pool;
 mod proxy;
 mod target;
 mod trust;
 
 pub use body::Body;
-pub use client::Client;
+pub use client::{Client, Unsent};
 pub use config::{AddressPolicy, Config, Proxies, Versions};
 pub use error::{Error, Phase, TlsProblem};
-pub use trust::{Authorities, AuthoritiesError, Trust};
+pub use payload::Payload;
+pub use trust::{Authorities, AuthoritiesError, Identity, Trust};

@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::client::conn::{http1, http2};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -14,6 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::connection::Connection;
 use crate::error::{Error, Phase};
+use crate::payload::Payload;
 use crate::target::Target;
 
 /// How long a kept connection may take to be ready: its task has to see that the last answer has ended.
@@ -48,8 +47,8 @@ struct Inner {
 struct Host {
     turns: Arc<Semaphore>,
     /// Newest last, and that one is taken first: the others may grow too old.
-    idle: Vec<(http1::SendRequest<Full<Bytes>>, Instant)>,
-    shared: Option<(http2::SendRequest<Full<Bytes>>, Instant)>,
+    idle: Vec<(http1::SendRequest<Payload>, Instant)>,
+    shared: Option<(http2::SendRequest<Payload>, Instant)>,
 }
 
 impl Pool {

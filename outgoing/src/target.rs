@@ -5,10 +5,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Uri, header};
-use http_body_util::Full;
 use percent_encoding::percent_decode_str;
 
 use crate::error::Error;
+use crate::payload::Payload;
 
 /// Where a request goes, as far as connections care.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -23,7 +23,7 @@ pub(crate) struct Target {
 /// A request that is ready for either version of HTTP.
 #[derive(Debug)]
 pub(crate) struct Ready {
-    request: Request<Full<Bytes>>,
+    request: Request<Payload>,
     /// Absolute.
     uri: Uri,
 }
@@ -31,6 +31,15 @@ pub(crate) struct Ready {
 impl Target {
     /// Splits a request's URL from the request. Credentials that stand in the URL become its header.
     pub(crate) fn of(request: Request<Bytes>) -> Result<(Self, Ready), Error> {
+        let mut request = request.map(Payload::full);
+        request.headers_mut().remove(header::HOST);
+        let agent = HeaderValue::from_static(concat!("fanwire/", env!("CARGO_PKG_VERSION")));
+        request.headers_mut().entry(header::USER_AGENT).or_insert(agent);
+        Self::of_any(request)
+    }
+
+    /// The same for whatever goes with it, and with the header fields as they are.
+    pub(crate) fn of_any(request: Request<Payload>) -> Result<(Self, Ready), Error> {
         let (mut head, body) = request.into_parts();
         let mut parts = head.uri.into_parts();
         let authority = parts.authority.take();
@@ -58,33 +67,40 @@ impl Target {
         parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
         let uri = Uri::from_parts(parts).map_err(|_| wrong("it is no URL"))?;
         head.uri = Uri::default();
-        let agent = HeaderValue::from_static(concat!("fanwire/", env!("CARGO_PKG_VERSION")));
-        head.headers.entry(header::USER_AGENT).or_insert(agent);
-        let request = Request::from_parts(head, Full::new(body));
+        let request = Request::from_parts(head, body);
         Ok((Target { is_tls, host, port }, Ready { request, uri }))
     }
 }
 
 impl Ready {
     /// As HTTP/1.1 has it: the path, and the host in a header.
-    pub(crate) fn for_http1(mut self) -> (Request<Full<Bytes>>, Uri) {
+    pub(crate) fn for_http1(mut self) -> (Request<Payload>, Uri) {
         let path = self.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         *self.request.uri_mut() = Uri::from(path);
-        if let Some(host) = self.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
+        if !self.request.headers().contains_key(header::HOST)
+            && let Some(host) =
+                self.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok())
+        {
             self.request.headers_mut().insert(header::HOST, host);
         }
         (self.request, self.uri)
     }
 
     /// As HTTP/2 has it: scheme and host beside the path.
-    pub(crate) fn for_http2(mut self) -> (Request<Full<Bytes>>, Uri) {
+    pub(crate) fn for_http2(mut self) -> (Request<Payload>, Uri) {
         self.request.headers_mut().remove(header::HOST);
         *self.request.uri_mut() = self.uri.clone();
         (self.request, self.uri)
     }
 
+    /// The request with its URL, as it was before.
+    pub(crate) fn into_request(mut self) -> Request<Payload> {
+        *self.request.uri_mut() = self.uri;
+        self.request
+    }
+
     /// What a connection gave back.
-    pub(crate) fn again(request: Request<Full<Bytes>>, uri: Uri) -> Self {
+    pub(crate) fn again(request: Request<Payload>, uri: Uri) -> Self {
         Ready { request, uri }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 /// Whose word is taken for who a server is.
@@ -86,9 +86,41 @@ impl fmt::Debug for Authorities {
     }
 }
 
+/// Who a client is: a certificate, those in between, and its key.
+#[derive(Clone)]
+pub struct Identity(Arc<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>);
+
+impl Identity {
+    /// Takes the certificates of one PEM text, the client's own first, and the key of another.
+    ///
+    /// # Errors
+    /// One of them is no PEM, or has not what is looked for.
+    pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self, AuthoritiesError> {
+        let chain = CertificateDer::pem_slice_iter(certificates).collect::<Result<Vec<_>, _>>();
+        let chain = chain.map_err(|error| AuthoritiesError(format!("the certificate: {error}")))?;
+        if chain.is_empty() {
+            let why = "no certificate in PEM form (`-----BEGIN CERTIFICATE-----`)";
+            return Err(AuthoritiesError(why.to_owned()));
+        }
+        let key = PrivateKeyDer::from_pem_slice(key);
+        let key = key.map_err(|error| AuthoritiesError(format!("the key: {error}")))?;
+        Ok(Self(Arc::new((chain, key))))
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Identity").field(&self.0.0.len()).finish()
+    }
+}
+
 impl Trust {
     /// What rustls needs, to offer these protocols. Reads files for [`Trust::System`].
-    pub(crate) fn tls(&self, protocols: Vec<Vec<u8>>) -> Result<ClientConfig, Error> {
+    pub(crate) fn tls(
+        &self,
+        protocols: Vec<Vec<u8>>,
+        identity: Option<&Identity>,
+    ) -> Result<ClientConfig, Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?;
@@ -99,7 +131,13 @@ impl Trust {
                 config.dangerous().with_custom_certificate_verifier(Arc::new(Unchecked(provider)))
             }
         };
-        let mut config = config.with_no_client_auth();
+        let mut config = match identity {
+            None => config.with_no_client_auth(),
+            Some(Identity(inner)) => {
+                let (chain, key) = &**inner;
+                config.with_client_auth_cert(chain.clone(), key.clone_key())?
+            }
+        };
         config.alpn_protocols = protocols;
         Ok(config)
     }

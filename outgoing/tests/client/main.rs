@@ -2,5 +2,6 @@
 
 mod bounds;
 mod kept;
+mod passing;
 mod server;
 mod tls;
