@@ -41,4 +41,4 @@ mod socket;
 mod upgrade;
 
 pub use socket::{Ending, Heard, Hearing, LINGER, Terms, WebSocket};
-pub use upgrade::{NoUpgrade, Upgrade, is_opening};
+pub use upgrade::{HandOver, NoUpgrade, Upgrade, is_opening};

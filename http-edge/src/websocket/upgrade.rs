@@ -88,6 +88,35 @@ impl Upgrade {
     }
 }
 
+/// A connection that is handed on as it is, for whoever answers the handshake in somebody else's words: a proxy.
+#[derive(Debug)]
+pub struct HandOver {
+    on: OnUpgrade,
+    tunnel: Option<Tunnel>,
+}
+
+impl HandOver {
+    /// What a request has of its connection; `None` if its server does not do upgrades. Nothing of the handshake is
+    /// looked at.
+    pub fn take(request: &mut Parts) -> Option<Self> {
+        let on = request.extensions.remove::<OnUpgrade>()?;
+        request.extensions.remove::<Takeover>();
+        request.extensions.remove::<Park>();
+        Some(Self { on, tunnel: request.extensions.remove::<Tunnel>() })
+    }
+
+    /// Once a 101, or over HTTP/2 a 200, is written, `then` gets the socket, in a task of its own. A client that is gone
+    /// before is nobody's loss: `then` is dropped.
+    pub fn then(self, then: impl FnOnce(link::Socket) + Send + 'static) {
+        let Self { on, tunnel } = self;
+        tokio::spawn(async move {
+            if let Ok(socket) = taken_over(on, tunnel).await {
+                then(socket);
+            }
+        });
+    }
+}
+
 impl NoUpgrade {
     /// The answer. `methods` are those that the path takes, e.g. `GET, HEAD, OPTIONS`, for a 405.
     pub fn response(&self, methods: &'static str) -> Response {
