@@ -1,0 +1,124 @@
+//! `/v1/routes`: routes for operators, and for what scales their origins.
+
+use std::sync::Arc;
+
+use broker_core::{Action, Authenticator, Filter};
+use envelope::{timestamp, write_string};
+use front::{Front, Task};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, header};
+use http_edge::{Body, OriginPolicy, Peer, Problem, Response, TokenSources, credentials_from};
+
+use crate::route::RouteState;
+use crate::routes::Routes;
+
+/// The resource of routes, in front of the HTTP API. It needs the right `manage` on all channels.
+#[derive(Clone)]
+pub struct Api {
+    routes: Routes,
+    authenticator: Arc<dyn Authenticator>,
+    origins: OriginPolicy,
+    token_sources: TokenSources,
+}
+
+impl Api {
+    /// For these routes; the rest is what the HTTP API has.
+    pub fn new(
+        routes: Routes,
+        authenticator: Arc<dyn Authenticator>,
+        origins: OriginPolicy,
+        token_sources: TokenSources,
+    ) -> Self {
+        Self { routes, authenticator, origins, token_sources }
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Result<Response, Problem> {
+        let (parts, _) = request.into_parts();
+        if !self.origins.allows(&parts) {
+            return Err(Problem::forbidden("not for pages of other sites"));
+        }
+        let credentials = credentials_from(&parts, &self.token_sources);
+        let principal =
+            credentials.authenticate(&*self.authenticator, "http").await.map_err(Problem::from)?;
+        let all = Filter::parse("**").map_err(|_| Problem::forbidden("no right to manage"))?;
+        if !principal.allows_all_of(Action::Manage, &all) {
+            return Err(Problem::forbidden("routes need the right to manage all channels"));
+        }
+        principal.admit(1).map_err(Problem::rate_limited)?;
+        self.shown(&parts)
+    }
+
+    fn shown(&self, parts: &Parts) -> Result<Response, Problem> {
+        if !matches!(parts.method, Method::GET | Method::HEAD) {
+            return Err(Problem::method_not_allowed("GET, HEAD"));
+        }
+        let now = self.routes.now();
+        let mut out = Vec::new();
+        match id_of(parts.uri.path()) {
+            Some("") => {
+                out.extend_from_slice(b"{\"routes\":[");
+                for (at, state) in now.table.all().iter().enumerate() {
+                    if at > 0 {
+                        out.push(b',');
+                    }
+                    show(state, &mut out);
+                }
+                out.extend_from_slice(b"]}");
+            }
+            id => {
+                let found = now.table.all().iter().find(|state| Some(&*state.route.id) == id);
+                show(found.ok_or_else(|| Problem::not_found("no route has this id"))?, &mut out);
+            }
+        }
+        let mut response = Response::new(Body::full(out));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(response)
+    }
+}
+
+/// The id in a path of the resource; empty: of all.
+fn id_of(path: &str) -> Option<&str> {
+    let rest = path.strip_prefix("/v1/routes")?;
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.is_empty() { Some("") } else { rest.strip_prefix('/') }
+}
+
+fn show(state: &RouteState, out: &mut Vec<u8>) {
+    let (route, activity) = (&state.route, &state.activity);
+    let texts = [
+        ("{\"id\":", route.id.clone()),
+        (",\"dialect\":", route.dialect.name().to_owned()),
+        (",\"host\":", route.host.to_string()),
+        (",\"path\":", route.path.to_string()),
+        (",\"state\":", activity.state().name().to_owned()),
+        (",\"last_active_at\":", timestamp(activity.last_active_ms())),
+    ];
+    for (name, text) in texts {
+        out.extend_from_slice(name.as_bytes());
+        write_string(&text, out);
+    }
+    out.extend_from_slice(format!(",\"connections\":{}}}", activity.open()).as_bytes());
+}
+
+impl Front for Api {
+    fn name(&self) -> &'static str {
+        "routes"
+    }
+
+    fn claims(&self, path: &str) -> bool {
+        id_of(path).is_some()
+    }
+
+    fn handle(&self, peer: Option<Peer>, request: Request<Body>) -> Task<Response> {
+        let (api, request) = (self.clone(), front::with_peer(peer, request));
+        Box::pin(async move { api.answer(request).await.unwrap_or_else(|problem| problem.response()) })
+    }
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Api").field(&self.routes).finish()
+    }
+}

@@ -1,0 +1,34 @@
+//! Routes to origins: requests and WebSockets are passed through.
+//!
+//! ```text
+//! request ─▶ table: host, path, method ─▶ pass ─▶ upstream: turn, origin, breaker ─▶ origin
+//!                                           │  ◀── head and body, as they come ◀──────┘
+//!                                           └─ handshake ─▶ tunnel ─▶ splice: bytes both ways
+//! activity: what is under way ─▶ /v1/routes, metrics, who scales origins
+//! ```
+//!
+//! What decides knows no clock and no socket: [`pattern`], the table, what is forwarded. It leaves to others: sockets
+//! (the server), HTTP to origins (`outgoing`), notifications that are retried (`gateway`).
+
+mod activity;
+mod answer;
+mod api;
+pub mod config;
+mod forward;
+mod front;
+mod pass;
+pub mod pattern;
+mod route;
+mod routes;
+mod served;
+#[cfg(feature = "settings")]
+pub mod settings;
+mod splice;
+mod table;
+mod tunnel;
+mod upstream;
+
+pub use api::Api;
+pub use config::Settings;
+pub use front::{Config, Front};
+pub use routes::Routes;

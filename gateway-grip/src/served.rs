@@ -1,0 +1,67 @@
+//! The front as its server sees it.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use front::{Metric, Task};
+use http::Request;
+use http_edge::{Body, Peer, Response};
+
+use crate::front::Front;
+use crate::route::RouteState;
+
+impl front::Front for Front {
+    fn name(&self) -> &'static str {
+        "route"
+    }
+
+    fn claims(&self, path: &str) -> bool {
+        self.0.now().table.has_path(path)
+    }
+
+    fn names_answers(&self) -> bool {
+        true
+    }
+
+    fn handle(&self, peer: Option<Peer>, request: Request<Body>) -> Task<Response> {
+        let (front, request) = (self.clone(), front::with_peer(peer, request));
+        Box::pin(async move { Front::handle(&front, request).await })
+    }
+
+    fn collect(&self, out: &mut Vec<Metric>) {
+        for state in self.0.now().table.all() {
+            collect(state, out);
+        }
+    }
+
+    fn shut_down(&self, window: Duration) -> Task {
+        let front = self.clone();
+        Box::pin(async move { front.shutdown(window).await })
+    }
+}
+
+fn collect(state: &RouteState, out: &mut Vec<Metric>) {
+    let number = |counter: &AtomicU64| counter.load(Relaxed);
+    let own = |metric: Metric| metric.with("route", state.route.id.clone());
+    let counted = &state.upstream.counted;
+    let about = "Requests and WebSockets of routes that are under way";
+    out.push(own(Metric::gauge("route_connections", about, state.activity.open())));
+    for (outcome, counter) in [
+        ("answered", &counted.answered),
+        ("failed", &counted.failed),
+        ("timeout", &counted.timed_out),
+        ("refused", &counted.refused),
+    ] {
+        let metric = Metric::counter("route_requests", "Requests to origins of routes", number(counter));
+        out.push(own(metric).with("dialect", state.route.dialect.name()).with("outcome", outcome));
+    }
+    let about = "How long origins of routes took to the head of an answer";
+    out.push(own(Metric::histogram("route_request_seconds", about, counted.seconds.durations())));
+    let about = "Requests to origins of routes that have no answer yet";
+    out.push(own(Metric::gauge("route_in_flight", about, number(&counted.in_flight))));
+    let about = "Whether an origin of a route is asked: 0 yes, 1 one request decides, 2 it is left alone";
+    for (origin, breaker) in state.upstream.breakers() {
+        let metric = Metric::gauge("route_breaker_state", about, breaker.number());
+        out.push(own(metric).with("origin", origin.authority().to_owned()));
+    }
+}

@@ -1,0 +1,6 @@
+//! Routes with an origin of the test's own behind them, over real sockets.
+
+mod idle;
+mod passing;
+mod sockets;
+mod support;
