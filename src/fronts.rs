@@ -121,6 +121,7 @@ impl std::fmt::Debug for OwnFront {
 /// | `/sse` and below | Server-Sent Events |
 /// | `/v1/…`, `/healthz`, `/readyz`, `/metrics` | the HTTP API |
 /// | what no front above claims, and one of your own does | [`Config::with_front`] |
+/// | what is left and a route of [`Config::grip`](crate::Config) is for | its origin |
 /// | `/`, `/page/…` | the page that shows it working |
 ///
 /// Anything else, and a front that was left out of the build, is 404.
@@ -138,6 +139,9 @@ pub struct Fronts {
     /// Webhooks for operators, before the HTTP API.
     #[cfg(feature = "gateway")]
     webhooks: Option<Arc<dyn Front>>,
+    /// Routes for operators, the same way.
+    #[cfg(all(feature = "grip", feature = "http"))]
+    routes: Arc<dyn Front>,
     /// Whether each request is a line of the log.
     access_log: bool,
 }
@@ -148,11 +152,20 @@ impl Fronts {
         let context = Context::new(broker.clone(), Arc::clone(&config.authenticator));
         let mut list = made(&context, config);
         list.extend(config.own_fronts.iter().map(|own| (own.make)(&context)));
+        #[cfg(feature = "grip")]
+        list.push(Arc::new(gateway_grip::Front::new(config.grip.clone())));
         let fronts = Fronts {
             list: list.into(),
             page: Arc::new(page::Facts::new(config)),
             #[cfg(feature = "gateway")]
             webhooks: None,
+            #[cfg(all(feature = "grip", feature = "http"))]
+            routes: Arc::new(gateway_grip::Api::new(
+                config.grip.routes.clone(),
+                Arc::clone(&config.authenticator),
+                config.api.origins.clone(),
+                config.api.token_sources.clone(),
+            )),
             access_log: config.access_log,
         };
         for front in fronts.list() {
@@ -219,6 +232,10 @@ impl Fronts {
             && let Some(webhooks) = self.webhooks.as_ref().filter(|webhooks| webhooks.claims(path))
         {
             return Some(webhooks);
+        }
+        #[cfg(all(feature = "grip", feature = "http"))]
+        if path.as_bytes().get(4) == Some(&b'r') && self.routes.claims(path) {
+            return Some(&self.routes);
         }
         self.list().iter().find(|front| front.claims(path))
     }

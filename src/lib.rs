@@ -45,6 +45,7 @@
 //! | `gateway` | webhooks: backends that decide about clients and hear of them | with `cli` |
 //! | `tls` | TLS on the listeners of [`Server`] | with `cli` |
 //! | `aws` | signed requests of AWS' clients, and the data plane of AWS IoT: [`aws::Front`] | with `cli` |
+//! | `grip` | routes to origins, HTTP and WebSockets: [`gateway_grip::Config`], in [`Config`] | with `cli` |
 //! | `gateway-aws` | WebSocket APIs as AWS API Gateway has them: [`gateway_aws::Front`] | with `cli` |
 //! | `axum` | the peer's address where axum has put it, in `ConnectInfo<SocketAddr>` | off |
 //! | `cli` | what the binary needs beyond them | on |
@@ -89,6 +90,8 @@ pub use gateway;
 /// WebSocket APIs as AWS API Gateway has them: a front for [`Config::with_front`].
 #[cfg(feature = "gateway-aws")]
 pub use gateway_aws;
+#[cfg(feature = "grip")]
+pub use gateway_grip;
 pub use listen::{
     AddressLimits, AddressRange, ForwardedHeader, NoRange, ProxyProtocol, TrustedProxies,
     raise_descriptor_limit,

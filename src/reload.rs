@@ -172,6 +172,7 @@ impl Reload {
         self.live.authenticator.replace(rights.access.clone())?;
         self.live.origins.set(rights.origins.clone());
         self.live.token_sources.set(rights.token_places.clone());
+        self.live.routes.set(rights.routes.clone());
         self.limits.set_rate(rights.address_rate);
         self.has_rights = has_rights;
         let waiting: Vec<&str> = self.fixed.changed(&fixed).collect();

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use figment::value::{Dict, Value};
 
 /// Keys, and sections with all that is in them, that a reload takes over.
-const LIVE: [&str; 10] = [
+const LIVE: [&str; 12] = [
     "anonymous",
     "auth",
     "client_certificates",
+    "gateway.grip.x_forwarded_for",
+    "gateway.routes",
     "issuers",
     "keys",
     "limits.request_burst_per_address",

@@ -93,6 +93,8 @@ pub struct Rights {
     pub token_places: TokenPlaces,
     /// Requests that one address may send.
     pub address_rate: Option<Rate>,
+    /// Routes to origins.
+    pub routes: gateway_grip::Settings,
     /// The handles through which `config` sees all this.
     pub live: Live,
 }
@@ -107,6 +109,8 @@ pub struct Live {
     pub origins: LiveOrigins,
     /// Where a token is read beside the headers.
     pub token_sources: TokenSources,
+    /// Routes to origins.
+    pub routes: gateway_grip::Routes,
 }
 
 /// Reads configurations: what the server knows, and the sections of your own fronts. The default has none of those.
@@ -283,6 +287,7 @@ impl Loader {
             authenticator: authenticator.clone(),
             origins: LiveOrigins::new(origins.clone()),
             token_sources: token_places.clone().into(),
+            routes: gateway_grip::Routes::default(),
         };
         let mut common = Common::default();
         common.origins = OriginPolicy::Live(live.origins.clone());
@@ -321,12 +326,18 @@ impl Loader {
                 gateway_aws::Front::new(context.broker.clone(), authenticator, apis.clone())
             }));
         }
+        let routes = of_gateway.routes(folder, |path| {
+            is_taken(&config, path)
+                || (aws_keys.iot && IOT_PATHS.iter().any(|own| below(path, own).is_some()))
+        });
+        let routes = routes.map_err(|(key, message)| wrong_value(&wrong, &key, &message))?;
+        (config.grip.settings, config.grip.routes) = (routes.clone(), live.routes.clone());
         let store = store.map(|mut store| {
             store.max_retained_messages = config.broker.max_retained_messages;
             store.max_retained_bytes = config.broker.max_retained_bytes;
             store
         });
-        let rights = Rights { access, origins, token_places, address_rate, live };
+        let rights = Rights { access, origins, token_places, address_rate, routes, live };
         Ok(Loaded {
             config,
             logging,

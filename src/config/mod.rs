@@ -99,6 +99,9 @@ macro_rules! config {
             /// Backends that decide about clients and hear of them. Default none.
             #[cfg(feature = "gateway")]
             pub gateway: gateway::webhook::Gateway,
+            /// Routes to origins, of what no other front claims. Default none.
+            #[cfg(feature = "grip")]
+            pub grip: gateway_grip::Config,
             /// Connections at a time, over all listeners. Default `None`: what the process' soft descriptor limit
             /// allows, less 64. One more is answered 503 over HTTP and the protocol's own refusal over MQTT, then
             /// closed.
@@ -147,6 +150,8 @@ macro_rules! config {
                     store: None,
                     #[cfg(feature = "gateway")]
                     gateway: gateway::webhook::Gateway::default(),
+                    #[cfg(feature = "grip")]
+                    grip: gateway_grip::Config::default(),
                     max_connections: None,
                     max_connections_per_address: None,
                     #[cfg(feature = "auth")]

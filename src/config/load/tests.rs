@@ -297,3 +297,29 @@ fn an_api_of_a_gateway_is_said_with_its_place() {
         assert!(wrong.starts_with(said), "{path} {more}: {wrong}");
     }
 }
+
+#[test]
+fn a_route_to_an_origin_is_said_with_its_place() {
+    let route = |path: &str, more: &str| {
+        format!(
+            "[[gateway.routes]]\nid = \"shop\"\ndialect = \"proxy\"\npath = \"{path}\"\n\
+             origin = \"http://127.0.0.1:9000\"\n{more}"
+        )
+    };
+    let loaded = load_with(Some(&route("/**", "")), &[], &[]).unwrap();
+    assert_eq!(loaded.config.grip.settings.routes.len(), 1);
+    for (path, more, said) in [
+        ("/sse/**", "", "FILE: `gateway.routes[0].path`: \"/sse\" is a path of the broker's own"),
+        ("/v1/x", "", "FILE: `gateway.routes[0].path`: \"/v1/x\" is a path of the broker's own"),
+        ("/**", "idle = 1", "FILE: unknown key `gateway.routes[0].idle`"),
+        ("/**", "[gateway.grip]\nx = 1", "FILE: unknown key `gateway.grip.x`"),
+        (
+            "/**",
+            "[gateway.grip]\nx_forwarded_for = \"keep\"",
+            "FILE: `gateway.grip.x_forwarded_for`: \"keep\" is none of",
+        ),
+    ] {
+        let wrong = load_with(Some(&route(path, more)), &[], &[]).expect_err(more);
+        assert!(wrong.starts_with(said), "{path} {more}: {wrong}");
+    }
+}

@@ -21,6 +21,8 @@ pub(in crate::config) struct Section {
     allow_ports: Vec<u16>,
     webhooks: Vec<Written>,
     aws: Vec<gateway_aws::settings::Written>,
+    routes: Vec<gateway_grip::settings::Written>,
+    grip: gateway_grip::settings::WrittenGrip,
 }
 
 impl Section {
@@ -45,6 +47,19 @@ impl Section {
         addresses.allow_ports.clone_from(&self.allow_ports);
         gateway.addresses = addresses;
         Ok(gateway)
+    }
+
+    /// The routes; files are taken from `folder`, and `taken` is whether a path is another front's.
+    ///
+    /// # Errors
+    /// With the key of what makes no sense.
+    pub(in crate::config) fn routes(
+        &self,
+        folder: &Path,
+        taken: impl Fn(&str) -> bool,
+    ) -> Result<gateway_grip::Settings, (String, String)> {
+        let settings = gateway_grip::settings::read(&self.routes, &self.grip, folder, taken);
+        settings.map_err(|wrong| (format!("gateway.{}", wrong.key), wrong.message))
     }
 
     /// The APIs of `gateway.aws`, whose region, account and keys are those of `aws`; `None` if there are none. `taken`
