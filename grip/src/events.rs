@@ -321,6 +321,17 @@ mod tests {
     }
 
     #[test]
+    fn what_js_grip_writes_is_read() {
+        // `WebSocketContext` of @fanoutio/grip 4.3.0 after accept, subscribe, send and close.
+        let body = b"OPEN\r\nTEXT 27\r\nc:{\"channel\":\"room\",\"type\":\"subscribe\"}\r\nTEXT 4\r\nm:hi\r\nCLOSE 2\r\n\0\0\r\n";
+        let events = read(body).unwrap();
+        assert_eq!(events.len(), 4);
+        assert_eq!(events[2], Event::Text("m:hi".into()));
+        assert_eq!(events[3], Event::Close(Some(Close::new(0, ""))));
+        assert_eq!(encode(&events), &body[..], "and written in the same way");
+    }
+
+    #[test]
     fn what_is_no_list_of_events_is_refused() {
         for (body, why) in [
             (&b"HELLO\r\n"[..], EventsError::Unknown("HELLO".into())),

@@ -1,4 +1,7 @@
-//! What a request says of the places that its client has reached.
+//! What a request to an origin says: what there is here, and which places its client has reached.
+
+/// The value of the header `Grip-Feature`: what an origin may ask for.
+pub const FEATURES: &str = "status, link:next, link:gone, filter:skip-self, filter:skip-users, filter:require-sub, filter:build-id, filter:var-subst, filter:http-check, filter:http-modify";
 
 /// A value of the header `Grip-Last`: a channel and the id of the last item that its client has; quoted where that is
 /// needed.
@@ -28,6 +31,14 @@ fn word(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_filters_are_features() {
+        for filter in crate::filter::Filter::ALL {
+            let wanted = format!("filter:{}", filter.name());
+            assert!(FEATURES.split(", ").any(|feature| feature == wanted), "{wanted}");
+        }
+    }
 
     #[test]
     fn what_separates_is_quoted() {

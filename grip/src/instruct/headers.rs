@@ -291,6 +291,24 @@ mod tests {
     }
 
     #[test]
+    fn what_js_grip_writes_is_read() {
+        // `GripInstruct.toHeaders()` of @fanoutio/grip 4.3.0.
+        let told = one_told(&[
+            ("grip-channel", "test; prev-id=1, other"),
+            ("grip-status", "404"),
+            ("grip-hold", "stream"),
+            ("grip-keep-alive", r"event: keep-alive\ndata:\n\n; format=cstring; timeout=30"),
+            ("grip-set-meta", r#"user="ann \"x\"", room="7""#),
+            ("grip-link", "</next?last=1>; rel=next; timeout=90"),
+        ]);
+        assert_eq!(told.channels.len(), 2);
+        assert_eq!(told.keep_alive.unwrap().content, "event: keep-alive\ndata:\n\n");
+        assert_eq!(told.meta[0], ("user".to_owned(), "ann \"x\"".to_owned()));
+        let next = NextLink { uri: "/next?last=1".into(), timeout: Duration::from_secs(90) };
+        assert_eq!(told.next, Some(next));
+    }
+
+    #[test]
     fn what_is_malformed_is_named() {
         for (name, value, why) in [
             ("grip-hold", "both", r#"Grip-Hold: "both" is not known"#),
