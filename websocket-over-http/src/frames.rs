@@ -1,0 +1,192 @@
+//! What is published, as frames for one client; what needs more than that waits for the client's own task.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use broker_core::{Class, Deliver, Delivery, Encoding, Kind, Message, Outbox, SendError, Sink, steady_ms};
+use bytes::Bytes;
+use grip::publish::{Item, WsKind, WsMessage};
+use parking_lot::Mutex;
+use websocket::encode;
+
+/// Shorter payloads are not worth compressing.
+const MIN_DEFLATED_BYTES: usize = 256;
+/// What may wait for filters, in messages and in bytes.
+const MAX_WAITING: usize = 1_000;
+const MAX_WAITING_BYTES: usize = 1 << 20;
+
+/// It is sent as it is.
+const PLAIN: &[u8] = b"p";
+/// There is more to it: an action, or a content that is meant for certain filters.
+const SPECIAL: &[u8] = b"s";
+
+/// One client, as a lane sees it.
+#[derive(Debug)]
+pub(crate) struct Frames {
+    pub(crate) encoding: Encoding,
+    pub(crate) traits: Encoding,
+    pub(crate) deflate: bool,
+    /// Some subscription has filters, or something waits for the client's own task: all goes there.
+    is_slow: AtomicBool,
+    waiting: Mutex<Waiting>,
+    /// When something was sent last, by the clock that measures.
+    last_sent_ms: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    messages: VecDeque<(Arc<Message>, u32)>,
+    bytes: usize,
+    has_filters: bool,
+    has_overflowed: bool,
+}
+
+impl Frames {
+    pub(crate) fn new(encoding: Encoding, traits: Encoding, deflate: bool) -> Self {
+        Self {
+            encoding,
+            traits,
+            deflate,
+            is_slow: AtomicBool::new(false),
+            waiting: Mutex::default(),
+            last_sent_ms: AtomicU64::new(steady_ms()),
+        }
+    }
+
+    /// Some subscription has filters, from now on.
+    pub(crate) fn filter(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.has_filters = true;
+        self.is_slow.store(true, Relaxed);
+    }
+
+    /// What waits for longest, with the tag of its subscription.
+    pub(crate) fn take(&self) -> Option<(Arc<Message>, u32)> {
+        let mut waiting = self.waiting.lock();
+        let taken = waiting.messages.pop_front();
+        if let Some((message, _)) = &taken {
+            waiting.bytes -= message.weight();
+        }
+        taken
+    }
+
+    /// Nothing is under way any more: lanes may write again, if nothing has come meanwhile.
+    pub(crate) fn rest(&self) {
+        let waiting = self.waiting.lock();
+        if waiting.messages.is_empty() && !waiting.has_filters {
+            self.is_slow.store(false, Relaxed);
+        }
+    }
+
+    /// Whether more has come than may wait.
+    pub(crate) fn has_overflowed(&self) -> bool {
+        self.waiting.lock().has_overflowed
+    }
+
+    pub(crate) fn touch(&self) {
+        self.last_sent_ms.store(steady_ms(), Relaxed);
+    }
+
+    pub(crate) fn last_sent_ms(&self) -> u64 {
+        self.last_sent_ms.load(Relaxed)
+    }
+
+    /// The frame, if it can be written at once.
+    fn frame<'d>(&self, delivery: &'d Delivery) -> Option<&'d Bytes> {
+        if self.is_slow.load(Relaxed) || delivery.encoded(self.traits, traits) != PLAIN {
+            return None;
+        }
+        self.touch();
+        Some(delivery.encoded(self.encoding, |message| frame_of(message, self.deflate)))
+    }
+}
+
+impl Deliver for Frames {
+    fn deliver(&self, delivery: &Delivery, tags: &[u32], sink: &mut Sink<'_>) {
+        if let Some(frame) = self.frame(delivery) {
+            sink.send(frame, Class::Droppable);
+            return;
+        }
+        let message = delivery.message();
+        let mut waiting = self.waiting.lock();
+        self.is_slow.store(true, Relaxed);
+        let bytes = waiting.bytes + message.weight();
+        let is_over = waiting.messages.len() >= MAX_WAITING || bytes > MAX_WAITING_BYTES;
+        if is_over && !waiting.messages.is_empty() {
+            // Whoever sends to this client alone is told; what all get must not be missing.
+            match delivery.kind() {
+                Kind::Direct => sink.refuse(SendError::Full),
+                _ => waiting.has_overflowed = true,
+            }
+        } else {
+            waiting.bytes = bytes;
+            waiting.messages.push_back((Arc::clone(message), tags.first().copied().unwrap_or_default()));
+        }
+        drop(waiting);
+        sink.outbox().notify();
+    }
+
+    fn shared_frame<'d>(&self, delivery: &'d Delivery, _: &[u32], _: &Arc<Outbox>) -> Option<&'d Bytes> {
+        self.frame(delivery)
+    }
+}
+
+/// What an item of GRIP is in a message, if it is one.
+pub(crate) fn item_of(message: &Message) -> Option<Item> {
+    let pairs = &message.properties()?.user;
+    let (_, text) = pairs.iter().find(|(name, _)| &**name == grip::publish::ITEM_PROPERTY)?;
+    grip::publish::item(text).ok()
+}
+
+/// What its publisher calls it, if it was an item of GRIP.
+pub(crate) fn id_of(message: &Message) -> Option<&str> {
+    let pairs = &message.properties()?.user;
+    pairs.iter().find(|(name, _)| &**name == grip::publish::ID_PROPERTY).map(|(_, id)| &**id)
+}
+
+fn traits(message: &Message) -> Bytes {
+    Bytes::from_static(match item_of(message).map(|item| item.message) {
+        None | Some(None | Some(WsMessage::Send { filters: None, .. })) => PLAIN,
+        Some(Some(_)) => SPECIAL,
+    })
+}
+
+/// A message as a frame; empty if it is not for WebSockets.
+fn frame_of(message: &Message, deflate: bool) -> Bytes {
+    match item_of(message) {
+        None => {
+            let (kind, content) = plain(message);
+            frame(kind, content, deflate)
+        }
+        Some(Item { message: Some(WsMessage::Send { kind, content, .. }), .. }) => {
+            frame(kind, &content, deflate)
+        }
+        Some(_) => Bytes::new(),
+    }
+}
+
+/// A message that is no item: text if it is, and is not said to be bytes.
+pub(crate) fn plain(message: &Message) -> (WsKind, &Bytes) {
+    let payload = message.payload();
+    let is_bytes = message.content_type().is_some_and(|content_type| {
+        let media = content_type.as_str().split(';').next().unwrap_or_default();
+        media.trim().eq_ignore_ascii_case("application/octet-stream")
+    });
+    let is_text = !is_bytes && std::str::from_utf8(payload).is_ok();
+    (if is_text { WsKind::Text } else { WsKind::Binary }, payload)
+}
+
+/// A frame for a client.
+pub(crate) fn frame(kind: WsKind, content: &[u8], deflate: bool) -> Bytes {
+    let opcode = match kind {
+        WsKind::Text => encode::TEXT,
+        WsKind::Binary => encode::BINARY,
+        WsKind::Ping => return encode::frame(encode::PING, content.get(..125).unwrap_or(content)),
+        WsKind::Pong => return encode::pong(content),
+    };
+    match deflate && content.len() >= MIN_DEFLATED_BYTES {
+        true => encode::deflated_as(opcode, content),
+        false => encode::frame(opcode, content),
+    }
+}

@@ -1,0 +1,62 @@
+//! The other end, as somebody reaches it.
+
+use std::pin::Pin;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+/// What comes of a request.
+pub type Asking = Pin<Box<dyn Future<Output = Result<Answer, Failed>> + Send>>;
+
+/// Where one client's requests go. It knows the address and signs.
+pub trait Origin: Send + Sync + 'static {
+    /// Sends a POST to the address of the handshake, once, and reads the answer up to `max_bytes`.
+    ///
+    /// # Cancel safety
+    /// A future that is dropped may have sent the request.
+    fn ask(&self, headers: HeaderMap, body: Bytes, max_bytes: usize) -> Asking;
+
+    /// Sends a POST to another address, relative to that of the handshake, for a filter.
+    ///
+    /// # Cancel safety
+    /// As [`Origin::ask`].
+    fn call(&self, url: &str, headers: HeaderMap, body: Bytes, max_bytes: usize) -> Asking;
+}
+
+/// An answer, whatever its status.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// All of the body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// With all that there is to one.
+    pub fn new(status: u16, headers: HeaderMap, body: Bytes) -> Self {
+        Self { status, headers, body }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Failed {
+    /// What a client is told that waits for its handshake: 502, 503 or 504.
+    pub status: StatusCode,
+    /// Whether the origin cannot have read the request: nobody was connected to, or the body was not all sent.
+    pub was_unread: bool,
+    /// What happened, for a log.
+    pub why: String,
+}
+
+impl Failed {
+    /// With all that there is to one.
+    pub fn new(status: StatusCode, was_unread: bool, why: impl Into<String>) -> Self {
+        Self { status, was_unread, why: why.into() }
+    }
+}
