@@ -16,7 +16,6 @@ mod context;
 mod contexts;
 mod dead;
 mod endpoint;
-mod events;
 mod failure;
 mod health;
 mod history;

@@ -7,16 +7,19 @@ use bytes::Bytes;
 use form_urlencoded::Serializer;
 use http::{HeaderValue, Method, Response, header};
 use outgoing::Body;
+use outgoing::events::{Block, Parser, Piece};
 use serde::Deserialize;
 use tokio::time::timeout;
 
 use crate::endpoint::Endpoint;
-use crate::events::{Block, Parser, Piece};
 use crate::failure::{Failure, is_passing};
 use crate::output::{Format, Printer};
 use crate::pace::Pace;
 use crate::table::shown;
 use crate::{Sub, tell};
+
+/// Largest event that is put together: above what a server with default limits can send, base64 and all.
+pub(crate) const MAX_EVENT_BYTES: usize = 64 << 20;
 
 pub(crate) async fn run(arguments: Sub) -> Result<(), Failure> {
     let mut follower = Follower::new(&arguments)?;
@@ -140,7 +143,7 @@ impl Follower {
 
     /// Prints what comes until there is enough of it, or no more comes.
     async fn read(&mut self, mut body: Body) -> Result<End, Failure> {
-        let mut parser = Parser::default();
+        let mut parser = Parser::new(MAX_EVENT_BYTES);
         loop {
             let mut bytes = match timeout(self.idle_limit, body.next()).await {
                 Ok(Ok(Some(bytes))) => bytes,
@@ -167,6 +170,7 @@ impl Follower {
                             return Ok(end);
                         }
                     }
+                    _ => {}
                 }
             }
             self.printer.flush()?;

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::body::{Body, Lease};
 use crate::config::Config;
 use crate::connect::{Connector, server_name};
-use crate::connection::{Connection, Unanswered};
+use crate::connection::{Connection, Stream, Unanswered};
 use crate::error::{Error, Phase};
 use crate::payload::Payload;
 use crate::pool::{Bounds, Pool};
@@ -152,6 +152,18 @@ impl Client {
             Ok(Response::from_parts(head, body.read(max_bytes).await?))
         };
         timeout(within, whole).await.map_err(|_| Error::timeout(Phase::Whole, within))?
+    }
+
+    /// A connection of its own to where `url` (http or https) leads, for a protocol that begins as HTTP/1.1 and becomes
+    /// another one, such as WebSocket. It counts in no bound of this client.
+    ///
+    /// # Errors
+    /// Those of the phases up to the TLS handshake.
+    pub async fn open(&self, url: &Uri) -> Result<Stream, Error> {
+        let mut request = Request::new(Bytes::new());
+        *request.uri_mut() = url.clone();
+        let (target, _) = Target::of(request)?;
+        self.connector.open(&target).await.map(Stream)
     }
 
     /// Whether TLS is spoken at the host and port of `url`, whatever its scheme and whoever vouches for the

@@ -54,6 +54,20 @@ impl Connector {
         Connection::open(Box::new(stream), version).await
     }
 
+    /// Bytes to and from `target` that are no HTTP yet: over TLS, HTTP/1.1 is what is agreed on.
+    pub(crate) async fn open(&self, target: &Target) -> Result<Box<dyn Io>, Error> {
+        let io: Box<dyn Io> = match self.routes.to(target)? {
+            None => Box::new(dial(&self.config, &target.host, target.port).await?),
+            Some(proxy) => self.through(&proxy, target).await?,
+        };
+        if !target.is_tls {
+            return Ok(io);
+        }
+        let mut tls = ClientConfig::clone(&*self.tls().await?);
+        tls.alpn_protocols = Versions::Http1.protocols();
+        Ok(Box::new(self.handshake_by(Arc::new(tls), &target.host, io).await?))
+    }
+
     async fn through(&self, proxy: &Proxy, target: &Target) -> Result<Box<dyn Io>, Error> {
         let failed = |error| proxy.failed(&error);
         let Target { is_tls, host, port } = &proxy.target;

@@ -4,11 +4,12 @@ use bytes::Bytes;
 use form_urlencoded::Serializer;
 use http::{Method, header};
 use outgoing::Body;
+use outgoing::events::{Parser, Piece};
 
 use super::tally::{Clock, Tally};
 use crate::endpoint::Endpoint;
-use crate::events::{Parser, Piece};
 use crate::failure::Failure;
+use crate::subscribe::MAX_EVENT_BYTES;
 
 pub(super) struct Subscriber {
     endpoint: Endpoint,
@@ -27,7 +28,7 @@ impl Subscriber {
 
     /// Counts messages until the stream ends, or this future is dropped.
     pub(super) async fn read(mut self, clock: Clock, tally: &Tally) -> Result<(), Failure> {
-        let mut parser = Parser::default();
+        let mut parser = Parser::new(MAX_EVENT_BYTES);
         tally.listens();
         loop {
             let next = self.body.next().await.map_err(|error| self.endpoint.unreachable(&error))?;

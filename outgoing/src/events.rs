@@ -1,10 +1,11 @@
-//! An event stream, piece by piece (HTML Standard, "Parsing an event stream").
+//! An event stream as others send it, piece by piece (HTML Standard, "Parsing an event stream").
 
 use std::time::Duration;
 
 /// What a stream says, as far as it counts by itself.
 #[derive(Debug, Eq, PartialEq)]
-pub(crate) enum Piece {
+#[non_exhaustive]
+pub enum Piece {
     /// The stream's first line is an id: where it begins, which counts before any event has come.
     Begins(String),
     /// When to come back. It counts at the end of its line.
@@ -15,22 +16,23 @@ pub(crate) enum Piece {
 
 /// What stood before one blank line.
 #[derive(Debug, Default, Eq, PartialEq)]
-pub(crate) struct Block {
+#[non_exhaustive]
+pub struct Block {
     /// `data:` lines joined by LF; `None` where there were none, and then it is no event.
-    pub(crate) data: Option<Vec<u8>>,
-    pub(crate) name: Vec<u8>,
-    pub(crate) id: Option<String>,
+    pub data: Option<Vec<u8>>,
+    /// The value of `event:`; empty where there was none.
+    pub name: Vec<u8>,
+    /// The value of `id:`.
+    pub id: Option<String>,
 }
-
-/// Largest event that is put together: above what a server with default limits can send, base64 and all.
-const MAX_EVENT_BYTES: usize = 64 << 20;
 
 /// Longest time that a server may ask a client to stay away.
 const MAX_RETRY: Duration = Duration::from_secs(60);
 
 /// Reads blocks out of bytes that come in any pieces.
-#[derive(Debug, Default)]
-pub(crate) struct Parser {
+#[derive(Debug)]
+pub struct Parser {
+    max_event_bytes: usize,
     line: Vec<u8>,
     /// The last byte ended a line with CR; an LF right behind it belongs to it.
     after_cr: bool,
@@ -41,12 +43,24 @@ pub(crate) struct Parser {
 
 /// An event that does not end.
 #[derive(Debug, thiserror::Error)]
-#[error("an event is larger than {MAX_EVENT_BYTES} bytes")]
-pub(crate) struct TooLarge;
+#[error("an event is larger than {max_event_bytes} bytes")]
+#[non_exhaustive]
+pub struct TooLarge {
+    /// How large one may be.
+    pub max_event_bytes: usize,
+}
 
 impl Parser {
+    /// For a stream from its beginning, whose events are put together up to this size.
+    pub fn new(max_event_bytes: usize) -> Self {
+        Self { max_event_bytes, line: Vec::new(), after_cr: false, block: Block::default(), has_begun: false }
+    }
+
     /// Takes bytes up to the end of a piece, and returns it and how many bytes that took. `None` took them all.
-    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<Option<(Piece, usize)>, TooLarge> {
+    ///
+    /// # Errors
+    /// An event does not end within its size. The stream is to be left.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<Option<(Piece, usize)>, TooLarge> {
         let mut taken = 0;
         while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
             if std::mem::take(&mut self.after_cr) && rest.starts_with(b"\n") {
@@ -74,8 +88,8 @@ impl Parser {
 
     fn append(&mut self, piece: &[u8]) -> Result<(), TooLarge> {
         let held = self.line.len() + self.block.data.as_ref().map_or(0, Vec::len);
-        if held + piece.len() > MAX_EVENT_BYTES {
-            return Err(TooLarge);
+        if held + piece.len() > self.max_event_bytes {
+            return Err(TooLarge { max_event_bytes: self.max_event_bytes });
         }
         self.line.extend_from_slice(piece);
         Ok(())
@@ -116,7 +130,7 @@ mod tests {
     use super::*;
 
     fn read(pieces: &[&str]) -> Vec<Piece> {
-        let mut parser = Parser::default();
+        let mut parser = Parser::new(64 << 20);
         let mut read = Vec::new();
         for piece in pieces {
             let mut rest = piece.as_bytes();
@@ -178,7 +192,7 @@ mod tests {
 
     #[test]
     fn an_event_without_end_is_given_up() {
-        let mut parser = Parser::default();
+        let mut parser = Parser::new(64 << 20);
         let line = format!("data: {}\n", "x".repeat(1 << 20));
         let fed = (0..65).try_for_each(|_| parser.feed(line.as_bytes()).map(|_| ()));
         assert!(fed.is_err());
