@@ -17,3 +17,4 @@ pub mod delivery;
 pub mod rules;
 pub mod sign;
 pub mod webhook;
+pub mod written;

@@ -13,30 +13,13 @@ use settings::{Period, Span, Text};
 use super::event::Kind;
 use crate::delivery::Bounds;
 use crate::sign::{Secret, Secrets};
+use crate::written;
 
 /// Longest a backend may take.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Most events of one request, whatever is said.
 const MAX_BATCH: usize = 100;
-
-/// Longest id.
-const MAX_ID_BYTES: usize = 64;
-
-/// Headers that nobody sets but the broker.
-const OWN_HEADERS: &[&str] = &[
-    "host",
-    "content-length",
-    "content-type",
-    "connection",
-    "transfer-encoding",
-    "upgrade",
-    "te",
-    "trailer",
-    "keep-alive",
-    "proxy-authorization",
-    "expect",
-];
 
 /// One webhook.
 #[derive(Clone, Debug)]
@@ -207,11 +190,8 @@ impl Written {
     /// # Errors
     /// The first thing that cannot be meant.
     pub fn settings(&self, folder: Option<&Path>) -> Result<Settings, Wrong> {
-        if !is_id(&self.id) {
-            let message = format!("1 to {MAX_ID_BYTES} letters, digits, `-`, `_` and `.` are an id");
-            return Err(Wrong::new("id", message));
-        }
-        let url = url(&self.url).map_err(|message| Wrong::new("url", message))?;
+        written::id(&self.id).map_err(|message| Wrong::new("id", message))?;
+        let url = written::url(&self.url).map_err(|message| Wrong::new("url", message))?;
         let events = self.events.iter().map(|name| kind(name)).collect::<Result<Vec<_>, _>>()?;
         if events.is_empty() {
             return Err(Wrong::new("events", "a webhook without events is never called"));
@@ -248,13 +228,15 @@ impl Written {
             headers: self
                 .headers
                 .iter()
-                .map(|(name, value)| header(name, value))
-                .collect::<Result<_, _>>()?,
+                .map(|(name, value)| written::header(name, value))
+                .collect::<Result<_, _>>()
+                .map_err(|message| Wrong::new("headers", message))?,
             forward_headers: self
                 .forward_headers
                 .iter()
-                .map(|name| header_name("forward_headers", name))
-                .collect::<Result<_, _>>()?,
+                .map(|name| written::header_name(name))
+                .collect::<Result<_, _>>()
+                .map_err(|message| Wrong::new("forward_headers", message))?,
         })
     }
 
@@ -282,43 +264,11 @@ impl Written {
     }
 }
 
-fn is_id(text: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    (1..=MAX_ID_BYTES).contains(&text.len()) && text.bytes().all(plain)
-}
-
 fn kind(name: &str) -> Result<Kind, Wrong> {
     Kind::from_name(name).ok_or_else(|| {
         let known: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
         Wrong::new("events", format!("{name:?} is none of {}", known.join(", ")))
     })
-}
-
-fn url(text: &str) -> Result<Uri, String> {
-    let url: Uri = text.parse().map_err(|_| format!("{text:?} is no URL"))?;
-    if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        return Err("credentials do not stand in a URL".to_owned());
-    }
-    outgoing::Client::check(&url).map_err(|error| error.to_string())?;
-    Ok(url)
-}
-
-fn header_name(key: &'static str, name: &str) -> Result<HeaderName, Wrong> {
-    let wrong = |why: &str| Wrong::new(key, format!("{name:?} {why}"));
-    let parsed: HeaderName = name.parse().map_err(|_| wrong("is no name of a header"))?;
-    if OWN_HEADERS.contains(&parsed.as_str()) || parsed.as_str().starts_with("webhook-") {
-        return Err(wrong("is set by the broker alone"));
-    }
-    Ok(parsed)
-}
-
-fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Wrong> {
-    let parsed = header_name("headers", name)?;
-    // The value may be a secret.
-    let mut value: HeaderValue =
-        value.parse().map_err(|_| Wrong::new("headers", format!("the value of {name:?} is none")))?;
-    value.set_sensitive(true);
-    Ok((parsed, value))
 }
 
 #[cfg(test)]
