@@ -136,9 +136,9 @@ impl std::fmt::Debug for OwnFront {
 pub struct Fronts {
     list: Arc<[Arc<dyn Front>]>,
     page: Arc<page::Facts>,
-    /// Webhooks for operators, before the HTTP API.
+    /// Resources of operators, before the HTTP API: webhooks, and sources.
     #[cfg(feature = "gateway")]
-    webhooks: Option<Arc<dyn Front>>,
+    resources: Arc<[Arc<dyn Front>]>,
     /// Routes for operators, the same way.
     #[cfg(all(feature = "grip", feature = "http"))]
     routes: Arc<dyn Front>,
@@ -158,7 +158,7 @@ impl Fronts {
             list: list.into(),
             page: Arc::new(page::Facts::new(config)),
             #[cfg(feature = "gateway")]
-            webhooks: None,
+            resources: Arc::default(),
             #[cfg(all(feature = "grip", feature = "http"))]
             routes: Arc::new(gateway_grip::Api::new(
                 config.grip.routes.clone(),
@@ -204,18 +204,30 @@ impl Fronts {
         &self.list
     }
 
-    /// The same with the resources of webhooks, for whom the HTTP API is.
+    /// The same with the resources of webhooks and sources, for whom the HTTP API is.
     #[cfg(feature = "gateway")]
-    pub(crate) fn with_webhooks(mut self, webhooks: &gateway::webhook::Webhooks, config: &Config) -> Self {
+    pub(crate) fn with_resources(
+        mut self,
+        webhooks: &gateway::webhook::Webhooks,
+        sources: &sources::Sources,
+        config: &Config,
+    ) -> Self {
         #[cfg(feature = "http")]
         {
-            let (origins, tokens) = (config.api.origins.clone(), config.api.token_sources.clone());
-            let authenticator = Arc::clone(&config.authenticator);
-            let api = gateway::webhook::Api::new(webhooks.clone(), authenticator, origins, tokens);
-            self.webhooks = Some(Arc::new(api));
+            let (origins, tokens) = (&config.api.origins, &config.api.token_sources);
+            let authenticator = || Arc::clone(&config.authenticator);
+            let api = gateway::webhook::Api::new(
+                webhooks.clone(),
+                authenticator(),
+                origins.clone(),
+                tokens.clone(),
+            );
+            let front =
+                sources::Front::new(sources.clone(), authenticator(), origins.clone(), tokens.clone());
+            self.resources = Arc::new([Arc::new(api) as _, Arc::new(front) as _]);
         }
         #[cfg(not(feature = "http"))]
-        let _ = (webhooks, config, &mut self);
+        let _ = (webhooks, sources, config, &mut self);
         self
     }
 
@@ -228,10 +240,10 @@ impl Fronts {
     pub(crate) fn of(&self, path: &str) -> Option<&Arc<dyn Front>> {
         // Of `/v1/…` by its next letter first, as most requests are for others.
         #[cfg(feature = "gateway")]
-        if matches!(path.as_bytes().get(4), Some(b'w' | b'd'))
-            && let Some(webhooks) = self.webhooks.as_ref().filter(|webhooks| webhooks.claims(path))
+        if matches!(path.as_bytes().get(4), Some(b'w' | b'd' | b's' | b'r'))
+            && let Some(front) = self.resources.iter().find(|front| front.claims(path))
         {
-            return Some(webhooks);
+            return Some(front);
         }
         #[cfg(all(feature = "grip", feature = "http"))]
         if path.as_bytes().get(4) == Some(&b'r') && self.routes.claims(path) {

@@ -88,6 +88,9 @@ pub use fronts::{Fronts, OwnFront};
 #[cfg(feature = "gateway")]
 pub use gateway;
 /// WebSocket APIs as AWS API Gateway has them: a front for [`Config::with_front`].
+#[cfg(feature = "gateway")]
+pub use sources;
+
 #[cfg(feature = "gateway-aws")]
 pub use gateway_aws;
 #[cfg(feature = "grip")]

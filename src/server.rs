@@ -50,6 +50,8 @@ pub struct Server {
     shutdown_window: Duration,
     #[cfg(feature = "gateway")]
     webhooks: gateway::webhook::Webhooks,
+    #[cfg(feature = "gateway")]
+    sources: sources::Sources,
 }
 
 #[derive(Debug)]
@@ -158,7 +160,9 @@ impl Server {
         }
         let fronts = Fronts::new(&broker, &config);
         #[cfg(feature = "gateway")]
-        let fronts = fronts.with_webhooks(&webhooks, &config);
+        let sources = sources::Sources::start(&broker, std::mem::take(&mut config.sources));
+        #[cfg(feature = "gateway")]
+        let fronts = fronts.with_resources(&webhooks, &sources, &config);
         let refusals = Refusals::new(fronts.clone());
         fronts.show(gate.clone());
         fronts.show(Arc::new(addresses.clone()));
@@ -177,6 +181,8 @@ impl Server {
         }
         #[cfg(feature = "gateway")]
         fronts.show(Arc::new(webhooks.clone()));
+        #[cfg(feature = "gateway")]
+        fronts.show(Arc::new(sources.clone()));
         fronts.show(metrics::of_stalled(config.connection.stalled.clone()));
         #[cfg(feature = "tls")]
         let tls = config.tls.take().map(Tls::new).transpose()?;
@@ -207,6 +213,8 @@ impl Server {
             shutdown_window,
             #[cfg(feature = "gateway")]
             webhooks,
+            #[cfg(feature = "gateway")]
+            sources,
         })
     }
 
@@ -277,7 +285,7 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (closing, closed) = watch::channel(false);
         #[cfg(feature = "gateway")]
-        let webhooks = self.webhooks.clone();
+        let (webhooks, sources) = (self.webhooks.clone(), self.sources.clone());
         let (broker, fronts, shutdown_window) =
             (self.broker.clone(), self.fronts.clone(), self.shutdown_window);
         #[cfg(feature = "tls")]
@@ -296,6 +304,8 @@ impl Server {
 
         #[cfg(feature = "gateway")]
         let began = std::time::Instant::now();
+        #[cfg(feature = "gateway")]
+        sources.stop();
         fronts.set_ready(false);
         drop(streams);
         // HTTP is served meanwhile, so that `/readyz` says what is going on.

@@ -1,6 +1,7 @@
 //! The name a message is published to.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 /// Where events are that nobody took: for who may manage every channel.
@@ -140,6 +141,14 @@ pub(crate) fn levels_beyond(text: &str, max: usize) -> Option<usize> {
         return None;
     }
     Some(levels(text)).filter(|levels| *levels > max)
+}
+
+impl FromStr for Channel {
+    type Err = ChannelError;
+
+    fn from_str(name: &str) -> Result<Self, ChannelError> {
+        Self::parse(name)
+    }
 }
 
 impl fmt::Display for Channel {

@@ -278,6 +278,8 @@ impl Loader {
         let store = store.map_err(|(key, message)| wrong_value(&wrong, &key, message))?;
         let gateway = settings.gateway(folder);
         let mut gateway = gateway.map_err(|(key, message)| wrong_value(&wrong, &key, &message))?;
+        let sources = settings.sources(&gateway.addresses);
+        let sources = sources.map_err(|(key, message)| wrong_value(&wrong, &key, &message))?;
         gateway.rules = settings.aws.rules().map_err(|(key, message)| wrong_value(&wrong, &key, &message))?;
         let access = settings.access(folder).map_err(wrong)?;
         let authenticator = BuiltIn::with(access.clone()).map_err(wrong)?;
@@ -303,7 +305,7 @@ impl Loader {
         let of_gateway = settings.gateway.clone();
         let mut config = settings.into_config();
         config.access_log = logging.access;
-        config.gateway = gateway;
+        (config.gateway, config.sources) = (gateway, sources);
         (config.http, config.authenticator) = (http, Arc::new(authenticator));
         (config.tls, config.http_tls, config.front_tls) = (tls, http_tls, front_tls);
         config.mqtt = filled

@@ -102,6 +102,9 @@ macro_rules! config {
             /// Routes to origins, of what no other front claims. Default none.
             #[cfg(feature = "grip")]
             pub grip: gateway_grip::Config,
+            /// Connections that the broker keeps outward, whose messages it publishes. Default none.
+            #[cfg(feature = "gateway")]
+            pub sources: sources::Config,
             /// Connections at a time, over all listeners. Default `None`: what the process' soft descriptor limit
             /// allows, less 64. One more is answered 503 over HTTP and the protocol's own refusal over MQTT, then
             /// closed.
@@ -152,6 +155,8 @@ macro_rules! config {
                     gateway: gateway::webhook::Gateway::default(),
                     #[cfg(feature = "grip")]
                     grip: gateway_grip::Config::default(),
+                    #[cfg(feature = "gateway")]
+                    sources: sources::Config::default(),
                     max_connections: None,
                     max_connections_per_address: None,
                     #[cfg(feature = "auth")]

@@ -28,6 +28,7 @@ enum ActionName {
     History,
     Presence,
     Manage,
+    Request,
 }
 
 impl From<ActionName> for Action {
@@ -38,6 +39,7 @@ impl From<ActionName> for Action {
             ActionName::History => Action::History,
             ActionName::Presence => Action::Presence,
             ActionName::Manage => Action::Manage,
+            ActionName::Request => Action::Request,
         }
     }
 }

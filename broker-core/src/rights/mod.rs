@@ -33,12 +33,20 @@ pub enum Action {
     Presence,
     /// Close connections, change others' subscriptions, delete retained messages.
     Manage,
+    /// Have the broker send a request to somebody else, whose answer is a message on the channel.
+    Request,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 5] =
-        [Action::Publish, Action::Subscribe, Action::History, Action::Presence, Action::Manage];
+    pub const ALL: [Action; 6] = [
+        Action::Publish,
+        Action::Subscribe,
+        Action::History,
+        Action::Presence,
+        Action::Manage,
+        Action::Request,
+    ];
 
     /// Whether it shows messages.
     fn reads(self) -> bool {
@@ -53,7 +61,8 @@ impl Action {
         actions.into_iter().fold(0, |bits, action| bits | action.bit())
     }
 
-    /// The name that configurations and tokens use: `publish`, `subscribe`, `history`, `presence`, `manage`.
+    /// The name that configurations and tokens use: `publish`, `subscribe`, `history`, `presence`, `manage`,
+    /// `request`.
     pub fn name(self) -> &'static str {
         match self {
             Action::Publish => "publish",
@@ -61,6 +70,7 @@ impl Action {
             Action::History => "history",
             Action::Presence => "presence",
             Action::Manage => "manage",
+            Action::Request => "request",
         }
     }
 

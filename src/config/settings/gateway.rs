@@ -20,6 +20,7 @@ pub(in crate::config) struct Section {
     deny_hosts: Vec<String>,
     allow_ports: Vec<u16>,
     webhooks: Vec<Written>,
+    sources: Vec<sources::Written>,
     aws: Vec<gateway_aws::settings::Written>,
     routes: Vec<gateway_grip::settings::Written>,
     grip: gateway_grip::settings::WrittenGrip,
@@ -60,6 +61,27 @@ impl Section {
     ) -> Result<gateway_grip::Settings, (String, String)> {
         let settings = gateway_grip::settings::read(&self.routes, &self.grip, folder, taken);
         settings.map_err(|wrong| (format!("gateway.{}", wrong.key), wrong.message))
+    }
+
+    /// The sources; those that are put later are judged by `addresses`.
+    ///
+    /// # Errors
+    /// With the key of what makes no sense.
+    pub(in crate::config) fn sources(
+        &self,
+        addresses: &Addresses,
+    ) -> Result<sources::Config, (String, String)> {
+        let mut config = sources::Config::default();
+        config.addresses = addresses.clone();
+        for (at, written) in self.sources.iter().enumerate() {
+            let key = |key: &str| format!("gateway.sources[{at}].{key}");
+            let settings = written.settings().map_err(|wrong| (key(wrong.key), wrong.message))?;
+            if config.sources.iter().any(|known| known.id == settings.id) {
+                return Err((key("id"), format!("another source is called {:?}", settings.id)));
+            }
+            config.sources.push(settings);
+        }
+        Ok(config)
     }
 
     /// The APIs of `gateway.aws`, whose region, account and keys are those of `aws`; `None` if there are none. `taken`

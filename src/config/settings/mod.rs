@@ -83,6 +83,14 @@ impl Settings {
         self.gateway.value(folder)
     }
 
+    /// What is connected to.
+    pub(super) fn sources(
+        &self,
+        addresses: &::gateway::address::Addresses,
+    ) -> Result<::sources::Config, (String, String)> {
+        self.gateway.sources(addresses)
+    }
+
     /// What clients of AWS are served, by a server that listens there; `None` if nothing is.
     pub(super) fn aws(
         &self,

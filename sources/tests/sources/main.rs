@@ -1,0 +1,7 @@
+//! Sources and single requests, with upstreams of the tests' own.
+
+mod polls;
+mod requests;
+mod resources;
+mod streams;
+mod support;
