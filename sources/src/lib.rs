@@ -17,6 +17,7 @@
 mod ask;
 mod counted;
 mod front;
+mod keep;
 mod kinds;
 mod pace;
 mod publish;

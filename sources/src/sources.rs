@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 use tokio::task::AbortHandle;
 
 use crate::ask::Clients;
+use crate::keep::keep;
 use crate::request::Requests;
 use crate::settings::{Goal, Settings};
 use crate::source::{Source, Upstream};
@@ -123,7 +124,7 @@ impl Sources {
         let id = settings.id.clone();
         let source = Arc::new(Source::new(settings, is_trusted));
         let (broker, clients) = (self.0.broker.clone(), self.0.clients.clone());
-        let task = tokio::spawn(Arc::clone(&source).keep(broker, clients)).abort_handle();
+        let task = tokio::spawn(keep(Arc::clone(&source), broker, clients)).abort_handle();
         self.0.list.write().insert(id, Kept { source, task });
     }
 

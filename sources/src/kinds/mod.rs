@@ -4,13 +4,14 @@ mod poll;
 mod sse;
 mod websocket;
 
-pub(crate) use poll::Memory as PollMemory;
+use std::time::Duration;
 
 use broker_core::Broker;
 
-use crate::ask::Clients;
-use crate::settings::Kind;
-use crate::source::{End, Memory, Source};
+use crate::ask::{Clients, Failure};
+use crate::pace::Pace;
+use crate::settings::{Kind, Settings};
+use crate::source::Source;
 
 /// Reads one connection of it, or its page, until that ends.
 pub(crate) async fn read(source: &Source, broker: &Broker, clients: &Clients, memory: &mut Memory) -> End {
@@ -21,4 +22,57 @@ pub(crate) async fn read(source: &Source, broker: &Broker, clients: &Clients, me
         Kind::Longpoll => poll::read_long(source, broker, clients, memory).await,
     };
     read.err().unwrap_or(End::Over)
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// As it may: it is connected to again.
+    Over,
+    /// There is nothing more.
+    Stop,
+    /// The broker is closed.
+    Closed,
+    Failed(Failure),
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<outgoing::Error> for End {
+    fn from(error: outgoing::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<crate::publish::Closed> for End {
+    fn from(_: crate::publish::Closed) -> Self {
+        Self::Closed
+    }
+}
+
+/// What a source remembers from one connection to the next.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    pub(crate) pace: Pace,
+    /// The last id of an event stream.
+    pub(crate) last_id: Option<String>,
+    /// When an event stream wants to be asked again.
+    pub(crate) retry: Option<Duration>,
+    pub(crate) poll: poll::Memory,
+}
+
+impl Memory {
+    /// Of one that was never connected to.
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            pace: Pace::new(settings.messages_per_second, settings.bytes_per_second),
+            last_id: None,
+            retry: None,
+            poll: poll::Memory::default(),
+        }
+    }
 }

@@ -9,9 +9,10 @@ use outgoing::Body;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
+use super::{End, Memory as Remembered};
 use crate::ask::{Asked, Clients, Failure, is_same_host, joined};
 use crate::publish::{Item, publish};
-use crate::source::{End, Memory as Remembered, Source};
+use crate::source::Source;
 use crate::state::Condition;
 
 /// How long the body of an answer may take once its head is there.

@@ -6,9 +6,10 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use outgoing::events::{Parser, Piece};
 use tokio::time::timeout;
 
+use super::{End, Memory};
 use crate::ask::{Asked, Clients, Failure};
 use crate::publish::{Item, publish};
-use crate::source::{End, Memory, Source};
+use crate::source::Source;
 use crate::state::Condition;
 
 pub(super) async fn read(

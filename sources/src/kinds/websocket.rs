@@ -12,9 +12,10 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use std::time::Duration;
 
+use super::{End, Memory};
 use crate::ask::{Clients, Failure, is_same_host, joined, retry_after};
 use crate::publish::{Item, publish};
-use crate::source::{End, Memory, Source, Upstream};
+use crate::source::{Source, Upstream};
 use crate::state::Condition;
 
 /// Redirects of a handshake that are followed.
