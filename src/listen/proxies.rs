@@ -216,7 +216,8 @@ pub(super) fn header_length(start: &[u8]) -> Length {
     if !begins(v1) {
         return Length::None;
     }
-    match start.windows(2).position(|end| end == b"\r\n") {
+    // However much of it is there: what ends later is none.
+    match start.get(..MAX_V1).unwrap_or(start).windows(2).position(|end| end == b"\r\n") {
         Some(at) => Length::Is(at + 2),
         None if start.len() >= MAX_V1 => Length::None,
         None => Length::Unknown,
