@@ -121,6 +121,7 @@ impl std::fmt::Debug for OwnFront {
 /// | `/sse` and below | Server-Sent Events |
 /// | `/v1/…`, `/healthz`, `/readyz`, `/metrics` | the HTTP API |
 /// | what no front above claims, and one of your own does | [`Config::with_front`] |
+/// | `/grip` and below | publishing by GRIP |
 /// | what is left and a route of [`Config::grip`](crate::Config) is for | its origin |
 /// | `/`, `/page/…` | the page that shows it working |
 ///
@@ -153,7 +154,11 @@ impl Fronts {
         let mut list = made(&context, config);
         list.extend(config.own_fronts.iter().map(|own| (own.make)(&context)));
         #[cfg(feature = "grip")]
-        list.push(Arc::new(gateway_grip::Front::new(config.grip.clone())));
+        list.push(Arc::new(gateway_grip::Front::new(
+            broker.clone(),
+            Arc::clone(&config.authenticator),
+            config.grip.clone(),
+        )));
         let fronts = Fronts {
             list: list.into(),
             page: Arc::new(page::Facts::new(config)),

@@ -1,11 +1,13 @@
 //! What a route is, and what all routes have in common.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::sign::Secrets;
 use http::{HeaderName, HeaderValue, Method, Uri};
 use outgoing::{Identity, Trust};
 
+use crate::keys::ControlKey;
 use crate::pattern::{HostPattern, PathPattern};
 
 /// All routes, and what they have in common.
@@ -14,6 +16,8 @@ use crate::pattern::{HostPattern, PathPattern};
 pub struct Settings {
     /// The routes, in any order: the best match has a request.
     pub routes: Vec<Route>,
+    /// Who may publish items of GRIP, beside whom the broker knows.
+    pub control_keys: Arc<[ControlKey]>,
     /// What origins are told of the way that a request came. Default: the client's address is put behind it.
     pub forwarded_for: ForwardedFor,
 }

@@ -1,38 +1,116 @@
 //! The front: from a request to its route.
 
+use std::convert::Infallible;
 use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use ::front::Accepted;
+use broker_core::{Authenticator, Broker};
 use bytes::Bytes;
 use http::Request;
-use http_edge::{Body, BoxError, Peer, Problem, Response, X_REQUEST_ID, request_id};
+use http_edge::{
+    Body, BoxError, Intake, Peer, Problem, Response, TokenSources, X_REQUEST_ID, below, request_id,
+};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::{Instant, sleep};
 
 use crate::config::Settings;
+use crate::desk::Desk;
 use crate::pass::{Asker, pass};
+use crate::publishing::{PATH, Publishing};
 use crate::routes::Routes;
 
 /// What the front is made with.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
     /// The routes that a server begins with.
     pub settings: Settings,
     /// The handle by which they can be others while it serves.
     pub routes: Routes,
+    /// Where items are published beside `/grip/publish/`, on a listener of its own. Default nowhere.
+    pub control: Option<SocketAddr>,
+    /// Longest body with items, in bytes. Default 1 MiB; longer ones are 413.
+    pub max_request_bytes: usize,
+    /// What counts the bodies that are not whole yet. Default that of the process.
+    pub intake: Intake,
+    /// Where a token is read beside the headers. Default nowhere.
+    pub token_sources: TokenSources,
 }
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            settings: Settings::default(),
+            routes: Routes::default(),
+            control: None,
+            max_request_bytes: 1 << 20,
+            intake: Intake::default(),
+            token_sources: TokenSources::default(),
+        }
+    }
+}
+
+/// How long a client of the control port may take for the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Routes to origins. Clones are handles to the same front.
 ///
 /// It is a [`tower` service](front::service!) of whole paths.
 #[derive(Clone)]
-pub struct Front(pub(crate) Routes);
+pub struct Front(pub(crate) Routes, pub(crate) Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub(crate) publishing: Publishing,
+    pub(crate) control: Option<SocketAddr>,
+}
 
 impl Front {
-    /// The routes of `config`, on the current tokio runtime.
-    pub fn new(config: Config) -> Self {
+    /// The routes of `config` on the current tokio runtime, and items of GRIP on `broker`, from whom `authenticator` knows
+    /// or who has a key of GRIP.
+    pub fn new(broker: Broker, authenticator: Arc<dyn Authenticator>, config: Config) -> Self {
         config.routes.set(config.settings);
-        Self(config.routes)
+        let publishing = Publishing {
+            desk: Arc::new(Desk::new(broker)),
+            authenticator,
+            max_request_bytes: config.max_request_bytes,
+            intake: config.intake,
+            token_sources: config.token_sources,
+        };
+        Self(config.routes, Arc::new(Shared { publishing, control: config.control }))
+    }
+
+    /// Answers a request of the control port: publishing, and nothing else.
+    async fn control<B>(&self, request: Request<B>) -> Response
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path();
+        let rest = below(path, PATH).unwrap_or(path).to_owned();
+        self.1.publishing.answer(&self.0.now().control_keys, &parts, &rest, body).await
+    }
+
+    /// Serves a connection of the control port until it ends.
+    pub(crate) async fn serve_control(self, accepted: Accepted) {
+        let peer = Peer(accepted.peer);
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            let front = self.clone();
+            async move { Ok::<_, Infallible>(front.control(request).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .serve_connection(TokioIo::new(accepted.socket.into_stream()), service);
+        // A client may end it as it likes.
+        let _ = connection.await;
     }
 
     /// Answers one request: by the origin of its route; 404 where there is none.
@@ -44,6 +122,11 @@ impl Front {
         let remote = Peer::of(request.extensions()).map(|peer| peer.0.ip());
         let (parts, body) = request.into_parts();
         let now = self.0.now();
+        if let Some(rest) = below(parts.uri.path(), PATH) {
+            let mut response = self.1.publishing.answer(&now.control_keys, &parts, rest, body).await;
+            response.headers_mut().insert(X_REQUEST_ID, request_id(&parts.headers));
+            return response;
+        }
         let Some(state) = now.table.find(&parts) else {
             let mut response = Problem::not_found("no route leads anywhere from here").response();
             response.headers_mut().insert(X_REQUEST_ID, request_id(&parts.headers));
@@ -65,7 +148,7 @@ impl Front {
     }
 }
 
-front::service!(Front);
+::front::service!(Front);
 
 impl fmt::Debug for Front {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,10 +1,11 @@
-//! Routes to origins: requests and WebSockets are passed through.
+//! Routes to origins, and publishing by GRIP: requests and WebSockets are passed through, items are messages.
 //!
 //! ```text
 //! request ─▶ table: host, path, method ─▶ pass ─▶ upstream: turn, origin, breaker ─▶ origin
 //!                                           │  ◀── head and body, as they come ◀──────┘
 //!                                           └─ handshake ─▶ tunnel ─▶ splice: bytes both ways
 //! activity: what is under way ─▶ /v1/routes, metrics, who scales origins
+//! POST /grip/publish/ ─▶ keys ─▶ publishing ─▶ desk: order, ids ─▶ broker
 //! ```
 //!
 //! What decides knows no clock and no socket: [`pattern`], the table, what is forwarded. It leaves to others: sockets
@@ -14,10 +15,13 @@ mod activity;
 mod answer;
 mod api;
 pub mod config;
+mod desk;
 mod forward;
 mod front;
+pub mod keys;
 mod pass;
 pub mod pattern;
+mod publishing;
 mod route;
 mod routes;
 mod served;

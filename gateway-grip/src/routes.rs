@@ -8,10 +8,11 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use crate::config::{ForwardedFor, Settings};
+use crate::keys::ControlKey;
 use crate::route::RouteState;
 use crate::table::Table;
 
-/// The routes of a server, to be changed while it serves. A clone is the same.
+/// The routes of a server and who may publish by GRIP, to be changed while it serves. A clone is the same.
 ///
 /// Who came by a route that is not there any more, or is another one now, keeps it.
 #[derive(Clone)]
@@ -28,6 +29,7 @@ struct Inner {
 pub(crate) struct Now {
     pub(crate) table: Table,
     pub(crate) forwarded_for: ForwardedFor,
+    pub(crate) control_keys: Arc<[ControlKey]>,
 }
 
 impl Default for Routes {
@@ -57,7 +59,11 @@ impl Routes {
             }
         });
         let table = Table::new(routes.collect());
-        *now = Arc::new(Now { table, forwarded_for: settings.forwarded_for });
+        *now = Arc::new(Now {
+            table,
+            forwarded_for: settings.forwarded_for,
+            control_keys: settings.control_keys,
+        });
         drop(now);
         for state in before.table.all().iter().filter(|state| !kept.contains(&state.route.id)) {
             state.activity.end();

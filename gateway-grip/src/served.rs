@@ -1,13 +1,15 @@
 //! The front as its server sees it.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use front::{Metric, Task};
+use front::{Accepted, Metric, Task};
 use http::Request;
-use http_edge::{Body, Peer, Response};
+use http_edge::{Body, Peer, Response, below};
 
 use crate::front::Front;
+use crate::publishing::PATH;
 use crate::route::RouteState;
 
 impl front::Front for Front {
@@ -16,7 +18,7 @@ impl front::Front for Front {
     }
 
     fn claims(&self, path: &str) -> bool {
-        self.0.now().table.has_path(path)
+        below(path, PATH).is_some() || self.0.now().table.has_path(path)
     }
 
     fn names_answers(&self) -> bool {
@@ -28,7 +30,22 @@ impl front::Front for Front {
         Box::pin(async move { Front::handle(&front, request).await })
     }
 
+    fn listens(&self) -> Option<SocketAddr> {
+        self.1.control
+    }
+
+    fn serve(&self, accepted: Accepted) -> Task {
+        Box::pin(self.clone().serve_control(accepted))
+    }
+
     fn collect(&self, out: &mut Vec<Metric>) {
+        let desk = &self.1.publishing.desk;
+        for (outcome, counter) in [("published", &desk.published), ("duplicate", &desk.duplicates)] {
+            let number = counter.load(Relaxed);
+            out.push(Metric::counter("grip_items", "Items of GRIP", number).with("outcome", outcome));
+        }
+        let about = "Items of GRIP that wait for those before them";
+        out.push(Metric::gauge("grip_waiting_items", about, desk.waiting() as u64));
         for state in self.0.now().table.all() {
             collect(state, out);
         }

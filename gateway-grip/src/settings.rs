@@ -5,15 +5,20 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use broker_core::{Action, Filter, Principal, Rights, Rule};
 use gateway::sign::{Secret, Secrets};
+use grip::Key;
+use grip::signature::Verifier;
 use http::{HeaderName, HeaderValue, Method, Uri};
 use outgoing::{Authorities, Identity, Trust};
 use serde::{Deserialize, Serialize};
 use settings::{Period, Span};
 
 use crate::config::{Dialect, ForwardedFor, Origin, Route, Settings};
+use crate::keys::{ControlKey, Rate};
 use crate::pattern::PathPattern;
 
 /// Fields that are the connection's, or that say where a request is for.
@@ -33,12 +38,87 @@ const OWN_HEADERS: [&str; 9] = [
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WrittenGrip {
+    control_address: String,
+    control_keys: Vec<WrittenKey>,
     x_forwarded_for: String,
+}
+
+/// One key by which items are published, as it is written.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenKey {
+    iss: String,
+    key: Option<String>,
+    key_file: Option<String>,
+    channels: Vec<String>,
+    rate: Option<u32>,
+}
+
+impl fmt::Debug for WrittenKey {
+    /// Nothing of the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WrittenKey").field("iss", &self.iss).finish_non_exhaustive()
+    }
 }
 
 impl Default for WrittenGrip {
     fn default() -> Self {
-        Self { x_forwarded_for: "append".to_owned() }
+        Self {
+            control_address: "off".to_owned(),
+            control_keys: Vec::new(),
+            x_forwarded_for: "append".to_owned(),
+        }
+    }
+}
+
+impl WrittenGrip {
+    /// Where items are published on a listener of its own, as it is written: an address or `off`.
+    pub fn control_address(&self) -> &str {
+        &self.control_address
+    }
+
+    fn keys(&self, folder: &Path) -> Result<Arc<[ControlKey]>, Wrong> {
+        let keys = self.control_keys.iter().enumerate();
+        keys.map(|(at, key)| {
+            let place =
+                |(key, message): Fault| Wrong { key: format!("grip.control_keys[{at}].{key}"), message };
+            key.read(folder).map_err(place)
+        })
+        .collect()
+    }
+}
+
+impl WrittenKey {
+    fn read(&self, folder: &Path) -> Result<ControlKey, Fault> {
+        if self.iss.is_empty() || self.iss.len() > 256 {
+            return fault("iss", "1 to 256 bytes name who publishes");
+        }
+        let (place, text) = match (&self.key, &self.key_file) {
+            (Some(text), None) => ("key", text.clone()),
+            (None, Some(name)) => {
+                let text = String::from_utf8(file(folder, "key_file", name)?);
+                ("key_file", text.map_err(|_| ("key_file".to_owned(), "is no text".to_owned()))?)
+            }
+            _ => return fault("key", "one of `key` and `key_file`"),
+        };
+        let wrong = |why: String| (place.to_owned(), why);
+        let key = Key::parse(text.trim()).map_err(|problem| wrong(problem.to_string()))?;
+        let verifier = Verifier::new(Some(&self.iss), &key).map_err(|error| wrong(error.to_string()))?;
+        if self.channels.is_empty() {
+            return fault("channels", "a key without channels may do nothing; `[\"**\"]` is all");
+        }
+        let mut rights = Rights::none();
+        for text in &self.channels {
+            rights = rights.allow(Rule::new([Action::Publish], parse::<Filter>("channels", text)?));
+        }
+        let mut principal = Principal::user_with(&self.iss, rights);
+        if let Some(rate) = self.rate {
+            if rate == 0 {
+                return fault("rate", "at least one item a second");
+            }
+            principal = principal.throttled(Rate::new(rate));
+        }
+        Ok(ControlKey::new(&*self.iss, key, verifier, principal))
     }
 }
 
@@ -132,7 +212,8 @@ pub fn read(
 ) -> Result<Settings, Wrong> {
     let forwarded_for = forwarded_for(&grip.x_forwarded_for)
         .map_err(|message| Wrong { key: "grip.x_forwarded_for".to_owned(), message })?;
-    let mut settings = Settings { forwarded_for, ..Settings::default() };
+    let control_keys = grip.keys(folder)?;
+    let mut settings = Settings { forwarded_for, control_keys, ..Settings::default() };
     let mut ids = BTreeSet::new();
     for (at, one) in written.iter().enumerate() {
         let place = |(key, message): Fault| Wrong { key: format!("routes[{at}].{key}"), message };
@@ -423,6 +504,30 @@ mod tests {
         let error = routes(json!([two("a", json!([])), two("b", json!([]))])).unwrap_err();
         assert_eq!(error, "routes[1].path: \"a\" has the same host, path and methods");
         assert!(routes(json!([two("a", json!(["GET"])), two("b", json!(["POST"]))])).is_ok());
+    }
+
+    #[test]
+    fn keys_to_publish_by_are_said_with_their_place() {
+        let keys = |key: Value| {
+            let grip: WrittenGrip = serde_json::from_value(json!({"control_keys": [key]})).unwrap();
+            let read = read(&[], &grip, Path::new("/nowhere"), |_| false);
+            read.map(|settings| settings.control_keys.len()).map_err(|wrong| wrong.to_string())
+        };
+        let good = json!({"iss": "app", "key": "base64:c2VjcmV0", "channels": ["**"], "rate": 5});
+        assert_eq!(keys(good.clone()), Ok(1));
+        for (name, value, said) in [
+            ("iss", json!(""), "grip.control_keys[0].iss: 1 to 256 bytes"),
+            ("key", json!("base64:?"), "grip.control_keys[0].key: is not base64"),
+            ("key_file", json!("x"), "grip.control_keys[0].key: one of `key` and `key_file`"),
+            ("channels", json!([]), "grip.control_keys[0].channels: a key without channels"),
+            ("channels", json!(["a/**/b"]), "grip.control_keys[0].channels: \"a/**/b\""),
+            ("rate", json!(0), "grip.control_keys[0].rate: at least"),
+        ] {
+            let mut key = good.clone();
+            key[name] = value;
+            let error = keys(key.clone()).unwrap_err();
+            assert!(error.starts_with(said), "{key}: {error}");
+        }
     }
 
     #[test]

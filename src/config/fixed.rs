@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use figment::value::{Dict, Value};
 
 /// Keys, and sections with all that is in them, that a reload takes over.
-const LIVE: [&str; 12] = [
+const LIVE: [&str; 13] = [
     "anonymous",
     "auth",
     "client_certificates",
+    "gateway.grip.control_keys",
     "gateway.grip.x_forwarded_for",
     "gateway.routes",
     "issuers",

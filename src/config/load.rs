@@ -270,6 +270,8 @@ impl Loader {
             return Err(wrong_value(&wrong, &format!("{section}.tls"), message));
         }
         drop(spoken);
+        let control = settings.gateway.control_address();
+        let control = address("gateway.grip.control_address", control, may_be_open)?;
         let of_tls = front_tls.values().chain([&http_tls]).filter_map(|tls| tls.address);
         let listeners = addresses.iter().copied().flatten().chain(http).chain(of_tls);
         let aws_keys = settings.aws.all(folder, listeners.clone()).map_err(wrong)?;
@@ -313,6 +315,7 @@ impl Loader {
             .zip(&addresses)
             .find_map(|(section, address)| (section.name == MQTT).then_some(*address)?);
         let (intake, token_sources) = (common.intake.clone(), common.token_sources.clone());
+        let of_grip = (intake.clone(), token_sources.clone());
         self.set_up_fronts(&mut config, common, filled.into_iter().zip(addresses));
         config.own_fronts.extend(aws.map(|aws| {
             OwnFront::new(move |context: &front::Context| aws_api::Front::new(context, aws.clone()))
@@ -334,6 +337,12 @@ impl Loader {
         });
         let routes = routes.map_err(|(key, message)| wrong_value(&wrong, &key, &message))?;
         (config.grip.settings, config.grip.routes) = (routes.clone(), live.routes.clone());
+        (config.grip.intake, config.grip.token_sources) = of_grip;
+        config.grip.control = control;
+        #[cfg(feature = "http")]
+        {
+            config.grip.max_request_bytes = config.api.max_request_bytes;
+        }
         let store = store.map(|mut store| {
             store.max_retained_messages = config.broker.max_retained_messages;
             store.max_retained_bytes = config.broker.max_retained_bytes;
@@ -478,7 +487,7 @@ fn wrong_value(wrong: &impl Fn(AccessError) -> ConfigError, key: &str, message: 
 
 /// Whether a front of this build, or the server itself, answers at a path or somewhere below it.
 fn is_taken(config: &Config, path: &str) -> bool {
-    let mut mounts = vec!["/page", "/healthz", "/readyz", "/metrics"];
+    let mut mounts = vec!["/page", "/healthz", "/readyz", "/metrics", "/grip"];
     #[cfg(feature = "http")]
     mounts.push(&config.api.path);
     #[cfg(feature = "sse")]

@@ -2,5 +2,6 @@
 
 mod idle;
 mod passing;
+mod publishing;
 mod sockets;
 mod support;

@@ -2,8 +2,10 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use broker_core::{AllowAll, Broker};
 use gateway_grip::settings::{Written, WrittenGrip, read};
 use gateway_grip::{Config, Front, Routes, Settings};
 use http_edge::{ServeConfig, serve};
@@ -22,8 +24,13 @@ pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
 
 /// Routes as they are written.
 pub(crate) fn settings(routes: Value) -> Settings {
+    settings_with(routes, serde_json::json!({}))
+}
+
+fn settings_with(routes: Value, grip: Value) -> Settings {
     let written: Vec<Written> = serde_json::from_value(routes).unwrap();
-    read(&written, &WrittenGrip::default(), std::path::Path::new("/"), |_| false).unwrap()
+    let grip: WrittenGrip = serde_json::from_value(grip).unwrap();
+    read(&written, &grip, std::path::Path::new("/"), |_| false).unwrap()
 }
 
 /// A front that listens.
@@ -31,15 +38,21 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) front: Front,
     pub(crate) routes: Routes,
+    pub(crate) broker: Broker,
     _closing: watch::Sender<bool>,
 }
 
 impl Server {
     pub(crate) async fn start(routes: Value) -> Self {
+        Self::start_with(routes, serde_json::json!({})).await
+    }
+
+    pub(crate) async fn start_with(routes: Value, grip: Value) -> Self {
         let mut config = Config::default();
-        config.settings = settings(routes);
+        config.settings = settings_with(routes, grip);
         let routes = config.routes.clone();
-        let front = Front::new(config);
+        let broker = Broker::new(broker_core::Config::default());
+        let front = Front::new(broker.clone(), Arc::new(AllowAll), config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (closing, closed) = watch::channel(false);
@@ -54,11 +67,21 @@ impl Server {
                 tokio::spawn(serve(stream, peer, handle, ServeConfig::default(), closed.clone()));
             }
         });
-        Self { address, front, routes, _closing: closing }
+        Self { address, front, routes, broker, _closing: closing }
     }
 
     pub(crate) async fn connect(&self) -> Stream {
         Stream(within(TcpStream::connect(self.address)).await.unwrap())
+    }
+
+    /// A connection to the control port.
+    pub(crate) async fn control(&self) -> Stream {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let accepted = front::Accepted::new(front::Socket::tcp(stream, Vec::new()), peer, None);
+        tokio::spawn(front::Front::serve(&self.front, accepted));
+        Stream(client)
     }
 
     /// What comes for one request, to the end of the connection.

@@ -310,6 +310,7 @@ fn a_route_to_an_origin_is_said_with_its_place() {
     assert_eq!(loaded.config.grip.settings.routes.len(), 1);
     for (path, more, said) in [
         ("/sse/**", "", "FILE: `gateway.routes[0].path`: \"/sse\" is a path of the broker's own"),
+        ("/grip/**", "", "FILE: `gateway.routes[0].path`: \"/grip\" is a path of the broker's own"),
         ("/v1/x", "", "FILE: `gateway.routes[0].path`: \"/v1/x\" is a path of the broker's own"),
         ("/**", "idle = 1", "FILE: unknown key `gateway.routes[0].idle`"),
         ("/**", "[gateway.grip]\nx = 1", "FILE: unknown key `gateway.grip.x`"),
@@ -322,4 +323,11 @@ fn a_route_to_an_origin_is_said_with_its_place() {
         let wrong = load_with(Some(&route(path, more)), &[], &[]).expect_err(more);
         assert!(wrong.starts_with(said), "{path} {more}: {wrong}");
     }
+    let control = |address: &str| {
+        load_with(Some(&format!("[gateway.grip]\ncontrol_address = \"{address}\"")), &[], &[])
+    };
+    let loaded = control("127.0.0.1:5561").unwrap();
+    assert_eq!(loaded.config.grip.control, Some("127.0.0.1:5561".parse().unwrap()));
+    let open = control("0.0.0.0:5561").unwrap_err();
+    assert!(open.contains("gateway.grip.control_address"), "{open}");
 }

@@ -50,6 +50,11 @@ impl Section {
         Ok(gateway)
     }
 
+    /// Where items of GRIP are published on a listener of its own, as it is written.
+    pub(in crate::config) fn control_address(&self) -> &str {
+        self.grip.control_address()
+    }
+
     /// The routes; files are taken from `folder`, and `taken` is whether a path is another front's.
     ///
     /// # Errors

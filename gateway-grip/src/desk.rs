@@ -1,0 +1,236 @@
+//! Where items are published: each is one message of its channel, in the order that publishers say.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use broker_core::{
+    Action, Broker, Channel, Client, ContentType, Denied, Principal, Properties, Publish, PublishError,
+    Refused,
+};
+use grip::publish::{ID_PROPERTY, Item};
+use grip::sequence::{Place, Sequence, Taken};
+use parking_lot::Mutex;
+
+/// How often an item is tried again for which the broker had no room.
+const TRIES: u32 = 20;
+
+/// Why items are not published.
+#[derive(Debug)]
+pub(crate) enum Unpublished {
+    /// No right to a channel.
+    Forbidden { index: usize, is_unidentified: bool },
+    /// More than may come; when to come back.
+    TooFast(Duration),
+    /// What cannot be said of a channel or a message here.
+    Wrong { index: usize, why: String },
+    /// A policy says no.
+    Denied { index: usize, why: String },
+    /// Not now.
+    Later { why: String, wait: Duration },
+    /// The broker refuses it.
+    Refused(PublishError),
+}
+
+/// What became of one item.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) receivers: u64,
+    pub(crate) is_duplicate: bool,
+}
+
+/// One item on its way.
+struct Prepared {
+    request: u64,
+    index: usize,
+    /// `None`: it says nothing to anybody here.
+    publish: Option<Publish>,
+}
+
+/// Takes items of all requests.
+pub(crate) struct Desk {
+    broker: Broker,
+    sequence: Mutex<Sequence<Prepared>>,
+    requests: AtomicU64,
+    pub(crate) published: AtomicU64,
+    pub(crate) duplicates: AtomicU64,
+}
+
+impl Desk {
+    pub(crate) fn new(broker: Broker) -> Self {
+        Self {
+            broker,
+            sequence: Mutex::new(Sequence::new()),
+            requests: AtomicU64::new(0),
+            published: AtomicU64::new(0),
+            duplicates: AtomicU64::new(0),
+        }
+    }
+
+    /// Publishes items, all or none; what became of each.
+    pub(crate) async fn publish(
+        self: &Arc<Self>,
+        client: &Client<'_>,
+        principal: &Principal,
+        items: &[(Item, usize)],
+    ) -> Result<Vec<Outcome>, Unpublished> {
+        let mut channels = Vec::with_capacity(items.len());
+        for (index, (item, _)) in items.iter().enumerate() {
+            let wrong = |why: String| Unpublished::Wrong { index, why };
+            let channel = Channel::parse(&item.channel).map_err(|error| wrong(error.to_string()))?;
+            if channel.is_reserved() {
+                return Err(wrong(format!("channel {:?} is the broker's own", item.channel)));
+            }
+            if !principal.allows(Action::Publish, &channel) {
+                return Err(Unpublished::Forbidden { index, is_unidentified: principal.is_unidentified() });
+            }
+            channels.push(channel);
+        }
+        principal.admit(u32::try_from(items.len()).unwrap_or(u32::MAX)).map_err(Unpublished::TooFast)?;
+        let mut prepared = Vec::with_capacity(items.len());
+        for (index, ((item, _), channel)) in items.iter().zip(channels).enumerate() {
+            prepared.push(match message(item, channel) {
+                None => None,
+                Some(publish) => Some(self.decided(client, publish, index).await?),
+            });
+        }
+        self.take(items, prepared).await
+    }
+
+    /// What a policy makes of a message.
+    async fn decided(
+        &self,
+        client: &Client<'_>,
+        publish: Publish,
+        index: usize,
+    ) -> Result<Publish, Unpublished> {
+        let Some(policy) = self.broker.policy() else { return Ok(publish) };
+        policy.publish(client, publish).await.map_err(|denied| match denied {
+            Denied::Unavailable { retry_after } => Unpublished::Later {
+                why: "whoever decides about publishing does not answer".to_owned(),
+                wait: retry_after,
+            },
+            Denied::Forbidden(why) => Unpublished::Denied { index, why: why.to_string() },
+            _ => Unpublished::Denied { index, why: "a policy denies it".to_owned() },
+        })
+    }
+
+    /// Has each published at its turn, and waits until those that had theirs have their place in the log.
+    async fn take(
+        self: &Arc<Self>,
+        items: &[(Item, usize)],
+        prepared: Vec<Option<Publish>>,
+    ) -> Result<Vec<Outcome>, Unpublished> {
+        let request = self.requests.fetch_add(1, Relaxed);
+        let mut outcomes = vec![Outcome::default(); items.len()];
+        let mut waits = false;
+        for (index, ((item, bytes), publish)) in items.iter().zip(prepared).enumerate() {
+            let prepared = Prepared { request, index, publish };
+            let started = {
+                let mut sequence = self.sequence.lock();
+                let taken = sequence.take(&item.channel, Place::of(item, *bytes), prepared, Instant::now());
+                let ready = match taken {
+                    Taken::Seen(_) => {
+                        self.duplicates.fetch_add(1, Relaxed);
+                        if let Some(outcome) = outcomes.get_mut(index) {
+                            outcome.is_duplicate = true;
+                        }
+                        continue;
+                    }
+                    Taken::Waits(ready) => {
+                        waits = true;
+                        ready
+                    }
+                    Taken::Ready(ready) => ready,
+                };
+                // Under the lock, so that the broker has them in this order.
+                self.start(ready)
+            };
+            for (of, at, answer) in started {
+                let receivers = self.published(answer).await.map_err(Unpublished::Refused)?;
+                if of == request
+                    && let Some(outcome) = outcomes.get_mut(at)
+                {
+                    outcome.receivers = receivers;
+                }
+            }
+        }
+        if waits {
+            let desk = Arc::clone(self);
+            tokio::spawn(async move { desk.wait_out().await });
+        }
+        Ok(outcomes)
+    }
+
+    fn start(&self, ready: Vec<Prepared>) -> Vec<(u64, usize, Started)> {
+        let start = |prepared: Prepared| {
+            let answer = prepared.publish.map(|publish| self.broker.submit(publish));
+            (prepared.request, prepared.index, answer)
+        };
+        ready.into_iter().map(start).collect()
+    }
+
+    async fn published(
+        &self,
+        answer: Option<broker_core::Answer<'static, Submitted>>,
+    ) -> Result<u64, PublishError> {
+        let Some(answer) = answer else { return Ok(0) };
+        let mut result = answer.await;
+        let mut tries = 0;
+        // Its id is known by now: sent again it would be taken for a repeat.
+        while let Err(Refused { error: PublishError::Busy { retry_after }, publish: Some(publish), .. }) =
+            result
+        {
+            tries += 1;
+            if tries == TRIES {
+                return Err(PublishError::Busy { retry_after });
+            }
+            tokio::time::sleep(retry_after.min(Duration::from_millis(250))).await;
+            result = self.broker.submit(*publish).await;
+        }
+        let receipt = result.map_err(|refused| refused.error)?;
+        self.published.fetch_add(1, Relaxed);
+        Ok(receipt.receivers)
+    }
+
+    /// Publishes what has waited long enough for what comes before it.
+    async fn wait_out(self: Arc<Self>) {
+        loop {
+            let Some(until) = self.sequence.lock().poll_timeout() else { return };
+            tokio::time::sleep_until(until.into()).await;
+            let started = {
+                let mut sequence = self.sequence.lock();
+                let ready = sequence.handle_timeout(Instant::now());
+                self.start(ready.into_iter().map(|(_, prepared)| prepared).collect())
+            };
+            for (_, _, answer) in started {
+                if let Err(error) = self.published(answer).await {
+                    tracing::warn!(target: "fanwire::gateway", %error, "an item that had waited was not published");
+                }
+            }
+        }
+    }
+
+    /// Items that wait for those before them.
+    pub(crate) fn waiting(&self) -> usize {
+        self.sequence.lock().waiting()
+    }
+}
+
+type Submitted = Result<broker_core::Receipt, Refused>;
+type Started = Option<broker_core::Answer<'static, Submitted>>;
+
+/// The message that readers of the channel get; `None` if the item has none for them.
+fn message(item: &Item, channel: Channel) -> Option<Publish> {
+    let shown = item.elsewhere()?;
+    let mut properties = Properties::default();
+    let own = [(ID_PROPERTY, item.id.as_deref()), ("grip_event_id", shown.event_id.as_deref())];
+    properties.user =
+        own.into_iter().filter_map(|(name, value)| Some((name.into(), value?.into()))).collect();
+    let mut publish =
+        Publish::new(channel, shown.payload).content_type(ContentType::new(&shown.content_type));
+    if let Some(event) = &shown.event {
+        publish = publish.event(event);
+    }
+    Some(if properties.user.is_empty() { publish } else { publish.properties(properties) })
+}
