@@ -27,6 +27,8 @@ pub(crate) enum Refusal {
     Room,
     /// The server stops.
     Stopping,
+    /// The origin says to hold the client.
+    Hold,
     /// The connection cannot become a WebSocket.
     NoUpgrade,
     /// The origin.
@@ -48,6 +50,10 @@ impl Refusal {
                 (StatusCode::SERVICE_UNAVAILABLE, "There are too many connections to this address.")
             }
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "The server is stopping."),
+            Self::Hold => (
+                StatusCode::BAD_GATEWAY,
+                "The server behind this address gives an instruction that is not known.",
+            ),
             Self::NoUpgrade => (StatusCode::NOT_IMPLEMENTED, "This connection cannot become a WebSocket."),
             Self::Origin(Failure::Open(_)) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "The server behind this address fails; try again later.")
@@ -71,7 +77,7 @@ impl Refusal {
         match self {
             Self::Room | Self::Stopping => Some(NO_ROOM),
             Self::Origin(failure) => failure.retry_after(),
-            Self::Loop | Self::NoUpgrade => None,
+            Self::Loop | Self::NoUpgrade | Self::Hold => None,
         }
     }
 
@@ -79,6 +85,7 @@ impl Refusal {
         let (status, sentence) = self.said();
         let detail = match self {
             Self::Origin(failure) => Some(failure.detail()),
+            Self::Hold => Some("clients of HTTP are not held yet"),
             _ => None,
         };
         tracing::warn!(

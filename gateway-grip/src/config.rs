@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::sign::Secrets;
+use grip::signature::Signer;
 use http::{HeaderName, HeaderValue, Method, Uri};
 use outgoing::{Identity, Trust};
 
@@ -41,6 +42,8 @@ pub enum ForwardedFor {
 pub enum Dialect {
     /// It goes to the origin and the answer comes back, and nothing else.
     Proxy,
+    /// The same, signed; of a WebSocket the origin gets the events, by short requests.
+    Grip,
 }
 
 impl Dialect {
@@ -48,6 +51,7 @@ impl Dialect {
     pub fn name(self) -> &'static str {
         match self {
             Self::Proxy => "proxy",
+            Self::Grip => "grip",
         }
     }
 }
@@ -104,7 +108,13 @@ pub struct Route {
     pub on_idle: Option<Uri>,
     /// Who is told of the first request after that.
     pub on_first: Option<Uri>,
-    /// What these are signed with; nothing: they are not.
+    /// What requests of [`Dialect::Grip`] are signed with. Default nothing.
+    pub signer: Option<Arc<Signer>>,
+    /// What stands before the name of each channel that an origin names.
+    pub channel_prefix: String,
+    /// Most events of a WebSocket in one request. Default 100.
+    pub max_events: usize,
+    /// What notifications are signed with; nothing: they are not.
     pub notify_secrets: Secrets,
     /// Of what it was made, as a number: one that is the same after a reload goes on as it is.
     pub version: u64,
@@ -138,6 +148,9 @@ impl Route {
             scale_down_after: Duration::from_secs(300),
             on_idle: None,
             on_first: None,
+            signer: None,
+            channel_prefix: String::new(),
+            max_events: grip::exchange::MAX_EVENTS,
             notify_secrets: Secrets::default(),
             version: 0,
         }

@@ -8,7 +8,7 @@ use broker_core::{
     Action, Broker, Channel, Client, ContentType, Denied, Principal, Properties, Publish, PublishError,
     Refused,
 };
-use grip::publish::{ID_PROPERTY, Item};
+use grip::publish::{ID_PROPERTY, ITEM_PROPERTY, Item, WsKind, WsMessage};
 use grip::sequence::{Place, Sequence, Taken};
 use parking_lot::Mutex;
 
@@ -72,7 +72,7 @@ impl Desk {
         self: &Arc<Self>,
         client: &Client<'_>,
         principal: &Principal,
-        items: &[(Item, usize)],
+        items: &[(Item, &str)],
     ) -> Result<Vec<Outcome>, Unpublished> {
         let mut channels = Vec::with_capacity(items.len());
         for (index, (item, _)) in items.iter().enumerate() {
@@ -88,8 +88,8 @@ impl Desk {
         }
         principal.admit(u32::try_from(items.len()).unwrap_or(u32::MAX)).map_err(Unpublished::TooFast)?;
         let mut prepared = Vec::with_capacity(items.len());
-        for (index, ((item, _), channel)) in items.iter().zip(channels).enumerate() {
-            prepared.push(match message(item, channel) {
+        for (index, ((item, text), channel)) in items.iter().zip(channels).enumerate() {
+            prepared.push(match message(item, text, channel) {
                 None => None,
                 Some(publish) => Some(self.decided(client, publish, index).await?),
             });
@@ -118,17 +118,18 @@ impl Desk {
     /// Has each published at its turn, and waits until those that had theirs have their place in the log.
     async fn take(
         self: &Arc<Self>,
-        items: &[(Item, usize)],
+        items: &[(Item, &str)],
         prepared: Vec<Option<Publish>>,
     ) -> Result<Vec<Outcome>, Unpublished> {
         let request = self.requests.fetch_add(1, Relaxed);
         let mut outcomes = vec![Outcome::default(); items.len()];
         let mut waits = false;
-        for (index, ((item, bytes), publish)) in items.iter().zip(prepared).enumerate() {
+        for (index, ((item, text), publish)) in items.iter().zip(prepared).enumerate() {
             let prepared = Prepared { request, index, publish };
             let started = {
                 let mut sequence = self.sequence.lock();
-                let taken = sequence.take(&item.channel, Place::of(item, *bytes), prepared, Instant::now());
+                let taken =
+                    sequence.take(&item.channel, Place::of(item, text.len()), prepared, Instant::now());
                 let ready = match taken {
                     Taken::Seen(_) => {
                         self.duplicates.fetch_add(1, Relaxed);
@@ -221,10 +222,15 @@ type Submitted = Result<broker_core::Receipt, Refused>;
 type Started = Option<broker_core::Answer<'static, Submitted>>;
 
 /// The message that readers of the channel get; `None` if the item has none for them.
-fn message(item: &Item, channel: Channel) -> Option<Publish> {
+fn message(item: &Item, text: &str, channel: Channel) -> Option<Publish> {
     let shown = item.elsewhere()?;
+    let told = told(item, text);
     let mut properties = Properties::default();
-    let own = [(ID_PROPERTY, item.id.as_deref()), ("grip_event_id", shown.event_id.as_deref())];
+    let own = [
+        (ITEM_PROPERTY, told.as_deref()),
+        (ID_PROPERTY, item.id.as_deref()),
+        ("grip_event_id", shown.event_id.as_deref()),
+    ];
     properties.user =
         own.into_iter().filter_map(|(name, value)| Some((name.into(), value?.into()))).collect();
     let mut publish =
@@ -233,4 +239,18 @@ fn message(item: &Item, channel: Channel) -> Option<Publish> {
         publish = publish.event(event);
     }
     Some(if properties.user.is_empty() { publish } else { publish.properties(properties) })
+}
+
+/// What a WebSocket whose events an origin gets has to know of an item; nothing where the payload is all of it.
+fn told(item: &Item, text: &str) -> Option<String> {
+    match &item.message {
+        // It gets nothing, and nothing is made up for it.
+        None => Some(r#"{"channel":"-","http-stream":{"action":"hint"}}"#.to_owned()),
+        Some(WsMessage::Send { kind: WsKind::Text | WsKind::Binary, filters: None, .. })
+            if item.meta.is_empty() && item.shown.is_none() =>
+        {
+            None
+        }
+        Some(_) => Some(text.to_owned()),
+    }
 }

@@ -18,6 +18,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::{Instant, sleep};
+use websocket_over_http::Hub;
 
 use crate::config::Settings;
 use crate::desk::Desk;
@@ -66,6 +67,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Front(pub(crate) Routes, pub(crate) Arc<Shared>);
 
 pub(crate) struct Shared {
+    pub(crate) hub: Hub,
     pub(crate) publishing: Publishing,
     pub(crate) control: Option<SocketAddr>,
 }
@@ -75,6 +77,7 @@ impl Front {
     /// or who has a key of GRIP.
     pub fn new(broker: Broker, authenticator: Arc<dyn Authenticator>, config: Config) -> Self {
         config.routes.set(config.settings);
+        let hub = Hub::new(broker.clone(), config.intake.clone());
         let publishing = Publishing {
             desk: Arc::new(Desk::new(broker)),
             authenticator,
@@ -82,7 +85,7 @@ impl Front {
             intake: config.intake,
             token_sources: config.token_sources,
         };
-        Self(config.routes, Arc::new(Shared { publishing, control: config.control }))
+        Self(config.routes, Arc::new(Shared { hub, publishing, control: config.control }))
     }
 
     /// Answers a request of the control port: publishing, and nothing else.
@@ -132,7 +135,8 @@ impl Front {
             response.headers_mut().insert(X_REQUEST_ID, request_id(&parts.headers));
             return response;
         };
-        let from = Asker { remote, rule: now.forwarded_for, is_stopping: self.0.is_stopping() };
+        let from =
+            Asker { hub: &self.1.hub, remote, rule: now.forwarded_for, is_stopping: self.0.is_stopping() };
         pass(state, from, parts, Body::of_request(body)).await
     }
 
@@ -141,6 +145,7 @@ impl Front {
         const STEP: Duration = Duration::from_millis(20);
         self.0.stop();
         let until = Instant::now() + window;
+        self.1.hub.shut_down(window).await;
         let is_quiet = || self.0.now().table.all().iter().all(|state| state.activity.open() == 0);
         while !is_quiet() && Instant::now() < until {
             sleep(STEP).await;

@@ -14,6 +14,7 @@
 mod activity;
 mod answer;
 mod api;
+mod backend;
 pub mod config;
 mod desk;
 mod forward;

@@ -3,12 +3,16 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::HeaderValue;
+use grip::instruct::is_document;
+use http::header::{ACCEPT_ENCODING, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION};
 use http::request::Parts;
 use http_edge::websocket::is_opening;
 use http_edge::{Body, Response, X_REQUEST_ID, request_id};
 
+use websocket_over_http::{Hub, Rules, open};
+
 use crate::answer::{Refusal, passed};
+use crate::backend::{self, Backend};
 use crate::config::{Dialect, ForwardedFor};
 use crate::forward::{self, Told};
 use crate::route::RouteState;
@@ -17,14 +21,15 @@ use crate::upstream::Asked;
 
 /// Who asks, and by which rules.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Asker {
+pub(crate) struct Asker<'a> {
+    pub(crate) hub: &'a Hub,
     pub(crate) remote: Option<IpAddr>,
     pub(crate) rule: ForwardedFor,
     pub(crate) is_stopping: bool,
 }
 
 /// Answers a request of a route.
-pub(crate) async fn pass(state: &Arc<RouteState>, from: Asker, parts: Parts, body: Body) -> Response {
+pub(crate) async fn pass(state: &Arc<RouteState>, from: Asker<'_>, parts: Parts, body: Body) -> Response {
     let id = request_id(&parts.headers);
     let mut response = match answer(state, from, parts, body, &id).await {
         Ok(response) => response,
@@ -36,7 +41,7 @@ pub(crate) async fn pass(state: &Arc<RouteState>, from: Asker, parts: Parts, bod
 
 async fn answer(
     state: &Arc<RouteState>,
-    from: Asker,
+    from: Asker<'_>,
     parts: Parts,
     body: Body,
     id: &HeaderValue,
@@ -47,14 +52,33 @@ async fn answer(
     let route = &state.route;
     let place = state.activity.enter().ok_or(Refusal::Room)?;
     let told = Told { remote: from.remote, request_id: id, rule: from.rule };
-    let headers = forward::request(&parts, route, &told).map_err(|forward::Loop| Refusal::Loop)?;
+    let mut headers = forward::request(&parts, route, &told).map_err(|forward::Loop| Refusal::Loop)?;
     let path = forward::path(route, &parts);
     let is_passed = route.dialect == Dialect::Proxy || route.origins.iter().any(|origin| origin.is_websocket);
     if is_passed && is_opening(&parts) {
         return tunnel::open(state, place, parts, path, headers).await;
     }
+    if route.dialect == Dialect::Grip {
+        // What is instructed has to be readable.
+        headers.remove(ACCEPT_ENCODING);
+        if is_opening(&parts) {
+            for name in [SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION] {
+                headers.remove(name);
+            }
+            let mut rules = Rules::new(route.id.clone());
+            rules.channel_prefix.clone_from(&route.channel_prefix);
+            rules.max_events = route.max_events;
+            let backend = Arc::new(Backend::new(Arc::clone(state), path, place));
+            return Ok(open(from.hub, Arc::new(rules), backend, from.remote, parts, headers).await);
+        }
+        backend::sign(route, &mut headers);
+    }
     let version = parts.version;
     let asked = Asked::new(parts.method, path, headers, body);
     let answer = state.upstream.send(route, asked).await?;
+    let instructs = answer.headers().contains_key("grip-hold") || is_document(answer.headers());
+    if route.dialect == Dialect::Grip && instructs {
+        return Err(Refusal::Hold);
+    }
     Ok(passed(state, place, version, answer))
 }

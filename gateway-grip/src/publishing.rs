@@ -103,7 +103,7 @@ impl Publishing {
         })?;
         let listed =
             parse(&body).map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
-        let items: Vec<(Item, usize)> = listed.into_iter().map(|one| (one.item, one.text.len())).collect();
+        let items: Vec<(Item, &str)> = listed.into_iter().map(|one| (one.item, one.text)).collect();
         let mut client = Client::new(&principal, "grip");
         client.remote = Peer::of(&parts.extensions).map(|peer| peer.0.ip());
         let outcomes = self.desk.publish(&client, &principal, &items).await.map_err(refused)?;
@@ -133,8 +133,8 @@ impl Publishing {
             _ => Refusal::new(StatusCode::UNAUTHORIZED, "nobody is known by these credentials"),
         })?;
         // Where there are keys, whoever comes does not publish because nothing else is configured.
-        if !keys.is_empty() && principal.user().is_none() && principal.source().kind == SourceKind::Anonymous
-        {
+        let is_anybody = matches!(principal.source().kind, SourceKind::Anonymous | SourceKind::Other);
+        if !keys.is_empty() && principal.user().is_none() && is_anybody {
             return Err(Refusal::new(
                 StatusCode::UNAUTHORIZED,
                 "a key of gateway.grip.control_keys is needed",
@@ -183,7 +183,7 @@ fn wants_json(parts: &Parts) -> bool {
     })
 }
 
-fn results(items: &[(Item, usize)], outcomes: &[Outcome]) -> Response {
+fn results(items: &[(Item, &str)], outcomes: &[Outcome]) -> Response {
     let mut out = b"{\"message\":\"Published\",\"results\":[".to_vec();
     for (at, ((item, _), outcome)) in items.iter().zip(outcomes).enumerate() {
         if at > 0 {

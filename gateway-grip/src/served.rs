@@ -46,6 +46,17 @@ impl front::Front for Front {
         }
         let about = "Items of GRIP that wait for those before them";
         out.push(Metric::gauge("grip_waiting_items", about, desk.waiting() as u64));
+        let stats = self.1.hub.stats();
+        out.push(Metric::gauge("grip_sockets", "WebSockets whose events origins get", stats.open));
+        for (outcome, number) in [
+            ("answered", stats.answered),
+            ("retried", stats.retried),
+            ("failed", stats.failed),
+            ("refused", stats.refused),
+        ] {
+            let about = "Requests to origins with events of WebSockets";
+            out.push(Metric::counter("grip_socket_requests", about, number).with("outcome", outcome));
+        }
         for state in self.0.now().table.all() {
             collect(state, out);
         }

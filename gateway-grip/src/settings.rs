@@ -11,7 +11,7 @@ use std::time::Duration;
 use broker_core::{Action, Filter, Principal, Rights, Rule};
 use gateway::sign::{Secret, Secrets};
 use grip::Key;
-use grip::signature::Verifier;
+use grip::signature::{Signer, Verifier};
 use http::{HeaderName, HeaderValue, Method, Uri};
 use outgoing::{Authorities, Identity, Trust};
 use serde::{Deserialize, Serialize};
@@ -35,11 +35,14 @@ const OWN_HEADERS: [&str; 9] = [
 ];
 
 /// `[gateway.grip]`, as it is written.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WrittenGrip {
     control_address: String,
     control_keys: Vec<WrittenKey>,
+    sig_iss: String,
+    sig_key: Option<String>,
+    sig_key_file: Option<String>,
     x_forwarded_for: String,
 }
 
@@ -61,11 +64,21 @@ impl fmt::Debug for WrittenKey {
     }
 }
 
+impl fmt::Debug for WrittenGrip {
+    /// Nothing of its keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WrittenGrip").field("sig_iss", &self.sig_iss).finish_non_exhaustive()
+    }
+}
+
 impl Default for WrittenGrip {
     fn default() -> Self {
         Self {
             control_address: "off".to_owned(),
             control_keys: Vec::new(),
+            sig_iss: "fanwire".to_owned(),
+            sig_key: None,
+            sig_key_file: None,
             x_forwarded_for: "append".to_owned(),
         }
     }
@@ -154,6 +167,11 @@ pub struct Written {
     scale_down_after: Option<Period>,
     on_idle: Option<String>,
     on_first: Option<String>,
+    sig_iss: Option<String>,
+    sig_key: Option<String>,
+    sig_key_file: Option<String>,
+    channel_prefix: Option<String>,
+    max_events: Option<usize>,
     notify_secret: Option<String>,
     notify_secret_file: Option<String>,
 }
@@ -213,11 +231,20 @@ pub fn read(
     let forwarded_for = forwarded_for(&grip.x_forwarded_for)
         .map_err(|message| Wrong { key: "grip.x_forwarded_for".to_owned(), message })?;
     let control_keys = grip.keys(folder)?;
+    let common = signer(Some(&grip.sig_iss), grip.sig_key.as_ref(), grip.sig_key_file.as_ref(), folder)
+        .map_err(|(key, message)| Wrong { key: format!("grip.{key}"), message })?;
     let mut settings = Settings { forwarded_for, control_keys, ..Settings::default() };
     let mut ids = BTreeSet::new();
     for (at, one) in written.iter().enumerate() {
         let place = |(key, message): Fault| Wrong { key: format!("routes[{at}].{key}"), message };
-        let route = one.route(folder).map_err(place)?;
+        let mut route = one.route(folder).map_err(place)?;
+        if route.dialect == Dialect::Grip && route.signer.is_none() {
+            route.signer = common.clone();
+            // With another key it is another route.
+            let mut hasher = DefaultHasher::new();
+            (route.version, &grip.sig_iss, &grip.sig_key, &grip.sig_key_file).hash(&mut hasher);
+            route.version = hasher.finish();
+        }
         if !ids.insert(route.id.clone()) {
             let message = format!("{:?} is the id of another route", route.id);
             return Err(place(("id".to_owned(), message)));
@@ -266,9 +293,10 @@ impl Written {
         }
         let dialect = match &*self.dialect {
             "proxy" => Dialect::Proxy,
+            "grip" => Dialect::Grip,
             "aws" => return fault("dialect", "APIs of AWS stand in `gateway.aws`"),
             "webhook" => return fault("dialect", "webhooks stand in `gateway.webhooks`"),
-            other => return fault("dialect", format!("{other:?} is no dialect; \"proxy\" is one")),
+            other => return fault("dialect", format!("{other:?} is no dialect; \"grip\" and \"proxy\" are")),
         };
         let path: PathPattern = parse("path", &self.path)?;
         let origins = match &self.origin {
@@ -323,8 +351,30 @@ impl Written {
         route.on_idle = self.on_idle.as_deref().map(|text| url("on_idle", text)).transpose()?;
         route.on_first = self.on_first.as_deref().map(|text| url("on_first", text)).transpose()?;
         route.notify_secrets = self.notify_secrets(folder)?;
+        self.read_grip(&mut route, folder)?;
         route.version = self.version(folder);
         Ok(route)
+    }
+
+    /// What concerns one dialect alone.
+    fn read_grip(&self, route: &mut Route, folder: &Path) -> Result<(), Fault> {
+        let said = [
+            ("sig_iss", self.sig_iss.is_some()),
+            ("sig_key", self.sig_key.is_some()),
+            ("sig_key_file", self.sig_key_file.is_some()),
+            ("channel_prefix", self.channel_prefix.is_some()),
+            ("max_events", self.max_events.is_some()),
+        ];
+        if route.dialect != Dialect::Grip
+            && let Some((key, _)) = said.iter().find(|(_, is_said)| *is_said)
+        {
+            return fault(*key, "is of `dialect = \"grip\"` alone");
+        }
+        route.signer =
+            signer(self.sig_iss.as_ref(), self.sig_key.as_ref(), self.sig_key_file.as_ref(), folder)?;
+        route.channel_prefix = self.channel_prefix.clone().unwrap_or_default();
+        route.max_events = within("max_events", self.max_events, 1..=1_000, route.max_events)?;
+        Ok(())
     }
 
     fn notify_secrets(&self, folder: &Path) -> Result<Secrets, Fault> {
@@ -348,7 +398,10 @@ impl Written {
         let mut hasher = DefaultHasher::new();
         serde_json::to_vec(self).unwrap_or_default().hash(&mut hasher);
         let WrittenTls { ca_file, client_cert, client_key, .. } = &self.tls;
-        for name in [ca_file, client_cert, client_key, &self.notify_secret_file].into_iter().flatten() {
+        for name in [ca_file, client_cert, client_key, &self.notify_secret_file, &self.sig_key_file]
+            .into_iter()
+            .flatten()
+        {
             std::fs::read(folder.join(name)).unwrap_or_default().hash(&mut hasher);
         }
         hasher.finish()
@@ -383,6 +436,28 @@ impl WrittenTls {
         };
         Ok((trust, identity))
     }
+}
+
+/// What requests are signed with, if there is a key.
+fn signer(
+    iss: Option<&String>,
+    key: Option<&String>,
+    key_file: Option<&String>,
+    folder: &Path,
+) -> Result<Option<Arc<Signer>>, Fault> {
+    let (place, text) = match (key, key_file) {
+        (None, None) => return Ok(None),
+        (Some(text), None) => ("sig_key", text.clone()),
+        (None, Some(name)) => {
+            let text = String::from_utf8(file(folder, "sig_key_file", name)?);
+            ("sig_key_file", text.map_err(|_| ("sig_key_file".to_owned(), "is no text".to_owned()))?)
+        }
+        (Some(_), Some(_)) => return fault("sig_key", "one of `sig_key` and `sig_key_file`"),
+    };
+    let wrong = |why: String| (place.to_owned(), why);
+    let key = Key::parse(text.trim()).map_err(|problem| wrong(problem.to_string()))?;
+    let signer = Signer::new(iss.map_or("fanwire", String::as_str), &key);
+    Ok(Some(Arc::new(signer.map_err(|error| wrong(error.to_string()))?)))
 }
 
 fn file(folder: &Path, key: &str, name: &str) -> Result<Vec<u8>, Fault> {

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use figment::value::{Dict, Value};
 
 /// Keys, and sections with all that is in them, that a reload takes over.
-const LIVE: [&str; 13] = [
+const LIVE: [&str; 16] = [
     "anonymous",
     "auth",
     "client_certificates",
     "gateway.grip.control_keys",
+    "gateway.grip.sig_iss",
+    "gateway.grip.sig_key",
+    "gateway.grip.sig_key_file",
     "gateway.grip.x_forwarded_for",
     "gateway.routes",
     "issuers",

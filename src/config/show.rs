@@ -4,6 +4,9 @@ use std::fmt::Write as _;
 
 use figment::value::{Dict, Empty, Value};
 
+/// Keys that are secrets themselves.
+const SECRETS: [&str; 1] = ["sig_key"];
+
 /// The text of a file that sets every key to its value. What differs from its default says so; a key that is not set,
 /// and lists of tables (keys, users, issuers: there are secrets among them), stand as comments.
 pub(super) fn show(settings: &Dict, defaults: &Dict) -> String {
@@ -31,6 +34,7 @@ fn table(text: &mut String, path: &str, dict: &Dict, defaults: Option<&Dict>) {
 fn line(text: &mut String, name: &str, value: &Value, default: Option<&Value>) {
     let _ = match (written(value), default.map(written)) {
         (Written::Unset, _) => writeln!(text, "# {name} is not set"),
+        (Written::As(_), _) if SECRETS.contains(&name) => writeln!(text, "# {name} is set, and not shown"),
         (Written::Tables(0), _) => writeln!(text, "{name} = []"),
         (Written::Tables(count), _) => writeln!(text, "# {name} has {count} entries, which are not shown"),
         (Written::As(value), Some(Written::As(default))) if value != default => {
@@ -118,6 +122,8 @@ mod tests {
         );
         defaults.insert("a".to_owned(), Value::from(Empty::None));
         assert_eq!(show(&defaults, &defaults), "# a is not set\nkeys = []\n");
+        let secret = dict("sig_key = \"secret\"\n");
+        assert_eq!(show(&secret, &secret), "# sig_key is set, and not shown\n");
         assert!(show(&all, &defaults).starts_with("a = 2    # not set by default\n"));
     }
 }

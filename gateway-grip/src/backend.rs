@@ -1,0 +1,92 @@
+//! An origin that answers short requests, for a WebSocket whose events it gets.
+
+use std::sync::Arc;
+
+use broker_core::unix_ms;
+use bytes::Bytes;
+use grip::signature::MAX_LIFE;
+use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http_edge::Body;
+use websocket_over_http::{Answer, Asking, Failed, Origin};
+
+use crate::activity::Place;
+use crate::config::Route;
+use crate::route::RouteState;
+use crate::upstream::{Asked, Failure};
+
+const GRIP_SIG: HeaderName = HeaderName::from_static("grip-sig");
+
+/// Signs a request, if the route has what with.
+pub(crate) fn sign(route: &Route, headers: &mut HeaderMap) {
+    let token = route.signer.as_ref().and_then(|signer| signer.sign(unix_ms() / 1000, MAX_LIFE));
+    if let Some(token) = token.and_then(|token| HeaderValue::from_str(&token).ok()) {
+        headers.insert(GRIP_SIG, token);
+    }
+}
+
+/// The origins of a route, for one client. It is under way for as long as the client is there.
+pub(crate) struct Backend(Arc<Client>);
+
+struct Client {
+    state: Arc<RouteState>,
+    path: String,
+    place: Place,
+}
+
+impl Backend {
+    pub(crate) fn new(state: Arc<RouteState>, path: String, place: Place) -> Self {
+        Self(Arc::new(Client { state, path, place }))
+    }
+}
+
+impl Client {
+    async fn ask(
+        &self,
+        path: String,
+        mut headers: HeaderMap,
+        body: Bytes,
+        max_bytes: usize,
+    ) -> Result<Answer, Failed> {
+        self.place.touch();
+        let route = &self.state.route;
+        headers.remove(CONTENT_LENGTH);
+        sign(route, &mut headers);
+        let asked = Asked::new(Method::POST, path, headers, Body::full(body));
+        let answer = self.state.upstream.send(route, asked).await.map_err(failed)?;
+        let (head, body) = answer.into_parts();
+        let body = body.collect(max_bytes, route.timeout).await;
+        let body = body.map_err(|error| Failed::new(StatusCode::BAD_GATEWAY, false, error.to_string()))?;
+        Ok(Answer::new(head.status.as_u16(), head.headers, body))
+    }
+}
+
+impl Origin for Backend {
+    fn ask(&self, headers: HeaderMap, body: Bytes, max_bytes: usize) -> Asking {
+        let client = Arc::clone(&self.0);
+        Box::pin(async move { client.ask(client.path.clone(), headers, body, max_bytes).await })
+    }
+
+    fn call(&self, url: &str, headers: HeaderMap, body: Bytes, max_bytes: usize) -> Asking {
+        let (client, path) = (Arc::clone(&self.0), url.to_owned());
+        Box::pin(async move {
+            if !path.starts_with('/') || path.starts_with("//") {
+                let why = "filters ask at a path of the origin, and nobody else";
+                return Err(Failed::new(StatusCode::BAD_GATEWAY, true, why));
+            }
+            client.ask(path, headers, body, max_bytes).await
+        })
+    }
+}
+
+fn failed(failure: Failure) -> Failed {
+    let why = failure.detail().to_owned();
+    match failure {
+        Failure::Open(_) | Failure::Full | Failure::Starting(_) => {
+            Failed::new(StatusCode::SERVICE_UNAVAILABLE, true, why)
+        }
+        Failure::Unreachable(_) => Failed::new(StatusCode::BAD_GATEWAY, true, why),
+        Failure::Broken(_) => Failed::new(StatusCode::BAD_GATEWAY, false, why),
+        Failure::TimedOut(_) => Failed::new(StatusCode::GATEWAY_TIMEOUT, false, why),
+    }
+}
