@@ -376,6 +376,13 @@ impl Fronts {
         }
     }
 
+    /// The server serves from now on.
+    pub(crate) fn begin(&self) {
+        for front in self.list() {
+            front.begin();
+        }
+    }
+
     /// Makes `/readyz` say whether new clients should come here. `true` until somebody says otherwise.
     pub fn set_ready(&self, ready: bool) {
         for front in self.list() {

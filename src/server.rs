@@ -300,6 +300,7 @@ impl Server {
         // A caller that drops this future wants no listener to live on.
         let (streams, http, tasks) = (AbortOnDrop(streams), AbortOnDrop(http), AbortOnDrop(tasks));
         drop(closed);
+        fronts.begin();
         stop.await;
 
         #[cfg(feature = "gateway")]

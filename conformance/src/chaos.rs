@@ -166,6 +166,10 @@ impl Engine for Unruly {
         })
     }
 
+    fn wills(&self) -> Vec<(Box<str>, u64)> {
+        self.inner.wills()
+    }
+
     fn read(&self, read: Read) -> Answer<'static, Result<LogPage, Unavailable>> {
         let delay = Duration::from_micros(self.random.lock().u64(..2_000));
         let page = self.inner.read(read);

@@ -64,6 +64,7 @@ macro_rules! suite {
             a_session_outlives_a_life
             a_session_ends_in_its_time
             a_session_is_recorded_in_the_order_of_its_owner
+            a_will_outlives_a_life_and_its_session
             a_number_is_known_to_the_next_claim_until_it_is_freed
             whoever_lost_its_session_publishes_nothing_under_a_number
         );

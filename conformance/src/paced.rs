@@ -114,10 +114,14 @@ impl Kept {
 
     /// Clients who were here in the last life are gone.
     fn begin_life(&mut self) {
-        for record in self.sessions.values_mut().filter_map(|(_, record)| record.as_mut()) {
-            if let Ends::After(after) = record.ends {
-                record.ends = Ends::At(unix_ms() + u64::try_from(after.as_millis()).unwrap_or(u64::MAX / 2));
+        let begin = |ends: &mut Ends| {
+            if let Ends::After(after) = *ends {
+                *ends = Ends::At(unix_ms() + u64::try_from(after.as_millis()).unwrap_or(u64::MAX / 2));
             }
+        };
+        for record in self.sessions.values_mut().filter_map(|(_, record)| record.as_mut()) {
+            begin(&mut record.ends);
+            record.will.iter_mut().for_each(begin);
         }
     }
 
@@ -131,7 +135,9 @@ impl Kept {
         let fence = Fence(self.newest_fence);
         let held = self.sessions.entry(session.into()).or_default();
         held.0 = fence;
-        let is_over = |record: &SessionRecord| matches!(record.ends, Ends::At(at) if at <= unix_ms());
+        let is_over = |record: &SessionRecord| {
+            record.will.is_none() && matches!(record.ends, Ends::At(at) if at <= unix_ms())
+        };
         if claim == Claim::Clean || held.1.as_ref().is_some_and(is_over) {
             held.1 = None;
             self.taken.remove(session);
@@ -268,6 +274,16 @@ impl Engine for Paced {
             _ = behind.await;
             Ok(kept.lock().claim(&session, claim))
         })
+    }
+
+    fn wills(&self) -> Vec<(Box<str>, u64)> {
+        let kept = self.kept.lock();
+        let records = kept.sessions.iter().filter_map(|(name, (_, record))| Some((name, record.as_ref()?)));
+        let due = records.filter_map(|(name, record)| match record.will? {
+            Ends::At(at_ms) => Some((name.clone(), at_ms)),
+            _ => Some((name.clone(), u64::MAX)),
+        });
+        due.collect()
     }
 
     fn read(&self, read: Read) -> Answer<'static, Result<LogPage, Unavailable>> {

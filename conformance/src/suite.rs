@@ -751,3 +751,41 @@ pub async fn whoever_lost_its_session_publishes_nothing_under_a_number(ground: O
     assert!(soon(life.broker.submit_taken(publish(&format!("{MEMORY}/a"), "x"), taken)).await.is_ok());
     life.end().await;
 }
+
+/// Named in the next life until it is seen to, however long its session is over.
+pub async fn a_will_outlives_a_life_and_its_session(ground: On) {
+    let life = Life::on(&ground);
+    assert_eq!(life.broker.wills(), []);
+    let (long, over) = (Ends::After(Duration::from_secs(600)), Ends::At(unix_ms() + 1));
+    for (name, ends, will) in [
+        ("here", long, Some(Ends::After(Duration::from_secs(60)))),
+        ("away", over, Some(over)),
+        ("none", over, None),
+    ] {
+        let claimed = life.claim(name, Claim::Resume).await;
+        let record = record("will").ending(ends).with_will(will);
+        assert_eq!(life.record(name, claimed.fence, Some(&record)).await, Ok(()), "{name}");
+    }
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    life.end().await;
+    let began_ms = unix_ms();
+    let life = Life::on(&ground);
+    // Where ends are looked for at times, it is by then.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let mut wills = life.broker.wills();
+    wills.sort();
+    assert_eq!(wills.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["away", "here"]);
+    assert!(wills[0].1 <= began_ms && wills[1].1 >= began_ms + 59_000, "{wills:?} {began_ms}");
+    assert_eq!(life.claim("none", Claim::Resume).await.record, None);
+    let away = life.claim("away", Claim::Resume).await;
+    assert_eq!(away.record.map(|record| record.state), Some("will".into()));
+    assert_eq!(life.record("away", away.fence, None).await, Ok(()));
+    let here = life.claim("here", Claim::Resume).await;
+    assert_eq!(life.record("here", here.fence, Some(&record("seen to").ending(long))).await, Ok(()));
+    life.end().await;
+    let life = Life::on(&ground);
+    assert_eq!(life.broker.wills(), []);
+    assert_eq!(life.claim("away", Claim::Resume).await.record, None);
+    assert!(life.claim("here", Claim::Resume).await.record.is_some());
+    life.end().await;
+}

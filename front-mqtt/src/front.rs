@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use broker_core::{Action, Answer, Authenticator, Broker, LeaveReason, Left, Network, Publish, Refused};
+use broker_core::{
+    Action, Answer, Authenticator, Broker, LeaveReason, Left, Network, Publish, Refused, unix_ms,
+};
 use dashmap::DashMap;
 use http_edge::{BoxError, Paths, Problem, Response, Visitor, below};
 use link::Socket;
@@ -17,7 +19,9 @@ use crate::codec::{Framing, Reason};
 use crate::config::Config;
 use crate::protocol::{Detached, Encodings, End, Remains, Shared, Target, Will};
 use crate::transport::groups;
-use crate::transport::{self, Aftermath, Arrival, Due, Farewell, Hosted, Sessions, Timers, Traffic, What};
+use crate::transport::{
+    self, Aftermath, Arrival, Due, Farewell, Hosted, LeftWills, Sessions, Timers, Traffic, What,
+};
 
 /// MQTT on a broker. Clones are handles to the same front.
 ///
@@ -32,6 +36,7 @@ pub(crate) struct Inner {
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) sessions: Sessions,
+    pub(crate) left_wills: LeftWills,
     pub(crate) counters: Counters,
     pub(crate) traffic: Traffic,
     mechanisms: Vec<Arc<dyn Mechanism>>,
@@ -181,6 +186,7 @@ impl Front {
         shared.characters = broker.config().channel_characters;
         shared.kept_epoch = broker.kept_head().map(broker_core::MessageId::epoch);
         let inner = Inner {
+            left_wills: LeftWills::of(&broker),
             broker,
             authenticator,
             shared: Arc::new(shared),
@@ -307,6 +313,15 @@ impl Front {
         })
     }
 
+    /// Begins what a front does without a client, on the runtime that this is called on: with a store it publishes the
+    /// wills of clients that an earlier life of the server had and that do not come back. Called by
+    /// [`Server`](front::Front::begin), and done by the first connection at the latest.
+    pub fn begin(&self) {
+        if self.0.shared.kept_epoch.is_some() {
+            self.start();
+        }
+    }
+
     /// The front's own tasks begin with its first connection, so that a front can be built anywhere. They hold
     /// it weakly and end with it.
     fn start(&self) {
@@ -414,7 +429,14 @@ impl Inner {
                 let now = Instant::now();
                 let ends = ends_after.and_then(|after| now.checked_add(after));
                 let due = match will_after.and_then(|after| now.checked_add(after)) {
-                    Some(at) => Some((at, What::Will { ends })),
+                    Some(at) => {
+                        let mut state = hosted.session.lock();
+                        if let Some(will) = state.will.as_mut().filter(|_| is_kept) {
+                            let after = at.saturating_duration_since(now).as_millis();
+                            will.due_ms = unix_ms().saturating_add(u64::try_from(after).unwrap_or(u64::MAX));
+                        }
+                        Some((at, What::Will { ends }))
+                    }
                     None => ends.map(|at| (at, What::End)),
                 };
                 if let Some((at, what)) = due {
@@ -457,6 +479,8 @@ impl Inner {
     fn end(&self, hosted: &Arc<Hosted>, mut remains: Remains, why: LeaveReason, farewell: &Farewell) {
         self.sessions.remove(hosted);
         if let Some(fence) = remains.fence {
+            // Its record goes behind it.
+            self.publish_wills(remains.will.take());
             // A claim that was made since has seen to it.
             drop(self.broker.record_session(hosted.session.key(), fence, None));
         }
@@ -503,10 +527,14 @@ impl Inner {
     /// Publishes those that their clients may publish now: CONNECT was long ago, and a client whose rights were taken
     /// is to leave no last word where it may not say any.
     fn publish_wills(&self, wills: impl IntoIterator<Item = Will>) {
-        for Will { publish, principal } in wills {
+        for Will { publish, principal, key } in wills {
             let now = self.authenticator.renewed(&principal);
             if !now.is_some_and(|principal| principal.allows(Action::Publish, publish.channel())) {
-                self.shared.refused.fetch_add(1, Ordering::Relaxed);
+                self.note_refused();
+                continue;
+            }
+            if let Some(key) = key {
+                transport::publish_once(&self.broker, publish, key);
                 continue;
             }
             // One that is answered later is with whoever keeps the channel.
@@ -514,6 +542,11 @@ impl Inner {
                 self.publish_later(*publish);
             }
         }
+    }
+
+    /// A will that its client may not publish any more.
+    pub(crate) fn note_refused(&self) {
+        self.shared.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Sees to the end of a QoS 2 publish whose connection has ended before the broker or a policy let it through. One

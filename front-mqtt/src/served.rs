@@ -24,6 +24,10 @@ impl front::Front for Front {
         Box::pin(async move { Front::handle(&front, request).await })
     }
 
+    fn begin(&self) {
+        Front::begin(self);
+    }
+
     fn serve(&self, accepted: Accepted) -> Task {
         let front = self.clone();
         let Accepted { socket, peer, certificate, .. } = accepted;

@@ -163,6 +163,10 @@ pub trait Front: Any + Send + Sync {
         None
     }
 
+    /// The server serves from now on. Called once, on its runtime: for what a front does without a client. Default
+    /// nothing.
+    fn begin(&self) {}
+
     /// Serves a connection of its own listener. The future may end while the connection lives on in a task of the
     /// front. Default: closes it.
     fn serve(&self, accepted: Accepted) -> Task {

@@ -80,7 +80,7 @@ enum Step {
     Session {
         session: Box<str>,
         fence: Fence,
-        record: Option<Ends>,
+        record: Option<(Ends, Option<Ends>)>,
         done: Done<Result<(), RecordError>>,
     },
     Free {
@@ -513,7 +513,7 @@ impl Plan {
             Op::Session { session, fence, record, done } => {
                 self.is_urgent |= shared.settings.is_ever_urgent();
                 self.sessions.set(&session, record.as_deref(), &shared.sessions);
-                let record = record.map(|record| record.ends);
+                let record = record.map(|record| (record.ends, record.will));
                 self.steps.push(Step::Session { session, fence, record, done });
             }
             Op::Free { taken, done } if !shared.sessions.admits(&taken.session, taken.fence) => {

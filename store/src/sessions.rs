@@ -43,6 +43,8 @@ struct Known {
     is_recorded: bool,
     /// In milliseconds since 1970.
     ends_ms: Option<u64>,
+    /// When something is to be done for it. Till then it has no end.
+    will_ms: Option<u64>,
 }
 
 /// How a claim begins.
@@ -74,12 +76,13 @@ impl Sessions {
             let (key, value) = row.into_inner()?;
             let name = std::str::from_utf8(&key).map_err(|_| damaged("a session's name is no text"))?;
             let record = read_row(&value).ok_or_else(|| damaged(&format!("session {name:?}")))?;
-            let ends_ms = match record.ends {
-                Ends::At(ends_ms) => Some(ends_ms),
+            let at = |ends: Ends| match ends {
+                Ends::At(at_ms) => Some(at_ms),
                 Ends::After(after) => Some(now_ms.saturating_add(millis(after))),
                 _ => None,
             };
-            index.note(&name.into(), Known { fence: 0, is_recorded: true, ends_ms });
+            let (ends_ms, will_ms) = (at(record.ends), record.will.and_then(at));
+            index.note(&name.into(), Known { fence: 0, is_recorded: true, ends_ms, will_ms });
         }
         let sessions = Self(Mutex::new(index));
         sessions.load_taken(disk)?;
@@ -131,7 +134,7 @@ impl Sessions {
     }
 
     /// What was written is on the disk.
-    pub(crate) fn note_written(&self, name: &str, fence: Fence, record: Option<Ends>) {
+    pub(crate) fn note_written(&self, name: &str, fence: Fence, record: Option<(Ends, Option<Ends>)>) {
         let mut index = self.0.lock();
         let Some((name, known)) = index.known.get_key_value(name).map(|(name, known)| (name.clone(), *known))
         else {
@@ -141,14 +144,13 @@ impl Sessions {
             None if known.fence == fence.0 => index.forget(&name),
             None => {
                 index.taken.remove(&name);
-                index.note(&name, Known { is_recorded: false, ends_ms: None, ..known });
+                index.note(&name, Known { is_recorded: false, ends_ms: None, will_ms: None, ..known });
             }
-            Some(ends) => {
-                let ends_ms = match ends {
-                    Ends::At(ends_ms) => Some(ends_ms),
-                    _ => None,
-                };
-                index.note(&name, Known { is_recorded: true, ends_ms, ..known });
+            Some((ends, will)) => {
+                let at = |ends: Ends| if let Ends::At(at_ms) = ends { Some(at_ms) } else { None };
+                // While the client is here there is no time for it yet.
+                let will_ms = will.map(|will| at(will).unwrap_or(u64::MAX));
+                index.note(&name, Known { is_recorded: true, ends_ms: at(ends), will_ms, ..known });
             }
         }
     }
@@ -174,6 +176,13 @@ impl Sessions {
     /// A session's numbers that are not freed.
     pub(crate) fn taken(&self, name: &str) -> Vec<u16> {
         self.0.lock().taken.get(name).into_iter().flatten().copied().collect()
+    }
+
+    /// Those for which something is to be done, and when.
+    pub(crate) fn wills(&self) -> Vec<(Box<str>, u64)> {
+        let index = self.0.lock();
+        let due = index.known.iter().filter_map(|(name, known)| Some((&**name, known.will_ms?)));
+        due.map(|(name, at_ms)| (name.into(), at_ms)).collect()
     }
 
     /// How many are recorded.
@@ -224,7 +233,7 @@ impl Index {
         if let Some(ends_ms) = before.and_then(|before| before.ends_ms) {
             self.ends.remove(&(ends_ms, name.clone()));
         }
-        if let Some(ends_ms) = now.ends_ms {
+        if let Some(ends_ms) = now.ends_ms.filter(|_| now.will_ms.is_none()) {
             self.ends.insert((ends_ms, name.clone()));
         }
     }
@@ -286,34 +295,50 @@ pub(crate) fn find(disk: &Disk, name: &str) -> fjall::Result<Option<SessionRecor
         tracing::error!(session = name, "the record of a session is damaged; the session begins anew");
     }
     let is_over = |record: &SessionRecord| matches!(record.ends, Ends::At(at) if at <= unix_ms());
-    Ok(record.filter(|record| !is_over(record)))
+    Ok(record.filter(|record| record.will.is_some() || !is_over(record)))
 }
 
 fn write_row(record: &SessionRecord) -> Vec<u8> {
-    let (kind, when) = match record.ends {
+    let numbers_of = |ends: Ends| match ends {
         Ends::At(at) => (1, at),
         Ends::After(after) => (2, millis(after)),
         _ => (0, 0),
     };
+    let (mut kind, when) = numbers_of(record.ends);
+    if record.will.is_some() {
+        kind |= HAS_WILL;
+    }
     let (epoch, offset) = record.position.map_or((0, 0), |position| (position.epoch(), position.offset()));
     let mut row = numbers([kind, when, u64::from(record.position.is_some()), epoch, offset]);
+    if let Some((kind, when)) = record.will.map(numbers_of) {
+        row.extend_from_slice(&numbers([kind, when]));
+    }
     row.extend_from_slice(&record.state);
     seal(&row)
 }
 
 /// `None`: damaged.
 pub(crate) fn read_row(row: &[u8]) -> Option<SessionRecord> {
-    let (head, state) = unseal(row)?.split_first_chunk::<40>()?;
+    let (head, mut state) = unseal(row)?.split_first_chunk::<40>()?;
     let [kind, when, has_position, epoch, offset] = read_numbers(head)?;
-    let ends = match kind {
-        0 => Ends::Never,
-        1 => Ends::At(when),
-        2 => Ends::After(Duration::from_millis(when)),
-        _ => return None,
+    let ends_of = |kind, when| match kind {
+        0 => Some(Ends::Never),
+        1 => Some(Ends::At(when)),
+        2 => Some(Ends::After(Duration::from_millis(when))),
+        _ => None,
     };
+    let (ends, mut will) = (ends_of(kind & !HAS_WILL, when)?, None);
+    if kind & HAS_WILL != 0 {
+        let (head, rest) = state.split_first_chunk::<16>()?;
+        let [kind, when] = read_numbers(head)?;
+        (will, state) = (Some(ends_of(kind, when)?), rest);
+    }
     let position = (has_position == 1).then_some(MessageId::new(epoch, offset));
-    Some(SessionRecord::new(state.to_vec(), position).ending(ends))
+    Some(SessionRecord::new(state.to_vec(), position).ending(ends).with_will(will))
 }
+
+/// Beside the kind of a record's end: its will follows the head.
+const HAS_WILL: u64 = 1 << 8;
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -329,6 +354,8 @@ mod tests {
         for record in [
             SessionRecord::new("", None),
             SessionRecord::new("state", position).ending(Ends::At(5)),
+            SessionRecord::new("state", position).ending(Ends::At(5)).with_will(Some(Ends::At(6))),
+            SessionRecord::new("", None).with_will(Some(Ends::After(Duration::from_secs(9)))),
             SessionRecord::new(vec![0, 255], position).ending(Ends::After(Duration::from_millis(u64::MAX))),
         ] {
             let row = write_row(&record);
@@ -347,7 +374,9 @@ mod tests {
         assert!(second > first && !sessions.admits("a", first) && sessions.admits("a", second));
         sessions.note_written("a", first, None);
         assert!(sessions.admits("a", second), "its end was written before the second came");
-        sessions.note_written("a", second, Some(Ends::At(9)));
+        sessions.note_written("a", second, Some((Ends::At(9), Some(Ends::At(8)))));
+        assert!(sessions.wills() == [("a".into(), 8)] && sessions.0.lock().ends.is_empty());
+        sessions.note_written("a", second, Some((Ends::At(9), None)));
         assert_eq!((sessions.len(), sessions.0.lock().ends.len()), (1, 1));
         sessions.note_written("a", second, None);
         assert!(!sessions.is_known("a") && sessions.0.lock().ends.is_empty());

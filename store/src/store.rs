@@ -332,6 +332,10 @@ impl Engine for Store {
         Answer::later(Arc::clone(&self.shared).claim(session.into(), claim))
     }
 
+    fn wills(&self) -> Vec<(Box<str>, u64)> {
+        self.shared.sessions.wills()
+    }
+
     fn read(&self, asked: Read) -> Answer<'static, Result<LogPage, Unavailable>> {
         let shared = Arc::clone(&self.shared);
         Answer::later(async move {

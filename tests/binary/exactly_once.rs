@@ -83,3 +83,30 @@ async fn an_exchange_goes_on_where_it_was_after_kill_9() {
     }
     kill(server).await;
 }
+
+/// Without a client that would set anything off, and not again in a third life.
+#[tokio::test]
+async fn the_will_of_who_was_here_at_kill_9_is_published_once() {
+    let data = tempfile::tempdir().expect("a directory");
+    let server = begin(data.path()).await;
+    // Version 5, clean start off, session expiry 2 s, the will `gone` to the topic `t`.
+    let mut client = Bare::connect(server.mqtt).await;
+    let connect =
+        b"\x10\x1d\x00\x04MQTT\x05\x04\x00\x3c\x05\x11\x00\x00\x00\x02\x00\x01w\x00\x00\x01t\x00\x04gone";
+    client.send(connect).await;
+    assert_eq!(client.receive(2).await[0], 0x20);
+    kill(server).await;
+    let server = begin(data.path()).await;
+    for _ in 0..500 {
+        if !payloads(&server).await.is_empty() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(payloads(&server).await.len(), 1);
+    kill(server).await;
+    let server = begin(data.path()).await;
+    tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+    assert_eq!(payloads(&server).await.len(), 1);
+    kill(server).await;
+}

@@ -250,6 +250,11 @@ impl Broker {
         }
     }
 
+    /// Sessions of earlier lives that left something to do, and when. See [`Engine::wills`].
+    pub fn wills(&self) -> Vec<(Box<str>, u64)> {
+        self.shared().engine.as_ref().map_or_else(Vec::new, |engine| engine.wills())
+    }
+
     /// Records a session that was claimed with `fence`, or that it is over (`None`). Without an engine it is kept
     /// nowhere.
     ///

@@ -91,6 +91,12 @@ pub trait Engine: Send + Sync + 'static {
         Answer::now(Ok(Claimed::default()))
     }
 
+    /// Sessions of earlier lives whose records have a [will](SessionRecord::will), with when it is due, in milliseconds
+    /// since 1970. Asked once by each front that has such sessions. Default: none.
+    fn wills(&self) -> Vec<(Box<str>, u64)> {
+        Vec::new()
+    }
+
     /// Somebody is subscribed to `filter` (`wanted`), or one who was is no more. Said for each subscription, so an
     /// engine counts; called under the subscriber's lock, so it only notes it. Default: does not care.
     fn interest(&self, filter: &Filter, wanted: bool) {

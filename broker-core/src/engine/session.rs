@@ -47,12 +47,22 @@ pub struct SessionRecord {
     pub position: Option<MessageId>,
     /// When it is forgotten, unless it is claimed or recorded before.
     pub ends: Ends,
+    /// When its front has something to do for it if its client is not back by then, such as publishing its will. Such a
+    /// record is not forgotten at its end, and [`Engine::wills`](crate::Engine::wills) names it in the next life.
+    pub will: Option<Ends>,
 }
 
 impl SessionRecord {
     /// Of a session that has got all up to `position`, and never ends.
     pub fn new(state: impl Into<Bytes>, position: Option<MessageId>) -> Self {
-        Self { state: state.into(), position, ends: Ends::Never }
+        Self { state: state.into(), position, ends: Ends::Never, will: None }
+    }
+
+    /// With something to do.
+    #[must_use]
+    pub fn with_will(mut self, will: Option<Ends>) -> Self {
+        self.will = will;
+        self
     }
 
     /// With an end.

@@ -125,6 +125,19 @@ impl Accepted {
         Ok(Some(Self { publish, offset, prev, time_ms }))
     }
 
+    /// As [`write_to`](Self::write_to), of a message that is not published yet, whose time to live begins when it is.
+    pub fn write_unpublished(publish: &Publish, out: &mut Vec<u8>) {
+        Self::new(publish.clone(), 0, 0).write_to(out);
+    }
+
+    /// Reads what [`write_unpublished`](Self::write_unpublished) wrote. `None`: it has no time to live at all.
+    ///
+    /// # Errors
+    /// The bytes are no record of this version.
+    pub fn read_unpublished(record: &[u8]) -> Result<Option<Publish>, RecordDamaged> {
+        Ok(Self::read_at(record, 0, 0)?.map(|accepted| accepted.publish))
+    }
+
     /// What it counts in budgets: payload, names, properties and overhead, in bytes.
     pub fn weight(&self) -> usize {
         self.publish.weight()

@@ -122,6 +122,8 @@ fn will(connect: &Connect<'_>, config: &Config) -> Result<Option<Box<PendingWill
     Ok(Some(Box::new(PendingWill {
         publish: convert::will(channel, will),
         delay_secs: will.properties.will_delay_secs,
+        due_ms: 0,
+        nonce: 0,
     })))
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use broker_core::{Fence, Principal, Publish};
 
 use super::absent::Holder;
+use super::kept_will;
 use super::outbound::Outgoing;
 use super::session::{Session, Shared, State};
 use crate::codec::Reason;
@@ -26,6 +27,10 @@ pub(crate) enum End {
 pub(crate) struct PendingWill {
     pub(crate) publish: Publish,
     pub(crate) delay_secs: u32,
+    /// When it is published, in milliseconds since 1970, once its client is away.
+    pub(crate) due_ms: u64,
+    /// What it is told apart by from all others that are recorded.
+    pub(crate) nonce: u128,
 }
 
 /// A will whose time has come.
@@ -34,6 +39,8 @@ pub(crate) struct Will {
     pub(crate) publish: Publish,
     /// In whose name; its rights may be others by now.
     pub(crate) principal: Principal,
+    /// Under which it is published once, whatever becomes of the server; `None`: nobody keeps it.
+    pub(crate) key: Option<String>,
 }
 
 /// What is left to do after a connection.
@@ -78,7 +85,11 @@ impl Session {
     /// The delayed will's time has come, unless the client was back first.
     pub(crate) fn take_due_will(&self) -> Option<Will> {
         let mut state = self.lock();
-        if state.online.is_some() { None } else { state.take_will() }
+        if state.online.is_some() {
+            return None;
+        }
+        state.note_change();
+        state.take_will()
     }
 
     /// The session's time is over, unless the client was back first.
@@ -128,8 +139,9 @@ impl State {
 
     /// The will, in the name of the last connection.
     fn take_will(&mut self) -> Option<Will> {
-        let publish = self.will.take()?.publish;
-        self.principal.clone().map(|principal| Will { publish, principal })
+        let PendingWill { publish, nonce, .. } = *self.will.take()?;
+        let key = self.kept().map(|_| kept_will::key(nonce));
+        self.principal.clone().map(|principal| Will { publish, principal, key })
     }
 
     /// The session is over: nothing is kept.

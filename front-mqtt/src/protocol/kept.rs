@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::exact::{Pending, Received};
+use super::kept_will::KeptWill;
 use super::outbound::{Outbound, Outgoing, Stage};
 use super::record::{Exchange, Held, Record};
 use super::session::{Incoming, Session, State};
@@ -402,6 +403,7 @@ impl State {
             last_id: outbound.map_or(0, Outbound::last_id),
             subscriptions: subscriptions.collect(),
             inflight,
+            will: self.will.as_ref().zip(self.principal.as_ref()).map(|(will, who)| KeptWill::of(will, who)),
         };
         Some((record, MessageId::new(kept.epoch, position)))
     }

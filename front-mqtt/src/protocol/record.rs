@@ -2,6 +2,8 @@
 
 use broker_core::Qos;
 
+use super::kept_will::KeptWill;
+
 /// A session between two lives of the server.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Record {
@@ -13,6 +15,7 @@ pub(crate) struct Record {
     pub(crate) last_id: u16,
     pub(crate) subscriptions: Vec<Held>,
     pub(crate) inflight: Vec<Exchange>,
+    pub(crate) will: Option<KeptWill>,
 }
 
 /// A subscription.
@@ -67,6 +70,10 @@ impl Record {
             out.extend_from_slice(&exchange.offset.to_be_bytes());
             out.push(u8::from(exchange.is_exact));
         }
+        out.push(u8::from(self.will.is_some()));
+        if let Some(will) = &self.will {
+            will.encode(&mut out);
+        }
         out
     }
 
@@ -110,6 +117,10 @@ impl Record {
             let [is_exact] = input.take()?;
             record.inflight.push(Exchange { packet_id, offset, is_exact: is_exact == 1 });
         }
+        let [has_will] = input.take()?;
+        if has_will == 1 {
+            record.will = Some(KeptWill::decode(&mut input)?);
+        }
         input.0.is_empty().then_some(record)
     }
 }
@@ -118,15 +129,15 @@ fn put_len(out: &mut Vec<u8>, len: usize) {
     out.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes());
 }
 
-fn put_text(out: &mut Vec<u8>, text: &str) {
+pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
     put_len(out, text.len());
     out.extend_from_slice(text.as_bytes());
 }
 
-struct Input<'b>(&'b [u8]);
+pub(super) struct Input<'b>(&'b [u8]);
 
-impl Input<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+impl<'b> Input<'b> {
+    pub(super) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(*head)
@@ -136,16 +147,23 @@ impl Input<'_> {
         usize::try_from(u32::from_be_bytes(self.take()?)).ok()
     }
 
-    fn text(&mut self) -> Option<Box<str>> {
+    pub(super) fn bytes(&mut self) -> Option<&'b [u8]> {
         let len = self.len()?;
         let (head, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
-        std::str::from_utf8(head).ok().map(Box::from)
+        Some(head)
+    }
+
+    pub(super) fn text(&mut self) -> Option<Box<str>> {
+        std::str::from_utf8(self.bytes()?).ok().map(Box::from)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use broker_core::{Channel, Principal, Publish, Rights};
+
+    use super::super::end::PendingWill;
     use super::*;
 
     #[test]
@@ -159,6 +177,9 @@ mod tests {
             shared: flag,
             since,
         };
+        let publish = Publish::new(Channel::parse("gone").unwrap(), "c");
+        let will = PendingWill { publish, delay_secs: 5, due_ms: 6, nonce: 7 };
+        let principal = Principal::user_with("ann", Rights::all());
         let full = Record {
             expiry_secs: u32::MAX,
             owner: Some("o0:ann".into()),
@@ -172,6 +193,7 @@ mod tests {
                 Exchange { packet_id: 1, offset: 9, is_exact: false },
                 Exchange { packet_id: 65_535, offset: 0, is_exact: true },
             ],
+            will: Some(KeptWill::of(&will, &principal)),
         };
         for record in [full, Record::default()] {
             let bytes = record.encode();

@@ -127,6 +127,11 @@ impl Shared {
         Tenths(u32::try_from(tenths).unwrap_or(u32::MAX))
     }
 
+    /// When the front began, in milliseconds since 1970.
+    pub(crate) fn began_ms(&self) -> u64 {
+        self.began_ms
+    }
+
     /// In milliseconds since 1970.
     pub(crate) fn unix_ms(&self, at: Tenths) -> u64 {
         self.began_ms + u64::from(at.0) * 100

@@ -183,7 +183,10 @@ impl Handshake {
             principal.welcome().and_then(|welcome| std::str::from_utf8(welcome.reply.as_deref()?).ok());
         // One that has no room is left out, as the standard has it for reasons (MQTT 5.0 §3.2.2.3.10).
         let hook = hook.filter(|hook| hook.len() <= MAX_PROPERTY_BYTES && fits(Some(hook)));
-        let will = terms.will.take();
+        let mut will = terms.will.take();
+        if let Some(will) = will.as_mut().filter(|_| inner.shared.kept_epoch.is_some()) {
+            will.nonce = u128::from(random()) << 64 | u128::from(random());
+        }
         let connack = |present| terms.connack(config, present, last_word, hook);
         let caller = Caller {
             kicked: None,
@@ -211,7 +214,9 @@ impl Handshake {
             let_go_first(&hosted).await;
         }
         let refused = |_: &DecodeError| inner.counters.sessions_refused.add(1);
-        arriving.kept = keeping::claim(&inner, &key, &terms, &principal).await.inspect_err(refused)?;
+        arriving.kept = keeping::claim(&inner, &key, &terms, &principal, arriving.will.as_deref())
+            .await
+            .inspect_err(refused)?;
         let entered = inner.sessions.enter(arriving, connack).map_err(|reason| {
             inner.counters.sessions_refused.add(1);
             let why = match reason {
@@ -443,10 +448,13 @@ async fn let_go_first(hosted: &Hosted) {
 /// A connection that has not handled its input by then is taken over as it is.
 const MAX_TAKEOVER_WAITS: usize = 50;
 
+fn random() -> u64 {
+    RandomState::new().hash_one(Instant::now())
+}
+
 /// An identifier for a client that gave none, hard to guess because it is all that is needed to take the
 /// session over.
 fn assigned_id() -> Arc<str> {
-    let random = || RandomState::new().hash_one(Instant::now());
     let digits = format!("{:016x}{:016x}", random(), random());
     let mut id = String::from("auto");
     let mut rest = digits.as_str();

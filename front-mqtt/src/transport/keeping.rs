@@ -18,11 +18,12 @@ use broker_core::{
 };
 
 use super::groups;
+use super::left_wills::{self, Returning};
 use super::sessions::Hosted;
 use crate::codec::{DecodeError, Reason};
 use crate::config::ClientIdScope;
 use crate::front::Inner;
-use crate::protocol::{Accepted, Negotiated, News, Record, owner, target_of};
+use crate::protocol::{Accepted, KeptWill, Negotiated, News, PendingWill, Record, owner, target_of};
 
 /// What an engine has given to a connection that is about to have its session.
 pub(crate) struct Claimed {
@@ -36,12 +37,17 @@ pub(crate) struct Claimed {
     pub(super) news: Arc<News>,
     /// Until the client has its session.
     returns: Option<(Weak<Inner>, Arc<str>)>,
+    /// What it left in an earlier life.
+    will: Option<Returning>,
 }
 
 impl Claimed {
     /// The client has its session.
     pub(super) fn settle(&mut self) {
         self.returns = None;
+        if let Some(will) = &mut self.will {
+            will.forget();
+        }
     }
 
     /// Nothing of what is recorded is its client's any more.
@@ -55,10 +61,8 @@ impl Drop for Claimed {
     fn drop(&mut self) {
         let Some((inner, key)) = self.returns.take() else { return };
         let Some(inner) = inner.upgrade() else { return };
-        let record = self.record.as_ref().map(|(record, position)| {
-            SessionRecord::new(record.encode(), Some(*position))
-                .ending(ends(record.expiry_secs, Client::Away))
-        });
+        let record = self.record.as_ref();
+        let record = record.map(|(record, position)| kept(record, *position, Client::Away));
         drop(inner.broker.record_session(&key, self.fence, record));
     }
 }
@@ -79,6 +83,12 @@ fn ends(expiry_secs: u32, client: Client) -> Ends {
     }
 }
 
+fn kept(record: &Record, position: MessageId, client: Client) -> SessionRecord {
+    SessionRecord::new(record.encode(), Some(position))
+        .ending(ends(record.expiry_secs, client))
+        .with_will(record.will.as_ref().map(|will| will.due(record.expiry_secs)))
+}
+
 fn unavailable() -> DecodeError {
     DecodeError::new(Reason::ServerUnavailable, "whoever keeps sessions does not answer")
 }
@@ -90,6 +100,7 @@ pub(super) async fn claim(
     key: &Arc<str>,
     terms: &Negotiated,
     principal: &Principal,
+    will: Option<&PendingWill>,
 ) -> Result<Option<Claimed>, DecodeError> {
     let config = &inner.shared.config;
     let not_yours =
@@ -100,6 +111,16 @@ pub(super) async fn claim(
     {
         // A claim would take it from its owner.
         return Err(not_yours());
+    }
+    let mut left = left_wills::take(inner, key).await;
+    if let Some(of_before) = &mut left
+        && (terms.clean_start || of_before.due_ms() <= unix_ms())
+    {
+        // The session that left it ends, or its client is too late.
+        if !left_wills::publish(inner, key).await {
+            return Err(unavailable());
+        }
+        of_before.forget();
     }
     // One that ends with the connection that it is taken from is nobody's any more.
     let is_over = inner.sessions.get(key).is_some_and(|hosted| {
@@ -128,7 +149,8 @@ pub(super) async fn claim(
     });
     let returns = Some((Arc::downgrade(inner), key.clone()));
     let news = inner.shared.news.clone();
-    let claimed = Claimed { fence: claimed.fence, head, record, taken: claimed.taken, news, returns };
+    let claimed =
+        Claimed { fence: claimed.fence, head, record, taken: claimed.taken, news, returns, will: left };
     let of_another = |record: &Record| record.owner != owner(principal);
     if config.client_id_scope == ClientIdScope::Exclusive
         && claimed.record.as_ref().is_some_and(|(record, _)| of_another(record))
@@ -143,8 +165,8 @@ pub(super) async fn claim(
     }
     let (mut record, position) = known.unwrap_or_else(|| (Record::default(), head));
     (record.expiry_secs, record.owner) = (terms.session_expiry_secs, owner(principal));
-    let record =
-        SessionRecord::new(record.encode(), Some(position)).ending(ends(record.expiry_secs, Client::Here));
+    record.will = will.map(|will| KeptWill::of(will, principal));
+    let record = kept(&record, position, Client::Here);
     match inner.broker.record_session(key, claimed.fence, Some(record)).await {
         Ok(()) => Ok(Some(claimed)),
         Err(_) => {
@@ -170,8 +192,7 @@ pub(super) fn record(
     let fence = state.kept()?.fence;
     let (record, position) = state.record()?;
     let number = state.kept()?.records;
-    let ends = ends(record.expiry_secs, client);
-    let record = SessionRecord::new(record.encode(), Some(position)).ending(ends);
+    let record = kept(&record, position, client);
     let recorded = inner.broker.record_session(hosted.session.key(), fence, Some(record));
     drop(state);
     let hosted = hosted.clone();
@@ -407,6 +428,9 @@ pub(crate) async fn keep_recording(front: Weak<Inner>) {
             due = Instant::now() + RECORD_EVERY;
             let changed = std::mem::take(&mut *news.changed.lock());
             recorded.extend(record_all(&inner, changed, false));
+            if inner.left_wills.is_due() {
+                tokio::spawn(left_wills::publish_due(inner.clone()));
+            }
         }
         drop(inner);
         for (hosted, (fence, recorded)) in recorded {

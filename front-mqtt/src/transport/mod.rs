@@ -13,6 +13,7 @@ mod handshake;
 mod input;
 mod keeping;
 mod lane;
+mod left_wills;
 mod load;
 mod sessions;
 mod sys;
@@ -26,6 +27,7 @@ pub(crate) use handshake::{Arrival, accept};
 #[cfg(any(test, fuzzing))]
 pub(crate) use input::{Control, Input};
 pub(crate) use keeping::keep_recording;
+pub(crate) use left_wills::{LeftWills, publish_once};
 pub(crate) use sessions::{Aftermath, Hosted, Sessions};
 pub(crate) use sys::keep_reporting;
 pub(crate) use timers::{Due, Timers, What, keep_time};

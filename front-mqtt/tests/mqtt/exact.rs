@@ -101,7 +101,7 @@ impl Engine for Waiting {
     }
 }
 
-async fn history(server: &Server, topic: &str) -> Vec<String> {
+pub(crate) async fn history(server: &Server, topic: &str) -> Vec<String> {
     let mut query = HistoryQuery::default();
     query.order = Order::Oldest;
     query.limit = 1_000;

@@ -9,6 +9,7 @@ mod connections;
 mod exact;
 mod groups;
 mod kept;
+mod kept_will;
 mod pressure;
 mod publish;
 mod real_client;

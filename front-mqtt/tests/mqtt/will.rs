@@ -6,7 +6,7 @@ use crate::client::*;
 use crate::support::Server;
 
 /// CONNECT with a will to `w/<id>`; version 5 with a session expiry and a will delay, in seconds.
-fn with_will(level: u8, id: &str, clean: bool, keep_alive: u16, expiry: u8, delay: u8) -> Vec<u8> {
+pub(crate) fn with_will(level: u8, id: &str, clean: bool, keep_alive: u16, expiry: u8, delay: u8) -> Vec<u8> {
     let flags = 0x04 | if clean { 2 } else { 0 };
     let head = [string("MQTT"), vec![level, flags], keep_alive.to_be_bytes().to_vec()].concat();
     let (properties, will) = if level == 5 {
