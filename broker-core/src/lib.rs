@@ -50,13 +50,13 @@ mod store;
 
 pub use answer::Answer;
 pub use attach::{Event, Replay, Reserved, StartFrom, SubscribeOptions, Subscriber, Subscription};
-pub use broker::{Broker, ChannelInfo, ChannelPage, Presence, Present};
+pub use broker::{Broker, ChannelInfo, ChannelPage, Notes, Presence, Present};
 pub use channel::{Channel, ChannelCharacters, ChannelError};
 pub use clock::{steady_ms, unix_ms};
 pub use config::{Config, IdempotencyConfig, LogConfig, NamespaceConfig, OutboxConfig, OutboxPolicy};
 pub use engine::{
-    Claim, Claimed, Done, Ends, Engine, Fence, Ingest, Kept, LogPage, Op, Reach, Read, RecordError, Reject,
-    Rejected, SessionRecord, Taken,
+    Claim, Claimed, Done, Ends, Engine, Fence, Ingest, Kept, LogPage, Note, Op, Reach, Read, RecordError,
+    Reject, Rejected, SessionRecord, Taken,
 };
 pub use error::{Inexpressible, PublishError, PublishOnceError, Refused, SubscribeError, Unavailable};
 pub use filter::{Filter, FilterError, Segment};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{
-    Accepted, Answer, Channel, Claim, Claimed, Engine, Ingest, LogPage, MessageId, Op, Publish, Read,
+    Accepted, Answer, Channel, Claim, Claimed, Engine, Ingest, LogPage, MessageId, Note, Op, Publish, Read,
     Receipt, Reject, Rejected, Unavailable,
 };
 use parking_lot::Mutex;
@@ -134,8 +134,13 @@ impl Engine for Unruly {
             Op::Session { session, fence, record, done } => {
                 Op::Session { session, fence, record, done: self.late(done) }
             }
+            Op::Notes { notes, done } => Op::Notes { notes, done: self.late(done) },
             other => other,
         })
+    }
+
+    fn notes(&self, room: &str) -> Result<Vec<Note>, Unavailable> {
+        self.inner.notes(room)
     }
 
     fn post(&self, publish: Publish) -> Result<(), Rejected> {

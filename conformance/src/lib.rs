@@ -67,6 +67,7 @@ macro_rules! suite {
             a_will_outlives_a_life_and_its_session
             a_number_is_known_to_the_next_claim_until_it_is_freed
             whoever_lost_its_session_publishes_nothing_under_a_number
+            notes_outlive_a_crash
         );
     };
     (@cases $make:expr; $($case:ident)*) => {

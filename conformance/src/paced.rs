@@ -1,13 +1,13 @@
 //! An engine that keeps everything in memory, and answers later.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, OnceLock};
 
 use broker_core::{
     Accepted, Answer, Channel, Claim, Claimed, Ends, Engine, Fence, Ingest, KeptKey, KeyedReceipt, LogPage,
-    MessageId, Op, Order, Publish, PublishError, PublishOnceError, Read, Receipt, RecordError, Rejected,
-    SessionRecord, Taken, Unavailable, unix_ms,
+    MessageId, Note, Op, Order, Publish, PublishError, PublishOnceError, Read, Receipt, RecordError,
+    Rejected, SessionRecord, Taken, Unavailable, unix_ms,
 };
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -31,6 +31,8 @@ pub(crate) struct Kept {
     newest_fence: u64,
     /// Numbers that are not freed.
     taken: HashMap<Box<str>, BTreeSet<u16>>,
+    /// By room and name.
+    notes: BTreeMap<(Box<str>, Box<str>), Note>,
 }
 
 /// Of its log: older than that of any broker that starts now.
@@ -202,6 +204,16 @@ impl Kept {
                 done.complete(self.record(session, fence, record.map(|record| *record)));
             }
             Op::Free { taken, done } => done.complete(self.free(&taken)),
+            Op::Notes { notes, done } => {
+                for note in notes {
+                    let key = (note.room.clone(), note.name.clone());
+                    match note.text {
+                        Some(_) => _ = self.notes.insert(key, note),
+                        None => _ = self.notes.remove(&key),
+                    }
+                }
+                done.complete(Ok(()));
+            }
             Op::Barrier(done) => done.complete(()),
             _ => {}
         }
@@ -262,6 +274,11 @@ impl Engine for Paced {
         let offset = kept.head;
         kept.early.push(offset);
         Ok(())
+    }
+
+    fn notes(&self, room: &str) -> Result<Vec<Note>, Unavailable> {
+        let kept = self.kept.lock();
+        Ok(kept.notes.values().filter(|note| *note.room == *room).cloned().collect())
     }
 
     fn claim(&self, session: &str, claim: Claim) -> Answer<'static, Result<Claimed, Unavailable>> {

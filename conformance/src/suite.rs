@@ -789,3 +789,46 @@ pub async fn a_will_outlives_a_life_and_its_session(ground: On) {
     assert!(life.claim("here", Claim::Resume).await.record.is_some());
     life.end().await;
 }
+
+/// The last word on each name, in the room where it was said.
+pub async fn notes_outlive_a_crash(ground: On) {
+    let life = Life::on(&ground);
+    let (one, other) = (life.broker.notes("one"), life.broker.notes("other"));
+    assert_eq!(one.load(), Ok(Vec::new()));
+    for number in 0..1_000 {
+        one.put(&number.to_string(), "old");
+    }
+    settled(&one).await;
+    for number in 0..1_000 {
+        match number % 10 {
+            0 => one.put(&number.to_string(), number.to_string()),
+            _ => one.remove(&number.to_string()),
+        }
+    }
+    other.put("0", vec![0, 255]);
+    other.put("gone", "1");
+    other.remove("gone");
+    settled(&one).await;
+    settled(&other).await;
+    life.crash();
+
+    let life = Life::on(&ground);
+    let found = life.broker.notes("one").load().expect("it can be read");
+    let mut found: Vec<_> = found.into_iter().map(|(name, text)| (name, text_of(&text))).collect();
+    found.sort_unstable_by_key(|(name, _)| name.parse::<u32>().ok());
+    let expected = (0..100).map(|n| (n * 10).to_string()).map(|n| (n.clone().into(), n));
+    assert_eq!(found, expected.collect::<Vec<_>>());
+    let other = life.broker.notes("other").load().expect("it can be read");
+    assert!(matches!(&other[..], [(name, text)] if &**name == "0" && text[..] == [0, 255]), "{other:?}");
+    assert_eq!(life.broker.notes("on").load(), Ok(Vec::new()), "another room's name begins so");
+    life.end().await;
+}
+
+async fn settled(notes: &broker_core::Notes) {
+    for _ in 0..10_000 {
+        if soon(notes.settled()).await.is_ok() {
+            return;
+        }
+    }
+    panic!("nothing is ever safe");
+}

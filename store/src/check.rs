@@ -21,6 +21,7 @@ pub struct Report {
     head: u64,
     retained: u64,
     sessions: u64,
+    notes: u64,
     keys: u64,
     is_unread: bool,
     /// Keys whose values are damaged.
@@ -103,6 +104,13 @@ pub(crate) fn look_through(disk: &Disk, head: u64) -> fjall::Result<Report> {
             report.damaged.push(format!("session {:?}", String::from_utf8_lossy(&key)));
         }
     }
+    for row in disk.notes.iter() {
+        let (key, value) = row.into_inner()?;
+        report.notes += 1;
+        if unseal(&value).is_none() {
+            report.damaged.push(format!("note {:?}", String::from_utf8_lossy(&key)));
+        }
+    }
     for row in disk.meta.prefix("k") {
         let Some(number) = offset_of(&row.key()?) else { continue };
         let name = crate::schema::generation_name(number);
@@ -123,7 +131,8 @@ impl fmt::Display for Report {
             return write!(f, "damaged: what lies behind is not read");
         }
         let what = if self.damaged.is_empty() { "ok" } else { "damaged" };
-        let Self { epoch, head, retained, sessions, keys, .. } = self;
-        write!(f, "{what} epoch={epoch} head={head} retained={retained} sessions={sessions} keys={keys}")
+        let Self { epoch, head, retained, sessions, notes, keys, .. } = self;
+        write!(f, "{what} epoch={epoch} head={head} retained={retained} sessions={sessions} ")?;
+        write!(f, "notes={notes} keys={keys}")
     }
 }

@@ -17,7 +17,7 @@ use crate::disk::{Disk, retained_row};
 use crate::gather::{Gather, Wanted};
 use crate::keys::{Keys, Name, Row, fingerprint, name_of};
 use crate::queue::Item;
-use crate::schema::{SUM_BYTES, bucket_key, channel_key, message_key, numbers, sealed};
+use crate::schema::{SUM_BYTES, bucket_key, channel_key, message_key, note_key, numbers, seal, sealed};
 use crate::sessions::{Rows, Sessions};
 use crate::settings::Durability;
 use crate::shared::{REFUSED, Shared, State};
@@ -87,6 +87,7 @@ enum Step {
         taken: Box<Taken>,
         done: Done<Result<(), RecordError>>,
     },
+    Notes(Done<Result<(), Unavailable>>),
     Barrier(Done<()>),
 }
 
@@ -103,6 +104,8 @@ struct Plan {
     retained: HashMap<Channel, Option<Vec<u8>>>,
     keys: HashMap<Name, (usize, [u8; 16])>,
     sessions: Rows,
+    /// What becomes of notes, by their keys.
+    notes: HashMap<Vec<u8>, Option<Vec<u8>>>,
     buckets: HashMap<(u32, u64), Arc<Bucket>>,
     is_urgent: bool,
     has_quiet: bool,
@@ -404,6 +407,7 @@ impl Plan {
             retained: HashMap::new(),
             keys: HashMap::new(),
             sessions: Rows::default(),
+            notes: HashMap::new(),
             buckets: HashMap::new(),
             is_urgent: false,
             has_quiet: false,
@@ -436,13 +440,29 @@ impl Plan {
     /// Writes it; the messages to release, and what is to be done then.
     fn commit(self, open: &mut Open, shared: &Shared) -> fjall::Result<(Vec<Accepted>, Vec<Step>)> {
         let Plan {
-            mut write, accepted, steps, retained, sessions, buckets, is_urgent, messages, bytes, ..
+            mut write,
+            accepted,
+            steps,
+            retained,
+            sessions,
+            notes,
+            buckets,
+            is_urgent,
+            messages,
+            bytes,
+            ..
         } = self;
         sessions.write(&open.disk, &mut write);
         for (channel, row) in retained {
             match row {
                 Some(row) => write.insert(&open.disk.retained, channel.as_str(), row),
                 None => write.remove(&open.disk.retained, channel.as_str()),
+            }
+        }
+        for (key, row) in notes {
+            match row {
+                Some(row) => write.insert(&open.disk.notes, key, row),
+                None => write.remove(&open.disk.notes, key),
             }
         }
         for ((group, first), bucket) in buckets {
@@ -523,6 +543,14 @@ impl Plan {
                 self.is_urgent |= shared.settings.is_ever_urgent();
                 self.sessions.set_taken(&taken, false);
                 self.steps.push(Step::Free { taken, done });
+            }
+            Op::Notes { notes, done } => {
+                self.is_urgent |= shared.settings.is_ever_urgent();
+                for note in notes {
+                    let row = note.text.as_ref().map(|text| seal(text));
+                    self.notes.insert(note_key(&note.room, &note.name), row);
+                }
+                self.steps.push(Step::Notes(done));
             }
             Op::Barrier(done) => self.steps.push(Step::Barrier(done)),
             // Dropped: whoever waits for it is told that nobody knows.
@@ -628,6 +656,7 @@ fn conclude(
                 sessions.note_freed(&taken);
                 done.complete(Ok(()));
             }
+            Step::Notes(done) => done.complete(Ok(())),
             Step::Barrier(done) => done.complete(()),
         }
     }
@@ -651,6 +680,7 @@ fn refuse_all(items: Vec<Item>) {
             Op::Session { done, .. } | Op::Free { done, .. } => {
                 done.complete(Err(RecordError::Unavailable(REFUSED)));
             }
+            Op::Notes { done, .. } => done.complete(Err(REFUSED)),
             Op::Barrier(done) => done.complete(()),
             _ => {}
         }

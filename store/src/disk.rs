@@ -12,8 +12,8 @@ use crate::bucket::{Bucket, Held};
 use crate::error::OpenError;
 use crate::journal::{Damage, mend};
 use crate::schema::{
-    META, RETAINED, SCHEMA, SESSIONS, Secret, TAKEN, bucket_key, bucket_name, generation_name, group_key,
-    numbers, offset_of, read_numbers, sealed, unseal,
+    META, NOTES, RETAINED, SCHEMA, SESSIONS, Secret, TAKEN, bucket_key, bucket_name, generation_name,
+    group_key, numbers, offset_of, read_numbers, sealed, unseal,
 };
 use crate::settings::Retention;
 
@@ -23,6 +23,7 @@ pub(crate) struct Disk {
     pub(crate) retained: Keyspace,
     pub(crate) sessions: Keyspace,
     pub(crate) taken: Keyspace,
+    pub(crate) notes: Keyspace,
     pub(crate) epoch: u64,
     pub(crate) secret: Secret,
     /// In the order of groups and offsets.
@@ -148,8 +149,9 @@ impl Disk {
         let retained = db.keyspace(RETAINED, options)?;
         let sessions = db.keyspace(SESSIONS, options)?;
         let taken = db.keyspace(TAKEN, options)?;
+        let notes = db.keyspace(NOTES, options)?;
         let (buckets, groups) = (RwLock::new(buckets), Mutex::new(groups));
-        Ok((Self { db, meta, retained, sessions, taken, epoch, secret, buckets, groups, lost }, head))
+        Ok((Self { db, meta, retained, sessions, taken, notes, epoch, secret, buckets, groups, lost }, head))
     }
 
     fn begin(db: Database, meta: Keyspace) -> Result<(Self, u64), OpenError> {
@@ -159,6 +161,7 @@ impl Disk {
         let retained = db.keyspace(RETAINED, options)?;
         let sessions = db.keyspace(SESSIONS, options)?;
         let taken = db.keyspace(TAKEN, options)?;
+        let notes = db.keyspace(NOTES, options)?;
         let mut batch = db.batch().durability(Some(PersistMode::SyncAll));
         batch.insert(&meta, "schema", SCHEMA.to_be_bytes());
         batch.insert(&meta, "epoch", numbers([epoch]));
@@ -171,7 +174,7 @@ impl Disk {
         }
         let (secret, buckets, groups) = (Secret(secret), RwLock::default(), Mutex::default());
         let lost = Vec::new();
-        Ok((Self { db, meta, retained, sessions, taken, epoch, secret, buckets, groups, lost }, 0))
+        Ok((Self { db, meta, retained, sessions, taken, notes, epoch, secret, buckets, groups, lost }, 0))
     }
 
     pub(crate) fn buckets(&self) -> Vec<Arc<Bucket>> {

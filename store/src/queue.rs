@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use broker_core::{Accepted, Channel, Op, Publish, Reject, Unavailable};
+use broker_core::{Accepted, Channel, Note, Op, Publish, Reject, Unavailable};
 use parking_lot::{Condvar, Mutex};
 
 use crate::gather::Wanted;
@@ -220,6 +220,7 @@ impl Waits for Op {
                 weigh(publish) + key.as_ref().map_or(0, |key| key.text.len() + key.user.len())
             }
             Self::Session { record, .. } => OVERHEAD + record.as_ref().map_or(0, |record| record.state.len()),
+            Self::Notes { notes, .. } => OVERHEAD + notes.iter().map(Note::weight).sum::<usize>(),
             Self::Barrier(_) => 0,
             _ => OVERHEAD,
         }

@@ -12,6 +12,7 @@
 //! | `retained` | channel | CRC-32, offset, record |
 //! | `sessions` | session's name | CRC-32, when it ends, its position, record |
 //! | `taken` | session's name, its number for a message that it may repeat | nothing |
+//! | `notes` | room, NUL, note's name | CRC-32, what it says |
 //! | `keys.<generation>` | hash of user, channel and key | fingerprint, offset, time, receivers |
 
 use sha2::{Digest as _, Sha256};
@@ -26,6 +27,7 @@ pub(crate) const META: &str = "meta";
 pub(crate) const RETAINED: &str = "retained";
 pub(crate) const SESSIONS: &str = "sessions";
 pub(crate) const TAKEN: &str = "taken";
+pub(crate) const NOTES: &str = "notes";
 
 /// What texts are hashed with, so that nobody outside can choose hashes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -113,6 +115,15 @@ pub(crate) fn read_taken_key(key: &[u8]) -> Option<(&str, u16)> {
     let (length, rest) = key.split_first_chunk()?;
     let (name, number) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
     Some((std::str::from_utf8(name).ok()?, u16::from_be_bytes(number.try_into().ok()?)))
+}
+
+/// What the names of a room's notes follow. No room has a NUL in its name.
+pub(crate) fn room_key(room: &str) -> Vec<u8> {
+    [room.as_bytes(), &[0]].concat()
+}
+
+pub(crate) fn note_key(room: &str, name: &str) -> Vec<u8> {
+    [room.as_bytes(), &[0], name.as_bytes()].concat()
 }
 
 /// Several numbers in a row.

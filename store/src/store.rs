@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use broker_core::{
-    Accepted, Answer, Claim, Claimed, Done, Durations, Engine, Fence, Ingest, LogPage, MessageId, Op,
+    Accepted, Answer, Claim, Claimed, Done, Durations, Engine, Fence, Ingest, LogPage, MessageId, Note, Op,
     Publish, Read, RecordError, Reject, Rejected, Unavailable,
 };
 use parking_lot::{Mutex, RwLock};
@@ -24,6 +24,7 @@ use crate::lock::{Expect, Lock, sync_directory};
 use crate::order::Order;
 use crate::queue::Queue;
 use crate::read::read;
+use crate::schema::{room_key, unseal};
 use crate::sessions::{Begun, MAX_NAME_BYTES, Sessions, find};
 use crate::settings::{Durability, Settings};
 use crate::shared::{Counters, REFUSED, Shared, State};
@@ -315,6 +316,28 @@ impl Engine for Store {
             self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
             Rejected::new(why, Op::unanswered(publish))
         })
+    }
+
+    fn notes(&self, room: &str) -> Result<Vec<Note>, Unavailable> {
+        let disk = self.shared.disk.read().clone().ok_or(REFUSED)?;
+        let unread = |error: &dyn std::fmt::Display| {
+            tracing::error!(%error, "the store cannot be read");
+            REFUSED
+        };
+        let prefix = room_key(room);
+        let mut notes = Vec::new();
+        for row in disk.notes.prefix(&prefix) {
+            let (key, value) = row.into_inner().map_err(|error| unread(&error))?;
+            let name = key.get(prefix.len()..).and_then(|name| std::str::from_utf8(name).ok());
+            match name.zip(unseal(&value)) {
+                Some((name, text)) => {
+                    notes.push(Note::new(room, name, Some(text.to_vec().into())));
+                }
+                // The others are worth having without it; a check names it.
+                None => _ = unread(&format_args!("note {:?} is damaged", String::from_utf8_lossy(&key))),
+            }
+        }
+        Ok(notes)
     }
 
     fn claim(&self, session: &str, claim: Claim) -> Answer<'static, Result<Claimed, Unavailable>> {

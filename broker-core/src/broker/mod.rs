@@ -1,6 +1,7 @@
 //! The broker: the cheap handle that fronts and the embedding service hold.
 
 mod listeners;
+mod notes;
 mod positions;
 mod presence;
 mod publish;
@@ -47,6 +48,7 @@ use crate::store::retained::{Limits, Retained, SWEEP_MESSAGES, Scan, Walk};
 
 use self::submit::Entrance;
 
+pub use self::notes::Notes;
 pub use self::presence::{Presence, Present};
 
 /// One channel space. Clones are handles to the same broker.

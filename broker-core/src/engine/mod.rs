@@ -16,6 +16,7 @@
 //! ```
 
 mod done;
+mod note;
 mod session;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use crate::store::idempotency::KeptKey;
 pub use crate::store::history::{LogPage, Read};
 
 pub use self::done::Done;
+pub use self::note::Note;
 pub use self::session::{Claim, Claimed, Ends, Fence, RecordError, SessionRecord, Taken};
 
 /// Keeps messages: on a disk, on other machines. Given to [`Broker::with_engine`](crate::Broker::with_engine).
@@ -95,6 +97,16 @@ pub trait Engine: Send + Sync + 'static {
     /// since 1970. Asked once by each front that has such sessions. Default: none.
     fn wills(&self) -> Vec<(Box<str>, u64)> {
         Vec::new()
+    }
+
+    /// The notes of a room. It may block for as long as reading them takes: it is asked at the start, and by threads that
+    /// may wait. Default: none are kept.
+    ///
+    /// # Errors
+    /// They cannot be read now.
+    fn notes(&self, room: &str) -> Result<Vec<Note>, Unavailable> {
+        let _ = room;
+        Ok(Vec::new())
     }
 
     /// Somebody is subscribed to `filter` (`wanted`), or one who was is no more. Said for each subscription, so an
@@ -164,6 +176,13 @@ pub enum Op {
         taken: Box<Taken>,
         /// Who waits for it.
         done: Done<Result<(), RecordError>>,
+    },
+    /// Keep notes, all or none of them, in the order of those that were submitted. Answered once they are safe.
+    Notes {
+        /// Each in the place of what had its name in its room.
+        notes: Vec<Note>,
+        /// Who waits for it.
+        done: Done<Result<(), Unavailable>>,
     },
     /// Say when all that was submitted before is done.
     Barrier(Done<()>),
