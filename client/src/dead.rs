@@ -42,7 +42,16 @@ struct Letter {
     at: String,
     attempts: u64,
     last: Option<Last>,
-    event: Kind,
+    event: Box<RawValue>,
+}
+
+impl Letter {
+    /// What happened, by the words of webhooks or of API Gateway; of a rule it is a message.
+    fn kind(&self) -> String {
+        let kind = serde_json::from_str::<Kind>(self.event.get()).ok();
+        let kind = kind.and_then(|kind| kind.name.or(kind.request_context.map(|context| context.event_type)));
+        kind.unwrap_or_else(|| "message".to_owned())
+    }
 }
 
 #[derive(Deserialize)]
@@ -53,7 +62,15 @@ struct Last {
 #[derive(Deserialize)]
 struct Kind {
     #[serde(rename = "type")]
-    name: String,
+    name: Option<String>,
+    #[serde(rename = "requestContext")]
+    request_context: Option<Context>,
+}
+
+#[derive(Deserialize)]
+struct Context {
+    #[serde(rename = "eventType")]
+    event_type: String,
 }
 
 pub(crate) async fn run(command: DeadCommand) -> Result<(), Failure> {
@@ -69,10 +86,11 @@ pub(crate) async fn run(command: DeadCommand) -> Result<(), Failure> {
             }
             let mut table = Table::new(&["ID", "HOOK", "EVENT", "CAUSE", "SINCE", "ATTEMPTS", "ERROR"]);
             for (letter, _) in letters(&endpoint, which.hook.as_deref(), which.since.as_deref()).await? {
+                let kind = letter.kind();
                 table.row(vec![
                     letter.id,
                     letter.hook,
-                    letter.event.name,
+                    kind,
                     letter.cause,
                     letter.at,
                     letter.attempts.to_string(),

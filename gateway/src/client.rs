@@ -36,6 +36,8 @@ pub struct Answer {
     pub status: u16,
     /// How long it asks to be left alone (`Retry-After`, in seconds or as a date).
     pub retry_after: Option<Duration>,
+    /// All header fields.
+    pub headers: HeaderMap,
     /// All of the body.
     pub body: Bytes,
 }
@@ -55,6 +57,9 @@ pub enum CallError {
     Unreachable(String),
     /// No whole answer in time; the request may have been read.
     #[error("{0}")]
+    TimedOut(String),
+    /// The answer broke off, or is none; the request may have been read.
+    #[error("{0}")]
     Failed(String),
 }
 
@@ -69,8 +74,8 @@ impl Caller {
         config.tls_timeout = Duration::from_secs(4);
         config.answer_timeout = Duration::from_secs(120);
         // How many there are at a time is bounded by who calls.
-        config.max_requests_per_host = 4096;
-        config.max_idle_per_host = 64;
+        config.max_requests_per_host = 20_000;
+        config.max_idle_per_host = 256;
         Self(Arc::new(Inner { client: outgoing::Client::new(config), breakers: Mutex::default() }))
     }
 
@@ -125,18 +130,10 @@ impl Caller {
         max_bytes: usize,
         within: Duration,
     ) -> Result<Answer, CallError> {
-        let answered = self.0.client.fetch(request, max_bytes, within).await;
-        let answered = match answered {
-            Ok(answer) => Ok(Answer {
-                status: answer.status().as_u16(),
-                retry_after: retry_after(answer.headers()),
-                body: answer.into_body(),
-            }),
-            Err(error) => Err(meant(&error)),
-        };
+        let answered = self.send(request, max_bytes, within).await;
         let ended = match &answered {
             Ok(answer) if answer.status < 500 => Some(Call::Answered),
-            Ok(_) | Err(CallError::Failed(_)) => Some(Call::Failed),
+            Ok(_) | Err(CallError::TimedOut(_) | CallError::Failed(_)) => Some(Call::Failed),
             Err(CallError::Unreachable(_)) => Some(Call::Unreachable),
             // It says nothing about the host.
             Err(_) => None,
@@ -146,6 +143,26 @@ impl Caller {
             self.record(&permit.host, ended);
         }
         answered
+    }
+
+    /// The same for who has a [`Breaker`] of its own, for something smaller than a host: nobody is asked whether the
+    /// host does well, and nobody is told.
+    ///
+    /// # Errors
+    /// As [`Caller::call_with`].
+    ///
+    /// # Cancel safety
+    /// As [`Caller::call`].
+    pub async fn send(
+        &self,
+        request: Request<Bytes>,
+        max_bytes: usize,
+        within: Duration,
+    ) -> Result<Answer, CallError> {
+        let answer = self.0.client.fetch(request, max_bytes, within).await.map_err(|error| meant(&error))?;
+        let (head, body) = answer.into_parts();
+        let retry_after = retry_after(&head.headers);
+        Ok(Answer { status: head.status.as_u16(), retry_after, headers: head.headers, body })
     }
 
     fn record(&self, host: &str, ended: Call) {
@@ -197,6 +214,7 @@ fn meant(error: &Error) -> CallError {
         Error::Timeout { phase: Phase::Turn | Phase::Resolve | Phase::Connect | Phase::Tls, .. } => {
             CallError::Unreachable(why)
         }
+        Error::Timeout { .. } => CallError::TimedOut(why),
         _ => CallError::Failed(why),
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::client::{Answer, CallError, Caller, Permit};
 use crate::delivery::{Attempt, Bounds, Dead, Event, Failure, Outcome, Queue};
+use crate::kept::Kept;
 
 /// How often what grew too old is looked for while nothing can be sent.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -68,6 +69,8 @@ impl Drop for Handle {
 
 struct Shared {
     queue: Mutex<Queue>,
+    /// Where what waits outlives a crash.
+    kept: Option<Kept>,
     wake: Notify,
     /// Something was delivered, or given up.
     settled: Notify,
@@ -95,8 +98,34 @@ impl Courier {
     /// Starts one, on the current tokio runtime. `turns` are the calls that the receiver gets at a time, whoever makes
     /// them.
     pub fn start(bounds: Bounds, caller: Caller, receiver: Arc<dyn Receiver>, turns: Arc<Semaphore>) -> Self {
+        Self::begin(bounds, caller, receiver, turns, None, Vec::new())
+    }
+
+    /// The same, with what waits noted so that it outlives a crash, and with what is `left` of an earlier life first.
+    pub(crate) fn start_kept(
+        bounds: Bounds,
+        caller: Caller,
+        receiver: Arc<dyn Receiver>,
+        turns: Arc<Semaphore>,
+        kept: &Kept,
+        left: Vec<Event>,
+    ) -> Self {
+        Self::begin(bounds, caller, receiver, turns, Some(kept.clone()), left)
+    }
+
+    fn begin(
+        bounds: Bounds,
+        caller: Caller,
+        receiver: Arc<dyn Receiver>,
+        turns: Arc<Semaphore>,
+        kept: Option<Kept>,
+        left: Vec<Event>,
+    ) -> Self {
+        let mut queue = Queue::new(bounds, fastrand::u64(..));
+        let over = left.into_iter().flat_map(|event| queue.push(event)).collect();
         let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue::new(bounds, fastrand::u64(..))),
+            queue: Mutex::new(queue),
+            kept,
             wake: Notify::new(),
             settled: Notify::new(),
             is_over: AtomicBool::new(false),
@@ -104,6 +133,7 @@ impl Courier {
             receiver,
             turns,
         });
+        shared.bury(over);
         tokio::spawn(run(Arc::clone(&shared)));
         Self(Arc::new(Handle(shared)))
     }
@@ -111,6 +141,9 @@ impl Courier {
     /// Takes an event. Never waits: what had to make room for it is buried.
     pub fn push(&self, event: Event) {
         let shared = &self.0.0;
+        if let Some(kept) = &shared.kept {
+            kept.note(&event);
+        }
         let dead = shared.queue.lock().push(event);
         shared.bury(dead);
         shared.wake.notify_one();
@@ -212,6 +245,10 @@ impl Shared {
             Err(error) => Outcome::Failed(Failure::new(None, error.to_string()), None),
         };
         receiver.told(&attempt.events, &outcome, began.elapsed());
+        if let (Some(kept), Outcome::Delivered { failed }) = (&self.kept, &outcome) {
+            let delivered = attempt.events.iter().filter(|event| !failed.contains(&event.id));
+            delivered.for_each(|event| kept.forget(&event.id));
+        }
         let dead = self.queue.lock().handle(Instant::now(), attempt.number, outcome);
         self.bury(dead);
         self.settled.notify_waiters();

@@ -1,15 +1,18 @@
 //! Events that were not delivered, kept for who looks after them.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use broker_core::{Broker, Channel, Publish, unix_ms};
 use bytes::Bytes;
 use envelope::{timestamp, write_string};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::delivery::{Cause, Dead, Event};
+use crate::kept::{Kept, Letter};
 
 /// Most that are kept of one webhook.
 const MAX_LETTERS: usize = 10_000;
@@ -55,6 +58,25 @@ impl DeadLetter {
         }
     }
 
+    /// As it was written.
+    fn read(hook: &Arc<str>, letter: Letter) -> Self {
+        let Letter { id, order, event, cause, at_ms, attempts, status, error } = letter;
+        Self { id, hook: Arc::clone(hook), cause, at_ms, order, event, attempts, status, error }
+    }
+
+    fn written(&self) -> Letter {
+        Letter {
+            id: self.id.clone(),
+            order: Arc::clone(&self.order),
+            event: self.event.clone(),
+            cause: self.cause,
+            at_ms: self.at_ms,
+            attempts: self.attempts,
+            status: self.status,
+            error: self.error.clone(),
+        }
+    }
+
     fn weight(&self) -> usize {
         self.event.len() + self.error.as_ref().map_or(0, String::len) + 256
     }
@@ -64,7 +86,7 @@ impl DeadLetter {
         Event::new(self.id.clone(), Arc::clone(&self.order), self.event.clone(), Instant::now())
     }
 
-    /// As it is shown: JSON.
+    /// As it is shown: JSON. An event that is none is a string there, of its text or of its base64.
     pub fn json(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.event.len() + 256);
         out.extend_from_slice(b"{\"id\":");
@@ -88,9 +110,42 @@ impl DeadLetter {
             }
         }
         out.extend_from_slice(b",\"event\":");
-        out.extend_from_slice(&self.event);
+        match std::str::from_utf8(&self.event) {
+            _ if is_json(&self.event) => out.extend_from_slice(&self.event),
+            // Of a rule, whose messages go as they are.
+            Ok(text) => write_string(text, &mut out),
+            Err(_) => write_string(&STANDARD.encode(&self.event), &mut out),
+        }
         out.push(b'}');
         out
+    }
+}
+
+/// Who has dead letters, and can deliver them anew.
+pub trait Owner: std::fmt::Debug + Send + Sync + 'static {
+    /// What was not delivered.
+    fn dead_letters(&self) -> &DeadLetters;
+
+    /// Delivers an event anew.
+    fn replay(&self, event: Event);
+}
+
+/// Owners of dead letters besides webhooks and rules, for who looks after all of them. A clone is the same. Nobody is kept
+/// alive by it.
+#[derive(Clone, Debug, Default)]
+pub struct Graveyard(Arc<RwLock<Vec<Weak<dyn Owner>>>>);
+
+impl Graveyard {
+    /// Those of this owner are shown from now on, until it is dropped.
+    pub fn enter(&self, owner: &Arc<dyn Owner>) {
+        let mut owners = self.0.write();
+        owners.retain(|known| known.strong_count() > 0);
+        owners.push(Arc::downgrade(owner));
+    }
+
+    /// All that are there.
+    pub fn owners(&self) -> Vec<Arc<dyn Owner>> {
+        self.0.read().iter().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -99,29 +154,56 @@ impl DeadLetter {
 #[derive(Debug)]
 pub struct DeadLetters {
     hook: Arc<str>,
-    letters: Mutex<Kept>,
+    letters: Mutex<Letters>,
+    /// Where they outlive a crash.
+    kept: Option<Kept>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct Letters {
     all: VecDeque<DeadLetter>,
     bytes: usize,
 }
 
 impl DeadLetters {
-    pub(crate) fn new(hook: &str) -> Self {
-        Self { hook: hook.into(), letters: Mutex::default() }
+    /// None yet, of whoever has this name.
+    pub fn new(hook: &str) -> Self {
+        Self { hook: hook.into(), letters: Mutex::default(), kept: None }
     }
 
-    pub(crate) fn bury(&self, broker: &Broker, dead: &Dead) {
+    /// The same, kept over a crash where the broker has an engine, with what an earlier life has left.
+    pub fn of(broker: &Broker, hook: &str) -> Self {
+        let kept = Kept::of(broker, hook);
+        let left = kept.take_left();
+        Self::kept(hook, &kept, left.letters)
+    }
+
+    pub(crate) fn kept(hook: &str, kept: &Kept, left: Vec<Letter>) -> Self {
+        let hook: Arc<str> = hook.into();
+        let all: VecDeque<_> = left.into_iter().map(|letter| DeadLetter::read(&hook, letter)).collect();
+        let bytes = all.iter().map(DeadLetter::weight).sum();
+        Self { hook, letters: Mutex::new(Letters { all, bytes }), kept: Some(kept.clone()) }
+    }
+
+    /// Whose they are.
+    pub fn owner(&self) -> &str {
+        &self.hook
+    }
+
+    /// Keeps one, and publishes it.
+    pub fn bury(&self, broker: &Broker, dead: &Dead) {
         let letter = DeadLetter::of(&self.hook, dead);
         let json = letter.json();
         let mut kept = self.letters.lock();
+        if let Some(notes) = &self.kept {
+            notes.bury(&letter.written());
+        }
         kept.bytes += letter.weight();
         kept.all.push_back(letter);
         while kept.all.len() > MAX_LETTERS || kept.bytes > MAX_BYTES {
             let Some(oldest) = kept.all.pop_front() else { break };
             kept.bytes = kept.bytes.saturating_sub(oldest.weight());
+            self.exhume(&oldest.id);
         }
         drop(kept);
         if let Ok(channel) = Channel::parse(&format!("$dead/{}", self.hook)) {
@@ -131,7 +213,7 @@ impl DeadLetters {
     }
 
     pub(crate) fn hand_over(&self, next: &DeadLetters) {
-        let Kept { all, bytes } = std::mem::take(&mut *self.letters.lock());
+        let Letters { all, bytes } = std::mem::take(&mut *self.letters.lock());
         let mut kept = next.letters.lock();
         kept.bytes += bytes;
         let newer = std::mem::replace(&mut kept.all, all);
@@ -171,6 +253,17 @@ impl DeadLetters {
         let at = kept.all.iter().position(|letter| letter.id == id)?;
         let letter = kept.all.remove(at)?;
         kept.bytes = kept.bytes.saturating_sub(letter.weight());
+        self.exhume(id);
         Some(letter)
     }
+
+    fn exhume(&self, id: &str) {
+        if let Some(kept) = &self.kept {
+            kept.exhume(id);
+        }
+    }
+}
+
+pub(crate) fn is_json(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
 }

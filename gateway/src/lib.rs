@@ -14,6 +14,7 @@ pub mod client;
 pub mod courier;
 pub mod dead;
 pub mod delivery;
+pub mod kept;
 pub mod rules;
 pub mod sign;
 pub mod webhook;

@@ -14,8 +14,9 @@ use tokio::task::AbortHandle;
 
 use crate::client::Caller;
 use crate::courier::{Courier, Load, Receiver};
-use crate::dead::DeadLetters;
+use crate::dead::{DeadLetters, Owner, is_json};
 use crate::delivery::{Bounds, Dead, Event, Outcome};
+use crate::kept::Kept;
 
 /// One rule.
 #[derive(Clone, Debug)]
@@ -63,6 +64,7 @@ impl Settings {
 pub struct Rule {
     function: Arc<Function>,
     courier: Courier,
+    kept: Kept,
     reader: Option<AbortHandle>,
 }
 
@@ -85,8 +87,10 @@ impl Rule {
         let id = format!("aws.rules.{}", settings.name);
         let turns = Arc::new(Semaphore::new(settings.bounds.max_in_flight));
         let bounds = settings.bounds.clone();
+        let kept = Kept::of(broker, &id);
+        let left = kept.take_left();
         let function = Arc::new(Function {
-            dead: DeadLetters::new(&id),
+            dead: DeadLetters::kept(&id, &kept, left.letters),
             id,
             settings,
             broker: broker.clone(),
@@ -95,9 +99,10 @@ impl Rule {
             buried: AtomicU64::new(0),
             missed: AtomicU64::new(0),
         });
-        let courier = Courier::start(bounds, caller, Arc::clone(&function) as _, turns);
+        let receiver = Arc::clone(&function) as _;
+        let courier = Courier::start_kept(bounds, caller, receiver, turns, &kept, left.events);
         let reader = read(Arc::clone(&function), courier.clone());
-        Self { function, courier, reader }
+        Self { function, courier, kept, reader }
     }
 
     /// What it is called among dead letters.
@@ -110,19 +115,14 @@ impl Rule {
         self.courier.load()
     }
 
-    /// What was not delivered.
-    pub fn dead_letters(&self) -> &DeadLetters {
-        &self.function.dead
-    }
-
-    /// Delivers a message anew.
-    pub fn replay(&self, event: Event) {
-        self.courier.push(event);
-    }
-
     /// Resolves when all that it took has been delivered or given up.
     pub async fn drained(&self) {
         self.courier.drained().await;
+    }
+
+    /// What is kept of it over a crash.
+    pub(crate) fn kept(&self) -> &Kept {
+        &self.kept
     }
 
     pub(crate) fn measure(&self, out: &mut Vec<Metric>) {
@@ -138,6 +138,16 @@ impl Rule {
         out.push(of(Metric::counter("rule_missed", help, missed.load(Relaxed))));
         let help = "Messages of rules that wait for their function or are being sent";
         out.push(of(Metric::gauge("rule_queue", help, self.load().events as u64)));
+    }
+}
+
+impl Owner for Rule {
+    fn dead_letters(&self) -> &DeadLetters {
+        &self.function.dead
+    }
+
+    fn replay(&self, event: Event) {
+        self.courier.push(event);
     }
 }
 
@@ -197,10 +207,6 @@ impl Function {
         let id = format!("{:016x}/{channel}", fastrand::u64(..));
         Event::new(id, order, body, Instant::now())
     }
-}
-
-fn is_json(bytes: &[u8]) -> bool {
-    serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
 }
 
 fn channel_of(event: &Event) -> &str {

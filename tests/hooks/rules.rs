@@ -1,5 +1,6 @@
 //! Rules: messages of a filter go to a function.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fanwire::Filter;
@@ -7,7 +8,7 @@ use fanwire::gateway::rules::Settings;
 use rumqttc::QoS;
 use serde_json::{Value, json};
 
-use crate::backend::Backend;
+use crate::backend::{Asked, Backend};
 use crate::support::http::request;
 use crate::support::mqtt::Client;
 use crate::support::{TestServer, eventually};
@@ -120,6 +121,33 @@ async fn channels_go_apart_and_what_is_no_json_is_a_string() {
 }
 
 /// A store keeps all channels but `$SYS`, and what it keeps is not published at once.
+/// Its id has the slashes of its channel, and what is no JSON is text.
+#[tokio::test]
+async fn a_dead_message_of_a_rule_is_found_by_its_id_and_sent_again() {
+    static TAKES: AtomicBool = AtomicBool::new(false);
+    let answers = |_: &Asked| (if TAKES.load(Ordering::SeqCst) { 200 } else { 422 }, String::new());
+    let backend = Backend::start(answers).await;
+    let server = backend.with_rule("rule/#", |_| {}).await;
+    server.publish("rule/one/a", "no \"JSON\"");
+    let mut letters = json!(null);
+    for _ in 0..1000 {
+        letters = request(server.http, "GET", "/v1/dead-letters", &[], "").await.json()["letters"].clone();
+        if letters.as_array().is_some_and(|letters| !letters.is_empty()) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(letters[0]["event"], "no \"JSON\"");
+    let id = letters[0]["id"].as_str().expect("an id");
+    assert!(id.ends_with("/rule/one/a"), "{id}");
+    let path = format!("/v1/dead-letters/{}", id.replace('/', "%2F"));
+    assert_eq!(request(server.http, "GET", &path, &[], "").await.json(), letters[0]);
+    TAKES.store(true, Ordering::SeqCst);
+    assert_eq!(request(server.http, "POST", &format!("{path}/replay"), &[], "").await.status, 202);
+    eventually(|| backend.asked().len() == 2).await;
+    assert_eq!(backend.asked()[1].text, "no \"JSON\"");
+}
+
 #[tokio::test]
 async fn a_dead_letter_is_retained_where_a_store_keeps_it_and_nobody_forges_one() {
     let folder = tempfile::tempdir().expect("a directory");

@@ -141,6 +141,13 @@ pub struct Dead {
     pub cause: Cause,
 }
 
+impl Dead {
+    /// An event that was sent so often, and what came of it last.
+    pub fn new(event: Arc<Event>, attempts: u32, last: Option<Failure>, cause: Cause) -> Self {
+        Self { event, attempts, last, cause }
+    }
+}
+
 /// Why an event is a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -156,6 +163,9 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::GaveUp, Self::Expired, Self::Rejected, Self::Overflow];
+
     /// Its name in answers and metrics.
     pub fn name(self) -> &'static str {
         match self {

@@ -8,13 +8,15 @@ use envelope::{timestamp, write_string};
 use front::{Front, Task};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode, header};
-use http_edge::{Body, OriginPolicy, Peer, Problem, Response, TokenSources, credentials_from, read_body};
+use http_edge::{
+    Body, OriginPolicy, Peer, Problem, Response, TokenSources, credentials_from, percent_decode, read_body,
+};
 
 use super::hook::Hook;
 use super::settings::Written;
 use super::webhooks::{PutError, Webhooks};
-use crate::dead::{DeadLetter, DeadLetters};
-use crate::delivery::{BreakerState, Event};
+use crate::dead::{DeadLetter, Owner as _};
+use crate::delivery::BreakerState;
 
 /// Most bytes of a webhook that is put.
 const MAX_BYTES: usize = 64 << 10;
@@ -54,7 +56,11 @@ impl Api {
         may_manage_all(&principal)?;
         principal.admit(1).map_err(Problem::rate_limited)?;
         let path = parts.uri.path().to_owned();
-        let segments: Vec<&str> = path.trim_start_matches("/v1/").trim_end_matches('/').split('/').collect();
+        let segments = path.trim_start_matches("/v1/").trim_end_matches('/').split('/');
+        // Ids of rules' events have slashes.
+        let segments = segments.map(percent_decode).collect::<Result<Vec<_>, _>>();
+        let segments = segments.map_err(|error| invalid(error.to_string()))?;
+        let segments: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
         match segments[..] {
             ["webhooks"] => self.list(&parts),
             ["webhooks", id] => self.webhook(&parts, id, body).await,
@@ -91,7 +97,10 @@ impl Api {
             Method::PUT => {
                 let body = read_body(body, MAX_BYTES).await.map_err(Problem::from)?;
                 let settings = written(&body, id)?;
-                let status = match self.webhooks.put(settings) {
+                // What an earlier life has left of it may have to be read.
+                let webhooks = self.webhooks.clone();
+                let put = tokio::task::spawn_blocking(move || webhooks.put(settings)).await;
+                let status = match put.map_err(|_| Problem::not_found("the webhook could not be started"))? {
                     Ok(true) => StatusCode::CREATED,
                     Ok(false) => StatusCode::OK,
                     Err(error) => {
@@ -107,8 +116,13 @@ impl Api {
                 show(&hook, &mut out);
                 Ok(json(status, out))
             }
-            Method::DELETE if self.webhooks.remove(id) => Ok(nothing()),
-            Method::DELETE => Err(Problem::not_found("no webhook has this id")),
+            Method::DELETE => {
+                let hook = self.webhooks.take_out(id);
+                let hook = hook.ok_or_else(|| Problem::not_found("no webhook has this id"))?;
+                // Another one that is put under its name does not find what was left.
+                hook.kept().clear().await;
+                Ok(nothing())
+            }
             _ => Err(Problem::method_not_allowed("GET, HEAD, PUT, DELETE")),
         }
     }
@@ -136,13 +150,12 @@ impl Api {
                 other => return Err(invalid(format!("{other}: unknown; known are hook, cursor, limit"))),
             }
         }
-        let hooks = self.webhooks.list();
-        let owners = self.owners(&hooks);
+        let owners = self.webhooks.owners();
         let mut found: Vec<DeadLetter> = Vec::new();
         // The hooks one after the other; a cursor is the id of a letter, which is of one of them.
         let mut after = cursor.as_deref();
-        let concerned = owners.iter().filter(|one| hook.as_ref().is_none_or(|id| id == one.id));
-        for Owner { letters, .. } in concerned {
+        let letters = owners.iter().map(|owner| owner.dead_letters());
+        for letters in letters.filter(|letters| hook.as_ref().is_none_or(|id| id == letters.owner())) {
             if let Some(id) = after {
                 if !letters.has(id) {
                     continue;
@@ -172,32 +185,16 @@ impl Api {
         Ok(json(StatusCode::OK, out))
     }
 
-    /// Whoever has dead letters: webhooks, and rules.
-    fn owners<'a>(&'a self, hooks: &'a [Arc<Hook>]) -> Vec<Owner<'a>> {
-        let of_hooks = hooks.iter().map(|hook| Owner {
-            id: &hook.settings().id,
-            letters: hook.dead_letters(),
-            replay: Box::new(|event| hook.replay(event)),
-        });
-        let of_rules = self.webhooks.rules().iter().map(|rule| Owner {
-            id: rule.id(),
-            letters: rule.dead_letters(),
-            replay: Box::new(|event| rule.replay(event)),
-        });
-        of_hooks.chain(of_rules).collect()
-    }
-
     fn letter(&self, parts: &Parts, id: &str) -> Result<Response, Problem> {
-        let hooks = self.webhooks.list();
-        let owners = self.owners(&hooks);
+        let owners = self.webhooks.owners();
         match parts.method {
             Method::GET | Method::HEAD => {
-                let found = owners.iter().find_map(|one| one.letters.find(id));
+                let found = owners.iter().find_map(|one| one.dead_letters().find(id));
                 let letter = found.ok_or_else(no_letter)?;
                 Ok(json(StatusCode::OK, letter.json()))
             }
             Method::DELETE => {
-                let taken = owners.iter().find_map(|one| one.letters.take(id));
+                let taken = owners.iter().find_map(|one| one.dead_letters().take(id));
                 taken.map(|_| nothing()).ok_or_else(no_letter)
             }
             _ => Err(Problem::method_not_allowed("GET, HEAD, DELETE")),
@@ -206,22 +203,14 @@ impl Api {
 
     fn replay(&self, parts: &Parts, id: &str) -> Result<Response, Problem> {
         only(parts, &[Method::POST], "POST")?;
-        let hooks = self.webhooks.list();
-        for one in self.owners(&hooks) {
-            if let Some(letter) = one.letters.take(id) {
-                (one.replay)(letter.again());
+        for one in self.webhooks.owners() {
+            if let Some(letter) = one.dead_letters().take(id) {
+                one.replay(letter.again());
                 return Ok(json(StatusCode::ACCEPTED, b"{}".to_vec()));
             }
         }
         Err(no_letter())
     }
-}
-
-/// Whose dead letters.
-struct Owner<'a> {
-    id: &'a str,
-    letters: &'a DeadLetters,
-    replay: Box<dyn Fn(Event) + 'a>,
 }
 
 impl Front for Api {
@@ -310,7 +299,10 @@ fn show(hook: &Hook, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"state\":");
     write_string(state, out);
     let (events, bytes, oldest) = (load.events, load.bytes, load.oldest.as_millis());
-    let queue = format!(",\"queue\":{{\"events\":{events},\"bytes\":{bytes},\"oldest_ms\":{oldest}}}");
+    let safe = hook.kept().is_safe();
+    let queue = format!(
+        ",\"queue\":{{\"events\":{events},\"bytes\":{bytes},\"oldest_ms\":{oldest},\"kept\":{safe}}}"
+    );
     out.extend_from_slice(queue.as_bytes());
     out.extend_from_slice(
         format!(",\"dead_letters\":{},\"last_error\":", hook.dead_letters().len()).as_bytes(),

@@ -17,8 +17,9 @@ use super::event::{Kind, Told};
 use super::settings::{OnFailure, Settings};
 use crate::client::{Answer, CallError, Caller};
 use crate::courier::{Courier, Load, Receiver};
-use crate::dead::DeadLetters;
+use crate::dead::{DeadLetters, Owner};
 use crate::delivery::{BreakerState, Cause, Dead, Event, Outcome};
+use crate::kept::Kept;
 
 /// How a request ended, by name.
 const OUTCOMES: [&str; 6] = ["ok", "denied", "rejected", "failed", "unreachable", "open"];
@@ -31,6 +32,7 @@ const TYPES: usize = Kind::ALL.len() + 1;
 pub struct Hook {
     backend: Arc<Backend>,
     courier: Courier,
+    kept: Kept,
     /// Reads the messages that it is told of.
     reader: Mutex<Option<AbortHandle>>,
 }
@@ -80,12 +82,13 @@ pub(super) enum Decided {
 }
 
 impl Hook {
-    /// Starts its courier, on the current tokio runtime.
-    pub(super) fn start(settings: Settings, caller: Caller, broker: Broker) -> Self {
+    /// Starts its courier, on the current tokio runtime, with what `kept` has of an earlier life.
+    pub(super) fn start(settings: Settings, caller: Caller, broker: Broker, kept: Kept) -> Self {
         let turns = Arc::new(Semaphore::new(settings.bounds.max_in_flight));
         let bounds = settings.bounds.clone();
+        let left = kept.take_left();
         let backend = Arc::new(Backend {
-            dead: DeadLetters::new(&settings.id),
+            dead: DeadLetters::kept(&settings.id, &kept, left.letters),
             settings,
             caller: caller.clone(),
             broker,
@@ -95,8 +98,8 @@ impl Hook {
             took: Histogram::default(),
             last_error: Mutex::default(),
         });
-        let courier = Courier::start(bounds, caller, backend.clone(), turns);
-        Self { backend, courier, reader: Mutex::default() }
+        let courier = Courier::start_kept(bounds, caller, backend.clone(), turns, &kept, left.events);
+        Self { backend, courier, kept, reader: Mutex::default() }
     }
 
     /// What is said about it.
@@ -107,16 +110,6 @@ impl Hook {
     /// What waits for it.
     pub fn load(&self) -> Load {
         self.courier.load()
-    }
-
-    /// What was not delivered.
-    pub fn dead_letters(&self) -> &DeadLetters {
-        &self.backend.dead
-    }
-
-    /// Delivers an event anew.
-    pub fn replay(&self, event: Event) {
-        self.courier.push(event);
     }
 
     /// What it has counted.
@@ -132,7 +125,7 @@ impl Hook {
                 }
             }
         }
-        let dead = CAUSES.iter().zip(&backend.buried);
+        let dead = Cause::ALL.iter().zip(&backend.buried);
         Counted {
             requests,
             dead: dead.map(|(cause, count)| (cause.name(), count.load(Relaxed))).collect(),
@@ -183,7 +176,7 @@ impl Hook {
                 let outcome = match &error {
                     CallError::Open(_) => "open",
                     CallError::Unreachable(_) | CallError::Forbidden(_) => "unreachable",
-                    CallError::Failed(_) => "failed",
+                    CallError::TimedOut(_) | CallError::Failed(_) => "failed",
                 };
                 (outcome, Err(error.to_string()))
             }
@@ -204,15 +197,35 @@ impl Hook {
         }
     }
 
-    /// Another one has its place: it gets what waits here.
+    /// What is kept of it over a crash.
+    pub(super) fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    /// Another one has its place, and what is kept: it gets what waits here.
     pub(super) fn hand_over(&self, next: &Hook) {
         self.courier.take().into_iter().for_each(|event| next.courier.push(event));
         self.backend.dead.hand_over(&next.backend.dead);
     }
 
+    /// Nothing that waits is told any more.
+    pub(super) fn let_go(&self) {
+        self.courier.take();
+    }
+
     /// Resolves when all that it was told has been delivered or given up.
     pub(super) async fn drained(&self) {
         self.courier.drained().await;
+    }
+}
+
+impl Owner for Hook {
+    fn dead_letters(&self) -> &DeadLetters {
+        &self.backend.dead
+    }
+
+    fn replay(&self, event: Event) {
+        self.courier.push(event);
     }
 }
 
@@ -223,8 +236,6 @@ impl Drop for Hook {
         }
     }
 }
-
-const CAUSES: [Cause; 4] = [Cause::GaveUp, Cause::Expired, Cause::Rejected, Cause::Overflow];
 
 impl Backend {
     fn count(&self, kind: Option<Kind>, outcome: &str) {
@@ -329,7 +340,7 @@ impl Receiver for Backend {
 
     fn buried(&self, dead: Vec<Dead>) {
         for dead in &dead {
-            let at = CAUSES.iter().position(|cause| *cause == dead.cause);
+            let at = Cause::ALL.iter().position(|cause| *cause == dead.cause);
             if let Some(count) = at.and_then(|at| self.buried.get(at)) {
                 count.fetch_add(1, Relaxed);
             }

@@ -28,6 +28,8 @@ use super::settings::Settings;
 use super::visit::{Known, Visit};
 use crate::address::{Addresses, Denied as Denial};
 use crate::client::Caller;
+use crate::dead::{Graveyard, Owner};
+use crate::kept::Kept;
 use crate::rules::Rule;
 
 /// When a client that could not be decided about may try again.
@@ -35,6 +37,9 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Most webhooks at a time, for those that do not stand in the configuration.
 const MAX_HOOKS: usize = 1_000;
+
+/// How long the last of what is to outlive the server may take to be written.
+const LAST_NOTES: Duration = Duration::from_secs(2);
 
 /// Why a webhook is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +63,8 @@ pub struct Gateway {
     pub rules: Vec<crate::rules::Settings>,
     /// Which addresses may be connected to for URLs that come from elsewhere.
     pub addresses: Addresses,
+    /// Who has dead letters besides these.
+    pub dead: Graveyard,
 }
 
 /// All webhooks of a broker. A clone is a handle to the same.
@@ -67,7 +74,9 @@ pub struct Webhooks(Arc<Inner>);
 pub(super) struct Inner {
     pub(super) broker: Broker,
     hooks: RwLock<Arc<[Arc<Hook>]>>,
-    rules: Vec<Rule>,
+    rules: Vec<Arc<Rule>>,
+    /// Whoever else has dead letters.
+    dead: Graveyard,
     /// Calls whatever the configuration names, and what comes from elsewhere as `addresses` permit.
     trusted: Caller,
     judged: Caller,
@@ -90,7 +99,9 @@ impl Webhooks {
     pub fn start(broker: &Broker, gateway: &Gateway, policy: Option<Arc<dyn Policy>>) -> Self {
         // What stands in the configuration may lead anywhere.
         let trusted = Caller::new(None);
-        let rule = |settings: &crate::rules::Settings| Rule::start(settings.clone(), trusted.clone(), broker);
+        let rule = |settings: &crate::rules::Settings| {
+            Arc::new(Rule::start(settings.clone(), trusted.clone(), broker))
+        };
         let rules = gateway.rules.iter().map(rule).collect();
         let inner = Arc::new(Inner {
             broker: broker.clone(),
@@ -99,6 +110,7 @@ impl Webhooks {
             judged: Caller::new(Some(gateway.addresses.clone())),
             addresses: gateway.addresses.clone(),
             rules,
+            dead: gateway.dead.clone(),
             decides: AtomicBool::new(policy.is_some()),
             listens: AtomicBool::new(false),
             policy,
@@ -144,16 +156,32 @@ impl Webhooks {
 
     /// Takes one out, with what waits for it; false if there is none.
     pub fn remove(&self, id: &str) -> bool {
+        let Some(hook) = self.take_out(id) else { return false };
+        tokio::spawn(async move { hook.kept().clear().await });
+        true
+    }
+
+    /// The same, but for what is kept of it over a crash.
+    pub(super) fn take_out(&self, id: &str) -> Option<Arc<Hook>> {
         let mut hooks = self.0.hooks.write();
-        let rest: Vec<_> = hooks.iter().filter(|hook| hook.settings().id != id).cloned().collect();
-        let is_gone = rest.len() < hooks.len();
-        *hooks = rest.into();
-        is_gone
+        let gone = hooks.iter().find(|hook| hook.settings().id == id).cloned()?;
+        *hooks = hooks.iter().filter(|hook| hook.settings().id != id).cloned().collect();
+        drop(hooks);
+        gone.let_go();
+        Some(gone)
     }
 
     /// The rules of the configuration.
-    pub fn rules(&self) -> &[Rule] {
+    pub fn rules(&self) -> &[Arc<Rule>] {
         &self.0.rules
+    }
+
+    /// Whoever has dead letters: webhooks, rules, and who else is known.
+    pub fn owners(&self) -> Vec<Arc<dyn Owner>> {
+        let hooks = self.list();
+        let hooks = hooks.iter().map(|hook| Arc::clone(hook) as Arc<dyn Owner>);
+        let rules = self.0.rules.iter().map(|rule| Arc::clone(rule) as Arc<dyn Owner>);
+        hooks.chain(rules).chain(self.0.dead.owners()).collect()
     }
 
     /// The webhooks as they are.
@@ -180,6 +208,15 @@ impl Webhooks {
             let left: usize = hooks.iter().map(|hook| hook.load().events).sum();
             tracing::warn!(left, "not all events were told to webhooks in time");
         }
+        let written = async {
+            for hook in hooks.iter() {
+                hook.kept().settled().await;
+            }
+            for rule in &self.0.rules {
+                rule.kept().settled().await;
+            }
+        };
+        _ = tokio::time::timeout(LAST_NOTES, written).await;
     }
 }
 
@@ -193,7 +230,9 @@ impl Inner {
     /// A webhook from now on, in the place of one with its id; whether it is a new one.
     fn enter(self: &Arc<Self>, settings: Settings, caller: &Caller) -> bool {
         let (id, decides) = (settings.id.clone(), settings.events.iter().any(|kind| kind.is_decision()));
-        let hook = Arc::new(Hook::start(settings, caller.clone(), self.broker.clone()));
+        let known = self.hooks().iter().find(|hook| hook.settings().id == id).map(|hook| hook.kept().clone());
+        let kept = known.unwrap_or_else(|| Kept::of(&self.broker, &id));
+        let hook = Arc::new(Hook::start(settings, caller.clone(), self.broker.clone(), kept));
         let replaced = {
             let mut hooks = self.hooks.write();
             let at = hooks.iter().position(|hook| hook.settings().id == id);
