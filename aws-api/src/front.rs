@@ -181,7 +181,7 @@ impl Shared {
                 iot::subscriptions(broker, clients, principal, &client, &query).await
             }
             Resource::Shadow(thing) => {
-                iot::shadow(&self.things, principal, &parts.method, &thing, &query, &body)
+                iot::shadow(&self.things, principal, &parts.method, &thing, &query, &body).await
             }
             Resource::Shadows(thing) => iot::list_shadows(&self.things, principal, &thing, &query),
             Resource::Messages(client) => {

@@ -1,7 +1,7 @@
 //! Messages of the broker's own, on their way to the channels where they are published, in the order in which they are
 //! given.
 
-use broker_core::{Broker, Publish, PublishError, Refused};
+use broker_core::{Broker, Notes, Publish, PublishError, Refused};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
@@ -12,13 +12,14 @@ const MAX_WAITING: usize = 10_000;
 pub(crate) struct Outlet {
     sender: mpsc::Sender<Publish>,
     /// Until somebody publishes what comes.
-    idle: Mutex<Option<(Broker, mpsc::Receiver<Publish>)>>,
+    idle: Mutex<Option<(Broker, Notes, mpsc::Receiver<Publish>)>>,
 }
 
 impl Outlet {
-    pub(crate) fn new(broker: Broker) -> Self {
+    /// What is published is known from `notes` after a crash: each message waits until what was noted before it is safe.
+    pub(crate) fn new(broker: Broker, notes: Notes) -> Self {
         let (sender, receiver) = mpsc::channel(MAX_WAITING);
-        Self { sender, idle: Mutex::new(Some((broker, receiver))) }
+        Self { sender, idle: Mutex::new(Some((broker, notes, receiver))) }
     }
 
     /// Whether so many more may wait.
@@ -35,14 +36,16 @@ impl Outlet {
     /// The task begins with the first message, so that a front can be made anywhere. It ends with the outlet.
     fn start(&self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if let Some((broker, receiver)) = self.idle.lock().take() {
-            runtime.spawn(publish_all(broker, receiver));
+        if let Some((broker, notes, receiver)) = self.idle.lock().take() {
+            runtime.spawn(publish_all(broker, notes, receiver));
         }
     }
 }
 
-async fn publish_all(broker: Broker, mut messages: mpsc::Receiver<Publish>) {
+async fn publish_all(broker: Broker, notes: Notes, mut messages: mpsc::Receiver<Publish>) {
     while let Some(message) = messages.recv().await {
+        // Where the store takes nothing what is known in memory is still told.
+        _ = notes.settled().await;
         let mut next = Some(message);
         while let Some(message) = next.take() {
             // What is answered later is with whoever keeps the channel, in this order.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_core::{Broker, Channel, Client, Publish, PublishError, Service, unix_ms};
+use broker_core::{Broker, Channel, Client, Notes, Publish, PublishError, Service, Unavailable, unix_ms};
 use parking_lot::Mutex;
 use shadow::{Action, Listed, Name, Rejection, Request, Shadows};
 
@@ -12,8 +12,13 @@ use crate::outlet::Outlet;
 /// All shadows, and where what becomes of them is published.
 pub(crate) struct Things {
     shadows: Mutex<Shadows>,
+    /// Where they outlive a crash, if the broker has an engine.
+    notes: Notes,
     outlet: Outlet,
 }
+
+/// The room of their notes.
+const ROOM: &str = "shadows";
 
 /// When a request for which there was no room is worth another try.
 const RETRY: Duration = Duration::from_millis(100);
@@ -22,15 +27,46 @@ const RETRY: Duration = Duration::from_millis(100);
 const MAX_MESSAGES: usize = 3;
 
 impl Things {
+    /// With those of an earlier life. Reads the disk.
     pub(crate) fn new(broker: Broker) -> Self {
-        Self { shadows: Mutex::default(), outlet: Outlet::new(broker) }
+        let notes = broker.notes(ROOM);
+        let mut shadows = Shadows::default();
+        let found = notes.load().unwrap_or_else(|error| {
+            tracing::error!(%error, "shadows cannot be read");
+            Vec::new()
+        });
+        for (word, note) in found {
+            let name = Name::of_word(&word);
+            if !name.is_some_and(|name| shadows.restore(&name, &note)) {
+                tracing::warn!(shadow = %front::shortened(&word), "a shadow is not taken over from the store");
+            }
+        }
+        Self { shadows: Mutex::new(shadows), outlet: Outlet::new(broker, notes.clone()), notes }
+    }
+
+    /// Resolves once all that was changed before outlives a crash.
+    pub(crate) async fn settled(&self) -> Result<(), Unavailable> {
+        self.notes.settled().await
+    }
+
+    /// Notes what became of a shadow, and forgets what is not to be known any more.
+    fn note(&self, shadows: &Shadows, name: &Name, forgotten: &[Name]) {
+        for name in forgotten {
+            self.notes.remove(&name.word());
+        }
+        if let Some(note) = shadows.note(name).filter(|_| self.notes.are_kept()) {
+            self.notes.put(&name.word(), note);
+        }
     }
 
     /// Updates a shadow, and publishes that. The document that answers it.
     pub(crate) fn update(&self, name: &Name, payload: &[u8]) -> Result<String, Rejection> {
         // What is published is handed on under the lock, so that documents come in the order of their versions.
         let mut shadows = self.shadows.lock();
-        let updated = shadows.update(name, payload, now())?;
+        let forgotten = shadows.forget(now());
+        let updated = shadows.update(name, payload, now());
+        self.note(&shadows, name, &forgotten);
+        let updated = updated?;
         self.publish(name, "update/accepted", updated.accepted.clone());
         self.publish(name, "update/documents", updated.documents);
         if let Some(delta) = updated.delta {
@@ -46,7 +82,10 @@ impl Things {
     /// Forgets a shadow, and publishes that.
     pub(crate) fn delete(&self, name: &Name, payload: &[u8]) -> Result<String, Rejection> {
         let mut shadows = self.shadows.lock();
-        let deleted = shadows.delete(name, payload, now())?;
+        let forgotten = shadows.forget(now());
+        let deleted = shadows.delete(name, payload, now());
+        self.note(&shadows, name, &forgotten);
+        let deleted = deleted?;
         self.publish(name, "delete/accepted", deleted.clone());
         Ok(deleted)
     }

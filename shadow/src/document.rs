@@ -167,6 +167,30 @@ impl Document {
         (!delta.is_empty()).then_some(delta)
     }
 
+    /// A document as a note has it: `{"state":{…},"metadata":{…},"version":…}`.
+    pub(crate) fn to_note(&self) -> String {
+        let mut out = "{".to_owned();
+        self.write(false, &mut out);
+        let _ = write!(out, ",\"version\":{}}}", self.version);
+        out
+    }
+
+    /// What such a note says; `None` if it is none.
+    pub(crate) fn from_note(note: &[u8]) -> Option<Self> {
+        #[derive(serde::Deserialize)]
+        struct Noted {
+            state: BTreeMap<String, Box<RawValue>>,
+            metadata: BTreeMap<String, Box<RawValue>>,
+            version: u64,
+        }
+        let noted: Noted = serde_json::from_slice(note).ok()?;
+        let section = |name: &str| match noted.state.get(name) {
+            Some(state) => node::restored(state, noted.metadata.get(name)?).map(Some),
+            None => Some(None),
+        };
+        Some(Self { desired: section("desired")?, reported: section("reported")?, version: noted.version })
+    }
+
     /// `"state":{…},"metadata":{…}`, with the delta among the state or not.
     pub(crate) fn write(&self, with_delta: bool, out: &mut String) {
         let delta = self.delta().filter(|_| with_delta);

@@ -49,6 +49,24 @@ pub(crate) fn section(raw: &RawValue, at: u64) -> Result<Option<Members>, Reject
     }
 }
 
+/// A section that was written before, with when each of its leaves was set.
+pub(crate) fn restored(state: &RawValue, metadata: &RawValue) -> Option<Members> {
+    let members = |raw: &RawValue| serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(raw.get()).ok();
+    let (state, metadata) = (members(state)?, members(metadata)?);
+    let restore = |(name, raw): (String, Box<RawValue>)| {
+        let known = metadata.get(&name)?;
+        let node = match raw.get().as_bytes().first() {
+            Some(b'{') => Node::Object(restored(&raw, known)?),
+            _ => {
+                let at = members(known)?.get("timestamp")?.get().parse().ok()?;
+                Node::Leaf { text: raw.get().into(), at }
+            }
+        };
+        Some((name.into(), node))
+    };
+    state.into_iter().map(restore).collect()
+}
+
 fn node(raw: &RawValue, at: u64, level: usize) -> Result<Node, Rejection> {
     let text = raw.get();
     match text.as_bytes().first() {

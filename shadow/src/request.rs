@@ -30,6 +30,22 @@ impl Name {
         self.shadow.as_deref()
     }
 
+    /// As one word: `THING`, or `THING/SHADOW`.
+    pub fn word(&self) -> String {
+        match &self.shadow {
+            None => self.thing.to_string(),
+            Some(shadow) => format!("{}/{shadow}", self.thing),
+        }
+    }
+
+    /// What such a word names.
+    pub fn of_word(word: &str) -> Option<Self> {
+        match word.split_once('/') {
+            None => Self::new(word, None),
+            Some((thing, shadow)) => Self::new(thing, Some(shadow)),
+        }
+    }
+
     /// What errors call it.
     pub(crate) fn shown(&self) -> &str {
         self.shadow().unwrap_or(&self.thing)
@@ -103,6 +119,7 @@ mod tests {
     fn topics_are_read_as_they_are_written() {
         for (thing, shadow) in [("a", None), ("a:b_c-D9", Some("s")), ("a", Some("$s:1"))] {
             let name = Name::new(thing, shadow).unwrap();
+            assert_eq!(Name::of_word(&name.word()), Some(name.clone()));
             for action in [Action::Get, Action::Update, Action::Delete] {
                 let topic = format!("{}/{}", name.topic(), action.name());
                 assert_eq!(Request::of(&topic), Some(Request { name: name.clone(), action }), "{topic}");

@@ -193,6 +193,45 @@ impl Shadows {
         Ok(out)
     }
 
+    /// What is to be noted of a shadow so that it outlives the process: the document, or the version that a deleted one
+    /// had. `None` if nothing is known of it.
+    pub fn note(&self, name: &Name) -> Option<String> {
+        match self.find(name) {
+            Some(document) => Some(document.to_note()),
+            None => {
+                let version = self.versions.get(name)?;
+                let deleted = self.deleted.iter().rev().find(|(_, known, _)| known == name)?;
+                Some(format!("{{\"deleted\":{},\"version\":{version}}}", deleted.0))
+            }
+        }
+    }
+
+    /// Takes what was noted in an earlier life. False for what is no note, and for one more shadow than there may be.
+    /// Notes of deleted shadows are to come in any order before the first request.
+    pub fn restore(&mut self, name: &Name, note: &[u8]) -> bool {
+        #[derive(serde::Deserialize)]
+        struct Deleted {
+            deleted: u64,
+            version: u64,
+        }
+        if let Ok(Deleted { deleted, version }) = serde_json::from_slice(note) {
+            self.versions.insert(name.clone(), version);
+            let at = self.deleted.partition_point(|(known, ..)| *known <= deleted);
+            self.deleted.insert(at, (deleted, name.clone(), version));
+            return true;
+        }
+        let Some(document) = Document::from_note(note) else { return false };
+        let bytes = self.bytes + weight(name, &document);
+        if bytes > self.limits.max_bytes || self.count >= self.limits.max_shadows || self.find(name).is_some()
+        {
+            return false;
+        }
+        (self.bytes, self.count) = (bytes, self.count + 1);
+        let shadows = self.things.entry(name.thing().into()).or_default();
+        shadows.insert(name.shadow().map(Box::from), document);
+        true
+    }
+
     /// Up to `limit` names of a thing's named shadows, after `after`.
     pub fn list(&self, thing: &str, after: Option<&str>, limit: usize) -> Listed {
         let named = self.things.get(thing).into_iter().flat_map(|shadows| shadows.keys().flatten());
@@ -201,16 +240,20 @@ impl Shadows {
         Listed { names, more: rest.next().is_some() }
     }
 
-    /// Versions of shadows that were deleted long ago, or that are more than shadows may be.
-    fn forget(&mut self, now: u64) {
+    /// Forgets versions of shadows that were deleted long ago, or that are more than shadows may be; whose they were.
+    /// Done by each update and delete as well.
+    pub fn forget(&mut self, now: u64) -> Vec<Name> {
+        let mut forgotten = Vec::new();
         while let Some((at, _, _)) = self.deleted.front()
             && (now.saturating_sub(*at) >= VERSION_SECS || self.deleted.len() > self.limits.max_shadows)
             && let Some((_, name, version)) = self.deleted.pop_front()
         {
             if self.versions.get(&name) == Some(&version) {
                 self.versions.remove(&name);
+                forgotten.push(name);
             }
         }
+        forgotten
     }
 }
 

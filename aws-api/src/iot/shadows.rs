@@ -40,7 +40,7 @@ fn check(principal: &Principal, action: Action, name: &Name) -> Result<(), AwsEr
 }
 
 /// Answers what is asked of one shadow.
-pub(crate) fn shadow(
+pub(crate) async fn shadow(
     things: &Things,
     principal: &Principal,
     method: &Method,
@@ -62,7 +62,13 @@ pub(crate) fn shadow(
             if !things.has_room() {
                 return Err(AwsError::throttled("too many documents wait for a busy broker"));
             }
-            if *method == Method::DELETE { things.delete(&name, b"")? } else { things.update(&name, body)? }
+            let is_delete = *method == Method::DELETE;
+            let changed = if is_delete { things.delete(&name, b"") } else { things.update(&name, body) };
+            // Whoever is answered finds it after a crash.
+            let settled = things.settled().await;
+            let changed = changed?;
+            settled.map_err(|error| AwsError::throttled(error.to_string()).after(error.retry_after))?;
+            changed
         }
     };
     let mut response = http::Response::new(Body::full(document));

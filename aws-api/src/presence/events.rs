@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use broker_core::{Broker, Channel, Publish};
+use broker_core::{Broker, Channel, Notes, Publish};
 use serde_json::{Map, Value};
 
 use crate::outlet::Outlet;
@@ -16,7 +16,7 @@ pub(crate) struct Events {
 
 impl Events {
     pub(crate) fn new(broker: Broker, counters: Arc<Counters>) -> Self {
-        Self { counters, outlet: Outlet::new(broker) }
+        Self { counters, outlet: Outlet::new(broker, Notes::default()) }
     }
 
     /// Tells of `client` on `$aws/events/KIND/CLIENT`. One whose name MQTT has no topic for is not told of.

@@ -16,6 +16,21 @@ pub(super) fn parse(text: &str) -> Option<i64> {
     (is_day && is_time).then(|| days(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second)
 }
 
+/// As `YYYYMMDDTHHMMSSZ`.
+pub(super) fn written(unix_secs: i64) -> String {
+    let (day, second) = (unix_secs.div_euclid(86_400), unix_secs.rem_euclid(86_400));
+    // Years begin in March here too.
+    let (era, of_era) = ((day + 719_468).div_euclid(146_097), (day + 719_468).rem_euclid(146_097));
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let date = of_year - (153 * month + 2) / 5 + 1;
+    let (month, later) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = year + era * 400 + later;
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}{month:02}{date:02}T{hour:02}{minute:02}{second:02}Z")
+}
+
 /// Days from 1970-01-01 to a day of the Gregorian calendar. Years begin in March, so that the leap day is their last.
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
@@ -45,6 +60,12 @@ mod tests {
             ("2026é129T15500Z", None),
         ] {
             assert_eq!(parse(text), expected, "{text}");
+            if let Some(unix_secs) = expected {
+                assert_eq!(written(unix_secs), text);
+            }
+        }
+        for unix_secs in (0..4_000_000_000).step_by(86_400 * 3 + 12_345) {
+            assert_eq!(parse(&written(unix_secs)), Some(unix_secs));
         }
     }
 }

@@ -209,3 +209,47 @@ fn named_shadows_are_listed_by_page() {
     let missing = shadows.get(&Name::new("t", Some("x")).unwrap(), b"", NOW).unwrap_err();
     assert_eq!(missing.message, "No shadow exists with name: 'x'");
 }
+
+#[test]
+fn what_was_noted_is_as_it_was() {
+    let mut shadows = Shadows::default();
+    let named = Name::new("lamp", Some("$s:1")).unwrap();
+    let update = r#"{"state":{"desired":{"a":{"b":1.50,"timestamp":{"timestamp":[{"x":"\u00e4"}]}},"c":"d"},
+        "reported":{"a":{"b":1}}}}"#;
+    shadows.update(&lamp(), update.as_bytes(), NOW).unwrap();
+    shadows.update(&lamp(), br#"{"state":{"desired":{"c":"e"}}}"#, NOW + 5).unwrap();
+    shadows.update(&named, br#"{"state":{"reported":{"z":true}}}"#, NOW + 6).unwrap();
+    let gone = Name::new("gone", None).unwrap();
+    shadows.update(&gone, br#"{"state":{"desired":{"a":1}}}"#, NOW).unwrap();
+    shadows.delete(&gone, b"", NOW + 7).unwrap();
+    assert_eq!(shadows.note(&Name::new("other", None).unwrap()), None);
+
+    let mut again = Shadows::default();
+    for name in [&lamp(), &named, &gone] {
+        let note = shadows.note(name).unwrap();
+        assert!(again.restore(name, note.as_bytes()), "{note}");
+        assert_eq!(again.note(name), Some(note));
+    }
+    assert_eq!(again.usage(), shadows.usage());
+    for name in [&lamp(), &named, &gone] {
+        assert_eq!(again.get(name, b"", NOW + 9), shadows.get(name, b"", NOW + 9));
+    }
+    assert!(!again.restore(&lamp(), shadows.note(&lamp()).unwrap().as_bytes()), "it is there");
+    let updated = again.update(&gone, br#"{"state":{"desired":{"a":1}}}"#, NOW + 9).unwrap();
+    assert_eq!(read(&updated.accepted)["version"], 2, "versions go on");
+    for wrong in ["", "{}", "[]", r#"{"state":{"desired":{"a":1}},"metadata":{"desired":{}},"version":1}"#] {
+        assert!(!again.restore(&Name::new("wrong", None).unwrap(), wrong.as_bytes()), "{wrong}");
+    }
+}
+
+#[test]
+fn versions_of_deleted_shadows_are_forgotten_in_their_time() {
+    let mut shadows = Shadows::default();
+    for (number, at) in [(1, NOW + 9), (0, NOW)] {
+        let name = Name::new(&format!("t{number}"), None).unwrap();
+        assert!(shadows.restore(&name, format!("{{\"deleted\":{at},\"version\":3}}").as_bytes()));
+    }
+    assert_eq!(shadows.forget(NOW + VERSION_SECS - 1), Vec::new());
+    assert_eq!(shadows.forget(NOW + VERSION_SECS), [Name::new("t0", None).unwrap()]);
+    assert_eq!(shadows.forget(NOW + VERSION_SECS + 9), [Name::new("t1", None).unwrap()]);
+}
