@@ -1,15 +1,20 @@
 //! One API at work: whom it calls, and what is counted of it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use broker_core::Broker;
+use gateway::client::Caller;
+use gateway::dead::DeadLetters;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+use crate::answer::{Failure, Reply};
 use crate::client::Target;
-use crate::config::{Api, Authorizer, Config};
+use crate::config::{Api, Authorizer, Config, Kind};
 use crate::policy::Grant;
 
 /// Most answers of an authorizer that are kept.
@@ -28,6 +33,7 @@ pub(crate) struct ApiState {
     pub(crate) refused: AtomicU64,
     /// Ends of connections that nobody could be told.
     pub(crate) dead: AtomicU64,
+    pub(crate) dead_letters: DeadLetters,
 }
 
 /// Answers of an authorizer that are kept, by all that the client said of its identity.
@@ -61,32 +67,66 @@ impl Cache {
     }
 }
 
+impl fmt::Debug for ApiState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiState").field("name", &self.api.name).finish_non_exhaustive()
+    }
+}
+
 impl ApiState {
-    pub(crate) fn new(api: Api, client: &outgoing::Client) -> Self {
+    pub(crate) fn new(api: Api, caller: &Caller, broker: &Broker) -> Self {
         let turns = Arc::new(Semaphore::new(api.max_in_flight));
-        let target = |url: &http::Uri, timeout| {
-            Arc::new(Target::new(client.clone(), url.clone(), timeout, api.breaker, Arc::clone(&turns)))
+        let target = |url: &http::Uri, timeout, is_lambda: bool| {
+            let target = Target::new(caller.clone(), url.clone(), timeout, api.breaker, Arc::clone(&turns));
+            Arc::new(target.signed(api.sign.clone().filter(|_| is_lambda)))
         };
         let integrations = api
             .integrations
             .iter()
-            .map(|(name, one)| (name.clone(), target(&one.url, one.timeout)))
+            .map(|(name, one)| {
+                let is_lambda = matches!(one.kind, Kind::Lambda);
+                (name.clone(), target(&one.url, one.timeout, is_lambda))
+            })
             .collect();
         let authorizers = api
             .authorizers
             .iter()
-            .map(|(name, one)| (name.clone(), (target(&one.url, one.timeout), Cache::default())))
+            .map(|(name, one)| (name.clone(), (target(&one.url, one.timeout, true), Cache::default())))
             .collect();
         let ends = Semaphore::new((api.max_in_flight / 4).max(1));
         Self {
             integrations,
             authorizers,
             ends,
+            dead_letters: DeadLetters::of(broker, &format!("aws:{}", api.name)),
             api,
             connections: AtomicU64::new(0),
             queued: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             dead: AtomicU64::new(0),
+        }
+    }
+
+    /// Logs a call of a function: what it was about, and what came of it.
+    pub(crate) fn log_call(
+        &self,
+        connection: &str,
+        request: &str,
+        route: &str,
+        outcome: &Result<Reply, Failure>,
+        took: Duration,
+    ) {
+        let (gateway, route) = (&self.api.name, front::shortened(route));
+        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        match outcome {
+            Ok(reply) => tracing::info!(
+                target: "fanwire::gateway", gateway, connection, request, route, status = reply.status,
+                millis, "a function was called"
+            ),
+            Err(failure) => tracing::warn!(
+                target: "fanwire::gateway", gateway, connection, request, route,
+                outcome = failure.name(), error = %failure, millis, "a function was called in vain"
+            ),
         }
     }
 

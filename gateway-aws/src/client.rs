@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 
 use broker_core::Histogram;
 use bytes::Bytes;
+use gateway::client::{Answer, CallError, Caller};
+use gateway::delivery::{Breaker, BreakerState, Call, Trip};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
-use outgoing::{Error, Phase};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout, timeout_at};
 
 use crate::answer::Failure;
-use gateway::delivery::{Breaker, BreakerState, Call, Trip};
+use crate::verify::Sign;
 
 /// Largest answer of a function, in bytes.
 const MAX_ANSWER_BYTES: usize = 6 << 20;
@@ -24,9 +25,10 @@ const RETRIES: [Duration; 3] =
 
 /// Whom to call: an integration or an authorizer.
 pub(crate) struct Target {
-    client: outgoing::Client,
+    caller: Caller,
     url: Uri,
     timeout: Duration,
+    sign: Option<Arc<dyn Sign>>,
     breaker: Mutex<Breaker>,
     /// Calls that its API makes at a time.
     turns: Arc<Semaphore>,
@@ -43,13 +45,6 @@ pub(crate) struct Counted {
     pub(crate) refused: AtomicU64,
     pub(crate) in_flight: AtomicU64,
     pub(crate) seconds: Histogram,
-}
-
-/// An answer of HTTP.
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
 }
 
 /// The right to a call, and how long it may take.
@@ -83,29 +78,22 @@ impl Drop for Permitted<'_> {
     }
 }
 
-/// A client for all that is called. Addresses of the configuration need no permission.
-pub(crate) fn client() -> outgoing::Client {
-    let mut config = outgoing::Config::default();
-    config.resolve_timeout = Duration::from_secs(3);
-    config.connect_timeout = Duration::from_secs(3);
-    config.tls_timeout = Duration::from_secs(4);
-    // Each call has a deadline of its own, and its API a number of calls.
-    config.answer_timeout = Duration::from_secs(60);
-    config.max_requests_per_host = 20_000;
-    config.max_idle_per_host = 256;
-    outgoing::Client::new(config)
-}
-
 impl Target {
     pub(crate) fn new(
-        client: outgoing::Client,
+        caller: Caller,
         url: Uri,
         timeout: Duration,
         trip: Trip,
         turns: Arc<Semaphore>,
     ) -> Self {
         let breaker = Mutex::new(Breaker::new(trip));
-        Self { client, url, timeout, breaker, turns, counted: Counted::default() }
+        Self { sign: None, caller, url, timeout, breaker, turns, counted: Counted::default() }
+    }
+
+    /// With its requests signed.
+    pub(crate) fn signed(mut self, sign: Option<Arc<dyn Sign>>) -> Self {
+        self.sign = sign;
+        self
     }
 
     pub(crate) fn breaker_state(&self) -> BreakerState {
@@ -192,15 +180,10 @@ impl Target {
         let mut waits = RETRIES.iter();
         loop {
             let left = self.timeout.saturating_sub(began.elapsed());
-            let sent =
-                timeout_at(deadline, self.client.fetch(self.request(headers, body), MAX_ANSWER_BYTES, left));
-            let outcome = match sent.await {
+            let sent = self.caller.send(self.request(headers, body), MAX_ANSWER_BYTES, left);
+            let outcome = match timeout_at(deadline, sent).await {
                 Err(_) => return Err(Failure::TimedOut),
-                Ok(Ok(answer)) => {
-                    let (head, body) = answer.into_parts();
-                    Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
-                }
-                Ok(Err(error)) => Err(meant(&error)),
+                Ok(answered) => answered.map_err(meant),
             };
             let is_unsent = match &outcome {
                 Ok(answer) => answer.status == 429,
@@ -220,22 +203,24 @@ impl Target {
         *request.method_mut() = http::Method::POST;
         *request.uri_mut() = self.url.clone();
         *request.headers_mut() = headers.clone();
+        if let Some(sign) = &self.sign {
+            sign.sign(&mut request);
+        }
         request
     }
 }
 
-/// Whether the request was sent decides what may be done about an error.
-fn meant(error: &Error) -> Failure {
-    let why = error.to_string();
+fn meant(error: CallError) -> Failure {
     match error {
-        Error::Address { .. } | Error::Resolve { .. } | Error::Connect(_) | Error::Forbidden { .. } => {
-            Failure::Unreachable(why)
-        }
-        Error::Proxy { .. } | Error::Tls { .. } => Failure::Unreachable(why),
-        Error::Timeout { phase: Phase::Answer | Phase::Whole, .. } => Failure::TimedOut,
-        Error::Timeout { .. } => Failure::Unreachable(why),
-        _ => Failure::Broken(why),
+        CallError::Unreachable(why) | CallError::Forbidden(why) => Failure::Unreachable(why),
+        CallError::TimedOut(_) => Failure::TimedOut,
+        error => Failure::Broken(error.to_string()),
     }
+}
+
+/// Whether the Invoke API says that the function failed.
+pub(crate) fn has_failed(answer: &Answer) -> bool {
+    answer.headers.contains_key("x-amz-function-error")
 }
 
 /// Header fields of the client's request that go out with each call of its connection.

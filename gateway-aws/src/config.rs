@@ -6,11 +6,12 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gateway::dead::Graveyard;
 use http::{HeaderName, HeaderValue, Uri};
 use http_edge::{Intake, TokenSources};
 
 pub use crate::selection::Selection;
-use crate::verify::Verify;
+use crate::verify::{Sign, Verify};
 pub use gateway::delivery::Trip;
 
 /// WebSocket APIs, and whose they are.
@@ -31,6 +32,8 @@ pub struct Config {
     pub intake: Intake,
     /// Where a token is read beside the headers.
     pub token_sources: TokenSources,
+    /// Where the APIs are found by who looks after dead letters.
+    pub dead: Graveyard,
 }
 
 impl Default for Config {
@@ -43,6 +46,7 @@ impl Default for Config {
             apis: Vec::new(),
             intake: Intake::default(),
             token_sources: TokenSources::default(),
+            dead: Graveyard::default(),
         }
     }
 }
@@ -86,6 +90,8 @@ pub struct Api {
     pub breaker: Trip,
     /// Calls at a time. Default 256; more wait.
     pub max_in_flight: usize,
+    /// Who signs what goes to Lambda's Invoke API, that of authorizers too. Default nobody.
+    pub sign: Option<Arc<dyn Sign>>,
 }
 
 impl Api {
@@ -110,6 +116,7 @@ impl Api {
             retry: [1, 5, 30, 120, 600].map(Duration::from_secs).to_vec(),
             breaker: Trip::default(),
             max_in_flight: 256,
+            sign: None,
         }
     }
 }

@@ -9,8 +9,9 @@
 //! ```
 //!
 //! What decides knows no clock and no socket: [`config`], [`selection`], [`event`], [`answer`], [`policy`].
-//! It leaves to others: sockets (the server), HTTP to functions (`outgoing`), whether one that fails is called (`gateway`), what is published and who
-//! receives it (`broker-core`), and whose signature a request bears ([`Verify`]).
+//! It leaves to others: sockets (the server), HTTP to functions, whether one that fails is
+//! called, and what nobody could be told (`gateway`), what is published and who
+//! receives it (`broker-core`), whose signature a request bears ([`Verify`]) and whose our own bear ([`Sign`]).
 
 pub mod answer;
 mod api;
@@ -18,6 +19,7 @@ mod client;
 pub mod config;
 mod connection;
 mod connections;
+mod ending;
 pub mod event;
 mod front;
 mod member;
@@ -33,4 +35,4 @@ mod verify;
 
 pub use config::Config;
 pub use front::Front;
-pub use verify::{Exception, Verify};
+pub use verify::{Exception, Sign, Verify};

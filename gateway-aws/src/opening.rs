@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use broker_core::{Principal, Rights, unix_ms};
+use gateway::client::Answer;
 use http::header::{HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
@@ -17,13 +18,13 @@ use websocket::handshake;
 
 use crate::answer::{self, Failure, error_message};
 use crate::api::{ApiState, Cache};
-use crate::client::{Answer, Target, Trace};
+use crate::client::{Target, Trace, has_failed};
 use crate::config::{Authorizer, Source};
 use crate::connection::Admitted;
 use crate::event::{Authorized, Facts, Opening, Stamp};
 use crate::member::{Frames, Known, Member, OUTBOX};
 use crate::policy::Grant;
-use crate::session::{Session, has_failed};
+use crate::session::Session;
 use crate::state::Shared;
 
 /// Longest target of a request, in bytes, as API Gateway has it.
@@ -258,7 +259,8 @@ async fn authorize(
             let outcome = match target.turn(Some(PATIENCE)).await {
                 Ok(turn) => {
                     let event = facts.authorize(opening, &stamp, &arn);
-                    target.call(turn, session.trace.lambda(), event.into(), granted).await
+                    let read = |answer: &Answer| granted(answer.status, has_failed(answer), &answer.body);
+                    target.call(turn, session.trace.lambda(), event.into(), read).await
                 }
                 Err(failure) => Err(failure),
             };
@@ -287,16 +289,16 @@ fn found(source: &Source, facts: &Facts, opening: &Opening) -> Option<String> {
 }
 
 /// Reads the answer of an authorizer.
-fn granted(answer: &Answer) -> Result<Grant, Failure> {
-    if answer.status != 200 {
-        return Err(Failure::Status(answer.status));
+fn granted(status: u16, has_failed: bool, body: &[u8]) -> Result<Grant, Failure> {
+    if status != 200 {
+        return Err(Failure::Status(status));
     }
-    if has_failed(answer) {
-        return Err(Failure::Function(error_message(&answer.body)));
+    if has_failed {
+        return Err(Failure::Function(error_message(body)));
     }
-    Grant::parse(&answer.body).map_err(|bad| match error_message(&answer.body) {
+    Grant::parse(body).map_err(|bad| match error_message(body) {
         said if !said.is_empty() => Failure::Function(said),
-        _ if !answer.body.trim_ascii_start().starts_with(b"{") => Failure::NotJson,
+        _ if !body.trim_ascii_start().starts_with(b"{") => Failure::NotJson,
         _ => Failure::Malformed(bad.to_string()),
     })
 }
@@ -347,13 +349,7 @@ mod tests {
 
     #[test]
     fn the_answer_of_an_authorizer_is_a_grant_or_a_failure() {
-        let answer = |status, failed: bool, body: &'static str| {
-            let mut headers = HeaderMap::new();
-            if failed {
-                headers.insert("x-amz-function-error", HeaderValue::from_static("Unhandled"));
-            }
-            granted(&Answer { status, headers, body: body.into() })
-        };
+        let answer = |status, failed: bool, body: &str| granted(status, failed, body.as_bytes());
         let grant = r#"{"principalId":"a","policyDocument":{"Statement":[]}}"#;
         assert_eq!(answer(200, false, grant).unwrap().principal_id, "a");
         let unauthorized = r#"{"errorMessage":"Unauthorized","errorType":"Error"}"#;

@@ -1,24 +1,22 @@
 //! What is told to functions of one connection, in order, and what their answers do.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use broker_core::{ForcedError, LeaveReason, Publish, unix_ms};
 use bytes::Bytes;
+use gateway::client::Answer;
+use gateway::delivery::Event;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
-use tokio::time::{sleep, sleep_until};
 
 use crate::answer::{self, Actions, Body, Failure, Reply};
-use crate::client::{Answer, Target, Trace};
+use crate::client::{Target, Trace, has_failed};
 use crate::config::{Kind, Mapping, Route};
+use crate::ending;
 use crate::event::{Opening, Payload, Stamp};
 use crate::member::{Close, Member, binary_frame, frame};
 use crate::state::Shared;
-
-/// After this nobody is told any more that a connection is over.
-const MAX_END_AGE: Duration = Duration::from_secs(5 * 60);
 
 /// How long a handshake waits for a turn.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -59,7 +57,6 @@ impl Incoming {
 enum Happened<'a> {
     Connect(&'a Opening),
     Message(&'a Incoming),
-    Disconnect { code: u16, reason: &'a str },
 }
 
 impl Happened<'_> {
@@ -67,7 +64,6 @@ impl Happened<'_> {
         match self {
             Self::Connect(_) => "CONNECT",
             Self::Message(_) => "MESSAGE",
-            Self::Disconnect { .. } => "DISCONNECT",
         }
     }
 }
@@ -153,47 +149,10 @@ impl Session {
 
     /// Tells that the connection is over, again and again until somebody has heard it or it is of no use any more.
     pub(crate) async fn tell_end(&self, code: u16, reason: &str) {
-        let state = &self.member.state;
-        let Some(route) = state.api.routes.get("$disconnect") else { return };
-        let Some(target) = state.integrations.get(&route.integration) else { return };
-        let (stamp, until) = (Stamp::new(unix_ms()), Instant::now() + MAX_END_AGE);
-        let mut waits = state.api.retry.iter();
-        let failure = loop {
-            // While it is left alone nobody was asked, and nothing has failed.
-            if let Some(at) = target.opens_at() {
-                if at.max(Instant::now()) >= until {
-                    break Failure::Open;
-                }
-                let at = at.max(Instant::now() + Duration::from_millis(20));
-                sleep_until(at.into()).await;
-                continue;
-            }
-            let outcome = {
-                let Ok(_turn) = state.ends.acquire().await else { return };
-                self.call("$disconnect", route, &stamp, Happened::Disconnect { code, reason }).await
-            };
-            let failure = match outcome {
-                Ok(reply) => {
-                    // There is nobody to send to or to subscribe.
-                    let actions = Actions { publish: reply.actions.publish, ..Actions::default() };
-                    _ = self.act(actions, Body::None, false).await;
-                    return;
-                }
-                Err(Failure::Open) => continue,
-                Err(failure) => failure,
-            };
-            let wait = waits.next().map(|wait| wait.mul_f64(0.8 + 0.4 * fastrand::f64()));
-            match wait {
-                Some(wait) if Instant::now() + wait < until => sleep(wait).await,
-                _ => break failure,
-            }
-        };
-        state.dead.fetch_add(1, Relaxed);
-        tracing::warn!(
-            target: "fanwire::gateway", gateway = %state.api.name, connection = %self.member.facts.connection_id,
-            request = %stamp.request_id, code, error = %failure,
-            "nobody could be told that a connection is over"
-        );
+        let (member, stamp) = (&self.member, Stamp::new(unix_ms()));
+        let body = member.facts.disconnect(&stamp, member.authorized(), code, reason);
+        let event = Event::new(stamp.request_id, member.facts.connection_id.as_str(), body, Instant::now());
+        ending::tell(&member.state, &self.shared.broker, &self.trace, event).await;
     }
 
     /// Calls the integration of a route, and logs it.
@@ -215,19 +174,8 @@ impl Session {
             Kind::Lambda => self.call_lambda(target, key, stamp, happened).await,
             Kind::Http { headers } => self.call_http(target, headers, key, stamp, happened).await,
         };
-        let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let (gateway, connection) = (&state.api.name, &self.member.facts.connection_id);
-        let key = front::shortened(key);
-        match &outcome {
-            Ok(reply) => tracing::info!(
-                target: "fanwire::gateway", gateway, connection, request = %stamp.request_id, route = key,
-                status = reply.status, millis, "a function was called"
-            ),
-            Err(failure) => tracing::warn!(
-                target: "fanwire::gateway", gateway, connection, request = %stamp.request_id, route = key,
-                outcome = failure.name(), error = %failure, millis, "a function was called in vain"
-            ),
-        }
+        let connection = &self.member.facts.connection_id;
+        state.log_call(connection, &stamp.request_id, key, &outcome, began.elapsed());
         outcome
     }
 
@@ -242,7 +190,6 @@ impl Session {
         let event = match happened {
             Happened::Connect(opening) => facts.connect(opening, stamp, authorized),
             Happened::Message(message) => facts.message(stamp, key, authorized, message.payload()),
-            Happened::Disconnect { code, reason } => facts.disconnect(stamp, authorized, code, reason),
         };
         let turn = target.turn(patience(happened)).await?;
         let read = |answer: &Answer| answer::of_lambda(answer.status, has_failed(answer), &answer.body);
@@ -264,7 +211,7 @@ impl Session {
                 (text.clone(), Some(if is_json { "application/json" } else { "text/plain; charset=utf-8" }))
             }
             Happened::Message(Incoming::Binary(bytes)) => (bytes.clone(), Some("application/octet-stream")),
-            Happened::Connect(_) | Happened::Disconnect { .. } => (Bytes::new(), None),
+            Happened::Connect(_) => (Bytes::new(), None),
         };
         if let Some(content_type) = content_type {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -309,9 +256,4 @@ impl Session {
 /// A handshake does not wait long for a turn; what was taken does.
 fn patience(happened: Happened<'_>) -> Option<Duration> {
     matches!(happened, Happened::Connect(_)).then_some(PATIENCE)
-}
-
-/// Whether the Invoke API says that the function failed.
-pub(crate) fn has_failed(answer: &Answer) -> bool {
-    answer.headers.contains_key("x-amz-function-error")
 }

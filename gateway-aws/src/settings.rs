@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Uri};
@@ -12,6 +13,7 @@ use settings::{Period, Size, Span};
 use crate::config::{
     Api, Authorizer, Binary, Integration, Kind, Mapping, Overflow, Queue, Route, Selection, Source, Trip,
 };
+use crate::verify::Sign;
 
 /// Shortest that a function may be given.
 const MIN_TIMEOUT: Duration = Duration::from_millis(50);
@@ -48,6 +50,7 @@ pub struct Written {
     #[serde(default)]
     breaker: WrittenBreaker,
     max_in_flight: Option<usize>,
+    sign: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -140,16 +143,25 @@ fn fault<T>(key: impl Into<String>, message: impl Into<String>) -> Result<T, Fau
     Err((key.into(), message.into()))
 }
 
-/// The APIs that are written. `taken` is whether a path is somebody else's already.
+/// The APIs that are written. `taken` is whether a path is somebody else's already; `signer` signs with an access key, if
+/// that is known.
 ///
 /// # Errors
 /// The first thing that cannot be meant.
-pub fn apis(written: &[Written], taken: impl Fn(&str) -> bool) -> Result<Vec<Api>, Wrong> {
+pub fn apis(
+    written: &[Written],
+    taken: impl Fn(&str) -> bool,
+    signer: impl Fn(&str) -> Option<Arc<dyn Sign>>,
+) -> Result<Vec<Api>, Wrong> {
     let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
     let mut apis = Vec::with_capacity(written.len());
     for (at, one) in written.iter().enumerate() {
         let place = |(key, message): Fault| Wrong { key: format!("aws[{at}].{key}"), message };
-        let api = one.api().map_err(place)?;
+        let mut api = one.api().map_err(place)?;
+        if let Some(key) = &one.sign {
+            let unknown = || place(("sign".to_owned(), format!("no access key is called {key:?}")));
+            api.sign = Some(signer(key).ok_or_else(unknown)?);
+        }
         if !names.insert(api.name.clone()) {
             return Err(place(("name".to_owned(), format!("{:?} is the name of another API", api.name))));
         }
@@ -389,13 +401,24 @@ mod tests {
                 "$default": {"integration": "main", "response": true}, "mute": {"integration": "web"}}})
     }
 
+    #[derive(Debug)]
+    struct Signer;
+
+    impl Sign for Signer {
+        fn sign(&self, _: &mut http::Request<bytes::Bytes>) {}
+    }
+
+    fn signer(key: &str) -> Option<Arc<dyn Sign>> {
+        (key == "AK").then(|| Arc::new(Signer) as _)
+    }
+
     fn changed(changes: serde_json::Value) -> Result<Api, String> {
         let mut written = base();
         for (name, value) in changes.as_object().unwrap() {
             written[name] = value.clone();
         }
         let written: Written = serde_json::from_value(written).map_err(|error| error.to_string())?;
-        apis(&[written], |path| path == "/v1")
+        apis(&[written], |path| path == "/v1", signer)
             .map(|mut apis| apis.remove(0))
             .map_err(|wrong| wrong.to_string())
     }
@@ -410,6 +433,7 @@ mod tests {
         assert_eq!(api.integrations["main"].timeout, Duration::from_secs(2));
         assert_eq!(api.integrations["web"].timeout, Integration::MAX_TIMEOUT);
         assert_eq!(changed(json!({"path": "/chat/dev"})).unwrap().stage, "chat/dev");
+        assert!(api.sign.is_none() && changed(json!({"sign": "AK"})).unwrap().sign.is_some());
         assert_eq!(changed(json!({"stage": "prod"})).unwrap().stage, "prod");
         let api = changed(json!({"queue": {"max_messages": 8, "max_bytes": "64 KiB", "overflow": "close"},
             "binary": "refuse", "max_message_bytes": "4 KiB", "retry": ["100ms"], "max_life": 0,
@@ -478,6 +502,7 @@ mod tests {
                 "aws[0].routes.x.authorizer: stands at $connect alone",
             ),
             (json!({"routes": {"$other": {"integration": "main"}}}), "aws[0].routes.$other: of the keys"),
+            (json!({"sign": "BK"}), "aws[0].sign: no access key is called \"BK\""),
             (json!({"max_in_flight": 0}), "aws[0].max_in_flight: 1 to 10000"),
             (json!({"queue": {"max_messages": 0}}), "aws[0].queue.max_messages: 1 to 10000"),
             (json!({"breaker": {"failure_ratio": 1.5}}), "aws[0].breaker.failure_ratio: more than 0"),
@@ -497,12 +522,12 @@ mod tests {
     fn two_apis_have_two_names_and_two_paths() {
         let one: Written = serde_json::from_value(base()).unwrap();
         let other = |name: &str, path: &str| Written { name: name.into(), path: path.into(), ..one.clone() };
-        assert_eq!(apis(&[one.clone(), other("b", "/b")], |_| false).unwrap().len(), 2);
+        assert_eq!(apis(&[one.clone(), other("b", "/b")], |_| false, signer).unwrap().len(), 2);
         for (other, said) in [
             (other("chat", "/b"), "aws[1].name: \"chat\" is the name of another API"),
             (other("b", "/dev"), "aws[1].path: \"/dev\" is the path of another API"),
         ] {
-            assert_eq!(apis(&[one.clone(), other], |_| false).unwrap_err().to_string(), said);
+            assert_eq!(apis(&[one.clone(), other], |_| false, signer).unwrap_err().to_string(), said);
         }
     }
 }

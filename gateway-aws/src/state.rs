@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use broker_core::{Authenticator, Broker, Encoding, SubscriberKey};
 use dashmap::DashMap;
+use gateway::client::Caller;
+use gateway::dead::Owner;
 use http_edge::websocket::Terms;
 
 use crate::api::ApiState;
-use crate::client::client;
 use crate::config::Config;
+use crate::ending::Ends;
 use crate::member::Member;
 
 /// How often a silent client is asked whether it is there.
@@ -34,17 +36,27 @@ pub(crate) struct Shared {
     pub(crate) is_closing: AtomicBool,
     /// Connections of which something is still to be told.
     pub(crate) telling: AtomicU64,
+    /// The APIs as whose events may be dead: they are known for as long as these are here.
+    _ends: Vec<Arc<dyn Owner>>,
 }
 
 impl Shared {
     pub(crate) fn new(broker: Broker, authenticator: Arc<dyn Authenticator>, config: Config) -> Self {
-        let client = client();
+        // What stands in the configuration may lead anywhere.
+        let caller = Caller::new(None);
         let mut terms = Terms::default();
         terms.patience.ping_interval = Some(PING_INTERVAL);
         terms.patience.idle_timeout = Some(DEAD_AFTER);
         terms.intake = config.intake.clone();
-        let apis = config.apis.iter().map(|api| Arc::new(ApiState::new(api.clone(), &client))).collect();
+        let apis: Vec<_> =
+            config.apis.iter().map(|api| Arc::new(ApiState::new(api.clone(), &caller, &broker))).collect();
+        let ends = apis.iter().map(|state| {
+            let owner = Arc::new(Ends { state: Arc::clone(state), broker: broker.clone() }) as Arc<dyn Owner>;
+            config.dead.enter(&owner);
+            owner
+        });
         Self {
+            _ends: ends.collect(),
             encodings: [broker.register_encoding(), broker.register_encoding()],
             broker,
             authenticator,

@@ -1,11 +1,12 @@
-//! Whose request it is, and errors as SDKs of AWS look for them.
+//! Whose request it is, who signs our own, and errors as SDKs of AWS look for them.
 
 use std::borrow::Cow;
 use std::fmt;
 
+use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, Request, StatusCode};
 use http_edge::{Body, Response};
 use serde::Serialize;
 
@@ -16,6 +17,12 @@ pub trait Verify: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// What the request is answered with instead.
     fn verify(&self, parts: &Parts, body: &[u8], api: &str) -> Result<(), Exception>;
+}
+
+/// Who signs requests to functions, where whoever runs them wants that.
+pub trait Sign: fmt::Debug + Send + Sync + 'static {
+    /// Adds to a request, which is whole, what says whose it is. Done anew for each attempt.
+    fn sign(&self, request: &mut Request<Bytes>);
 }
 
 /// An error as SDKs of AWS look for it: `kind` is what they make an exception of.

@@ -326,6 +326,7 @@ impl Loader {
         });
         if let Some(mut apis) = apis.map_err(|(key, message)| wrong_value(&wrong, &key, &message))? {
             (apis.intake, apis.token_sources) = (intake, token_sources);
+            apis.dead = config.gateway.dead.clone();
             config.own_fronts.push(OwnFront::new(move |context: &front::Context| {
                 let authenticator = Arc::clone(&context.authenticator);
                 gateway_aws::Front::new(context.broker.clone(), authenticator, apis.clone())

@@ -5,6 +5,7 @@ mod support;
 
 mod backend;
 mod decisions;
+mod durable;
 mod notices;
 mod operators;
 mod rules;

@@ -1,5 +1,10 @@
+use std::sync::Arc;
 use std::time::Duration;
 
+use broker_core::AllowAll;
+use bytes::Bytes;
+use gateway_aws::Sign;
+use http::{HeaderValue, Request};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -249,4 +254,49 @@ async fn a_client_that_leaves_meanwhile_is_told_of_if_it_was_let_in() {
     assert_eq!(end["requestContext"]["disconnectStatusCode"], 1006);
     eventually(|| server.broker.stats().subscribers == 0).await;
     assert_eq!(functions.waiting(), 0);
+}
+
+/// As a signature does, it names what it is of.
+#[derive(Debug)]
+struct Signer;
+
+impl Sign for Signer {
+    fn sign(&self, request: &mut Request<Bytes>) {
+        let of = format!("{} {} {}", request.method(), request.uri(), request.body().len());
+        request.headers_mut().insert("authorization", HeaderValue::from_str(&of).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn what_goes_to_the_invoke_api_is_signed_and_nothing_else() {
+    let functions = Functions::start(|call| async move {
+        match &*call.path {
+            "/who" => {
+                let statement = json!([{"Effect": "Allow", "Action": "*", "Resource": "*"}]);
+                let policy = json!({"Version": "2012-10-17", "Statement": statement});
+                Answer::Json(json!({"principalId": "ann", "policyDocument": policy}))
+            }
+            _ => ok(),
+        }
+    })
+    .await;
+    let (main, web, who) = (functions.url("/main"), functions.url("/web"), functions.url("/who"));
+    let api = Server::api(
+        &functions,
+        json!({
+            "integrations": {"main": {"kind": "lambda", "url": main}, "web": {"kind": "http", "url": web}},
+            "authorizers": {"who": {"url": who}},
+            "routes": {"$connect": {"integration": "main", "authorizer": "who"}, "$default": {"integration": "web"}},
+        }),
+    );
+    let signs = |config: &mut gateway_aws::Config| config.apis[0].sign = Some(Arc::new(Signer));
+    let server = Server::with(vec![api], signs, Arc::new(AllowAll)).await;
+    let mut client = server.open().await;
+    client.send("hello").await;
+    for (path, url) in [("/who", Some(who)), ("/main", Some(main)), ("/web", None)] {
+        let call = functions.next().await;
+        let expected = url.map(|url| format!("POST {url} {}", call.body.len()));
+        let said = call.headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!((&*call.path, said), (path, expected));
+    }
 }

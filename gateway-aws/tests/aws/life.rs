@@ -1,10 +1,11 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use broker_core::CloseCause;
+use broker_core::{AllowAll, CloseCause};
 use futures_util::SinkExt;
-use serde_json::json;
+use gateway::dead::Graveyard;
+use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
@@ -79,24 +80,46 @@ async fn an_end_is_told_again_until_it_is_heard_and_after_all_messages() {
 }
 
 #[tokio::test]
-async fn an_end_that_nobody_hears_is_given_up_and_counted() {
-    let functions = Functions::start(|call| async move {
-        if call.kind() == "DISCONNECT" { Answer::Raw(500, vec![], "{}".into()) } else { ok() }
+async fn an_end_that_nobody_hears_is_a_dead_letter_and_is_told_again_on_request() {
+    let hears = Arc::new(AtomicBool::new(false));
+    let functions = Functions::start({
+        let hears = Arc::clone(&hears);
+        move |call| {
+            let fails = call.kind() == "DISCONNECT" && !hears.load(SeqCst);
+            async move { if fails { Answer::Raw(500, vec![], "{}".into()) } else { ok() } }
+        }
     })
     .await;
-    let server = Server::start(&functions, json!({})).await;
+    let dead = Graveyard::default();
+    let known = dead.clone();
+    let api = Server::api(&functions, json!({}));
+    let server = Server::with(vec![api], |config| config.dead = known, Arc::new(AllowAll)).await;
     drop(server.open().await);
+    let mut told = Vec::new();
     for _ in 0..4 {
-        functions.next_of("DISCONNECT").await;
+        told.push(functions.next_of("DISCONNECT").await.event());
     }
-    let dead = || {
+    let counted = || {
         let mut out = Vec::new();
         front::Front::collect(&server.front, &mut out);
         out.into_iter()
             .any(|metric| metric.name == "gateway_dead" && metric.value == front::Value::Counter(1))
     };
-    eventually(dead).await;
+    eventually(counted).await;
     assert_eq!(functions.waiting(), 0);
+
+    let owners = dead.owners();
+    let letters = owners[0].dead_letters();
+    eventually(|| !letters.is_empty()).await;
+    assert_eq!((owners.len(), letters.owner(), letters.len()), (1, "aws:chat", 1));
+    let id = told[0]["requestContext"]["requestId"].as_str().unwrap();
+    let shown: Value = serde_json::from_slice(&letters.find(id).unwrap().json()).unwrap();
+    assert_eq!((&shown["event"], &shown["attempts"]), (&told[0], &json!(4)), "{shown}");
+    assert_eq!((&shown["cause"], &shown["last"]["status"]), (&json!("gave_up"), &json!(500)), "{shown}");
+
+    hears.store(true, SeqCst);
+    owners[0].replay(letters.take(id).unwrap().again());
+    assert_eq!(functions.next_of("DISCONNECT").await.event(), told[0]);
 }
 
 #[tokio::test]

@@ -178,6 +178,11 @@ pub(crate) struct Server {
 impl Server {
     /// The API `chat` at `/dev`, all of whose routes go to `functions`, with changes.
     pub(crate) async fn start(functions: &Functions, changes: Value) -> Self {
+        Self::with(vec![Self::api(functions, changes)], |_| {}, Arc::new(AllowAll)).await
+    }
+
+    /// The API of [`start`](Self::start).
+    pub(crate) fn api(functions: &Functions, changes: Value) -> Value {
         let mut api = json!({
             "name": "chat", "path": "/dev", "route_selection": "$request.body.action",
             "integrations": {"main": {"kind": "lambda", "url": functions.url("/main"), "timeout": "2s"}},
@@ -190,7 +195,7 @@ impl Server {
         for (name, value) in changes.as_object().unwrap() {
             api[name] = value.clone();
         }
-        Self::with(vec![api], |_| {}, Arc::new(AllowAll)).await
+        api
     }
 
     pub(crate) async fn with(
@@ -201,7 +206,7 @@ impl Server {
         let apis: Vec<gateway_aws::settings::Written> =
             apis.into_iter().map(|api| serde_json::from_value(api).unwrap()).collect();
         let mut config = Config::default();
-        config.apis = gateway_aws::settings::apis(&apis, |_| false).unwrap();
+        config.apis = gateway_aws::settings::apis(&apis, |_| false, |_| None).unwrap();
         change(&mut config);
         let broker = Broker::new(broker_core::Config::default());
         let front = Front::new(broker.clone(), authenticator, config);

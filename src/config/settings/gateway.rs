@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use gateway::address::{Addresses, Range};
 use gateway::webhook::{Gateway, Written};
+use gateway_aws::Sign;
 use gateway_aws::settings::{Wrong, apis};
 use serde::{Deserialize, Serialize};
 use settings::Text;
 
-use crate::signed::Keys;
+use crate::signed::{Keys, Lambda};
 
 /// `[gateway]`: webhooks, and which addresses may be connected to for URLs that come from elsewhere.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -103,7 +104,7 @@ impl Section {
             return Ok(None);
         }
         let mut config = gateway_aws::Config::default();
-        let apis = apis(&self.aws, taken);
+        let apis = apis(&self.aws, taken, |key| Some(Arc::new(Lambda::with(aws, key)?) as Arc<dyn Sign>));
         config.apis = apis.map_err(|Wrong { key, message, .. }| (format!("gateway.{key}"), message))?;
         (config.region, config.account) = (aws.region.clone(), aws.account.clone());
         config.signatures_ignored = aws.signatures == aws_api::Signatures::Ignored;

@@ -1,0 +1,227 @@
+//! The binary with what a file says. With `--data`: what was accepted and not delivered, what was given up and what shadows say are there after
+//! `kill -9`.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::backend::{Asked, Backend, SECRET};
+use crate::support::http::{get, post, request};
+use crate::support::process::{Process, run};
+use crate::support::{eventually, within};
+
+async fn begin(data: &Path, file: &Path) -> Process {
+    let text = |path: &Path| path.to_str().expect("plain").to_owned();
+    Process::start(&["--data", &text(data), "--config", &text(file)]).await
+}
+
+async fn kill(mut server: Process) {
+    server.signal(Signal::KILL);
+    server.exit().await;
+}
+
+fn written(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(text.as_bytes()).expect("written");
+    file
+}
+
+/// Asks until an answer is as it should be.
+async fn until(server: &Process, target: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    let mut last = Value::Null;
+    for _ in 0..2_000 {
+        last = get(server.http, target).await.json();
+        if holds(&last) {
+            return last;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{target}: {last}")
+}
+
+#[tokio::test]
+async fn notifications_and_dead_letters_survive_kill_9() {
+    let works = Arc::new(AtomicBool::new(false));
+    let says = Arc::clone(&works);
+    let backend = Backend::start(move |asked: &Asked| {
+        let is_end = asked.body["requestContext"]["eventType"] == "DISCONNECT";
+        match asked.head.split(' ').nth(1) {
+            _ if says.load(SeqCst) => (200, r#"{"statusCode":200}"#.to_owned()),
+            Some("/rule") => (422, String::new()),
+            Some("/fn") if !is_end => (200, r#"{"statusCode":200}"#.to_owned()),
+            _ => (500, String::new()),
+        }
+    })
+    .await;
+    let to = format!("http://{}", backend.address);
+    let file = written(&format!(
+        r#"
+[[gateway.webhooks]]
+id = "test"
+url = "{to}/hooks"
+secret = "{SECRET}"
+channels = ["a/**"]
+events = ["message"]
+
+[aws]
+signatures = "ignored"
+[[aws.rules]]
+name = "many"
+filter = "rule/#"
+url = "{to}/rule"
+
+[[gateway.aws]]
+name = "chat"
+path = "/dev"
+route_selection = "$request.body.action"
+integrations.main = {{ kind = "lambda", url = "{to}/fn", timeout = "5s" }}
+routes."$connect" = {{ integration = "main" }}
+routes."$disconnect" = {{ integration = "main" }}
+retry = []
+"#
+    ));
+    let data = tempfile::tempdir().expect("a directory");
+    let server = begin(data.path(), file.path()).await;
+    for number in 0..20 {
+        let target = format!("/v1/publish/a/{}", number % 2);
+        assert_eq!(post(server.http, &target, number.to_string()).await.status, 200);
+    }
+    assert_eq!(post(server.http, "/v1/publish/rule/1", "poison").await.status, 200);
+    let address = format!("ws://{}/dev", server.http);
+    let (mut client, _) = within(tokio_tungstenite::connect_async(address)).await.expect("101");
+    within(client.close(None)).await.expect("closed");
+    let has_two = |letters: &Value| letters["letters"].as_array().is_some_and(|letters| letters.len() == 2);
+    let dead = until(&server, "/v1/dead-letters", has_two).await;
+    // What was tried is in the queue again, and all of it on the disk.
+    let waits = |hook: &Value| hook["queue"]["events"] == json!(20) && hook["queue"]["kept"] == json!(true);
+    until(&server, "/v1/webhooks/test", waits).await;
+    eventually(|| backend.asked().iter().filter(|asked| asked.head.contains("/hooks")).count() >= 2).await;
+    let tried = backend.asked();
+    let before: Vec<&str> = tried.iter().filter_map(|asked| asked.header("webhook-id")).collect();
+    // Dead letters are written after they are seen.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    kill(server).await;
+
+    let so_far = backend.asked().len();
+    works.store(true, SeqCst);
+    let server = begin(data.path(), file.path()).await;
+    let messages = || -> Vec<Asked> {
+        let asked = backend.asked().into_iter().skip(so_far);
+        asked.filter(|asked| asked.body["type"] == "message").collect()
+    };
+    eventually(|| messages().len() == 20).await;
+    for channel in ["a/0", "a/1"] {
+        let events = messages().into_iter().filter(|asked| asked.body["data"]["channel"] == channel);
+        let numbers: Vec<u64> = events.filter_map(|asked| asked.body["data"]["data"].as_u64()).collect();
+        let first = u64::from(channel == "a/1");
+        assert_eq!(numbers, (0..10).map(|n| 2 * n + first).collect::<Vec<_>>(), "in order");
+    }
+    let after: Vec<Asked> = messages();
+    let after: Vec<&str> = after.iter().filter_map(|asked| asked.header("webhook-id")).collect();
+    assert!(before.iter().all(|id| after.contains(id)), "under the same ids: {before:?} {after:?}");
+
+    let found = until(&server, "/v1/dead-letters", has_two).await;
+    let letters = found["letters"].as_array().expect("a list");
+    let hooks: Vec<_> = letters.iter().map(|letter| letter["hook"].as_str().unwrap_or_default()).collect();
+    assert_eq!((found == dead, &*hooks), (true, &["aws.rules.many", "aws:chat"][..]), "{dead} {found}");
+    for letter in letters {
+        let so_far = backend.asked().len();
+        let id = letter["id"].as_str().expect("an id");
+        let path = format!("/v1/dead-letters/{}/replay", id.replace('/', "%2F").replace('+', "%2B"));
+        assert_eq!(request(server.http, "POST", &path, &[], "").await.status, 202, "{letter}");
+        eventually(|| backend.asked().len() == so_far + 1).await;
+        let again = backend.asked().remove(so_far);
+        assert!(again.text == letter["event"] || again.body == letter["event"], "{letter} {again:?}");
+    }
+    let is_empty = |hook: &Value| hook["queue"]["events"] == json!(0) && hook["queue"]["kept"] == json!(true);
+    until(&server, "/v1/webhooks/test", is_empty).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    kill(server).await;
+
+    let so_far = backend.asked().len();
+    let server = begin(data.path(), file.path()).await;
+    assert_eq!(post(server.http, "/v1/publish/a/1", "\"last\"").await.status, 200);
+    eventually(|| backend.asked().len() > so_far).await;
+    let rest: Vec<_> = backend.asked().into_iter().skip(so_far).map(|asked| asked.body).collect();
+    assert_eq!((rest.len(), &rest[0]["data"]["data"]), (1, &json!("last")), "nothing comes twice");
+    let none = get(server.http, "/v1/dead-letters").await.json();
+    assert_eq!(none["letters"], json!([]));
+}
+
+#[tokio::test]
+async fn shadows_survive_kill_9() {
+    let file = written("[aws]\niot = true\nsignatures = \"ignored\"\n");
+    let data = tempfile::tempdir().expect("a directory");
+    let server = begin(data.path(), file.path()).await;
+    for body in [r#"{"state":{"desired":{"on":true}}}"#, r#"{"state":{"reported":{"level":1.50}}}"#] {
+        assert_eq!(post(server.http, "/things/lamp/shadow", body).await.status, 200);
+    }
+    assert_eq!(post(server.http, "/things/lamp/shadow?name=s", r#"{"state":{}}"#).await.status, 200);
+    assert_eq!(post(server.http, "/things/gone/shadow", r#"{"state":{}}"#).await.status, 200);
+    assert_eq!(request(server.http, "DELETE", "/things/gone/shadow", &[], "").await.status, 200);
+    let document = |text: &str| {
+        let mut document: Value = serde_json::from_str(text).expect("JSON");
+        document.as_object_mut().expect("an object").remove("timestamp");
+        document
+    };
+    let before = document(get(server.http, "/things/lamp/shadow").await.text());
+    kill(server).await;
+
+    let server = begin(data.path(), file.path()).await;
+    let after = document(get(server.http, "/things/lamp/shadow").await.text());
+    assert_eq!((&after, &after["version"]), (&before, &json!(2)));
+    assert_eq!(get(server.http, "/things/lamp/shadow?name=s").await.status, 200);
+    assert_eq!(get(server.http, "/things/gone/shadow").await.status, 404);
+    let again = post(server.http, "/things/gone/shadow", r#"{"state":{}}"#).await.json();
+    assert_eq!(again["version"], 2, "versions of a deleted one go on");
+}
+
+/// As functions at AWS want it.
+#[tokio::test]
+async fn requests_to_functions_are_signed_with_the_named_key() {
+    let backend = Backend::start(|_| (200, r#"{"statusCode":200}"#.to_owned())).await;
+    let file = |sign: &str| {
+        written(&format!(
+            r#"
+[aws]
+region = "eu-west-1"
+[[aws.keys]]
+access_key = "AKIDFANWIRECHECK"
+secret = "not-a-secret/+="
+gateways = ["*"]
+[[gateway.aws]]
+name = "chat"
+path = "/dev"
+route_selection = "$request.body.action"
+integrations.main = {{ kind = "lambda", url = "http://{}/2015-03-31/functions/chat/invocations" }}
+routes."$connect" = {{ integration = "main" }}
+sign = "{sign}"
+"#,
+            backend.address
+        ))
+    };
+    let known = file("AKIDFANWIRECHECK");
+    let server = Process::start(&["--config", known.path().to_str().expect("plain")]).await;
+    let address = format!("ws://{}/dev", server.http);
+    within(tokio_tungstenite::connect_async(address)).await.expect("101");
+    let asked = backend.asked().remove(0);
+    let mut request = http::Request::post("/2015-03-31/functions/chat/invocations");
+    for (name, value) in asked.head.lines().skip(1).filter_map(|line| line.split_once(": ")) {
+        request = request.header(name, value);
+    }
+    let parts = request.body(()).expect("a request").into_parts().0;
+    let key = aws_api::Key::new("AKIDFANWIRECHECK", "not-a-secret/+=");
+    let verifier = aws_api::sigv4::Verifier::new("eu-west-1", Duration::from_secs(300), &[key]);
+    let now = std::time::UNIX_EPOCH.elapsed().expect("a time").as_secs().cast_signed();
+    let signed = verifier.verify("lambda", &parts, asked.text.as_bytes(), now);
+    assert!(signed.is_ok(), "{signed:?} {}", asked.head);
+
+    let unknown = file("AKIDOTHER");
+    let (code, said) = run(&["--config", unknown.path().to_str().expect("plain")], &[]).await;
+    assert!(code == Some(2) && said.contains("gateway.aws[0].sign"), "{said}");
+}
