@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 
 use fanwire::{ContentType, Filter};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::support::http::{post, post_json, request};
@@ -147,4 +147,15 @@ async fn a_payload_over_the_limit_is_413() {
     let server = TestServer::with(|config| config.broker.max_message_bytes = 1000).await;
     assert_eq!(post(server.http, "/v1/publish/a", vec![b'x'; 1000]).await.status, 200);
     assert_eq!(post(server.http, "/v1/publish/a", vec![b'x'; 1001]).await.status, 413);
+
+    // A client that keeps its connection hears that this one ends.
+    let mut stream = TcpStream::connect(server.http).await.expect("it listens");
+    let head = "POST /v1/publish/a HTTP/1.1\r\nhost: x\r\ncontent-length: 5000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    while !answer.windows(4).any(|end| end == b"\r\n\r\n") {
+        assert!(within(stream.read_buf(&mut answer)).await.expect("an answer") > 0);
+    }
+    let answer = String::from_utf8_lossy(&answer).to_ascii_lowercase();
+    assert!(answer.starts_with("http/1.1 413 ") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
 }

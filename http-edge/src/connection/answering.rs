@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderValue, header};
+use http::{HeaderValue, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -48,7 +48,9 @@ impl<F: Future<Output = Response>> Future for Answering<F> {
             Which::Coming { answer } => ready!(answer.poll(cx)),
             Which::Refused { response } => response.take().map(|response| *response).unwrap_or_default(),
         };
-        if *this.closes {
+        // Of a body that is too large the rest is not read as a request: a client that keeps the connection would send its
+        // next one into a socket that is about to be closed.
+        if *this.closes || response.status() == StatusCode::PAYLOAD_TOO_LARGE {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         let busy = this.busy.take();
