@@ -106,6 +106,23 @@ pub(crate) async fn list(
     Ok(out)
 }
 
+/// All connections of a user.
+pub(crate) async fn of_user(broker: &Broker, user: &str) -> Vec<Arc<dyn Connection>> {
+    let mut walk = Walk::new(broker, None, None);
+    let mut found = Vec::new();
+    loop {
+        let some = walk.next(broker);
+        if some.is_empty() {
+            return found;
+        }
+        let is_theirs = |connection: &Arc<dyn Connection>| {
+            connection.peer().is_some_and(|peer| peer.principal.user() == Some(user))
+        };
+        found.extend(some.into_iter().map(|(_, connection)| connection).filter(is_theirs));
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Goes over all connections, or over those on one channel, a turn at a time.
 enum Walk {
     All { after: Option<SubscriberKey>, done: bool },

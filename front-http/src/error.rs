@@ -42,6 +42,8 @@ pub(crate) enum Error {
     Send(#[from] SendError),
     #[error(transparent)]
     Forced(#[from] ForcedError),
+    #[error("a revocation is `{{\"user\": \"NAME\"}}`")]
+    Revocation,
     #[error("the connection has no subscription to {0:?}")]
     NotSubscribed(String),
     #[error("{max} clients watch the figures already, no more may")]
@@ -68,6 +70,7 @@ impl From<Error> for Problem {
             Error::NotFound => (S::NOT_FOUND, "not_found"),
             Error::Method(allow) => return Problem::method_not_allowed(allow),
             Error::Origin => (S::FORBIDDEN, "origin_not_allowed"),
+            Error::Revocation => (S::BAD_REQUEST, "invalid_revocation"),
             Error::Auth(error) => return error.into(),
             Error::Refused(error) => return not_published(&error, detail),
             Error::Body(error) => return error.into(),

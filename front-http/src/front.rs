@@ -32,6 +32,7 @@ use crate::presence;
 use crate::publish::{Desk, Retain, key_of, publish_items, publish_lines, publish_raw, write_published};
 use crate::query::{invalid, no_parameters};
 use crate::retained;
+use crate::revocations;
 use crate::route::Resource;
 use crate::stats::{Counters, Route, Stats, Times};
 
@@ -322,6 +323,7 @@ impl Shared {
                 | Resource::Events
                 | Resource::ConnectionMessages(_)
                 | Resource::ConnectionSubscription { .. }
+                | Resource::Revocations
                     if method == Method::HEAD =>
                 {
                     Ok(nothing(&resource))
@@ -403,6 +405,13 @@ impl Shared {
                         &filter,
                         change,
                     )
+                }
+                Resource::Revocations => {
+                    no_parameters(parts.uri.query())?;
+                    let body = take_body(body, revocations::MAX_BYTES, &self.config.intake).await?;
+                    Box::pin(revocations::revoke(&self.broker, &self.counters, principal, &body))
+                        .await
+                        .map(json)
                 }
                 Resource::Channels(None) => {
                     channels::list(&self.broker, self.config.max_page, principal, parts.uri.query()).map(json)

@@ -49,6 +49,7 @@ mod presence;
 mod publish;
 mod query;
 mod retained;
+mod revocations;
 mod route;
 mod served;
 #[cfg(feature = "settings")]

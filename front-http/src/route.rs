@@ -22,6 +22,7 @@ pub(crate) enum Resource<'a> {
     Connection(Cow<'a, str>),
     ConnectionMessages(Cow<'a, str>),
     ConnectionSubscription { id: Cow<'a, str>, filter: Cow<'a, str> },
+    Revocations,
     Figures,
     OpenApi,
     Health,
@@ -60,6 +61,7 @@ impl<'a> Resource<'a> {
             ("retained", Some(rest)) => Ok(Resource::Retained(rest)),
             ("presence", Some(rest)) => Ok(Resource::Presence(rest)),
             ("channels", rest) => Ok(Resource::Channels(rest)),
+            ("revocations", None) => Ok(Resource::Revocations),
             ("figures", None) => Ok(Resource::Figures),
             ("openapi.json", None) => Ok(Resource::OpenApi),
             _ => Err(Error::NotFound),
@@ -104,6 +106,7 @@ impl<'a> Resource<'a> {
         "/v1/connections/{id}",
         "/v1/connections/{id}/messages",
         "/v1/connections/{id}/subscriptions/{filter}",
+        "/v1/revocations",
         "/v1/figures",
         "/v1/openapi.json",
         "/healthz",
@@ -114,9 +117,10 @@ impl<'a> Resource<'a> {
     /// The methods it answers, for `Allow`.
     pub(crate) fn methods(&self) -> &'static str {
         match self {
-            Resource::Publish(_) | Resource::Events | Resource::ConnectionMessages(_) => {
-                "POST, HEAD, OPTIONS"
-            }
+            Resource::Publish(_)
+            | Resource::Events
+            | Resource::ConnectionMessages(_)
+            | Resource::Revocations => "POST, HEAD, OPTIONS",
             Resource::Connection(_) => "GET, HEAD, DELETE, OPTIONS",
             Resource::ConnectionSubscription { .. } => "PUT, DELETE, HEAD, OPTIONS",
             Resource::Retained(_) => "GET, HEAD, PUT, DELETE, OPTIONS",

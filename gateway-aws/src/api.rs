@@ -49,6 +49,11 @@ impl Cache {
         kept.get(identity).filter(|(until, _)| *until > now).map(|(_, grant)| Arc::clone(grant))
     }
 
+    /// Forgets what was said of somebody.
+    pub(crate) fn forget(&self, principal_id: &str) {
+        self.0.lock().retain(|_, (_, grant)| grant.principal_id != principal_id);
+    }
+
     pub(crate) fn keep(
         &self,
         identity: Vec<String>,

@@ -312,6 +312,14 @@ impl Connection for Member {
     }
 
     fn close(&self, why: &CloseCause) {
+        if matches!(why, CloseCause::RightsChanged)
+            && let Some(authorized) = self.authorized()
+        {
+            // It is judged anew when it comes back.
+            for (_, cache) in self.state.authorizers.values() {
+                cache.forget(&authorized.principal_id);
+            }
+        }
         let code = if why.asks_to_reconnect() { 4401 } else { 1000 };
         self.close_with(Close::new(code, why.text(), why.into()));
     }

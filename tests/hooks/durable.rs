@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::backend::{Asked, Backend, SECRET};
 use crate::support::http::{get, post, request};
@@ -224,4 +226,54 @@ sign = "{sign}"
     let unknown = file("AKIDOTHER");
     let (code, said) = run(&["--config", unknown.path().to_str().expect("plain")], &[]).await;
     assert!(code == Some(2) && said.contains("gateway.aws[0].sign"), "{said}");
+}
+
+#[tokio::test]
+async fn a_revoked_user_is_closed_and_its_authorizer_is_asked_again() {
+    let allows = json!({"principalId": "ann", "policyDocument": {"Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}});
+    let backend = Backend::start(move |asked: &Asked| {
+        let is_asked_who = asked.head.starts_with("POST /who ");
+        (200, if is_asked_who { allows.to_string() } else { r#"{"statusCode":200}"#.to_owned() })
+    })
+    .await;
+    let to = format!("http://{}", backend.address);
+    let file = written(&format!(
+        r#"
+[aws]
+signatures = "ignored"
+[[gateway.aws]]
+name = "chat"
+path = "/dev"
+route_selection = "$request.body.action"
+integrations.main = {{ kind = "lambda", url = "{to}/fn" }}
+authorizers.who = {{ url = "{to}/who", identity = ["route.request.querystring.token"], cache = "1h" }}
+routes."$connect" = {{ integration = "main", authorizer = "who" }}
+"#
+    ));
+    let server = Process::start(&["--config", file.path().to_str().expect("plain")]).await;
+    let address = format!("ws://{}/dev?token=1", server.http);
+    let asked = || backend.asked().iter().filter(|asked| asked.head.starts_with("POST /who ")).count();
+    let (mut client, _) = within(tokio_tungstenite::connect_async(&address)).await.expect("101");
+    within(tokio_tungstenite::connect_async(&address)).await.expect("101");
+    assert_eq!(asked(), 1, "its answer is kept");
+
+    for wrong in ["", "{}", r#"{"user":1}"#, r#"{"name":"ann"}"#] {
+        let refused = post(server.http, "/v1/revocations", wrong).await;
+        assert_eq!((refused.status, &*refused.code()), (400, "invalid_revocation"), "{refused:?}");
+    }
+    let nobody = post(server.http, "/v1/revocations", r#"{"user":"bob"}"#).await;
+    assert_eq!((nobody.status, nobody.json()), (200, json!({"closed": 0})));
+    let revoked = post(server.http, "/v1/revocations", r#"{"user":"ann"}"#).await;
+    assert!(revoked.status == 200 && revoked.json()["closed"].as_u64() >= Some(1), "{revoked:?}");
+    let code = loop {
+        match within(client.next()).await {
+            Some(Ok(Message::Close(Some(frame)))) => break u16::from(frame.code),
+            Some(Ok(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(code, 4401);
+    within(tokio_tungstenite::connect_async(&address)).await.expect("101");
+    assert_eq!(asked(), 2, "it is judged anew");
 }

@@ -149,3 +149,22 @@ async fn there_are_only_so_many_webhooks() {
     assert_eq!((more.status, &*more.code()), (409, "too_many_webhooks"), "{more:?}");
     assert_eq!(call(&server, "PUT", "/v1/webhooks/h7", &hook).await.status, 200, "one of them, anew");
 }
+
+/// The description of the API is front-http's.
+#[tokio::test]
+async fn every_path_and_method_that_is_described_is_answered() {
+    let server = TestServer::start().await;
+    let description = http::get(server.http, "/v1/openapi.json").await.json();
+    let paths = description["paths"].as_object().expect("paths");
+    let own: Vec<_> = paths.iter().filter(|(_, item)| item["x-served-by"] == "gateway").collect();
+    assert_eq!(own.len(), 5);
+    for (path, item) in own {
+        let sample = path.replace("{id}", "a");
+        for method in ["GET", "PUT", "POST", "DELETE"] {
+            let answer = http::request(server.http, method, &sample, &[], "").await;
+            let is_described = item.get(method.to_lowercase()).is_some();
+            assert_eq!(answer.status != 405, is_described, "{method} {path} {answer:?}");
+        }
+    }
+    server.stop().await;
+}
