@@ -66,7 +66,13 @@ pub enum CallError {
 impl Caller {
     /// Calls every address, or those that `addresses` permits, judged at each connection once the name was resolved.
     pub fn new(addresses: Option<Addresses>) -> Self {
+        Self::resolving_by(addresses, None)
+    }
+
+    /// The same, with somebody else than the system who knows the addresses of names.
+    pub fn resolving_by(addresses: Option<Addresses>, resolver: Option<Arc<dyn outgoing::Resolve>>) -> Self {
         let mut config = outgoing::Config::default();
+        config.resolver = resolver;
         config.addresses = addresses.map(|addresses| Arc::new(addresses) as _);
         // A call has a deadline of its own; these are so short that an address that is silent is known for one.
         config.resolve_timeout = Duration::from_secs(3);
@@ -278,6 +284,70 @@ mod tests {
             assert!(matches!(refused, Err(CallError::Forbidden(_))), "{refused:?}");
         }
         let nobody = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
+        assert!(nobody.is_err());
+    }
+
+    /// A name that leads to another address each time: those of `answers` in turn.
+    #[derive(Debug)]
+    struct Rebinding {
+        answers: Vec<Vec<std::net::IpAddr>>,
+        asked: std::sync::atomic::AtomicUsize,
+    }
+
+    impl outgoing::Resolve for Rebinding {
+        fn resolve(&self, _: &str, port: u16) -> outgoing::Resolved {
+            let turn = self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let addresses = self.answers[turn % self.answers.len()].iter();
+            let addresses = addresses.map(|address| (*address, port).into()).collect();
+            Box::pin(async move { Ok(addresses) })
+        }
+    }
+
+    /// Answers each connection once, with its own address.
+    async fn answering(address: &str, port: u16) -> tokio::net::TcpListener {
+        tokio::net::TcpListener::bind((address, port)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_bound_anew_leads_to_no_address_that_was_not_judged() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let allowed = answering("127.0.0.2", 0).await;
+        let port = allowed.local_addr().unwrap().port();
+        let inner = answering("127.0.0.1", port).await;
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = allowed.accept().await {
+                let _ = stream.read(&mut [0; 1024]).await;
+                let answer = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
+                let _ = stream.write_all(answer).await;
+            }
+        });
+        let of = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
+        let answers = vec![
+            of(&["127.0.0.2"]),
+            of(&["127.0.0.1"]),
+            of(&["127.0.0.1", "127.0.0.2"]),
+            of(&["::ffff:127.0.0.1", "169.254.169.254"]),
+        ];
+        let resolver = Arc::new(Rebinding { answers, asked: 0.into() });
+        let addresses = Addresses {
+            allow: vec!["127.0.0.2".parse().unwrap()],
+            allow_ports: vec![port],
+            ..Addresses::default()
+        };
+        let caller = Caller::resolving_by(Some(addresses), Some(resolver.clone()));
+        for (turn, reaches) in [true, false, true, false].into_iter().enumerate() {
+            let request =
+                Request::post(format!("http://rebound.example:{port}/")).body(Bytes::new()).unwrap();
+            let outcome = caller.call(request, 1 << 10, Duration::from_secs(5)).await;
+            match outcome {
+                Ok(answer) => assert!(reaches && answer.status == 204, "{turn}"),
+                Err(CallError::Forbidden(_)) => assert!(!reaches, "{turn}"),
+                Err(error) => panic!("{turn}: {error}"),
+            }
+            let asked = resolver.asked.load(std::sync::atomic::Ordering::SeqCst);
+            assert_eq!(asked, turn + 1, "what is judged is what is dialled: nobody asks twice");
+        }
+        let nobody = tokio::time::timeout(Duration::from_millis(50), inner.accept()).await;
         assert!(nobody.is_err());
     }
 }

@@ -1,7 +1,9 @@
 //! How one client calls out.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +24,8 @@ pub struct Config {
     /// Which addresses may be connected to; asked after a name was resolved, and for addresses that stand in the URL
     /// too. Default: all. A proxy resolves names by itself, so with a policy none is used.
     pub addresses: Option<Arc<dyn AddressPolicy>>,
+    /// Who knows the addresses of names. Default: the system.
+    pub resolver: Option<Arc<dyn Resolve>>,
     /// Longest time for resolving a name. Default: 5 s.
     pub resolve_timeout: Duration,
     /// Longest time for TCP, over all addresses of a name, and for what a proxy needs. Default: 10 s.
@@ -49,6 +53,7 @@ impl Default for Config {
             proxies: Proxies::None,
             versions: Versions::Http1,
             addresses: None,
+            resolver: None,
             resolve_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(10),
             tls_timeout: Duration::from_secs(10),
@@ -67,6 +72,15 @@ impl Default for Config {
 pub trait AddressPolicy: fmt::Debug + Send + Sync {
     /// Whether `address`, which `host` resolved to, may be connected to.
     fn permits(&self, host: &str, address: IpAddr) -> bool;
+}
+
+/// The addresses of a name, later.
+pub type Resolved = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+
+/// Knows the addresses of names. It is asked once for each connection, whatever is done with the answer.
+pub trait Resolve: fmt::Debug + Send + Sync {
+    /// The addresses of `host`, with this port.
+    fn resolve(&self, host: &str, port: u16) -> Resolved;
 }
 
 /// Whether requests go through a proxy.

@@ -20,8 +20,9 @@ const MAX_ADDRESSES: usize = 16;
 /// Connects to a host that the configuration permits.
 pub(crate) async fn dial(config: &Config, host: &str, port: u16) -> Result<TcpStream, Error> {
     let limit = config.resolve_timeout;
-    let known =
-        timeout(limit, resolve(host, port)).await.map_err(|_| Error::timeout(Phase::Resolve, limit))??;
+    let known = timeout(limit, resolve(config, host, port))
+        .await
+        .map_err(|_| Error::timeout(Phase::Resolve, limit))??;
     let addresses = permitted(known, host, config.addresses.as_deref())?;
     let limit = config.connect_timeout;
     let connected = timeout(limit, first_of(addresses)).await;
@@ -30,13 +31,17 @@ pub(crate) async fn dial(config: &Config, host: &str, port: u16) -> Result<TcpSt
     Ok(stream)
 }
 
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Error> {
+async fn resolve(config: &Config, host: &str, port: u16) -> Result<Vec<SocketAddr>, Error> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
     let unknown = |why: String| Error::Resolve { host: host.to_owned(), why };
-    let found = lookup_host((host, port)).await.map_err(|error| unknown(error.to_string()))?;
-    let addresses: Vec<_> = found.take(MAX_ADDRESSES).collect();
+    let found = match &config.resolver {
+        Some(resolver) => resolver.resolve(host, port).await,
+        None => lookup_host((host, port)).await.map(Iterator::collect),
+    };
+    let mut addresses: Vec<SocketAddr> = found.map_err(|error| unknown(error.to_string()))?;
+    addresses.truncate(MAX_ADDRESSES);
     if addresses.is_empty() { Err(unknown("the name has none".to_owned())) } else { Ok(addresses) }
 }
 

@@ -41,7 +41,7 @@ mod trust;
 
 pub use body::Body;
 pub use client::{Client, Unsent};
-pub use config::{AddressPolicy, Config, Proxies, Versions};
+pub use config::{AddressPolicy, Config, Proxies, Resolve, Resolved, Versions};
 pub use connection::Stream;
 pub use error::{Error, Phase, TlsProblem};
 pub use payload::Payload;
