@@ -57,6 +57,7 @@ const FILES: &[File] = &files! {
     JS "watch/connections.js"
     JS "watch/figures.js"
     JS "watch/history.js"
+    JS "watch/hooks.js"
     JS "watch/slow.js"
     JS "watch/store.js"
     JS "watch/tree.js"

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import http from "node:http";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, test } from "node:test";
@@ -84,6 +85,56 @@ test("the busiest channels are ranked, and one leads to its history", PATIENCE, 
     await page.locator("#history-note.failed", { hasText: await sentence(open, "/v1/history/a/**/b") }).waitFor();
     assert.deepEqual(faults, []);
     await close();
+});
+
+test("webhooks show how their hosts do, what waits, and dead letters that are delivered anew", PATIENCE, async () => {
+    let takes = false;
+    const told = [];
+    const backend = http.createServer((request, response) => {
+        told.push(request.headers["webhook-id"]);
+        request.resume().on("end", () => response.writeHead(takes ? 204 : 422).end());
+    });
+    await new Promise((resolve) => backend.listen(0, "127.0.0.1", resolve));
+    const file = path.join(folder, "hooks.toml");
+    const hook = (id, url, channel) => `[[gateway.webhooks]]
+id = "${id}"
+url = "${url}"
+secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+channels = ["${channel}"]
+events = ["message"]
+`;
+    // Nobody listens at the port of the second one.
+    const gone = http.createServer();
+    await new Promise((resolve) => gone.listen(0, "127.0.0.1", resolve));
+    const nowhere = `http://127.0.0.1:${gone.address().port}/`;
+    await new Promise((resolve) => gone.close(resolve));
+    await writeFile(file, hook("refuses", `http://127.0.0.1:${backend.address().port}/`, "a") + hook("away", nowhere, "b/**"));
+    const server = await startServer("--config", file);
+    await server.publish("a", "1");
+    for (let n = 0; n < 6; n += 1) await server.publish(`b/${n}`, "1");
+    const { page, faults, close } = await watching(browser, server);
+    await live(page);
+    const rows = (id) => page.locator("#hooks tr", { has: page.locator("th", { hasText: id }) });
+    await rows("away").locator("output", { hasText: "left alone" }).waitFor();
+    assert.match(await rows("away").locator("td").nth(1).textContent(), /^6 · /);
+    await rows("refuses").locator("output", { hasText: "called" }).waitFor();
+    assert.equal(await rows("refuses").locator("td").nth(2).textContent(), "1");
+    takes = true;
+    await page.locator("#letters").getByRole("button", { name: /^Replay .* of refuses$/ }).click();
+    await page.locator("#letters-note", { hasText: "No dead letters." }).waitFor();
+    await until("it was told again", () => told.length === 2);
+    assert.equal(told[1], told[0]);
+    assert.deepEqual(faults, []);
+    await close();
+    await server.kill();
+    backend.close();
+    backend.closeAllConnections();
+
+    const without = await watching(browser, open);
+    await live(without.page);
+    await without.page.locator("#connections-note:not(:empty)").waitFor();
+    assert.equal(await without.page.locator("#hooks-card").isVisible(), false, "nobody is called");
+    await without.close();
 });
 
 test("channels and retained messages are a tree", PATIENCE, async () => {

@@ -9,6 +9,7 @@ import * as connection from "./connection.js";
 import * as connections from "./connections.js";
 import { Figures } from "./figures.js";
 import * as history from "./history.js";
+import * as hooks from "./hooks.js";
 import * as slow from "./slow.js";
 import * as store from "./store.js";
 
@@ -30,6 +31,7 @@ function state(kind, text) {
   if (kind === "open" && !isOpen) {
     connections.refresh();
     channels.refresh();
+    hooks.refresh();
   }
   isOpen = kind === "open";
 }
