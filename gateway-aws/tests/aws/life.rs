@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
@@ -203,4 +204,38 @@ async fn a_stop_tells_clients_and_functions_and_lets_nobody_in() {
         assert_eq!(client.closed().await, 1001);
     }
     assert_eq!(server.open_at("/dev", &[]).await.unwrap_err(), 503);
+}
+
+/// More than are told at a time, and while others go on.
+#[tokio::test]
+async fn each_of_many_clients_that_vanish_at_once_is_told_of_and_live_ones_go_on() {
+    const CLIENTS: usize = 400;
+    let functions = Functions::start(|call| async move {
+        if call.kind() == "DISCONNECT" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Answer::Json(json!({"statusCode": 200, "body": call.text()}))
+    })
+    .await;
+    let server = Server::start(&functions, json!({"max_in_flight": 16})).await;
+    let mut live = server.open().await;
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(server.open().await);
+    }
+    let mut left = BTreeSet::new();
+    for _ in 0..=CLIENTS {
+        let id = functions.next_of("CONNECT").await.event()["requestContext"]["connectionId"].clone();
+        left.insert(id.as_str().unwrap().to_owned());
+    }
+    drop(clients);
+    for number in 0..20 {
+        live.send(&format!("{number}")).await;
+        assert_eq!(live.text().await, format!("{number}"));
+    }
+    while left.len() > 1 {
+        let context = functions.next_of("DISCONNECT").await.event()["requestContext"].clone();
+        assert_eq!(context["disconnectStatusCode"], 1006);
+        assert!(left.remove(context["connectionId"].as_str().unwrap()), "once each");
+    }
 }
