@@ -22,6 +22,9 @@ mod connections;
 mod ending;
 pub mod event;
 mod front;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod member;
 mod opening;
 pub mod policy;

@@ -239,6 +239,8 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
     use super::*;
 
     #[test]
@@ -291,12 +293,12 @@ mod tests {
     #[derive(Debug)]
     struct Rebinding {
         answers: Vec<Vec<std::net::IpAddr>>,
-        asked: std::sync::atomic::AtomicUsize,
+        asked: AtomicUsize,
     }
 
     impl outgoing::Resolve for Rebinding {
         fn resolve(&self, _: &str, port: u16) -> outgoing::Resolved {
-            let turn = self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let turn = self.asked.fetch_add(1, SeqCst);
             let addresses = self.answers[turn % self.answers.len()].iter();
             let addresses = addresses.map(|address| (*address, port).into()).collect();
             Box::pin(async move { Ok(addresses) })
@@ -328,7 +330,7 @@ mod tests {
             of(&["127.0.0.1", "127.0.0.2"]),
             of(&["::ffff:127.0.0.1", "169.254.169.254"]),
         ];
-        let resolver = Arc::new(Rebinding { answers, asked: 0.into() });
+        let resolver = Arc::new(Rebinding { answers, asked: AtomicUsize::new(0) });
         let addresses = Addresses {
             allow: vec!["127.0.0.2".parse().unwrap()],
             allow_ports: vec![port],
@@ -344,7 +346,7 @@ mod tests {
                 Err(CallError::Forbidden(_)) => assert!(!reaches, "{turn}"),
                 Err(error) => panic!("{turn}: {error}"),
             }
-            let asked = resolver.asked.load(std::sync::atomic::Ordering::SeqCst);
+            let asked = resolver.asked.load(SeqCst);
             assert_eq!(asked, turn + 1, "what is judged is what is dialled: nobody asks twice");
         }
         let nobody = tokio::time::timeout(Duration::from_millis(50), inner.accept()).await;

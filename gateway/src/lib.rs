@@ -14,6 +14,9 @@ pub mod client;
 pub mod courier;
 pub mod dead;
 pub mod delivery;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod kept;
 pub mod rules;
 pub mod sign;
