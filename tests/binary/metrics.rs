@@ -35,11 +35,41 @@ async fn scrape(accept: &str) -> String {
         config.store = Some(fanwire::store::Store::open(settings).expect("it opens").into());
         let aws = fanwire::aws::Config::default();
         *config = config.clone().with_front(move |context| fanwire::aws::Front::new(context, aws.clone()));
+        call_functions(config);
     })
     .await;
-    let text = request(server.http, "GET", "/metrics", &[("accept", accept)], "").await.text().to_owned();
+    // The first call of the webhook ends a moment later.
+    let mut text = String::new();
+    for _ in 0..1_000 {
+        text = request(server.http, "GET", "/metrics", &[("accept", accept)], "").await.text().to_owned();
+        if text.contains("fanwire_webhook_requests_total{") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
     server.stop().await;
     text
+}
+
+/// A webhook, a rule and a gateway, with functions where nobody is.
+fn call_functions(config: &mut fanwire::Config) {
+    use gateway_aws::config::{Api, Integration, Kind, Route};
+    let nowhere = || http::Uri::from_static("http://127.0.0.1:1/");
+    let hook = serde_json::json!({"id": "test", "url": nowhere().to_string(), "events": ["broker.started"],
+        "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"});
+    let hook: fanwire::gateway::webhook::Written = serde_json::from_value(hook).expect("a webhook");
+    config.gateway.webhooks.push(hook.settings(None).expect("settings"));
+    let filter = fanwire::Filter::parse("rule/**").expect("a filter");
+    config.gateway.rules.push(fanwire::gateway::rules::Settings::new("test", filter, nowhere()));
+    let selection = "$request.body.action".parse().expect("a selection");
+    let mut api = Api::new("test", "/test", selection);
+    api.integrations.insert("main".to_owned(), Integration::new(Kind::Lambda, nowhere()));
+    api.routes.insert("$default".to_owned(), Route::new("main"));
+    let mut apis = gateway_aws::Config::default();
+    apis.apis = vec![api];
+    *config = config.clone().with_front(move |context| {
+        gateway_aws::Front::new(context.broker.clone(), context.authenticator.clone(), apis.clone())
+    });
 }
 
 /// A name with all its samples.
@@ -202,9 +232,12 @@ fn table(families: &BTreeMap<String, Family>) -> String {
             .filter(|(label, _)| *label != "le")
             .map(|(label, values)| match &**label {
                 // What these are differs from server to server.
-                "lane" | "namespace" | "version" | "commit" | "protocols" | "certificate" => {
+                "lane" | "namespace" | "version" | "commit" | "protocols" | "certificate" | "hook"
+                | "rule" | "gateway" | "integration" => {
                     format!("`{label}`")
                 }
+                // Of these only what has happened is there.
+                _ if name == "fanwire_webhook_requests_total" => format!("`{label}`"),
                 _ => {
                     let values: Vec<_> = values.iter().map(String::as_str).collect();
                     format!("`{label}`: {}", values.join(" "))

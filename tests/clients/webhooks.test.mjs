@@ -76,3 +76,20 @@ test("every request is verified by the reference library, by each secret of two"
     const seqs = events.filter((event) => event.data.seq).map((event) => event.data.seq);
     assert.deepEqual(seqs, [1, 2, 3, 4, 5]);
 });
+
+test("MQTT over a WebSocket is decided about with what its upgrade says", async () => {
+    const before = events.length;
+    const options = { protocolVersion: 5, clientId: "browser-1", wsOptions: { headers: { Cookie: "session=1", Origin: server.http } } };
+    const client = await connectMqtt(server, "ws", options);
+    await client.subscribeAsync("chat/2", { qos: 1 });
+    await client.publishAsync("chat/2", '{"text":"hi"}', { qos: 1 });
+    await client.endAsync();
+    const own = () => events.slice(before).filter(({ data }) => data.protocol === "mqtt");
+    await until("its end", () => own().some(({ type }) => type === "disconnect"));
+    assert.deepEqual(own().map(({ type }) => type), ["connect", "subscribe", "publish", "disconnect"]);
+    const [connect] = own();
+    assert.deepEqual([connect.data.client_id, connect.data.headers.cookie], ["browser-1", "session=1"]);
+    for (const { data } of own()) assert.equal(data.transport, "websocket");
+    assert.equal(new Set(own().map(({ data }) => data.connection)).size, 1);
+    assert.deepEqual(unsigned, []);
+});
