@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::dialect::Spoken;
 use crate::engine::Waiting;
 use crate::fleet::Pace;
+use crate::gateway::GatewayArgs;
 use crate::scenario::{Fanout, Handshakes, Hooks, Idle, PublishOnly, Setup, Slow, Storm};
 use crate::server::{AtMost, Launcher, Target};
 use crate::sys::affinity::{Cpus, allowed};
@@ -35,6 +36,8 @@ pub(crate) enum Command {
     Slow(SlowArgs),
     /// A storm of TLS handshakes, full and resumed ones: their time, and the p99 of those who are connected already.
     Handshakes(HandshakesArgs),
+    /// Functions that are asked and told: decisions, notifications and messages of a WebSocket API.
+    Gateway(GatewayArgs),
     /// Cost of a publish that nobody hears.
     Publish(PublishArgs),
     /// The standard rows, floor and servers in turn.

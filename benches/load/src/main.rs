@@ -13,6 +13,7 @@ mod cli;
 mod dialect;
 mod engine;
 mod fleet;
+mod gateway;
 mod measure;
 mod report;
 mod scenario;
@@ -62,6 +63,7 @@ fn run(cli: Cli) -> io::Result<bool> {
         }
         Command::Handshakes(args) => measure(&args.common, &[&args.scenario()]),
         Command::Slow(args) => measure(&args.common, &[&args.scenario()]),
+        Command::Gateway(args) => gateway::run(&args),
         Command::Publish(args) => measure(&args.common, &[&args.scenario()]),
         Command::Compare(args) => {
             let rows: Vec<_> = args.rows.iter().map(|row| args.scenario(*row)).collect();

@@ -1,0 +1,83 @@
+//! Functions that take their time: a thread for each connection of the server.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+pub(super) struct Functions {
+    pub(super) address: SocketAddr,
+    told: AtomicUsize,
+    delay: Duration,
+}
+
+impl Functions {
+    pub(super) fn start(delay: Duration) -> io::Result<Arc<Self>> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let functions = Arc::new(Self { address: listener.local_addr()?, told: AtomicUsize::new(0), delay });
+        let own = Arc::clone(&functions);
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let own = Arc::clone(&own);
+                thread::spawn(move || own.serve(stream));
+            }
+        });
+        Ok(functions)
+    }
+
+    /// Notifications so far.
+    pub(super) fn told(&self) -> usize {
+        self.told.load(Relaxed)
+    }
+
+    fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let mut read = Vec::new();
+        loop {
+            let (path, whole) = loop {
+                if let Some(found) = request(&read) {
+                    break found;
+                }
+                let mut piece = [0; 16 << 10];
+                match stream.read(&mut piece)? {
+                    0 => return Ok(()),
+                    bytes => read.extend_from_slice(piece.get(..bytes).unwrap_or_default()),
+                }
+            };
+            read.drain(..whole);
+            let answer = match &*path {
+                // What is told waits for nobody, and measures the server alone.
+                "/told" => {
+                    self.told.fetch_add(1, Relaxed);
+                    "HTTP/1.1 204 No Content\r\n\r\n"
+                }
+                "/function" => {
+                    thread::sleep(self.delay);
+                    "HTTP/1.1 200 OK\r\ncontent-length: 31\r\n\r\n{\"statusCode\":200,\"body\":\"done\"}"
+                }
+                _ => {
+                    thread::sleep(self.delay);
+                    "HTTP/1.1 204 No Content\r\n\r\n"
+                }
+            };
+            stream.write_all(answer.as_bytes())?;
+        }
+    }
+}
+
+/// The path of a whole request, and its length; `None`: more of it is to come.
+fn request(read: &[u8]) -> Option<(String, usize)> {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut request = httparse::Request::new(&mut headers);
+    let head = match request.parse(read) {
+        Ok(httparse::Status::Complete(head)) => head,
+        _ => return None,
+    };
+    let path = request.path?.to_owned();
+    let length = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
+    let length = length.and_then(|header| std::str::from_utf8(header.value).ok()?.parse::<usize>().ok());
+    let whole = head + length.unwrap_or(0);
+    (read.len() >= whole).then_some((path, whole))
+}

@@ -1,0 +1,227 @@
+//! `fanwire-load gateway`: what it costs that functions are asked and told. Clients here, functions here, and between them
+//! a server: decisions about MQTT publishes, notifications, and messages of a WebSocket API. Threads and blocking sockets
+//! do, as what is measured waits for functions.
+
+mod clients;
+mod functions;
+
+use std::fmt::Write as _;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use hdrhistogram::Histogram;
+
+use crate::sys::affinity::Cpus;
+use crate::sys::process::ProcessTree;
+use clients::{Client, Mqtt, WebSocket};
+use functions::Functions;
+
+#[derive(Debug, Args)]
+pub(crate) struct GatewayArgs {
+    /// Clients, each with one message under way.
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+    /// How long each part is measured, seconds.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// How long a function takes, milliseconds.
+    #[arg(long, default_value_t = 20)]
+    delay: u64,
+    /// Notifications.
+    #[arg(long, default_value_t = 20_000)]
+    messages: usize,
+    /// CPUs for the server; default 0 if there are two or more, else none.
+    #[arg(long)]
+    server_cpus: Option<Cpus>,
+    /// A directory for a store: then what waits is kept.
+    #[arg(long)]
+    data: Option<std::path::PathBuf>,
+}
+
+/// A part of what is measured.
+struct Part {
+    title: &'static str,
+    count: u64,
+    per_s: f64,
+    /// Of the server, for each.
+    cpu_us: f64,
+    /// Beyond what the function takes, milliseconds.
+    added: Option<Histogram<u64>>,
+}
+
+struct Server {
+    child: Child,
+    http: SocketAddr,
+    mqtt: SocketAddr,
+    processes: ProcessTree,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+/// Measures and prints; false if something was lost.
+pub(crate) fn run(args: &GatewayArgs) -> io::Result<bool> {
+    let delay = Duration::from_millis(args.delay);
+    let functions = Functions::start(delay)?;
+    let server = Server::start(args, functions.address)?;
+    let span = Duration::from_secs(args.seconds.clamp(1, 60));
+    let connect = |number: usize| Mqtt::connect(server.mqtt, number, "asked/1");
+    let decisions = rounds("decisions", args.connections, span, delay, &server, connect)?;
+    let connect = |_| WebSocket::connect(server.http, "/load");
+    let events = rounds("events of a WebSocket API", args.connections, span, delay, &server, connect)?;
+    let (notifications, lost) = tell(args, &functions, &server)?;
+    let mut table = format!(
+        "{:<28}{:>10}{:>12}{:>10}{:>12}{:>12}\n",
+        "", "count", "per s", "CPU us", "p50 + ms", "p99 + ms"
+    );
+    for part in [decisions, events, notifications] {
+        let at = |quantile| match &part.added {
+            Some(added) => format!("{:.2}", added.value_at_quantile(quantile) as f64 / 1_000.0),
+            None => "-".to_owned(),
+        };
+        let Part { title, count, per_s, cpu_us, .. } = part;
+        let _ = writeln!(
+            table,
+            "{title:<28}{count:>10}{per_s:>12.0}{cpu_us:>10.1}{:>12}{:>12}",
+            at(0.5),
+            at(0.99)
+        );
+    }
+    print!("{table}");
+    if lost > 0 {
+        println!("{lost} notifications did not come");
+    }
+    io::stdout().flush()?;
+    Ok(lost == 0)
+}
+
+/// Each client sends its next message when it has the answer to the one before.
+fn rounds<C: Client>(
+    title: &'static str,
+    clients: usize,
+    span: Duration,
+    delay: Duration,
+    server: &Server,
+    connect: impl Fn(usize) -> io::Result<C> + Sync,
+) -> io::Result<Part> {
+    let open = (0..clients).map(&connect).collect::<io::Result<Vec<_>>>()?;
+    let (before, began) = (server.processes.cpu()?, Instant::now());
+    let until = began + span;
+    let each: Vec<io::Result<Histogram<u64>>> = thread::scope(|scope| {
+        let run = |mut client: C| {
+            scope.spawn(move || {
+                let mut added = histogram()?;
+                while Instant::now() < until {
+                    let sent = Instant::now();
+                    client.ask()?;
+                    let took = sent.elapsed().saturating_sub(delay);
+                    _ = added.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+                }
+                Ok(added)
+            })
+        };
+        let running: Vec<_> = open.into_iter().map(run).collect();
+        let ended = |handle: thread::ScopedJoinHandle<'_, io::Result<Histogram<u64>>>| {
+            handle.join().unwrap_or_else(|_| Err(io::Error::other("a client panicked")))
+        };
+        running.into_iter().map(ended).collect()
+    });
+    let (elapsed, used) = (began.elapsed(), server.processes.cpu()? - before);
+    let mut added = histogram()?;
+    for one in each {
+        added.add(one?).map_err(io::Error::other)?;
+    }
+    let count = added.len().max(1);
+    Ok(Part {
+        title,
+        count: added.len(),
+        per_s: added.len() as f64 / elapsed.as_secs_f64(),
+        cpu_us: used.total_ns as f64 / 1_000.0 / count as f64,
+        added: Some(added),
+    })
+}
+
+/// Messages on many channels, as fast as they are taken; measured is until the last was told.
+fn tell(args: &GatewayArgs, functions: &Arc<Functions>, server: &Server) -> io::Result<(Part, usize)> {
+    let mut client = Mqtt::connect(server.mqtt, usize::MAX, "told/0")?;
+    let (before, began) = (server.processes.cpu()?, Instant::now());
+    for number in 0..args.messages {
+        client.ask_on(&format!("told/{}", number % 1_000))?;
+    }
+    // A queue that gave up would never come to an end.
+    let until = Instant::now() + Duration::from_secs(60);
+    while functions.told() < args.messages && Instant::now() < until {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let (elapsed, used) = (began.elapsed(), server.processes.cpu()? - before);
+    let count = functions.told();
+    let part = Part {
+        title: "notifications",
+        count: count as u64,
+        per_s: count as f64 / elapsed.as_secs_f64(),
+        cpu_us: used.total_ns as f64 / 1_000.0 / count.max(1) as f64,
+        added: None,
+    };
+    Ok((part, args.messages.saturating_sub(count)))
+}
+
+fn histogram() -> io::Result<Histogram<u64>> {
+    Histogram::new_with_bounds(1, 60_000_000, 3).map_err(io::Error::other)
+}
+
+impl Server {
+    /// The binary beside this one, with the functions at `backend`.
+    fn start(args: &GatewayArgs, backend: SocketAddr) -> io::Result<Self> {
+        let file = tempfile::NamedTempFile::new()?;
+        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let hook = |id: &str, event: &str, channels: &str| {
+            format!(
+                "[[gateway.webhooks]]\nid = \"{id}\"\nurl = \"http://{backend}/{id}\"\nsecret = \"{secret}\"\n\
+                 channels = [\"{channels}\"]\nevents = [\"{event}\"]\nmax_in_flight = 256\n"
+            )
+        };
+        let api = format!(
+            "[[gateway.aws]]\nname = \"load\"\npath = \"/load\"\nroute_selection = \"$request.body.action\"\n\
+             max_in_flight = 1000\nintegrations.main = {{ url = \"http://{backend}/function\" }}\n\
+             routes.\"$default\" = {{ integration = \"main\", response = true }}\n"
+        );
+        let text = [hook("asked", "publish", "asked/**"), hook("told", "message", "told/**"), api].concat();
+        std::fs::write(file.path(), text)?;
+        let binary = std::env::current_exe()?.with_file_name("fanwire");
+        let mut command = Command::new(binary);
+        command.args(["--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--config"]).arg(file.path());
+        if let Some(data) = &args.data {
+            command.arg("--data").arg(data);
+        }
+        // A line of the log for each call is not what is measured.
+        command.env("FANWIRE_LOGGING_FILTER", "error");
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let (mut line, out) = (String::new(), child.stdout.take());
+        let server = |child, line: &str| {
+            let address = |name: &str| {
+                let word = line.split_whitespace().find_map(|word| word.strip_prefix(name))?;
+                word.parse::<SocketAddr>().ok()
+            };
+            let processes = ProcessTree::of(Child::id(&child));
+            Some(Self { http: address("http=")?, mqtt: address("mqtt=")?, child, processes })
+        };
+        BufReader::new(out.ok_or_else(|| io::Error::other("no output"))?).read_line(&mut line)?;
+        let server = server(child, &line).ok_or_else(|| io::Error::other(format!("it says {line:?}")))?;
+        let cpus = match &args.server_cpus {
+            Some(cpus) => cpus.clone(),
+            None if crate::sys::affinity::allowed() >= 2 => "0".parse().map_err(io::Error::other)?,
+            None => Cpus::default(),
+        };
+        cpus.pin_process(server.child.id())?;
+        Ok(server)
+    }
+}
