@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use rustix::process::Signal;
-use serde_json::Value;
 
 use crate::support::http::get;
 use crate::support::mqtt::Bare;
