@@ -8,6 +8,7 @@ use std::path::Path;
 const CLOSED: &[(&str, &str, &[&str])] = &[
     ("broker-core", "yes or no, or one of two ends", &["Class", "Echo", "Order", "Start"]),
     ("broker-core", "to come back, to begin anew, or for once", &["Claim"]),
+    ("broker-core", "whose, by which claim, and which: no more names one publish", &["Taken"]),
     ("broker-core", "the three of the protocol that has most", &["Qos"]),
     ("broker-core", "a front has to have a word for each, or to refuse it", &["Segment"]),
     ("broker-core", "a front that did not know one would show its client something else", &["Kind"]),

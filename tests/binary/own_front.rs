@@ -176,7 +176,7 @@ async fn a_front_from_outside_serves_its_paths_beside_the_others() {
     assert_eq!(get(server.http, "/else").await.status, 404);
     let metrics = get(server.http, "/metrics").await;
     assert!(metrics.text().contains("\nfanwire_echo_published_total 1\n"), "{}", metrics.text());
-    assert!(metrics.text().contains("protocols=\"bayeux,echo,http,mqtt,sse\""), "{}", metrics.text());
+    assert!(metrics.text().contains("protocols=\"bayeux,echo,http,mqtt,route,sse\""), "{}", metrics.text());
     server.stop().await;
     assert_eq!(told.load(Relaxed), 1000, "it had its window to tell its clients");
 }

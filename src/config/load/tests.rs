@@ -91,7 +91,7 @@ fn what_is_wrong_is_said_with_its_place() {
         (
             file("[[anonymous.deny]]\nactions = [\"publsh\"]\nchannels = []"),
             "FILE: `anonymous.deny[0].actions[0]`: \"publsh\" is none of \"publish\", \"subscribe\", \"history\", \
-             \"presence\", \"manage\"",
+             \"presence\", \"manage\", \"request\"",
         ),
         (
             (None, &[("FANWIRE_SSE_KEEPALIVE", "3s")], &[]),
