@@ -26,6 +26,13 @@ impl ControlKey {
         Self { iss: iss.into(), key, verifier, principal }
     }
 
+    /// The same for so many items a second, and as many at once.
+    #[must_use]
+    pub fn limited(mut self, items_per_second: u32) -> Self {
+        self.principal = self.principal.throttled(Rate::new(items_per_second));
+        self
+    }
+
     fn is(&self, shown: &str) -> bool {
         let Ok(shown) = Key::parse(shown) else { return false };
         match (&self.key, &shown) {

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use settings::{Period, Span};
 
 use crate::config::{Dialect, ForwardedFor, Origin, Route, Settings};
-use crate::keys::{ControlKey, Rate};
+use crate::keys::ControlKey;
 use crate::pattern::PathPattern;
 
 /// Fields that are the connection's, or that say where a request is for.
@@ -124,14 +124,12 @@ impl WrittenKey {
         for text in &self.channels {
             rights = rights.allow(Rule::new([Action::Publish], parse::<Filter>("channels", text)?));
         }
-        let mut principal = Principal::user_with(&self.iss, rights);
-        if let Some(rate) = self.rate {
-            if rate == 0 {
-                return fault("rate", "at least one item a second");
-            }
-            principal = principal.throttled(Rate::new(rate));
+        let key = ControlKey::new(&*self.iss, key, verifier, Principal::user_with(&self.iss, rights));
+        match self.rate {
+            Some(0) => fault("rate", "at least one item a second"),
+            Some(rate) => Ok(key.limited(rate)),
+            None => Ok(key),
         }
-        Ok(ControlKey::new(&*self.iss, key, verifier, principal))
     }
 }
 
