@@ -27,9 +27,28 @@ pub(crate) async fn revoke(
 }
 
 fn user_of(body: &[u8]) -> Option<String> {
-    let revocation: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body).ok()?;
-    match revocation.into_iter().next()? {
-        (name, serde_json::Value::String(user)) if name == "user" => Some(user),
+    let mut revocation: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body).ok()?;
+    match (revocation.remove("user")?, revocation.is_empty()) {
+        (serde_json::Value::String(user), true) => Some(user),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_named_and_nothing_else() {
+        for (body, user) in [
+            (r#"{"user": "ann"}"#, Some("ann")),
+            (r#"{"user": "ann", "more": 1}"#, None),
+            (r#"{"more": 1, "user": "ann"}"#, None),
+            (r#"{"user": 7}"#, None),
+            ("{}", None),
+            ("ann", None),
+        ] {
+            assert_eq!(user_of(body.as_bytes()).as_deref(), user, "{body}");
+        }
     }
 }
