@@ -197,6 +197,8 @@ impl Server {
         let shutdown_window = config.shutdown_window.min(Config::MAX_SHUTDOWN_WINDOW);
         let http = listeners.iter().filter(|one| one.plain.http || one.tls.http);
         let hosts = hosts(config.hosts, http.map(|one| one.address));
+        #[cfg(feature = "grip")]
+        let hosts = with_those_of_routes(hosts, &config.grip.settings);
         let connection = config.connection;
         Ok(Server {
             broker,
@@ -433,5 +435,17 @@ fn hosts(said: Option<Vec<String>>, http: impl Iterator<Item = SocketAddr>) -> H
             HostPolicy::Names(Vec::new())
         }
         None => HostPolicy::Any,
+    }
+}
+
+/// A route for a host is a reason to answer to it.
+#[cfg(feature = "grip")]
+fn with_those_of_routes(hosts: HostPolicy, settings: &gateway_grip::Settings) -> HostPolicy {
+    match hosts {
+        HostPolicy::Names(mut names) => {
+            names.extend(settings.routes.iter().filter_map(|route| route.host.name()));
+            HostPolicy::Names(names)
+        }
+        any => any,
     }
 }

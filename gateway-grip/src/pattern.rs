@@ -61,6 +61,15 @@ impl FromStr for HostPattern {
 }
 
 impl HostPattern {
+    /// As it is written: a name, or `*.example.org`; `None` for any.
+    pub fn name(&self) -> Option<String> {
+        match &self.0 {
+            Hosts::Any => None,
+            Hosts::One(name) => Some(name.clone()),
+            Hosts::Below(end) => Some(format!("*{end}")),
+        }
+    }
+
     /// How well it matches the `Host` of a request; `None`: not.
     pub(crate) fn rank(&self, host: &str) -> Option<Rank> {
         match &self.0 {

@@ -27,6 +27,7 @@ mod publish;
 mod recursion;
 mod reference;
 mod replay_ids;
+mod routes;
 mod services;
 mod show;
 mod shutdown;

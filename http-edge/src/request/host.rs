@@ -12,7 +12,7 @@ pub enum HostPolicy {
     /// Every name.
     #[default]
     Any,
-    /// Addresses, `localhost` and the names below it, and these, without a port.
+    /// Addresses, `localhost` and the names below it, and these, without a port; `*.example.org` is all names below one.
     Names(Vec<String>),
 }
 
@@ -67,7 +67,10 @@ fn is_ours(named: &str, names: &[String]) -> bool {
     host.is_empty()
         || host.parse::<Ipv4Addr>().is_ok()
         || below("localhost")
-        || names.iter().any(|name| name.eq_ignore_ascii_case(host))
+        || names.iter().any(|name| match name.strip_prefix("*.") {
+            Some(domain) => host.len() > domain.len() && below(domain),
+            None => name.eq_ignore_ascii_case(host),
+        })
 }
 
 #[cfg(test)]
@@ -78,7 +81,10 @@ mod tests {
 
     #[test]
     fn addresses_localhost_and_configured_names_are_answered_and_no_others() {
-        let (policy, target) = (HostPolicy::Names(vec!["broker.lan".to_owned()]), Uri::from_static("/"));
+        let (policy, target) = (
+            HostPolicy::Names(vec!["broker.lan".to_owned(), "*.shop.lan".to_owned()]),
+            Uri::from_static("/"),
+        );
         for (host, answered) in [
             ("127.0.0.1", true),
             ("127.0.0.1:8080", true),
@@ -90,6 +96,11 @@ mod tests {
             ("localhost.", true),
             ("app.localhost:8080", true),
             ("broker.lan", true),
+            ("a.shop.lan:8080", true),
+            ("a.b.Shop.LAN", true),
+            ("shop.lan", false),
+            ("workshop.lan", false),
+            ("*.shop.lan", false),
             ("a://b.localhost", false),
             ("a/b.localhost", false),
             ("a@localhost", false),
