@@ -55,7 +55,7 @@ impl Functions {
                 }
                 "/function" => {
                     thread::sleep(self.delay);
-                    "HTTP/1.1 200 OK\r\ncontent-length: 31\r\n\r\n{\"statusCode\":200,\"body\":\"done\"}"
+                    "HTTP/1.1 200 OK\r\ncontent-length: 32\r\n\r\n{\"statusCode\":200,\"body\":\"done\"}"
                 }
                 _ => {
                     thread::sleep(self.delay);

@@ -59,6 +59,8 @@ struct Server {
     http: SocketAddr,
     mqtt: SocketAddr,
     processes: ProcessTree,
+    /// What it is configured by, which it reads again when it is gone.
+    _file: tempfile::NamedTempFile,
 }
 
 impl Drop for Server {
@@ -203,8 +205,8 @@ impl Server {
             command.arg("--data").arg(data);
         }
         // A line of the log for each call is not what is measured.
-        command.env("FANWIRE_LOGGING_FILTER", "error");
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        command.env("FANWIRE_LOGGING_LEVEL", "error");
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
         let (mut line, out) = (String::new(), child.stdout.take());
         let server = |child, line: &str| {
             let address = |name: &str| {
@@ -212,7 +214,7 @@ impl Server {
                 word.parse::<SocketAddr>().ok()
             };
             let processes = ProcessTree::of(Child::id(&child));
-            Some(Self { http: address("http=")?, mqtt: address("mqtt=")?, child, processes })
+            Some(Self { http: address("http=")?, mqtt: address("mqtt=")?, child, processes, _file: file })
         };
         BufReader::new(out.ok_or_else(|| io::Error::other("no output"))?).read_line(&mut line)?;
         let server = server(child, &line).ok_or_else(|| io::Error::other(format!("it says {line:?}")))?;
