@@ -206,7 +206,8 @@ impl Server {
         }
         // A line of the log for each call is not what is measured.
         command.env("FANWIRE_LOGGING_LEVEL", "error");
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
         let (mut line, out) = (String::new(), child.stdout.take());
         let server = |child, line: &str| {
             let address = |name: &str| {
