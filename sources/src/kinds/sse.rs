@@ -66,9 +66,6 @@ pub(super) async fn read(
             let _ = bytes.split_to(taken);
             match piece {
                 Piece::Retry(retry) => memory.retry = Some(retry),
-                Piece::Begins(id) => {
-                    memory.last_id.get_or_insert(id);
-                }
                 Piece::Block(block) => {
                     if let Some(data) = block.data {
                         memory.pace.admit(data.len()).await;
@@ -83,6 +80,7 @@ pub(super) async fn read(
                         memory.last_id = Some(id).filter(|id| !id.is_empty());
                     }
                 }
+                // An id counts with its event: what was cut off behind it comes again.
                 _ => {}
             }
         }

@@ -37,6 +37,18 @@ async fn an_event_stream_goes_on_from_its_last_id_and_repeats_nothing() {
 }
 
 #[tokio::test]
+async fn an_event_that_is_cut_off_behind_its_id_comes_again() {
+    let upstream = Upstream::start(|number, head| match number {
+        0 => stream("id: 1\nda"),
+        _ if head.contains("last-event-id") => stream(": nothing behind it\n\n<open>"),
+        _ => stream("id: 1\ndata: whole\n\n<open>"),
+    })
+    .await;
+    let life = Life::start(&[json!({"id": "s", "kind": "sse", "url": upstream.url, "channel": "feed/x"})]);
+    assert_eq!(life.hear("feed/x").text().await, "whole");
+}
+
+#[tokio::test]
 async fn a_stream_that_says_204_rests_and_what_is_no_stream_is_said() {
     let upstream = Upstream::start(|_, head| match head {
         head if head.starts_with("GET /over") => status("204 No Content"),
