@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use broker_core::{Broker, Channel, ContentType, Publish, PublishError};
 use bytes::Bytes;
 use envelope::{classify, write_string};
+use gateway::client::retry_after;
 use gateway::written;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use parking_lot::Mutex;
@@ -20,12 +21,16 @@ use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::ask::{Clients, Failure, retry_after};
+use crate::ask::{Clients, Failure};
 
 /// Requests that wait or are under way.
 const MAX_WAITING: usize = 1_000;
 /// Of them, those to one host at a time.
 const MAX_PER_HOST: usize = 64;
+/// Bytes that those of them that wait may send together.
+const MAX_WAITING_BYTES: usize = 64 << 20;
+/// Bytes that the answers of those under way may have together, until they are published; in KiB.
+const MAX_ANSWERS_KIB: u32 = 256 << 10;
 /// Keys that are remembered, and for how long.
 const MAX_KEYS: usize = 10_000;
 const KEY_TIME: Duration = Duration::from_secs(3_600);
@@ -165,7 +170,7 @@ pub enum RequestError {
     #[error("another request has this key")]
     Conflict,
     /// As many wait as may.
-    #[error("{MAX_WAITING} requests wait already")]
+    #[error("{MAX_WAITING} requests, or 64 MiB of them, wait already")]
     TooMany,
 }
 
@@ -179,6 +184,8 @@ struct Inner {
     state: Mutex<State>,
     hasher: RandomState,
     counted: Counted,
+    /// Room for answers, from before a request is sent until its reply is published.
+    room: Semaphore,
 }
 
 #[derive(Debug, Default)]
@@ -191,6 +198,8 @@ pub(crate) struct Counted {
 #[derive(Debug, Default)]
 struct State {
     newest: u64,
+    /// What is waiting to be sent, until its reply is published.
+    bytes: usize,
     waiting: HashMap<String, Waiting>,
     hosts: HashMap<String, Arc<Semaphore>>,
     keys: HashMap<(String, String), Known>,
@@ -201,7 +210,9 @@ struct State {
 #[derive(Debug)]
 struct Waiting {
     owner: String,
-    cancel: oneshot::Sender<()>,
+    bytes: usize,
+    /// `None`: it was taken back.
+    cancel: Option<oneshot::Sender<()>>,
 }
 
 #[derive(Debug, Clone)]
@@ -218,6 +229,7 @@ impl Requests {
             state: Mutex::default(),
             hasher: RandomState::new(),
             counted: Counted::default(),
+            room: Semaphore::new(MAX_ANSWERS_KIB as usize),
         }))
     }
 
@@ -232,9 +244,11 @@ impl Requests {
         if let Some(known) = key.as_ref().and_then(|key| state.keys.get(key)) {
             return if known.print == print { Ok(known.id.clone()) } else { Err(RequestError::Conflict) };
         }
-        if state.waiting.len() >= MAX_WAITING {
+        let bytes = settings.body.len();
+        if state.waiting.len() >= MAX_WAITING || state.bytes + bytes > MAX_WAITING_BYTES {
             return Err(RequestError::TooMany);
         }
+        state.bytes += bytes;
         state.newest += 1;
         let id = format!("req_{:x}_{:x}", inner.broker.epoch(), state.newest);
         if let Some(key) = key {
@@ -245,7 +259,7 @@ impl Requests {
         let turns = state.hosts.entry(host.clone()).or_insert_with(|| Arc::new(Semaphore::new(MAX_PER_HOST)));
         let turns = Arc::clone(turns);
         let (cancel, cancelled) = oneshot::channel();
-        state.waiting.insert(id.clone(), Waiting { owner: owner.to_owned(), cancel });
+        state.waiting.insert(id.clone(), Waiting { owner: owner.to_owned(), bytes, cancel: Some(cancel) });
         drop(state);
         let (requests, own) = (self.clone(), id.clone());
         tokio::spawn(async move { requests.carry_out(own, settings, &host, turns, cancelled).await });
@@ -255,10 +269,8 @@ impl Requests {
     /// Takes one back: its reply says so. False if it is over, or another's.
     pub(crate) fn cancel(&self, id: &str, may: impl Fn(&str) -> bool) -> bool {
         let mut state = self.0.state.lock();
-        if !state.waiting.get(id).is_some_and(|waiting| may(&waiting.owner)) {
-            return false;
-        }
-        state.waiting.remove(id).is_some_and(|waiting| waiting.cancel.send(()).is_ok())
+        let waiting = state.waiting.get_mut(id).filter(|waiting| may(&waiting.owner));
+        waiting.and_then(|waiting| waiting.cancel.take()).is_some_and(|cancel| cancel.send(()).is_ok())
     }
 
     pub(crate) fn waiting(&self) -> usize {
@@ -279,8 +291,15 @@ impl Requests {
     ) {
         let began = Instant::now();
         let counted = &self.0.counted;
+        let kib = u32::try_from(settings.max_response >> 10).unwrap_or(MAX_ANSWERS_KIB) + 1;
+        // Until the reply is published; never closed.
+        let mut room = None;
+        let asked = async {
+            room = self.0.room.acquire_many(kib).await.ok();
+            self.ask(&settings, &turns).await
+        };
         let answer = tokio::select! {
-            answer = self.ask(&settings, &turns) => answer.map_err(|failure| {
+            answer = asked => answer.map_err(|failure| {
                 counted.failed.fetch_add(1, Ordering::Relaxed);
                 (failure.condition.name(), failure.detail)
             }),
@@ -289,9 +308,10 @@ impl Requests {
                 Err(("cancelled", "it was taken back".to_owned()))
             }
         };
+        // Taken back from now on it is over.
+        drop(cancelled);
         {
             let mut state = self.0.state.lock();
-            state.waiting.remove(&id);
             // Two are left: this one and the one in the map.
             if Arc::strong_count(&turns) <= 2 {
                 state.hosts.remove(host);
@@ -314,6 +334,11 @@ impl Requests {
         }
         json.push(b'}');
         self.reply(settings.reply_channel, json).await;
+        drop(room);
+        let mut state = self.0.state.lock();
+        if let Some(waiting) = state.waiting.remove(&id) {
+            state.bytes -= waiting.bytes;
+        }
     }
 
     async fn ask(&self, settings: &RequestSettings, turns: &Semaphore) -> Result<Response<Bytes>, Failure> {
