@@ -167,9 +167,11 @@ impl Fronts {
             #[cfg(all(feature = "grip", feature = "http"))]
             routes: Arc::new(gateway_grip::Api::new(
                 config.grip.routes.clone(),
-                Arc::clone(&config.authenticator),
-                config.api.origins.clone(),
-                config.api.token_sources.clone(),
+                gateway_grip::Door::new(
+                    Arc::clone(&config.authenticator),
+                    config.api.origins.clone(),
+                    config.api.token_sources.clone(),
+                ),
             )),
             access_log: config.access_log,
         };
@@ -219,16 +221,13 @@ impl Fronts {
     ) -> Self {
         #[cfg(feature = "http")]
         {
-            let (origins, tokens) = (&config.api.origins, &config.api.token_sources);
-            let authenticator = || Arc::clone(&config.authenticator);
-            let api = gateway::webhook::Api::new(
-                webhooks.clone(),
-                authenticator(),
-                origins.clone(),
-                tokens.clone(),
+            let door = gateway::resource::Door::new(
+                Arc::clone(&config.authenticator),
+                config.api.origins.clone(),
+                config.api.token_sources.clone(),
             );
-            let front =
-                sources::Front::new(sources.clone(), authenticator(), origins.clone(), tokens.clone());
+            let api = gateway::webhook::Api::new(webhooks.clone(), door.clone());
+            let front = sources::Front::new(sources.clone(), door);
             self.resources = Arc::new([Arc::new(api) as _, Arc::new(front) as _]);
         }
         #[cfg(not(feature = "http"))]

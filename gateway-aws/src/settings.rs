@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gateway::written::{Fault, Wrong, fault};
 use http::{HeaderName, Uri};
 use serde::{Deserialize, Serialize};
 use settings::{Period, Size, Span};
@@ -125,24 +126,6 @@ struct WrittenBreaker {
     max_open: Option<Period>,
 }
 
-/// What is wrong with the APIs that are written. Nothing of a secret stands here.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{key}: {message}")]
-#[non_exhaustive]
-pub struct Wrong {
-    /// The key, below `gateway.`: `aws[0].path`.
-    pub key: String,
-    /// In words.
-    pub message: String,
-}
-
-/// A key and what is wrong with it, within one API.
-type Fault = (String, String);
-
-fn fault<T>(key: impl Into<String>, message: impl Into<String>) -> Result<T, Fault> {
-    Err((key.into(), message.into()))
-}
-
 /// The APIs that are written. `taken` is whether a path is somebody else's already; `signer` signs with an access key, if
 /// that is known.
 ///
@@ -156,7 +139,7 @@ pub fn apis(
     let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
     let mut apis = Vec::with_capacity(written.len());
     for (at, one) in written.iter().enumerate() {
-        let place = |(key, message): Fault| Wrong { key: format!("aws[{at}].{key}"), message };
+        let place = |(key, message): Fault| Wrong::new(format!("aws[{at}].{key}"), message);
         let mut api = one.api().map_err(place)?;
         if let Some(key) = &one.sign {
             let unknown = || place(("sign".to_owned(), format!("no access key is called {key:?}")));

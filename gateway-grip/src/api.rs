@@ -1,13 +1,11 @@
 //! `/v1/routes`: routes for operators, and for what scales their origins.
 
-use std::sync::Arc;
-
-use broker_core::{Action, Authenticator, Filter};
 use envelope::{timestamp, write_string};
 use front::{Front, Task};
+use gateway::resource::{Door, json, only};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, header};
-use http_edge::{Body, OriginPolicy, Peer, Problem, Response, TokenSources, credentials_from};
+use http::{Method, Request, StatusCode};
+use http_edge::{Body, Peer, Problem, Response};
 
 use crate::route::RouteState;
 use crate::routes::Routes;
@@ -16,42 +14,23 @@ use crate::routes::Routes;
 #[derive(Clone)]
 pub struct Api {
     routes: Routes,
-    authenticator: Arc<dyn Authenticator>,
-    origins: OriginPolicy,
-    token_sources: TokenSources,
+    door: Door,
 }
 
 impl Api {
-    /// For these routes; the rest is what the HTTP API has.
-    pub fn new(
-        routes: Routes,
-        authenticator: Arc<dyn Authenticator>,
-        origins: OriginPolicy,
-        token_sources: TokenSources,
-    ) -> Self {
-        Self { routes, authenticator, origins, token_sources }
+    /// For these routes.
+    pub fn new(routes: Routes, door: Door) -> Self {
+        Self { routes, door }
     }
 
     async fn answer(&self, request: Request<Body>) -> Result<Response, Problem> {
         let (parts, _) = request.into_parts();
-        if !self.origins.allows(&parts) {
-            return Err(Problem::forbidden("not for pages of other sites"));
-        }
-        let credentials = credentials_from(&parts, &self.token_sources);
-        let principal =
-            credentials.authenticate(&*self.authenticator, "http").await.map_err(Problem::from)?;
-        let all = Filter::parse("**").map_err(|_| Problem::forbidden("no right to manage"))?;
-        if !principal.allows_all_of(Action::Manage, &all) {
-            return Err(Problem::forbidden("routes need the right to manage all channels"));
-        }
-        principal.admit(1).map_err(Problem::rate_limited)?;
+        self.door.admit_manager(&parts).await?;
         self.shown(&parts)
     }
 
     fn shown(&self, parts: &Parts) -> Result<Response, Problem> {
-        if !matches!(parts.method, Method::GET | Method::HEAD) {
-            return Err(Problem::method_not_allowed("GET, HEAD"));
-        }
+        only(parts, &[Method::GET, Method::HEAD], "GET, HEAD")?;
         let now = self.routes.now();
         let mut out = Vec::new();
         match id_of(parts.uri.path()) {
@@ -70,11 +49,7 @@ impl Api {
                 show(found.ok_or_else(|| Problem::not_found("no route has this id"))?, &mut out);
             }
         }
-        let mut response = Response::new(Body::full(out));
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        Ok(response)
+        Ok(json(StatusCode::OK, out))
     }
 }
 

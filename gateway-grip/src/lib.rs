@@ -36,4 +36,5 @@ mod upstream;
 pub use api::Api;
 pub use config::Settings;
 pub use front::{Config, Front};
+pub use gateway::resource::Door;
 pub use routes::Routes;

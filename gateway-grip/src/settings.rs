@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use broker_core::{Action, Filter, Principal, Rights, Rule};
 use gateway::sign::{Secret, Secrets};
+use gateway::written::{Fault, Wrong, fault};
 use grip::Key;
 use grip::signature::{Signer, Verifier};
 use http::{HeaderName, HeaderValue, Method, Uri};
@@ -93,8 +94,7 @@ impl WrittenGrip {
     fn keys(&self, folder: &Path) -> Result<Arc<[ControlKey]>, Wrong> {
         let keys = self.control_keys.iter().enumerate();
         keys.map(|(at, key)| {
-            let place =
-                |(key, message): Fault| Wrong { key: format!("grip.control_keys[{at}].{key}"), message };
+            let place = |(key, message): Fault| Wrong::new(format!("grip.control_keys[{at}].{key}"), message);
             key.read(folder).map_err(place)
         })
         .collect()
@@ -198,24 +198,6 @@ impl fmt::Debug for Written {
     }
 }
 
-/// What is wrong with the routes that are written. Nothing of a secret stands here.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{key}: {message}")]
-#[non_exhaustive]
-pub struct Wrong {
-    /// The key, below `gateway.`: `routes[0].path`.
-    pub key: String,
-    /// In words.
-    pub message: String,
-}
-
-/// A key and what is wrong with it, within one route.
-type Fault = (String, String);
-
-fn fault<T>(key: impl Into<String>, message: impl Into<String>) -> Result<T, Fault> {
-    Err((key.into(), message.into()))
-}
-
 /// What is written. `taken` is whether a path is the broker's own; files are taken from `folder`.
 ///
 /// # Errors
@@ -227,14 +209,14 @@ pub fn read(
     taken: impl Fn(&str) -> bool,
 ) -> Result<Settings, Wrong> {
     let forwarded_for = forwarded_for(&grip.x_forwarded_for)
-        .map_err(|message| Wrong { key: "grip.x_forwarded_for".to_owned(), message })?;
+        .map_err(|message| Wrong::new("grip.x_forwarded_for", message))?;
     let control_keys = grip.keys(folder)?;
     let common = signer(Some(&grip.sig_iss), grip.sig_key.as_ref(), grip.sig_key_file.as_ref(), folder)
-        .map_err(|(key, message)| Wrong { key: format!("grip.{key}"), message })?;
+        .map_err(|(key, message)| Wrong::new(format!("grip.{key}"), message))?;
     let mut settings = Settings { forwarded_for, control_keys, ..Settings::default() };
     let mut ids = BTreeSet::new();
     for (at, one) in written.iter().enumerate() {
-        let place = |(key, message): Fault| Wrong { key: format!("routes[{at}].{key}"), message };
+        let place = |(key, message): Fault| Wrong::new(format!("routes[{at}].{key}"), message);
         let mut route = one.route(folder).map_err(place)?;
         if route.dialect == Dialect::Grip && route.signer.is_none() {
             route.signer = common.clone();

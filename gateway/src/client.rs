@@ -226,7 +226,7 @@ fn meant(error: &Error) -> CallError {
 }
 
 /// `Retry-After`, in seconds or as a date; what is neither is none.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     match text.parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),

@@ -68,3 +68,32 @@ pub fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Stri
     value.set_sensitive(true);
     Ok((parsed, value))
 }
+
+/// What is wrong with a list that is written. Nothing of a secret stands here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {message}")]
+#[non_exhaustive]
+pub struct Wrong {
+    /// The key, below `gateway.`: `routes[0].path`.
+    pub key: String,
+    /// In words.
+    pub message: String,
+}
+
+impl Wrong {
+    /// Of a key.
+    pub fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { key: key.into(), message: message.into() }
+    }
+}
+
+/// A key and what is wrong with it, within one element of a list.
+pub type Fault = (String, String);
+
+/// Nothing but a fault.
+///
+/// # Errors
+/// Always.
+pub fn fault<T>(key: impl Into<String>, message: impl Into<String>) -> Result<T, Fault> {
+    Err((key.into(), message.into()))
+}

@@ -1,9 +1,10 @@
 //! One request, and those that redirects ask for.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use gateway::address::Addresses;
+use gateway::client::retry_after;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use outgoing::{Body, Client, Error};
 
@@ -167,18 +168,6 @@ pub(crate) fn joined(base: &Uri, reference: &str) -> Option<Uri> {
         format!("{scheme}://{authority}{folder}/{reference}")
     };
     gateway::written::url(&text).ok()
-}
-
-/// `Retry-After`, in seconds or as a date.
-pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    match text.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => {
-            let at = httpdate::parse_http_date(text).ok()?;
-            Some(at.duration_since(SystemTime::now()).unwrap_or_default())
-        }
-    }
 }
 
 #[cfg(test)]

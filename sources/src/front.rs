@@ -1,15 +1,15 @@
 //! `/v1/sources` and `/v1/requests`: sources for operators, requests for backends.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use broker_core::{Action, Authenticator, Filter, Principal};
+use broker_core::{Action, Principal};
 use bytes::Bytes;
 use envelope::{timestamp, write_string};
 use front::Task;
+use gateway::resource::{Door, denied, json, manages_all, nothing, only};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, StatusCode, header};
-use http_edge::{Body, OriginPolicy, Peer, Problem, Response, TokenSources, credentials_from, read_body};
+use http::{Method, Request, StatusCode, header};
+use http_edge::{Body, Peer, Problem, Response, read_body};
 
 use crate::request::{self, RequestError};
 use crate::settings::Written;
@@ -26,39 +26,28 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 #[derive(Clone)]
 pub struct Front {
     sources: Sources,
-    authenticator: Arc<dyn Authenticator>,
-    origins: OriginPolicy,
-    token_sources: TokenSources,
+    door: Door,
 }
 
 impl Front {
-    /// For these sources; the rest is what the HTTP API has.
-    pub fn new(
-        sources: Sources,
-        authenticator: Arc<dyn Authenticator>,
-        origins: OriginPolicy,
-        token_sources: TokenSources,
-    ) -> Self {
-        Self { sources, authenticator, origins, token_sources }
+    /// For these sources.
+    pub fn new(sources: Sources, door: Door) -> Self {
+        Self { sources, door }
     }
 
     async fn answer(&self, request: Request<Body>) -> Result<Response, Problem> {
         let (parts, body) = request.into_parts();
-        if !self.origins.allows(&parts) {
-            return Err(Problem::forbidden("not for pages of other sites"));
-        }
-        let credentials = credentials_from(&parts, &self.token_sources);
-        let principal =
-            credentials.authenticate(&*self.authenticator, "http").await.map_err(Problem::from)?;
-        principal.admit(1).map_err(Problem::rate_limited)?;
         let path = parts.uri.path().to_owned();
         let segments: Vec<&str> = path.trim_start_matches("/v1/").trim_end_matches('/').split('/').collect();
-        match segments[..] {
-            ["requests"] => return self.request(&parts, &principal, body).await,
-            ["requests", id] => return self.take_back(&parts, &principal, id),
-            _ => {}
+        if let ["requests", rest @ ..] = &segments[..] {
+            let principal = self.door.admit(&parts).await?;
+            return match rest {
+                [] => self.request(&parts, &principal, body).await,
+                [id] => self.take_back(&parts, &principal, id),
+                _ => Err(Problem::not_found("nothing is here; requests have nothing below them")),
+            };
         }
-        may_manage_all(&principal)?;
+        self.door.admit_manager(&parts).await?;
         match segments[..] {
             ["sources"] => self.list(&parts),
             ["sources", id] => self.source(&parts, id, body).await,
@@ -172,7 +161,7 @@ impl Front {
 
     fn take_back(&self, parts: &Parts, principal: &Principal, id: &str) -> Result<Response, Problem> {
         only(parts, &[Method::DELETE], "DELETE")?;
-        let manages = may_manage_all(principal).is_ok();
+        let manages = manages_all(principal);
         let own = principal.user().unwrap_or_default();
         if self.sources.requests().cancel(id, |owner| manages || (owner == own && !own.is_empty())) {
             Ok(nothing(StatusCode::NO_CONTENT))
@@ -202,26 +191,6 @@ impl front::Front for Front {
     fn holds(&self, _: &http::Uri) -> bool {
         false
     }
-}
-
-fn may_manage_all(principal: &Principal) -> Result<(), Problem> {
-    let all = Filter::parse("**").map_err(|error| Problem::forbidden(error.to_string()))?;
-    match principal.allows_all_of(Action::Manage, &all) {
-        true => Ok(()),
-        false => Err(denied(principal, "no right to manage all channels")),
-    }
-}
-
-fn denied(principal: &Principal, why: &'static str) -> Problem {
-    if principal.is_unidentified() {
-        Problem::new(StatusCode::UNAUTHORIZED, "credentials_required", "this needs credentials")
-    } else {
-        Problem::forbidden(why)
-    }
-}
-
-fn only(parts: &Parts, methods: &[Method], names: &'static str) -> Result<(), Problem> {
-    if methods.contains(&parts.method) { Ok(()) } else { Err(Problem::method_not_allowed(names)) }
 }
 
 fn no_source() -> Problem {
@@ -272,19 +241,4 @@ fn show(source: &Source, out: &mut Vec<u8>) {
         None => out.extend_from_slice(b"null"),
     }
     out.push(b'}');
-}
-
-fn json(status: StatusCode, body: Vec<u8>) -> Response {
-    let mut response = Response::new(Body::full(body));
-    *response.status_mut() = status;
-    let kind = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-fn nothing(status: StatusCode) -> Response {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    response
 }

@@ -2,21 +2,19 @@
 
 use std::sync::Arc;
 
-use broker_core::{Action, Authenticator, Filter, Principal};
 use bytes::Bytes;
 use envelope::{timestamp, write_string};
 use front::{Front, Task};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, StatusCode, header};
-use http_edge::{
-    Body, OriginPolicy, Peer, Problem, Response, TokenSources, credentials_from, percent_decode, read_body,
-};
+use http::{Method, Request, StatusCode};
+use http_edge::{Body, Peer, Problem, Response, percent_decode, read_body};
 
 use super::hook::Hook;
 use super::settings::Written;
 use super::webhooks::{PutError, Webhooks};
 use crate::dead::{DeadLetter, Owner as _};
 use crate::delivery::BreakerState;
+use crate::resource::{Door, json, nothing, only};
 
 /// Most bytes of a webhook that is put.
 const MAX_BYTES: usize = 64 << 10;
@@ -29,32 +27,18 @@ const PAGE: usize = 100;
 #[derive(Clone)]
 pub struct Api {
     webhooks: Webhooks,
-    authenticator: Arc<dyn Authenticator>,
-    origins: OriginPolicy,
-    token_sources: TokenSources,
+    door: Door,
 }
 
 impl Api {
-    /// For these webhooks; the rest is what the HTTP API has.
-    pub fn new(
-        webhooks: Webhooks,
-        authenticator: Arc<dyn Authenticator>,
-        origins: OriginPolicy,
-        token_sources: TokenSources,
-    ) -> Self {
-        Self { webhooks, authenticator, origins, token_sources }
+    /// For these webhooks.
+    pub fn new(webhooks: Webhooks, door: Door) -> Self {
+        Self { webhooks, door }
     }
 
     async fn answer(&self, request: Request<Body>) -> Result<Response, Problem> {
         let (parts, body) = request.into_parts();
-        if !self.origins.allows(&parts) {
-            return Err(Problem::forbidden("not for pages of other sites"));
-        }
-        let credentials = credentials_from(&parts, &self.token_sources);
-        let principal =
-            credentials.authenticate(&*self.authenticator, "http").await.map_err(Problem::from)?;
-        may_manage_all(&principal)?;
-        principal.admit(1).map_err(Problem::rate_limited)?;
+        self.door.admit_manager(&parts).await?;
         let path = parts.uri.path().to_owned();
         let segments = path.trim_start_matches("/v1/").trim_end_matches('/').split('/');
         // Ids of rules' events have slashes.
@@ -121,7 +105,7 @@ impl Api {
                 let hook = hook.ok_or_else(|| Problem::not_found("no webhook has this id"))?;
                 // Another one that is put under its name does not find what was left.
                 hook.kept().clear().await;
-                Ok(nothing())
+                Ok(nothing(StatusCode::NO_CONTENT))
             }
             _ => Err(Problem::method_not_allowed("GET, HEAD, PUT, DELETE")),
         }
@@ -195,7 +179,7 @@ impl Api {
             }
             Method::DELETE => {
                 let taken = owners.iter().find_map(|one| one.dead_letters().take(id));
-                taken.map(|_| nothing()).ok_or_else(no_letter)
+                taken.map(|_| nothing(StatusCode::NO_CONTENT)).ok_or_else(no_letter)
             }
             _ => Err(Problem::method_not_allowed("GET, HEAD, DELETE")),
         }
@@ -229,22 +213,6 @@ impl Front for Api {
         let request = front::with_peer(peer, request);
         Box::pin(async move { api.answer(request).await.unwrap_or_else(|problem| problem.response()) })
     }
-}
-
-fn may_manage_all(principal: &Principal) -> Result<(), Problem> {
-    let all = Filter::parse("**").map_err(|error| Problem::forbidden(error.to_string()))?;
-    match principal.allows_all_of(Action::Manage, &all) {
-        true => Ok(()),
-        false if principal.is_unidentified() => {
-            let detail = "this needs credentials";
-            Err(Problem::new(StatusCode::UNAUTHORIZED, "credentials_required", detail))
-        }
-        false => Err(Problem::forbidden("no right to manage all channels")),
-    }
-}
-
-fn only(parts: &Parts, methods: &[Method], names: &'static str) -> Result<(), Problem> {
-    if methods.contains(&parts.method) { Ok(()) } else { Err(Problem::method_not_allowed(names)) }
 }
 
 fn invalid(detail: String) -> Problem {
@@ -318,19 +286,4 @@ fn show(hook: &Hook, out: &mut Vec<u8>) {
         }
     }
     out.push(b'}');
-}
-
-fn json(status: StatusCode, body: Vec<u8>) -> Response {
-    let mut response = Response::new(Body::full(body));
-    *response.status_mut() = status;
-    let kind = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-fn nothing() -> Response {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    response
 }

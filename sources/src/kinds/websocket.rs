@@ -13,7 +13,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use std::time::Duration;
 
 use super::{End, Memory};
-use crate::ask::{Clients, Failure, is_same_host, joined, retry_after};
+use crate::ask::{Clients, Failure, is_same_host, joined};
 use crate::publish::{Item, publish};
 use crate::source::{Source, Upstream};
 use crate::state::Condition;
@@ -111,10 +111,7 @@ async fn open(source: &Source, clients: &Clients) -> Result<WebSocketStream<Stre
         let to = answer.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
         match to.filter(|_| answer.status().is_redirection()) {
             None => {
-                return Err(Failure {
-                    retry_after: retry_after(answer.headers()),
-                    ..Failure::of_status(&answer)
-                });
+                return Err(Failure::of_status(&answer));
             }
             Some(to) => {
                 let to =

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use broker_core::AllowAll;
 use front::Front as _;
+use gateway::resource::Door;
 use http::Request;
 use http_body_util::BodyExt;
 use http_edge::{Body, OriginPolicy, TokenSources};
@@ -14,7 +15,8 @@ use sources::Front;
 use crate::support::{Life, Upstream, ok, within};
 
 pub(crate) fn front_of(life: &Life) -> Front {
-    Front::new(life.sources.clone(), Arc::new(AllowAll), OriginPolicy::default(), TokenSources::default())
+    let door = Door::new(Arc::new(AllowAll), OriginPolicy::default(), TokenSources::default());
+    Front::new(life.sources.clone(), door)
 }
 
 /// The status, and the body as JSON.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use gateway::address::{Addresses, Range};
 use gateway::webhook::{Gateway, Written};
+use gateway::written::Wrong;
 use gateway_aws::Sign;
-use gateway_aws::settings::{Wrong, apis};
+use gateway_aws::settings::apis;
 use serde::{Deserialize, Serialize};
 use settings::Text;
 
