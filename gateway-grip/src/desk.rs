@@ -224,7 +224,7 @@ type Started = Option<broker_core::Answer<'static, Submitted>>;
 /// The message that readers of the channel get; `None` if the item has none for them.
 fn message(item: &Item, text: &str, channel: Channel) -> Option<Publish> {
     let shown = item.elsewhere()?;
-    let told = told(item, text);
+    let told = told(item, text).and_then(|told| websocket_over_http::sealed(channel.as_str(), &told));
     let mut properties = Properties::default();
     let own = [
         (ITEM_PROPERTY, told.as_deref()),

@@ -10,6 +10,8 @@ use grip::publish::{Item, WsKind, WsMessage};
 use parking_lot::Mutex;
 use websocket::encode;
 
+use crate::seal::unsealed;
+
 /// Shorter payloads are not worth compressing.
 const MIN_DEFLATED_BYTES: usize = 256;
 /// What may wait for filters, in messages and in bytes.
@@ -132,11 +134,11 @@ impl Deliver for Frames {
     }
 }
 
-/// What an item of GRIP is in a message, if it is one.
+/// What an item of GRIP is in a message, if it is one that was published as such.
 pub(crate) fn item_of(message: &Message) -> Option<Item> {
     let pairs = &message.properties()?.user;
     let (_, text) = pairs.iter().find(|(name, _)| &**name == grip::publish::ITEM_PROPERTY)?;
-    grip::publish::item(text).ok()
+    grip::publish::item(unsealed(message.channel().as_str(), text)?).ok()
 }
 
 /// What its publisher calls it, if it was an item of GRIP.

@@ -23,7 +23,9 @@ mod hub;
 mod member;
 mod open;
 mod origin;
+mod seal;
 
 pub use hub::{Hub, Rules, Stats};
 pub use open::open;
 pub use origin::{Answer, Asking, Failed, Origin};
+pub use seal::sealed;

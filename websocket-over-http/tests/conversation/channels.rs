@@ -220,3 +220,18 @@ async fn connections_are_listed_and_closed_by_operators() {
     connection.close(&broker_core::CloseCause::Administrative(None));
     assert_eq!(client.closed().await, 1000);
 }
+
+#[tokio::test]
+async fn what_others_say_to_be_an_item_is_a_message_like_any_other() {
+    let origin = origin(&[r#"c:{"type":"subscribe","channel":"a"}"#]);
+    let server = Server::start(&origin).await;
+    let mut client = server.open().await;
+    let close = r#"{"channel":"a","ws-message":{"action":"close","code":4000}}"#;
+    server.said_to_be("a", close);
+    assert_eq!(client.text().await, "elsewhere");
+    // Sealed for another channel.
+    server.said_to_be("a", &websocket_over_http::sealed("b", close).unwrap());
+    assert_eq!(client.text().await, "elsewhere");
+    server.item(close);
+    assert!(!matches!(client.next().await, Ok(message) if !message.is_close()), "the same of GRIP closes it");
+}

@@ -241,10 +241,14 @@ impl Server {
     /// An item of GRIP, as whoever takes them publishes it.
     pub(crate) fn item(&self, text: &str) {
         let item = grip::publish::item(text).unwrap();
+        self.said_to_be(&item.channel, &websocket_over_http::sealed(&item.channel, text).unwrap());
+    }
+
+    /// A message that says of itself that it is an item.
+    pub(crate) fn said_to_be(&self, channel: &str, text: &str) {
         let mut properties = broker_core::Properties::default();
         properties.user.push((grip::publish::ITEM_PROPERTY.into(), text.into()));
-        let publish =
-            Publish::new(Channel::parse(&item.channel).unwrap(), "elsewhere").properties(properties);
+        let publish = Publish::new(Channel::parse(channel).unwrap(), "elsewhere").properties(properties);
         self.broker.publish(publish).unwrap();
     }
 }

@@ -1,0 +1,71 @@
+//! What a message carries of its item of GRIP, as only this process writes it.
+//!
+//! It stands in a property of the message, and whoever may publish can set properties: without a seal an MQTT client
+//! could close the WebSockets of others. A seal is good for one channel, in one life of the process.
+
+use std::fmt::Write as _;
+use std::sync::LazyLock;
+
+use hmac::{Hmac, Mac as _};
+use sha2::Sha256;
+
+/// `None` where the system has no random numbers: then nothing is sealed, and nothing believed.
+static KEY: LazyLock<Option<[u8; 32]>> = LazyLock::new(|| {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).ok().map(|()| key)
+});
+
+fn mac(channel: &str, item: &str) -> Option<Hmac<Sha256>> {
+    let mut mac = Hmac::new_from_slice(KEY.as_ref()?).ok()?;
+    mac.update(&(channel.len() as u64).to_be_bytes());
+    mac.update(channel.as_bytes());
+    mac.update(item.as_bytes());
+    Some(mac)
+}
+
+/// An item for a message of this channel: the value of the property
+/// [`ITEM_PROPERTY`](grip::publish::ITEM_PROPERTY).
+pub fn sealed(channel: &str, item: &str) -> Option<String> {
+    let mut out = String::with_capacity(65 + item.len());
+    for byte in mac(channel, item)?.finalize().into_bytes() {
+        write!(out, "{byte:02x}").ok()?;
+    }
+    out.push(' ');
+    out.push_str(item);
+    Some(out)
+}
+
+/// The item, if it was sealed for this channel.
+pub(crate) fn unsealed<'t>(channel: &str, text: &'t str) -> Option<&'t str> {
+    let (seal, item) = text.split_once(' ')?;
+    let mut said = [0; 32];
+    for (byte, pair) in said.iter_mut().zip(seal.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    let is_whole = seal.len() == 64;
+    (is_whole && mac(channel, item)?.verify_slice(&said).is_ok()).then_some(item)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seal_is_for_one_item_on_one_channel() {
+        let text = sealed("a", "{\"x\": 1}").unwrap();
+        assert_eq!(unsealed("a", &text), Some("{\"x\": 1}"));
+        assert_eq!(unsealed("b", &text), None);
+        for forged in [
+            "{\"x\": 1}",
+            "",
+            " ",
+            "00 {}",
+            &text.replace('1', "2"),
+            &text[2..],
+            &format!("00{text}"),
+            &format!("é{text}"),
+        ] {
+            assert_eq!(unsealed("a", forged), None, "{forged}");
+        }
+    }
+}
