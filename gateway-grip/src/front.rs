@@ -11,7 +11,8 @@ use broker_core::{Authenticator, Broker};
 use bytes::Bytes;
 use http::Request;
 use http_edge::{
-    Body, BoxError, Intake, Peer, Problem, Response, TokenSources, X_REQUEST_ID, below, request_id,
+    Body, BoxError, Intake, OriginPolicy, Peer, Problem, Response, TokenSources, X_REQUEST_ID, below,
+    request_id,
 };
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -42,6 +43,9 @@ pub struct Config {
     pub intake: Intake,
     /// Where a token is read beside the headers. Default nowhere.
     pub token_sources: TokenSources,
+    /// Which web pages may publish items at `/grip/publish/`; on the listener of its own none may. Default those of this
+    /// machine.
+    pub origins: OriginPolicy,
 }
 
 impl Default for Config {
@@ -53,6 +57,7 @@ impl Default for Config {
             max_request_bytes: 1 << 20,
             intake: Intake::default(),
             token_sources: TokenSources::default(),
+            origins: OriginPolicy::default(),
         }
     }
 }
@@ -84,6 +89,7 @@ impl Front {
             max_request_bytes: config.max_request_bytes,
             intake: config.intake,
             token_sources: config.token_sources,
+            origins: config.origins,
         };
         Self(config.routes, Arc::new(Shared { hub, publishing, control: config.control }))
     }
@@ -97,7 +103,7 @@ impl Front {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
         let rest = below(path, PATH).unwrap_or(path).to_owned();
-        self.1.publishing.answer(&self.0.now().control_keys, &parts, &rest, body).await
+        self.1.publishing.control(&self.0.now().control_keys, &parts, &rest, body).await
     }
 
     /// Serves a connection of the control port until it ends.

@@ -3,11 +3,12 @@
 use broker_core::{AuthError, Authenticator, Client, Principal, PublishError, SourceKind};
 use bytes::Bytes;
 use grip::publish::{Item, parse};
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use http_edge::{
-    Body, BodyError, BoxError, Decoded, Intake, Peer, Response, TokenSources, credentials_from, take_body,
+    Body, BodyError, BoxError, Decoded, Intake, OriginPolicy, Peer, Response, TokenSources, credentials_from,
+    take_body,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub(crate) struct Publishing {
     pub(crate) max_request_bytes: usize,
     pub(crate) intake: Intake,
     pub(crate) token_sources: TokenSources,
+    pub(crate) origins: OriginPolicy,
 }
 
 /// A refusal in a sentence, as these libraries show it.
@@ -75,6 +77,9 @@ impl Publishing {
         B::Error: Into<BoxError>,
     {
         let answered = match rest.trim_matches('/') {
+            _ if !self.origins.allows(parts) => {
+                Err(Refusal::new(StatusCode::FORBIDDEN, "not for pages of other sites"))
+            }
             "" => Ok(text(StatusCode::OK, "Items of GRIP are published at publish/.\n".to_owned())),
             "publish" if parts.method != Method::POST => {
                 Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "items are sent by POST"))
@@ -83,6 +88,18 @@ impl Publishing {
             _ => Err(Refusal::new(StatusCode::NOT_FOUND, "items are published at publish/")),
         };
         answered.unwrap_or_else(Refusal::response)
+    }
+
+    /// The same on the port for it, which is for backends: no page has business there, whatever it calls the server.
+    pub(crate) async fn control<B>(&self, keys: &[ControlKey], parts: &Parts, rest: &str, body: B) -> Response
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        if parts.headers.contains_key(ORIGIN) || parts.headers.contains_key("sec-fetch-site") {
+            return Refusal::new(StatusCode::FORBIDDEN, "not for pages").response();
+        }
+        self.answer(keys, parts, rest, body).await
     }
 
     async fn publish<B>(&self, keys: &[ControlKey], parts: &Parts, body: B) -> Result<Response, Refusal>

@@ -315,7 +315,7 @@ impl Loader {
             .zip(&addresses)
             .find_map(|(section, address)| (section.name == MQTT).then_some(*address)?);
         let (intake, token_sources) = (common.intake.clone(), common.token_sources.clone());
-        let of_grip = (intake.clone(), token_sources.clone());
+        let of_grip = (intake.clone(), token_sources.clone(), common.origins.clone());
         self.set_up_fronts(&mut config, common, filled.into_iter().zip(addresses));
         config.own_fronts.extend(aws.map(|aws| {
             OwnFront::new(move |context: &front::Context| aws_api::Front::new(context, aws.clone()))
@@ -338,7 +338,7 @@ impl Loader {
         });
         let routes = routes.map_err(|(key, message)| wrong_value(&wrong, &key, &message))?;
         (config.grip.settings, config.grip.routes) = (routes.clone(), live.routes.clone());
-        (config.grip.intake, config.grip.token_sources) = of_grip;
+        (config.grip.intake, config.grip.token_sources, config.grip.origins) = of_grip;
         config.grip.control = control;
         #[cfg(feature = "http")]
         {

@@ -146,3 +146,24 @@ async fn a_connection_to_the_control_port_publishes_again_and_again() {
     assert!(stream.rest().await.starts_with("HTTP/1.1 404 "));
     assert_eq!(server.log("a").len(), 3);
 }
+
+#[tokio::test]
+async fn pages_of_other_sites_publish_nothing_and_none_does_on_the_control_port() {
+    let server = Server::start(json!([])).await;
+    let item = json!({"items": [{"channel": "a", "http-stream": {"content": "x"}}]}).to_string();
+    let refused = server.publish("Origin: https://evil.example\r\n", &item).await;
+    assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");
+    let own = server.publish("Origin: http://localhost:3000\r\n", &item).await;
+    assert!(own.starts_with("HTTP/1.1 200 "), "{own}");
+    let mut control = server.control().await;
+    let length = item.len();
+    // A page that has given the server a name of its own is of the same origin.
+    let head = format!(
+        "POST /publish/ HTTP/1.1\r\nHost: evil.example\r\nOrigin: http://evil.example\r\nConnection: close\r\n\
+         Content-Length: {length}\r\n\r\n{item}"
+    );
+    control.send(&head).await;
+    let refused = control.rest().await;
+    assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");
+    assert_eq!(server.log("a").len(), 1);
+}
