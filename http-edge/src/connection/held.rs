@@ -176,7 +176,11 @@ impl Held {
             let behind = streams.all.iter().filter_map(|(_, stream)| stream.behind.as_ref());
             let behind = behind.map(Behind::bytes).sum();
             self.account(std::mem::replace(&mut streams.behind, behind), behind);
-            let wanted = self.stalled.bytes().saturating_add(needed);
+            // Those that were reset leave the account when their tasks are dropped: nobody else is reset for them.
+            let is_leaving = |stream: &&Stream| stream.task.is_none() && self.is_counted(stream.waiting);
+            let leaving = streams.all.iter().map(|(_, stream)| stream).filter(is_leaving);
+            let leaving: usize = leaving.map(Stream::bytes).sum();
+            let wanted = self.stalled.bytes().saturating_add(needed).saturating_sub(leaving);
             let excess = wanted.saturating_sub(self.bounds.max_total_bytes);
             if !gives_way || excess == 0 {
                 waiting.retain(|(asked_at, ..)| *asked_at < last);
@@ -559,7 +563,11 @@ mod tests {
         let more = body(&small, 2_500);
         assert!(large.is_urgent());
         assert!(large.look());
-        assert_eq!((tasks(&large), tasks(&small), stalled.reset()), (5, 2, 3));
+        assert_eq!((tasks(&large), tasks(&small), stalled.reset()), (6, 2, 2));
+        // Until those that were reset are gone they hold what they hold, and nobody else is reset for it.
+        large.give_way(0);
+        assert!(large.look());
+        assert_eq!((tasks(&large), tasks(&small), stalled.reset()), (6, 2, 2));
         // What is given or gone leaves the account.
         assert_eq!(next(&mut many[7]), 1_000);
         drop((many, few, more));
