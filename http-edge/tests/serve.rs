@@ -358,7 +358,7 @@ async fn of_too_many_streams_that_are_not_read_those_that_waited_longest_are_res
     for (streams, lost) in [(10, false), (15, true)] {
         let stream = TcpStream::connect(server.address).await.unwrap();
         let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-            .initial_stream_window_size(1024)
+            .initial_stream_window_size(32 << 10)
             .handshake(TokioIo::new(stream))
             .await
             .unwrap();

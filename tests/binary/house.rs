@@ -1,6 +1,6 @@
 //! What ARCHITECTURE.md says of the source is so: its arrows between rooms, its files and its types.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 const PAGE: &str = include_str!("../../ARCHITECTURE.md");
@@ -183,14 +183,27 @@ fn every_type_that_the_page_names_is_there() {
     for file in files(root(), ".rs") {
         sources.push_str(&std::fs::read_to_string(file).expect("a source"));
     }
-    let words: BTreeSet<&str> =
-        sources.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty()).collect();
-    let defined = |name: &str| {
-        let kinds = ["struct", "enum", "trait", "type", "const", "static", "fn"];
-        let variants = [",", "(", " {"];
-        kinds.iter().any(|kind| sources.contains(&format!("{kind} {name}")))
-            || variants.iter().any(|end| sources.contains(&format!("\n    {name}{end}")))
-    };
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let kinds = ["struct", "enum", "trait", "type", "const", "static", "fn"];
+    // Every word, and those that are defined: behind one of `kinds`, or at the first level of an enum.
+    let (mut words, mut defined) = (HashSet::new(), HashSet::new());
+    for line in sources.lines() {
+        let mut last = "";
+        for word in line.split(|c| !is_word(c)).filter(|word| !word.is_empty()) {
+            words.insert(word);
+            if kinds.contains(&last) {
+                defined.insert(word);
+            }
+            last = word;
+        }
+        if let Some(variant) = line.strip_prefix("    ") {
+            let (name, end) = variant.split_at(variant.find(|c| !is_word(c)).unwrap_or(variant.len()));
+            if [",", "(", " {"].iter().any(|known| end.starts_with(known)) {
+                defined.insert(name);
+            }
+        }
+    }
+    let defined = |name: &str| defined.contains(name);
     let mut looked_at = 0;
     for text in quoted() {
         let path = text.trim_end_matches("()").trim_end_matches('s');
