@@ -195,7 +195,7 @@ mod tests {
             size.note(1, room);
         }
         assert_eq!(input.capacity(), READ);
-        for _ in 0..20 {
+        for _ in 0..12 {
             let room = size.make_room(&mut input);
             assert!(input.capacity() <= 2 * input.len().max(READ) + MAX_READ, "{}", input.capacity());
             input.resize(input.len() + room, 0);
