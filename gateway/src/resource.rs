@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use broker_core::{Action, Authenticator, Filter, Principal};
+use broker_core::{Action, Authenticator, Filter, Principal, Unavailable};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, header};
 use http_edge::{Body, OriginPolicy, Problem, Response, TokenSources, credentials_from};
@@ -73,6 +73,13 @@ pub fn denied(principal: &Principal, why: &'static str) -> Problem {
     } else {
         Problem::forbidden(why)
     }
+}
+
+/// What was asked for holds, and a crash would forget it, as the store takes nothing now.
+pub fn not_kept(unavailable: Unavailable) -> Problem {
+    let detail = "it holds, and the store does not take it now: say it again";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail)
+        .retry_after(unavailable.retry_after)
 }
 
 /// Only these methods, which `names` lists for the answer to others.

@@ -6,7 +6,7 @@ use broker_core::{Action, Principal};
 use bytes::Bytes;
 use envelope::{timestamp, write_string};
 use front::Task;
-use gateway::resource::{Door, denied, json, manages_all, nothing, only};
+use gateway::resource::{Door, denied, json, manages_all, not_kept, nothing, only};
 use http::request::Parts;
 use http::{Method, Request, StatusCode, header};
 use http_edge::{Body, Peer, Problem, Response, read_body};
@@ -14,7 +14,7 @@ use http_edge::{Body, Peer, Problem, Response, read_body};
 use crate::request::{self, RequestError};
 use crate::settings::Written;
 use crate::source::{Source, Upstream};
-use crate::sources::{PutError, Sources};
+use crate::sources::{PutError, Sources, Wish};
 
 /// Most bytes of a source that is put.
 const MAX_BYTES: usize = 64 << 10;
@@ -52,8 +52,8 @@ impl Front {
             ["sources"] => self.list(&parts),
             ["sources", id] => self.source(&parts, id, body).await,
             ["sources", id, "messages"] => self.send(&parts, id, body).await,
-            ["sources", id, "pause"] => self.wish(&parts, id, Source::pause),
-            ["sources", id, "resume"] => self.wish(&parts, id, Source::resume),
+            ["sources", id, "pause"] => self.wish(&parts, id, Wish::Rest).await,
+            ["sources", id, "resume"] => self.wish(&parts, id, Wish::GoOn).await,
             _ => {
                 Err(Problem::not_found("nothing is here; sources have messages, pause and resume below them"))
             }
@@ -78,19 +78,25 @@ impl Front {
             Method::GET | Method::HEAD => StatusCode::OK,
             Method::PUT => {
                 let body = read_body(body, MAX_BYTES).await.map_err(Problem::from)?;
-                match self.sources.put(written(&body, id)?) {
+                let status = match self.sources.put_to_stay(&written(&body, id)?) {
                     Ok(true) => StatusCode::CREATED,
                     Ok(false) => StatusCode::OK,
                     Err(error) => {
                         let (status, code) = match error {
                             PutError::Address(_) => (StatusCode::BAD_REQUEST, "address_denied"),
+                            PutError::Wrong(_) => (StatusCode::BAD_REQUEST, "invalid_source"),
                             PutError::TooMany => (StatusCode::CONFLICT, "too_many_sources"),
                         };
                         return Err(Problem::new(status, code, error.to_string()));
                     }
-                }
+                };
+                self.sources.kept().await.map_err(not_kept)?;
+                status
             }
-            Method::DELETE if self.sources.remove(id) => return Ok(nothing(StatusCode::NO_CONTENT)),
+            Method::DELETE if self.sources.remove(id) => {
+                self.sources.kept().await.map_err(not_kept)?;
+                return Ok(nothing(StatusCode::NO_CONTENT));
+            }
             Method::DELETE => return Err(no_source()),
             _ => return Err(Problem::method_not_allowed("GET, HEAD, PUT, DELETE")),
         };
@@ -123,10 +129,10 @@ impl Front {
         Ok(nothing(StatusCode::ACCEPTED))
     }
 
-    fn wish(&self, parts: &Parts, id: &str, wish: impl Fn(&Source)) -> Result<Response, Problem> {
+    async fn wish(&self, parts: &Parts, id: &str, wish: Wish) -> Result<Response, Problem> {
         only(parts, &[Method::POST], "POST")?;
-        let source = self.sources.find(id).ok_or_else(no_source)?;
-        wish(&source);
+        let source = self.sources.find(id).filter(|_| self.sources.wish(id, wish)).ok_or_else(no_source)?;
+        self.sources.kept().await.map_err(not_kept)?;
         let mut out = Vec::new();
         show(&source, &mut out);
         Ok(json(StatusCode::OK, out))
@@ -198,7 +204,7 @@ fn no_source() -> Problem {
 }
 
 /// The id stands in the path, and may stand in the body.
-fn written(body: &Bytes, id: &str) -> Result<crate::Settings, Problem> {
+fn written(body: &Bytes, id: &str) -> Result<Written, Problem> {
     let wrong = |detail: String| Problem::new(StatusCode::BAD_REQUEST, "invalid_source", detail);
     let mut value: serde_json::Value =
         serde_json::from_slice(body).map_err(|error| wrong(format!("the body is no JSON: {error}")))?;
@@ -206,8 +212,7 @@ fn written(body: &Bytes, id: &str) -> Result<crate::Settings, Problem> {
     if *object.entry("id").or_insert_with(|| id.into()) != id {
         return Err(wrong("`id` is another one than that of the path".to_owned()));
     }
-    let written: Written = serde_json::from_value(value).map_err(|error| wrong(error.to_string()))?;
-    written.settings().map_err(|error| wrong(error.to_string()))
+    serde_json::from_value(value).map_err(|error| wrong(error.to_string()))
 }
 
 /// A source as it is shown: nothing of its headers' values and its body.

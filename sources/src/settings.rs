@@ -58,7 +58,7 @@ pub enum Goal {
 }
 
 /// One source.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Settings {
     /// Its name, for operators.

@@ -1,6 +1,8 @@
 //! The database, and what lies where in it.
 
 use std::collections::HashSet;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -51,8 +53,9 @@ const MEMTABLE_BYTES: u64 = 16 << 20;
 pub(crate) const DATABASE: &str = "db";
 pub(crate) const UNFINISHED: &str = "db.unfinished";
 
-/// Opens a database, or makes one.
+/// Opens a database, or makes one, which its owner alone may read: it has secrets of those that the broker calls.
 pub(crate) fn database(folder: &Path) -> fjall::Result<Database> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     Database::builder(folder)
         .max_journaling_size(MAX_JOURNAL_BYTES)
         .cache_size(CACHE_BYTES)

@@ -155,6 +155,119 @@ retry = []
     assert_eq!(none["letters"], json!([]));
 }
 
+/// URLs that are put may lead to this backend.
+fn lets_to(backend: &Backend) -> tempfile::NamedTempFile {
+    let port = backend.address.port();
+    written(&format!("[gateway]\nallow_addresses = [\"127.0.0.1\"]\nallow_ports = [{port}]\n"))
+}
+
+async fn put(server: &Process, target: &str, what: &Value) -> u16 {
+    request(server.http, "PUT", target, &[], what.to_string()).await.status
+}
+
+/// The members of a list that name each of its things, in its order.
+fn ids(list: &Value) -> Vec<&str> {
+    list.as_array().into_iter().flatten().filter_map(|one| one["id"].as_str()).collect()
+}
+
+#[tokio::test]
+async fn webhooks_that_were_put_survive_kill_9_with_their_order_and_secrets() {
+    let backend = Backend::start(|asked: &Asked| match asked.head.split(' ').nth(1) {
+        Some("/first") => (403, String::new()),
+        _ => (204, String::new()),
+    })
+    .await;
+    let hook = |path: &str| {
+        json!({"url": format!("http://{}/{path}", backend.address), "secret": SECRET, "events": ["publish"],
+            "channels": ["orders/**"], "headers": {"x-key": "k-1"}})
+    };
+    let (file, data) = (lets_to(&backend), tempfile::tempdir().expect("a directory"));
+    let server = begin(data.path(), file.path()).await;
+    // By their names they would come in another order.
+    for (id, path) in [("z", "before"), ("y", "gone"), ("x", "second")] {
+        assert_eq!(put(&server, &format!("/v1/webhooks/{id}"), &hook(path)).await, 201);
+    }
+    assert_eq!(put(&server, "/v1/webhooks/z", &hook("first")).await, 200, "in its place");
+    assert_eq!(request(server.http, "DELETE", "/v1/webhooks/y", &[], "").await.status, 204);
+    let mode = std::fs::metadata(data.path().join("db")).expect("the store");
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o777, 0o700);
+    kill(server).await;
+
+    let server = begin(data.path(), file.path()).await;
+    let list = get(server.http, "/v1/webhooks").await;
+    assert_eq!(ids(&list.json()["webhooks"]), ["z", "x"], "{list:?}");
+    assert!(!list.text().contains("whsec_") && !list.text().contains("k-1"), "{list:?}");
+    assert_eq!(post(server.http, "/v1/publish/orders/1", "x").await.status, 403);
+    let asked = backend.asked().pop().expect("one was asked");
+    assert!(asked.head.starts_with("POST /first ") && asked.header("x-key") == Some("k-1"), "{asked:?}");
+    let part = |name| asked.header(name).expect("signed").to_owned();
+    let secrets = fanwire::gateway::sign::Secrets::new(fanwire::gateway::sign::Secret::parse(SECRET));
+    let time = part("webhook-timestamp").parse().expect("seconds");
+    assert_eq!(
+        secrets.sign(&part("webhook-id"), time, asked.text.as_bytes()),
+        part("webhook-signature"),
+        "with the secret"
+    );
+    assert_eq!(request(server.http, "DELETE", "/v1/webhooks/z", &[], "").await.status, 204);
+    assert_eq!(request(server.http, "DELETE", "/v1/webhooks/x", &[], "").await.status, 204);
+    kill(server).await;
+
+    let server = begin(data.path(), file.path()).await;
+    assert_eq!(get(server.http, "/v1/webhooks").await.json()["webhooks"], json!([]));
+    assert_eq!(post(server.http, "/v1/publish/orders/1", "x").await.status, 200);
+}
+
+#[tokio::test]
+async fn sources_that_were_put_survive_kill_9_as_they_were_wanted() {
+    let backend = Backend::start(|_| (200, r#"{"n":1}"#.to_owned())).await;
+    let source = |path: &str| {
+        json!({"kind": "poll", "url": format!("http://{}/{path}", backend.address), "channel": "feed",
+            "interval": "1s", "headers": {"x-key": "k-1"}})
+    };
+    let (file, data) = (lets_to(&backend), tempfile::tempdir().expect("a directory"));
+    let server = begin(data.path(), file.path()).await;
+    for (id, path) in [("gone", "gone"), ("resting", "resting"), ("again", "again"), ("feed", "feed")] {
+        assert_eq!(put(&server, &format!("/v1/sources/{id}"), &source(path)).await, 201);
+    }
+    assert_eq!(request(server.http, "DELETE", "/v1/sources/gone", &[], "").await.status, 204);
+    for wish in ["resting/pause", "again/pause", "again/resume"] {
+        assert_eq!(post(server.http, &format!("/v1/sources/{wish}"), "").await.status, 200);
+    }
+    kill(server).await;
+
+    let so_far = backend.asked().len();
+    let server = begin(data.path(), file.path()).await;
+    let paths = |asked: &[Asked]| -> std::collections::BTreeSet<String> {
+        asked.iter().filter_map(|asked| Some(asked.head.split(' ').nth(1)?.to_owned())).collect()
+    };
+    eventually(|| paths(&backend.asked()[so_far..]).len() == 2).await;
+    let asked = backend.asked().split_off(so_far);
+    assert_eq!(paths(&asked), ["/again", "/feed"].map(str::to_owned).into());
+    assert!(asked.iter().all(|asked| asked.header("x-key") == Some("k-1")), "{asked:?}");
+    let list = get(server.http, "/v1/sources").await;
+    assert!(!list.text().contains("k-1"), "{list:?}");
+    let states = list.json()["sources"].as_array().cloned().expect("a list");
+    let resting = states.iter().find(|source| source["id"] == "resting").expect("it is there");
+    assert_eq!((states.len(), &resting["state"]), (3, &json!("paused")), "{list:?}");
+}
+
+#[tokio::test]
+async fn without_a_store_what_was_put_is_forgotten() {
+    let backend = Backend::willing().await;
+    let file = lets_to(&backend);
+    let begin = || async { Process::start(&["--config", file.path().to_str().expect("plain")]).await };
+    let server = begin().await;
+    let url = format!("http://{}/", backend.address);
+    let hook = json!({"url": url, "secret": SECRET, "events": ["publish"]});
+    assert_eq!(put(&server, "/v1/webhooks/one", &hook).await, 201);
+    let source = json!({"kind": "poll", "url": url, "channel": "feed"});
+    assert_eq!(put(&server, "/v1/sources/one", &source).await, 201);
+    kill(server).await;
+    let server = begin().await;
+    assert_eq!(get(server.http, "/v1/webhooks").await.json()["webhooks"], json!([]));
+    assert_eq!(get(server.http, "/v1/sources").await.json()["sources"], json!([]));
+}
+
 #[tokio::test]
 async fn shadows_survive_kill_9() {
     let file = written("[aws]\niot = true\nsignatures = \"ignored\"\n");

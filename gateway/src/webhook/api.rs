@@ -14,7 +14,7 @@ use super::settings::Written;
 use super::webhooks::{PutError, Webhooks};
 use crate::dead::{DeadLetter, Owner as _};
 use crate::delivery::BreakerState;
-use crate::resource::{Door, json, nothing, only};
+use crate::resource::{Door, json, not_kept, nothing, only};
 
 /// Most bytes of a webhook that is put.
 const MAX_BYTES: usize = 64 << 10;
@@ -80,21 +80,23 @@ impl Api {
             }
             Method::PUT => {
                 let body = read_body(body, MAX_BYTES).await.map_err(Problem::from)?;
-                let settings = written(&body, id)?;
+                let written = written(&body, id)?;
                 // What an earlier life has left of it may have to be read.
                 let webhooks = self.webhooks.clone();
-                let put = tokio::task::spawn_blocking(move || webhooks.put(settings)).await;
+                let put = tokio::task::spawn_blocking(move || webhooks.put_to_stay(&written)).await;
                 let status = match put.map_err(|_| Problem::not_found("the webhook could not be started"))? {
                     Ok(true) => StatusCode::CREATED,
                     Ok(false) => StatusCode::OK,
                     Err(error) => {
                         let (status, code) = match error {
                             PutError::Address(_) => (StatusCode::BAD_REQUEST, "address_denied"),
+                            PutError::Wrong(_) => (StatusCode::BAD_REQUEST, "invalid_webhook"),
                             PutError::TooMany => (StatusCode::CONFLICT, "too_many_webhooks"),
                         };
                         return Err(Problem::new(status, code, error.to_string()));
                     }
                 };
+                self.webhooks.kept().await.map_err(not_kept)?;
                 let hook = self.find(id)?;
                 let mut out = Vec::new();
                 show(&hook, &mut out);
@@ -105,6 +107,7 @@ impl Api {
                 let hook = hook.ok_or_else(|| Problem::not_found("no webhook has this id"))?;
                 // Another one that is put under its name does not find what was left.
                 hook.kept().clear().await;
+                self.webhooks.kept().await.map_err(not_kept)?;
                 Ok(nothing(StatusCode::NO_CONTENT))
             }
             _ => Err(Problem::method_not_allowed("GET, HEAD, PUT, DELETE")),
@@ -224,7 +227,7 @@ fn no_letter() -> Problem {
 }
 
 /// The id stands in the path, and may stand in the body.
-fn written(body: &Bytes, id: &str) -> Result<super::Settings, Problem> {
+fn written(body: &Bytes, id: &str) -> Result<Written, Problem> {
     let wrong = |detail: String| Problem::new(StatusCode::BAD_REQUEST, "invalid_webhook", detail);
     let mut value: serde_json::Value =
         serde_json::from_slice(body).map_err(|error| wrong(format!("the body is no JSON: {error}")))?;
@@ -232,8 +235,7 @@ fn written(body: &Bytes, id: &str) -> Result<super::Settings, Problem> {
     if *object.entry("id").or_insert_with(|| id.into()) != id {
         return Err(wrong("`id` is another one than that of the path".to_owned()));
     }
-    let written: Written = serde_json::from_value(value).map_err(|error| wrong(error.to_string()))?;
-    written.settings(None).map_err(|error| wrong(error.to_string()))
+    serde_json::from_value(value).map_err(|error| wrong(error.to_string()))
 }
 
 /// A webhook as it is shown: nothing of its secrets, and no values of its headers.

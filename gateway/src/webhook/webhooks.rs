@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use broker_core::{
     Answer, AuthError, Authenticated, Authenticator, Broker, Client, Credentials, Denied, Filter, Governed,
-    Lifecycle, Policy, Principal, Publish, SourceKind, SubscriberKey, Welcome, unix_ms,
+    Lifecycle, Policy, Principal, Publish, SourceKind, SubscriberKey, Unavailable, Welcome, unix_ms,
 };
 use bytes::Bytes;
 use front::{Metric, MetricSource};
@@ -24,12 +24,13 @@ use super::hook::{Decided, Hook};
 use super::listening::known_of;
 use super::messages;
 use super::occupancy::Occupancy;
-use super::settings::Settings;
+use super::settings::{Settings, Written, Wrong};
 use super::visit::{Known, Visit};
 use crate::address::{Addresses, Denied as Denial};
 use crate::client::Caller;
 use crate::dead::{Graveyard, Owner};
 use crate::kept::Kept;
+use crate::register::Register;
 use crate::rules::Rule;
 
 /// When a client that could not be decided about may try again.
@@ -51,6 +52,9 @@ pub enum PutError {
     /// There are 1,000 already.
     #[error("there are {MAX_HOOKS} webhooks, and no more are taken")]
     TooMany,
+    /// Something that is said about it cannot be meant.
+    #[error(transparent)]
+    Wrong(#[from] Wrong),
 }
 
 /// What is configured of all this.
@@ -74,6 +78,8 @@ pub struct Webhooks(Arc<Inner>);
 pub(super) struct Inner {
     pub(super) broker: Broker,
     hooks: RwLock<Arc<[Arc<Hook>]>>,
+    /// Those that were put over HTTP.
+    register: Register,
     rules: Vec<Arc<Rule>>,
     /// Whoever else has dead letters.
     dead: Graveyard,
@@ -93,7 +99,8 @@ pub(super) struct Inner {
 }
 
 impl Webhooks {
-    /// Starts those that are configured, on the current tokio runtime: they are told that the broker has started, and of
+    /// Starts those that are configured, and those that an earlier life of the broker's engine has
+    /// [kept](Self::put_to_stay), on the current tokio runtime: they are told that the broker has started, and of
     /// all that it does from now on. They decide after `policy`, as the policy of the broker; about connections, those
     /// ask that were given [`Webhooks::authenticator`]. Without a webhook nothing of this happens.
     pub fn start(broker: &Broker, gateway: &Gateway, policy: Option<Arc<dyn Policy>>) -> Self {
@@ -103,9 +110,11 @@ impl Webhooks {
             Arc::new(Rule::start(settings.clone(), trusted.clone(), broker))
         };
         let rules = gateway.rules.iter().map(rule).collect();
+        let (register, kept) = Register::open::<Written>(broker, "webhooks");
         let inner = Arc::new(Inner {
             broker: broker.clone(),
             hooks: RwLock::new(Arc::new([])),
+            register,
             trusted,
             judged: Caller::new(Some(gateway.addresses.clone())),
             addresses: gateway.addresses.clone(),
@@ -124,6 +133,7 @@ impl Webhooks {
         for settings in &gateway.webhooks {
             inner.enter(settings.clone(), &inner.trusted);
         }
+        inner.enter_again(&kept);
         let epoch = broker.head().to_string();
         let epoch = epoch.rsplit_once('-').map_or(&*epoch, |(epoch, _)| epoch);
         let told = event(Kind::Started, unix_ms(), |data| {
@@ -141,17 +151,36 @@ impl Webhooks {
     }
 
     /// Adds a webhook that does not stand in the configuration, or saves one anew: then what waited for it goes on, and a
-    /// backend that wanted nothing more is told again. Whether it is a new one.
+    /// backend that wanted nothing more is told again. Whether it is a new one. It ends with the broker.
     ///
     /// # Errors
     /// See [`PutError`].
     pub fn put(&self, settings: Settings) -> Result<bool, PutError> {
-        self.0.addresses.judge_url(&settings.url)?;
-        let hooks = self.0.hooks();
-        if hooks.len() >= MAX_HOOKS && hooks.iter().all(|hook| hook.settings().id != settings.id) {
-            return Err(PutError::TooMany);
-        }
-        Ok(self.0.enter(settings, &self.0.judged))
+        let mut entries = self.0.register.entries();
+        let (id, is_new) = (settings.id.clone(), self.0.put(settings)?);
+        entries.remove(&id);
+        Ok(is_new)
+    }
+
+    /// As [`put`](Self::put), and where the broker has an engine it is there again when that is opened the next time, secrets
+    /// included: see [`kept`](Self::kept). Files of secrets are none here.
+    ///
+    /// # Errors
+    /// See [`PutError`].
+    pub fn put_to_stay(&self, written: &Written) -> Result<bool, PutError> {
+        let settings = written.settings(None)?;
+        let mut entries = self.0.register.entries();
+        let is_new = self.0.put(settings)?;
+        entries.put(written.id(), written);
+        Ok(is_new)
+    }
+
+    /// Resolves once what was put to stay, and taken out, outlives a crash; at once where nothing does.
+    ///
+    /// # Errors
+    /// The engine takes nothing now. It is tried again all the same.
+    pub async fn kept(&self) -> Result<(), Unavailable> {
+        self.0.register.settled().await
     }
 
     /// Takes one out, with what waits for it; false if there is none.
@@ -163,10 +192,12 @@ impl Webhooks {
 
     /// The same, but for what is kept of it over a crash.
     pub(super) fn take_out(&self, id: &str) -> Option<Arc<Hook>> {
+        let mut entries = self.0.register.entries();
         let mut hooks = self.0.hooks.write();
         let gone = hooks.iter().find(|hook| hook.settings().id == id).cloned()?;
         *hooks = hooks.iter().filter(|hook| hook.settings().id != id).cloned().collect();
         drop(hooks);
+        entries.remove(id);
         gone.let_go();
         Some(gone)
     }
@@ -227,6 +258,29 @@ impl fmt::Debug for Webhooks {
 }
 
 impl Inner {
+    /// One that does not stand in the configuration.
+    fn put(self: &Arc<Self>, settings: Settings) -> Result<bool, PutError> {
+        self.addresses.judge_url(&settings.url)?;
+        let hooks = self.hooks();
+        if hooks.len() >= MAX_HOOKS && hooks.iter().all(|hook| hook.settings().id != settings.id) {
+            return Err(PutError::TooMany);
+        }
+        Ok(self.enter(settings, &self.judged))
+    }
+
+    /// Those that an earlier life has kept. One whose address may not be connected to any more is there all the same: what
+    /// it decides is not open to everybody for that.
+    fn enter_again(self: &Arc<Self>, kept: &[Written]) {
+        for written in kept {
+            match written.settings(None) {
+                Ok(settings) => _ = self.enter(settings, &self.judged),
+                Err(error) => {
+                    tracing::warn!(hook = written.id(), %error, "a webhook that was put over HTTP is left out");
+                }
+            }
+        }
+    }
+
     /// A webhook from now on, in the place of one with its id; whether it is a new one.
     fn enter(self: &Arc<Self>, settings: Settings, caller: &Caller) -> bool {
         let (id, decides) = (settings.id.clone(), settings.events.iter().any(|kind| kind.is_decision()));
