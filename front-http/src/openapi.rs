@@ -17,7 +17,7 @@ pub(crate) fn answer(mount: &str) -> Response {
 
 /// With other paths, but for those that are not mounted with it.
 fn at(prefix: &str) -> String {
-    const ELSEWHERE: [&str; 2] = ["webhooks", "dead-letters"];
+    const ELSEWHERE: [&str; 5] = ["webhooks", "dead-letters", "sources", "requests", "routes"];
     let moved = DOCUMENT.replace("\"/v1/", prefix);
     ELSEWHERE
         .iter()
@@ -64,7 +64,11 @@ mod tests {
         for prefix in ["\"/", "\"/x/y/"] {
             let moved = at(prefix);
             assert!(moved.contains(&format!("{prefix}publish\"")) && !moved.contains("\"/v1/publish"));
-            assert!(moved.contains("\"/v1/webhooks\"") && moved.contains("\"/v1/dead-letters/{id}\""));
+            for elsewhere in
+                ["webhooks\"", "dead-letters/{id}\"", "sources/{id}/pause\"", "requests\"", "routes\""]
+            {
+                assert!(moved.contains(&format!("\"/v1/{elsewhere}")), "{elsewhere}");
+            }
         }
     }
 
@@ -73,7 +77,10 @@ mod tests {
         let sources = [
             include_str!("error.rs"),
             include_str!("../../http-edge/src/problem.rs"),
+            include_str!("../../gateway/src/resource.rs"),
             include_str!("../../gateway/src/webhook/api.rs"),
+            include_str!("../../sources/src/front.rs"),
+            include_str!("../../gateway-grip/src/api.rs"),
         ];
         let sources = sources.map(|source| source.split("#[cfg(test)]").next().unwrap());
         // Codes stand beside a status, or in one of the two helpers.
