@@ -225,6 +225,12 @@ impl Server {
         &self.broker
     }
 
+    /// Its connections outward, to change them while it serves.
+    #[cfg(feature = "gateway")]
+    pub fn sources(&self) -> &sources::Sources {
+        &self.sources
+    }
+
     /// The names that HTTP requests may be for.
     pub fn hosts(&self) -> &HostPolicy {
         &self.hosts

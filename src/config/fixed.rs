@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use figment::value::{Dict, Value};
 
 /// Keys, and sections with all that is in them, that a reload takes over.
-const LIVE: [&str; 16] = [
+const LIVE: [&str; 17] = [
     "anonymous",
     "auth",
     "client_certificates",
@@ -15,6 +15,7 @@ const LIVE: [&str; 16] = [
     "gateway.grip.sig_key_file",
     "gateway.grip.x_forwarded_for",
     "gateway.routes",
+    "gateway.sources",
     "issuers",
     "keys",
     "limits.request_burst_per_address",

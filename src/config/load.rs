@@ -95,6 +95,8 @@ pub struct Rights {
     pub address_rate: Option<Rate>,
     /// Routes to origins.
     pub routes: gateway_grip::Settings,
+    /// Connections outward.
+    pub sources: Vec<sources::Settings>,
     /// The handles through which `config` sees all this.
     pub live: Live,
 }
@@ -307,6 +309,7 @@ impl Loader {
         let of_gateway = settings.gateway.clone();
         let mut config = settings.into_config();
         config.access_log = logging.access;
+        let of_file = sources.sources.clone();
         (config.gateway, config.sources) = (gateway, sources);
         (config.http, config.authenticator) = (http, Arc::new(authenticator));
         (config.tls, config.http_tls, config.front_tls) = (tls, http_tls, front_tls);
@@ -349,7 +352,7 @@ impl Loader {
             store.max_retained_bytes = config.broker.max_retained_bytes;
             store
         });
-        let rights = Rights { access, origins, token_places, address_rate, routes, live };
+        let rights = Rights { access, origins, token_places, address_rate, routes, sources: of_file, live };
         Ok(Loaded {
             config,
             logging,
