@@ -147,6 +147,8 @@ pub struct Stats {
     pub group_queued_bytes: usize,
     /// Messages that no member had room for, beyond what may wait, and those that waited when the last member left.
     pub group_dropped: u64,
+    /// Times that retention had dropped messages of a session before its client came for them.
+    pub session_gaps: u64,
     /// QoS 2 publishes that were given up with their connections, as too many waited already for a busy broker or a
     /// policy.
     pub publishes_given_up: u64,
@@ -604,6 +606,7 @@ impl Inner {
             group_queued: self.shared.groups.messages.load(Ordering::Relaxed),
             group_queued_bytes: self.shared.groups.bytes.load(Ordering::Relaxed),
             publishes_given_up: self.counters.publishes_given_up.value(),
+            session_gaps: self.shared.gaps.load(Ordering::Relaxed),
             group_dropped: self.shared.groups.dropped.load(Ordering::Relaxed),
             ..Stats::default()
         };

@@ -89,6 +89,11 @@ impl front::Front for Front {
                 stats.group_dropped,
             ),
             Metric::counter(
+                "mqtt_session_gaps",
+                "Times that messages of an MQTT session were dropped from the store before its client came for them",
+                stats.session_gaps,
+            ),
+            Metric::counter(
                 "mqtt_publishes_given_up",
                 "QoS 2 publishes given up with their connections, before the broker or a policy let them through",
                 stats.publishes_given_up,

@@ -103,6 +103,9 @@ fn look(disk: &Disk, buckets: &[&Arc<Bucket>], wanted: Wanted<'_>, read: &Read) 
             continue;
         }
         let (first, last) = (read.after + 1, read.through);
+        if first > last {
+            break;
+        }
         let mut rows = match wanted {
             Wanted::Channel(channel) => {
                 let hash = disk.secret.channel(channel.as_str());

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod away;
 mod backup;
 mod bench;
 mod claims;

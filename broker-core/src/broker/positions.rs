@@ -1,10 +1,13 @@
 //! Where the logs stand.
 
 use super::Broker;
-use crate::engine::Reach;
+use crate::answer::Answer;
+use crate::engine::{Reach, Read};
 use crate::filter::Filter;
 use crate::message::{MessageId, Position};
 use crate::shared::positions;
+use crate::store::history::{Gap, Order};
+use crate::store::log::Reader;
 
 impl Broker {
     /// Which life of the log in memory this is; ids of another one are a gap.
@@ -27,6 +30,31 @@ impl Broker {
     /// Where the log of an [`Engine`](crate::engine::Engine) stands, if there is one: what comes to who was away is read from there.
     pub fn kept_head(&self) -> Option<MessageId> {
         self.shared().kept.as_ref().map(|log| log.id(log.head()))
+    }
+
+    /// Whether something that `filters` match is gone behind a position in the log of an
+    /// [`Engine`](crate::engine::Engine): what a [`Replay`](crate::Replay) from there will tell first, before there is
+    /// one. It reads no messages. What the engine cannot tell now is told as a gap.
+    pub fn gap_behind(&self, filters: &[Filter], after: MessageId) -> Answer<'static, Option<Gap>> {
+        let shared = self.shared();
+        let (Some(engine), Some(log)) = (&shared.engine, &shared.kept) else { return Answer::now(None) };
+        let reader = Reader::new(filters, log);
+        if log.epoch() != after.epoch() || !reader.has_lost(log, &shared.registry, after.offset()) {
+            return Answer::now(None);
+        }
+        let (epoch, evicted) = (log.epoch(), log.reach(reader.rings()).1);
+        let nothing = Read {
+            filters: filters.into(),
+            after: after.offset(),
+            through: after.offset(),
+            order: Order::Oldest,
+            max_messages: 1,
+            max_bytes: 0,
+        };
+        engine.read(nothing).map(move |page| {
+            let first = page.map_or(evicted, |page| page.first);
+            (after.offset() < first).then(|| Gap::new(after, MessageId::new(epoch, first), None))
+        })
     }
 
     /// Where the messages of a filter are.

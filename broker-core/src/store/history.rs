@@ -168,7 +168,7 @@ pub struct Read {
     pub filters: SmallVec<[Filter; 1]>,
     /// Only those after this offset,
     pub after: u64,
-    /// up to this one.
+    /// up to this one. Where none is asked for so, the answer still says what is the oldest position.
     pub through: u64,
     /// From which end.
     pub order: Order,

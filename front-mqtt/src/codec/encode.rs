@@ -104,8 +104,8 @@ pub struct ConnAck<'a> {
     pub auth_method: Option<&'a str>,
     /// Sent if the mechanism has a last word.
     pub auth_data: Option<&'a [u8]>,
-    /// Sent if there is one: name and value.
-    pub user_property: Option<(&'a str, &'a str)>,
+    /// Sent as far as there are any: names and values.
+    pub user_properties: [Option<(&'a str, &'a str)>; 2],
 }
 
 impl ConnAck<'_> {
@@ -126,7 +126,7 @@ impl ConnAck<'_> {
             response_information: None,
             auth_method: None,
             auth_data: None,
-            user_property: None,
+            user_properties: [None; 2],
         }
     }
 
@@ -175,7 +175,7 @@ impl ConnAck<'_> {
                 put_binary(&mut out, text);
             }
         }
-        if let Some((name, value)) = self.user_property {
+        for (name, value) in self.user_properties.into_iter().flatten() {
             out.put_u8(id::USER_PROPERTY);
             put_string(&mut out, name);
             put_string(&mut out, value);

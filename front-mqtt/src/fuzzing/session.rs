@@ -265,7 +265,7 @@ impl Run {
 
     fn begin(&mut self, world: &World, terms: &mut Negotiated, outbox: &Arc<Outbox>, present: bool) {
         let config = &self.shared.config;
-        let connack = terms.connack(config, present, None, None);
+        let connack = terms.connack(config, present, None, None, None);
         let online: Online = terms.online(config, outbox.clone(), &Caller::default());
         let number = {
             let mut state = self.session.lock();

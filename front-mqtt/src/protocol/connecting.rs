@@ -153,6 +153,7 @@ impl Negotiated {
         session_present: bool,
         auth: Option<(&str, &[u8])>,
         hook: Option<&str>,
+        gap: Option<&str>,
     ) -> Bytes {
         let announced = u32::try_from(config.max_packet_bytes).unwrap_or(u32::MAX);
         let connack = ConnAck {
@@ -168,7 +169,7 @@ impl Negotiated {
             response_information: config.response_information.as_deref().filter(|_| self.wants_response_info),
             auth_method: auth.map(|(method, _)| method),
             auth_data: auth.map(|(_, data)| data).filter(|data| !data.is_empty()),
-            user_property: hook.map(|hook| ("hook", hook)),
+            user_properties: [hook.map(|hook| ("hook", hook)), gap.map(|gap| ("fanwire-gap", gap))],
             ..ConnAck::only(Reason::Success)
         };
         codec::connack(self.dialect, &connack)

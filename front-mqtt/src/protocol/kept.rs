@@ -410,7 +410,7 @@ impl State {
 
     /// Takes up what an earlier life of the server recorded.
     pub(crate) fn restore(&mut self, record: &Record, position: MessageId) {
-        let (mut since, mut first) = (Vec::new(), position.offset());
+        let mut since = Vec::new();
         for held in &record.subscriptions {
             let tag = self.subscriptions.restore(held);
             since.extend((held.since > 0).then_some((tag, held.since)));
@@ -422,12 +422,11 @@ impl State {
             if exchange.offset == 0 {
                 outbound.restore_release(exchange.packet_id);
             } else {
-                first = first.min(exchange.offset - 1);
                 restored.push(exchange.clone());
             }
         }
         if let Some(kept) = self.kept_mut() {
-            kept.cursor = first;
+            kept.cursor = record.begins_behind(position).offset();
             kept.restored_through = if restored.is_empty() { 0 } else { position.offset() };
             (kept.since, kept.restored) = (since, restored);
         }

@@ -1,6 +1,6 @@
 //! What is recorded of a session whose messages an engine keeps: numbers and texts in a row, under a version.
 
-use broker_core::Qos;
+use broker_core::{MessageId, Qos};
 
 use super::kept_will::KeptWill;
 
@@ -45,6 +45,13 @@ pub(crate) struct Exchange {
 const VERSION: u8 = 1;
 
 impl Record {
+    /// Up to where nothing of it is to be read again, where it was served up to `position`.
+    pub(crate) fn begins_behind(&self, position: MessageId) -> MessageId {
+        let open = self.inflight.iter().filter(|exchange| exchange.offset > 0);
+        let first = open.map(|exchange| exchange.offset - 1).min().unwrap_or(u64::MAX);
+        MessageId::new(position.epoch(), position.offset().min(first))
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = vec![VERSION];
         out.extend_from_slice(&self.expiry_secs.to_be_bytes());

@@ -93,6 +93,8 @@ pub(crate) struct Shared {
     /// Connections that ended because too much waited for their clients.
     pub(crate) overrun: AtomicU64,
     pub(crate) groups: GroupCounters,
+    /// Times that retention had passed where a session's client was.
+    pub(crate) gaps: AtomicU64,
     /// Of the log of an engine, if there is one.
     pub(crate) kept_epoch: Option<u64>,
     pub(crate) news: Arc<News>,
@@ -115,6 +117,7 @@ impl Shared {
             limited: AtomicU64::new(0),
             overrun: AtomicU64::new(0),
             groups: GroupCounters::default(),
+            gaps: AtomicU64::new(0),
             kept_epoch: None,
             news: Arc::default(),
             began: Instant::now(),

@@ -106,7 +106,7 @@ impl Client {
             state.key = Some(world.key);
             let mut online = terms.online(&world.shared.config, world.outbox.clone(), &Caller::default());
             change(&mut online);
-            let connack = terms.connack(&world.shared.config, false, None, None);
+            let connack = terms.connack(&world.shared.config, false, None, None, None);
             state.handle_connected(&world.shared.config, 0, online, &connack, &mut wire);
             state.connection
         };

@@ -172,22 +172,22 @@ impl Handshake {
         if !terms.will_is_allowed(&principal) {
             return Err(DecodeError::new(Reason::NotAuthorized, "no right to publish the will").into());
         }
+        let mut will = terms.will.take();
+        if let Some(will) = will.as_mut().filter(|_| inner.shared.kept_epoch.is_some()) {
+            will.nonce = u128::from(random()) << 64 | u128::from(random());
+        }
         let last_word = connect.auth_method.map(|method| (method, &*last_word));
-        let fits =
-            |hook| terms.connack(config, false, last_word, hook).len() <= terms.max_packet_bytes as usize;
-        if !fits(None) {
+        let fits = |hook, gap| {
+            terms.connack(config, false, last_word, hook, gap).len() <= terms.max_packet_bytes as usize
+        };
+        if !fits(None, None) {
             let why = "the client's maximum packet size leaves no room for CONNACK";
             return Err(DecodeError::new(Reason::PacketTooLarge, why).into());
         }
         let hook =
             principal.welcome().and_then(|welcome| std::str::from_utf8(welcome.reply.as_deref()?).ok());
         // One that has no room is left out, as the standard has it for reasons (MQTT 5.0 §3.2.2.3.10).
-        let hook = hook.filter(|hook| hook.len() <= MAX_PROPERTY_BYTES && fits(Some(hook)));
-        let mut will = terms.will.take();
-        if let Some(will) = will.as_mut().filter(|_| inner.shared.kept_epoch.is_some()) {
-            will.nonce = u128::from(random()) << 64 | u128::from(random());
-        }
-        let connack = |present| terms.connack(config, present, last_word, hook);
+        let hook = hook.filter(|hook| hook.len() <= MAX_PROPERTY_BYTES && fits(Some(hook), None));
         let caller = Caller {
             kicked: None,
             since: inner.shared.tenths(Instant::now()),
@@ -217,6 +217,10 @@ impl Handshake {
         arriving.kept = keeping::claim(&inner, &key, &terms, &principal, arriving.will.as_deref())
             .await
             .inspect_err(refused)?;
+        let gap = arriving.kept.as_ref().and_then(|claimed| claimed.gap);
+        let gap = gap.map(|gap| format!("{} {}", gap.requested, gap.first));
+        let gap = gap.as_deref().filter(|gap| fits(hook, Some(gap)));
+        let connack = |present| terms.connack(config, present, last_word, hook, gap.filter(|_| present));
         let entered = inner.sessions.enter(arriving, connack).map_err(|reason| {
             inner.counters.sessions_refused.add(1);
             let why = match reason {

@@ -9,6 +9,7 @@
 //!
 //! A replay is the queue of a client that was away: it reads as the client acknowledges.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use broker_core::{
     SessionRecord, Start, SubscribeError, unix_ms,
 };
 
+use super::gap;
 use super::groups;
 use super::left_wills::{self, Returning};
 use super::sessions::Hosted;
@@ -35,6 +37,8 @@ pub(crate) struct Claimed {
     /// The client's QoS 2 publishes that are kept and not released.
     pub(crate) taken: Vec<u16>,
     pub(super) news: Arc<News>,
+    /// Retention has passed its position.
+    pub(super) gap: Option<Gap>,
     /// Until the client has its session.
     returns: Option<(Weak<Inner>, Arc<str>)>,
     /// What it left in an earlier life.
@@ -149,8 +153,16 @@ pub(super) async fn claim(
     });
     let returns = Some((Arc::downgrade(inner), key.clone()));
     let news = inner.shared.news.clone();
-    let claimed =
-        Claimed { fence: claimed.fence, head, record, taken: claimed.taken, news, returns, will: left };
+    let mut claimed = Claimed {
+        fence: claimed.fence,
+        head,
+        record,
+        taken: claimed.taken,
+        news,
+        gap: None,
+        returns,
+        will: left,
+    };
     let of_another = |record: &Record| record.owner != owner(principal);
     if config.client_id_scope == ClientIdScope::Exclusive
         && claimed.record.as_ref().is_some_and(|(record, _)| of_another(record))
@@ -163,7 +175,10 @@ pub(super) async fn claim(
     if known.is_none() && terms.session_expiry_secs == 0 {
         return Ok(None);
     }
+    let is_restored = here.is_none();
     let (mut record, position) = known.unwrap_or_else(|| (Record::default(), head));
+    let after = if is_restored { record.begins_behind(position) } else { position };
+    claimed.gap = gap::behind(inner, &record, after).await;
     (record.expiry_secs, record.owner) = (terms.session_expiry_secs, owner(principal));
     record.will = will.map(|will| KeptWill::of(will, principal));
     let record = kept(&record, position, Client::Here);
@@ -301,6 +316,7 @@ async fn follow(hosted: Weak<Hosted>, number: u32, replay: Replay) {
     let Some(outbox) = hosted.upgrade().map(|hosted| hosted.subscriber.outbox()) else { return };
     let on_gap = |gap: &Gap| {
         if let Some(hosted) = hosted.upgrade() {
+            hosted.session.shared().gaps.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(
                 client_id = hosted.session.client_id(),
                 requested = %gap.requested,

@@ -7,6 +7,7 @@
 
 mod attached;
 mod driver;
+mod gap;
 mod goodbye;
 pub(crate) mod groups;
 mod handshake;

@@ -1,0 +1,114 @@
+//! The binary with `--data`: what MQTT clients find that were away, where that is not all of it or not theirs alone.
+
+use std::path::Path;
+
+use rustix::process::Signal;
+
+use crate::support::http::{get, post};
+use crate::support::mqtt::Bare;
+use crate::support::process::Process;
+
+/// CONNECT of version 5 to a session that lasts, and its CONNACK from the flags on.
+async fn come(server: &Process, id: &str) -> (Bare, Vec<u8>) {
+    let mut bare = Bare::connect(server.mqtt).await;
+    let mut connect = b"\x00\x04MQTT\x05\x00\x00\x3c\x05\x11\xff\xff\xff\xff".to_vec();
+    connect.extend([0, u8::try_from(id.len()).expect("a short id")]);
+    connect.extend(id.as_bytes());
+    let length = u8::try_from(connect.len()).expect("a short packet");
+    bare.send(&[&[0x10, length], &connect[..]].concat()).await;
+    let head = bare.receive(2).await;
+    assert_eq!(head[0], 0x20);
+    let rest = bare.receive(usize::from(head[1])).await;
+    assert_eq!(rest[1], 0, "{rest:?}");
+    (bare, rest)
+}
+
+async fn subscribe(bare: &mut Bare, filter: &str) {
+    let length = u8::try_from(filter.len()).expect("a short filter");
+    bare.send(&[&[0x82, length + 6, 0, 1, 0, 0, length], filter.as_bytes(), &[1]].concat()).await;
+    assert_eq!(bare.receive(6).await, [0x90, 4, 0, 1, 0, 1]);
+}
+
+async fn publish(server: &Process, channel: &str, body: &str) -> String {
+    let answer = post(server.http, &format!("/v1/publish/{channel}"), body.to_owned()).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()["id"].as_str().expect("an id").to_owned()
+}
+
+async fn kill(mut server: Process) {
+    server.signal(Signal::KILL);
+    server.exit().await;
+}
+
+/// The value of CONNACK's user property `fanwire-gap`.
+fn gap_in(connack: &[u8]) -> Option<String> {
+    let name = b"\x26\x00\x0bfanwire-gap";
+    let at = connack.windows(name.len()).position(|window| window == name)? + name.len();
+    let length = usize::from(u16::from_be_bytes([connack[at], connack[at + 1]]));
+    Some(String::from_utf8(connack[at + 2..at + 2 + length].to_vec()).expect("UTF-8"))
+}
+
+async fn begin(data: &Path, config: &str) -> Process {
+    let file = data.join("fanwire.toml");
+    std::fs::write(&file, config).expect("a file");
+    let directory = data.join("store");
+    Process::start(&[
+        "--config",
+        file.to_str().expect("a name"),
+        "--data",
+        directory.to_str().expect("a name"),
+    ])
+    .await
+}
+
+/// Also for a session of an earlier life, and not for one that misses nothing.
+#[tokio::test]
+async fn a_client_is_told_that_retention_has_passed_its_position() {
+    const SMALL: &str = "[log]\nmax_bytes = \"16 KiB\"\n[[namespaces]]\nname = \"orders\"\nlog = { max_bytes = \"16 KiB\" }\nstore = { max_messages = 16 }\n";
+    let data = tempfile::tempdir().expect("a directory");
+    let mut server = begin(data.path(), SMALL).await;
+    for round in 0..2 {
+        let (id, other_id) = (format!("late{round}"), format!("other{round}"));
+        let (mut late, connack) = come(&server, &id).await;
+        assert_eq!(gap_in(&connack), None, "{connack:?}");
+        subscribe(&mut late, "orders/+").await;
+        let (mut other, _) = come(&server, &other_id).await;
+        subscribe(&mut other, "else").await;
+        drop((late, other));
+        let first = publish(&server, "orders/1", "0").await;
+        for n in 1..200 {
+            publish(&server, "orders/1", &n.to_string()).await;
+        }
+        // The store drops what is too much once a second.
+        let mut dropped = false;
+        for _ in 0..100 {
+            let page = get(server.http, &format!("/v1/history/orders/1?after={first}")).await.json();
+            dropped = page["gap"] == serde_json::json!(true);
+            if dropped {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        assert!(dropped, "nothing was dropped");
+        if round == 1 {
+            kill(server).await;
+            server = begin(data.path(), SMALL).await;
+        }
+        let (late, connack) = come(&server, &id).await;
+        assert_eq!(connack[0], 1);
+        let gap = gap_in(&connack).expect("a gap");
+        let (requested, oldest) = gap.split_once(' ').expect("two positions");
+        let offset = |id: &str| id.rsplit('-').next().and_then(|it| it.parse::<u64>().ok()).expect("an id");
+        assert!(offset(requested) < offset(oldest) && offset(oldest) >= offset(&first), "{gap}");
+        let (other, connack) = come(&server, &other_id).await;
+        assert_eq!((connack[0], gap_in(&connack)), (1, None));
+        drop((late, other));
+        let metrics = get(server.http, "/metrics").await;
+        let gaps = metrics.text().lines().find(|line| line.starts_with("fanwire_mqtt_session_gaps_total "));
+        assert!(gaps.is_some_and(|line| !line.ends_with(" 0")), "{gaps:?}");
+        // The client has come, and reads on behind it.
+        let (late, connack) = come(&server, &id).await;
+        assert_eq!((connack[0], gap_in(&connack)), (1, None));
+        drop(late);
+    }
+}
