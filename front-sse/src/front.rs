@@ -1,26 +1,23 @@
 //! The front: from a request to a stream.
 
-use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::front::log_problem;
 use broker_core::{
-    Action, After, AuthError, Authenticator, Broker, Class, Client, Connection as _, Deliver, Denied, Filter,
+    Action, After, AuthError, Authenticator, Broker, Client, Connection as _, Deliver, Denied, Filter,
     MessageId, Position, Principal, Reserved, Start, SubscribeError, Subscriber, unix_ms,
 };
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use http_edge::{
-    Body, BoxError, Cookies, Decoded, Paths, Peer, Problem, Response, Takeover, X_REQUEST_ID, below,
-    connection_id, credentials_from, pipe, pipe_from, request_id, response_head, take_body, user_agent,
+    Body, BoxError, ChunkedAnswer, Cookies, Decoded, Paths, Peer, Problem, Response, X_REQUEST_ID, below,
+    connection_id, credentials_from, pipe, request_id, take_body, user_agent,
 };
-use link::{Link, Socket};
 use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
 
-use crate::codec::chunk::{Chunk, Unframed};
 use crate::codec::event;
 use crate::codec::request::{self, StreamRequest};
 use crate::error::{METHODS, Refusal};
@@ -329,7 +326,6 @@ impl Shared {
         mut head: HeaderMap,
         parts: &Parts,
     ) -> Response {
-        let takeover = parts.extensions.get::<Takeover>();
         // Noted before the subscription: what is published between them comes again rather than never.
         let begins = self.config.announce_position && asked.last_event_id.is_none();
         let position = self.broker.position_of(&asked.filters);
@@ -338,9 +334,8 @@ impl Shared {
             first.push_str(&event::hook(reply));
         }
         let subscriber = self.attach(&asked, position, &origin.principal, place);
-        if takeover.is_none() {
-            subscriber.outbox().send(Chunk::of(first.as_bytes()), Class::Control);
-        }
+        let answer = ChunkedAnswer::to(parts, first);
+        answer.begin(&subscriber.outbox());
         let room = if self.streams.is_closing() { 0 } else { self.config.max_streams };
         let open = self.streams.enter(subscriber.outbox(), room);
         let (Some(open), Ok(replay)) = (open, self.subscribe(&subscriber, &asked)) else {
@@ -381,31 +376,8 @@ impl Shared {
             catch_up(replay, &opened, asked.filters, asked.last_event_id.unwrap_or_default())
         });
         let outbox = opened.attached.subscriber.outbox();
-        if parts.version == Version::HTTP_10 {
-            // Not on HTTP/1.1: of a response that says so, Node's `fetch` takes whatever has come by the end of the
-            // connection for all.
-            head.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        let Some(takeover) = takeover else {
-            let (io, body) = pipe_from(Arc::clone(&outbox), self.config.max_pipe_bytes);
-            let socket = Socket::other(Unframed::new(io), Vec::new());
-            tokio::spawn(keep(Link::new(socket, outbox), opened, replay));
-            return answer(head, body);
-        };
-        // A reader of HTTP/1.0 knows no chunks; all others can tell by them an end from a cut.
-        let is_framed = parts.version == Version::HTTP_11;
-        let first = if is_framed {
-            head.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-            Chunk::of(first.as_bytes())
-        } else {
-            first.into()
-        };
-        let (head, ()) = with_head(head, ()).into_parts();
-        takeover.claim(response_head(&head, &first), move |socket| {
-            let socket = if is_framed { socket } else { socket.through(Unframed::new) };
-            tokio::spawn(keep(Link::new(socket, outbox), opened, replay));
-        });
-        pending().await
+        let head = with_head(head, ());
+        answer.open(head, outbox, self.config.max_pipe_bytes, move |link| keep(link, opened, replay)).await
     }
 
     /// `stands` is where the logs that it reaches stand.

@@ -16,6 +16,7 @@
 //!
 //! It leaves to others: paths and methods (each front), what a credential is worth (the `Authenticator`), TLS.
 
+mod chunked;
 mod connection;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -25,6 +26,7 @@ mod request;
 #[cfg(feature = "websocket")]
 pub mod websocket;
 
+pub use chunked::{Chunk, ChunkedAnswer, Unframed, event_chunk};
 pub use connection::{
     Holds, Park, RawHead, RawHeads, Refuser, ServeConfig, Stalled, Takeover, response_head, serve,
     serve_unnamed, upgraded,

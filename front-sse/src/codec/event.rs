@@ -5,8 +5,8 @@ use std::time::Duration;
 use broker_core::{Filter, Gap, Kind, Message, MessageId, Position};
 use bytes::Bytes;
 
-use super::chunk::Chunk;
 use envelope::{envelope, is_reserved_event, write_string};
+use http_edge::{Chunk, event_chunk as event};
 
 use crate::Format;
 
@@ -82,40 +82,6 @@ pub(crate) fn goodbye(why: &str, retry: Duration) -> String {
 /// A goodbye and the end of the body.
 pub(crate) fn last(why: &str, retry: Duration) -> Bytes {
     Chunk::last(goodbye(why, retry).as_bytes())
-}
-
-/// `data` is split at CR, LF and CRLF alike, as a reader does: otherwise a bare CR in a payload could forge a field.
-fn event(id: Option<Position>, name: Option<&str>, data: &[u8]) -> Bytes {
-    let mut out = Chunk::with_capacity(64 + data.len() + name.map_or(0, str::len));
-    if let Some(id) = id {
-        out.push(b"id: ");
-        out.push(id.to_string().as_bytes());
-        out.push(b"\n");
-    }
-    if let Some(name) = name {
-        out.push(b"event: ");
-        out.push(name.as_bytes());
-        out.push(b"\n");
-    }
-    if data.is_empty() {
-        out.push(b"data:\n\n");
-        return out.finish();
-    }
-    let mut rest = data;
-    loop {
-        // One space always: the reader takes one away, and a payload's own leading space must survive.
-        out.push(b"data: ");
-        let Some(end) = memchr::memchr2(b'\r', b'\n', rest) else {
-            out.push(rest);
-            break;
-        };
-        let (line, tail) = rest.split_at(end);
-        out.push(line);
-        out.push(b"\n");
-        rest = tail.strip_prefix(b"\r\n").or_else(|| tail.get(1..)).unwrap_or_default();
-    }
-    out.push(b"\n\n");
-    out.finish()
 }
 
 #[cfg(test)]

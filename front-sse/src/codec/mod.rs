@@ -1,5 +1,4 @@
 //! Bytes and values: requests in, events out. Pure.
 
-pub(crate) mod chunk;
 pub(crate) mod event;
 pub(crate) mod request;

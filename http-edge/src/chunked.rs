@@ -1,15 +1,24 @@
-//! Pieces of a stream as chunks of a body (RFC 9112 §7.1), and a stream without them again.
+//! A body whose end nobody knows yet, as chunks (RFC 9112 §7.1): how it begins, and its pieces.
 //!
 //! Everything that an outbox holds is a whole chunk, so that the bytes of an event are made once for all its readers,
 //! frame and all, and a stream that was cut does not look like one that ended. Where somebody else frames the body,
 //! [`Unframed`] takes the frames off again.
 
+use std::future::{Future, pending};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use broker_core::{Class, Outbox, Position};
 use bytes::{Buf, Bytes};
+use http::request::Parts;
+use http::{HeaderValue, Version, header, response};
+use link::{Link, Socket};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::connection::{Takeover, response_head};
+use crate::request::{Response, pipe_from};
 
 /// The chunk that ends a body. Without it a reader knows that the stream was cut.
 const LAST: &[u8] = b"0\r\n\r\n";
@@ -18,35 +27,43 @@ const LAST: &[u8] = b"0\r\n\r\n";
 const SIZE_ROOM: usize = 2 * size_of::<usize>() + 2;
 
 /// A chunk that is being written. The size line stands before it in the same buffer, so nothing is copied at the end.
-pub(crate) struct Chunk(Vec<u8>);
+#[derive(Debug)]
+pub struct Chunk(Vec<u8>);
 
 impl Chunk {
     /// With room for so many bytes.
-    pub(crate) fn with_capacity(bytes: usize) -> Self {
+    pub fn with_capacity(bytes: usize) -> Self {
         let mut buffer = Vec::with_capacity(SIZE_ROOM + bytes + 2);
         buffer.resize(SIZE_ROOM, 0);
         Chunk(buffer)
     }
 
     /// A whole chunk of these bytes, which must not be none: that would be the last chunk.
-    pub(crate) fn of(bytes: &[u8]) -> Bytes {
+    pub fn of(bytes: &[u8]) -> Bytes {
         let mut chunk = Self::with_capacity(bytes.len());
         chunk.push(bytes);
         chunk.finish()
     }
 
+    /// The end of the body.
+    pub fn end() -> Bytes {
+        Bytes::from_static(LAST)
+    }
+
     /// A chunk of these bytes and the end of the body.
-    pub(crate) fn last(bytes: &[u8]) -> Bytes {
+    pub fn last(bytes: &[u8]) -> Bytes {
         let mut chunk = Self::with_capacity(bytes.len() + LAST.len());
         chunk.push(bytes);
         chunk.finish_with(LAST)
     }
 
-    pub(crate) fn push(&mut self, bytes: &[u8]) {
+    /// More of it.
+    pub fn push(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
 
-    pub(crate) fn finish(self) -> Bytes {
+    /// All of it, which must not be none.
+    pub fn finish(self) -> Bytes {
         self.finish_with(b"")
     }
 
@@ -74,17 +91,119 @@ impl Chunk {
     }
 }
 
+/// An event of Server-Sent Events, as a chunk. `data` is split at CR, LF and CRLF alike, as a reader does: otherwise a bare CR in a payload could forge a field.
+pub fn event_chunk(id: Option<Position>, name: Option<&str>, data: &[u8]) -> Bytes {
+    let mut out = Chunk::with_capacity(64 + data.len() + name.map_or(0, str::len));
+    if let Some(id) = id {
+        out.push(b"id: ");
+        out.push(id.to_string().as_bytes());
+        out.push(b"\n");
+    }
+    if let Some(name) = name {
+        out.push(b"event: ");
+        out.push(name.as_bytes());
+        out.push(b"\n");
+    }
+    if data.is_empty() {
+        out.push(b"data:\n\n");
+        return out.finish();
+    }
+    let mut rest = data;
+    loop {
+        // One space always: the reader takes one away, and a payload's own leading space must survive.
+        out.push(b"data: ");
+        let Some(end) = memchr::memchr2(b'\r', b'\n', rest) else {
+            out.push(rest);
+            break;
+        };
+        let (line, tail) = rest.split_at(end);
+        out.push(line);
+        out.push(b"\n");
+        rest = tail.strip_prefix(b"\r\n").or_else(|| tail.get(1..)).unwrap_or_default();
+    }
+    out.push(b"\n\n");
+    out.finish()
+}
+
+/// An answer that begins and goes on with what an outbox holds, which are chunks.
+#[derive(Debug)]
+pub struct ChunkedAnswer {
+    takeover: Option<Takeover>,
+    version: Version,
+    first: Bytes,
+}
+
+impl ChunkedAnswer {
+    /// To a request, with what stands at its beginning.
+    pub fn to(request: &Parts, first: impl Into<Bytes>) -> Self {
+        let takeover = request.extensions.get::<Takeover>().cloned();
+        Self { takeover, version: request.version, first: first.into() }
+    }
+
+    /// Puts what stands at the beginning before anything else that `outbox` will hold, unless it goes out with the head.
+    pub fn begin(&self, outbox: &Outbox) {
+        if self.takeover.is_none() && !self.first.is_empty() {
+            outbox.send(Chunk::of(&self.first), Class::Control);
+        }
+    }
+
+    /// Answers: `keep` is the task that keeps the stream, on the socket itself where it can be had, else on a pipe that
+    /// holds `max_pipe_bytes`.
+    ///
+    /// Where the socket can be had the future does not resolve: it is dropped with the hyper connection.
+    pub async fn open<F>(
+        self,
+        head: http::Response<()>,
+        outbox: Arc<Outbox>,
+        max_pipe_bytes: usize,
+        keep: impl FnOnce(Link) -> F + Send + 'static,
+    ) -> Response
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (mut head, ()) = head.into_parts();
+        if self.version == Version::HTTP_10 {
+            // Not on HTTP/1.1: of a response that says so, Node's `fetch` takes whatever has come by the end of the
+            // connection for all.
+            head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        let Some(takeover) = self.takeover else {
+            let (io, body) = pipe_from(Arc::clone(&outbox), max_pipe_bytes);
+            let socket = Socket::other(Unframed::new(io), Vec::new());
+            tokio::spawn(keep(Link::new(socket, outbox)));
+            return http::Response::from_parts(head, body);
+        };
+        // A reader of HTTP/1.0 knows no chunks; all others can tell by them an end from a cut.
+        let is_framed = self.version == Version::HTTP_11;
+        let first = begun(&mut head, &self.first, is_framed);
+        takeover.claim(response_head(&head, &first), move |socket| {
+            let socket = if is_framed { socket } else { socket.through(Unframed::new) };
+            tokio::spawn(keep(Link::new(socket, outbox)));
+        });
+        pending().await
+    }
+}
+
+fn begun(head: &mut response::Parts, first: &Bytes, is_framed: bool) -> Bytes {
+    if !is_framed {
+        return first.clone();
+    }
+    head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    if first.is_empty() { Bytes::new() } else { Chunk::of(first) }
+}
+
 /// Takes whole chunks and writes what is in them, for a body that is framed by somebody else or, in HTTP/1.0, not at
 /// all.
 ///
 /// Shutting it down is an error before the last chunk has come: an end that was not meant must not look like one.
-pub(crate) struct Unframed<W> {
+#[derive(Debug)]
+pub struct Unframed<W> {
     inner: W,
     next: Next,
 }
 
 /// What the next byte belongs to.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Next {
     /// The size line; its digits so far say this.
     Size(usize),
@@ -97,7 +216,8 @@ enum Next {
 }
 
 impl<W> Unframed<W> {
-    pub(crate) fn new(inner: W) -> Self {
+    /// In front of a writer.
+    pub fn new(inner: W) -> Self {
         Unframed { inner, next: Next::Size(0) }
     }
 }
