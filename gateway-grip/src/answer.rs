@@ -27,8 +27,10 @@ pub(crate) enum Refusal {
     Room,
     /// The server stops.
     Stopping,
-    /// The origin says to hold the client.
-    Hold,
+    /// The origin instructs what cannot be done; what is wrong with it.
+    Hold(String),
+    /// A client cannot be held now, and why.
+    Later(String),
     /// The connection cannot become a WebSocket.
     NoUpgrade,
     /// The origin.
@@ -50,10 +52,11 @@ impl Refusal {
                 (StatusCode::SERVICE_UNAVAILABLE, "There are too many connections to this address.")
             }
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "The server is stopping."),
-            Self::Hold => (
+            Self::Hold(_) => (
                 StatusCode::BAD_GATEWAY,
-                "The server behind this address gives an instruction that is not known.",
+                "The server behind this address gives an instruction that is wrong.",
             ),
+            Self::Later(_) => (StatusCode::SERVICE_UNAVAILABLE, "There is no room now; try again later."),
             Self::NoUpgrade => (StatusCode::NOT_IMPLEMENTED, "This connection cannot become a WebSocket."),
             Self::Origin(Failure::Open(_)) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "The server behind this address fails; try again later.")
@@ -75,9 +78,9 @@ impl Refusal {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Room | Self::Stopping => Some(NO_ROOM),
+            Self::Room | Self::Stopping | Self::Later(_) => Some(NO_ROOM),
             Self::Origin(failure) => failure.retry_after(),
-            Self::Loop | Self::NoUpgrade | Self::Hold => None,
+            Self::Loop | Self::NoUpgrade | Self::Hold(_) => None,
         }
     }
 
@@ -85,7 +88,7 @@ impl Refusal {
         let (status, sentence) = self.said();
         let detail = match self {
             Self::Origin(failure) => Some(failure.detail()),
-            Self::Hold => Some("clients of HTTP are not held yet"),
+            Self::Hold(why) | Self::Later(why) => Some(&**why),
             _ => None,
         };
         tracing::warn!(
@@ -116,11 +119,7 @@ pub(crate) fn passed(
     answer: http::Response<outgoing::Body>,
 ) -> Response {
     let (head, incoming) = answer.into_parts();
-    let body = match incoming.is_end_stream() {
-        true => Body::empty(),
-        false => Body::stream(Passing { incoming, place }),
-    };
-    let mut response = http::Response::new(body);
+    let mut response = http::Response::new(passing(place, incoming));
     *response.status_mut() = head.status;
     *response.headers_mut() = forward::answer(&head.headers, &state.route);
     if version == Version::HTTP_10 {
@@ -128,6 +127,14 @@ pub(crate) fn passed(
         response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// The body of an answer, as it comes.
+pub(crate) fn passing(place: Place, incoming: outgoing::Body) -> Body {
+    match incoming.is_end_stream() {
+        true => Body::empty(),
+        false => Body::stream(Passing { incoming, place }),
+    }
 }
 
 /// The body of an answer. Its request is under way until it ends.

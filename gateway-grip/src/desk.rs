@@ -1,16 +1,22 @@
 //! Where items are published: each is one message of its channel, in the order that publishers say.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use broker_core::{
     Action, Broker, Channel, Client, ContentType, Denied, Principal, Properties, Publish, PublishError,
     Refused,
 };
-use grip::publish::{ID_PROPERTY, ITEM_PROPERTY, Item, WsKind, WsMessage};
+use bytes::Bytes;
+use grip::publish::{ID_PROPERTY, ITEM_PROPERTY, Item};
 use grip::sequence::{Place, Sequence, Taken};
 use parking_lot::Mutex;
+
+/// What clients of a gateway are called in listings.
+const PROTOCOL: &str = "grip";
 
 /// How often an item is tried again for which the broker had no room.
 const TRIES: u32 = 20;
@@ -43,8 +49,16 @@ pub(crate) struct Outcome {
 struct Prepared {
     request: u64,
     index: usize,
-    /// `None`: it says nothing to anybody here.
-    publish: Option<Publish>,
+    what: What,
+}
+
+/// What an item is here.
+#[derive(Clone)]
+enum What {
+    /// A message of its channel.
+    Message(Publish),
+    /// It only instructs clients of a gateway, or is meant for them alone: those that are there now get it.
+    Direct(Publish),
 }
 
 /// Takes items of all requests.
@@ -90,8 +104,8 @@ impl Desk {
         let mut prepared = Vec::with_capacity(items.len());
         for (index, ((item, text), channel)) in items.iter().zip(channels).enumerate() {
             prepared.push(match message(item, text, channel) {
-                None => None,
-                Some(publish) => Some(self.decided(client, publish, index).await?),
+                What::Direct(publish) => What::Direct(publish),
+                What::Message(publish) => What::Message(self.decided(client, publish, index).await?),
             });
         }
         self.take(items, prepared).await
@@ -119,13 +133,13 @@ impl Desk {
     async fn take(
         self: &Arc<Self>,
         items: &[(Item, &str)],
-        prepared: Vec<Option<Publish>>,
+        prepared: Vec<What>,
     ) -> Result<Vec<Outcome>, Unpublished> {
         let request = self.requests.fetch_add(1, Relaxed);
         let mut outcomes = vec![Outcome::default(); items.len()];
         let mut waits = false;
-        for (index, ((item, text), publish)) in items.iter().zip(prepared).enumerate() {
-            let prepared = Prepared { request, index, publish };
+        for (index, ((item, text), what)) in items.iter().zip(prepared).enumerate() {
+            let prepared = Prepared { request, index, what };
             let started = {
                 let mut sequence = self.sequence.lock();
                 let taken =
@@ -165,17 +179,36 @@ impl Desk {
 
     fn start(&self, ready: Vec<Prepared>) -> Vec<(u64, usize, Started)> {
         let start = |prepared: Prepared| {
-            let answer = prepared.publish.map(|publish| self.broker.submit(publish));
-            (prepared.request, prepared.index, answer)
+            let started = match prepared.what {
+                What::Message(publish) => Started::Submitted(self.broker.submit(publish)),
+                What::Direct(publish) => Started::Sent(self.send(&publish)),
+            };
+            (prepared.request, prepared.index, started)
         };
         ready.into_iter().map(start).collect()
     }
 
-    async fn published(
-        &self,
-        answer: Option<broker_core::Answer<'static, Submitted>>,
-    ) -> Result<u64, PublishError> {
-        let Some(answer) = answer else { return Ok(0) };
+    /// Sends to each client of a gateway that is on the channel, behind what its lane has for it; to how many.
+    fn send(&self, publish: &Publish) -> u64 {
+        let mut receivers = 0;
+        for key in self.broker.subscribers_of(publish.channel()) {
+            let peer = self.broker.connection(key).and_then(|connection| connection.peer());
+            if peer.is_none_or(|peer| peer.protocol != PROTOCOL) {
+                continue;
+            }
+            let sending = pin!(self.broker.send_to(key, publish.clone()));
+            // Its lane has it from the first poll on, in this order; nobody waits for what it says.
+            let _ = sending.poll(&mut Context::from_waker(Waker::noop()));
+            receivers += 1;
+        }
+        receivers
+    }
+
+    async fn published(&self, started: Started) -> Result<u64, PublishError> {
+        let answer = match started {
+            Started::Submitted(answer) => answer,
+            Started::Sent(receivers) => return Ok(receivers),
+        };
         let mut result = answer.await;
         let mut tries = 0;
         // Its id is known by now: sent again it would be taken for a repeat.
@@ -212,6 +245,11 @@ impl Desk {
         }
     }
 
+    /// The id of the last item of a channel, as far as it is known.
+    pub(crate) fn last_of(&self, channel: &str) -> Option<String> {
+        self.sequence.lock().last(channel).map(str::to_owned)
+    }
+
     /// Items that wait for those before them.
     pub(crate) fn waiting(&self) -> usize {
         self.sequence.lock().waiting()
@@ -219,38 +257,32 @@ impl Desk {
 }
 
 type Submitted = Result<broker_core::Receipt, Refused>;
-type Started = Option<broker_core::Answer<'static, Submitted>>;
 
-/// The message that readers of the channel get; `None` if the item has none for them.
-fn message(item: &Item, text: &str, channel: Channel) -> Option<Publish> {
-    let shown = item.elsewhere()?;
-    let told = told(item, text).and_then(|told| websocket_over_http::sealed(channel.as_str(), &told));
+/// What was begun for an item.
+enum Started {
+    Submitted(broker_core::Answer<'static, Submitted>),
+    /// It was sent, to so many.
+    Sent(u64),
+}
+
+/// What an item is: the message that readers of its channel get, or nothing to others than the clients of a gateway.
+fn message(item: &Item, text: &str, channel: Channel) -> What {
+    // What each kind of client gets of it stands there, and nothing is made up for a kind that it does not speak to.
+    let told = websocket_over_http::sealed(channel.as_str(), text);
+    let shown = item.elsewhere();
     let mut properties = Properties::default();
-    let own = [
-        (ITEM_PROPERTY, told.as_deref()),
-        (ID_PROPERTY, item.id.as_deref()),
-        ("grip_event_id", shown.event_id.as_deref()),
-    ];
+    let event_id = shown.as_ref().and_then(|shown| shown.event_id.as_deref());
+    let own =
+        [(ITEM_PROPERTY, told.as_deref()), (ID_PROPERTY, item.id.as_deref()), ("grip_event_id", event_id)];
     properties.user =
         own.into_iter().filter_map(|(name, value)| Some((name.into(), value?.into()))).collect();
+    let Some(shown) = shown else {
+        return What::Direct(Publish::new(channel, Bytes::new()).properties(properties));
+    };
     let mut publish =
         Publish::new(channel, shown.payload).content_type(ContentType::new(&shown.content_type));
     if let Some(event) = &shown.event {
         publish = publish.event(event);
     }
-    Some(if properties.user.is_empty() { publish } else { publish.properties(properties) })
-}
-
-/// What a WebSocket whose events an origin gets has to know of an item; nothing where the payload is all of it.
-fn told(item: &Item, text: &str) -> Option<String> {
-    match &item.message {
-        // It gets nothing, and nothing is made up for it.
-        None => Some(r#"{"channel":"-","http-stream":{"action":"hint"}}"#.to_owned()),
-        Some(WsMessage::Send { kind: WsKind::Text | WsKind::Binary, filters: None, .. })
-            if item.meta.is_empty() && item.shown.is_none() =>
-        {
-            None
-        }
-        Some(_) => Some(text.to_owned()),
-    }
+    What::Message(if properties.user.is_empty() { publish } else { publish.properties(properties) })
 }

@@ -23,6 +23,7 @@ use websocket_over_http::Hub;
 
 use crate::config::Settings;
 use crate::desk::Desk;
+use crate::hold::Holds;
 use crate::pass::{Asker, pass};
 use crate::publishing::{PATH, Publishing};
 use crate::routes::Routes;
@@ -73,6 +74,7 @@ pub struct Front(pub(crate) Routes, pub(crate) Arc<Shared>);
 
 pub(crate) struct Shared {
     pub(crate) hub: Hub,
+    pub(crate) holds: Holds,
     pub(crate) publishing: Publishing,
     pub(crate) control: Option<SocketAddr>,
 }
@@ -83,6 +85,7 @@ impl Front {
     pub fn new(broker: Broker, authenticator: Arc<dyn Authenticator>, config: Config) -> Self {
         config.routes.set(config.settings);
         let hub = Hub::new(broker.clone(), config.intake.clone());
+        let holds = Holds::new(broker.clone());
         let publishing = Publishing {
             desk: Arc::new(Desk::new(broker)),
             authenticator,
@@ -91,7 +94,7 @@ impl Front {
             token_sources: config.token_sources,
             origins: config.origins,
         };
-        Self(config.routes, Arc::new(Shared { hub, publishing, control: config.control }))
+        Self(config.routes, Arc::new(Shared { hub, holds, publishing, control: config.control }))
     }
 
     /// Answers a request of the control port: publishing, and nothing else.
@@ -141,8 +144,14 @@ impl Front {
             response.headers_mut().insert(X_REQUEST_ID, request_id(&parts.headers));
             return response;
         };
-        let from =
-            Asker { hub: &self.1.hub, remote, rule: now.forwarded_for, is_stopping: self.0.is_stopping() };
+        let from = Asker {
+            hub: &self.1.hub,
+            holds: &self.1.holds,
+            desk: &self.1.publishing.desk,
+            remote,
+            rule: now.forwarded_for,
+            is_stopping: self.0.is_stopping(),
+        };
         pass(state, from, parts, Body::of_request(body)).await
     }
 
@@ -151,7 +160,7 @@ impl Front {
         const STEP: Duration = Duration::from_millis(20);
         self.0.stop();
         let until = Instant::now() + window;
-        self.1.hub.shut_down(window).await;
+        tokio::join!(self.1.hub.shut_down(window), self.1.holds.shut_down(window));
         let is_quiet = || self.0.now().table.all().iter().all(|state| state.activity.open() == 0);
         while !is_quiet() && Instant::now() < until {
             sleep(STEP).await;

@@ -19,6 +19,7 @@ pub mod config;
 mod desk;
 mod forward;
 mod front;
+mod hold;
 pub mod keys;
 mod pass;
 pub mod pattern;

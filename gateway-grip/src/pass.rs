@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use grip::instruct::is_document;
 use http::header::{ACCEPT_ENCODING, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION};
 use http::request::Parts;
 use http_edge::websocket::is_opening;
@@ -14,15 +13,19 @@ use websocket_over_http::{Hub, Rules, open};
 use crate::answer::{Refusal, passed};
 use crate::backend::{self, Backend};
 use crate::config::{Dialect, ForwardedFor};
+use crate::desk::Desk;
 use crate::forward::{self, Told};
+use crate::hold::{self, Asking, Holds, instructs};
 use crate::route::RouteState;
 use crate::tunnel;
 use crate::upstream::Asked;
 
 /// Who asks, and by which rules.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Asker<'a> {
     pub(crate) hub: &'a Hub,
+    pub(crate) holds: &'a Holds,
+    pub(crate) desk: &'a Desk,
     pub(crate) remote: Option<IpAddr>,
     pub(crate) rule: ForwardedFor,
     pub(crate) is_stopping: bool,
@@ -74,11 +77,28 @@ async fn answer(
         backend::sign(route, &mut headers);
     }
     let version = parts.version;
-    let asked = Asked::new(parts.method, path, headers, body);
-    let answer = state.upstream.send(route, asked).await?;
-    let instructs = answer.headers().contains_key("grip-hold") || is_document(answer.headers());
-    if route.dialect == Dialect::Grip && instructs {
-        return Err(Refusal::Hold);
+    if route.dialect != Dialect::Grip {
+        let asked = Asked::new(parts.method, path, headers, body);
+        return Ok(passed(state, place, version, state.upstream.send(route, asked).await?));
     }
-    Ok(passed(state, place, version, answer))
+    let since = from.holds.0.broker.position();
+    let asked = Asked::new(parts.method.clone(), path.clone(), headers, body);
+    let answer = state.upstream.send(route, asked).await?;
+    if !instructs(answer.headers()) {
+        return Ok(passed(state, place, version, answer));
+    }
+    let last_of = |channel: &str| from.desk.last_of(channel);
+    let asking = Asking {
+        state,
+        holds: from.holds,
+        place,
+        parts: &parts,
+        path,
+        id,
+        remote: from.remote,
+        since,
+        last_of: &last_of,
+    };
+    // Boxed, as most requests are not held.
+    Box::pin(hold::follow(asking, answer)).await
 }

@@ -57,6 +57,7 @@ impl front::Front for Front {
             let about = "Requests to origins with events of WebSockets";
             out.push(Metric::counter("grip_socket_requests", about, number).with("outcome", outcome));
         }
+        self.1.holds.collect(out);
         for state in self.0.now().table.all() {
             collect(state, out);
         }

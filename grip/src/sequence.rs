@@ -198,6 +198,11 @@ impl<T> Sequence<T> {
         }
     }
 
+    /// The id of the last item of a channel that was sent, if it had one and is known still.
+    pub fn last(&self, channel: &str) -> Option<&str> {
+        self.channels.get(channel)?.last.as_deref()
+    }
+
     /// How many items wait.
     pub fn waiting(&self) -> usize {
         self.waiting

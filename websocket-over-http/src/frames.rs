@@ -135,14 +135,14 @@ impl Deliver for Frames {
 }
 
 /// What an item of GRIP is in a message, if it is one that was published as such.
-pub(crate) fn item_of(message: &Message) -> Option<Item> {
+pub fn item_of(message: &Message) -> Option<Item> {
     let pairs = &message.properties()?.user;
     let (_, text) = pairs.iter().find(|(name, _)| &**name == grip::publish::ITEM_PROPERTY)?;
     grip::publish::item(unsealed(message.channel().as_str(), text)?).ok()
 }
 
 /// What its publisher calls it, if it was an item of GRIP.
-pub(crate) fn id_of(message: &Message) -> Option<&str> {
+pub fn id_of(message: &Message) -> Option<&str> {
     let pairs = &message.properties()?.user;
     pairs.iter().find(|(name, _)| &**name == grip::publish::ID_PROPERTY).map(|(_, id)| &**id)
 }

@@ -25,6 +25,7 @@ mod open;
 mod origin;
 mod seal;
 
+pub use frames::{id_of, item_of};
 pub use hub::{Hub, Rules, Stats};
 pub use open::open;
 pub use origin::{Answer, Asking, Failed, Origin};

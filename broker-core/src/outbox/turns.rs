@@ -24,6 +24,15 @@ pub(crate) struct Turn<'o> {
 }
 
 impl Outbox {
+    /// Waits until there is room for what its owner writes piece by piece, as for a page of a replay; or until it is
+    /// closed.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn drained(&self) {
+        drop(self.turn(0).await);
+    }
+
     /// Waits for the caller's turn, and until there is room for a page that weighs so many `bytes`; or until it is
     /// closed.
     pub(crate) async fn turn(&self, bytes: usize) -> Turn<'_> {

@@ -1,8 +1,10 @@
 //! Routes with an origin of the test's own behind them, over real sockets.
 
 mod events;
+mod holds;
 mod idle;
 mod passing;
 mod publishing;
 mod sockets;
+mod streams;
 mod support;

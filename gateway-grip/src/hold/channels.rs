@@ -1,0 +1,89 @@
+//! What one client is held on, and how a message comes through its filters. Pure.
+
+use broker_core::{GRANTED_TAG, Message};
+use bytes::Bytes;
+use grip::Meta;
+use grip::filter::{BuildId, Context, Filter, Run, Step};
+use grip::instruct::Instruction;
+use websocket_over_http::id_of;
+
+/// Channels of one hold. Their places are the tags of their subscriptions.
+#[derive(Debug, Default)]
+pub(crate) struct Channels {
+    meta: Meta,
+    all: Vec<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    name: String,
+    filters: Vec<Filter>,
+    last_id: Option<String>,
+}
+
+/// A content on its way.
+#[derive(Debug)]
+pub(crate) struct Passing {
+    pub(crate) run: Run,
+    item: Meta,
+}
+
+impl Passing {
+    pub(crate) fn new(filters: &[Filter], content: Bytes, item: Meta) -> Self {
+        Self { run: Run::new(filters, content), item }
+    }
+}
+
+impl Channels {
+    pub(crate) fn of(told: &Instruction) -> Self {
+        let known = told.channels.iter().map(|channel| Known {
+            name: channel.name.clone(),
+            filters: channel.filters.clone(),
+            last_id: channel.prev_id.clone(),
+        });
+        Self { meta: told.meta.iter().cloned().collect(), all: known.collect() }
+    }
+
+    pub(crate) fn tag(place: usize) -> u32 {
+        // Rights do not reach what the origin has decided.
+        GRANTED_TAG | u32::try_from(place).unwrap_or_default()
+    }
+
+    fn known(&self, tag: u32) -> Option<&Known> {
+        self.all.get((tag & !GRANTED_TAG) as usize)
+    }
+
+    /// Whether any channel has filters.
+    pub(crate) fn has_filters(&self) -> bool {
+        self.all.iter().any(|known| !known.filters.is_empty())
+    }
+
+    /// Notes that the client gets this message.
+    pub(crate) fn note(&mut self, message: &Message, tag: u32) {
+        if let (Some(id), Some(known)) = (id_of(message), self.all.get_mut((tag & !GRANTED_TAG) as usize)) {
+            known.last_id = Some(id.to_owned());
+        }
+    }
+
+    pub(crate) fn filters(&self, tag: u32) -> &[Filter] {
+        self.known(tag).map_or(&[], |known| &known.filters)
+    }
+
+    fn ids(&self) -> Vec<(&str, &str)> {
+        self.all.iter().filter_map(|known| Some((&*known.name, known.last_id.as_deref()?))).collect()
+    }
+
+    /// As far as a content comes without anybody being asked.
+    pub(crate) fn step(&self, passing: &mut Passing) -> Step {
+        let ids = self.ids();
+        let is_subscribed = |channel: &str| self.all.iter().any(|known| known.name == channel);
+        let context = Context::new(&self.meta, &passing.item).with_ids(&ids).subscribed(&is_subscribed);
+        passing.run.step(&context)
+    }
+
+    /// What fills ids into what the origin sends itself, if a channel says so.
+    pub(crate) fn build_id(&self) -> Option<Result<BuildId, String>> {
+        let is_wanted = self.all.iter().any(|known| known.filters.contains(&Filter::BuildId));
+        is_wanted.then(|| BuildId::new(&self.meta, self.ids()))
+    }
+}

@@ -1,0 +1,242 @@
+//! A response that waits: the first message is it, or in the end what the origin has said itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use broker_core::{LeaveReason, Message, Replay, Signal};
+use bytes::Bytes;
+use grip::filter::Filter as ContentFilter;
+use grip::instruct::strip;
+use grip::publish::{Answer, Body as ItemBody, HttpResponse};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode, header};
+use http_edge::{Body, Park, Response, X_REQUEST_ID};
+use hyper::ext::ReasonPhrase;
+use tokio::time::{Instant, sleep_until};
+use websocket_over_http::item_of;
+
+use super::channels::Passing;
+use super::held::Held;
+use super::position::{Begin, begin, filters};
+use super::told::Told;
+use super::{Asking, Problem};
+
+/// Longest body that a patch may make, in bytes.
+const MAX_PATCHED_BYTES: usize = 1 << 20;
+
+/// The origin's own answer.
+struct Own {
+    status: StatusCode,
+    reason: Option<String>,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Own {
+    fn response(self, id: HeaderValue) -> Response {
+        made(self.status, self.reason.as_deref(), self.headers, self.body, id)
+    }
+}
+
+/// Answers when something is published, or the time is over.
+///
+/// # Errors
+/// What is wrong with the instruction, or why nobody can be held.
+pub(crate) async fn hold(asking: Asking<'_>, told: Told) -> Result<Response, Problem> {
+    let Told { instruction, status, headers, body } = told;
+    let prefix = &asking.state.route.channel_prefix;
+    let filters = filters(prefix, &instruction).map_err(Problem::Malformed)?;
+    let body = body.collect(asking.state.route.timeout).await.map_err(Problem::Malformed)?;
+    let own = Own { status, reason: instruction.reason.clone(), headers, body };
+    let begun = begin(&asking.holds.0.broker, &instruction, &filters, asking.since, asking.last_of).await;
+    let Begin::After { positions, is_behind } = begun else {
+        // The client comes again, and its origin then knows more than is here.
+        asking.holds.0.gaps.closed.fetch_add(1, Relaxed);
+        return Ok(own.response(asking.id.clone()));
+    };
+    if is_behind {
+        asking.holds.0.gaps.log.fetch_add(1, Relaxed);
+    }
+    let timeout = instruction.timeout;
+    let id = asking.id.clone();
+    // What is to be read from the connection first cannot wait without it.
+    let has_body = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING]
+        .iter()
+        .any(|name| asking.parts.headers.contains_key(name));
+    let park = asking.parts.extensions.get::<Park>().cloned();
+    let park = park.filter(|_| asking.parts.method == Method::GET && !has_body);
+    let (holds, from) = asking.client();
+    let held = Held::new(&holds.0, from, &instruction, None);
+    let replays = held.subscribe(&filters, &positions).await.map_err(Problem::Later)?;
+    held.join();
+    let waiting = wait(Waiting(held), replays, own, timeout, id);
+    Ok(match park {
+        Some(park) => park.wait(waiting).await,
+        None => waiting.await,
+    })
+}
+
+/// A client that leaves while it waits.
+struct Waiting(Arc<Held>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.leave(LeaveReason::Client);
+    }
+}
+
+async fn wait(
+    waiting: Waiting,
+    replays: Vec<Replay>,
+    own: Own,
+    timeout: Duration,
+    id: HeaderValue,
+) -> Response {
+    let held = &waiting.0;
+    let until = Instant::now() + timeout;
+    let has_gap = Arc::new(AtomicBool::new(false));
+    let gap = Arc::clone(&has_gap);
+    let mut replaying = Some(Box::pin(async move {
+        for replay in replays {
+            replay.run(|_| gap.store(true, Relaxed)).await;
+        }
+    }));
+    loop {
+        if has_gap.load(Relaxed) {
+            held.holds.gaps.closed.fetch_add(1, Relaxed);
+            return own.response(id);
+        }
+        while let Some((message, tag)) = held.inbox.take() {
+            match heard(held, &own, &message, tag).await {
+                Heard::Answer(response) => return with_id(response, id),
+                Heard::Own => return own.response(id),
+                Heard::Nothing => {}
+            }
+        }
+        if held.is_over() {
+            return own.response(id);
+        }
+        if held.inbox.has_overflowed() {
+            held.holds.filtered.count("overflow");
+            return own.response(id);
+        }
+        tokio::select! {
+            signal = std::future::poll_fn(|cx| held.outbox.poll_signal(cx)) => {
+                // Chunks are never sent to it.
+                if matches!(signal, Signal::Closed(_)) {
+                    return own.response(id);
+                }
+            }
+            () = async { match replaying.as_mut() { Some(replay) => replay.await, None => std::future::pending().await } } => {
+                replaying = None;
+            }
+            () = sleep_until(until) => return own.response(id),
+        }
+    }
+}
+
+/// What a message is to a response that waits.
+enum Heard {
+    Answer(Response),
+    /// The origin's own answer.
+    Own,
+    Nothing,
+}
+
+async fn heard(held: &Held, own: &Own, message: &Message, tag: u32) -> Heard {
+    let known: Vec<ContentFilter> = {
+        let mut channels = held.channels.lock();
+        channels.note(message, tag);
+        channels.filters(tag).to_vec()
+    };
+    let Some(item) = item_of(message) else {
+        let Ok(content) = through(held, &known, message.payload().clone(), grip::Meta::default()).await
+        else {
+            return Heard::Nothing;
+        };
+        let mut headers = own.headers.clone();
+        if let Some(kind) = message.content_type().and_then(|kind| HeaderValue::from_str(kind.as_str()).ok())
+        {
+            headers.insert(CONTENT_TYPE, kind);
+        }
+        return Heard::Answer(bare(StatusCode::OK, None, headers, content));
+    };
+    let answer = match item.response {
+        None => return Heard::Nothing,
+        Some(HttpResponse::Hint) => return Heard::Own,
+        Some(HttpResponse::Send(answer)) => answer,
+    };
+    if !ContentFilter::fit(&known, answer.filters.as_deref()) {
+        held.holds.filtered.count("content");
+        return Heard::Nothing;
+    }
+    let content = match &answer.body {
+        ItemBody::Whole(body) => body.clone(),
+        ItemBody::Patch(patch) => match patch.apply(&own.body, MAX_PATCHED_BYTES) {
+            Ok(body) => body,
+            Err(error) => {
+                tracing::debug!(target: "fanwire::gateway", %error, "a held answer could not be patched");
+                held.holds.filtered.count("patch");
+                return Heard::Own;
+            }
+        },
+    };
+    match through(held, &known, content, item.meta).await {
+        Ok(content) => Heard::Answer(answered(own, &answer, content)),
+        Err(()) => Heard::Nothing,
+    }
+}
+
+async fn through(
+    held: &Held,
+    known: &[ContentFilter],
+    content: Bytes,
+    meta: grip::Meta,
+) -> Result<Bytes, ()> {
+    if known.is_empty() {
+        return Ok(content);
+    }
+    held.filtered(Passing::new(known, content, meta)).await.map_err(|dropped| {
+        held.holds.filtered.count(dropped.reason());
+    })
+}
+
+/// What an item says, over what the origin has said.
+fn answered(own: &Own, answer: &Answer, content: Bytes) -> Response {
+    let mut headers = own.headers.clone();
+    answer.head(&mut headers);
+    // What says how a body is framed is this server's business, and so is what is of one connection.
+    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::TRAILER, header::TE]
+    {
+        headers.remove(name);
+    }
+    headers.remove(HeaderName::from_static("keep-alive"));
+    strip(&mut headers);
+    bare(answer.status, answer.reason.as_deref(), headers, content)
+}
+
+fn bare(status: StatusCode, reason: Option<&str>, headers: HeaderMap, body: Bytes) -> Response {
+    let mut response = http::Response::new(Body::full(body));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    if let Some(reason) = reason.and_then(|reason| ReasonPhrase::try_from(reason.to_owned()).ok()) {
+        response.extensions_mut().insert(reason);
+    }
+    response
+}
+
+fn with_id(mut response: Response, id: HeaderValue) -> Response {
+    response.headers_mut().entry(X_REQUEST_ID).or_insert(id);
+    response
+}
+
+fn made(
+    status: StatusCode,
+    reason: Option<&str>,
+    headers: HeaderMap,
+    body: Bytes,
+    id: HeaderValue,
+) -> Response {
+    with_id(bare(status, reason, headers, body), id)
+}

@@ -1,0 +1,243 @@
+//! A stream that is held: what the origin sends itself, then what is published, in order and without a hole.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use broker_core::{Filter, LeaveReason, OutboxEnd, Position, Replay, steady_ms};
+use bytes::BytesMut;
+use grip::filter::{BuildId, Filter as ContentFilter};
+use grip::instruct::{KeepAlive, KeepAliveMode};
+use grip::publish::HttpStream;
+use http_edge::{ChunkedAnswer, Response, X_REQUEST_ID};
+use link::{Link, LinkEvent};
+use tokio::time::{Instant, sleep_until};
+use websocket_over_http::item_of;
+
+use super::channels::Passing;
+use super::form::{Form, chunk};
+use super::held::Held;
+use super::position::{Begin, begin, filters};
+use super::told::{Initial, Told};
+use super::{Asking, Problem};
+
+/// Bytes that wait in a response body where the socket cannot be taken back.
+const MAX_PIPE_BYTES: usize = 16 << 10;
+/// How long a client may take to read the end of its stream.
+const LINGER: Duration = Duration::from_secs(2);
+/// No timer is set further ahead: a year.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Begins a stream.
+///
+/// # Errors
+/// What is wrong with the instruction, or why nobody can be held.
+pub(crate) async fn hold(asking: Asking<'_>, told: Told) -> Result<Response, Problem> {
+    let Told { instruction, status, headers, body } = told;
+    let filters = filters(&asking.state.route.channel_prefix, &instruction).map_err(Problem::Malformed)?;
+    // What the origin says itself may have in it what was published before it said it.
+    let broker = &asking.holds.0.broker;
+    let begun = begin(broker, &instruction, &filters, broker.position(), asking.last_of).await;
+    let Begin::After { positions, is_behind } = begun else {
+        asking.holds.0.gaps.closed.fetch_add(1, Relaxed);
+        let channel = instruction.without_link().map(|channel| channel.name.clone()).unwrap_or_default();
+        return Err(Problem::Malformed(format!(
+            "what follows the `prev-id` of channel {channel:?} is not in the log, and there is no next link"
+        )));
+    };
+    if is_behind {
+        asking.holds.0.gaps.log.fetch_add(1, Relaxed);
+    }
+    let has_ids = instruction.channels.iter().any(|channel| channel.prev_id.is_some());
+    let form = Form::of(&headers, has_ids);
+    let id = asking.id.clone();
+    let (first, rest) = match body {
+        Initial::Whole(bytes) => (bytes, None),
+        Initial::Streamed(body) => (bytes::Bytes::new(), Some(body)),
+    };
+    let parts = asking.parts;
+    let (holds, from) = asking.client();
+    let held = Held::new(&holds.0, from, &instruction, Some(form));
+    let building = held.channels.lock().build_id().transpose().map_err(Problem::Malformed)?;
+    let first = match &building {
+        Some(building) => building.whole(&first).map_err(Problem::Malformed)?,
+        None => first,
+    };
+    let answer = ChunkedAnswer::to(parts, first);
+    answer.begin(&held.outbox);
+    held.join();
+    let mut head = http::Response::new(());
+    *head.status_mut() = status;
+    *head.headers_mut() = headers;
+    head.headers_mut().entry(X_REQUEST_ID).or_insert(id);
+    let outbox = Arc::clone(&held.outbox);
+    let keep_alive = instruction.keep_alive.map(Box::new);
+    let beginning: Work = Box::pin(catch_up(Arc::clone(&held), rest, building, filters, positions));
+    Ok(answer.open(head, outbox, MAX_PIPE_BYTES, move |link| keep(link, held, keep_alive, beginning)).await)
+}
+
+/// What the origin sends itself, then what was published since, until the stream is live.
+async fn catch_up(
+    held: Arc<Held>,
+    body: Option<outgoing::Body>,
+    mut building: Option<BuildId>,
+    filters: Vec<Filter>,
+    positions: Vec<Position>,
+) {
+    if let Some(mut body) = body {
+        loop {
+            held.outbox.drained().await;
+            let piece = match body.next().await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => break,
+                // A stream that was cut must not look whole.
+                Err(_) => return held.outbox.close(OutboxEnd::Failed),
+            };
+            let piece = match &mut building {
+                Some(building) => match building.feed(&piece) {
+                    Ok(piece) => piece,
+                    Err(_) => return held.outbox.close(OutboxEnd::Failed),
+                },
+                None => piece,
+            };
+            held.send(chunk(&piece));
+        }
+    }
+    let Ok(replays) = held.subscribe(&filters, &positions).await else {
+        return held.end(LeaveReason::Closed);
+    };
+    replay(&held, replays).await;
+}
+
+async fn replay(held: &Arc<Held>, replays: Vec<Replay>) {
+    let has_gap = AtomicBool::new(false);
+    for replay in replays {
+        replay
+            .run(|_| {
+                // Whoever reads on would have a hole: the stream ends before it, and its client comes again.
+                if !has_gap.swap(true, Relaxed) {
+                    held.holds.gaps.closed.fetch_add(1, Relaxed);
+                    held.end(LeaveReason::Closed);
+                }
+            })
+            .await;
+    }
+}
+
+/// Keeps a stream until it ends. A plain function, as an `async fn` keeps its arguments twice.
+#[expect(clippy::manual_async_fn, reason = "it would be larger")]
+fn keep(
+    mut link: Link,
+    held: Arc<Held>,
+    keep_alive: Option<Box<KeepAlive>>,
+    beginning: Work,
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let mut beginning = Some(beginning);
+        let mut work: Option<Work> = None;
+        let first_due = keep_alive.as_ref().map_or(NEVER, |kept| kept.timeout);
+        let mut timer = pin!(sleep_until(Instant::now() + first_due));
+        let mut input = BytesMut::new();
+        let why = loop {
+            if held.inbox.has_overflowed() {
+                held.holds.filtered.count("overflow");
+                held.end(LeaveReason::TooSlow);
+            }
+            if work.is_none() && !held.inbox.is_empty() {
+                work = Some(Box::pin(work_off(Arc::clone(&held))));
+            }
+            tokio::select! {
+                event = link.next(&mut input) => match event {
+                    // A client has nothing more to say here.
+                    LinkEvent::Read(_) => input = BytesMut::new(),
+                    LinkEvent::Woken => {}
+                    LinkEvent::Eof => break LeaveReason::Client,
+                    LinkEvent::Failed(_) | LinkEvent::Closed(OutboxEnd::Failed) => break LeaveReason::Lost,
+                    LinkEvent::Stalled | LinkEvent::Closed(OutboxEnd::Overflow) => {
+                        held.holds.filtered.count("overflow");
+                        break LeaveReason::TooSlow;
+                    }
+                    LinkEvent::Closed(_) => {
+                        held.leave(LeaveReason::Closed);
+                        tokio::spawn(link.finish(LINGER));
+                        return;
+                    }
+                },
+                () = timer.as_mut() => {
+                    let due = due(&held, keep_alive.as_deref());
+                    timer.as_mut().reset(Instant::now() + due);
+                }
+                () = run(&mut beginning) => beginning = None,
+                () = run(&mut work) => work = None,
+            }
+        };
+        held.leave(why);
+    }
+}
+
+async fn run(work: &mut Option<Work>) {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Keeps a quiet stream alive; when to come again.
+fn due(held: &Held, keep_alive: Option<&KeepAlive>) -> Duration {
+    let Some(kept) = keep_alive else { return NEVER };
+    if kept.mode == KeepAliveMode::Idle {
+        let idle = Duration::from_millis(steady_ms().saturating_sub(held.inbox.last_sent_ms()));
+        let left = kept.timeout.saturating_sub(idle);
+        if !left.is_zero() {
+            return left;
+        }
+    }
+    // What waits to be written keeps it alive as well.
+    if held.outbox.queued().messages == 0 {
+        held.send(chunk(&kept.content));
+    }
+    kept.timeout
+}
+
+/// What needs more than to be written, in its order.
+async fn work_off(held: Arc<Held>) {
+    while let Some((message, tag)) = held.inbox.take() {
+        let (known, form) = {
+            let mut channels = held.channels.lock();
+            channels.note(&message, tag);
+            (channels.filters(tag).to_vec(), held.inbox.form())
+        };
+        let (content, meta) = match item_of(&message) {
+            None => {
+                // Written as it is where nothing goes through it, as what is written has a form of its own.
+                held.send(
+                    form.map_or_else(bytes::Bytes::new, |form| form.chunk(&message, broker_core::Kind::Live)),
+                );
+                continue;
+            }
+            Some(item) => match item.stream {
+                None => continue,
+                Some(HttpStream::Close) => return held.end(LeaveReason::Closed),
+                Some(HttpStream::Hint) => continue,
+                Some(HttpStream::Send { filters: wanted, .. })
+                    if !ContentFilter::fit(&known, wanted.as_deref()) =>
+                {
+                    held.holds.filtered.count("content");
+                    continue;
+                }
+                Some(HttpStream::Send { content, .. }) => (content, item.meta),
+            },
+        };
+        if known.is_empty() {
+            held.send(chunk(&content));
+            continue;
+        }
+        match held.filtered(Passing::new(&known, content, meta)).await {
+            Ok(content) => held.send(chunk(&content)),
+            Err(dropped) => held.holds.filtered.count(dropped.reason()),
+        }
+    }
+}
