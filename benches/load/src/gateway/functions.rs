@@ -48,6 +48,19 @@ impl Functions {
             };
             read.drain(..whole);
             let answer = match &*path {
+                "/socket" => {
+                    stream.write_all(SWITCHING.as_bytes())?;
+                    return self.converse(stream, read);
+                }
+                // It is awaited for as long as the server likes, and longer.
+                "/hangs" => {
+                    thread::sleep(HANGS);
+                    return Ok(());
+                }
+                "/garbage" => {
+                    stream.write_all(b"\x16\x03garbage\r\n\r\n")?;
+                    return Ok(());
+                }
                 // What is told waits for nobody, and measures the server alone.
                 "/told" => {
                     self.told.fetch_add(1, Relaxed);
@@ -65,7 +78,34 @@ impl Functions {
             stream.write_all(answer.as_bytes())?;
         }
     }
+
+    /// A WebSocket of its own: for each message the same answer as the function's, after as long.
+    fn converse(&self, mut stream: TcpStream, mut read: Vec<u8>) -> io::Result<()> {
+        loop {
+            let mut piece = [0; 1 << 10];
+            // Masked, and short.
+            while let Some(length) = read.get(1).map(|second| 6 + usize::from(second & 0x7f)) {
+                if read.len() < length {
+                    break;
+                }
+                read.drain(..length);
+                thread::sleep(self.delay);
+                stream.write_all(b"\x81\x04done")?;
+            }
+            match stream.read(&mut piece)? {
+                0 => return Ok(()),
+                bytes => read.extend_from_slice(piece.get(..bytes).unwrap_or_default()),
+            }
+        }
+    }
 }
+
+/// What ends the handshake of a client of [`super::clients`], whose key is always the same.
+const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+/// Longer than any part is measured.
+const HANGS: Duration = Duration::from_secs(120);
 
 /// The path of a whole request, and its length; `None`: more of it is to come.
 fn request(read: &[u8]) -> Option<(String, usize)> {

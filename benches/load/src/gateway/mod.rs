@@ -2,12 +2,14 @@
 //! a server: decisions about MQTT publishes, notifications, and messages of a WebSocket API. Threads and blocking sockets
 //! do, as what is measured waits for functions.
 
+mod ailing;
 mod clients;
 mod functions;
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -18,6 +20,7 @@ use hdrhistogram::Histogram;
 
 use crate::sys::affinity::Cpus;
 use crate::sys::process::ProcessTree;
+use ailing::{Ailing, Seen};
 use clients::{Client, Mqtt, WebSocket};
 use functions::Functions;
 
@@ -41,6 +44,12 @@ pub(crate) struct GatewayArgs {
     /// A directory for a store: then what waits is kept.
     #[arg(long)]
     data: Option<std::path::PathBuf>,
+    /// Clients of functions that hang, refuse, or answer garbage, one kind after the other, while the others are measured.
+    #[arg(long, default_value_t = 1_000)]
+    ailing: usize,
+    /// The same WebSocket through nginx too, to a backend that speaks WebSocket itself.
+    #[arg(long)]
+    nginx: bool,
 }
 
 /// A part of what is measured.
@@ -60,11 +69,19 @@ struct Server {
     mqtt: SocketAddr,
     processes: ProcessTree,
     /// What it is configured by, which it reads again when it is gone.
-    _file: tempfile::NamedTempFile,
+    _file: Option<tempfile::NamedTempFile>,
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // Those that it has started end with it.
+        if let Some(pid) = rustix::process::Pid::from_raw(self.child.id().cast_signed()) {
+            _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let until = Instant::now() + Duration::from_secs(10);
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(10));
+        }
         _ = self.child.kill();
         _ = self.child.wait();
     }
@@ -80,12 +97,35 @@ pub(crate) fn run(args: &GatewayArgs) -> io::Result<bool> {
     let decisions = rounds("decisions", args.connections, span, delay, &server, connect)?;
     let connect = |_| WebSocket::connect(server.http, "/load");
     let events = rounds("events of a WebSocket API", args.connections, span, delay, &server, connect)?;
+    let mut parts = vec![decisions, events];
+    let mut told = String::new();
+    if args.nginx {
+        let proxy = Server::proxy(args, functions.address)?;
+        let connect = |_| WebSocket::connect(proxy.http, "/socket");
+        parts.push(rounds("  through nginx", args.connections, span, delay, &proxy, connect)?);
+        parts.push(rounds("events again", args.connections, span, delay, &server, |_| {
+            WebSocket::connect(server.http, "/load")
+        })?);
+    }
+    for (path, title) in
+        [("/hangs", "  beside one that hangs"), ("/refuses", "  one that refuses"), ("/garbage", "  garbage")]
+    {
+        if args.ailing == 0 {
+            break;
+        }
+        let before = server.processes.private_bytes()?;
+        let ailing = Ailing::start(server.http, path, args.ailing)?;
+        parts.push(rounds(title, args.connections, span, delay, &server, connect)?);
+        let held = server.processes.private_bytes()?.saturating_sub(before);
+        _ = writeln!(told, "{path}: {} KiB more, {}", held >> 10, said(&ailing.end()));
+    }
     let (notifications, lost) = tell(args, &functions, &server)?;
+    parts.push(notifications);
     let mut table = format!(
         "{:<28}{:>10}{:>12}{:>10}{:>12}{:>12}\n",
         "", "count", "per s", "CPU us", "p50 + ms", "p99 + ms"
     );
-    for part in [decisions, events, notifications] {
+    for part in parts {
         let at = |quantile| match &part.added {
             Some(added) => format!("{:.2}", added.value_at_quantile(quantile) as f64 / 1_000.0),
             None => "-".to_owned(),
@@ -98,12 +138,23 @@ pub(crate) fn run(args: &GatewayArgs) -> io::Result<bool> {
             at(0.99)
         );
     }
-    print!("{table}");
+    print!("{table}{told}");
     if lost > 0 {
         println!("{lost} notifications did not come");
     }
     io::stdout().flush()?;
     Ok(lost == 0)
+}
+
+/// What clients were told, as one line.
+fn said(seen: &Seen) -> String {
+    let each: Vec<_> = seen.iter().map(|(told, times)| format!("{times} x {told:?}")).collect();
+    if each.is_empty() { "nobody was told anything".to_owned() } else { each.join(", ") }
+}
+
+/// An address at which nobody listens.
+fn nobody() -> io::Result<SocketAddr> {
+    TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
 
 /// Each client sends its next message when it has the answer to the one before.
@@ -191,12 +242,23 @@ impl Server {
                  channels = [\"{channels}\"]\nevents = [\"{event}\"]\nmax_in_flight = 256\n"
             )
         };
-        let api = format!(
-            "[[gateway.aws]]\nname = \"load\"\npath = \"/load\"\nroute_selection = \"$request.body.action\"\n\
-             max_in_flight = 1000\nintegrations.main = {{ url = \"http://{backend}/function\" }}\n\
-             routes.\"$default\" = {{ integration = \"main\", response = true }}\n"
-        );
-        let text = [hook("asked", "publish", "asked/**"), hook("told", "message", "told/**"), api].concat();
+        let api = |name: &str, to: SocketAddr, function: &str| {
+            format!(
+                "[[gateway.aws]]\nname = \"{name}\"\npath = \"/{name}\"\n\
+                 route_selection = \"$request.body.action\"\nmax_in_flight = 1000\n\
+                 integrations.main = {{ url = \"http://{to}/{function}\" }}\n\
+                 routes.\"$default\" = {{ integration = \"main\", response = true }}\n"
+            )
+        };
+        let text = [
+            hook("asked", "publish", "asked/**"),
+            hook("told", "message", "told/**"),
+            api("load", backend, "function"),
+            api("hangs", backend, "hangs"),
+            api("refuses", nobody()?, ""),
+            api("garbage", backend, "garbage"),
+        ]
+        .concat();
         std::fs::write(file.path(), text)?;
         let binary = std::env::current_exe()?.with_file_name("fanwire");
         let mut command = Command::new(binary);
@@ -215,16 +277,41 @@ impl Server {
                 word.parse::<SocketAddr>().ok()
             };
             let processes = ProcessTree::of(Child::id(&child));
-            Some(Self { http: address("http=")?, mqtt: address("mqtt=")?, child, processes, _file: file })
+            let (http, mqtt) = (address("http=")?, address("mqtt=")?);
+            Some(Self { http, mqtt, child, processes, _file: Some(file) })
         };
         BufReader::new(out.ok_or_else(|| io::Error::other("no output"))?).read_line(&mut line)?;
         let server = server(child, &line).ok_or_else(|| io::Error::other(format!("it says {line:?}")))?;
+        server.pin(args)?;
+        Ok(server)
+    }
+
+    /// nginx before a WebSocket of the functions' own.
+    fn proxy(args: &GatewayArgs, backend: SocketAddr) -> io::Result<Self> {
+        let http = nobody()?;
+        let script = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../peers/proxy.sh"));
+        let mut command = Command::new(script);
+        command.arg(http.to_string()).arg(backend.to_string()).stdin(Stdio::null());
+        let child = command.spawn()?;
+        let processes = ProcessTree::of(child.id());
+        let server = Self { child, http, mqtt: http, processes, _file: None };
+        let until = Instant::now() + Duration::from_secs(10);
+        while let Err(error) = WebSocket::connect(http, "/socket") {
+            if Instant::now() > until {
+                return Err(error);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        server.pin(args)?;
+        Ok(server)
+    }
+
+    fn pin(&self, args: &GatewayArgs) -> io::Result<()> {
         let cpus = match &args.server_cpus {
             Some(cpus) => cpus.clone(),
             None if crate::sys::affinity::allowed() >= 2 => "0".parse().map_err(io::Error::other)?,
             None => Cpus::default(),
         };
-        cpus.pin_process(server.child.id())?;
-        Ok(server)
+        self.processes.pids().into_iter().try_for_each(|pid| cpus.pin_process(pid))
     }
 }
