@@ -197,6 +197,16 @@ impl Filter {
         }
     }
 
+    /// Its segments in order, for whoever writes them in another syntax. [`Filter::new`] makes the same filter of them.
+    pub fn parts(&self) -> impl Iterator<Item = Segment> {
+        self.segments().map(|segment| match segment {
+            SegmentRef::Literal(text) => Segment::Literal(text.into()),
+            SegmentRef::Wild(Wild::One) => Segment::One,
+            SegmentRef::Wild(Wild::OneOrMore) => Segment::RestOneOrMore,
+            SegmentRef::Wild(Wild::ZeroOrMore) => Segment::RestZeroOrMore,
+        })
+    }
+
     /// Its segments in order.
     pub(crate) fn segments(&self) -> impl Iterator<Item = SegmentRef<'_>> {
         let (text, is_pattern) = match &self.0 {

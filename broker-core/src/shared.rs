@@ -42,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) idempotency: Idempotency,
     /// Who keeps messages beyond this process' memory, if anybody does.
     pub(crate) engine: Option<Arc<dyn Engine>>,
+    /// The engine, if it brings what nobody keeps to other nodes.
+    pub(crate) relay: Option<Arc<dyn Engine>>,
     pub(crate) feeds: Feeds,
     pub(crate) lanes: Vec<Arc<Lane>>,
     /// Where the lanes run, and what else needs a task.

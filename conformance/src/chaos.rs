@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use broker_core::{
     Accepted, Answer, Channel, Claim, Claimed, Engine, Ingest, LogPage, MessageId, Note, Op, Publish, Read,
-    Receipt, Reject, Rejected, Unavailable,
+    Receipt, Refused, Reject, Rejected, Unavailable,
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -74,6 +74,10 @@ impl Ingest for Repeating {
         let surplus = last.len().saturating_sub(8);
         last.drain(..surplus);
         receipts
+    }
+
+    fn relayed(&self, publish: Publish, time_ms: u64) -> Result<Receipt, Refused> {
+        self.inner.relayed(publish, time_ms)
     }
 
     fn clear_retained(&self, channel: &Channel) -> bool {

@@ -136,6 +136,7 @@ impl Broker {
                 .map(|engine| Log::of_engine(&config, |namespace| engine.keeps(namespace), engine.head())),
             retained: Retained::new(config.max_retained_messages, config.max_retained_bytes),
             idempotency: Idempotency::new(config.idempotency),
+            relay: engine.clone().filter(|engine| engine.relays()),
             engine,
             feeds: Feeds::default(),
             lanes,

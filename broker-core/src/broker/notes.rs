@@ -55,7 +55,7 @@ impl Broker {
     /// The notes in a room. Whoever has a room has it alone: two that write to one do not see each other's last words.
     pub fn notes(&self, room: &str) -> Notes {
         let shared = self.shared();
-        Notes(shared.engine.as_ref().map(|engine| {
+        Notes(shared.engine.as_ref().filter(|engine| engine.keeps_notes()).map(|engine| {
             Arc::new(Book {
                 engine: Arc::clone(engine),
                 broker: Arc::downgrade(shared),

@@ -9,6 +9,7 @@ use dashmap::mapref::one::RefMut;
 use smallvec::SmallVec;
 
 use crate::channel::{Channel, levels_beyond};
+use crate::clock::steady_ms;
 use crate::error::{PublishError, Refused};
 use crate::histogram::Timed;
 use crate::interest::{ChannelEntry, Place, Registry};
@@ -79,6 +80,7 @@ struct Accepted<'a> {
 
 /// A message that is released: recorded, and in the lanes' inboxes.
 struct Released {
+    message: Arc<Message>,
     offset: u64,
     receivers: u64,
     /// The lanes that have something to do.
@@ -129,6 +131,35 @@ impl Shared {
         if let Some(timed) = timed {
             self.push_timed(&released.woken, timed);
         }
+        self.wake(&released.woken);
+        // Outside of the guard: a publisher's own messages come here in their order, and no other order is promised between
+        // nodes.
+        if let Some(relay) = &self.relay {
+            relay.relay(&released.message);
+        }
+        Ok(self.conclude(&self.log, released, time_ms, bytes))
+    }
+
+    /// Publishes what another node has relayed.
+    pub(super) fn publish_relayed(&self, publish: Publish, time_ms: u64) -> Result<Receipt, Refused> {
+        let retained = publish.retain.then(|| self.retained.find(&publish.channel, steady_ms())).flatten();
+        let is_newest = retained.is_none_or(|retained| retained.time_ms() <= time_ms);
+        let retain = publish.retain && is_newest;
+        let publish = publish.retain(retain);
+        self.check(&publish)?;
+        let ttl = publish.ttl;
+        let message = Arc::new(publish.into_message_at(self.log.epoch(), time_ms, steady_ms()));
+        let bytes = message.payload().len() as u64;
+        let channel = message.channel().clone();
+        let mut hits = Hits::new();
+        let accepted = self.accept(&self.log, message, &channel, Bound::Checked, &mut hits).map_err(
+            |(error, message)| {
+                let message = message.and_then(Arc::into_inner);
+                let publish = message.map(|message| Box::new(message.into_publish(ttl)));
+                Refused { error, publish }
+            },
+        )?;
+        let released = self.release(&self.log, accepted, Offset::Next, &mut hits, None, Echo::Deliver);
         self.wake(&released.woken);
         Ok(self.conclude(&self.log, released, time_ms, bytes))
     }
@@ -201,7 +232,7 @@ impl Shared {
                 log.lock().advance(offset);
             }
             let woken = self.push_jobs(&message, hits, publisher, echo);
-            return Released { offset: 0, receivers, woken, evicted, replaced };
+            return Released { message, offset: 0, receivers, woken, evicted, replaced };
         }
         let mut log = log.lock();
         let (offset, known) = match place {
@@ -236,7 +267,7 @@ impl Shared {
         }
         let woken = self.push_jobs(&message, hits, publisher, echo);
         drop(log);
-        Released { offset, receivers, woken, evicted, replaced }
+        Released { message, offset, receivers, woken, evicted, replaced }
     }
 
     fn wake(&self, lanes: &[u16]) {
@@ -249,7 +280,7 @@ impl Shared {
 
     /// Frees what went and counts, under no lock.
     fn conclude(&self, log: &Log, released: Released, time_ms: u64, bytes: u64) -> Receipt {
-        let Released { offset, receivers, evicted, replaced, .. } = released;
+        let Released { message: _message, offset, receivers, evicted, replaced, .. } = released;
         drop(replaced);
         self.free(evicted);
         self.counters.published.fetch_add(1, Ordering::Relaxed);

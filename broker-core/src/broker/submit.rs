@@ -172,7 +172,11 @@ impl Broker {
     /// Where an engine keeps the channel: [`PublishError::Unavailable`], `Busy`, and `Unknown`.
     pub fn clear_retained(&self, channel: &Channel) -> Answer<'static, Result<bool, PublishError>> {
         let Some(engine) = self.engine_of(channel) else {
-            return Answer::now(Ok(self.shared().retained.clear(channel).is_some()));
+            let cleared = self.shared().retained.clear(channel).is_some();
+            if let Some(relay) = &self.shared().relay {
+                relay.relay_cleared(channel);
+            }
+            return Answer::now(Ok(cleared));
         };
         let (done, cleared) = Done::new();
         match engine.submit(Op::ClearRetained { channel: channel.clone(), done }) {
@@ -384,6 +388,11 @@ impl Ingest for Entrance {
                 .map(|accepted| Receipt { id: None, time_ms: accepted.time_ms, receivers: 0 })
                 .collect(),
         }
+    }
+
+    fn relayed(&self, publish: Publish, time_ms: u64) -> Result<Receipt, Refused> {
+        let Some(shared) = self.0.upgrade() else { return Err(PublishError::Closed.into()) };
+        shared.publish_relayed(publish, time_ms)
     }
 
     fn clear_retained(&self, channel: &Channel) -> bool {

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use crate::answer::Answer;
 use crate::channel::Channel;
-use crate::error::{PublishOnceError, Unavailable};
+use crate::error::{PublishOnceError, Refused, Unavailable};
 use crate::filter::Filter;
 use crate::message::{Accepted, KeyedReceipt, Message, MessageId, Publish, Receipt};
 use crate::store::history::Order;
@@ -99,6 +99,11 @@ pub trait Engine: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Whether it keeps notes. Default: yes.
+    fn keeps_notes(&self) -> bool {
+        true
+    }
+
     /// The notes of a room. It may block for as long as reading them takes: it is asked at the start, and by threads that
     /// may wait. Default: none are kept.
     ///
@@ -113,6 +118,25 @@ pub trait Engine: Send + Sync + 'static {
     /// engine counts; called under the subscriber's lock, so it only notes it. Default: does not care.
     fn interest(&self, filter: &Filter, wanted: bool) {
         let _ = (filter, wanted);
+    }
+
+    /// Whether it brings what is published in this process' memory to other nodes. Asked once, when the broker is built.
+    /// Default: no, and a publish costs what it costs without an engine.
+    fn relays(&self) -> bool {
+        false
+    }
+
+    /// A message of a namespace that nobody keeps was released here. Called on its publisher's task, for all messages of
+    /// one publisher in their order; never for what [came from another node](Ingest::relayed). It only notes it. Default:
+    /// does not care.
+    fn relay(&self, message: &Arc<Message>) {
+        let _ = message;
+    }
+
+    /// The retained message of a channel that nobody keeps was forgotten here without a message that says so. Default:
+    /// does not care.
+    fn relay_cleared(&self, channel: &Channel) {
+        let _ = channel;
     }
 
     /// Resolves once publishers everywhere reach those who are subscribed to `filter` here. Default: they do.
@@ -232,6 +256,14 @@ pub trait Ingest: Send + Sync {
     /// their jobs. What has no larger offset than one before was released already, and is passed over. Never refuses,
     /// never waits for a subscriber. The receipts, in order. Once the broker is gone nobody receives them.
     fn release(&self, batch: Vec<Accepted>) -> Vec<Receipt>;
+
+    /// Publishes what was [relayed](Engine::relay) by another node, published there at `time_ms` in milliseconds since
+    /// 1970. Whoever published it has its answer, so what is refused here is lost here. A retained message does not take the
+    /// place of one that was published later.
+    ///
+    /// # Errors
+    /// See [`Refused`]; nothing was stored or delivered.
+    fn relayed(&self, publish: Publish, time_ms: u64) -> Result<Receipt, Refused>;
 
     /// Forgets a channel's retained message; whether there was one.
     fn clear_retained(&self, channel: &Channel) -> bool;

@@ -184,7 +184,7 @@ impl Publish {
         self.into_message_at(epoch, now_ms, now_ms)
     }
 
-    pub(super) fn into_message_at(self, epoch: u64, now_ms: u64, steady_ms: u64) -> Message {
+    pub(crate) fn into_message_at(self, epoch: u64, now_ms: u64, steady_ms: u64) -> Message {
         let expires_at_ms = self.ttl.map_or(u64::MAX, |ttl| {
             steady_ms.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
         });

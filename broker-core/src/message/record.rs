@@ -61,31 +61,20 @@ impl Accepted {
     /// by the time of day, as no other clock outlives a process.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         let publish = &self.publish;
-        let mut flags = publish.qos as u8;
-        let mut set = |flag, is_set| flags |= if is_set { flag } else { 0 };
-        set(flag::RETAIN, publish.retain);
-        set(flag::TTL, publish.ttl.is_some());
-        set(flag::CONTENT_TYPE, publish.content_type.is_some());
-        set(flag::EVENT, publish.event.is_some());
-        set(flag::PROPERTIES, publish.properties.is_some());
-        out.extend_from_slice(&[VERSION, flags]);
-        out.extend_from_slice(&self.time_ms.to_be_bytes());
-        out.extend_from_slice(&self.prev.to_be_bytes());
-        put(out, publish.channel.as_str().as_bytes());
-        if let Some(ttl) = publish.ttl {
-            let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-            out.extend_from_slice(&self.time_ms.saturating_add(ttl).to_be_bytes());
-        }
-        for text in [publish.content_type.as_ref().map(ContentType::as_str), publish.event.as_deref()]
-            .into_iter()
-            .flatten()
-        {
-            put(out, text.as_bytes());
-        }
-        if let Some(properties) = publish.properties.as_deref() {
-            put_properties(out, properties);
-        }
-        out.extend_from_slice(&publish.payload);
+        let ttl = publish.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+        let written = Written {
+            time_ms: self.time_ms,
+            prev: self.prev,
+            channel: &publish.channel,
+            end_ms: ttl.map(|ttl| self.time_ms.saturating_add(ttl)),
+            content_type: publish.content_type.as_ref(),
+            event: publish.event.as_deref(),
+            properties: publish.properties.as_deref(),
+            qos: publish.qos,
+            retain: publish.retain,
+            payload: &publish.payload,
+        };
+        written.write_to(out);
     }
 
     /// Reads what [`write_to`](Self::write_to) wrote. `None`: its time is over.
@@ -138,6 +127,34 @@ impl Accepted {
         Ok(Self::read_at(record, 0, 0)?.map(|accepted| accepted.publish))
     }
 
+    /// Appends a message that goes to another node, with what is left of its time to live: clocks of two machines differ.
+    pub fn write_relayed(message: &Message, out: &mut Vec<u8>) {
+        let left = message.remaining(steady_ms());
+        let written = Written {
+            time_ms: message.time_ms(),
+            prev: 0,
+            channel: message.channel(),
+            end_ms: left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+            content_type: message.content_type(),
+            event: message.event(),
+            properties: message.properties(),
+            qos: message.qos(),
+            retain: message.retain(),
+            payload: message.payload(),
+        };
+        written.write_to(out);
+    }
+
+    /// Reads what [`write_relayed`](Self::write_relayed) wrote, and when it was published there, in milliseconds since 1970.
+    /// `None`: its time is over.
+    ///
+    /// # Errors
+    /// The bytes are no record of this version.
+    pub fn read_relayed(record: &[u8]) -> Result<Option<(Publish, u64)>, RecordDamaged> {
+        let accepted = Self::read_at(record, 0, 0)?;
+        Ok(accepted.map(|Self { publish, time_ms, .. }| (publish, time_ms)))
+    }
+
     /// What it counts in budgets: payload, names, properties and overhead, in bytes.
     pub fn weight(&self) -> usize {
         self.publish.weight()
@@ -149,6 +166,47 @@ impl Accepted {
         let mut message = self.publish.into_message_at(epoch, self.time_ms, steady_ms);
         (message.offset, message.prev) = (self.offset, self.prev);
         message
+    }
+}
+
+/// What is written of a message.
+struct Written<'m> {
+    time_ms: u64,
+    prev: u64,
+    channel: &'m Channel,
+    /// When its time is over, by the clock that whoever reads it takes.
+    end_ms: Option<u64>,
+    content_type: Option<&'m ContentType>,
+    event: Option<&'m str>,
+    properties: Option<&'m Properties>,
+    qos: Qos,
+    retain: bool,
+    payload: &'m [u8],
+}
+
+impl Written<'_> {
+    fn write_to(&self, out: &mut Vec<u8>) {
+        let mut flags = self.qos as u8;
+        let mut set = |flag, is_set| flags |= if is_set { flag } else { 0 };
+        set(flag::RETAIN, self.retain);
+        set(flag::TTL, self.end_ms.is_some());
+        set(flag::CONTENT_TYPE, self.content_type.is_some());
+        set(flag::EVENT, self.event.is_some());
+        set(flag::PROPERTIES, self.properties.is_some());
+        out.extend_from_slice(&[VERSION, flags]);
+        out.extend_from_slice(&self.time_ms.to_be_bytes());
+        out.extend_from_slice(&self.prev.to_be_bytes());
+        put(out, self.channel.as_str().as_bytes());
+        if let Some(end_ms) = self.end_ms {
+            out.extend_from_slice(&end_ms.to_be_bytes());
+        }
+        for text in [self.content_type.map(ContentType::as_str), self.event].into_iter().flatten() {
+            put(out, text.as_bytes());
+        }
+        if let Some(properties) = self.properties {
+            put_properties(out, properties);
+        }
+        out.extend_from_slice(self.payload);
     }
 }
 
@@ -261,6 +319,24 @@ mod tests {
             .qos(Qos::AtLeastOnce)
             .ttl(Duration::from_secs(5));
         accepted(publish)
+    }
+
+    #[test]
+    fn what_goes_to_another_node_takes_along_what_is_left_of_its_time() {
+        let message = everything().into_message(3);
+        let mut record = Vec::new();
+        Accepted::write_relayed(&message, &mut record);
+        let (publish, time_ms) = Accepted::read_relayed(&record).unwrap().unwrap();
+        assert_eq!(time_ms, NOW, "the time of day there is shown, not reckoned with");
+        let ttl = publish.ttl.unwrap();
+        assert!(ttl > Duration::from_secs(1) && ttl <= Duration::from_secs(5), "{ttl:?}");
+        let without = |publish| format!("{:?}", Publish { ttl: None, ..publish });
+        assert_eq!(without(publish), without(everything().publish));
+        let over = accepted(Publish::new(Channel::parse("a").unwrap(), "x").ttl(Duration::ZERO));
+        record.clear();
+        Accepted::write_relayed(&over.into_message(3), &mut record);
+        assert!(Accepted::read_relayed(&record).unwrap().is_none());
+        assert_eq!(Accepted::read_relayed(&record[..5]).unwrap_err(), RecordDamaged);
     }
 
     #[test]
