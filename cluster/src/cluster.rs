@@ -1,0 +1,218 @@
+//! A node of a cluster: the engine of its broker.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use broker_core::{
+    Answer, Channel, Engine, Filter, Ingest, Message, MessageId, Op, Reject, Rejected, Unavailable,
+};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use crate::ask;
+use crate::error::JoinError;
+use crate::frame;
+use crate::link::{self, Events};
+use crate::node::{Inboxes, Node, Outgoing};
+use crate::receive::Receiver;
+use crate::send;
+use crate::settings::Settings;
+use crate::stats::{Stats, one_more};
+use crate::watch;
+
+/// The broker's own channels, which say what this node does.
+const OWN: &str = "$SYS";
+
+/// How long the last words may take.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A node of a cluster: an [`Engine`] for [`Broker::with_engine`](broker_core::Broker::with_engine) that keeps nothing, and
+/// brings what is published in memory to other nodes.
+pub struct Cluster {
+    node: Arc<Node>,
+    inboxes: Mutex<Option<Inboxes>>,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+impl Cluster {
+    /// Connects to NATS. Without an answer of any server in 5 s this node begins alone, and connects as soon as one
+    /// answers.
+    ///
+    /// # Errors
+    /// See [`JoinError`].
+    pub async fn join(settings: Settings) -> Result<Self, JoinError> {
+        let events = Arc::<Events>::default();
+        let client = link::connect(&settings, &events).await?;
+        let (node, inboxes) = Node::new(settings, client, events, life());
+        if node.is_linked() {
+            // So that who is subscribed first knows that there is somebody to wait for.
+            node.round_trip().await;
+        }
+        Ok(Self { node: Arc::new(node), inboxes: Mutex::new(Some(inboxes)), tasks: Mutex::default() })
+    }
+
+    /// Whether NATS answers: what is published here goes to the other nodes.
+    pub fn is_connected(&self) -> bool {
+        self.node.is_connected()
+    }
+
+    /// What this node counts.
+    pub fn stats(&self) -> Stats {
+        let (messages, bytes) = self.node.waiting();
+        let (filters, takes_all) = {
+            let interests = self.node.interests.lock();
+            (interests.len() as u64, interests.takes_all())
+        };
+        Stats {
+            connected: self.is_connected(),
+            nodes: self.node.peers.lock().len() as u64 + 1,
+            disconnects: self.node.events.disconnects.load(Relaxed),
+            overruns: self.node.events.overruns.load(Relaxed),
+            filters,
+            takes_all,
+            waiting: messages as u64,
+            waiting_bytes: bytes as u64,
+            ..self.node.counters.stats()
+        }
+    }
+
+    /// Tells the other nodes that this one is gone: for its end, once the broker is drained. Takes a second at most.
+    ///
+    /// # Cancel safety
+    /// Cancelled, the others find out by themselves, some seconds later.
+    pub async fn leave(&self) {
+        let node = &self.node;
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        tasks.iter().for_each(AbortHandle::abort);
+        if node.is_linked() {
+            let words = async {
+                _ = node.client.publish(node.subjects.hello(), frame::bye(node.life).into()).await;
+                _ = node.client.flush().await;
+            };
+            _ = timeout(LEAVE_TIMEOUT, words).await;
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.tasks.lock().iter().for_each(AbortHandle::abort);
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("settings", &self.node.settings).finish_non_exhaustive()
+    }
+}
+
+/// The number of a life. Broker's logs are called by the time of their start, which is smaller.
+fn life() -> u64 {
+    const NO_TIME: u64 = 1 << 63;
+    getrandom::u64().unwrap_or_else(|_| ahash::RandomState::new().hash_one(Instant::now())) | NO_TIME
+}
+
+impl Engine for Cluster {
+    fn keeps(&self, _namespace: &str) -> bool {
+        false
+    }
+
+    fn keeps_notes(&self) -> bool {
+        false
+    }
+
+    fn head(&self) -> MessageId {
+        MessageId::new(self.node.life, 0)
+    }
+
+    fn start(&self, ingest: Arc<dyn Ingest>) {
+        let Some(Inboxes { asks, outgoing }) = self.inboxes.lock().take() else { return };
+        let (joins, joining) = mpsc::unbounded_channel();
+        let node = || Arc::clone(&self.node);
+        let receiver = Receiver::new(node(), ingest);
+        let subscribed = node();
+        let receiving = async move {
+            // Waits while there is no connection. The subject is ours, so that nothing is wrong with it.
+            let for_all = subscribed.client.subscribe(subscribed.subjects.for_all()).await;
+            if let Ok(for_all) = for_all {
+                receiver.run(joining, for_all).await;
+            }
+        };
+        let greeting = node();
+        let greeting = async move {
+            if let Ok(heard) = greeting.client.subscribe(greeting.subjects.hello()).await {
+                watch::greet(greeting, heard).await;
+            }
+        };
+        let tasks = [
+            tokio::spawn(send::run(node(), outgoing)),
+            tokio::spawn(ask::run(node(), asks, joins)),
+            tokio::spawn(receiving),
+            tokio::spawn(greeting),
+            tokio::spawn(watch::look(node())),
+        ];
+        self.tasks.lock().extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
+    }
+
+    /// Nothing is kept, so nothing has to be done for a session to be as safe as it can be.
+    fn submit(&self, op: Op) -> Result<(), Rejected> {
+        match op {
+            Op::Session { done, .. } | Op::Free { done, .. } => done.complete(Ok(())),
+            Op::Barrier(done) => self.node.send(Outgoing::Barrier(done)),
+            other => {
+                let never = Reject::Unavailable(Unavailable::new(Duration::from_secs(60)));
+                return Err(Rejected::new(never, other));
+            }
+        }
+        Ok(())
+    }
+
+    fn relays(&self) -> bool {
+        true
+    }
+
+    fn relay(&self, message: &Arc<Message>) {
+        if message.channel().namespace() != OWN {
+            self.node.send(Outgoing::Message(Arc::clone(message)));
+        }
+    }
+
+    fn relay_cleared(&self, channel: &Channel) {
+        self.node.send(Outgoing::Forget(channel.clone()));
+    }
+
+    fn interest(&self, filter: &Filter, wanted: bool) {
+        if filter.namespace() == Some(OWN) {
+            return;
+        }
+        let mut interests = self.node.interests.lock();
+        if !wanted {
+            interests.remove(filter, Instant::now());
+        } else if let Some(asked) = interests.add(filter) {
+            // The task is gone only when the node is.
+            _ = self.node.asks.send(asked);
+        }
+    }
+
+    fn settled(&self, filter: &Filter) -> Answer<'static, Result<(), Unavailable>> {
+        if filter.namespace() == Some(OWN) || self.node.interests.lock().is_settled(filter) {
+            return Answer::now(Ok(()));
+        }
+        if !self.is_connected() {
+            one_more(&self.node.counters.unsettled);
+            return Answer::now(Ok(()));
+        }
+        let (node, filter) = (Arc::clone(&self.node), filter.clone());
+        Answer::later(async move {
+            if timeout(node.settings.settle_timeout, node.until_settled(&filter)).await.is_err() {
+                one_more(&node.counters.unsettled);
+                node.tell("a subscriber was answered before NATS had what it is subscribed to");
+            }
+            Ok(())
+        })
+    }
+}

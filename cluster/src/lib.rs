@@ -1,0 +1,56 @@
+//! Several nodes as one broker, over NATS: an [`Engine`](broker_core::Engine) that keeps nothing and brings what is
+//! published in memory to the nodes that have somebody for it.
+//!
+//! ```text
+//!  publisher ─▶ broker ─▶ its own subscribers
+//!                 │ relay (the task `send`: one frame, whoever wants it)
+//!                 ▼
+//!               NATS ─▶ nodes that asked for the channel (the task `ask`) ─▶ broker ─▶ subscribers
+//!                        (the task `receive`: what came twice is dropped)
+//! ```
+//!
+//! It leaves to others: who is subscribed (`broker-core`), the protocols, and NATS' own clustering. Nothing is kept:
+//! memory is memory, on each node.
+//!
+//! # Slow and vanished nodes
+//! What NATS does not take waits within bounds, and beyond them stays on its node and is counted. While NATS is away each
+//! node serves its own clients. What is published meanwhile does not reach the other nodes later.
+//!
+//! # Example
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use broker_core::{Broker, Channel, Config, Publish};
+//! use cluster::{Cluster, Settings};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let settings = Settings::new(vec!["nats://127.0.0.1:4222".to_owned()]);
+//! let cluster = Arc::new(Cluster::join(settings).await?);
+//! let broker = Broker::with_engine(Config::default(), Arc::clone(&cluster) as _);
+//! broker.publish(Publish::new(Channel::parse("chat/room1")?, "for all nodes"))?;
+//! broker.drained().await;
+//! cluster.leave().await;
+//! # Ok(()) }
+//! ```
+
+mod ask;
+mod cluster;
+mod error;
+mod frame;
+mod interests;
+mod link;
+mod node;
+mod peers;
+mod receive;
+mod repeats;
+mod send;
+mod settings;
+mod stats;
+mod subject;
+mod watch;
+
+pub use cluster::Cluster;
+pub use error::JoinError;
+pub use settings::{Login, Settings, Tls};
+pub use stats::Stats;

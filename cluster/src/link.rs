@@ -1,0 +1,118 @@
+//! The connection to NATS: how it is made, and what is known of it.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use tokio::time::timeout;
+
+use crate::error::JoinError;
+use crate::settings::{Login, Settings};
+use crate::stats::one_more;
+
+/// How long the start waits for a server.
+const FIRST_TRY: Duration = Duration::from_secs(5);
+
+/// How long one server may take to let this node in.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often a silent server is asked whether it is there; without two answers the connection is given up.
+const PING_EVERY: Duration = Duration::from_secs(2);
+
+/// The longest wait before the next server is tried.
+const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
+
+/// How long an answer to a question may take.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the connection tells of itself.
+#[derive(Debug, Default)]
+pub(crate) struct Events {
+    pub(crate) disconnects: AtomicU64,
+    pub(crate) overruns: AtomicU64,
+}
+
+impl Events {
+    fn hear(&self, event: &Event) {
+        match event {
+            Event::Disconnected => one_more(&self.disconnects),
+            Event::SlowConsumer(_) => one_more(&self.overruns),
+            Event::ServerError(error) => tracing::warn!(%error, "the NATS server reports an error"),
+            _ => {}
+        }
+    }
+}
+
+/// Connects; without an answer from any server, to whichever answers later.
+pub(crate) async fn connect(settings: &Settings, events: &Arc<Events>) -> Result<Client, JoinError> {
+    let servers = settings.addresses()?;
+    let options = options(settings, events)?;
+    let why = match timeout(FIRST_TRY, options.clone().connect(&servers[..])).await {
+        Ok(Ok(client)) => {
+            check_version(&client, settings)?;
+            return Ok(client);
+        }
+        Ok(Err(error)) => match error.kind() {
+            ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+                return Err(JoinError::Refused(error.to_string()));
+            }
+            ConnectErrorKind::Tls => return Err(JoinError::Tls(error.to_string())),
+            _ => error.to_string(),
+        },
+        Err(_) => "no answer in 5 s".to_owned(),
+    };
+    tracing::warn!(%why, "no NATS server can be reached: this node is alone until one can");
+    let later = options.retry_on_initial_connect().connect(&servers[..]).await;
+    later.map_err(|error| JoinError::Refused(error.to_string()))
+}
+
+/// Whether the server that this node is connected to may be used.
+pub(crate) fn check_version(client: &Client, settings: &Settings) -> Result<(), JoinError> {
+    let needed @ (major, minor, patch) = Settings::MIN_SERVER;
+    if settings.allow_unsafe || client.is_server_compatible(major, minor, patch) {
+        return Ok(());
+    }
+    Err(JoinError::TooOld { found: client.server_info().version, needed })
+}
+
+fn options(settings: &Settings, events: &Arc<Events>) -> Result<ConnectOptions, JoinError> {
+    let events = Arc::clone(events);
+    let mut options = ConnectOptions::new()
+        .name(&settings.node)
+        // What is published here is delivered here before it is sent.
+        .no_echo()
+        .custom_inbox_prefix(format!("{}.i", settings.prefix))
+        .ping_interval(PING_EVERY)
+        .connection_timeout(CONNECT_TIMEOUT)
+        .request_timeout(Some(ANSWER_TIMEOUT))
+        .subscription_capacity(settings.max_incoming_messages.max(1))
+        .reconnect_delay_callback(|attempts| {
+            let step = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
+            Duration::from_millis(50).saturating_mul(step).min(MAX_RECONNECT_DELAY)
+        })
+        .event_callback(move |event| {
+            events.hear(&event);
+            std::future::ready(())
+        });
+    options = match &settings.login {
+        Login::Nobody => options,
+        Login::User { user, password } => options.user_and_password(user.clone(), password.clone()),
+        Login::Token(token) => options.token(token.clone()),
+        Login::Credentials(path) => {
+            let unreadable = |source| JoinError::Credentials { path: path.clone(), source };
+            let text = std::fs::read_to_string(path).map_err(unreadable)?;
+            options.credentials(&text).map_err(unreadable)?
+        }
+    };
+    if settings.tls.required {
+        options = options.require_tls(true);
+    }
+    if let Some(ca_file) = &settings.tls.ca_file {
+        options = options.add_root_certificates(ca_file.clone());
+    }
+    if let Some((certificate, key)) = &settings.tls.identity {
+        options = options.add_client_certificate(certificate.clone(), key.clone());
+    }
+    Ok(options)
+}

@@ -1,0 +1,94 @@
+//! What a node counts of its cluster.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// What a node counts of its cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Whether NATS answers: what is published here goes to the other nodes.
+    pub connected: bool,
+    /// Nodes that were heard of lately, this one among them.
+    pub nodes: u64,
+    /// How often the connection was lost.
+    pub disconnects: u64,
+    /// How long the server took for its newest answer.
+    pub round_trip: Duration,
+    /// Filters that are asked of NATS.
+    pub filters: u64,
+    /// Whether there are so many that this node takes all messages.
+    pub takes_all: bool,
+    /// Messages that were given to NATS.
+    pub sent: u64,
+    /// Bytes of those.
+    pub sent_bytes: u64,
+    /// Messages that wait to be given to NATS.
+    pub waiting: u64,
+    /// Bytes of those.
+    pub waiting_bytes: u64,
+    /// Messages that stayed here because NATS was away.
+    pub unsent_away: u64,
+    /// Because too much waited already.
+    pub unsent_full: u64,
+    /// Because they were larger than the server takes.
+    pub unsent_large: u64,
+    /// Messages of other nodes that were published here.
+    pub received: u64,
+    /// Bytes of those.
+    pub received_bytes: u64,
+    /// Messages that had come already, by another filter.
+    pub repeats: u64,
+    /// Messages of other nodes that this one did not take: over a bound of its own, or busy for too long.
+    pub refused: u64,
+    /// Times at which more came than this node read: of each, one message or more is lost.
+    pub overruns: u64,
+    /// What no node of this version sends.
+    pub unreadable: u64,
+    /// Subscribers that were told that they are subscribed before it was known that others' messages reach them.
+    pub unsettled: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) disconnects: AtomicU64,
+    pub(crate) round_trip_us: AtomicU64,
+    pub(crate) sent: AtomicU64,
+    pub(crate) sent_bytes: AtomicU64,
+    pub(crate) unsent_away: AtomicU64,
+    pub(crate) unsent_full: AtomicU64,
+    pub(crate) unsent_large: AtomicU64,
+    pub(crate) received: AtomicU64,
+    pub(crate) received_bytes: AtomicU64,
+    pub(crate) repeats: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) overruns: AtomicU64,
+    pub(crate) unreadable: AtomicU64,
+    pub(crate) unsettled: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            disconnects: self.disconnects.load(Relaxed),
+            round_trip: Duration::from_micros(self.round_trip_us.load(Relaxed)),
+            sent: self.sent.load(Relaxed),
+            sent_bytes: self.sent_bytes.load(Relaxed),
+            unsent_away: self.unsent_away.load(Relaxed),
+            unsent_full: self.unsent_full.load(Relaxed),
+            unsent_large: self.unsent_large.load(Relaxed),
+            received: self.received.load(Relaxed),
+            received_bytes: self.received_bytes.load(Relaxed),
+            repeats: self.repeats.load(Relaxed),
+            refused: self.refused.load(Relaxed),
+            overruns: self.overruns.load(Relaxed),
+            unreadable: self.unreadable.load(Relaxed),
+            unsettled: self.unsettled.load(Relaxed),
+            ..Stats::default()
+        }
+    }
+}
+
+pub(crate) fn one_more(counter: &AtomicU64) {
+    counter.fetch_add(1, Relaxed);
+}

@@ -1,0 +1,128 @@
+//! A NATS server for tests.
+
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longer than anything takes that works.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A server of NATS that ends with its test.
+pub struct Nats {
+    program: PathBuf,
+    process: Child,
+    port: u16,
+    folder: tempfile::TempDir,
+    arguments: Vec<String>,
+}
+
+/// Where a server is: `NATS_SERVER`, else that of a virtual environment, else that of the machine.
+fn program() -> Option<PathBuf> {
+    if let Some(program) = std::env::var_os("NATS_SERVER") {
+        return Some(program.into());
+    }
+    let roots = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().take(2);
+    let environments = std::env::var_os("VIRTUAL_ENV").map(PathBuf::from).into_iter();
+    let environments =
+        environments.chain(roots.map(|root| root.join(".cache/venv"))).map(|venv| venv.join("bin"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<PathBuf> =
+        environments.chain(std::env::split_paths(&path)).chain(["/usr/sbin".into()]).collect();
+    folders.into_iter().map(|folder| folder.join("nats-server")).find(|program| program.is_file())
+}
+
+impl Nats {
+    /// `None` where there is none, which is said.
+    pub fn start(arguments: &[&str]) -> Option<Self> {
+        let Some(program) = program() else {
+            eprintln!("SKIPPED: no nats-server, by NATS_SERVER, in a virtual environment or on the PATH");
+            return None;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let process = spawn(&program, folder.path(), None, &arguments);
+        let mut nats = Self { program, process, port: 0, folder, arguments };
+        nats.port = nats.read_port();
+        nats.wait();
+        Some(nats)
+    }
+
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// It keeps its connections and does nothing.
+    pub fn freeze(&mut self) {
+        self.signal(rustix::process::Signal::STOP);
+        let state = format!("/proc/{}/stat", self.process.id());
+        let end = Instant::now() + SOON;
+        while !std::fs::read_to_string(&state).unwrap().contains(") T ") {
+            assert!(Instant::now() < end, "the NATS server goes on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn thaw(&mut self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// At the same port.
+    pub fn restart(&mut self) {
+        self.process = spawn(&self.program, self.folder.path(), Some(self.port), &self.arguments);
+        self.wait();
+    }
+
+    fn read_port(&self) -> u16 {
+        let end = Instant::now() + SOON;
+        while Instant::now() < end {
+            let files = std::fs::read_dir(self.folder.path()).unwrap().filter_map(Result::ok);
+            for file in files.filter(|file| file.file_name().to_string_lossy().ends_with(".ports")) {
+                let text = std::fs::read_to_string(file.path()).unwrap_or_default();
+                let port = text.split("nats://").nth(1).and_then(|rest| rest.split(['"', ',']).next());
+                if let Some(port) = port.and_then(|address| address.rsplit(':').next()?.parse().ok()) {
+                    return port;
+                }
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the NATS server does not say where it listens");
+    }
+
+    fn wait(&self) {
+        let end = Instant::now() + SOON;
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(Instant::now() < end, "the NATS server does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn spawn(program: &Path, folder: &Path, port: Option<u16>, arguments: &[String]) -> Child {
+    let port = port.map_or("-1".to_owned(), |port| port.to_string());
+    Command::new(program)
+        .args(["-a", "127.0.0.1", "-p", &port, "--ports_file_dir"])
+        .arg(folder)
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        _ = self.process.kill();
+        _ = self.process.wait();
+    }
+}
