@@ -79,6 +79,8 @@ pub use broker_core::{
     Message, MessageId, Pattern, Policy, Presence, Present, Principal, Publish, PublishError, Receipt,
     Rights, RightsTemplate, Rule, SubscribeError, Subscription,
 };
+#[cfg(feature = "cluster")]
+pub use cluster;
 pub use config::Config;
 #[cfg(feature = "cli")]
 pub use config::{

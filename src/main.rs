@@ -6,6 +6,7 @@ mod greeting;
 mod keys;
 mod manager;
 mod manual;
+mod nodes;
 mod token;
 
 use std::io::Write as _;
@@ -107,6 +108,8 @@ fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
             interrupt: signal(SignalKind::interrupt())?,
         };
         let hang_up = signal(SignalKind::hangup())?;
+        let cluster = nodes::join(loaded.cluster.clone()).await?;
+        loaded.config.cluster = cluster.clone();
         let server = Server::bind(loaded.config.clone()).await?;
         let reload = Reload::new(arguments, &loaded, &server);
         tokio::spawn(reload.around(manager::reloading, manager::reloaded).run(hang_up));
@@ -114,6 +117,9 @@ fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
             let watching = data::watch(Arc::clone(store), server.fronts().clone());
             [tokio::spawn(watching), tokio::spawn(data::answer_backups(Arc::clone(store)))]
         });
+        if let Some(cluster) = &cluster {
+            tokio::spawn(nodes::watch(Arc::clone(cluster), server.fronts().clone()));
+        }
         announce(&server, &loaded, descriptors);
         manager::watch_over(&server);
         let stop = async {
@@ -121,6 +127,9 @@ fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
             manager::stopping();
         };
         server.run(stop).await;
+        if let Some(cluster) = &cluster {
+            cluster.leave().await;
+        }
         // What was taken is on the disk before the process says that it has ended.
         if let (Some(store), Some(watching)) = (&store, watching) {
             watching.iter().for_each(tokio::task::JoinHandle::abort);
@@ -157,7 +166,7 @@ fn show_config(file: Option<PathBuf>, defaults: bool) -> Result<(), Box<dyn std:
 fn check_config(file: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = Arguments::default();
     arguments.config = file;
-    let Loaded { config, has_rights, rights, .. } = fanwire::load(arguments, std::env::vars_os())?;
+    let Loaded { config, has_rights, rights, cluster, .. } = fanwire::load(arguments, std::env::vars_os())?;
     check_serves(&config)?;
     let certificates = check_certificates(config.tls.clone())?;
     let show =
@@ -177,7 +186,11 @@ fn check_config(file: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>>
             line.push_str(&format!(" {name}={address}"));
         }
     }
-    Ok(writeln!(std::io::stdout(), "{line} {who}{certificates}")?)
+    let cluster = cluster.map(|cluster| {
+        format!(" cluster={} node={} nats_servers={}", cluster.prefix, cluster.node, cluster.servers.len())
+    });
+    let cluster = cluster.unwrap_or_default();
+    Ok(writeln!(std::io::stdout(), "{line} {who}{certificates}{cluster}")?)
 }
 
 /// What certificates are for, and how long; an error if clients would not trust one.

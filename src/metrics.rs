@@ -35,6 +35,62 @@ pub(crate) fn of_stalled(stalled: http_edge::Stalled) -> Arc<dyn MetricSource> {
     })
 }
 
+/// What this node counts of its cluster.
+#[cfg(feature = "cluster")]
+pub(crate) fn of_cluster(cluster: Arc<cluster::Cluster>) -> Arc<dyn MetricSource> {
+    Arc::new(move |out: &mut Vec<Metric>| {
+        let stats = cluster.stats();
+        let unsent = "Messages that did not go to other nodes: NATS was away, too much waited, or the server takes none so large";
+        let round_trip = "How long the NATS server took for its newest answer";
+        let overruns =
+            "Times at which more came from other nodes than this one read, each a message lost or more";
+        let unsettled =
+            "Subscribers that were answered before it was known that messages of other nodes reach them";
+        out.extend([
+            Metric::gauge("cluster_connected", "1 while NATS answers, else 0", u64::from(stats.connected)),
+            Metric::gauge(
+                "cluster_nodes",
+                "Nodes that were heard of lately, this one among them",
+                stats.nodes,
+            ),
+            Metric::counter("cluster_disconnects", "Connections to NATS that were lost", stats.disconnects),
+            Metric::seconds("cluster_round_trip_seconds", round_trip, stats.round_trip.as_secs_f64()),
+            Metric::gauge("cluster_filters", "Filters that NATS is asked for", stats.filters),
+            Metric::gauge(
+                "cluster_takes_all",
+                "1 while this node takes all messages, as it has too many filters",
+                u64::from(stats.takes_all),
+            ),
+            Metric::counter("cluster_sent", "Messages that were given to NATS", stats.sent),
+            Metric::counter("cluster_sent_bytes", "Bytes of those, as they are sent", stats.sent_bytes),
+            Metric::gauge("cluster_waiting", "Messages that wait to be given to NATS", stats.waiting),
+            Metric::gauge("cluster_waiting_bytes", "Bytes of those", stats.waiting_bytes),
+            Metric::counter("cluster_unsent", unsent, stats.unsent_away).with("reason", "away"),
+            Metric::counter("cluster_unsent", unsent, stats.unsent_full).with("reason", "full"),
+            Metric::counter("cluster_unsent", unsent, stats.unsent_large).with("reason", "large"),
+            Metric::counter(
+                "cluster_received",
+                "Messages of other nodes that were published here",
+                stats.received,
+            ),
+            Metric::counter("cluster_received_bytes", "Bytes of their payloads", stats.received_bytes),
+            Metric::counter(
+                "cluster_repeats",
+                "Copies that had come already, by another filter",
+                stats.repeats,
+            ),
+            Metric::counter(
+                "cluster_refused",
+                "Messages of other nodes that did not fit the bounds of this one",
+                stats.refused,
+            ),
+            Metric::counter("cluster_overruns", overruns, stats.overruns),
+            Metric::counter("cluster_unreadable", "What no node of this version sends", stats.unreadable),
+            Metric::counter("cluster_unsettled", unsettled, stats.unsettled),
+        ]);
+    })
+}
+
 /// What the store counts.
 #[cfg(feature = "store")]
 pub(crate) fn of_store(store: Arc<store::Store>) -> Arc<dyn MetricSource> {

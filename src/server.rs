@@ -115,6 +115,9 @@ pub enum BindError {
         /// Why not.
         source: io::Error,
     },
+    /// There is a store, and a cluster: what a store keeps nothing brings to other nodes.
+    #[error("a store and a cluster do not go together: what a store keeps is on one machine")]
+    StoreInCluster,
     /// TLS is to be spoken and cannot be.
     #[cfg(feature = "tls")]
     #[error(transparent)]
@@ -148,6 +151,16 @@ impl Server {
         if let Some(store) = &store {
             config.engine = Some(Arc::clone(store) as _);
         }
+        #[cfg(feature = "cluster")]
+        let cluster = config.cluster.take();
+        #[cfg(feature = "cluster")]
+        if let Some(cluster) = &cluster {
+            #[cfg(feature = "store")]
+            if store.is_some() {
+                return Err(BindError::StoreInCluster);
+            }
+            config.engine = Some(Arc::clone(cluster) as _);
+        }
         let broker = match config.engine.take() {
             Some(engine) => Broker::with_engine(limits, engine),
             None => Broker::new(limits),
@@ -178,6 +191,10 @@ impl Server {
         #[cfg(feature = "store")]
         if let Some(store) = store {
             fronts.show(metrics::of_store(store));
+        }
+        #[cfg(feature = "cluster")]
+        if let Some(cluster) = cluster {
+            fronts.show(metrics::of_cluster(cluster));
         }
         #[cfg(feature = "gateway")]
         fronts.show(Arc::new(webhooks.clone()));

@@ -45,6 +45,9 @@ pub struct Loaded {
     pub huge_pages: bool,
     /// Where messages are kept, if they are: for [`Store::open`](store::Store::open), as the engine of `config`.
     pub store: Option<store::Settings>,
+    /// The cluster that this node belongs to, if it does: for [`Cluster::join`](cluster::Cluster::join), as the engine of
+    /// `config`.
+    pub cluster: Option<cluster::Settings>,
     /// Whether the configuration says who may do what. If not, everybody may do everything.
     pub has_rights: bool,
     /// Whether addresses that other machines reach may be listened on: there are rights, or it was allowed without.
@@ -280,6 +283,13 @@ impl Loader {
         let aws = settings.aws(folder, listeners).map_err(wrong)?;
         let store = settings.store(arguments.data.clone(), folder);
         let store = store.map_err(|(key, message)| wrong_value(&wrong, &key, message))?;
+        let cluster = settings.cluster(folder);
+        let cluster = cluster.map_err(|(key, message)| wrong_value(&wrong, &key, message))?;
+        if cluster.is_some() && store.is_some() {
+            let why = "what a store keeps is on one machine, and nothing brings it to other nodes yet: take out the store \
+                       (`store.directory`, --data) or the cluster";
+            return Err(wrong_value(&wrong, "cluster.servers", why));
+        }
         let gateway = settings.gateway(folder);
         let mut gateway = gateway.map_err(|(key, message)| wrong_value(&wrong, &key, &message))?;
         let sources = settings.sources(&gateway.addresses);
@@ -359,6 +369,7 @@ impl Loader {
             worker_threads,
             huge_pages,
             store,
+            cluster,
             has_rights,
             may_be_open,
             rights,

@@ -96,6 +96,10 @@ macro_rules! config {
             /// run. Default none.
             #[cfg(feature = "store")]
             pub store: Option<Arc<store::Store>>,
+            /// The same, which brings what is published to other nodes and keeps nothing; then `engine` is nobody, and there is
+            /// no `store`. Whoever joined leaves once the server has run. Default none.
+            #[cfg(feature = "cluster")]
+            pub cluster: Option<Arc<cluster::Cluster>>,
             /// Backends that decide about clients and hear of them. Default none.
             #[cfg(feature = "gateway")]
             pub gateway: gateway::webhook::Gateway,
@@ -151,6 +155,8 @@ macro_rules! config {
                     engine: None,
                     #[cfg(feature = "store")]
                     store: None,
+                    #[cfg(feature = "cluster")]
+                    cluster: None,
                     #[cfg(feature = "gateway")]
                     gateway: gateway::webhook::Gateway::default(),
                     #[cfg(feature = "grip")]

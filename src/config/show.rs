@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use figment::value::{Dict, Empty, Value};
 
 /// Keys that are secrets themselves.
-const SECRETS: [&str; 1] = ["sig_key"];
+const SECRETS: [&str; 3] = ["password", "sig_key", "token"];
 
 /// The text of a file that sets every key to its value. What differs from its default says so; a key that is not set,
 /// and lists of tables (keys, users, issuers: there are secrets among them), stand as comments.

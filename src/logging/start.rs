@@ -23,6 +23,7 @@ pub fn start(logging: &Logging) -> Result<(), ConfigError> {
             logging.level
         ),
     })?;
+    let targets = quieten(targets, &logging.level);
     let lines = tracing_subscriber::fmt::layer().with_writer(Lines);
     let registry = tracing_subscriber::registry().with(targets);
     let _ = match logging.format {
@@ -40,6 +41,16 @@ fn wants_colour() -> bool {
 
 fn is_coloured(on_terminal: bool, no_color: Option<&OsStr>) -> bool {
     on_terminal && no_color.is_none_or(OsStr::is_empty)
+}
+
+/// The client of NATS tells at level info what the node tells in its own words.
+fn quieten(targets: Targets, level: &str) -> Targets {
+    const CLIENT: &str = "async_nats";
+    if level.contains(CLIENT) {
+        return targets;
+    }
+    let of_all = targets.default_level().unwrap_or(LevelFilter::OFF);
+    targets.with_target(CLIENT, of_all.min(LevelFilter::WARN))
 }
 
 /// Refuses a bare word that is no level: the library would take it for the name of a crate.

@@ -51,6 +51,19 @@ async fn scrape(accept: &str) -> String {
     text
 }
 
+/// That, and what a node of a cluster shows beside it, which has no store: one that is alone.
+async fn everything() -> String {
+    let mut settings = fanwire::cluster::Settings::new(vec!["nats://127.0.0.1:1".to_owned()]);
+    settings.node = "alone".to_owned();
+    let cluster = fanwire::cluster::Cluster::join(settings).await.expect("it begins alone");
+    let server = TestServer::with(|config| config.cluster = Some(cluster.into())).await;
+    let answer = request(server.http, "GET", "/metrics", &[], "").await;
+    let of_cluster = answer.text().lines().filter(|line| line.contains("fanwire_cluster_"));
+    let of_cluster = of_cluster.fold(String::new(), |text, line| text + line + "\n");
+    server.stop().await;
+    scrape("").await + &of_cluster
+}
+
 /// A webhook, a rule and a gateway, with functions where nobody is.
 fn call_functions(config: &mut fanwire::Config) {
     use gateway_aws::config::{Api, Integration, Kind, Route};
@@ -115,7 +128,7 @@ fn families(text: &str) -> BTreeMap<String, Family> {
 
 #[tokio::test]
 async fn names_kinds_and_units_are_by_the_conventions() {
-    let families = families(&scrape("").await);
+    let families = families(&everything().await);
     assert!(families.len() > 80, "{}", families.len());
     // Parts that not every server has are there too.
     for part in ["fanwire_tls_handshake_seconds", "fanwire_tls_certificate_remaining_seconds"] {
@@ -252,7 +265,7 @@ fn table(families: &BTreeMap<String, Family>) -> String {
 
 #[tokio::test]
 async fn the_page_of_metrics_is_what_the_code_shows() {
-    let written = table(&families(&scrape("").await));
+    let written = table(&families(&everything().await));
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
     let page = std::fs::read_to_string(&path).expect("the page");
     let (before, rest) = page.split_once(TABLE.0).expect("where the table begins");
@@ -303,7 +316,7 @@ const ALERTS: &str = include_str!("../../docs/grafana/alerts.yml");
 
 #[tokio::test]
 async fn the_dashboard_and_the_alerts_name_numbers_that_exist() {
-    let families = families(&scrape("").await);
+    let families = families(&everything().await);
     let dashboard = dashboard();
     assert!(dashboard.len() >= 15, "{}", dashboard.len());
     let known = |of: &str, text: &str| {

@@ -2,6 +2,7 @@
 
 mod aws;
 mod broker;
+mod cluster;
 mod gateway;
 mod rules;
 mod store;
@@ -42,6 +43,7 @@ pub(super) struct Settings {
     log: broker::Log,
     namespaces: Vec<broker::Namespace>,
     store: store::Store,
+    cluster: cluster::Cluster,
     pub(super) gateway: gateway::Section,
     pub(super) aws: aws::Aws,
 }
@@ -76,6 +78,14 @@ impl Settings {
         folder: &Path,
     ) -> Result<Option<::store::Settings>, (String, &'static str)> {
         self.store.settings(data, folder, &self.namespaces)
+    }
+
+    /// The cluster that this node belongs to, if it does.
+    pub(super) fn cluster(
+        &self,
+        folder: &Path,
+    ) -> Result<Option<::cluster::Settings>, (String, &'static str)> {
+        self.cluster.settings(folder)
     }
 
     /// Who is called.
