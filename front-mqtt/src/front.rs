@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::protocol::{Detached, Encodings, End, Remains, Shared, Target, Will};
 use crate::transport::groups;
 use crate::transport::{
-    self, Aftermath, Arrival, Due, Farewell, Hosted, LeftWills, Sessions, Timers, Traffic, What,
+    self, Aftermath, Arrival, Due, Farewell, Hosted, KeptGroups, LeftWills, Sessions, Timers, Traffic, What,
 };
 
 /// MQTT on a broker. Clones are handles to the same front.
@@ -37,6 +37,7 @@ pub(crate) struct Inner {
     pub(crate) shared: Arc<Shared>,
     pub(crate) sessions: Sessions,
     pub(crate) left_wills: LeftWills,
+    pub(crate) kept_groups: KeptGroups,
     pub(crate) counters: Counters,
     pub(crate) traffic: Traffic,
     mechanisms: Vec<Arc<dyn Mechanism>>,
@@ -189,6 +190,7 @@ impl Front {
         shared.kept_epoch = broker.kept_head().map(broker_core::MessageId::epoch);
         let inner = Inner {
             left_wills: LeftWills::of(&broker),
+            kept_groups: KeptGroups::of(&broker),
             broker,
             authenticator,
             shared: Arc::new(shared),
@@ -497,7 +499,7 @@ impl Inner {
             self.counters.sent.add(state.sent);
             self.counters.dropped.add(state.dropped);
         }
-        groups::end(&self.broker, &self.shared, hosted, &mut remains);
+        groups::end(self, hosted, &mut remains);
         self.publish_wills(remains.will);
     }
 
@@ -518,9 +520,7 @@ impl Inner {
     pub(crate) fn forget(&self, hosted: &Arc<Hosted>, gone: &[(Target, u32)]) {
         for (target, tag) in gone {
             match &target.group {
-                Some(group) => {
-                    groups::leave(&self.broker, &self.shared, hosted, (group, &target.filter), *tag)
-                }
+                Some(group) => groups::leave(self, hosted, (group, &target.filter), *tag),
                 None => hosted.subscriber.unsubscribe(&target.filter, *tag),
             };
         }

@@ -112,3 +112,89 @@ async fn a_client_is_told_that_retention_has_passed_its_position() {
         drop(late);
     }
 }
+
+/// The next PUBLISH at QoS 1: its payload. It is acknowledged.
+async fn payload(bare: &mut Bare) -> String {
+    let head = bare.receive(2).await;
+    assert_eq!(head[0] & 0xF6, 0x32, "{head:?}");
+    let rest = bare.receive(usize::from(head[1])).await;
+    let at = 2 + usize::from(u16::from_be_bytes([rest[0], rest[1]]));
+    bare.send(&[0x40, 2, rest[at], rest[at + 1]]).await;
+    let properties = usize::from(rest[at + 2]);
+    String::from_utf8(rest[at + 3 + properties..].to_vec()).expect("UTF-8")
+}
+
+/// PINGREQ: all that was sent before is handled once it is answered, and nothing else has come.
+async fn nothing_comes(bare: &mut Bare) {
+    bare.send(&[0xC0, 0]).await;
+    assert_eq!(bare.receive(2).await, [0xD0, 0]);
+}
+
+/// Until the server has seen that nobody is connected.
+async fn alone(server: &Process) {
+    for _ in 0..200 {
+        let metrics = get(server.http, "/metrics").await;
+        if metrics.text().lines().any(|line| line == "fanwire_mqtt_connections 0") {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("somebody is still there");
+}
+
+/// Published while the group is empty, with and without `kill -9`, and once more while it is not.
+#[tokio::test]
+async fn a_group_gets_what_came_while_nobody_was_there_once() {
+    const MANY: usize = 300;
+    let data = tempfile::tempdir().expect("a directory");
+    let mut server = begin(data.path(), "").await;
+    let (mut one, _) = come(&server, "one").await;
+    subscribe(&mut one, "$share/g/orders/+").await;
+    let (mut two, _) = come(&server, "two").await;
+    subscribe(&mut two, "$share/g/orders/+").await;
+    let mut next = 0;
+    for round in 0..4 {
+        // One is there, and gets all of it.
+        drop(two);
+        for _ in 0..10 {
+            publish(&server, "orders/1", &next.to_string()).await;
+            assert_eq!(payload(&mut one).await, next.to_string(), "in round {round}");
+            next += 1;
+        }
+        nothing_comes(&mut one).await;
+        drop(one);
+        alone(&server).await;
+        let first = next;
+        for _ in 0..MANY {
+            publish(&server, "orders/1", &next.to_string()).await;
+            next += 1;
+        }
+        match round {
+            0 | 2 => {
+                kill(server).await;
+                server = begin(data.path(), "").await;
+                publish(&server, "orders/1", &next.to_string()).await;
+                next += 1;
+            }
+            _ => {}
+        }
+        // The other one comes first.
+        (two, _) = come(&server, "two").await;
+        for expected in first..next {
+            assert_eq!(payload(&mut two).await, expected.to_string(), "in round {round}");
+        }
+        nothing_comes(&mut two).await;
+        (one, _) = come(&server, "one").await;
+        nothing_comes(&mut one).await;
+    }
+    // A group that nobody is a member of begins anew.
+    for bare in [&mut one, &mut two] {
+        bare.send(b"\xA2\x16\x00\x02\x00\x00\x11$share/g/orders/+").await;
+        assert_eq!(bare.receive(6).await, [0xB0, 4, 0, 2, 0, 0]);
+    }
+    publish(&server, "orders/1", "of nobody").await;
+    subscribe(&mut one, "$share/g/orders/+").await;
+    publish(&server, "orders/1", "after").await;
+    assert_eq!(payload(&mut one).await, "after");
+    kill(server).await;
+}

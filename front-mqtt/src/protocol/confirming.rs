@@ -65,6 +65,7 @@ impl Session {
             ids: Box::default(),
             shared: None,
             from_store: false,
+            ticket: None,
         };
         let dropped = state.dropped;
         let outbound = state.outbound.get_or_insert_default();

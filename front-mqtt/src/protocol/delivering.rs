@@ -125,6 +125,7 @@ impl State {
                         ids,
                         shared: None,
                         from_store: incoming.kind == Kind::Retained,
+                        ticket: None,
                     };
                     self.emit(&shared.config, outgoing, incoming.clock, wire);
                 }
@@ -166,6 +167,7 @@ impl State {
                     ids: one_id(subscription.id),
                     shared: Some(tag),
                     from_store: false,
+                    ticket: None,
                 });
                 continue;
             }

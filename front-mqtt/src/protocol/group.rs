@@ -12,12 +12,13 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use broker_core::{Message, Outbox, Qos, Room};
 use parking_lot::Mutex;
 
 use super::delivering::{BACKLOG_TURN, Backlog, one_id};
+use super::ledger::{Arrival, Ledger, Ticket};
 use super::outbound::Outgoing;
 use super::queue::{Bounds, Clock, Queue};
 use super::session::{Shared, State};
@@ -32,13 +33,18 @@ pub(crate) struct Group {
     shared: Arc<Shared>,
     members: Weak<broker_core::Group>,
     waiting: Mutex<Waiting>,
-    /// As many as wait, to be looked at without a lock.
+    /// As many as wait, to be looked at without a lock, and one more while the log is read for them.
     len: AtomicUsize,
+    /// Where it stands in the log of an engine, if its messages are kept.
+    ledger: OnceLock<Arc<Ledger>>,
 }
 
 #[derive(Default)]
 struct Waiting {
     queue: Queue,
+    /// What has come while the log is read, which is older.
+    later: Queue,
+    is_reading: bool,
     /// Nobody is left to take anything.
     closed: bool,
     /// When it was last logged that the queue is full, in milliseconds since 1970.
@@ -53,6 +59,16 @@ pub(crate) struct GroupCounters {
     pub(crate) dropped: AtomicU64,
 }
 
+impl Outgoing {
+    /// Nobody is left to take a message of a group: it is read again when somebody comes, or lost.
+    pub(crate) fn lose(&self, counters: &GroupCounters) {
+        match &self.ticket {
+            Some(ticket) => ticket.let_go(),
+            None => _ = counters.dropped.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+}
+
 /// How often a full queue is logged.
 const LOG_EVERY_MS: u64 = 60_000;
 
@@ -65,6 +81,7 @@ impl Group {
                 members: Arc::downgrade(members),
                 waiting: Mutex::default(),
                 len: AtomicUsize::new(0),
+                ledger: OnceLock::new(),
             })
         })
     }
@@ -73,11 +90,16 @@ impl Group {
     /// somebody is to look at it whom the one that left may have been woken for.
     pub(crate) fn note_left(&self) {
         if self.members.upgrade().is_none_or(|members| members.is_empty()) {
-            let lost = self.change(|waiting| {
+            if let Some(ledger) = self.ledger.get() {
+                ledger.close();
+            }
+            let waited = self.change(|waiting| {
                 waiting.closed = true;
-                std::mem::take(&mut waiting.queue).len()
+                [std::mem::take(&mut waiting.queue), std::mem::take(&mut waiting.later)]
             });
-            self.shared.groups.dropped.fetch_add(lost as u64, Ordering::Relaxed);
+            for message in waited.into_iter().flat_map(Queue::into_messages) {
+                self.lose(&message);
+            }
         } else if !self.is_empty() {
             self.wake_one();
         }
@@ -89,7 +111,7 @@ impl Group {
 
     /// A message for which the member that was chosen has no room.
     pub(crate) fn push(&self, message: Outgoing, clock: Clock<'_>) {
-        self.change_and_wake(|waiting| self.add(waiting, message, clock, Queue::push_back));
+        self.change_and_wake(|waiting| self.add(waiting, message, clock, At::Back));
     }
 
     /// A message that was on its way to a member when its subscription ended, or its session.
@@ -101,39 +123,108 @@ impl Group {
             ids: Box::default(),
             shared: None,
             from_store: false,
+            ticket: None,
         };
-        self.push(outgoing, clock);
+        if let Some(outgoing) = self.take_in(outgoing) {
+            self.push(outgoing, clock);
+        }
+    }
+
+    /// Whose messages an engine keeps, from here on.
+    pub(crate) fn keep(&self, ledger: Arc<Ledger>) {
+        _ = self.ledger.set(ledger);
+    }
+
+    /// A message that its lane has brought; `None` if it comes by another way.
+    pub(super) fn take_in(&self, mut message: Outgoing) -> Option<Outgoing> {
+        if let Some(ledger) = self.ledger.get() {
+            match ledger.arrive(&message.message) {
+                Arrival::Known => return None,
+                Arrival::New(ticket) => message.ticket = Some(ticket),
+                Arrival::Elsewhere => {}
+            }
+        }
+        Some(message)
+    }
+
+    fn lose(&self, message: &Outgoing) {
+        message.lose(&self.shared.groups);
+    }
+
+    /// What comes from here on waits behind what is read. False if nobody is left.
+    pub(crate) fn begin_reading(&self) -> bool {
+        self.change(|waiting| {
+            waiting.is_reading = !waiting.closed;
+            waiting.is_reading
+        })
+    }
+
+    /// Whether there is room for what was read; `None`: nobody is left.
+    pub(crate) fn has_room_for_read(&self) -> Option<bool> {
+        let waiting = self.waiting.lock();
+        (!waiting.closed).then(|| waiting.queue.len() < MAX_READ_AHEAD)
+    }
+
+    /// A message that was read.
+    pub(crate) fn push_read(&self, message: Arc<Message>, ticket: Arc<Ticket>) {
+        let qos = message.qos();
+        let outgoing = Outgoing {
+            message,
+            qos,
+            retain: false,
+            ids: Box::default(),
+            shared: None,
+            from_store: false,
+            ticket: Some(ticket),
+        };
+        self.change_and_wake(|waiting| match waiting.closed {
+            true => self.lose(&outgoing),
+            false => waiting.queue.push_back(outgoing),
+        });
+    }
+
+    /// What has come meanwhile follows.
+    pub(crate) fn end_reading(&self) {
+        self.change_and_wake(|waiting| {
+            waiting.is_reading = false;
+            for message in std::mem::take(&mut waiting.later).into_messages() {
+                waiting.queue.push_back(message);
+            }
+        });
     }
 
     /// Messages that a member leaves behind, oldest first: they are older than all that wait.
     pub(crate) fn take_back(&self, messages: Vec<Outgoing>, clock: Clock<'_>) {
         self.change_and_wake(|waiting| {
             for message in messages.into_iter().rev() {
-                self.add(waiting, message, clock, Queue::push_front);
+                self.add(waiting, message, clock, At::Front);
             }
         });
     }
 
-    fn add(
-        &self,
-        waiting: &mut Waiting,
-        message: Outgoing,
-        clock: Clock<'_>,
-        put: impl FnOnce(&mut Queue, Outgoing),
-    ) {
+    fn add(&self, waiting: &mut Waiting, message: Outgoing, clock: Clock<'_>, end: At) {
         let config = &self.shared.config;
         let bounds =
             Bounds { messages: config.max_group_queued_messages, bytes: config.max_group_queued_bytes };
-        let (weight, queue) = (message.weight(), &mut waiting.queue);
+        let weight = message.weight();
+        let queue =
+            if waiting.is_reading && end == At::Back { &mut waiting.later } else { &mut waiting.queue };
         let in_all = || self.shared.groups.bytes.load(Ordering::Relaxed);
         if !waiting.closed
             && queue.has_place(weight, bounds, clock)
             && in_all() + weight <= config.max_groups_queued_bytes
         {
-            put(queue, message);
+            match end {
+                At::Back => queue.push_back(message),
+                At::Front => queue.push_front(message),
+            }
             return;
         }
-        self.shared.groups.dropped.fetch_add(1, Ordering::Relaxed);
+        match &message.ticket {
+            // It is read again when there is room.
+            Some(ticket) if !waiting.closed => return ticket.refuse(),
+            _ => self.lose(&message),
+        }
         if !waiting.closed {
             self.note_full(waiting, clock);
         }
@@ -179,19 +270,38 @@ impl Group {
     fn change<T>(&self, change: impl FnOnce(&mut Waiting) -> T) -> T {
         let sums = &self.shared.groups;
         let mut waiting = self.waiting.lock();
-        let (messages, bytes) = (waiting.queue.len(), waiting.queue.counted_bytes());
+        let (messages, bytes) = waiting.sums();
         let result = change(&mut waiting);
+        let (messages_now, bytes_now) = waiting.sums();
         // Wrapping, so that one addition does for both directions.
-        sums.messages.fetch_add(waiting.queue.len().wrapping_sub(messages), Ordering::Relaxed);
-        sums.bytes.fetch_add(waiting.queue.counted_bytes().wrapping_sub(bytes), Ordering::Relaxed);
-        self.len.store(waiting.queue.len(), Ordering::Relaxed);
+        sums.messages.fetch_add(messages_now.wrapping_sub(messages), Ordering::Relaxed);
+        sums.bytes.fetch_add(bytes_now.wrapping_sub(bytes), Ordering::Relaxed);
+        self.len.store(messages_now + usize::from(waiting.is_reading), Ordering::Relaxed);
         result
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        self.change(|waiting| waiting.queue = Queue::default());
+        self.change(|waiting| *waiting = Waiting::default());
+    }
+}
+
+/// Where a message is put.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum At {
+    Front,
+    Back,
+}
+
+/// The log is read no further while so many of its messages wait.
+const MAX_READ_AHEAD: usize = 256;
+
+impl Waiting {
+    fn sums(&self) -> (usize, usize) {
+        let queues = [&self.queue, &self.later];
+        let bytes = queues.iter().map(|queue| queue.counted_bytes()).sum();
+        (queues.iter().map(|queue| queue.len()).sum(), bytes)
     }
 }
 
@@ -221,11 +331,16 @@ impl Membership {
     }
 
     pub(super) fn enter(&mut self, tag: u32, group: Arc<Group>) {
-        if let Err(at) = self.groups.binary_search_by_key(&tag, |(known, _)| *known) {
-            self.groups.insert(at, (tag, group));
-            // What its room was told of it before it was here was told too early.
-            self.room.want();
+        match self.groups.binary_search_by_key(&tag, |(known, _)| *known) {
+            Err(at) => self.groups.insert(at, (tag, group)),
+            // Its client was away, and everybody's was.
+            Ok(at) => match self.groups.get_mut(at) {
+                Some((_, known)) if !Arc::ptr_eq(known, &group) => *known = group,
+                _ => return,
+            },
         }
+        // What its room was told of it before it was here was told too early.
+        self.room.want();
     }
 
     fn leave(&mut self, tag: u32) {
@@ -312,6 +427,13 @@ impl State {
     ) {
         let membership = self.membership.as_ref().zip(outgoing.shared);
         let group = membership.and_then(|(membership, tag)| membership.group(tag));
+        let (group, outgoing) = match group {
+            None => (None, outgoing),
+            Some(group) => match group.take_in(outgoing) {
+                Some(outgoing) => (Some(group), outgoing),
+                None => return,
+            },
+        };
         let Some(group) = group.filter(|group| !group.is_empty() || self.takes_shared(config) != Takes::Yes)
         else {
             return self.emit(config, outgoing, clock, wire);
@@ -361,7 +483,7 @@ impl State {
                 }
             }
             let Some((tag, message)) = membership.take(clock) else { return Backlog::Empty };
-            self.take_over(config, tag, message.message, clock, wire);
+            self.take_over(config, tag, message, clock, wire);
         }
         outbox.notify();
         Backlog::More
@@ -389,10 +511,11 @@ impl State {
         &mut self,
         config: &Config,
         tag: u32,
-        message: Arc<Message>,
+        waited: Outgoing,
         clock: Clock<'_>,
         wire: &mut impl Wire,
     ) {
+        let Outgoing { message, ticket, .. } = waited;
         // The lane has judged for the member that was chosen first. Which one takes the message is found out here.
         let may_see = self.principal.as_ref().is_none_or(|principal| principal.may_see(message.channel()));
         let Some(subscription) = self.subscriptions.by_tag(tag).filter(|_| may_see) else {
@@ -405,6 +528,7 @@ impl State {
             ids: one_id(subscription.id),
             shared: Some(tag),
             from_store: false,
+            ticket,
             message,
         };
         self.emit(config, outgoing, clock, wire);
@@ -428,7 +552,7 @@ impl State {
     }
 
     /// The subscription `tag` is over.
-    pub(super) fn leave_group(&mut self, tag: u32) {
+    pub(crate) fn leave_group(&mut self, tag: u32) {
         if let Some(membership) = &mut self.membership {
             membership.leave(tag);
         }

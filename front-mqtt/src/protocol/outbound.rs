@@ -6,6 +6,7 @@ use std::sync::Arc;
 use broker_core::{Message, Qos, Queued};
 
 use super::confirming::Awaited;
+use super::ledger::Ticket;
 use super::queue::{Bounds, Clock, Queue, give_back};
 use super::session::Tenths;
 use crate::config::{Config, QueuePolicy};
@@ -22,6 +23,8 @@ pub(crate) struct Outgoing {
     pub(crate) shared: Option<u32>,
     /// It is a retained message for a new subscription: the store holds it too, so it counts as nothing.
     pub(crate) from_store: bool,
+    /// Of a shared subscription whose messages are kept: it is finished with the last copy of this.
+    pub(super) ticket: Option<Arc<Ticket>>,
 }
 
 impl Outgoing {

@@ -480,6 +480,7 @@ async fn a_queue_agrees_with_a_simple_list() {
             ids: Box::new([round]),
             shared: None,
             from_store: random & 0x80 != 0,
+            ticket: None,
         };
         match random % 8 {
             0..=2 => {

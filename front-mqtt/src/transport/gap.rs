@@ -16,10 +16,22 @@ pub(super) async fn behind(inner: &Inner, record: &Record, after: MessageId) -> 
         .filter_map(|held| target_of(&held.filter).map(|target| target.filter))
         .filter(|filter| inner.broker.reach_of(filter).kept)
         .collect();
-    if filters.is_empty() {
-        return None;
+    if !filters.is_empty()
+        && let Some(gap) = inner.broker.gap_behind(&filters, after).await
+        // A subscription that began behind it misses nothing.
+        && held().any(|held| held.since < gap.first.offset())
+    {
+        return Some(gap);
     }
-    let gap = inner.broker.gap_behind(&filters, after).await?;
-    // A subscription that began behind it misses nothing.
-    held().any(|held| held.since < gap.first.offset()).then_some(gap)
+    // Of its groups only those where nobody is.
+    for held in record.subscriptions.iter().filter(|held| held.shared) {
+        let Some(target) = target_of(&held.filter) else { continue };
+        let group = target.group.as_deref().unwrap_or_default();
+        if let Some(after) = inner.kept_groups.begins_behind((group, &target.filter))
+            && let Some(gap) = inner.broker.gap_behind(&[target.filter], after).await
+        {
+            return Some(gap);
+        }
+    }
+    None
 }

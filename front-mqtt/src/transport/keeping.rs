@@ -20,6 +20,7 @@ use broker_core::{
 
 use super::gap;
 use super::groups;
+use super::kept_groups;
 use super::left_wills::{self, Returning};
 use super::sessions::Hosted;
 use crate::codec::{DecodeError, Reason};
@@ -172,6 +173,9 @@ pub(super) async fn claim(
     let here = inner.sessions.get(key).filter(|_| !terms.clean_start && !is_over);
     let of_here = here.as_ref().and_then(|hosted| hosted.session.lock().record());
     let known = of_here.or_else(|| claimed.record.clone());
+    if known.is_none() && inner.sessions.get(key).is_none() {
+        inner.kept_groups.forget(key);
+    }
     if known.is_none() && terms.session_expiry_secs == 0 {
         return Ok(None);
     }
@@ -230,13 +234,22 @@ pub(super) fn arrive(inner: &Arc<Inner>, hosted: &Arc<Hosted>, number: u32, is_r
         };
         state.subscriptions.iter().map(|held| (held.filter.clone(), held.tag)).collect()
     };
+    // Those that were left while the client was away.
+    let left = if is_restored {
+        Vec::new()
+    } else {
+        inner.kept_groups.among(held.iter().map(|(name, tag)| (&**name, *tag)))
+    };
+    if !left.is_empty() {
+        tokio::spawn(groups::come_back(inner.clone(), hosted.clone(), number, left));
+    }
     let mut is_behind = false;
     for (name, tag) in held {
         let Some(target) = target_of(&name) else { continue };
         let subscribed = match &target.group {
             Some(group) if is_restored => {
                 let named = (&**group, &target.filter);
-                groups::join(&inner.broker, &inner.shared, hosted, named, tag)
+                groups::join(inner, hosted, named, tag)
             }
             None if tag >= GRANTED_TAG => Ok(()),
             None if inner.broker.reach_of(&target.filter).kept => {
@@ -262,7 +275,7 @@ pub(super) fn arrive(inner: &Arc<Inner>, hosted: &Arc<Hosted>, number: u32, is_r
 }
 
 /// A session that has not all of its subscriptions must not look as if it had.
-fn give_up_on(hosted: &Hosted, subscribed: Result<(), SubscribeError>) {
+pub(super) fn give_up_on(hosted: &Hosted, subscribed: Result<(), SubscribeError>) {
     if subscribed.is_err() {
         hosted.kick(Reason::QuotaExceeded, Some("the session's subscriptions have no place"));
     }
@@ -381,16 +394,21 @@ pub(super) fn subscribed(
 ) -> Option<Answer<'static, Result<(), RecordError>>> {
     inner.shared.kept_epoch?;
     let is_behind = hosted.session.lock_as(number)?.kept()?.is_waiting_for_a_start();
-    if !is_behind {
+    if !is_behind && inner.kept_groups.are_safe() {
         return record(inner, hosted).map(|(_, recorded)| recorded);
     }
     let (inner, hosted) = (inner.clone(), hosted.clone());
     Some(Answer::later(async move {
-        restart(&inner, &hosted, number).await;
-        match record(&inner, &hosted) {
-            Some((_, recorded)) => recorded.await,
-            None => Ok(()),
+        if is_behind {
+            restart(&inner, &hosted, number).await;
         }
+        if let Some((_, recorded)) = record(&inner, &hosted) {
+            recorded.await?;
+        }
+        if !inner.kept_groups.are_safe() {
+            inner.kept_groups.settled().await?;
+        }
+        Ok(())
     }))
 }
 
@@ -407,6 +425,7 @@ pub(super) async fn leave(inner: Arc<Inner>, hosted: Arc<Hosted>, number: u32) {
         replay.abort();
         _ = replay.await;
     }
+    groups::step_out_of_all(&inner, &hosted, gone).await;
     let Some(head) = inner.broker.kept_head() else { return };
     // All up to there has come, or was missed.
     hosted.subscriber.heard().await;
@@ -444,6 +463,7 @@ pub(crate) async fn keep_recording(front: Weak<Inner>) {
             due = Instant::now() + RECORD_EVERY;
             let changed = std::mem::take(&mut *news.changed.lock());
             recorded.extend(record_all(&inner, changed, false));
+            tokio::spawn(kept_groups::look(inner.clone()));
             if inner.left_wills.is_due() {
                 tokio::spawn(left_wills::publish_due(inner.clone()));
             }

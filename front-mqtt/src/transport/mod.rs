@@ -13,6 +13,7 @@ pub(crate) mod groups;
 mod handshake;
 mod input;
 mod keeping;
+mod kept_groups;
 mod lane;
 mod left_wills;
 mod load;
@@ -28,6 +29,7 @@ pub(crate) use handshake::{Arrival, accept};
 #[cfg(any(test, fuzzing))]
 pub(crate) use input::{Control, Input};
 pub(crate) use keeping::keep_recording;
+pub(crate) use kept_groups::KeptGroups;
 pub(crate) use left_wills::{LeftWills, publish_once};
 pub(crate) use sessions::{Aftermath, Hosted, Sessions};
 pub(crate) use sys::keep_reporting;

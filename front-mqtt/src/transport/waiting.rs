@@ -389,10 +389,7 @@ impl Driver {
         }
         let target = &accepted.target;
         let result = match &target.group {
-            Some(group) => {
-                let (broker, shared) = (&self.inner.broker, &self.inner.shared);
-                groups::join(broker, shared, &self.hosted, (group, &target.filter), accepted.tag)
-            }
+            Some(group) => groups::join(&self.inner, &self.hosted, (group, &target.filter), accepted.tag),
             None => keeping::subscribe(&self.inner, &self.hosted, self.connection.number(), accepted),
         };
         accepted.failed = result.err();
