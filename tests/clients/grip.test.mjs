@@ -1,4 +1,5 @@
-// WebSocket-over-HTTP with the libraries that backends have: `@fanoutio/grip`, and `faas-grip` with the handler of a Lambda.
+// Holds and WebSocket-over-HTTP with the libraries that backends have: `@fanoutio/grip`, and `faas-grip` with the handler
+// of a Lambda.
 
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
@@ -7,7 +8,16 @@ import http from "node:http";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, test } from "node:test";
-import { encodeWebSocketEvents, getWebSocketContextFromNodeReq, validateSig } from "@fanoutio/grip";
+import {
+    Channel,
+    GripInstruct,
+    HttpResponseFormat,
+    Publisher,
+    encodeWebSocketEvents,
+    getWebSocketContextFromNodeReq,
+    validateSig,
+} from "@fanoutio/grip";
+import { EventSource } from "eventsource";
 import WebSocket from "ws";
 import { startServer, until } from "./support.mjs";
 
@@ -57,10 +67,26 @@ function lambda(event) {
     return socket.toResponse();
 }
 
+// A client that is held on `news`: a stream behind the event that it has, or a response.
+function hold(request, response) {
+    const instruct = new GripInstruct();
+    if (request.url.startsWith("/hold/poll")) {
+        instruct.addChannel("polls");
+        instruct.setHoldLongPoll(20);
+        return response.writeHead(200, instruct.toHeaders({ "Content-Type": "text/plain", "X-Kept": "1" })).end("none");
+    }
+    const last = request.headers["last-event-id"];
+    instruct.addChannel(new Channel("news", last));
+    instruct.setHoldStream();
+    instruct.setKeepAlive(":\n\n", 20);
+    response.writeHead(200, instruct.toHeaders({ "Content-Type": "text/event-stream" })).end("retry: 10\n\n");
+}
+
 before(async () => {
     backend = http.createServer(async (request, response) => {
         signatures.push(await validateSig(request.headers["grip-sig"] ?? "", KEY));
         if (request.url.startsWith("/node")) return node(request, response);
+        if (request.url.startsWith("/hold")) return hold(request, response);
         if (request.url.startsWith("/no")) return response.writeHead(403).end("not you");
         const pieces = [];
         for await (const piece of request) pieces.push(piece);
@@ -129,4 +155,53 @@ test("what the backend says instead reaches the client", async () => {
     });
     assert.equal(status, 403);
     socket.terminate();
+});
+
+test("an EventSource gets all items of 4 kB and all batches once and in order, over a cut", async () => {
+    const publisher = new Publisher({ control_uri: `${server.http}/grip` });
+    const source = new EventSource(`${server.http}/hold/events`);
+    const heard = [];
+    source.onmessage = (event) => heard.push(event.data.split(" ")[0]);
+    await new Promise((resolve) => (source.onopen = resolve));
+    const news = (number, text) => `id: ${number}\ndata: ${number} ${text}\n\n`;
+    const large = "x".repeat(4000);
+    for (let number = 1; number <= 300; number++) {
+        await publisher.publishHttpStream("news", news(number, large), `${number}`, number > 1 ? `${number - 1}` : undefined);
+        await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    const { connections } = await (await fetch(`${server.http}/v1/connections`)).json();
+    const held = connections.filter((connection) => connection.protocol === "grip");
+    assert.deepEqual(held.map((connection) => connection.subscriptions), [["news"]]);
+    const batches = async () => {
+        for (let first = 301; first <= 1800; first += 100) {
+            const items = [...Array(100).keys()].map((at) => ({
+                channel: "news",
+                id: `${first + at}`,
+                "prev-id": `${first + at - 1}`,
+                formats: { "http-stream": { content: news(first + at, "b") } },
+            }));
+            const response = await fetch(`${server.http}/grip/publish/`, { method: "POST", body: JSON.stringify({ items }) });
+            assert.equal(response.status, 200);
+        }
+    };
+    const cut = async () => {
+        const response = await fetch(`${server.http}/v1/connections/${held[0].id}`, { method: "DELETE" });
+        assert.ok(response.ok);
+    };
+    await Promise.all([batches(), cut()]);
+    await until("everything", () => heard.length >= 1800);
+    assert.deepEqual(heard, [...Array(1800).keys()].map((at) => `${at + 1}`));
+    source.close();
+});
+
+test("a long poll is what is published", async () => {
+    const publisher = new Publisher({ control_uri: `${server.http}/grip` });
+    const polling = fetch(`${server.http}/hold/poll`);
+    await until("a hold", async () => {
+        const text = await (await fetch(`${server.http}/metrics`)).text();
+        return /fanwire_grip_holds\{mode="response"\} 1/.test(text);
+    });
+    await publisher.publishHttpResponse("polls", new HttpResponseFormat({ code: 201, body: "news" }));
+    const response = await polling;
+    assert.deepEqual([response.status, response.headers.get("x-kept"), await response.text()], [201, "1", "news"]);
 });
