@@ -46,6 +46,17 @@ pub enum Dialect {
     Grip,
 }
 
+/// How messages that are no items of GRIP are written into streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StreamFormat {
+    /// As the type of the stream says.
+    #[default]
+    Auto,
+    /// They are left out.
+    Off,
+}
+
 impl Dialect {
     /// As it is written.
     pub fn name(self) -> &'static str {
@@ -114,6 +125,8 @@ pub struct Route {
     pub channel_prefix: String,
     /// Most events of a WebSocket in one request. Default 100.
     pub max_events: usize,
+    /// What streams get of messages that are no items of GRIP. Default as their type says.
+    pub stream_format: StreamFormat,
     /// What notifications are signed with; nothing: they are not.
     pub notify_secrets: Secrets,
     /// Of what it was made, as a number: one that is the same after a reload goes on as it is.
@@ -151,6 +164,7 @@ impl Route {
             signer: None,
             channel_prefix: String::new(),
             max_events: grip::exchange::MAX_EVENTS,
+            stream_format: StreamFormat::Auto,
             notify_secrets: Secrets::default(),
             version: 0,
         }

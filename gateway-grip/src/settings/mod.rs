@@ -1,137 +1,26 @@
 //! How routes are written in a configuration: `gateway.routes` and `gateway.grip`.
 
+mod grip;
+mod values;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
-use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use broker_core::{Action, Filter, Principal, Rights, Rule};
 use gateway::sign::{Secret, Secrets};
 use gateway::written::{Fault, Wrong, fault};
-use grip::Key;
-use grip::signature::{Signer, Verifier};
-use http::{HeaderName, HeaderValue, Method, Uri};
+use http::{HeaderValue, Method};
 use outgoing::{Authorities, Identity, Trust};
 use serde::{Deserialize, Serialize};
 use settings::{Period, Span};
 
-use crate::config::{Dialect, ForwardedFor, Origin, Route, Settings};
-use crate::keys::ControlKey;
+pub use self::grip::WrittenGrip;
+use self::grip::{forwarded_for, signer};
+use self::values::{file, headers, parse, url, within};
+use crate::config::{Dialect, Origin, Route, Settings, StreamFormat};
 use crate::pattern::PathPattern;
-
-/// Fields that are the connection's, or that say where a request is for.
-const OWN_HEADERS: [&str; 9] = [
-    "host",
-    "content-length",
-    "connection",
-    "transfer-encoding",
-    "upgrade",
-    "te",
-    "trailer",
-    "keep-alive",
-    "expect",
-];
-
-/// `[gateway.grip]`, as it is written.
-#[derive(Clone, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct WrittenGrip {
-    control_address: String,
-    control_keys: Vec<WrittenKey>,
-    sig_iss: String,
-    sig_key: Option<String>,
-    sig_key_file: Option<String>,
-    x_forwarded_for: String,
-}
-
-/// One key by which items are published, as it is written.
-#[derive(Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenKey {
-    iss: String,
-    key: Option<String>,
-    key_file: Option<String>,
-    channels: Vec<String>,
-    rate: Option<u32>,
-}
-
-impl fmt::Debug for WrittenKey {
-    /// Nothing of the key.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WrittenKey").field("iss", &self.iss).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for WrittenGrip {
-    /// Nothing of its keys.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WrittenGrip").field("sig_iss", &self.sig_iss).finish_non_exhaustive()
-    }
-}
-
-impl Default for WrittenGrip {
-    fn default() -> Self {
-        Self {
-            control_address: "off".to_owned(),
-            control_keys: Vec::new(),
-            sig_iss: "fanwire".to_owned(),
-            sig_key: None,
-            sig_key_file: None,
-            x_forwarded_for: "append".to_owned(),
-        }
-    }
-}
-
-impl WrittenGrip {
-    /// Where items are published on a listener of its own, as it is written: an address or `off`.
-    pub fn control_address(&self) -> &str {
-        &self.control_address
-    }
-
-    fn keys(&self, folder: &Path) -> Result<Arc<[ControlKey]>, Wrong> {
-        let keys = self.control_keys.iter().enumerate();
-        keys.map(|(at, key)| {
-            let place = |(key, message): Fault| Wrong::new(format!("grip.control_keys[{at}].{key}"), message);
-            key.read(folder).map_err(place)
-        })
-        .collect()
-    }
-}
-
-impl WrittenKey {
-    fn read(&self, folder: &Path) -> Result<ControlKey, Fault> {
-        if self.iss.is_empty() || self.iss.len() > 256 {
-            return fault("iss", "1 to 256 bytes name who publishes");
-        }
-        let (place, text) = match (&self.key, &self.key_file) {
-            (Some(text), None) => ("key", text.clone()),
-            (None, Some(name)) => {
-                let text = String::from_utf8(file(folder, "key_file", name)?);
-                ("key_file", text.map_err(|_| ("key_file".to_owned(), "is no text".to_owned()))?)
-            }
-            _ => return fault("key", "one of `key` and `key_file`"),
-        };
-        let wrong = |why: String| (place.to_owned(), why);
-        let key = Key::parse(text.trim()).map_err(|problem| wrong(problem.to_string()))?;
-        let verifier = Verifier::new(Some(&self.iss), &key).map_err(|error| wrong(error.to_string()))?;
-        if self.channels.is_empty() {
-            return fault("channels", "a key without channels may do nothing; `[\"**\"]` is all");
-        }
-        let mut rights = Rights::none();
-        for text in &self.channels {
-            rights = rights.allow(Rule::new([Action::Publish], parse::<Filter>("channels", text)?));
-        }
-        let key = ControlKey::new(&*self.iss, key, verifier, Principal::user_with(&self.iss, rights));
-        match self.rate {
-            Some(0) => fault("rate", "at least one item a second"),
-            Some(rate) => Ok(key.limited(rate)),
-            None => Ok(key),
-        }
-    }
-}
 
 /// One route, as it is written.
 #[derive(Clone, Deserialize, Serialize)]
@@ -170,6 +59,7 @@ pub struct Written {
     sig_key_file: Option<String>,
     channel_prefix: Option<String>,
     max_events: Option<usize>,
+    stream_format: Option<String>,
     notify_secret: Option<String>,
     notify_secret_file: Option<String>,
 }
@@ -248,21 +138,6 @@ pub fn read(
         settings.routes.push(route);
     }
     Ok(settings)
-}
-
-fn forwarded_for(text: &str) -> Result<ForwardedFor, String> {
-    match text {
-        "drop" => Ok(ForwardedFor::Drop),
-        "append" => Ok(ForwardedFor::Append),
-        _ => {
-            let kept = text.strip_prefix("keep:").and_then(|number| number.parse().ok());
-            kept.map(ForwardedFor::Keep).ok_or_else(|| {
-                format!(
-                    "{text:?} is none of \"drop\", \"append\" and \"keep:N\", N addresses of trusted proxies"
-                )
-            })
-        }
-    }
 }
 
 impl Written {
@@ -344,6 +219,7 @@ impl Written {
             ("sig_key_file", self.sig_key_file.is_some()),
             ("channel_prefix", self.channel_prefix.is_some()),
             ("max_events", self.max_events.is_some()),
+            ("stream_format", self.stream_format.is_some()),
         ];
         if route.dialect != Dialect::Grip
             && let Some((key, _)) = said.iter().find(|(_, is_said)| *is_said)
@@ -354,6 +230,13 @@ impl Written {
             signer(self.sig_iss.as_ref(), self.sig_key.as_ref(), self.sig_key_file.as_ref(), folder)?;
         route.channel_prefix = self.channel_prefix.clone().unwrap_or_default();
         route.max_events = within("max_events", self.max_events, 1..=1_000, route.max_events)?;
+        route.stream_format = match self.stream_format.as_deref() {
+            None | Some("auto") => StreamFormat::Auto,
+            Some("off") => StreamFormat::Off,
+            Some(other) => {
+                return fault("stream_format", format!("{other:?} is none of \"auto\" and \"off\""));
+            }
+        };
         Ok(())
     }
 
@@ -418,80 +301,12 @@ impl WrittenTls {
     }
 }
 
-/// What requests are signed with, if there is a key.
-fn signer(
-    iss: Option<&String>,
-    key: Option<&String>,
-    key_file: Option<&String>,
-    folder: &Path,
-) -> Result<Option<Arc<Signer>>, Fault> {
-    let (place, text) = match (key, key_file) {
-        (None, None) => return Ok(None),
-        (Some(text), None) => ("sig_key", text.clone()),
-        (None, Some(name)) => {
-            let text = String::from_utf8(file(folder, "sig_key_file", name)?);
-            ("sig_key_file", text.map_err(|_| ("sig_key_file".to_owned(), "is no text".to_owned()))?)
-        }
-        (Some(_), Some(_)) => return fault("sig_key", "one of `sig_key` and `sig_key_file`"),
-    };
-    let wrong = |why: String| (place.to_owned(), why);
-    let key = Key::parse(text.trim()).map_err(|problem| wrong(problem.to_string()))?;
-    let signer = Signer::new(iss.map_or("fanwire", String::as_str), &key);
-    Ok(Some(Arc::new(signer.map_err(|error| wrong(error.to_string()))?)))
-}
-
-fn file(folder: &Path, key: &str, name: &str) -> Result<Vec<u8>, Fault> {
-    let path = folder.join(name);
-    std::fs::read(&path).map_err(|error| (key.to_owned(), format!("{}: {error}", path.display())))
-}
-
-fn parse<T: FromStr<Err: fmt::Display>>(key: &str, text: &str) -> Result<T, Fault> {
-    text.parse().map_err(|error: T::Err| (key.to_owned(), format!("{text:?}: {error}")))
-}
-
-fn within<T: Copy + PartialOrd + fmt::Display>(
-    key: &str,
-    said: Option<T>,
-    range: std::ops::RangeInclusive<T>,
-    default: T,
-) -> Result<T, Fault> {
-    match said {
-        Some(number) if !range.contains(&number) => {
-            fault(key, format!("{} to {}", range.start(), range.end()))
-        }
-        said => Ok(said.unwrap_or(default)),
-    }
-}
-
-fn headers(key: &str, written: &BTreeMap<String, String>) -> Result<Vec<(HeaderName, HeaderValue)>, Fault> {
-    let mut headers = Vec::with_capacity(written.len());
-    for (name, value) in written {
-        let key = format!("{key}.{name}");
-        let name: HeaderName = parse(&key, name)?;
-        if OWN_HEADERS.contains(&name.as_str()) {
-            return fault(key, "is set by the broker alone");
-        }
-        // The value may be a secret.
-        let value: Result<HeaderValue, _> = value.parse();
-        headers.push((name, value.map_err(|_| (key, "is no value of a header field".to_owned()))?));
-    }
-    Ok(headers)
-}
-
-fn url(key: &str, text: &str) -> Result<Uri, Fault> {
-    let url: Uri = text.parse().map_err(|_| (key.to_owned(), format!("{text:?} is no URL")))?;
-    if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        return fault(key, "credentials do not stand in a URL");
-    }
-    outgoing::Client::check(&url).map_err(|error| (key.to_owned(), error.to_string()))?;
-    Ok(url)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::config::ForwardedFor;
 
     fn routes(list: Value) -> Result<Settings, String> {
         let written: Vec<Written> = serde_json::from_value(list).map_err(|error| error.to_string())?;
