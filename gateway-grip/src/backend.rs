@@ -17,6 +17,9 @@ use crate::upstream::{Asked, Failure};
 
 const GRIP_SIG: HeaderName = HeaderName::from_static("grip-sig");
 
+/// How much is read of an answer in which nobody is interested.
+const MAX_TOLD_BYTES: usize = 64 << 10;
+
 /// Signs a request, if the route has what with.
 pub(crate) fn sign(route: &Route, headers: &mut HeaderMap) {
     let token = route.signer.as_ref().and_then(|signer| signer.sign(unix_ms() / 1000, MAX_LIFE));
@@ -38,11 +41,40 @@ impl Backend {
     pub(crate) fn new(state: Arc<RouteState>, path: String, place: Place) -> Self {
         Self(Arc::new(Client { state, path, place }))
     }
+
+    /// What it is the origin of.
+    pub(crate) fn route(&self) -> &Route {
+        &self.0.state.route
+    }
+
+    /// Tells another path that the client has left.
+    pub(crate) fn tell(&self, path: String, headers: HeaderMap) -> impl Future<Output = ()> + Send + use<> {
+        let client = Arc::clone(&self.0);
+        async move {
+            if let Err(failed) = client.ask(Method::POST, path, headers, Bytes::new(), MAX_TOLD_BYTES).await {
+                tracing::warn!(
+                    target: "fanwire::gateway", route = %client.state.route.id, error = failed.why,
+                    "the origin of a stream does not hear that it is over"
+                );
+            }
+        }
+    }
+
+    /// Asks another path.
+    pub(crate) async fn get(
+        &self,
+        path: &str,
+        headers: HeaderMap,
+        max_bytes: usize,
+    ) -> Result<Answer, Failed> {
+        self.0.ask(Method::GET, path.to_owned(), headers, Bytes::new(), max_bytes).await
+    }
 }
 
 impl Client {
     async fn ask(
         &self,
+        method: Method,
         path: String,
         mut headers: HeaderMap,
         body: Bytes,
@@ -52,7 +84,7 @@ impl Client {
         let route = &self.state.route;
         headers.remove(CONTENT_LENGTH);
         sign(route, &mut headers);
-        let asked = Asked::new(Method::POST, path, headers, Body::full(body));
+        let asked = Asked::new(method, path, headers, Body::full(body));
         let answer = self.state.upstream.send(route, asked).await.map_err(failed)?;
         let (head, body) = answer.into_parts();
         let body = body.collect(max_bytes, route.timeout).await;
@@ -64,7 +96,7 @@ impl Client {
 impl Origin for Backend {
     fn ask(&self, headers: HeaderMap, body: Bytes, max_bytes: usize) -> Asking {
         let client = Arc::clone(&self.0);
-        Box::pin(async move { client.ask(client.path.clone(), headers, body, max_bytes).await })
+        Box::pin(async move { client.ask(Method::POST, client.path.clone(), headers, body, max_bytes).await })
     }
 
     fn call(&self, url: &str, headers: HeaderMap, body: Bytes, max_bytes: usize) -> Asking {
@@ -74,7 +106,7 @@ impl Origin for Backend {
                 let why = "filters ask at a path of the origin, and nobody else";
                 return Err(Failed::new(StatusCode::BAD_GATEWAY, true, why));
             }
-            client.ask(path, headers, body, max_bytes).await
+            client.ask(Method::POST, path, headers, body, max_bytes).await
         })
     }
 }

@@ -85,9 +85,11 @@ impl Front {
     pub fn new(broker: Broker, authenticator: Arc<dyn Authenticator>, config: Config) -> Self {
         config.routes.set(config.settings);
         let hub = Hub::new(broker.clone(), config.intake.clone());
-        let holds = Holds::new(broker.clone());
+        let desk = Arc::new(Desk::new(broker.clone()));
+        let holds = Holds::new(broker, Arc::clone(&desk));
         let publishing = Publishing {
-            desk: Arc::new(Desk::new(broker)),
+            desk,
+            holds: holds.clone(),
             authenticator,
             max_request_bytes: config.max_request_bytes,
             intake: config.intake,
@@ -147,7 +149,6 @@ impl Front {
         let from = Asker {
             hub: &self.1.hub,
             holds: &self.1.holds,
-            desk: &self.1.publishing.desk,
             remote,
             rule: now.forwarded_for,
             is_stopping: self.0.is_stopping(),

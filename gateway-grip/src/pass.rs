@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use grip::link::FEATURES;
 use http::header::{ACCEPT_ENCODING, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION};
 use http::request::Parts;
 use http_edge::websocket::is_opening;
@@ -13,7 +14,6 @@ use websocket_over_http::{Hub, Rules, open};
 use crate::answer::{Refusal, passed};
 use crate::backend::{self, Backend};
 use crate::config::{Dialect, ForwardedFor};
-use crate::desk::Desk;
 use crate::forward::{self, Told};
 use crate::hold::{self, Asking, Holds, instructs};
 use crate::route::RouteState;
@@ -25,7 +25,6 @@ use crate::upstream::Asked;
 pub(crate) struct Asker<'a> {
     pub(crate) hub: &'a Hub,
     pub(crate) holds: &'a Holds,
-    pub(crate) desk: &'a Desk,
     pub(crate) remote: Option<IpAddr>,
     pub(crate) rule: ForwardedFor,
     pub(crate) is_stopping: bool,
@@ -75,6 +74,7 @@ async fn answer(
             return Ok(open(from.hub, Arc::new(rules), backend, from.remote, parts, headers).await);
         }
         backend::sign(route, &mut headers);
+        headers.insert("grip-feature", HeaderValue::from_static(FEATURES));
     }
     let version = parts.version;
     if route.dialect != Dialect::Grip {
@@ -87,18 +87,7 @@ async fn answer(
     if !instructs(answer.headers()) {
         return Ok(passed(state, place, version, answer));
     }
-    let last_of = |channel: &str| from.desk.last_of(channel);
-    let asking = Asking {
-        state,
-        holds: from.holds,
-        place,
-        parts: &parts,
-        path,
-        id,
-        remote: from.remote,
-        since,
-        last_of: &last_of,
-    };
+    let asking = Asking { state, holds: from.holds, place, parts: &parts, path, id, told: &told, since };
     // Boxed, as most requests are not held.
     Box::pin(hold::follow(asking, answer)).await
 }

@@ -1,6 +1,6 @@
 //! `POST /grip/publish/`: what backends send with libraries for GRIP.
 
-use broker_core::{AuthError, Authenticator, Client, Principal, PublishError, SourceKind};
+use broker_core::{Action, AuthError, Authenticator, Client, Filter, Principal, PublishError, SourceKind};
 use bytes::Bytes;
 use grip::publish::{Item, parse};
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::desk::{Desk, Outcome, Unpublished};
+use crate::hold::Holds;
 use crate::keys::{self, ControlKey};
 
 /// Where all of it is.
@@ -22,6 +23,7 @@ pub(crate) const PATH: &str = "/grip";
 /// What the resource needs beside the keys, which may change.
 pub(crate) struct Publishing {
     pub(crate) desk: Arc<Desk>,
+    pub(crate) holds: Holds,
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) max_request_bytes: usize,
     pub(crate) intake: Intake,
@@ -85,6 +87,10 @@ impl Publishing {
                 Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "items are sent by POST"))
             }
             "publish" => self.publish(keys, parts, body).await,
+            "recover" if parts.method != Method::POST => {
+                Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "streams are recovered by POST"))
+            }
+            "recover" => self.recover(keys, parts).await,
             _ => Err(Refusal::new(StatusCode::NOT_FOUND, "items are published at publish/")),
         };
         answered.unwrap_or_else(Refusal::response)
@@ -128,6 +134,19 @@ impl Publishing {
             true => results(&items, &outcomes),
             false => text(StatusCode::OK, "Published\n".to_owned()),
         })
+    }
+
+    /// Has the links of all streams asked; answered at once.
+    async fn recover(&self, keys: &[ControlKey], parts: &Parts) -> Result<Response, Refusal> {
+        let principal = self.principal(keys, parts).await?;
+        let credentials = credentials_from(parts, &self.token_sources);
+        let may_manage = Filter::parse("**").is_ok_and(|all| principal.allows_filter(Action::Manage, &all));
+        if keys::find(keys, &credentials).is_none() && !may_manage {
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "for keys of GRIP, and whoever manages all"));
+        }
+        let holds = self.holds.clone();
+        tokio::spawn(async move { holds.recover().await });
+        Ok(text(StatusCode::OK, "Recovering\n".to_owned()))
     }
 
     /// Who publishes: by a key of GRIP, else as anybody who comes to the broker.

@@ -44,6 +44,21 @@ impl Channels {
         Self { meta: told.meta.iter().cloned().collect(), all: known.collect() }
     }
 
+    /// Others from now on, if the answer of a link has any; what is known of the client grows.
+    pub(crate) fn renew(&mut self, told: &Instruction) {
+        for (name, value) in &told.meta {
+            self.meta.set(name.clone(), value.clone());
+        }
+        if told.hold.is_some() {
+            self.all = Self::of(told).all;
+        }
+    }
+
+    /// Each channel, and the id that is known of it.
+    pub(crate) fn names(&self) -> Vec<(String, Option<String>)> {
+        self.all.iter().map(|known| (known.name.clone(), known.last_id.clone())).collect()
+    }
+
     pub(crate) fn tag(place: usize) -> u32 {
         // Rights do not reach what the origin has decided.
         GRANTED_TAG | u32::try_from(place).unwrap_or_default()

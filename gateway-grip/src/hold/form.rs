@@ -22,10 +22,12 @@ pub(crate) enum Form {
     Lines,
     /// Anything else: the payload, and a line end.
     Text,
+    /// Items alone.
+    Items,
 }
 
 impl Form {
-    pub(crate) const ALL: usize = 4;
+    pub(crate) const ALL: usize = 5;
 
     /// By the type of a stream, and whether its origin has said behind which id it begins.
     pub(crate) fn of(headers: &HeaderMap, has_ids: bool) -> Self {
@@ -45,6 +47,7 @@ impl Form {
             Self::EventsWithIds => 1,
             Self::Lines => 2,
             Self::Text => 3,
+            Self::Items => 4,
         }
     }
 
@@ -61,6 +64,7 @@ impl Form {
     fn plain(self, message: &Message, kind: Kind) -> Bytes {
         let payload = message.payload();
         match self {
+            Self::Items => Bytes::new(),
             Self::Events | Self::EventsWithIds => {
                 let is_known = self == Self::EventsWithIds && kind != Kind::Direct;
                 let id = message.id().filter(|_| is_known).map(Position::from);

@@ -12,16 +12,17 @@ use broker_core::{
 };
 use bytes::Bytes;
 use grip::filter::{Dropped, MAX_ANSWER_BYTES, Step, TIMEOUT};
-use grip::instruct::{Hold, Instruction};
+use grip::instruct::{Hold, Instruction, NextLink};
 use http::{HeaderMap, HeaderValue, Version};
 use http_edge::Chunk;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use websocket_over_http::Origin;
 
 use super::channels::{Channels, Passing};
 use super::form::Form;
 use super::holds::Inner;
-use super::inbox::Inbox;
+use super::inbox::{Inbox, Reached};
 use crate::backend::Backend;
 
 /// What may wait to be written to one client.
@@ -41,6 +42,53 @@ pub(crate) struct From {
     pub(crate) version: Version,
 }
 
+/// Where a stream goes on when its channels are quiet, and who hears that it is over.
+#[derive(Debug)]
+pub(crate) struct Linking {
+    /// What each request has of the client's.
+    pub(crate) headers: HeaderMap,
+    /// Hosts that links may name.
+    pub(crate) hosts: Vec<String>,
+    pub(crate) way: Mutex<Way>,
+    pub(crate) gone: Option<String>,
+    /// It is to be asked at once.
+    is_wanted: AtomicBool,
+}
+
+/// How far a stream has come on its way from link to link.
+#[derive(Debug)]
+pub(crate) struct Way {
+    /// The path that was asked last.
+    pub(crate) path: String,
+    /// The link that its answer has.
+    pub(crate) next: Option<NextLink>,
+    /// What the client is subscribed to as it says.
+    pub(crate) filters: Vec<Filter>,
+}
+
+impl Way {
+    pub(crate) fn go_on(&mut self, path: String, next: Option<NextLink>) {
+        (self.path, self.next) = (path, next);
+    }
+}
+
+impl Linking {
+    pub(crate) fn new(
+        headers: HeaderMap,
+        hosts: Vec<String>,
+        (path, next): (String, Option<NextLink>),
+        gone: Option<String>,
+    ) -> Self {
+        let way = Mutex::new(Way { path, next, filters: Vec::new() });
+        Self { headers, hosts, way, gone, is_wanted: AtomicBool::new(false) }
+    }
+
+    /// How long its channels may be quiet.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        self.way.lock().next.as_ref().map(|next| next.timeout)
+    }
+}
+
 /// A client that is held. Dropping it lets it go.
 pub(crate) struct Held {
     pub(crate) holds: Arc<Inner>,
@@ -48,7 +96,8 @@ pub(crate) struct Held {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) channels: Mutex<Channels>,
-    from: From,
+    pub(crate) from: From,
+    pub(crate) linking: Option<Box<Linking>>,
     mode: Hold,
     principal: Principal,
     since_ms: u64,
@@ -58,10 +107,22 @@ pub(crate) struct Held {
 
 impl Held {
     /// With no subscription yet. `form` is how a stream writes what comes.
-    pub(crate) fn new(holds: &Arc<Inner>, from: From, told: &Instruction, form: Option<Form>) -> Arc<Self> {
+    pub(crate) fn new(
+        holds: &Arc<Inner>,
+        from: From,
+        told: &Instruction,
+        form: Option<Form>,
+        linking: Option<Box<Linking>>,
+    ) -> Arc<Self> {
         let channels = Channels::of(told);
         let is_timed = told.keep_alive.is_some();
-        let inbox = Arc::new(Inbox::new(holds.slots(), form, is_timed, channels.has_filters()));
+        let inbox = Arc::new(Inbox::new(
+            holds.slots(),
+            form,
+            is_timed,
+            channels.has_filters(),
+            linking.as_ref().map(|_| Reached::new(holds.broker.epoch())),
+        ));
         let subscriber = holds.broker.attach(Arc::clone(&inbox) as _, OUTBOX);
         // What it gets is decided by its origin.
         let principal = Principal::anonymous(Rights::none());
@@ -75,6 +136,7 @@ impl Held {
             inbox,
             channels: Mutex::new(channels),
             from,
+            linking,
             mode,
             principal,
             since_ms: unix_ms(),
@@ -118,6 +180,27 @@ impl Held {
     pub(crate) fn join(self: &Arc<Self>) {
         self.subscriber.register_connection(self);
         self.subscriber.join();
+    }
+
+    /// Has its next link asked at once, if it has one.
+    pub(crate) fn want_link(&self) {
+        if let Some(linking) = &self.linking {
+            linking.is_wanted.store(true, Relaxed);
+            self.outbox.notify();
+        }
+    }
+
+    /// Whether that is so; asked once.
+    pub(crate) fn is_link_wanted(&self) -> bool {
+        self.linking.as_ref().is_some_and(|linking| linking.is_wanted.swap(false, Relaxed))
+    }
+
+    /// Nothing more of its channels is delivered, and what was is with its task.
+    pub(crate) async fn pause(&self, filters: &[Filter]) {
+        for (at, filter) in filters.iter().enumerate() {
+            self.subscriber.unsubscribe(filter, Channels::tag(at));
+        }
+        self.subscriber.heard().await;
     }
 
     /// Whether it is on its way out.
@@ -193,6 +276,12 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.leave(LeaveReason::Lost);
+        if let Some(linking) = &mut self.linking
+            && let Some(gone) = linking.gone.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(self.from.backend.tell(gone, std::mem::take(&mut linking.headers)));
+        }
         self.holds.members.remove(&self.subscriber.key());
         self.holds.gauge(self.mode).fetch_sub(1, Relaxed);
     }

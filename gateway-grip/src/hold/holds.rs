@@ -13,6 +13,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::form::Slots;
 use super::held::Held;
+use super::links::Links;
+use crate::desk::Desk;
 
 /// All of them. Clones are handles to the same.
 #[derive(Clone)]
@@ -20,11 +22,14 @@ pub(crate) struct Holds(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) broker: Broker,
+    /// Who knows the ids of channels.
+    pub(crate) desk: Arc<Desk>,
     pub(crate) members: DashMap<SubscriberKey, Weak<Held>>,
     /// Made with the first hold: what nobody uses shall cost messages nothing.
     slots: OnceLock<Slots>,
     responses: AtomicU64,
     streams: AtomicU64,
+    pub(crate) links: Links,
     pub(crate) gaps: Gaps,
     pub(crate) filtered: Filtered,
 }
@@ -34,6 +39,8 @@ pub(crate) struct Inner {
 pub(crate) struct Gaps {
     /// The log had what was missing.
     pub(crate) log: AtomicU64,
+    /// The next link was asked for it.
+    pub(crate) link: AtomicU64,
     /// Nothing: the client was let go, to come back.
     pub(crate) closed: AtomicU64,
 }
@@ -88,16 +95,31 @@ impl Inner {
 }
 
 impl Holds {
-    pub(crate) fn new(broker: Broker) -> Self {
+    pub(crate) fn new(broker: Broker, desk: Arc<Desk>) -> Self {
         Self(Arc::new(Inner {
             broker,
+            desk,
             members: DashMap::new(),
             slots: OnceLock::new(),
             responses: AtomicU64::new(0),
             streams: AtomicU64::new(0),
+            links: Links::default(),
             gaps: Gaps::default(),
             filtered: Filtered::default(),
         }))
+    }
+
+    /// Has the links of all streams asked, a few at a time.
+    pub(crate) async fn recover(&self) {
+        const AT_A_TIME: usize = 100;
+        const PAUSE: Duration = Duration::from_millis(100);
+        let all: Vec<_> = self.0.members.iter().map(|member| Weak::clone(&member)).collect();
+        for some in all.chunks(AT_A_TIME) {
+            for held in some.iter().filter_map(Weak::upgrade) {
+                held.want_link();
+            }
+            sleep(PAUSE).await;
+        }
     }
 
     /// Lets all go, evenly across `window`.
@@ -129,9 +151,20 @@ impl Holds {
             let about = "Clients of HTTP that are held as origins say";
             out.push(Metric::gauge("grip_holds", about, number(gauge)).with("mode", mode));
         }
-        for (served, counter) in [("log", &inner.gaps.log), ("closed", &inner.gaps.closed)] {
+        let gaps = &inner.gaps;
+        for (served, counter) in [("log", &gaps.log), ("link", &gaps.link), ("closed", &gaps.closed)] {
             let about = "Holds that began with something missing, and by what they got it";
             out.push(Metric::counter("grip_gaps", about, number(counter)).with("served", served));
+        }
+        let links = &inner.links.counted;
+        for (outcome, counter) in [
+            ("answered", &links.answered),
+            ("shared", &links.shared),
+            ("retried", &links.retried),
+            ("failed", &links.failed),
+        ] {
+            let about = "Requests to next links of streams";
+            out.push(Metric::counter("grip_links", about, number(counter)).with("outcome", outcome));
         }
         for (reason, number) in inner.filtered.each() {
             let about = "Messages that clients of HTTP which are held did not get";

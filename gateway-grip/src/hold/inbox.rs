@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use broker_core::{Class, Deliver, Delivery, Kind, Message, Outbox, SendError, Sink, steady_ms};
+use broker_core::{
+    Class, Deliver, Delivery, Kind, Message, MessageId, Outbox, Position, SendError, Sink, steady_ms,
+};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
@@ -23,10 +25,47 @@ pub(crate) struct Inbox {
     form: Option<Form>,
     /// Whether somebody asks when something was sent last.
     is_timed: bool,
-    has_filters: bool,
+    has_filters: AtomicBool,
     is_slow: AtomicBool,
     waiting: Mutex<Waiting>,
     last_sent_ms: AtomicU64,
+    /// Up to where the client has everything, where somebody asks.
+    reached: Option<Reached>,
+}
+
+/// The last offset in what is in memory, whose epoch this is, and in what an engine keeps.
+#[derive(Debug)]
+pub(crate) struct Reached {
+    epoch: u64,
+    in_memory: AtomicU64,
+    kept: AtomicU64,
+}
+
+impl Reached {
+    pub(crate) fn new(epoch: u64) -> Self {
+        Self { epoch, in_memory: AtomicU64::new(0), kept: AtomicU64::new(0) }
+    }
+
+    fn note(&self, message: &Message) {
+        if let Some(id) = message.id() {
+            let offset = if id.epoch() == self.epoch { &self.in_memory } else { &self.kept };
+            offset.fetch_max(id.offset(), Relaxed);
+        }
+    }
+
+    /// Whether the client has it.
+    pub(crate) fn has(&self, id: MessageId) -> bool {
+        let reached = if id.epoch() == self.epoch { &self.in_memory } else { &self.kept };
+        id.offset() <= reached.load(Relaxed)
+    }
+
+    /// The later one of a position and what was reached.
+    pub(crate) fn later(&self, position: Position) -> Position {
+        position.ids().fold(position, |sum, id| {
+            let reached = if id.epoch() == self.epoch { &self.in_memory } else { &self.kept };
+            sum.with(MessageId::new(id.epoch(), reached.load(Relaxed).max(id.offset())))
+        })
+    }
 }
 
 #[derive(Debug, Default)]
@@ -37,12 +76,19 @@ struct Waiting {
 }
 
 impl Inbox {
-    pub(crate) fn new(slots: Slots, form: Option<Form>, is_timed: bool, has_filters: bool) -> Self {
+    pub(crate) fn new(
+        slots: Slots,
+        form: Option<Form>,
+        is_timed: bool,
+        has_filters: bool,
+        reached: Option<Reached>,
+    ) -> Self {
         Self {
             slots,
             form,
             is_timed,
-            has_filters,
+            has_filters: AtomicBool::new(has_filters),
+            reached,
             is_slow: AtomicBool::new(has_filters || form.is_none()),
             waiting: Mutex::default(),
             last_sent_ms: AtomicU64::new(steady_ms()),
@@ -55,10 +101,24 @@ impl Inbox {
         let taken = waiting.messages.pop_front();
         match &taken {
             Some((message, _)) => waiting.bytes -= message.weight(),
-            None if self.form.is_some() && !self.has_filters => self.is_slow.store(false, Relaxed),
-            None => {}
+            None => self.is_slow.store(self.is_always_slow(), Relaxed),
         }
         taken
+    }
+
+    fn is_always_slow(&self) -> bool {
+        self.form.is_none() || self.has_filters.load(Relaxed)
+    }
+
+    /// From now on there are filters, or none.
+    pub(crate) fn filter(&self, has_filters: bool) {
+        let waiting = self.waiting.lock();
+        self.has_filters.store(has_filters, Relaxed);
+        self.is_slow.store(self.is_always_slow() || !waiting.messages.is_empty(), Relaxed);
+    }
+
+    pub(crate) fn reached(&self) -> Option<&Reached> {
+        self.reached.as_ref()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -97,6 +157,9 @@ impl Inbox {
                 if self.is_timed {
                     self.touch();
                 }
+                if let Some(reached) = &self.reached {
+                    reached.note(delivery.message());
+                }
                 let slot = self.slots.forms.get(form.index())?;
                 Some(delivery.encoded(*slot, |message| form.chunk(message, delivery.kind())))
             }
@@ -125,6 +188,9 @@ impl Deliver for Inbox {
             return;
         }
         let message = delivery.message();
+        if let Some(reached) = &self.reached {
+            reached.note(message);
+        }
         let mut waiting = self.waiting.lock();
         self.is_slow.store(true, Relaxed);
         let bytes = waiting.bytes + message.weight();

@@ -7,33 +7,50 @@
 //! ```
 
 mod channels;
+mod follow;
 mod form;
 mod held;
 mod holds;
 mod inbox;
+mod links;
 mod position;
 mod respond;
 mod stream;
 mod told;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use broker_core::Position;
-use grip::instruct::Hold;
+use grip::instruct::{Hold, Instruction};
+use grip::link::FEATURES;
 use http::request::Parts;
-use http::{HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method, header};
 use http_edge::{Body, Response, user_agent};
 
-use self::held::From;
+use self::held::{From, Linking};
+use self::links::resolve;
 use self::told::{Initial, Told};
 use crate::activity::Place;
 use crate::answer::{Refusal, passing};
 use crate::backend::Backend;
+use crate::forward;
 use crate::route::RouteState;
 
 pub(crate) use holds::Holds;
 pub(crate) use told::instructs;
+
+/// What is of a request's own body and answer, and not of requests to links.
+const NOT_OF_LINKS: [HeaderName; 9] = [
+    header::ACCEPT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_MATCH,
+    header::IF_RANGE,
+    header::RANGE,
+];
 
 /// A request whose answer instructs.
 pub(crate) struct Asking<'a> {
@@ -44,11 +61,10 @@ pub(crate) struct Asking<'a> {
     /// As its origin saw it.
     pub(crate) path: String,
     pub(crate) id: &'a HeaderValue,
-    pub(crate) remote: Option<IpAddr>,
+    /// Who asks, as its origin was told.
+    pub(crate) told: &'a forward::Told<'a>,
     /// Where the logs stood before its origin was asked.
     pub(crate) since: Position,
-    /// The id of the last item of a channel, if one is known.
-    pub(crate) last_of: &'a (dyn Fn(&str) -> Option<String> + Sync),
 }
 
 /// Why a client is not held.
@@ -70,10 +86,35 @@ impl std::convert::From<Problem> for Refusal {
 }
 
 impl<'a> Asking<'a> {
+    /// What is needed of the request for the links of a stream, if it has any.
+    fn linking(&self, told: &Instruction) -> Result<Option<Box<Linking>>, Problem> {
+        if told.next.is_none() && told.gone.is_none() {
+            return Ok(None);
+        }
+        let route = &self.state.route;
+        let mut hosts: Vec<String> =
+            route.origins.iter().map(|origin| origin.authority().to_owned()).collect();
+        let host = self.parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let authority = self.parts.uri.authority().map(http::uri::Authority::as_str);
+        hosts.extend(host.or(authority).map(str::to_owned));
+        let resolve = |link: &str| resolve(&self.path, link, &hosts).map_err(Problem::Malformed);
+        if let Some(next) = &told.next {
+            resolve(&next.uri)?;
+        }
+        let gone = told.gone.as_deref().map(resolve).transpose()?;
+        let mut headers = forward::request(self.parts, route, self.told).unwrap_or_default();
+        for name in NOT_OF_LINKS {
+            headers.remove(name);
+        }
+        headers.insert("grip-feature", HeaderValue::from_static(FEATURES));
+        let next = (self.path.clone(), told.next.clone());
+        Ok(Some(Box::new(Linking::new(headers, hosts, next, gone))))
+    }
+
     /// The client, for as long as it is held.
     fn client(self) -> (&'a Holds, From) {
         let from = From {
-            remote: self.remote,
+            remote: self.told.remote,
             user_agent: user_agent(&self.parts.headers).map(Box::from),
             version: self.parts.version,
             backend: Backend::new(Arc::clone(self.state), self.path, self.place),
@@ -96,9 +137,9 @@ pub(crate) async fn follow(
         Some(_) if asking.parts.method == Method::HEAD => Ok(now(asking.place, told)),
         Some(Hold::Response) => Ok(respond::hold(asking, told).await?),
         Some(Hold::Stream) => Ok(stream::hold(asking, told).await?),
-        None if told.instruction.next.is_some() => {
-            Err(Refusal::Hold("an answer that goes on at a next link, without a hold".to_owned()))
-        }
+        None if asking.parts.method == Method::HEAD => Ok(now(asking.place, told)),
+        // It goes on at once, as a stream that has no channels yet.
+        None if told.instruction.next.is_some() => Ok(stream::hold(asking, told).await?),
         None => Ok(now(asking.place, told)),
     }
 }

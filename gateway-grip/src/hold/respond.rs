@@ -49,7 +49,8 @@ pub(crate) async fn hold(asking: Asking<'_>, told: Told) -> Result<Response, Pro
     let filters = filters(prefix, &instruction).map_err(Problem::Malformed)?;
     let body = body.collect(asking.state.route.timeout).await.map_err(Problem::Malformed)?;
     let own = Own { status, reason: instruction.reason.clone(), headers, body };
-    let begun = begin(&asking.holds.0.broker, &instruction, &filters, asking.since, asking.last_of).await;
+    let last_of = |channel: &str| asking.holds.0.desk.last_of(channel);
+    let begun = begin(&asking.holds.0.broker, &instruction, &filters, asking.since, &last_of).await;
     let Begin::After { positions, is_behind } = begun else {
         // The client comes again, and its origin then knows more than is here.
         asking.holds.0.gaps.closed.fetch_add(1, Relaxed);
@@ -67,7 +68,7 @@ pub(crate) async fn hold(asking: Asking<'_>, told: Told) -> Result<Response, Pro
     let park = asking.parts.extensions.get::<Park>().cloned();
     let park = park.filter(|_| asking.parts.method == Method::GET && !has_body);
     let (holds, from) = asking.client();
-    let held = Held::new(&holds.0, from, &instruction, None);
+    let held = Held::new(&holds.0, from, &instruction, None, None);
     let replays = held.subscribe(&filters, &positions).await.map_err(Problem::Later)?;
     held.join();
     let waiting = wait(Waiting(held), replays, own, timeout, id);

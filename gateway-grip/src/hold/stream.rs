@@ -16,11 +16,13 @@ use tokio::time::{Instant, sleep_until};
 use websocket_over_http::item_of;
 
 use super::channels::Passing;
+use super::follow::{self, follow};
 use super::form::{Form, chunk};
 use super::held::Held;
 use super::position::{Begin, begin, filters};
 use super::told::{Initial, Told};
 use super::{Asking, Problem};
+use crate::config::StreamFormat;
 
 /// Bytes that wait in a response body where the socket cannot be taken back.
 const MAX_PIPE_BYTES: usize = 16 << 10;
@@ -30,6 +32,8 @@ const LINGER: Duration = Duration::from_secs(2);
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// What the stream begins anew with, if anything.
+type Following = Pin<Box<dyn Future<Output = Option<Vec<Replay>>> + Send>>;
 
 /// Begins a stream.
 ///
@@ -38,21 +42,39 @@ type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(crate) async fn hold(asking: Asking<'_>, told: Told) -> Result<Response, Problem> {
     let Told { instruction, status, headers, body } = told;
     let filters = filters(&asking.state.route.channel_prefix, &instruction).map_err(Problem::Malformed)?;
+    let linking = asking.linking(&instruction)?;
+    let has_next = instruction.next.is_some();
     // What the origin says itself may have in it what was published before it said it.
     let broker = &asking.holds.0.broker;
-    let begun = begin(broker, &instruction, &filters, broker.position(), asking.last_of).await;
-    let Begin::After { positions, is_behind } = begun else {
-        asking.holds.0.gaps.closed.fetch_add(1, Relaxed);
-        let channel = instruction.without_link().map(|channel| channel.name.clone()).unwrap_or_default();
-        return Err(Problem::Malformed(format!(
-            "what follows the `prev-id` of channel {channel:?} is not in the log, and there is no next link"
-        )));
+    let last_of = |channel: &str| asking.holds.0.desk.last_of(channel);
+    let begun = begin(broker, &instruction, &filters, broker.position(), &last_of).await;
+    let gaps = &asking.holds.0.gaps;
+    let positions = match begun {
+        // It goes on at its link at once.
+        Begin::After { .. } if instruction.hold.is_none() => None,
+        Begin::After { positions, is_behind } => {
+            if is_behind {
+                gaps.log.fetch_add(1, Relaxed);
+            }
+            Some(positions)
+        }
+        Begin::Lost if has_next => {
+            gaps.link.fetch_add(1, Relaxed);
+            None
+        }
+        Begin::Lost => {
+            gaps.closed.fetch_add(1, Relaxed);
+            let channel = instruction.without_link().map(|channel| channel.name.clone()).unwrap_or_default();
+            return Err(Problem::Malformed(format!(
+                "what follows the `prev-id` of channel {channel:?} is not in the log, and there is no next link"
+            )));
+        }
     };
-    if is_behind {
-        asking.holds.0.gaps.log.fetch_add(1, Relaxed);
-    }
     let has_ids = instruction.channels.iter().any(|channel| channel.prev_id.is_some());
-    let form = Form::of(&headers, has_ids);
+    let form = match asking.state.route.stream_format {
+        StreamFormat::Auto => Form::of(&headers, has_ids),
+        StreamFormat::Off => Form::Items,
+    };
     let id = asking.id.clone();
     let (first, rest) = match body {
         Initial::Whole(bytes) => (bytes, None),
@@ -60,7 +82,7 @@ pub(crate) async fn hold(asking: Asking<'_>, told: Told) -> Result<Response, Pro
     };
     let parts = asking.parts;
     let (holds, from) = asking.client();
-    let held = Held::new(&holds.0, from, &instruction, Some(form));
+    let held = Held::new(&holds.0, from, &instruction, Some(form), linking);
     let building = held.channels.lock().build_id().transpose().map_err(Problem::Malformed)?;
     let first = match &building {
         Some(building) => building.whole(&first).map_err(Problem::Malformed)?,
@@ -85,7 +107,7 @@ async fn catch_up(
     body: Option<outgoing::Body>,
     mut building: Option<BuildId>,
     filters: Vec<Filter>,
-    positions: Vec<Position>,
+    positions: Option<Vec<Position>>,
 ) {
     if let Some(mut body) = body {
         loop {
@@ -106,13 +128,17 @@ async fn catch_up(
             held.send(chunk(&piece));
         }
     }
+    let Some(positions) = positions else { return held.want_link() };
     let Ok(replays) = held.subscribe(&filters, &positions).await else {
         return held.end(LeaveReason::Closed);
     };
-    replay(&held, replays).await;
+    if let Some(linking) = &held.linking {
+        linking.way.lock().filters = filters;
+    }
+    replay(held, replays).await;
 }
 
-async fn replay(held: &Arc<Held>, replays: Vec<Replay>) {
+async fn replay(held: Arc<Held>, replays: Vec<Replay>) {
     let has_gap = AtomicBool::new(false);
     for replay in replays {
         replay
@@ -137,17 +163,28 @@ fn keep(
 ) -> impl Future<Output = ()> + Send {
     async move {
         let mut beginning = Some(beginning);
-        let mut work: Option<Work> = None;
-        let first_due = keep_alive.as_ref().map_or(NEVER, |kept| kept.timeout);
-        let mut timer = pin!(sleep_until(Instant::now() + first_due));
+        let mut work: Option<Following> = None;
+        let now = Instant::now();
+        let mut keep_alive_at = now + keep_alive.as_ref().map_or(NEVER, |kept| kept.timeout);
+        let mut link_at = now + NEVER;
+        let mut heads = Vec::new();
+        let mut timer = pin!(sleep_until(keep_alive_at));
         let mut input = BytesMut::new();
         let why = loop {
             if held.inbox.has_overflowed() {
                 held.holds.filtered.count("overflow");
                 held.end(LeaveReason::TooSlow);
             }
-            if work.is_none() && !held.inbox.is_empty() {
-                work = Some(Box::pin(work_off(Arc::clone(&held))));
+            if work.is_none() && beginning.is_none() && held.is_link_wanted() {
+                let held = Arc::clone(&held);
+                link_at = Instant::now() + NEVER;
+                work = Some(Box::pin(async move { follow(&held).await }));
+            } else if work.is_none() && !held.inbox.is_empty() {
+                let held = Arc::clone(&held);
+                work = Some(Box::pin(async move {
+                    work_off(&held).await;
+                    None
+                }));
             }
             tokio::select! {
                 event = link.next(&mut input) => match event {
@@ -167,18 +204,45 @@ fn keep(
                     }
                 },
                 () = timer.as_mut() => {
-                    let due = due(&held, keep_alive.as_deref());
-                    timer.as_mut().reset(Instant::now() + due);
+                    let now = Instant::now();
+                    if keep_alive_at <= now {
+                        keep_alive_at = now + due(&held, keep_alive.as_deref());
+                    }
+                    if link_at <= now {
+                        let before = std::mem::replace(&mut heads, follow::heads(&held));
+                        match held.linking.as_ref().and_then(|linking| linking.patience()) {
+                            // Whoever hears something from everywhere needs no link.
+                            Some(patience) if follow::all_moved(&before, &heads) => link_at = now + patience,
+                            _ => {
+                                link_at = now + NEVER;
+                                held.want_link();
+                            }
+                        }
+                    }
+                    timer.as_mut().reset(keep_alive_at.min(link_at));
                 }
-                () = run(&mut beginning) => beginning = None,
-                () = run(&mut work) => work = None,
+                () = run(&mut beginning) => {
+                    beginning = None;
+                    let patience = held.linking.as_ref().and_then(|linking| linking.patience());
+                    if let Some(patience) = patience {
+                        heads = follow::heads(&held);
+                        link_at = Instant::now() + patience;
+                        timer.as_mut().reset(keep_alive_at.min(link_at));
+                    }
+                }
+                replays = run(&mut work) => {
+                    work = None;
+                    if let Some(replays) = replays {
+                        beginning = Some(Box::pin(replay(Arc::clone(&held), replays)));
+                    }
+                }
             }
         };
         held.leave(why);
     }
 }
 
-async fn run(work: &mut Option<Work>) {
+async fn run<T>(work: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
     match work {
         Some(work) => work.await,
         None => std::future::pending().await,
@@ -203,7 +267,7 @@ fn due(held: &Held, keep_alive: Option<&KeepAlive>) -> Duration {
 }
 
 /// What needs more than to be written, in its order.
-async fn work_off(held: Arc<Held>) {
+pub(super) async fn work_off(held: &Arc<Held>) {
     while let Some((message, tag)) = held.inbox.take() {
         let (known, form) = {
             let mut channels = held.channels.lock();
@@ -221,7 +285,10 @@ async fn work_off(held: Arc<Held>) {
             Some(item) => match item.stream {
                 None => continue,
                 Some(HttpStream::Close) => return held.end(LeaveReason::Closed),
-                Some(HttpStream::Hint) => continue,
+                Some(HttpStream::Hint) => {
+                    held.want_link();
+                    continue;
+                }
                 Some(HttpStream::Send { filters: wanted, .. })
                     if !ContentFilter::fit(&known, wanted.as_deref()) =>
                 {

@@ -49,25 +49,45 @@ pub(crate) fn instructs(headers: &HeaderMap) -> bool {
 /// What is wrong with it.
 pub(crate) async fn read(route: &Route, answer: http::Response<outgoing::Body>) -> Result<Told, String> {
     let (head, body) = answer.into_parts();
-    let (mut instruction, body) = if is_document(&head.headers) {
-        let body =
-            body.collect(MAX_DOCUMENT_BYTES, route.timeout).await.map_err(|error| error.to_string())?;
-        let told = document(head.status.as_u16(), &head.headers, &body).map_err(|error| error.to_string())?;
-        (told, None)
+    let body = if is_document(&head.headers) {
+        let body = body.collect(MAX_DOCUMENT_BYTES, route.timeout).await;
+        Initial::Whole(body.map_err(|error| error.to_string())?)
     } else {
-        let told = in_headers(&head.headers).map_err(|error| error.to_string())?;
-        (told.unwrap_or_default(), Some(body))
+        Initial::Streamed(body)
+    };
+    of(route, head.status, head.headers, body)
+}
+
+/// The same of an answer whose body is there, if it is a document.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn of(
+    route: &Route,
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Initial,
+) -> Result<Told, String> {
+    let (mut instruction, body) = match body {
+        Initial::Whole(body) if is_document(&headers) => {
+            let told = document(status.as_u16(), &headers, &body).map_err(|error| error.to_string())?;
+            (told, None)
+        }
+        body => {
+            let told = in_headers(&headers).map_err(|error| error.to_string())?;
+            (told.unwrap_or_default(), Some(body))
+        }
     };
     if instruction.hold.is_some() && instruction.channels.is_empty() {
         return Err("the client is to be held, and on no channel".to_owned());
     }
     let (mut headers, body) = match (instruction.response.take(), body) {
         (Some(response), _) => (response.headers, Initial::Whole(response.body)),
-        (None, Some(body)) => (head.headers, Initial::Streamed(body)),
+        (None, Some(body)) => (headers, body),
         (None, None) => (HeaderMap::new(), Initial::Whole(Bytes::new())),
     };
     instruct::strip(&mut headers);
     instruction.expose(&mut headers);
     let headers = forward::answer(&headers, route);
-    Ok(Told { status: instruction.status.unwrap_or(head.status), instruction, headers, body })
+    Ok(Told { status: instruction.status.unwrap_or(status), instruction, headers, body })
 }

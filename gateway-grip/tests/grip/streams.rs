@@ -9,20 +9,20 @@ use crate::support::{Origin, Server, Stream, within};
 const EVENTS: &str = "grip-hold: stream\r\ncontent-type: text/event-stream\r\n";
 
 /// A stream without its frames.
-struct Reader {
+pub(crate) struct Reader {
     stream: Stream,
     head: String,
 }
 
 impl Reader {
-    async fn open(server: &Server, origin: &mut Origin, told: &str, body: &str) -> Self {
+    pub(crate) async fn open(server: &Server, origin: &mut Origin, told: &str, body: &str) -> Self {
         let mut stream = server.asks(origin, &answer(told, body)).await;
         let head = stream.head().await;
         Self { stream, head }
     }
 
     /// The next chunk; `None` at the end of the body.
-    async fn chunk(&mut self) -> Option<String> {
+    pub(crate) async fn chunk(&mut self) -> Option<String> {
         let size = self.stream.until("\r\n").await;
         let size = usize::from_str_radix(size.trim(), 16).unwrap();
         let mut data = vec![0; size + 2];
@@ -155,4 +155,14 @@ async fn streams_end_when_the_server_stops_and_a_cut_body_does_not_look_whole() 
     assert_eq!(reader.chunk().await.unwrap(), "whole");
     within(server.front.shutdown(std::time::Duration::from_secs(10))).await;
     assert_eq!(reader.chunk().await, None);
+}
+
+#[tokio::test]
+async fn a_route_may_leave_out_what_is_no_item() {
+    let (mut origin, server) = held(json!({"stream_format": "off"})).await;
+    let mut reader = Reader::open(&server, &mut origin, &format!("{EVENTS}grip-channel: a\r\n"), "own").await;
+    assert_eq!(reader.chunk().await.unwrap(), "own");
+    server.broker.publish(Publish::new(Channel::parse("a").unwrap(), "outside")).unwrap();
+    server.items(json!([content("a", "item")])).await;
+    assert_eq!(reader.chunk().await.unwrap(), "item");
 }
