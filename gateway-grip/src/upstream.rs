@@ -13,7 +13,7 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_edge::{Body, BoxError};
-use outgoing::{Client, Error, Payload, Unsent};
+use outgoing::{Client, Payload, Unsent};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout, timeout_at};
@@ -302,7 +302,7 @@ impl Upstream {
                 let why = error.to_string();
                 return Err(match error {
                     _ if !route.cold_start.is_zero() => Failure::Starting(why),
-                    Error::Timeout { .. } => Failure::TimedOut(why),
+                    // However long that took: nothing of the request was sent.
                     _ => Failure::Unreachable(why),
                 });
             }

@@ -9,3 +9,4 @@ mod publishing;
 mod sockets;
 mod streams;
 mod support;
+mod unreached;
