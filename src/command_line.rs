@@ -119,6 +119,14 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: ConfigCommand,
     },
+    /// Print the routes file of Pushpin as routes of a configuration
+    ///
+    /// What cannot be said here is told with its line, on standard error and in comments. Exit code 0, or 1 if there is
+    /// any of that.
+    ImportRoutes {
+        /// The routes file, e.g. /etc/pushpin/routes; `-` is standard input
+        file: PathBuf,
+    },
     /// Say whether a configuration is right, and what it would serve
     ///
     /// The environment counts as for the server. Exit code 0, or 2 with what is wrong.

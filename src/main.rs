@@ -12,7 +12,7 @@ mod token;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -55,6 +55,9 @@ fn main() -> ExitCode {
         Some(Command::Config { what: ConfigCommand::Show { file, defaults } }) => {
             exit_code(show_config(file, defaults))
         }
+        Some(Command::ImportRoutes { file }) => {
+            import_routes(&file).unwrap_or_else(|error| exit_code(Err(error)))
+        }
         Some(Command::CheckConfig { file }) => exit_code(check_config(file)),
     }
 }
@@ -67,6 +70,20 @@ fn exit_code(outcome: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
             ExitCode::from(MISCONFIGURED)
         }
     }
+}
+
+/// Pushpin's routes as ours.
+fn import_routes(file: &Path) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let text = match file.to_str() {
+        Some("-") => std::io::read_to_string(std::io::stdin())?,
+        _ => std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?,
+    };
+    let imported = fanwire::gateway_grip::import::routes(&text);
+    std::io::stdout().write_all(imported.toml.as_bytes())?;
+    for lost in &imported.lost {
+        eprintln!("line {}: {}", lost.line, lost.what);
+    }
+    Ok(if imported.lost.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 /// Whether the kernel may back memory with transparent huge pages. The allocator asks for them wherever it can, and

@@ -20,6 +20,7 @@ mod desk;
 mod forward;
 mod front;
 mod hold;
+pub mod import;
 pub mod keys;
 mod pass;
 pub mod pattern;

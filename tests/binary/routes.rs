@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::http::{get, request};
-use crate::support::process::Process;
+use crate::support::process::{Process, run_with_input};
 use crate::support::within;
 
 /// An origin that says what it was asked for.
@@ -188,4 +188,35 @@ async fn routes_and_sources_of_the_file_are_read_again_at_a_signal() {
     server.signal(Signal::HUP);
     until(&server, "/v1/routes", |answer| ids(answer, "routes") == ["last"]).await;
     until(&server, "/v1/sources", |answer| ids(answer, "sources") == ["c-put"]).await;
+}
+
+#[tokio::test]
+async fn routes_of_pushpin_become_a_configuration_that_loads() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = |name: &str| folder.path().join(name).to_str().expect("plain").to_owned();
+    std::fs::write(
+        place("routes"),
+        "# what Debian's package brings\n* localhost:80,over_http\n\n\
+         *.example.com,id=shop,path_beg=/live/,path_rem=5,prefix=shop-,debug a:80,host=inner.example b:81,host=inner.example\n\
+         example.org,path_beg=/plain,no_grip,header=\"X-From: \\\"here\\\", there\" c:443,ssl,insecure\n\
+         example.org,path_beg=/signed,sig_iss=me,sig_key=base64:c2VjcmV0 c:443,ssl,over_http,one_event\n",
+    )
+    .expect("written");
+    let imported = run_with_input(&["import-routes", &place("routes")], &[], b"").await;
+    assert_eq!((imported.code, imported.err.as_str()), (Some(0), ""), "{imported:?}");
+    std::fs::write(place("fanwire.toml"), &imported.out).expect("written");
+    let checked = run_with_input(&["check-config", &place("fanwire.toml")], &[], b"").await;
+    assert_eq!(checked.code, Some(0), "{checked:?}\n{}", imported.out);
+
+    let unmapped = b"* zhttp/tcp://127.0.0.1:1\n*,session,path_beg=/a a:80,sub=news\n*,path_beg=/v1 a:80\n";
+    let imported = run_with_input(&["import-routes", "-"], &[], unmapped).await;
+    assert_eq!(imported.code, Some(1), "{imported:?}");
+    for said in ["line 1: the target", "line 2: `session`", "line 2: `sub=news`", "line 3: \"/v1**\""] {
+        assert!(imported.err.contains(said), "{said}: {imported:?}");
+    }
+    std::fs::write(place("fanwire.toml"), &imported.out).expect("written");
+    let checked = run_with_input(&["check-config", &place("fanwire.toml")], &[], b"").await;
+    assert_eq!(checked.code, Some(0), "{checked:?}\n{}", imported.out);
+    assert_eq!(imported.out.matches("[[gateway.routes]]").count(), 1, "{}", imported.out);
+    assert_eq!(run_with_input(&["import-routes", &place("nowhere")], &[], b"").await.code, Some(2));
 }
