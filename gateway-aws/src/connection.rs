@@ -177,7 +177,7 @@ async fn converse(
             heard = socket.hear(&session.shared.terms, due) => heard,
         };
         let message = match heard {
-            Heard::Woken | Heard::Due => continue,
+            Heard::Woken | Heard::Due | Heard::Ping(_) | Heard::Pong(_) => continue,
             Heard::Ended(ending) => return ending,
             // Copied, as they share the memory of what was read with them.
             Heard::Text(text) => Incoming::Text(Bytes::copy_from_slice(&text)),

@@ -127,6 +127,8 @@ pub struct Route {
     pub max_events: usize,
     /// What streams get of messages that are no items of GRIP. Default as their type says.
     pub stream_format: StreamFormat,
+    /// Whether an origin gets the pings and pongs of a WebSocket, each of which is a request. Default no.
+    pub forward_pings: bool,
     /// What notifications are signed with; nothing: they are not.
     pub notify_secrets: Secrets,
     /// Of what it was made, as a number: one that is the same after a reload goes on as it is.
@@ -165,6 +167,7 @@ impl Route {
             channel_prefix: String::new(),
             max_events: grip::exchange::MAX_EVENTS,
             stream_format: StreamFormat::Auto,
+            forward_pings: false,
             notify_secrets: Secrets::default(),
             version: 0,
         }

@@ -70,6 +70,7 @@ async fn answer(
             let mut rules = Rules::new(route.id.clone());
             rules.channel_prefix.clone_from(&route.channel_prefix);
             rules.max_events = route.max_events;
+            rules.forward_pings = route.forward_pings;
             let backend = Arc::new(Backend::new(Arc::clone(state), path, place));
             return Ok(open(from.hub, Arc::new(rules), backend, from.remote, parts, headers).await);
         }

@@ -82,7 +82,7 @@ impl Server {
                     socket.close(CloseCode::Unsupported, "messages are text");
                     return socket.finish(LINGER).await;
                 }
-                Heard::Woken | Heard::Due => {}
+                Heard::Woken | Heard::Due | Heard::Ping(_) | Heard::Pong(_) => {}
                 Heard::Ended(ending) if ending.is_told() => return socket.finish(LINGER).await,
                 Heard::Ended(_) => return,
             }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use broker_core::{Broker, Encoding, LeaveReason, SubscriberKey};
 use dashmap::DashMap;
-use http_edge::websocket::Terms;
+use http_edge::websocket::{Pings, Terms};
 
 use crate::member::{Close, Member};
 
@@ -31,6 +31,9 @@ pub struct Rules {
     pub max_answer_bytes: usize,
     /// What stands before the name of each channel that the origin names.
     pub channel_prefix: String,
+    /// Whether the origin gets pings and pongs of the client, each of which is a request. Pings are answered all the same,
+    /// and pongs without content are not passed on, as the broker's own pings have none. Default no.
+    pub forward_pings: bool,
 }
 
 impl Rules {
@@ -42,6 +45,7 @@ impl Rules {
             max_message_bytes: 1 << 20,
             max_answer_bytes: 1 << 20,
             channel_prefix: String::new(),
+            forward_pings: false,
         }
     }
 }
@@ -92,6 +96,8 @@ pub(crate) struct Inner {
     /// What there is to know of a message before it is sent.
     pub(crate) traits: Encoding,
     pub(crate) terms: Terms,
+    /// The same, where pings are heard of.
+    pub(crate) terms_with_pings: Terms,
     pub(crate) counted: Counted,
     pub(crate) is_closing: AtomicBool,
     /// Connections of whose end an origin is still to be told.
@@ -105,12 +111,15 @@ impl Hub {
         terms.patience.ping_interval = Some(PING_INTERVAL);
         terms.patience.idle_timeout = Some(DEAD_AFTER);
         terms.intake = intake;
+        let mut terms_with_pings = terms.clone();
+        terms_with_pings.pings = Pings::Told;
         Self(Arc::new(Inner {
             encodings: [broker.register_encoding(), broker.register_encoding()],
             traits: broker.register_encoding(),
             broker,
             members: DashMap::new(),
             terms,
+            terms_with_pings,
             counted: Counted::default(),
             is_closing: AtomicBool::new(false),
             telling: AtomicU64::new(0),

@@ -37,8 +37,8 @@ pub enum Incoming {
     BinaryPart(Bytes),
     /// Answer with [`encode::pong`](crate::encode::pong).
     Ping(Bytes),
-    /// Only a sign of life.
-    Pong,
+    /// Only a sign of life, with what the ping had.
+    Pong(Bytes),
     /// The peer closes; answer with [`encode::close`](crate::encode::close) and the same code, then
     /// end the connection. Nothing comes after it.
     Close {
@@ -346,7 +346,7 @@ enum Step {
 fn control_frame(control: Control, payload: Bytes) -> Result<Incoming, Violation> {
     match control {
         Control::Ping => Ok(Incoming::Ping(payload)),
-        Control::Pong => Ok(Incoming::Pong),
+        Control::Pong => Ok(Incoming::Pong(payload)),
         Control::Close => close_frame(&payload),
         Control::Reserved(_) => Err(Violation::protocol("reserved opcode")),
     }

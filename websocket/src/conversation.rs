@@ -33,8 +33,10 @@ pub enum Turn {
     Text(Bytes),
     /// A whole binary message, or a part of one in a conversation that is a [stream](Conversation::of_bytes).
     Binary(Bytes),
-    /// Send this frame: it answers a ping.
+    /// Send this frame: it answers a ping, and has what that had.
     Answer(Bytes),
+    /// A pong, with what the ping had: a sign of life, which usually nobody wants to see.
+    Pong(Bytes),
     /// Send this frame, then end the connection: nothing comes after it.
     Last {
         /// The close frame.
@@ -77,23 +79,21 @@ impl Conversation {
     /// Takes the next thing out of the input; `None` means that more bytes are needed, or that it is over. Call it
     /// until then. Payloads may share the input's allocation: copy what is kept for long.
     pub fn poll_turn(&mut self) -> Option<Turn> {
-        loop {
-            return Some(match self.assembler.feed(&mut self.input) {
-                Ok(None) => return None,
-                Ok(Some(Incoming::Pong)) => continue,
-                Ok(Some(Incoming::Text(text))) => Turn::Text(text),
-                Ok(Some(Incoming::Binary(bytes) | Incoming::BinaryPart(bytes))) => Turn::Binary(bytes),
-                Ok(Some(Incoming::Ping(payload))) => Turn::Answer(encode::pong(&payload)),
-                Ok(Some(Incoming::Close { code, reason })) => {
-                    let frame = encode::close(code.unwrap_or(CloseCode::Status), "");
-                    Turn::Last { frame, end: End::Left { code, reason } }
-                }
-                Err(fault) => {
-                    let frame = encode::close(fault.close_code, fault.reason);
-                    Turn::Last { frame, end: End::Fault(fault) }
-                }
-            });
-        }
+        Some(match self.assembler.feed(&mut self.input) {
+            Ok(None) => return None,
+            Ok(Some(Incoming::Pong(payload))) => Turn::Pong(payload),
+            Ok(Some(Incoming::Text(text))) => Turn::Text(text),
+            Ok(Some(Incoming::Binary(bytes) | Incoming::BinaryPart(bytes))) => Turn::Binary(bytes),
+            Ok(Some(Incoming::Ping(payload))) => Turn::Answer(encode::pong(&payload)),
+            Ok(Some(Incoming::Close { code, reason })) => {
+                let frame = encode::close(code.unwrap_or(CloseCode::Status), "");
+                Turn::Last { frame, end: End::Left { code, reason } }
+            }
+            Err(fault) => {
+                let frame = encode::close(fault.close_code, fault.reason);
+                Turn::Last { frame, end: End::Fault(fault) }
+            }
+        })
     }
 
     /// What is held of a message, or of a frame, that is not whole yet, in bytes; `None` if none has begun.
@@ -141,8 +141,8 @@ mod tests {
             (frame(0x81, b"a"), vec![text("a")]),
             (frame(0x82, b"a"), vec![Turn::Binary("a".into())]),
             (frame(0x89, b"x"), vec![Turn::Answer(encode::pong(b"x"))]),
-            (frame(0x8a, b"x"), vec![]),
-            ([frame(0x8a, b""), frame(0x81, b"b")].concat(), vec![text("b")]),
+            (frame(0x8a, b"x"), vec![Turn::Pong("x".into())]),
+            ([frame(0x8a, b""), frame(0x81, b"b")].concat(), vec![Turn::Pong("".into()), text("b")]),
             (frame(0x88, &[3, 232, b'b', b'y', b'e']), vec![left(Some(CloseCode::Normal), "bye")]),
             (frame(0x88, b""), vec![left(None, "")]),
             ([frame(0x88, b""), frame(0x81, b"late")].concat(), vec![left(None, "")]),

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! request ─▶ handshake::accept       ─▶ 101
-//! bytes   ─▶ Conversation::poll_turn ─▶ Turn::{Text, Binary, Answer, Last}, of what Assembler::feed finds in them
+//! bytes   ─▶ Conversation::poll_turn ─▶ Turn::{Text, Binary, Answer, Pong, Last}, of what Assembler::feed finds in them
 //! time    ─▶ Pulse::handle_timeout   ─▶ Silence::{Ping, TooLong}
 //! payload ─▶ encode::frame           ─▶ one buffer, ready for the wire
 //! ```

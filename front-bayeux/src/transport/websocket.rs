@@ -161,7 +161,7 @@ impl OpenSocket {
                     }
                 }
                 Heard::Binary(_) => return self.socket.close(CloseCode::Unsupported, "messages are text"),
-                Heard::Woken => self.write(),
+                Heard::Woken | Heard::Ping(_) | Heard::Pong(_) => self.write(),
                 Heard::Due if self.is_to_leave() => {
                     let reason = self.caller.member.as_ref().and_then(|member| member.reason());
                     let reason = reason.unwrap_or("session ended by the server");

@@ -71,6 +71,7 @@ impl Input {
             match frames.conversation.poll_turn()? {
                 Turn::Binary(part) | Turn::Text(part) => self.packets.extend_from_slice(&part),
                 Turn::Answer(frame) => return Some(Control::Reply(frame)),
+                Turn::Pong(_) => {}
                 Turn::Last { frame, .. } => return Some(Control::Close(frame)),
             }
         }

@@ -60,6 +60,8 @@ pub struct Written {
     channel_prefix: Option<String>,
     max_events: Option<usize>,
     stream_format: Option<String>,
+    #[serde(default)]
+    forward_pings: bool,
     notify_secret: Option<String>,
     notify_secret_file: Option<String>,
 }
@@ -220,6 +222,7 @@ impl Written {
             ("channel_prefix", self.channel_prefix.is_some()),
             ("max_events", self.max_events.is_some()),
             ("stream_format", self.stream_format.is_some()),
+            ("forward_pings", self.forward_pings),
         ];
         if route.dialect != Dialect::Grip
             && let Some((key, _)) = said.iter().find(|(_, is_said)| *is_said)
@@ -229,6 +232,7 @@ impl Written {
         route.signer =
             signer(self.sig_iss.as_ref(), self.sig_key.as_ref(), self.sig_key_file.as_ref(), folder)?;
         route.channel_prefix = self.channel_prefix.clone().unwrap_or_default();
+        route.forward_pings = self.forward_pings;
         route.max_events = within("max_events", self.max_events, 1..=1_000, route.max_events)?;
         route.stream_format = match self.stream_format.as_deref() {
             None | Some("auto") => StreamFormat::Auto,

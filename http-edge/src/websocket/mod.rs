@@ -27,7 +27,7 @@
 //!                         socket.close(CloseCode::Unsupported, "messages are text");
 //!                         return socket.finish(LINGER).await;
 //!                     }
-//!                     Heard::Woken | Heard::Due => {}
+//!                     Heard::Woken | Heard::Due | Heard::Ping(_) | Heard::Pong(_) => {}
 //!                     Heard::Ended(ending) if ending.is_told() => return socket.finish(LINGER).await,
 //!                     Heard::Ended(_) => return,
 //!                 }
@@ -40,5 +40,5 @@
 mod socket;
 mod upgrade;
 
-pub use socket::{Ending, Heard, Hearing, LINGER, Terms, WebSocket};
+pub use socket::{Ending, Heard, Hearing, LINGER, Pings, Terms, WebSocket};
 pub use upgrade::{HandOver, NoUpgrade, Upgrade, is_opening};

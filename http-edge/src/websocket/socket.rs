@@ -30,6 +30,17 @@ pub struct WebSocket {
     pulse: Pulse,
 }
 
+/// Whether the caller hears of pings and pongs.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Pings {
+    /// No: pings are answered, and that is all.
+    #[default]
+    Answered,
+    /// Yes, besides: [`Heard::Ping`] and [`Heard::Pong`], but for pongs without content, as our own pings have none.
+    Told,
+}
+
 /// What all WebSockets of a front have in common.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -38,6 +49,8 @@ pub struct Terms {
     pub patience: Patience,
     /// Where messages count that are not whole, and how slowly they may come.
     pub intake: Intake,
+    /// Whether pings and pongs are heard of. Default no.
+    pub pings: Pings,
 }
 
 /// What happened.
@@ -47,6 +60,10 @@ pub enum Heard {
     Text(Bytes),
     /// A whole binary message.
     Binary(Bytes),
+    /// A ping, which was answered. With [`Pings::Told`] alone.
+    Ping(Bytes),
+    /// A pong. With [`Pings::Told`] alone.
+    Pong(Bytes),
     /// Somebody called [`Outbox::notify`]: the session has something to do.
     Woken,
     /// Time has passed: that until the caller's `due`, or less.
@@ -128,7 +145,7 @@ impl WebSocket {
     }
 
     /// What lies in the input.
-    fn take(&mut self) -> Option<Heard> {
+    fn take(&mut self, pings: Pings) -> Option<Heard> {
         if self.link.is_paused() {
             return None;
         }
@@ -143,8 +160,17 @@ impl WebSocket {
                     return Some(Heard::Binary(bytes));
                 }
                 Turn::Answer(pong) => {
+                    // Two bytes stand before what a control frame has.
+                    let payload = (pings == Pings::Told).then(|| pong.slice(pong.len().min(2)..));
                     self.outbox().send(pong, Class::Control);
+                    if let Some(payload) = payload {
+                        return Some(Heard::Ping(payload));
+                    }
                 }
+                Turn::Pong(payload) if pings == Pings::Told && !payload.is_empty() => {
+                    return Some(Heard::Pong(payload));
+                }
+                Turn::Pong(_) => {}
                 Turn::Last { frame, end } => {
                     self.outbox().send_last(frame);
                     return Some(Heard::Ended(match end {
@@ -245,7 +271,7 @@ impl Future for Hearing<'_> {
         let mut has_read = matches!(*this.waiting, Waiting::Not { .. });
         loop {
             if std::mem::take(&mut has_read) {
-                if let Some(heard) = socket.take() {
+                if let Some(heard) = socket.take(terms.pings) {
                     return Poll::Ready(heard);
                 }
                 socket.count(&terms.intake);

@@ -152,10 +152,11 @@ impl Conversation {
             }
             socket.pause(self.exchange.is_full());
             let due = self.poll_timeout();
+            let terms = if self.rules.forward_pings { &hub.terms_with_pings } else { &hub.terms };
             let next = tokio::select! {
                 answered = done(&mut self.in_flight) => Next::Answered(answered),
                 answered = filtered(&mut self.filtering) => Next::Filtered(answered),
-                heard = socket.hear(&hub.terms, due) => Next::Heard(heard),
+                heard = socket.hear(terms, due) => Next::Heard(heard),
             };
             match next {
                 Next::Answered(answered) => {
@@ -167,6 +168,8 @@ impl Conversation {
                 Next::Heard(Heard::Ended(ending)) => return ending,
                 // Copied, as they share the memory of what was read with them.
                 Next::Heard(Heard::Text(text)) => self.hear(Event::Text(Bytes::copy_from_slice(&text))),
+                Next::Heard(Heard::Ping(content)) => self.hear(Event::Ping(Bytes::copy_from_slice(&content))),
+                Next::Heard(Heard::Pong(content)) => self.hear(Event::Pong(Bytes::copy_from_slice(&content))),
                 Next::Heard(Heard::Binary(bytes)) => self.hear(Event::Binary(Bytes::copy_from_slice(&bytes))),
             }
         }

@@ -359,3 +359,34 @@ async fn a_server_that_stops_closes_with_1012_and_tells_origins() {
     assert_eq!(server.open_with(&[]).await.unwrap_err().status(), 503);
     assert_eq!(origin.waiting(), 0);
 }
+
+#[tokio::test]
+async fn pings_are_answered_here_and_an_origin_hears_of_them_where_it_wants_to() {
+    for forwards in [false, true] {
+        let origin = Scripted::new(|asked| async move {
+            if asked.is_opening() {
+                return events_with(&[], &[Event::Open]);
+            }
+            let is_ping = asked.events().iter().any(|event| matches!(event, Event::Ping(_)));
+            events_with(&[], &[if is_ping { Event::Ping("from it".into()) } else { text("heard") }])
+        });
+        let server = Server::with(&origin, |rules| rules.forward_pings = forwards).await;
+        let mut client = server.open().await;
+        assert!(origin.next().await.is_opening());
+        within(client.socket.send(Message::Ping("to it".into()))).await.unwrap();
+        let answered = within(futures_util::StreamExt::next(&mut client.socket)).await.unwrap().unwrap();
+        assert_eq!(answered, Message::Pong("to it".into()));
+        if forwards {
+            assert_eq!(origin.next().await.events(), [Event::Ping("to it".into())]);
+            // The client's library answers that one.
+            assert_eq!(client.next().await, Ok(Message::Ping("from it".into())));
+            within(client.socket.flush()).await.unwrap();
+            assert_eq!(origin.next().await.events(), [Event::Pong("from it".into())]);
+            assert_eq!(client.text().await, "heard");
+        }
+        client.send("last").await;
+        assert_eq!(origin.next().await.texts(), ["last"]);
+        assert_eq!(client.text().await, "heard");
+        assert_eq!(origin.waiting(), 0, "nothing else was asked");
+    }
+}
