@@ -3,5 +3,6 @@
 mod polls;
 mod requests;
 mod resources;
+mod storm;
 mod streams;
 mod support;
