@@ -173,7 +173,11 @@ impl Server {
         }
         let fronts = Fronts::new(&broker, &config);
         #[cfg(feature = "gateway")]
-        let sources = sources::Sources::start(&broker, std::mem::take(&mut config.sources));
+        let sources = {
+            let mut of_config = std::mem::take(&mut config.sources);
+            of_config.webhooks = Some(webhooks.clone());
+            sources::Sources::start(&broker, of_config)
+        };
         #[cfg(feature = "gateway")]
         let fronts = fronts.with_resources(&webhooks, &sources, &config);
         let refusals = Refusals::new(fronts.clone());

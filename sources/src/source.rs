@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use gateway::webhook::Webhooks;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
-use crate::settings::Settings;
+use crate::settings::{Goal, Settings};
 use crate::state::{Condition, Phase, State};
 
 /// A message for a WebSocket, from a backend.
@@ -36,10 +37,13 @@ pub(crate) struct Source {
     upstream: Mutex<Option<mpsc::Sender<Upstream>>>,
     /// Somebody has subscribed since the whole was published last.
     has_newcomer: AtomicBool,
+    /// Who is told of its states, and the last one.
+    webhooks: Option<Webhooks>,
+    told: Mutex<Option<Phase>>,
 }
 
 impl Source {
-    pub(crate) fn new(settings: Settings, is_trusted: bool) -> Self {
+    pub(crate) fn new(settings: Settings, is_trusted: bool, webhooks: Option<Webhooks>) -> Self {
         Self {
             settings,
             is_trusted,
@@ -47,6 +51,8 @@ impl Source {
             wanted: watch::Sender::new(true),
             upstream: Mutex::default(),
             has_newcomer: AtomicBool::new(false),
+            webhooks,
+            told: Mutex::new(None),
         }
     }
 
@@ -122,6 +128,7 @@ impl Source {
         if !state.enter(phase) {
             return;
         }
+        self.tell(state);
         let (id, why) = (&self.settings.id, state.error.as_ref());
         let (condition, error) = why.map_or(("", ""), |(condition, detail)| (condition.name(), detail));
         match phase {
@@ -132,6 +139,31 @@ impl Source {
             }
             _ => {}
         }
+    }
+
+    /// Tells webhooks, but for what goes by with each try.
+    fn tell(&self, state: &State) {
+        let Some(webhooks) = self.webhooks.as_ref().filter(|_| state.phase != Phase::Connecting) else {
+            return;
+        };
+        if self.told.lock().replace(state.phase) == Some(state.phase) {
+            return;
+        }
+        webhooks.tell_of_source(&self.settings.id, |data| {
+            let channel = match &self.settings.goal {
+                Goal::Channel(channel) => Some(channel.as_str()),
+                Goal::Pointer(_) => None,
+            };
+            data.text("source", &self.settings.id).text("kind", self.settings.kind.name());
+            data.optional("channel", channel).text("state", state.phase.name());
+            data.number("attempts", state.attempts.into()).number("received", state.received);
+            match &state.error {
+                Some((condition, detail)) => data.object("error", |error| {
+                    error.text("condition", condition.name()).text("detail", detail);
+                }),
+                None => data.optional("error", None),
+            };
+        });
     }
 
     /// Whether it is to be read.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use broker_core::{Broker, Interest, Lifecycle, SubscriberKey, Unavailable};
 use gateway::address::{Addresses, Denied};
 use gateway::register::Register;
+use gateway::webhook::Webhooks;
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;
@@ -28,6 +29,8 @@ pub struct Config {
     pub sources: Vec<Settings>,
     /// Where URLs of others may lead.
     pub addresses: Addresses,
+    /// Who is told of their states (the event `source`). Default nobody.
+    pub webhooks: Option<Webhooks>,
 }
 
 /// Why a source is not put.
@@ -54,6 +57,7 @@ struct Inner {
     broker: Broker,
     clients: Clients,
     addresses: Addresses,
+    webhooks: Option<Webhooks>,
     list: RwLock<BTreeMap<String, Kept>>,
     /// What the configuration says, whatever became of it.
     of_file: Mutex<BTreeMap<String, Settings>>,
@@ -130,6 +134,7 @@ impl Sources {
             broker: broker.clone(),
             clients,
             addresses: config.addresses,
+            webhooks: config.webhooks,
             list: RwLock::default(),
             of_file: Mutex::default(),
             register,
@@ -212,7 +217,7 @@ impl Sources {
 
     fn keep(&self, settings: Settings, origin: Origin) {
         let id = settings.id.clone();
-        let source = Arc::new(Source::new(settings, matches!(origin, Origin::File)));
+        let source = Arc::new(Source::new(settings, matches!(origin, Origin::File), self.0.webhooks.clone()));
         let written = match origin {
             Origin::File => None,
             Origin::Put(written) => written,

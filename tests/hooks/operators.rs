@@ -150,6 +150,42 @@ async fn there_are_only_so_many_webhooks() {
     assert_eq!(call(&server, "PUT", "/v1/webhooks/h7", &hook).await.status, 200, "one of them, anew");
 }
 
+#[tokio::test]
+async fn a_backend_is_told_of_the_states_of_sources() {
+    let backend = Backend::start(|asked| match asked.head.split(' ').nth(1) {
+        Some("/page") => (200, "1".to_owned()),
+        Some("/gone") => (500, String::new()),
+        _ => (204, String::new()),
+    })
+    .await;
+    let hook = backend.hook(&["source"], json!({}));
+    let port = backend.address.port();
+    let server = TestServer::with(|config| {
+        config.gateway.webhooks.push(hook);
+        config.sources.addresses.allow.push("127.0.0.1".parse().expect("an address"));
+        config.sources.addresses.allow_ports.push(port);
+    })
+    .await;
+    let source = |path: &str| json!({"kind": "poll", "url": format!("http://127.0.0.1:{port}/{path}"), "channel": "feed", "interval": "1s"});
+    assert_eq!(call(&server, "PUT", "/v1/sources/page", &source("page")).await.status, 201);
+    let open = backend.wait_for("source", 1).await.remove(0);
+    assert_eq!(
+        open,
+        json!({"source": "page", "kind": "poll", "channel": "feed", "state": "open", "attempts": 0,
+            "received": open["received"], "error": null})
+    );
+    assert_eq!(call(&server, "POST", "/v1/sources/page/pause", &json!(null)).await.status, 200);
+    assert_eq!(backend.wait_for("source", 2).await[1]["state"], "paused");
+    assert_eq!(call(&server, "PUT", "/v1/sources/gone", &source("gone")).await.status, 201);
+    let failed = backend.wait_for("source", 3).await.remove(2);
+    assert_eq!((&failed["source"], &failed["state"]), (&json!("gone"), &json!("backoff")));
+    assert_eq!(failed["error"]["condition"], "bad-status");
+    // Each try that fails is no news.
+    eventually(|| backend.asked().iter().filter(|asked| asked.head.contains("/gone")).count() >= 3).await;
+    assert_eq!(backend.of("source").len(), 3);
+    server.stop().await;
+}
+
 /// The description of the API is front-http's.
 #[tokio::test]
 async fn every_path_and_method_that_is_described_is_answered() {

@@ -23,11 +23,13 @@ pub enum Kind {
     Message,
     /// The broker has started, with nobody connected.
     Started,
+    /// A connection outward is in another state.
+    Source,
 }
 
 impl Kind {
     /// All there are, in the order of their declaration.
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 9] = [
         Kind::Connect,
         Kind::Subscribe,
         Kind::Publish,
@@ -36,6 +38,7 @@ impl Kind {
         Kind::Vacated,
         Kind::Message,
         Kind::Started,
+        Kind::Source,
     ];
 
     /// Its name in events and configurations.
@@ -49,6 +52,7 @@ impl Kind {
             Kind::Vacated => "vacated",
             Kind::Message => "message",
             Kind::Started => "broker.started",
+            Kind::Source => "source",
         }
     }
 
@@ -64,7 +68,7 @@ impl Kind {
 
     /// Whether it is about a channel.
     pub fn is_of_channel(self) -> bool {
-        !matches!(self, Kind::Connect | Kind::Disconnect | Kind::Started)
+        !matches!(self, Kind::Connect | Kind::Disconnect | Kind::Started | Kind::Source)
     }
 }
 

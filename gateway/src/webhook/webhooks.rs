@@ -202,6 +202,14 @@ impl Webhooks {
         Some(gone)
     }
 
+    /// Tells those that want to hear of sources that the one with this id is in another state; `data` writes the event's.
+    pub fn tell_of_source(&self, id: &str, data: impl FnOnce(&mut Members<'_>)) {
+        if self.0.wants(Kind::Source) {
+            let told = event(Kind::Source, unix_ms(), data);
+            self.0.notify(Kind::Source, &format!("source:{id}"), &told, |_| true);
+        }
+    }
+
     /// The rules of the configuration.
     pub fn rules(&self) -> &[Arc<Rule>] {
         &self.0.rules
