@@ -2,6 +2,7 @@
 
 use envelope::{timestamp, write_string};
 use front::{Front, Task};
+use gateway::delivery::BreakerState;
 use gateway::resource::{Door, json, only};
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
@@ -74,7 +75,16 @@ fn show(state: &RouteState, out: &mut Vec<u8>) {
         out.extend_from_slice(name.as_bytes());
         write_string(&text, out);
     }
-    out.extend_from_slice(format!(",\"connections\":{}}}", activity.open()).as_bytes());
+    out.extend_from_slice(format!(",\"connections\":{},\"origins\":[", activity.open()).as_bytes());
+    for (at, (origin, breaker)) in state.upstream.breakers().enumerate() {
+        out.extend_from_slice(if at > 0 { b",{\"url\":" } else { b"{\"url\":" });
+        write_string(&origin.base.to_string(), out);
+        let how = if breaker == BreakerState::Closed { "open" } else { "failing" };
+        out.extend_from_slice(b",\"state\":");
+        write_string(how, out);
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"]}");
 }
 
 impl Front for Api {

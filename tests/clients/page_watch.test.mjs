@@ -137,6 +137,41 @@ events = ["message"]
     await without.close();
 });
 
+test("routes show how their origins do and what is under way", PATIENCE, async () => {
+    const origin = http.createServer(() => {});
+    await new Promise((resolve) => origin.listen(0, "127.0.0.1", resolve));
+    const gone = http.createServer();
+    await new Promise((resolve) => gone.listen(0, "127.0.0.1", resolve));
+    const nowhere = gone.address().port;
+    await new Promise((resolve) => gone.close(resolve));
+    const file = path.join(folder, "routes.toml");
+    const route = (id, port) => `[[gateway.routes]]
+id = "${id}"
+dialect = "proxy"
+path = "/${id}/**"
+origin = "http://127.0.0.1:${port}"
+`;
+    await writeFile(file, route("shop", origin.address().port) + route("away", nowhere));
+    const server = await startServer("--config", file);
+    const held = new AbortController();
+    const asked = fetch(`${server.http}/shop/held`, { signal: held.signal }).catch(() => {});
+    for (let n = 0; n < 6; n += 1) await fetch(`${server.http}/away/x`);
+    const { page, faults, close } = await watching(browser, server);
+    await live(page);
+    const rows = (id) => page.locator("#routes tr", { has: page.locator("th", { hasText: id }) });
+    await rows("away").locator("output", { hasText: "left alone" }).waitFor();
+    await rows("shop").locator("output", { hasText: "asked" }).waitFor();
+    await rows("shop").locator("td", { hasText: /^1$/ }).waitFor();
+    held.abort();
+    await asked;
+    await rows("shop").locator("td", { hasText: /^0$/ }).waitFor();
+    assert.deepEqual(faults, []);
+    await close();
+    await server.kill();
+    origin.close();
+    origin.closeAllConnections();
+});
+
 test("channels and retained messages are a tree", PATIENCE, async () => {
     const server = await startServer("--config", await unrecorded());
     await server.publish("house/kitchen/temp", "21.5", { query: "?retain=true" });

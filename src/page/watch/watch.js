@@ -10,6 +10,7 @@ import * as connections from "./connections.js";
 import { Figures } from "./figures.js";
 import * as history from "./history.js";
 import * as hooks from "./hooks.js";
+import * as routes from "./routes.js";
 import * as slow from "./slow.js";
 import * as store from "./store.js";
 
@@ -32,6 +33,7 @@ function state(kind, text) {
     connections.refresh();
     channels.refresh();
     hooks.refresh();
+    routes.refresh();
   }
   isOpen = kind === "open";
 }
