@@ -90,7 +90,7 @@ impl front::Front for Front {
             ),
             Metric::counter(
                 "mqtt_session_gaps",
-                "Times that messages of an MQTT session were dropped from the store before its client came for them",
+                "Times that messages of an MQTT session or shared subscription were dropped from the store before a client came",
                 stats.session_gaps,
             ),
             Metric::counter(

@@ -316,7 +316,7 @@ pub(super) async fn look(inner: Arc<Inner>) {
         drop(known);
         read_if_behind(&inner, kept);
     }
-    if groups.looks.fetch_add(1, Ordering::Relaxed) % EXPIRE_EVERY == 0 {
+    if groups.looks.fetch_add(1, Ordering::Relaxed).is_multiple_of(EXPIRE_EVERY) {
         let now_ms = unix_ms();
         let mut known = groups.known.lock();
         let over: Vec<_> = known
