@@ -132,6 +132,7 @@ async fn routes_are_shown_to_who_may_manage_with_what_is_under_way() {
         (&json!("proxy"), &json!("*"), &json!("/shop/**"), &json!(0)),
         "{shown}"
     );
+    assert_eq!(shown["origins"], json!([{"url": format!("http://127.0.0.1:{port}/"), "state": "open"}]));
     assert!(shown["last_active_at"].as_str().is_some_and(|at| at.ends_with('Z')), "{shown}");
 
     let shows = async |count: u64| {
