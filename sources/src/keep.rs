@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::ask::Clients;
 use crate::kinds::{self, End, Memory};
+use crate::positions::Positions;
 use crate::source::Source;
 use crate::state::Condition;
 
@@ -19,8 +20,11 @@ const MAX_REFUSALS: u32 = 5;
 const WELL_AFTER: Duration = Duration::from_secs(10);
 
 /// Reads it for as long as the broker is there.
-pub(crate) async fn keep(source: Arc<Source>, broker: Broker, clients: Clients) {
-    let mut memory = Memory::new(source.settings());
+pub(crate) async fn keep(source: Arc<Source>, broker: Broker, clients: Clients, positions: Arc<Positions>) {
+    let mut memory = Memory::new(source.settings(), positions);
+    if let Some(id) = &memory.last_id {
+        source.note_last_id(id);
+    }
     let mut wanted = source.wanted();
     let (mut failures, mut refusals) = (0, 0);
     loop {

@@ -20,6 +20,7 @@ mod front;
 mod keep;
 mod kinds;
 mod pace;
+mod positions;
 mod publish;
 mod request;
 mod settings;

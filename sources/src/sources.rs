@@ -13,6 +13,7 @@ use tokio::task::AbortHandle;
 
 use crate::ask::Clients;
 use crate::keep::keep;
+use crate::positions::Positions;
 use crate::request::Requests;
 use crate::settings::{Goal, Settings, Written, Wrong};
 use crate::source::{Source, Upstream};
@@ -63,6 +64,7 @@ struct Inner {
     of_file: Mutex<BTreeMap<String, Settings>>,
     /// Those that were put over HTTP.
     register: Register,
+    positions: Arc<Positions>,
     requests: Requests,
 }
 
@@ -138,6 +140,7 @@ impl Sources {
             list: RwLock::default(),
             of_file: Mutex::default(),
             register,
+            positions: Arc::new(Positions::open(broker)),
         }));
         broker.hear(Arc::new(Newcomers(Arc::downgrade(&sources.0))));
         sources.set(config.sources);
@@ -227,7 +230,8 @@ impl Sources {
             }
         };
         let (broker, clients) = (self.0.broker.clone(), self.0.clients.clone());
-        let task = tokio::spawn(keep(Arc::clone(&source), broker, clients)).abort_handle();
+        let positions = Arc::clone(&self.0.positions);
+        let task = tokio::spawn(keep(Arc::clone(&source), broker, clients, positions)).abort_handle();
         self.0.list.write().insert(id, Kept { source, task, written });
     }
 
@@ -237,6 +241,7 @@ impl Sources {
         let is_there = self.0.list.write().remove(id).is_some();
         if is_there {
             entries.remove(id);
+            self.0.positions.forget(id);
         }
         is_there
     }

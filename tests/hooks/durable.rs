@@ -251,6 +251,76 @@ async fn sources_that_were_put_survive_kill_9_as_they_were_wanted() {
     assert_eq!((states.len(), &resting["state"]), (3, &json!("paused")), "{list:?}");
 }
 
+/// Says what comes behind the last id, up to a number that grows.
+async fn say_events(
+    mut stream: tokio::net::TcpStream,
+    until: Arc<std::sync::atomic::AtomicUsize>,
+) -> std::io::Result<()> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let last = head.split("last-event-id: ").nth(1).and_then(|rest| rest.split('\r').next());
+    let mut said: usize = last.map_or(0, |id| id.parse().expect("an id of ours"));
+    let begin = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+    stream.write_all(begin.as_bytes()).await?;
+    loop {
+        if said < until.load(SeqCst) {
+            said += 1;
+            stream.write_all(format!("id: {said}\ndata: {said}\n\n").as_bytes()).await?;
+        } else {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// An upstream that says such events on each connection.
+async fn stream_of_events(until: Arc<std::sync::atomic::AtomicUsize>) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(say_events(stream, Arc::clone(&until)));
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_event_stream_goes_on_behind_its_last_id_after_kill_9() {
+    let until_number = Arc::new(std::sync::atomic::AtomicUsize::new(10));
+    let upstream = stream_of_events(Arc::clone(&until_number)).await;
+    let file = written(&format!(
+        "[gateway]\nallow_addresses = [\"127.0.0.1\"]\nallow_ports = [{port}]\n\
+         [[gateway.sources]]\nid = \"file\"\nkind = \"sse\"\nchannel = \"feed/file\"\nurl = \"http://{upstream}/file\"\n",
+        port = upstream.port()
+    ));
+    let data = tempfile::tempdir().expect("a directory");
+    let server = begin(data.path(), file.path()).await;
+    let source = json!({"kind": "sse", "url": format!("http://{upstream}/put"), "channel": "feed/put"});
+    assert_eq!(put(&server, "/v1/sources/put", &source).await, 201);
+    let is_at = |last: &'static str| move |source: &Value| source["last_id"] == json!(last);
+    for id in ["file", "put"] {
+        until(&server, &format!("/v1/sources/{id}"), is_at("10")).await;
+    }
+    // It is written a moment after it is shown.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    kill(server).await;
+
+    until_number.store(15, SeqCst);
+    let server = begin(data.path(), file.path()).await;
+    for id in ["file", "put"] {
+        let now = until(&server, &format!("/v1/sources/{id}"), is_at("15")).await;
+        assert_eq!(now["received"], json!(5), "what it had does not come again");
+        let history = get(server.http, &format!("/v1/history/feed/{id}?limit=100")).await.json();
+        let all = history["messages"].as_array().expect("a list");
+        let all: Vec<_> = all.iter().filter_map(|message| message["data"].as_u64()).collect();
+        assert_eq!(all, (1..=15).collect::<Vec<_>>());
+    }
+}
+
 #[tokio::test]
 async fn without_a_store_what_was_put_is_forgotten() {
     let backend = Backend::willing().await;

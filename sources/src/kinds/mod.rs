@@ -4,12 +4,14 @@ mod poll;
 mod sse;
 mod websocket;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::Broker;
 
 use crate::ask::{Clients, Failure};
 use crate::pace::Pace;
+use crate::positions::Positions;
 use crate::settings::{Kind, Settings};
 use crate::source::Source;
 
@@ -63,16 +65,19 @@ pub(crate) struct Memory {
     /// When an event stream wants to be asked again.
     pub(crate) retry: Option<Duration>,
     pub(crate) poll: poll::Memory,
+    /// Where the last id of an event stream outlives it.
+    positions: Arc<Positions>,
 }
 
 impl Memory {
-    /// Of one that was never connected to.
-    pub(crate) fn new(settings: &Settings) -> Self {
+    /// Of one that was not connected to in this life.
+    pub(crate) fn new(settings: &Settings, positions: Arc<Positions>) -> Self {
         Self {
             pace: Pace::new(settings.messages_per_second, settings.bytes_per_second),
-            last_id: None,
+            last_id: if settings.kind == Kind::Sse { positions.of(settings) } else { None },
             retry: None,
             poll: poll::Memory::default(),
+            positions,
         }
     }
 }

@@ -77,6 +77,7 @@ pub(super) async fn read(
                     // After the message: one that was cut off comes again. An empty id takes the last one back.
                     if let Some(id) = block.id {
                         source.note_last_id(&id);
+                        memory.positions.note(settings, &id);
                         memory.last_id = Some(id).filter(|id| !id.is_empty());
                     }
                 }
