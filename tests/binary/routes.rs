@@ -17,27 +17,28 @@ async fn origin() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                let Ok(byte) = stream.read_u8().await else { return };
-                head.push(byte);
-            }
-            let said = String::from_utf8_lossy(&head);
-            if said.contains("/held") {
-                // Until whoever asked has gone.
-                tokio::spawn(async move { stream.read_u8().await });
-                continue;
-            }
-            let line = said.lines().next().unwrap_or_default();
-            let answer = format!(
-                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{line}",
-                line.len()
-            );
-            let _ = stream.write_all(answer.as_bytes()).await;
+        while let Ok((stream, _)) = listener.accept().await {
+            // Clients may leave without a word.
+            tokio::spawn(answer_one(stream));
         }
     });
     port
+}
+
+async fn answer_one(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    let said = String::from_utf8_lossy(&head);
+    if said.contains("/held") {
+        // Until whoever asked has gone.
+        return stream.read_u8().await.map(drop);
+    }
+    let line = said.lines().next().unwrap_or_default();
+    let answer =
+        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{line}", line.len());
+    stream.write_all(answer.as_bytes()).await
 }
 
 async fn asked(server: &Process, host: &str, path: &str) -> String {
