@@ -171,7 +171,7 @@ fn keep(
         let mut timer = pin!(sleep_until(keep_alive_at));
         let mut input = BytesMut::new();
         let why = loop {
-            if held.inbox.has_overflowed() {
+            if held.inbox.has_overflowed() && !held.is_over() {
                 held.holds.filtered.count("overflow");
                 held.end(LeaveReason::TooSlow);
             }
@@ -306,5 +306,20 @@ pub(super) async fn work_off(held: &Arc<Held>) {
             Ok(content) => held.send(chunk(&content)),
             Err(dropped) => held.holds.filtered.count(dropped.reason()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_stream_costs_a_small_task() {
+        fn bytes<L, H, K, B, F>(_: fn(L, H, K, B) -> F) -> usize {
+            size_of::<F>()
+        }
+        let (task, held) = (bytes(keep), size_of::<Held>() + size_of::<super::super::inbox::Inbox>());
+        assert!(task <= 640, "{task} bytes");
+        assert!(held <= 1_024, "{held} bytes");
     }
 }
