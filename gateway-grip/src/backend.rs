@@ -47,6 +47,11 @@ impl Backend {
         &self.0.state.route
     }
 
+    /// The path of the request that the client came with.
+    pub(crate) fn path(&self) -> &str {
+        &self.0.path
+    }
+
     /// Tells another path that the client has left.
     pub(crate) fn tell(&self, path: String, headers: HeaderMap) -> impl Future<Output = ()> + Send + use<> {
         let client = Arc::clone(&self.0);

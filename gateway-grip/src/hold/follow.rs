@@ -107,7 +107,7 @@ async fn send(held: &Held, body: Bytes) -> Result<(), String> {
 }
 
 /// What the client has last of each channel, for `Grip-Last`.
-async fn last_ids(held: &Held) -> Vec<String> {
+pub(super) async fn last_ids(held: &Held) -> Vec<String> {
     let known = held.channels.lock().names();
     let mut last = Vec::new();
     for (name, mut id) in known {

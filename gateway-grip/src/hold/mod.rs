@@ -21,7 +21,7 @@ mod told;
 use std::sync::Arc;
 
 use broker_core::Position;
-use grip::instruct::{Hold, Instruction};
+use grip::instruct::{Hold, Instruction, NextLink};
 use grip::link::FEATURES;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, header};
@@ -102,13 +102,18 @@ impl<'a> Asking<'a> {
             resolve(&next.uri)?;
         }
         let gone = told.gone.as_deref().map(resolve).transpose()?;
+        Ok(Some(self.again(hosts, told.next.clone(), gone)))
+    }
+
+    /// What is needed to ask again in the client's name.
+    fn again(&self, hosts: Vec<String>, next: Option<NextLink>, gone: Option<String>) -> Box<Linking> {
+        let route = &self.state.route;
         let mut headers = forward::request(self.parts, route, self.told).unwrap_or_default();
         for name in NOT_OF_LINKS {
             headers.remove(name);
         }
         headers.insert("grip-feature", HeaderValue::from_static(FEATURES));
-        let next = (self.path.clone(), told.next.clone());
-        Ok(Some(Box::new(Linking::new(headers, hosts, next, gone))))
+        Box::new(Linking::new(headers, hosts, (self.path.clone(), next), gone))
     }
 
     /// The client, for as long as it is held.

@@ -1,13 +1,14 @@
 //! A response that waits: the first message is it, or in the end what the origin has said itself.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use broker_core::{LeaveReason, Message, Replay, Signal};
+use broker_core::{Filter, LeaveReason, Message, Position, Replay, Signal};
 use bytes::Bytes;
 use grip::filter::Filter as ContentFilter;
-use grip::instruct::strip;
+use grip::instruct::{Hold, strip};
 use grip::publish::{Answer, Body as ItemBody, HttpResponse};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, header};
@@ -17,9 +18,10 @@ use tokio::time::{Instant, sleep_until};
 use websocket_over_http::item_of;
 
 use super::channels::Passing;
+use super::follow::last_ids;
 use super::held::Held;
 use super::position::{Begin, begin, filters};
-use super::told::Told;
+use super::told::{self, Initial, Told};
 use super::{Asking, Problem};
 
 /// Longest body that a patch may make, in bytes.
@@ -67,11 +69,13 @@ pub(crate) async fn hold(asking: Asking<'_>, told: Told) -> Result<Response, Pro
         .any(|name| asking.parts.headers.contains_key(name));
     let park = asking.parts.extensions.get::<Park>().cloned();
     let park = park.filter(|_| asking.parts.method == Method::GET && !has_body);
+    // A hint has the origin asked again, which a body could not come with.
+    let linking = Some(asking.again(Vec::new(), None, None)).filter(|_| asking.parts.method == Method::GET);
     let (holds, from) = asking.client();
-    let held = Held::new(&holds.0, from, &instruction, None, None);
+    let held = Held::new(&holds.0, from, &instruction, None, linking);
     let replays = held.subscribe(&filters, &positions).await.map_err(Problem::Later)?;
     held.join();
-    let waiting = wait(Waiting(held), replays, own, timeout, id);
+    let waiting = wait(Waiting(held), replays, own, (timeout, filters), id);
     Ok(match park {
         Some(park) => park.wait(waiting).await,
         None => waiting.await,
@@ -90,20 +94,15 @@ impl Drop for Waiting {
 async fn wait(
     waiting: Waiting,
     replays: Vec<Replay>,
-    own: Own,
-    timeout: Duration,
+    mut own: Own,
+    (timeout, mut filters): (Duration, Vec<Filter>),
     id: HeaderValue,
 ) -> Response {
     let held = &waiting.0;
-    let until = Instant::now() + timeout;
+    let mut until = Instant::now() + timeout;
     let has_gap = Arc::new(AtomicBool::new(false));
-    let gap = Arc::clone(&has_gap);
-    let mut replaying = Some(Box::pin(async move {
-        for replay in replays {
-            replay.run(|_| gap.store(true, Relaxed)).await;
-        }
-    }));
-    loop {
+    let mut replaying = Some(replay(replays, &has_gap));
+    'waits: loop {
         if has_gap.load(Relaxed) {
             held.holds.gaps.closed.fetch_add(1, Relaxed);
             return own.response(id);
@@ -113,6 +112,20 @@ async fn wait(
                 Heard::Answer(response) => return with_id(response, id),
                 Heard::Own => return own.response(id),
                 Heard::Nothing => {}
+                Heard::Hint => {
+                    let Ok((told, since)) = again(held, &filters).await else { return own.response(id) };
+                    let is_held = told.instruction.hold == Some(Hold::Response);
+                    let timeout = told.instruction.timeout;
+                    let Ok(begun) = anew(held, told, since).await else { return own.response(id) };
+                    let (replays, now_on);
+                    (own, replays, now_on) = begun;
+                    if !is_held {
+                        return own.response(id);
+                    }
+                    filters = now_on;
+                    (until, replaying) = (Instant::now() + timeout, Some(replay(replays, &has_gap)));
+                    continue 'waits;
+                }
             }
         }
         if held.is_over() {
@@ -137,9 +150,60 @@ async fn wait(
     }
 }
 
+type Replaying = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn replay(replays: Vec<Replay>, has_gap: &Arc<AtomicBool>) -> Replaying {
+    let gap = Arc::clone(has_gap);
+    Box::pin(async move {
+        for replay in replays {
+            replay.run(|_| gap.store(true, Relaxed)).await;
+        }
+    })
+}
+
+/// Asks the origin of a client again, which is on nothing meanwhile.
+async fn again(held: &Arc<Held>, filters: &[Filter]) -> Result<(Told, Position), String> {
+    let linking = held.linking.as_deref().ok_or("it is not asked again")?;
+    let since = held.holds.broker.position();
+    held.pause(filters).await;
+    // What was there before the hint, or behind it, the origin knows of.
+    while held.inbox.take().is_some() {}
+    let (backend, last) = (&held.from.backend, last_ids(held).await);
+    let route = backend.route();
+    let answer = held.holds.links.ask(&route.id, backend, backend.path(), &linking.headers, last).await?;
+    let status = StatusCode::from_u16(answer.status).map_err(|error| error.to_string())?;
+    let told = told::of(route, status, answer.headers.clone(), Initial::Whole(answer.body.clone()))?;
+    Ok((told, since))
+}
+
+/// Holds the client anew, if its origin says so again: its own answer, and on what.
+async fn anew(
+    held: &Arc<Held>,
+    told: Told,
+    since: Position,
+) -> Result<(Own, Vec<Replay>, Vec<Filter>), String> {
+    let Told { instruction, status, headers, body } = told;
+    let route = held.from.backend.route();
+    let body = body.collect(route.timeout).await?;
+    let own = Own { status, reason: instruction.reason.clone(), headers, body };
+    if instruction.hold != Some(Hold::Response) {
+        return Ok((own, Vec::new(), Vec::new()));
+    }
+    let filters = filters(&route.channel_prefix, &instruction)?;
+    let broker = &held.holds.broker;
+    let last_of = |channel: &str| held.holds.desk.last_of(channel);
+    let begun = begin(broker, &instruction, &filters, since, &last_of).await;
+    let Begin::After { positions, .. } = begun else { return Err("it is not in the log".to_owned()) };
+    held.channels.lock().renew(&instruction);
+    let replays = held.subscribe(&filters, &positions).await?;
+    Ok((own, replays, filters))
+}
+
 /// What a message is to a response that waits.
 enum Heard {
     Answer(Response),
+    /// The origin is asked again.
+    Hint,
     /// The origin's own answer.
     Own,
     Nothing,
@@ -165,7 +229,7 @@ async fn heard(held: &Held, own: &Own, message: &Message, tag: u32) -> Heard {
     };
     let answer = match item.response {
         None => return Heard::Nothing,
-        Some(HttpResponse::Hint) => return Heard::Own,
+        Some(HttpResponse::Hint) => return Heard::Hint,
         Some(HttpResponse::Send(answer)) => answer,
     };
     if !ContentFilter::fit(&known, answer.filters.as_deref()) {

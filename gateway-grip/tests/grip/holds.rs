@@ -145,15 +145,11 @@ async fn a_response_is_the_origins_own_in_the_end() {
         format!("{WAIT}grip-timeout: 1\r\ngrip-status: 404 Not There\r\ngrip-expose-headers: x-kept\r\n");
     let mut waits = server.asks(&mut origin, &answer(&short, "own")).await;
     let mut closed = server.asks(&mut origin, &answer(WAIT, "own")).await;
-    let mut hinted =
-        server.asks(&mut origin, &answer("grip-hold: response\r\ngrip-channel: other\r\n", "own")).await;
-    server.holding(3).await;
+    server.holding(2).await;
     let (_, connection) = server.broker.connections(None, 100).remove(1);
     assert_eq!(connection.details().subscriptions, ["room"]);
     connection.close(&broker_core::CloseCause::Administrative(None));
     assert!(closed.rest().await.ends_with("own"));
-    server.items(json!([{"channel": "other", "http-response": {"action": "hint"}}])).await;
-    assert!(hinted.rest().await.ends_with("own"));
     let got = waits.rest().await;
     assert!(got.starts_with("HTTP/1.1 404 ") && got.ends_with("\r\n\r\nown"), "{got}");
     assert!(got.contains("x-kept: 1\r\n") && !got.contains("x-replaced"), "{got}");
@@ -201,4 +197,31 @@ async fn a_wrong_instruction_is_an_error_and_never_a_hang() {
     });
     assert!(got.starts_with("HTTP/1.1 403 ") && got.ends_with("not you"), "{got}");
     assert!(got.contains("x-a: 1") && !got.contains("grip-"), "{got}");
+}
+
+#[tokio::test]
+async fn a_hint_has_the_origin_asked_again() {
+    let (mut origin, server) = held(json!({})).await;
+    let mut client = server.asks(&mut origin, &answer(WAIT, "own")).await;
+    server.holding(1).await;
+    let hint = json!([{"channel": "room", "http-response": {"action": "hint"}}]);
+    server.items(hint.clone()).await;
+    // It may hold the client again, on another channel.
+    let told = "grip-hold: response\r\ngrip-channel: other\r\nx-new: 1\r\n";
+    let head = origin.answer(&answer(told, "new")).await;
+    assert!(head.starts_with("GET /live ") && head.contains("grip-feature"), "{head}");
+    crate::support::within(async {
+        let on = |(_, one): &(_, std::sync::Arc<dyn broker_core::Connection>)| {
+            one.details().subscriptions == ["other"]
+        };
+        while !server.broker.connections(None, 100).iter().any(on) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    server.items(json!([{"channel": "other", "http-response": {"action": "hint"}}])).await;
+    origin.answer(&answer("x-last: 1\r\n", "there")).await;
+    let got = client.rest().await;
+    assert!(got.ends_with("\r\n\r\nthere") && got.contains("x-last: 1\r\n"), "{got}");
+    assert!(!got.contains("x-new") && !got.contains("x-kept"), "{got}");
 }
