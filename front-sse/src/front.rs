@@ -79,7 +79,7 @@ impl Front {
     /// Answers one request at [`Config::path`] or below; elsewhere 404. A body is read where it names filters, and nowhere
     /// else.
     ///
-    /// Where the request carries a [`Takeover`] and opens a stream, the future does not resolve: it is dropped with the
+    /// Where the request carries a [`Takeover`](http_edge::Takeover) and opens a stream, the future does not resolve: it is dropped with the
     /// hyper connection.
     pub async fn handle<B>(&self, request: Request<B>) -> Response
     where
