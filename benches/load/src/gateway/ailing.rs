@@ -1,4 +1,5 @@
-//! Many clients of a function that is ill: each sends, and goes on when it is told anything. One thread for all.
+//! Many clients of a function that is ill: each sends, waits until it is told anything, and sends again a second later.
+//! One thread for all.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -6,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::clients::WebSocket;
 
@@ -50,19 +51,29 @@ impl Drop for Ailing {
     }
 }
 
+/// How long a client waits before it sends again.
+const PAUSE: Duration = Duration::from_secs(1);
+
 fn run(mut open: Vec<Option<WebSocket>>, stop: &AtomicBool) -> Seen {
     let mut seen = Seen::new();
-    let mut waits = vec![false; open.len()];
+    // When each sends next; those without wait for what they are told. They begin one after the other.
+    let (now, count) = (Instant::now(), open.len().max(1));
+    let mut due: Vec<_> = (0..count).map(|at| Some(now + PAUSE.mul_f64(at as f64 / count as f64))).collect();
     while !stop.load(Relaxed) {
-        for (place, waits) in open.iter_mut().zip(&mut waits) {
+        let now = Instant::now();
+        for (place, due) in open.iter_mut().zip(&mut due) {
             let Some(client) = place else { continue };
-            let outcome = if *waits { client.heard() } else { client.send().map(|()| None) };
+            let outcome = match due {
+                Some(due) if *due > now => continue,
+                Some(_) => client.send().map(|()| None),
+                None => client.heard(),
+            };
             match outcome {
                 Ok(Some(told)) => {
                     *seen.entry(told).or_default() += 1;
-                    *waits = false;
+                    *due = Some(now + PAUSE);
                 }
-                Ok(None) => *waits = true,
+                Ok(None) => *due = None,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => {
                     *seen.entry(format!("ended: {}", error.kind())).or_default() += 1;
@@ -73,7 +84,7 @@ fn run(mut open: Vec<Option<WebSocket>>, stop: &AtomicBool) -> Seen {
         // They are not what is measured.
         thread::sleep(Duration::from_millis(5));
     }
-    let waiting = waits.iter().zip(&open).filter(|(waits, place)| **waits && place.is_some()).count();
+    let waiting = due.iter().zip(&open).filter(|(due, place)| due.is_none() && place.is_some()).count();
     if waiting > 0 {
         seen.insert("waits still".to_owned(), waiting as u64);
     }

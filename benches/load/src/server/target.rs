@@ -76,6 +76,20 @@ impl Target {
                 (Dialect::Floor, vec![text(beside("fanwire-load")), "floor".into(), "{address}".into()])
             }
             "fanwire" => (Dialect::Sse, fanwire(["--http", "{address}", "--mqtt", "127.0.0.1:{port2}"])),
+            // The same server before an origin that holds every stream, as Pushpin is.
+            "fanwire-grip" => {
+                let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../peers/grip.sh");
+                let command = [
+                    "sh".to_owned(),
+                    text(script),
+                    "{address}".into(),
+                    "127.0.0.1:{port2}".into(),
+                    "127.0.0.1:{port3}".into(),
+                    "tcp".into(),
+                    text(beside("fanwire-load")),
+                ];
+                (Dialect::Pushpin, command.to_vec())
+            }
             // The same server, subscribed to and published to by another protocol.
             _ if let Some(rest) = name.strip_prefix("fanwire-") => match rest.parse().ok()? {
                 dialect @ Dialect::Mqtt(_) => {
@@ -104,7 +118,7 @@ impl Target {
             }
         };
         let max_opening = match name {
-            _ if dialect == Dialect::Pushpin => Some(PUSHPIN_OPENING),
+            "pushpin" => Some(PUSHPIN_OPENING),
             _ if name.starts_with("rumqttd") => Some(RUMQTTD_OPENING),
             _ => None,
         };
@@ -186,6 +200,7 @@ mod tests {
             ("rumqttd-ws", "mqtt-ws"),
             ("nchan", "nchan"),
             ("pushpin", "pushpin"),
+            ("fanwire-grip", "pushpin"),
             ("nats", "nats"),
             ("faye-ws", "bayeux-ws"),
             ("faye-lp", "bayeux-lp"),
