@@ -26,6 +26,7 @@ use grip::link::FEATURES;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, header};
 use http_edge::{Body, Response, user_agent};
+use hyper::ext::ReasonPhrase;
 
 use self::held::{From, Linking};
 use self::links::resolve;
@@ -157,5 +158,13 @@ fn now(place: Place, told: Told) -> Response {
     };
     let mut response = http::Response::new(body);
     (*response.status_mut(), *response.headers_mut()) = (told.status, told.headers);
+    say(&mut response, told.instruction.reason.as_deref());
     response
+}
+
+/// The words behind a status, where they are an origin's own.
+fn say<B>(response: &mut http::Response<B>, reason: Option<&str>) {
+    if let Some(reason) = reason.and_then(|reason| ReasonPhrase::try_from(reason.to_owned()).ok()) {
+        response.extensions_mut().insert(reason);
+    }
 }

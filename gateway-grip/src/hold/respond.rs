@@ -13,7 +13,6 @@ use grip::publish::{Answer, Body as ItemBody, HttpResponse};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, header};
 use http_edge::{Body, Park, Response, X_REQUEST_ID};
-use hyper::ext::ReasonPhrase;
 use tokio::time::{Instant, sleep_until};
 use websocket_over_http::item_of;
 
@@ -22,7 +21,7 @@ use super::follow::last_ids;
 use super::held::Held;
 use super::position::{Begin, begin, filters};
 use super::told::{self, Initial, Told};
-use super::{Asking, Problem};
+use super::{Asking, Problem, say};
 
 /// Longest body that a patch may make, in bytes.
 const MAX_PATCHED_BYTES: usize = 1 << 20;
@@ -285,9 +284,7 @@ fn bare(status: StatusCode, reason: Option<&str>, headers: HeaderMap, body: Byte
     let mut response = http::Response::new(Body::full(body));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    if let Some(reason) = reason.and_then(|reason| ReasonPhrase::try_from(reason.to_owned()).ok()) {
-        response.extensions_mut().insert(reason);
-    }
+    say(&mut response, reason);
     response
 }
 

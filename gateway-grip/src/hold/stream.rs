@@ -21,7 +21,7 @@ use super::form::{Form, chunk};
 use super::held::Held;
 use super::position::{Begin, begin, filters};
 use super::told::{Initial, Told};
-use super::{Asking, Problem};
+use super::{Asking, Problem, say};
 use crate::config::StreamFormat;
 
 /// Bytes that wait in a response body where the socket cannot be taken back.
@@ -94,6 +94,7 @@ pub(crate) async fn hold(asking: Asking<'_>, told: Told) -> Result<Response, Pro
     let mut head = http::Response::new(());
     *head.status_mut() = status;
     *head.headers_mut() = headers;
+    say(&mut head, instruction.reason.as_deref());
     head.headers_mut().entry(X_REQUEST_ID).or_insert(id);
     let outbox = Arc::clone(&held.outbox);
     let keep_alive = instruction.keep_alive.map(Box::new);

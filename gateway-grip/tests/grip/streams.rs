@@ -39,9 +39,9 @@ fn content(channel: &str, content: &str) -> Value {
 #[tokio::test]
 async fn a_stream_goes_on_with_what_is_published() {
     let (mut origin, server) = held(json!({})).await;
-    let told = format!("{EVENTS}grip-channel: a\r\ngrip-channel: b\r\n");
+    let told = format!("{EVENTS}grip-channel: a\r\ngrip-channel: b\r\ngrip-status: 200 Go On\r\n");
     let mut reader = Reader::open(&server, &mut origin, &told, "event: open\ndata:\n\n").await;
-    assert!(reader.head.starts_with("HTTP/1.1 200 "), "{}", reader.head);
+    assert!(reader.head.starts_with("HTTP/1.1 200 Go On\r\n"), "{}", reader.head);
     assert!(reader.head.contains("content-type: text/event-stream\r\n"), "{}", reader.head);
     assert!(!reader.head.contains("grip-") && !reader.head.contains("content-length"), "{}", reader.head);
     assert_eq!(reader.chunk().await.unwrap(), "event: open\ndata:\n\n");

@@ -5,14 +5,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use http::response::Parts;
+use hyper::ext::ReasonPhrase;
 
 /// A response head as the bytes of HTTP/1.1, with `Date` added, for [`Takeover::claim`](crate::Takeover::claim).
 /// `extra` bytes of the body follow the head in the same write.
 pub fn response_head(parts: &Parts, extra: &[u8]) -> Bytes {
     let mut head = BytesMut::with_capacity(512 + extra.len());
-    let reason = parts.status.canonical_reason().unwrap_or_default();
-    for piece in ["HTTP/1.1 ", parts.status.as_str(), " ", reason, "\r\n"] {
-        head.extend_from_slice(piece.as_bytes());
+    // As hyper does it.
+    let own = parts.extensions.get::<ReasonPhrase>().map(ReasonPhrase::as_bytes);
+    let reason = own.unwrap_or_else(|| parts.status.canonical_reason().unwrap_or_default().as_bytes());
+    for piece in [b"HTTP/1.1 ", parts.status.as_str().as_bytes(), b" ", reason, b"\r\n"] {
+        head.extend_from_slice(piece);
     }
     for (name, value) in &parts.headers {
         head.extend_from_slice(name.as_str().as_bytes());
