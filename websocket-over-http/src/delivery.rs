@@ -8,6 +8,7 @@ use grip::Meta;
 use grip::filter::{Call, Context, Dropped, Filter, Run, Step};
 use grip::publish::{WsKind, WsMessage};
 
+use crate::backlog::NO_TAG;
 use crate::frames::{id_of, item_of, plain};
 
 /// What one client is subscribed to, and what is known of it.
@@ -63,6 +64,17 @@ impl Channels {
 
     pub(crate) fn remove(&mut self, channel: &str) {
         self.by_tag.retain(|_, known| known.channel != channel);
+    }
+
+    /// The subscription whose message it is. What was sent to the client alone came by none, and goes through the filters
+    /// of the one to its channel.
+    pub(crate) fn tag_of(&self, message: &Message, tag: u32, prefix: &str) -> u32 {
+        if tag != NO_TAG {
+            return tag;
+        }
+        let name = message.channel().as_str().strip_prefix(prefix);
+        let found = self.by_tag.iter().find(|(_, known)| Some(&*known.channel) == name);
+        found.map_or(tag, |(tag, _)| *tag)
     }
 
     /// What becomes of a message that came by a subscription.

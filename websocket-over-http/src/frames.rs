@@ -1,22 +1,18 @@
 //! What is published, as frames for one client; what needs more than that waits for the client's own task.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use broker_core::{Class, Deliver, Delivery, Encoding, Kind, Message, Outbox, SendError, Sink, steady_ms};
+use broker_core::{Class, Deliver, Delivery, Encoding, Message, Outbox, Sink, steady_ms};
 use bytes::Bytes;
 use grip::publish::{Item, WsKind, WsMessage};
-use parking_lot::Mutex;
 use websocket::encode;
 
+use crate::backlog::Backlog;
 use crate::seal::unsealed;
 
 /// Shorter payloads are not worth compressing.
 const MIN_DEFLATED_BYTES: usize = 256;
-/// What may wait for filters, in messages and in bytes.
-const MAX_WAITING: usize = 1_000;
-const MAX_WAITING_BYTES: usize = 1 << 20;
 
 /// It is sent as it is.
 const PLAIN: &[u8] = b"p";
@@ -29,19 +25,10 @@ pub(crate) struct Frames {
     pub(crate) encoding: Encoding,
     pub(crate) traits: Encoding,
     pub(crate) deflate: bool,
-    /// Some subscription has filters, or something waits for the client's own task: all goes there.
-    is_slow: AtomicBool,
-    waiting: Mutex<Waiting>,
+    /// It takes all once some subscription has filters.
+    pub(crate) backlog: Backlog,
     /// When something was sent last, by the clock that measures.
     last_sent_ms: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    messages: VecDeque<(Arc<Message>, u32)>,
-    bytes: usize,
-    has_filters: bool,
-    has_overflowed: bool,
 }
 
 impl Frames {
@@ -50,40 +37,9 @@ impl Frames {
             encoding,
             traits,
             deflate,
-            is_slow: AtomicBool::new(false),
-            waiting: Mutex::default(),
+            backlog: Backlog::default(),
             last_sent_ms: AtomicU64::new(steady_ms()),
         }
-    }
-
-    /// Some subscription has filters, from now on.
-    pub(crate) fn filter(&self) {
-        let mut waiting = self.waiting.lock();
-        waiting.has_filters = true;
-        self.is_slow.store(true, Relaxed);
-    }
-
-    /// What waits for longest, with the tag of its subscription.
-    pub(crate) fn take(&self) -> Option<(Arc<Message>, u32)> {
-        let mut waiting = self.waiting.lock();
-        let taken = waiting.messages.pop_front();
-        if let Some((message, _)) = &taken {
-            waiting.bytes -= message.weight();
-        }
-        taken
-    }
-
-    /// Nothing is under way any more: lanes may write again, if nothing has come meanwhile.
-    pub(crate) fn rest(&self) {
-        let waiting = self.waiting.lock();
-        if waiting.messages.is_empty() && !waiting.has_filters {
-            self.is_slow.store(false, Relaxed);
-        }
-    }
-
-    /// Whether more has come than may wait.
-    pub(crate) fn has_overflowed(&self) -> bool {
-        self.waiting.lock().has_overflowed
     }
 
     pub(crate) fn touch(&self) {
@@ -96,7 +52,7 @@ impl Frames {
 
     /// The frame, if it can be written at once.
     fn frame<'d>(&self, delivery: &'d Delivery) -> Option<&'d Bytes> {
-        if self.is_slow.load(Relaxed) || delivery.encoded(self.traits, traits) != PLAIN {
+        if !self.backlog.may_be_passed() || delivery.encoded(self.traits, traits) != PLAIN {
             return None;
         }
         self.touch();
@@ -106,27 +62,10 @@ impl Frames {
 
 impl Deliver for Frames {
     fn deliver(&self, delivery: &Delivery, tags: &[u32], sink: &mut Sink<'_>) {
-        if let Some(frame) = self.frame(delivery) {
-            sink.send(frame, Class::Droppable);
-            return;
+        match self.frame(delivery) {
+            Some(frame) => sink.send(frame, Class::Droppable),
+            None => self.backlog.put(delivery, tags, sink),
         }
-        let message = delivery.message();
-        let mut waiting = self.waiting.lock();
-        self.is_slow.store(true, Relaxed);
-        let bytes = waiting.bytes + message.weight();
-        let is_over = waiting.messages.len() >= MAX_WAITING || bytes > MAX_WAITING_BYTES;
-        if is_over && !waiting.messages.is_empty() {
-            // Whoever sends to this client alone is told; what all get must not be missing.
-            match delivery.kind() {
-                Kind::Direct => sink.refuse(SendError::Full),
-                _ => waiting.has_overflowed = true,
-            }
-        } else {
-            waiting.bytes = bytes;
-            waiting.messages.push_back((Arc::clone(message), tags.first().copied().unwrap_or_default()));
-        }
-        drop(waiting);
-        sink.outbox().notify();
     }
 
     fn shared_frame<'d>(&self, delivery: &'d Delivery, _: &[u32], _: &Arc<Outbox>) -> Option<&'d Bytes> {

@@ -16,6 +16,7 @@
 //! outbox; one that does not read is closed, never left with a hole. Of a client that vanishes the origin hears
 //! `DISCONNECT`.
 
+mod backlog;
 mod conversation;
 mod delivery;
 mod frames;
@@ -25,8 +26,9 @@ mod open;
 mod origin;
 mod seal;
 
+pub use backlog::{Backlog, NO_TAG};
 pub use frames::{id_of, item_of};
 pub use hub::{Hub, Rules, Stats};
 pub use open::open;
-pub use origin::{Answer, Asking, Failed, Origin};
+pub use origin::{Answer, Asking, Failed, Origin, headers_of};
 pub use seal::sealed;

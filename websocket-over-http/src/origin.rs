@@ -3,7 +3,8 @@
 use std::pin::Pin;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use grip::filter::Call;
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 /// What comes of a request.
 pub type Asking = Pin<Box<dyn Future<Output = Result<Answer, Failed>> + Send>>;
@@ -21,6 +22,18 @@ pub trait Origin: Send + Sync + 'static {
     /// # Cancel safety
     /// As [`Origin::ask`].
     fn call(&self, url: &str, headers: HeaderMap, body: Bytes, max_bytes: usize) -> Asking;
+}
+
+/// The headers of what a filter asks.
+pub fn headers_of(call: &Call) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let pairs = [("sub-meta", &call.sub_meta), ("pub-meta", &call.pub_meta)];
+    for (name, value) in pairs.into_iter().chain(call.last.iter().map(|last| ("grip-last", last))) {
+        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+            headers.append(name, value);
+        }
+    }
+    headers
 }
 
 /// An answer, whatever its status.

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use grip::Meta;
 use grip::filter::{BuildId, Context, Filter, Run, Step};
 use grip::instruct::Instruction;
-use websocket_over_http::id_of;
+use websocket_over_http::{NO_TAG, id_of};
 
 /// Channels of one hold. Their places are the tags of their subscriptions.
 #[derive(Debug, Default)]
@@ -66,6 +66,16 @@ impl Channels {
 
     fn known(&self, tag: u32) -> Option<&Known> {
         self.all.get((tag & !GRANTED_TAG) as usize)
+    }
+
+    /// The subscription whose message it is. What was sent to the client alone came by none, and goes through the filters
+    /// of the one to its channel.
+    pub(crate) fn tag_of(&self, message: &Message, tag: u32, prefix: &str) -> u32 {
+        if tag != NO_TAG {
+            return tag;
+        }
+        let name = message.channel().as_str().strip_prefix(prefix);
+        self.all.iter().position(|known| Some(&*known.name) == name).map_or(tag, Self::tag)
     }
 
     /// Whether any channel has filters.

@@ -13,11 +13,11 @@ use broker_core::{
 use bytes::Bytes;
 use grip::filter::{Dropped, MAX_ANSWER_BYTES, Step, TIMEOUT};
 use grip::instruct::{Hold, Instruction, NextLink};
-use http::{HeaderMap, HeaderValue, Version};
+use http::{HeaderMap, Version};
 use http_edge::Chunk;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use websocket_over_http::Origin;
+use websocket_over_http::{Origin, headers_of};
 
 use super::channels::{Channels, Passing};
 use super::form::Form;
@@ -252,15 +252,7 @@ impl Held {
                 Step::Drop(dropped) => return Err(dropped),
                 Step::Ask(call) => call,
             };
-            let mut headers = HeaderMap::new();
-            let pairs = [("sub-meta", &call.sub_meta), ("pub-meta", &call.pub_meta)];
-            let pairs = pairs.into_iter().chain(call.last.iter().map(|last| ("grip-last", last)));
-            for (name, value) in pairs {
-                if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
-                    headers.append(name, value);
-                }
-            }
-            let asking = self.from.backend.call(&call.url, headers, call.body, MAX_ANSWER_BYTES);
+            let asking = self.from.backend.call(&call.url, headers_of(&call), call.body, MAX_ANSWER_BYTES);
             match tokio::time::timeout(TIMEOUT, asking).await {
                 Ok(Ok(answer)) => {
                     let action = answer.headers.get("action").and_then(|action| action.to_str().ok());

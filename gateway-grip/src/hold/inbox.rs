@@ -1,21 +1,16 @@
 //! A client that is held, as a lane sees it: what is sent as it is goes out at once, and what needs more waits for the
 //! client's own task, with all that comes behind it.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use broker_core::{
     Class, Deliver, Delivery, Kind, Message, MessageId, Outbox, Position, SendError, Sink, steady_ms,
 };
 use bytes::Bytes;
-use parking_lot::Mutex;
+use websocket_over_http::Backlog;
 
 use super::form::{Form, Slots, Trait, is_response, stream_trait, traits};
-
-/// What may wait for the client's task, in messages and in bytes.
-const MAX_WAITING: usize = 1_000;
-const MAX_WAITING_BYTES: usize = 1 << 20;
 
 /// What a lane knows of one client.
 #[derive(Debug)]
@@ -25,9 +20,8 @@ pub(crate) struct Inbox {
     form: Option<Form>,
     /// Whether somebody asks when something was sent last.
     is_timed: bool,
-    has_filters: AtomicBool,
-    is_slow: AtomicBool,
-    waiting: Mutex<Waiting>,
+    /// It takes all that a response waits for, and what has filters.
+    backlog: Backlog,
     last_sent_ms: AtomicU64,
     /// Up to where the client has everything, where somebody asks.
     reached: Option<Reached>,
@@ -68,13 +62,6 @@ impl Reached {
     }
 }
 
-#[derive(Debug, Default)]
-struct Waiting {
-    messages: VecDeque<(Arc<Message>, u32)>,
-    bytes: usize,
-    has_overflowed: bool,
-}
-
 impl Inbox {
     pub(crate) fn new(
         slots: Slots,
@@ -87,47 +74,23 @@ impl Inbox {
             slots,
             form,
             is_timed,
-            has_filters: AtomicBool::new(has_filters),
+            backlog: Backlog::new(has_filters || form.is_none()),
             reached,
-            is_slow: AtomicBool::new(has_filters || form.is_none()),
-            waiting: Mutex::default(),
             last_sent_ms: AtomicU64::new(steady_ms()),
         }
     }
 
-    /// What waits for longest, with the tag of its subscription; lanes may write again once nothing does.
-    pub(crate) fn take(&self) -> Option<(Arc<Message>, u32)> {
-        let mut waiting = self.waiting.lock();
-        let taken = waiting.messages.pop_front();
-        match &taken {
-            Some((message, _)) => waiting.bytes -= message.weight(),
-            None => self.is_slow.store(self.is_always_slow(), Relaxed),
-        }
-        taken
-    }
-
-    fn is_always_slow(&self) -> bool {
-        self.form.is_none() || self.has_filters.load(Relaxed)
+    pub(crate) fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 
     /// From now on there are filters, or none.
     pub(crate) fn filter(&self, has_filters: bool) {
-        let waiting = self.waiting.lock();
-        self.has_filters.store(has_filters, Relaxed);
-        self.is_slow.store(self.is_always_slow() || !waiting.messages.is_empty(), Relaxed);
+        self.backlog.take_all(has_filters || self.form.is_none());
     }
 
     pub(crate) fn reached(&self) -> Option<&Reached> {
         self.reached.as_ref()
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.lock().messages.is_empty()
-    }
-
-    /// Whether more has come than may wait.
-    pub(crate) fn has_overflowed(&self) -> bool {
-        self.waiting.lock().has_overflowed
     }
 
     pub(crate) fn form(&self) -> Option<Form> {
@@ -147,7 +110,7 @@ impl Inbox {
     fn chunk<'d>(&self, delivery: &'d Delivery) -> Option<&'d Bytes> {
         static NOTHING: Bytes = Bytes::new();
         let form = self.form?;
-        if self.is_slow.load(Relaxed) {
+        if !self.backlog.may_be_passed() {
             return None;
         }
         match stream_trait(delivery.encoded(self.slots.traits, traits)) {
@@ -187,31 +150,14 @@ impl Deliver for Inbox {
             }
             return;
         }
-        let message = delivery.message();
         if let Some(reached) = &self.reached {
-            reached.note(message);
+            reached.note(delivery.message());
         }
-        let mut waiting = self.waiting.lock();
-        self.is_slow.store(true, Relaxed);
-        let bytes = waiting.bytes + message.weight();
-        let is_over = waiting.messages.len() >= MAX_WAITING || bytes > MAX_WAITING_BYTES;
-        if is_over && !waiting.messages.is_empty() {
-            // Whoever sends to this client alone is told; what all get must not be missing.
-            match delivery.kind() {
-                Kind::Direct => sink.refuse(SendError::Full),
-                _ => waiting.has_overflowed = true,
-            }
-        } else {
-            waiting.bytes = bytes;
-            waiting.messages.push_back((Arc::clone(message), tags.first().copied().unwrap_or(u32::MAX)));
-        }
-        drop(waiting);
-        sink.outbox().notify();
+        self.backlog.put(delivery, tags, sink);
     }
 
     fn has_room(&self) -> bool {
-        let waiting = self.waiting.lock();
-        waiting.messages.len() <= MAX_WAITING / 2 && waiting.bytes <= MAX_WAITING_BYTES / 2
+        self.backlog.has_room()
     }
 
     fn shared_frame<'d>(&self, delivery: &'d Delivery, _: &[u32], _: &Arc<Outbox>) -> Option<&'d Bytes> {

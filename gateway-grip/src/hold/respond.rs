@@ -106,7 +106,7 @@ async fn wait(
             held.holds.gaps.closed.fetch_add(1, Relaxed);
             return own.response(id);
         }
-        while let Some((message, tag)) = held.inbox.take() {
+        while let Some((message, tag)) = held.inbox.backlog().take() {
             match heard(held, &own, &message, tag).await {
                 Heard::Answer(response) => return with_id(response, id),
                 Heard::Own => return own.response(id),
@@ -130,7 +130,7 @@ async fn wait(
         if held.is_over() {
             return own.response(id);
         }
-        if held.inbox.has_overflowed() {
+        if held.inbox.backlog().has_overflowed() {
             held.holds.filtered.count("overflow");
             return own.response(id);
         }
@@ -166,7 +166,7 @@ async fn again(held: &Arc<Held>, filters: &[Filter]) -> Result<(Told, Position),
     let since = held.holds.broker.position();
     held.pause(filters).await;
     // What was there before the hint, or behind it, the origin knows of.
-    while held.inbox.take().is_some() {}
+    while held.inbox.backlog().take().is_some() {}
     let (backend, last) = (&held.from.backend, last_ids(held).await);
     let route = backend.route();
     let answer = held.holds.links.ask(&route.id, backend, backend.path(), &linking.headers, last).await?;
@@ -211,6 +211,7 @@ enum Heard {
 async fn heard(held: &Held, own: &Own, message: &Message, tag: u32) -> Heard {
     let known: Vec<ContentFilter> = {
         let mut channels = held.channels.lock();
+        let tag = channels.tag_of(message, tag, &held.from.backend.route().channel_prefix);
         channels.note(message, tag);
         channels.filters(tag).to_vec()
     };

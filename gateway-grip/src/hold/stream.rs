@@ -172,7 +172,7 @@ fn keep(
         let mut timer = pin!(sleep_until(keep_alive_at));
         let mut input = BytesMut::new();
         let why = loop {
-            if held.inbox.has_overflowed() && !held.is_over() {
+            if held.inbox.backlog().has_overflowed() && !held.is_over() {
                 held.holds.filtered.count("overflow");
                 held.end(LeaveReason::TooSlow);
             }
@@ -180,7 +180,7 @@ fn keep(
                 let held = Arc::clone(&held);
                 link_at = Instant::now() + NEVER;
                 work = Some(Box::pin(async move { follow(&held).await }));
-            } else if work.is_none() && !held.inbox.is_empty() {
+            } else if work.is_none() && !held.inbox.backlog().is_empty() {
                 let held = Arc::clone(&held);
                 work = Some(Box::pin(async move {
                     work_off(&held).await;
@@ -269,9 +269,10 @@ fn due(held: &Held, keep_alive: Option<&KeepAlive>) -> Duration {
 
 /// What needs more than to be written, in its order.
 pub(super) async fn work_off(held: &Arc<Held>) {
-    while let Some((message, tag)) = held.inbox.take() {
+    while let Some((message, tag)) = held.inbox.backlog().take() {
         let (known, form) = {
             let mut channels = held.channels.lock();
+            let tag = channels.tag_of(&message, tag, &held.from.backend.route().channel_prefix);
             channels.note(&message, tag);
             (channels.filters(tag).to_vec(), held.inbox.form())
         };

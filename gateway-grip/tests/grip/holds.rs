@@ -172,6 +172,8 @@ async fn filters_decide_what_an_answer_is() {
     server
         .items(json!([
             say(json!({"meta": {"sender": "ann"}})),
+            // Kept inside, so sent to each client that is there.
+            say(json!({"meta": {"sender": "ann"}, "bridge": false})),
             say(json!({"http-response": other})),
             say(json!({}))
         ]))

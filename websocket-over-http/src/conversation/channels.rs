@@ -4,25 +4,23 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use broker_core::LeaveReason;
 use grip::filter::{MAX_ANSWER_BYTES, TIMEOUT};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::StatusCode;
 
 use super::Conversation;
 use crate::delivery::Outcome;
 use crate::member::Close;
-use crate::origin::{Answer, Failed};
+use crate::origin::{Answer, Failed, headers_of};
 
 impl Conversation {
     /// What was published and needs more than to be written.
     pub(super) fn deliver(&mut self) {
-        if self.member.frames.has_overflowed() && !self.member.is_closing() {
+        if self.member.frames.backlog.has_overflowed() && !self.member.is_closing() {
             let reason = "too much waits to be sent";
             self.member.close_with(Close::new(Some(1008), reason, LeaveReason::TooSlow));
         }
         while self.filtering.is_none() {
-            let Some((message, tag)) = self.member.frames.take() else {
-                self.member.frames.rest();
-                return;
-            };
+            let Some((message, tag)) = self.member.frames.backlog.take() else { return };
+            let tag = self.channels.tag_of(&message, tag, &self.rules.channel_prefix);
             let outcome = self.channels.deliver(&message, tag);
             self.come(outcome);
         }
@@ -40,15 +38,7 @@ impl Conversation {
             Outcome::Filtered => _ = self.hub.counted.filtered.fetch_add(1, Relaxed),
             Outcome::Nothing => {}
             Outcome::Ask(asked, call) => {
-                let mut headers = HeaderMap::new();
-                let pairs = [("sub-meta", &call.sub_meta), ("pub-meta", &call.pub_meta)];
-                let pairs = pairs.into_iter().chain(call.last.iter().map(|last| ("grip-last", last)));
-                for (name, value) in pairs {
-                    if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
-                        headers.append(name, value);
-                    }
-                }
-                let asking = self.origin.call(&call.url, headers, call.body, MAX_ANSWER_BYTES);
+                let asking = self.origin.call(&call.url, headers_of(&call), call.body, MAX_ANSWER_BYTES);
                 let limited = async move {
                     let answer = tokio::time::timeout(TIMEOUT, asking).await;
                     let late = Failed::new(StatusCode::GATEWAY_TIMEOUT, false, "no answer in time");

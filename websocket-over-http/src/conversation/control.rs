@@ -22,7 +22,7 @@ impl Conversation {
             Control::Subscribe { channel, filters } => {
                 let filter = self.filter(&channel)?;
                 if !filters.is_empty() {
-                    self.member.frames.filter();
+                    self.member.frames.backlog.take_all(true);
                 }
                 let tag = self.channels.add(&channel, filters);
                 let subscribed = self.member.subscribe(&filter, tag).map(|_| ());

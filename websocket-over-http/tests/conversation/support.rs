@@ -244,12 +244,20 @@ impl Server {
         self.said_to_be(&item.channel, &websocket_over_http::sealed(&item.channel, text).unwrap());
     }
 
+    /// The same, to each client of its channel alone.
+    pub(crate) fn send_item(&self, text: &str) {
+        let item = grip::publish::item(text).unwrap();
+        let sealed = websocket_over_http::sealed(&item.channel, text).unwrap();
+        let message = message(&item.channel, &sealed);
+        for key in self.broker.subscribers_of(message.channel()) {
+            let sending = std::pin::pin!(self.broker.send_to(key, message.clone()));
+            let _ = sending.poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+        }
+    }
+
     /// A message that says of itself that it is an item.
     pub(crate) fn said_to_be(&self, channel: &str, text: &str) {
-        let mut properties = broker_core::Properties::default();
-        properties.user.push((grip::publish::ITEM_PROPERTY.into(), text.into()));
-        let publish = Publish::new(Channel::parse(channel).unwrap(), "elsewhere").properties(properties);
-        self.broker.publish(publish).unwrap();
+        self.broker.publish(message(channel, text)).unwrap();
     }
 }
 
@@ -285,4 +293,10 @@ impl Client {
     pub(crate) async fn closed(&mut self) -> u16 {
         self.next().await.expect_err("it is closed")
     }
+}
+
+fn message(channel: &str, item: &str) -> Publish {
+    let mut properties = broker_core::Properties::default();
+    properties.user.push((grip::publish::ITEM_PROPERTY.into(), item.into()));
+    Publish::new(Channel::parse(channel).unwrap(), "elsewhere").properties(properties)
 }
