@@ -10,6 +10,7 @@
 
 pub mod answer;
 mod api;
+mod asked;
 pub mod event;
 mod hook;
 mod listening;
