@@ -111,11 +111,33 @@ enum Bound {
 impl Shared {
     /// See [`Broker::publish`](super::Broker::publish).
     pub(super) fn publish(&self, publish: Publish) -> Result<Receipt, Refused> {
+        self.publish_as(publish, true, |publish| publish.into_message_now(self.log.epoch()))
+    }
+
+    /// Publishes what another node has relayed.
+    pub(super) fn publish_relayed(&self, publish: Publish, time_ms: u64) -> Result<Receipt, Refused> {
+        let retained = publish.retain.then(|| self.retained.find(&publish.channel, steady_ms())).flatten();
+        let is_newest = retained.is_none_or(|retained| retained.time_ms() <= time_ms);
+        let retain = publish.retain && is_newest;
+        let epoch = self.log.epoch();
+        self.publish_as(publish.retain(retain), false, |publish| {
+            publish.into_message_at(epoch, time_ms, steady_ms())
+        })
+    }
+
+    /// Publishes in memory. What is `own` to this node is timed, and relayed to others.
+    #[inline(always)]
+    fn publish_as(
+        &self,
+        publish: Publish,
+        own: bool,
+        into_message: impl FnOnce(Publish) -> Message,
+    ) -> Result<Receipt, Refused> {
         self.check(&publish)?;
         let (publisher, echo, ttl) = (publish.publisher, publish.echo, publish.ttl);
-        let message = Arc::new(publish.into_message_now(self.log.epoch()));
+        let message = Arc::new(into_message(publish));
         let time_ms = message.time_ms();
-        let timed = self.timing.begin(time_ms);
+        let timed = if own { self.timing.begin(time_ms) } else { None };
         let bytes = message.payload().len() as u64;
         let channel = message.channel().clone();
         let mut hits = Hits::new();
@@ -134,33 +156,9 @@ impl Shared {
         self.wake(&released.woken);
         // Outside of the guard: a publisher's own messages come here in their order, and no other order is promised between
         // nodes.
-        if let Some(relay) = &self.relay {
+        if own && let Some(relay) = &self.relay {
             relay.relay(&released.message);
         }
-        Ok(self.conclude(&self.log, released, time_ms, bytes))
-    }
-
-    /// Publishes what another node has relayed.
-    pub(super) fn publish_relayed(&self, publish: Publish, time_ms: u64) -> Result<Receipt, Refused> {
-        let retained = publish.retain.then(|| self.retained.find(&publish.channel, steady_ms())).flatten();
-        let is_newest = retained.is_none_or(|retained| retained.time_ms() <= time_ms);
-        let retain = publish.retain && is_newest;
-        let publish = publish.retain(retain);
-        self.check(&publish)?;
-        let ttl = publish.ttl;
-        let message = Arc::new(publish.into_message_at(self.log.epoch(), time_ms, steady_ms()));
-        let bytes = message.payload().len() as u64;
-        let channel = message.channel().clone();
-        let mut hits = Hits::new();
-        let accepted = self.accept(&self.log, message, &channel, Bound::Checked, &mut hits).map_err(
-            |(error, message)| {
-                let message = message.and_then(Arc::into_inner);
-                let publish = message.map(|message| Box::new(message.into_publish(ttl)));
-                Refused { error, publish }
-            },
-        )?;
-        let released = self.release(&self.log, accepted, Offset::Next, &mut hits, None, Echo::Deliver);
-        self.wake(&released.woken);
         Ok(self.conclude(&self.log, released, time_ms, bytes))
     }
 
