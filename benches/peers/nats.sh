@@ -10,4 +10,4 @@ max_connections: 30000
 max_pending: 256MB
 logfile: /dev/null
 CONF
-exec nats-server -c "$config"
+exec "${NATS_SERVER:-nats-server}" -c "$config"

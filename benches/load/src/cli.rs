@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::cluster::ClusterArgs;
 use crate::dialect::Spoken;
 use crate::engine::Waiting;
 use crate::fleet::Pace;
@@ -38,6 +39,8 @@ pub(crate) enum Command {
     Handshakes(HandshakesArgs),
     /// Functions that are asked and told: decisions, notifications and messages of a WebSocket API.
     Gateway(GatewayArgs),
+    /// Several nodes over NATS: a delivery's cost at each, latency between them, and NATS with the same clients beside.
+    Cluster(ClusterArgs),
     /// Cost of a publish that nobody hears.
     Publish(PublishArgs),
     /// The standard rows, floor and servers in turn.

@@ -10,6 +10,7 @@
 //! Loopback only. Everything is bounded in time and count, and servers that were started are ended with it.
 
 mod cli;
+mod cluster;
 mod dialect;
 mod engine;
 mod fleet;
@@ -64,6 +65,7 @@ fn run(cli: Cli) -> io::Result<bool> {
         Command::Handshakes(args) => measure(&args.common, &[&args.scenario()]),
         Command::Slow(args) => measure(&args.common, &[&args.scenario()]),
         Command::Gateway(args) => gateway::run(&args),
+        Command::Cluster(args) => cluster::run(&args),
         Command::Publish(args) => measure(&args.common, &[&args.scenario()]),
         Command::Compare(args) => {
             let rows: Vec<_> = args.rows.iter().map(|row| args.scenario(*row)).collect();

@@ -58,7 +58,7 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    fn plan(&self, server: &Server, channels: u32, subscribers: usize) -> Plan {
+    pub(crate) fn plan(&self, server: &Server, channels: u32, subscribers: usize) -> Plan {
         let subscribers = server.max_subscribers.map_or(subscribers, |most| most.min(subscribers));
         let processes = match self.processes {
             0 => subscribers.div_ceil(MAX_PER_PROCESS).max(1),
@@ -67,6 +67,7 @@ impl Setup {
         Plan {
             dialect: server.spoken.to_string(),
             target: server.address,
+            places: Vec::new(),
             publish_target: server.publish_address,
             publish_dialect: self.launcher.publisher.unwrap_or(server.spoken.publishing()).to_string(),
             ca: self.ca.clone(),
@@ -85,7 +86,7 @@ impl Setup {
     }
 
     /// Opens subscribers and publishers, and waits until the server has settled.
-    fn open(&self, plan: Plan, publishers: usize) -> io::Result<(Fleet, Ramp)> {
+    pub(crate) fn open(&self, plan: Plan, publishers: usize) -> io::Result<(Fleet, Ramp)> {
         let (mut fleet, ramp) = Fleet::open(plan, &self.client_cpus)?;
         if publishers > 0 {
             fleet.add_publishers(publishers)?;
@@ -94,7 +95,7 @@ impl Setup {
         Ok((fleet, ramp))
     }
 
-    fn deadline(&self) -> Deadline {
+    pub(crate) fn deadline(&self) -> Deadline {
         Deadline::after(self.time_limit)
     }
 }
@@ -137,7 +138,7 @@ pub(crate) fn run(scenario: &dyn Scenario, targets: &[Target], setup: &Setup) ->
 }
 
 /// Figures that every scenario with deliveries reports.
-fn add_latency(outcome: &mut Outcome, tally: &Tally) {
+pub(crate) fn add_latency(outcome: &mut Outcome, tally: &Tally) {
     outcome.add("p50_ms", tally.latency_ms(0.50));
     outcome.add("p99_ms", tally.latency_ms(0.99));
     outcome.add("max_ms", tally.max_ms());
