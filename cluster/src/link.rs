@@ -1,10 +1,13 @@
 //! The connection to NATS: how it is made, and what is known of it.
 
+use std::error::Error as _;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
+use percent_encoding::percent_decode_str;
 use tokio::time::timeout;
 
 use crate::error::JoinError;
@@ -58,6 +61,7 @@ pub(crate) async fn connect(settings: &Settings, events: &Arc<Events>) -> Result
                 return Err(JoinError::Refused(error.to_string()));
             }
             ConnectErrorKind::Tls => return Err(JoinError::Tls(error.to_string())),
+            _ if is_no_handshake(&error) => return Err(JoinError::Tls(error.to_string())),
             _ => error.to_string(),
         },
         Err(_) => "no answer in 5 s".to_owned(),
@@ -67,6 +71,19 @@ pub(crate) async fn connect(settings: &Settings, events: &Arc<Events>) -> Result
     later.map_err(|error| JoinError::Refused(error.to_string()))
 }
 
+/// Whether the server was reached and TLS came to no end with it: a certificate that is not believed comes as data that makes
+/// no sense. No later try would change that.
+fn is_no_handshake(error: &ConnectError) -> bool {
+    let mut cause = error.source();
+    while let Some(why) = cause {
+        if why.downcast_ref::<io::Error>().is_some_and(|why| why.kind() == io::ErrorKind::InvalidData) {
+            return true;
+        }
+        cause = why.source();
+    }
+    false
+}
+
 /// Whether the server that this node is connected to may be used.
 pub(crate) fn check_version(client: &Client, settings: &Settings) -> Result<(), JoinError> {
     let needed @ (major, minor, patch) = Settings::MIN_SERVER;
@@ -74,6 +91,16 @@ pub(crate) fn check_version(client: &Client, settings: &Settings) -> Result<(), 
         return Ok(());
     }
     Err(JoinError::TooOld { found: client.server_info().version, needed })
+}
+
+/// Who a node is by the address of a server: `user:password@host` or, as NATS has it, `token@host`.
+fn in_the_address(server: &ServerAddr) -> Option<Login> {
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let user = decoded(server.username()?);
+    Some(match server.password() {
+        Some(password) => Login::User { user, password: decoded(password) },
+        None => Login::Token(user),
+    })
 }
 
 fn options(settings: &Settings, events: &Arc<Events>) -> Result<ConnectOptions, JoinError> {
@@ -96,7 +123,11 @@ fn options(settings: &Settings, events: &Arc<Events>) -> Result<ConnectOptions, 
             std::future::ready(())
         });
     options = match &settings.login {
-        Login::Nobody => options,
+        Login::Nobody => match settings.addresses()?.first().and_then(in_the_address) {
+            Some(Login::User { user, password }) => options.user_and_password(user, password),
+            Some(Login::Token(token)) => options.token(token),
+            _ => options,
+        },
         Login::User { user, password } => options.user_and_password(user.clone(), password.clone()),
         Login::Token(token) => options.token(token.clone()),
         Login::Credentials(path) => {

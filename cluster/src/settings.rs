@@ -16,8 +16,8 @@ pub struct Settings {
     /// What this node is called where people look. Default: the machine's host name. Two nodes of one name are told of,
     /// and work.
     pub node: String,
-    /// Where NATS servers are: `nats://host:4222`, `tls://host:4222`, also with `user:password@`. Those that they name are
-    /// used too.
+    /// Where NATS servers are: `nats://host:4222`, `tls://host:4222`, also with `user:password@` or `token@`.
+    /// Those that they name are used too.
     pub servers: Vec<String>,
     /// What the subjects begin with, one token of letters, digits, `_` and `-`: clusters of different prefixes know nothing
     /// of each other. Default `fw`.
@@ -101,7 +101,7 @@ impl fmt::Debug for Settings {
 #[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Login {
-    /// Nobody, or what stands in the address.
+    /// Nobody, or who the first server's address says: `user:password@host`, `token@host`.
     #[default]
     Nobody,
     /// A user with a password.

@@ -43,9 +43,14 @@ impl Nats {
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let process = spawn(&program, folder.path(), None, &arguments);
         let mut nats = Self { program, process, port: 0, folder, arguments };
-        nats.port = nats.read_port();
+        nats.port = nats.read_port("nats");
         nats.wait();
         Some(nats)
+    }
+
+    /// Where other servers of a cluster find this one, started with `--cluster nats://127.0.0.1:-1`.
+    pub fn route(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.read_port("cluster"))
     }
 
     pub fn url(&self) -> String {
@@ -83,14 +88,16 @@ impl Nats {
         self.wait();
     }
 
-    fn read_port(&self) -> u16 {
+    /// The port of what its file of ports calls so: `{"nats":["tls://127.0.0.1:4222"],"cluster":[...]}`.
+    fn read_port(&self, kind: &str) -> u16 {
+        let name = format!("\"{kind}\":");
         let end = Instant::now() + SOON;
         while Instant::now() < end {
             let files = std::fs::read_dir(self.folder.path()).unwrap().filter_map(Result::ok);
             for file in files.filter(|file| file.file_name().to_string_lossy().ends_with(".ports")) {
                 let text = std::fs::read_to_string(file.path()).unwrap_or_default();
-                let port = text.split("nats://").nth(1).and_then(|rest| rest.split(['"', ',']).next());
-                if let Some(port) = port.and_then(|address| address.rsplit(':').next()?.parse().ok()) {
+                let address = text.split(&name).nth(1).and_then(|rest| rest.split('"').nth(1));
+                if let Some(port) = address.and_then(|address| address.rsplit(':').next()?.parse().ok()) {
                     return port;
                 }
             }
