@@ -6,16 +6,15 @@ use broker_core::unix_ms;
 use bytes::Bytes;
 use grip::signature::MAX_LIFE;
 use http::header::{CONTENT_LENGTH, HeaderValue};
-use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use http_edge::Body;
 use websocket_over_http::{Answer, Asking, Failed, Origin};
 
 use crate::activity::Place;
 use crate::config::Route;
+use crate::forward::GRIP_SIG;
 use crate::route::RouteState;
 use crate::upstream::{Asked, Failure};
-
-const GRIP_SIG: HeaderName = HeaderName::from_static("grip-sig");
 
 /// How much is read of an answer in which nobody is interested.
 const MAX_TOLD_BYTES: usize = 64 << 10;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::sign::Secrets;
-use grip::signature::Signer;
+use grip::signature::{Signer, Verifier};
 use http::{HeaderName, HeaderValue, Method, Uri};
+use http_edge::OriginPolicy;
 use outgoing::{Identity, Trust};
 
 use crate::keys::ControlKey;
@@ -121,6 +122,16 @@ pub struct Route {
     pub on_first: Option<Uri>,
     /// What requests of [`Dialect::Grip`] are signed with. Default nothing.
     pub signer: Option<Arc<Signer>>,
+    /// Who is believed to be another such server in front: its signed requests pass as they are, and so do the answers,
+    /// instructions included. Default nobody.
+    pub upstream: Option<Arc<Verifier>>,
+    /// Pages of which other origins may ask, where the origin's own answer does not say. Default that is left to it.
+    pub cors: Option<OriginPolicy>,
+    /// Channels that each WebSocket of [`Dialect::Grip`] is on, whatever its origin says, behind
+    /// [`Route::channel_prefix`].
+    pub subscribe: Vec<String>,
+    /// Names beside those of the route by which an origin may call itself in links.
+    pub link_hosts: Vec<String>,
     /// What stands before the name of each channel that an origin names.
     pub channel_prefix: String,
     /// Most events of a WebSocket in one request. Default 100.
@@ -164,6 +175,10 @@ impl Route {
             on_idle: None,
             on_first: None,
             signer: None,
+            upstream: None,
+            cors: None,
+            subscribe: Vec::new(),
+            link_hosts: Vec::new(),
             channel_prefix: String::new(),
             max_events: grip::exchange::MAX_EVENTS,
             stream_format: StreamFormat::Auto,

@@ -14,6 +14,8 @@ use crate::config::{ForwardedFor, Route};
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+/// By which an origin knows who asks.
+pub(crate) const GRIP_SIG: HeaderName = HeaderName::from_static("grip-sig");
 
 /// Fields of one connection, that nobody passes on (RFC 9110 §7.6.1).
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -44,6 +46,8 @@ pub(crate) struct Told<'a> {
     pub(crate) remote: Option<IpAddr>,
     pub(crate) request_id: &'a HeaderValue,
     pub(crate) rule: ForwardedFor,
+    /// Another server of GRIP, which is believed what it says of it.
+    pub(crate) is_upstream: bool,
 }
 
 /// The fields of a request to an origin of the route.
@@ -52,8 +56,8 @@ pub(crate) fn request(parts: &Parts, route: &Route, told: &Told<'_>) -> Result<H
     headers.remove(EXPECT);
     headers.remove("proxy-authenticate");
     // Who signs as the broker does is believed by origins.
-    let of_grip: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with("grip-")).cloned().collect();
+    let is_of_grip = |name: &&HeaderName| name.as_str().starts_with("grip-") && !told.is_upstream;
+    let of_grip: Vec<HeaderName> = headers.keys().filter(is_of_grip).cloned().collect();
     for name in of_grip {
         headers.remove(name);
     }
@@ -76,6 +80,13 @@ pub(crate) fn request(parts: &Parts, route: &Route, told: &Told<'_>) -> Result<H
         headers.insert(name.clone(), value.clone());
     }
     Ok(headers)
+}
+
+/// Whether a request is signed by another server of GRIP in front that the route trusts, at `now` in seconds since 1970.
+pub(crate) fn is_upstream(route: &Route, headers: &HeaderMap, now: u64) -> bool {
+    let Some(upstream) = &route.upstream else { return false };
+    let token = headers.get(GRIP_SIG).and_then(|token| token.to_str().ok());
+    token.is_some_and(|token| upstream.verify(token, now).is_ok())
 }
 
 fn forwarded_for(headers: &mut HeaderMap, told: &Told<'_>) {
@@ -163,7 +174,8 @@ mod tests {
 
     fn passed(fields: &[(&str, &str)], rule: ForwardedFor) -> Result<HeaderMap, Loop> {
         let id = HeaderValue::from_static("r1");
-        let told = Told { remote: Some("192.0.2.1".parse().unwrap()), request_id: &id, rule };
+        let told =
+            Told { remote: Some("192.0.2.1".parse().unwrap()), request_id: &id, rule, is_upstream: false };
         request(&parts(fields), &route(), &told)
     }
 

@@ -38,8 +38,11 @@ pub struct Config {
     pub routes: Routes,
     /// Where items are published beside `/grip/publish/`, on a listener of its own. Default nowhere.
     pub control: Option<SocketAddr>,
-    /// Longest body with items, in bytes. Default 1 MiB; longer ones are 413.
+    /// Longest body with items, in bytes, and longest answer of an origin about a WebSocket. Default 1 MiB; longer bodies
+    /// are 413.
     pub max_request_bytes: usize,
+    /// Longest message of a WebSocket whose events an origin gets, in bytes. Default 1 MiB; a longer one ends it with 1009.
+    pub max_message_bytes: usize,
     /// What counts the bodies that are not whole yet. Default that of the process.
     pub intake: Intake,
     /// Where a token is read beside the headers. Default nowhere.
@@ -56,6 +59,7 @@ impl Default for Config {
             routes: Routes::default(),
             control: None,
             max_request_bytes: 1 << 20,
+            max_message_bytes: 1 << 20,
             intake: Intake::default(),
             token_sources: TokenSources::default(),
             origins: OriginPolicy::default(),
@@ -77,6 +81,7 @@ pub(crate) struct Shared {
     pub(crate) holds: Holds,
     pub(crate) publishing: Publishing,
     pub(crate) control: Option<SocketAddr>,
+    limits: (usize, usize),
 }
 
 impl Front {
@@ -96,7 +101,8 @@ impl Front {
             token_sources: config.token_sources,
             origins: config.origins,
         };
-        Self(config.routes, Arc::new(Shared { hub, holds, publishing, control: config.control }))
+        let limits = (config.max_message_bytes, config.max_request_bytes);
+        Self(config.routes, Arc::new(Shared { hub, holds, publishing, control: config.control, limits }))
     }
 
     /// Answers a request of the control port: publishing, and nothing else.
@@ -152,6 +158,7 @@ impl Front {
             remote,
             rule: now.forwarded_for,
             is_stopping: self.0.is_stopping(),
+            limits: self.1.limits,
         };
         pass(state, from, parts, Body::of_request(body)).await
     }

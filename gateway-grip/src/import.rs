@@ -144,7 +144,7 @@ impl Read {
                     self.lose(name, "is no condition here: the route is for requests with and without TLS")
                 }
                 "proto" => self.lose(name, "is no condition here: the route is for HTTP and for WebSockets"),
-                "aco" => self.lose(name, "is not here: let the origin answer with the headers of CORS"),
+                "aco" => self.keys.push(("cors", quoted("*"))),
                 "session" => self.lose(name, "is not built"),
                 name if name.starts_with("sockjs") => self.lose(name, "is not built: SockJS is not spoken"),
                 name if name.starts_with("jsonp") => self.lose(name, "is not built: JSON-P is not spoken"),
@@ -162,6 +162,7 @@ impl Read {
             return self.lost.push(format!("the target {target:?} is not built: there is no ZeroMQ"));
         }
         let (mut is_tls, mut is_over_http, mut keys) = (false, false, Vec::new());
+        let mut subscribed: Vec<String> = Vec::new();
         for (name, value) in &word.parameters {
             match name.as_str() {
                 "ssl" => is_tls = value != "no",
@@ -173,11 +174,17 @@ impl Read {
                     keys.push(("tls.client_cert", quoted(&format!("{value}.crt"))));
                     keys.push(("tls.client_key", quoted(&format!("{value}.key"))));
                 }
-                "sub" => self.lost.push(format!(
-                    "`sub={value}` is not here: let the origin subscribe, in its answer to OPEN"
-                )),
+                "sub" => subscribed.push(quoted(value)),
                 "trusted" => self.lose(name, "needs nothing here: origins of the file may be anywhere"),
                 name => self.lose(name, "is not known here"),
+            }
+        }
+        if !subscribed.is_empty() {
+            match is_over_http && !self.is_plain {
+                true => keys.push(("subscribe", format!("[{}]", subscribed.join(", ")))),
+                false => {
+                    self.lose("sub", "is of WebSockets by `over_http`: one that passes is on no channel")
+                }
             }
         }
         // Without it a WebSocket goes to the origin as one.
@@ -392,6 +399,8 @@ mod tests {
                 &["sig_iss = \"me\"", "sig_key = \"base64:c2VjcmV0\""],
             ),
             ("*,debug a:80", &["debug = true"]),
+            ("*,aco a:80", &["cors = \"*\""]),
+            ("* a:80,over_http,sub=a,sub=b", &["subscribe = [\"a\", \"b\"]"]),
             ("*,no_grip,prefix=x a:80", &["dialect = \"proxy\"", "origin = \"http://a:80\""]),
             (
                 "*,header=\"X-A: b, c\",header=X-D:e a:80",
@@ -423,7 +432,7 @@ mod tests {
             ("*,proto=ws a:80", "`proto` is no condition here: the route is for HTTP and for WebSockets"),
             ("*,path_beg=/a,path_rem=9 a:80", "`path_rem` takes off more than `path_beg` says"),
             ("*,new a:80", "`new` is not known here"),
-            ("* a:80,sub=news", "`sub=news` is not here: let the origin subscribe, in its answer to OPEN"),
+            ("* a:80,sub=news", "`sub` is of WebSockets by `over_http`: one that passes is on no channel"),
             ("*,path_beg=/v1 a:80", "\"/v1**\" is a path of Fanwire's own"),
             ("*,path_beg=/sse/x a:80", "\"/sse/x**\" is a path of Fanwire's own"),
             ("* \"a:80", "a quotation mark is open"),

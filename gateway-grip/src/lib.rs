@@ -16,6 +16,7 @@ mod answer;
 mod api;
 mod backend;
 pub mod config;
+mod cors;
 mod desk;
 mod forward;
 mod front;

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use broker_core::unix_ms;
 use grip::link::FEATURES;
 use http::header::{ACCEPT_ENCODING, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION};
 use http::request::Parts;
@@ -14,6 +15,7 @@ use websocket_over_http::{Hub, Rules, open};
 use crate::answer::{Refusal, passed};
 use crate::backend::{self, Backend};
 use crate::config::{Dialect, ForwardedFor};
+use crate::cors;
 use crate::forward::{self, Told};
 use crate::hold::{self, Asking, Holds, instructs};
 use crate::route::RouteState;
@@ -28,15 +30,25 @@ pub(crate) struct Asker<'a> {
     pub(crate) remote: Option<IpAddr>,
     pub(crate) rule: ForwardedFor,
     pub(crate) is_stopping: bool,
+    /// Longest message of a client, and longest answer about a WebSocket, in bytes.
+    pub(crate) limits: (usize, usize),
 }
 
 /// Answers a request of a route.
 pub(crate) async fn pass(state: &Arc<RouteState>, from: Asker<'_>, parts: Parts, body: Body) -> Response {
     let id = request_id(&parts.headers);
+    if let Some(mut response) = cors::preflight(&state.route, &parts) {
+        response.headers_mut().insert(X_REQUEST_ID, id);
+        return response;
+    }
+    let asked = state.route.cors.is_some().then(|| parts.headers.clone());
     let mut response = match answer(state, from, parts, body, &id).await {
         Ok(response) => response,
         Err(refusal) => refusal.response(state, &id),
     };
+    if let Some(asked) = asked {
+        cors::allow(&state.route, &asked, response.headers_mut());
+    }
     response.headers_mut().entry(X_REQUEST_ID).or_insert(id);
     response
 }
@@ -53,14 +65,17 @@ async fn answer(
     }
     let route = &state.route;
     let place = state.activity.enter().ok_or(Refusal::Room)?;
-    let told = Told { remote: from.remote, request_id: id, rule: from.rule };
+    let is_upstream = forward::is_upstream(route, &parts.headers, unix_ms() / 1000);
+    let told = Told { remote: from.remote, request_id: id, rule: from.rule, is_upstream };
     let mut headers = forward::request(&parts, route, &told).map_err(|forward::Loop| Refusal::Loop)?;
     let path = forward::path(route, &parts);
     let is_passed = route.dialect == Dialect::Proxy || route.origins.iter().any(|origin| origin.is_websocket);
     if is_passed && is_opening(&parts) {
         return tunnel::open(state, place, parts, path, headers).await;
     }
-    if route.dialect == Dialect::Grip {
+    // Who is in front of this server does what the answer says, and reads it as it is.
+    let is_plain = route.dialect != Dialect::Grip || (is_upstream && !is_opening(&parts));
+    if !is_plain {
         // What is instructed has to be readable.
         headers.remove(ACCEPT_ENCODING);
         if is_opening(&parts) {
@@ -71,6 +86,8 @@ async fn answer(
             rules.channel_prefix.clone_from(&route.channel_prefix);
             rules.max_events = route.max_events;
             rules.forward_pings = route.forward_pings;
+            rules.subscribe.clone_from(&route.subscribe);
+            (rules.max_message_bytes, rules.max_answer_bytes) = from.limits;
             let backend = Arc::new(Backend::new(Arc::clone(state), path, place));
             return Ok(open(from.hub, Arc::new(rules), backend, from.remote, parts, headers).await);
         }
@@ -78,7 +95,7 @@ async fn answer(
         headers.insert("grip-feature", HeaderValue::from_static(FEATURES));
     }
     let version = parts.version;
-    if route.dialect != Dialect::Grip {
+    if is_plain {
         let asked = Asked::new(parts.method, path, headers, body);
         return Ok(passed(state, place, version, state.upstream.send(route, asked).await?));
     }

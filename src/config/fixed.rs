@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use figment::value::{Dict, Value};
 
 /// Keys, and sections with all that is in them, that a reload takes over.
-const LIVE: [&str; 17] = [
+const LIVE: [&str; 19] = [
     "anonymous",
     "auth",
     "client_certificates",
@@ -13,6 +13,8 @@ const LIVE: [&str; 17] = [
     "gateway.grip.sig_iss",
     "gateway.grip.sig_key",
     "gateway.grip.sig_key_file",
+    "gateway.grip.upstream_key",
+    "gateway.grip.upstream_key_file",
     "gateway.grip.x_forwarded_for",
     "gateway.routes",
     "gateway.sources",

@@ -353,6 +353,7 @@ impl Loader {
         (config.grip.settings, config.grip.routes) = (routes.clone(), live.routes.clone());
         (config.grip.intake, config.grip.token_sources, config.grip.origins) = of_grip;
         config.grip.control = control;
+        config.grip.max_message_bytes = config.broker.max_message_bytes;
         #[cfg(feature = "http")]
         {
             config.grip.max_request_bytes = config.api.max_request_bytes;

@@ -31,6 +31,8 @@ pub struct Rules {
     pub max_answer_bytes: usize,
     /// What stands before the name of each channel that the origin names.
     pub channel_prefix: String,
+    /// Channels that each connection is on from the start, behind that prefix.
+    pub subscribe: Vec<String>,
     /// Whether the origin gets pings and pongs of the client, each of which is a request. Pings are answered all the same,
     /// and pongs without content are not passed on, as the broker's own pings have none. Default no.
     pub forward_pings: bool,
@@ -45,6 +47,7 @@ impl Rules {
             max_message_bytes: 1 << 20,
             max_answer_bytes: 1 << 20,
             channel_prefix: String::new(),
+            subscribe: Vec::new(),
             forward_pings: false,
         }
     }

@@ -60,10 +60,15 @@ async fn followed(held: &Arc<Held>, linking: &Linking) -> Result<Option<Vec<Repl
         let now = broker.position();
         let status = StatusCode::from_u16(answer.status).unwrap_or_default();
         let body = Initial::Whole(answer.body.clone());
-        let Told { instruction, body, .. } = told::of(route, status, answer.headers.clone(), body)?;
+        let Told { instruction, body, .. } =
+            told::of(route, &linking.headers, status, answer.headers.clone(), body)?;
         let body = body.collect(route.timeout).await?;
         held.channels.lock().renew(&instruction);
-        linking.way.lock().go_on(uri, instruction.next.clone());
+        {
+            let mut way = linking.way.lock();
+            way.go_on(uri, instruction.next.clone());
+            way.keep_alive = instruction.keep_alive.clone().map(Box::new).or(way.keep_alive.take());
+        }
         send(held, body).await?;
         match instruction.hold {
             Some(Hold::Stream) => {}

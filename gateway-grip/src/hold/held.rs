@@ -12,7 +12,7 @@ use broker_core::{
 };
 use bytes::Bytes;
 use grip::filter::{Dropped, MAX_ANSWER_BYTES, Step, TIMEOUT};
-use grip::instruct::{Hold, Instruction, NextLink};
+use grip::instruct::{Hold, Instruction, KeepAlive, NextLink};
 use http::{HeaderMap, Version};
 use http_edge::Chunk;
 use parking_lot::Mutex;
@@ -64,6 +64,8 @@ pub(crate) struct Way {
     pub(crate) next: Option<NextLink>,
     /// What the client is subscribed to as it says.
     pub(crate) filters: Vec<Filter>,
+    /// How the stream is kept alive from now on, if its last answer says.
+    pub(crate) keep_alive: Option<Box<KeepAlive>>,
 }
 
 impl Way {
@@ -79,7 +81,7 @@ impl Linking {
         (path, next): (String, Option<NextLink>),
         gone: Option<String>,
     ) -> Self {
-        let way = Mutex::new(Way { path, next, filters: Vec::new() });
+        let way = Mutex::new(Way { path, next, filters: Vec::new(), keep_alive: None });
         Self { headers, hosts, way, gone, is_wanted: AtomicBool::new(false) }
     }
 
@@ -115,7 +117,8 @@ impl Held {
         linking: Option<Box<Linking>>,
     ) -> Arc<Self> {
         let channels = Channels::of(told);
-        let is_timed = told.keep_alive.is_some();
+        // The answer of a link may say how.
+        let is_timed = told.keep_alive.is_some() || told.next.is_some();
         let inbox = Arc::new(Inbox::new(
             holds.slots(),
             form,

@@ -98,6 +98,7 @@ impl<'a> Asking<'a> {
         let host = self.parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let authority = self.parts.uri.authority().map(http::uri::Authority::as_str);
         hosts.extend(host.or(authority).map(str::to_owned));
+        hosts.extend(route.link_hosts.iter().cloned());
         let resolve = |link: &str| resolve(&self.path, link, &hosts).map_err(Problem::Malformed);
         if let Some(next) = &told.next {
             resolve(&next.uri)?;
@@ -137,7 +138,7 @@ pub(crate) async fn follow(
     asking: Asking<'_>,
     answer: http::Response<outgoing::Body>,
 ) -> Result<Response, Refusal> {
-    let told = told::read(&asking.state.route, answer).await.map_err(Refusal::Hold)?;
+    let told = told::read(&asking.state.route, &asking.parts.headers, answer).await.map_err(Refusal::Hold)?;
     match told.instruction.hold {
         // There is nothing to wait for.
         Some(_) if asking.parts.method == Method::HEAD => Ok(now(asking.place, told)),

@@ -171,7 +171,8 @@ async fn again(held: &Arc<Held>, filters: &[Filter]) -> Result<(Told, Position),
     let route = backend.route();
     let answer = held.holds.links.ask(&route.id, backend, backend.path(), &linking.headers, last).await?;
     let status = StatusCode::from_u16(answer.status).map_err(|error| error.to_string())?;
-    let told = told::of(route, status, answer.headers.clone(), Initial::Whole(answer.body.clone()))?;
+    let body = Initial::Whole(answer.body.clone());
+    let told = told::of(route, &linking.headers, status, answer.headers.clone(), body)?;
     Ok((told, since))
 }
 

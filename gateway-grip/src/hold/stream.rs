@@ -159,7 +159,7 @@ async fn replay(held: Arc<Held>, replays: Vec<Replay>) {
 fn keep(
     mut link: Link,
     held: Arc<Held>,
-    keep_alive: Option<Box<KeepAlive>>,
+    mut keep_alive: Option<Box<KeepAlive>>,
     beginning: Work,
 ) -> impl Future<Output = ()> + Send {
     async move {
@@ -233,6 +233,11 @@ fn keep(
                 }
                 replays = run(&mut work) => {
                     work = None;
+                    if let Some(renewed) = held.linking.as_ref().and_then(|linking| linking.way.lock().keep_alive.take()) {
+                        keep_alive_at = Instant::now() + renewed.timeout;
+                        keep_alive = Some(renewed);
+                        timer.as_mut().reset(keep_alive_at.min(link_at));
+                    }
                     if let Some(replays) = replays {
                         beginning = Some(Box::pin(replay(Arc::clone(&held), replays)));
                     }

@@ -7,7 +7,7 @@ use grip::instruct::{self, Instruction, MAX_DOCUMENT_BYTES, document, in_headers
 use http::{HeaderMap, StatusCode};
 
 use crate::config::Route;
-use crate::forward;
+use crate::{cors, forward};
 
 /// An answer that instructs.
 #[derive(Debug)]
@@ -43,11 +43,15 @@ pub(crate) fn instructs(headers: &HeaderMap) -> bool {
     is_document(headers) || headers.keys().any(|name| name.as_str().starts_with("grip-"))
 }
 
-/// Reads what an answer instructs.
+/// Reads what an answer to a request with the fields `asked` instructs.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(crate) async fn read(route: &Route, answer: http::Response<outgoing::Body>) -> Result<Told, String> {
+pub(crate) async fn read(
+    route: &Route,
+    asked: &HeaderMap,
+    answer: http::Response<outgoing::Body>,
+) -> Result<Told, String> {
     let (head, body) = answer.into_parts();
     let body = if is_document(&head.headers) {
         let body = body.collect(MAX_DOCUMENT_BYTES, route.timeout).await;
@@ -55,7 +59,7 @@ pub(crate) async fn read(route: &Route, answer: http::Response<outgoing::Body>) 
     } else {
         Initial::Streamed(body)
     };
-    of(route, head.status, head.headers, body)
+    of(route, asked, head.status, head.headers, body)
 }
 
 /// The same of an answer whose body is there, if it is a document.
@@ -64,6 +68,7 @@ pub(crate) async fn read(route: &Route, answer: http::Response<outgoing::Body>) 
 /// What is wrong with it.
 pub(crate) fn of(
     route: &Route,
+    asked: &HeaderMap,
     status: StatusCode,
     headers: HeaderMap,
     body: Initial,
@@ -88,6 +93,7 @@ pub(crate) fn of(
     };
     instruct::strip(&mut headers);
     instruction.expose(&mut headers);
-    let headers = forward::answer(&headers, route);
+    let mut headers = forward::answer(&headers, route);
+    cors::allow(route, asked, &mut headers);
     Ok(Told { status: instruction.status.unwrap_or(status), instruction, headers, body })
 }

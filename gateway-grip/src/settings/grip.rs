@@ -23,6 +23,8 @@ pub struct WrittenGrip {
     pub(super) sig_iss: String,
     pub(super) sig_key: Option<String>,
     pub(super) sig_key_file: Option<String>,
+    pub(super) upstream_key: Option<String>,
+    pub(super) upstream_key_file: Option<String>,
     pub(super) x_forwarded_for: String,
 }
 
@@ -59,6 +61,8 @@ impl Default for WrittenGrip {
             sig_iss: "fanwire".to_owned(),
             sig_key: None,
             sig_key_file: None,
+            upstream_key: None,
+            upstream_key_file: None,
             x_forwarded_for: "append".to_owned(),
         }
     }
@@ -134,17 +138,40 @@ pub(super) fn signer(
     key_file: Option<&String>,
     folder: &Path,
 ) -> Result<Option<Arc<Signer>>, Fault> {
+    let Some((place, key)) = one_key("sig_key", key, key_file, folder)? else { return Ok(None) };
+    let signer = Signer::new(iss.map_or("fanwire", String::as_str), &key);
+    Ok(Some(Arc::new(signer.map_err(|error| (place, error.to_string()))?)))
+}
+
+/// Whose signatures are believed, if there is a key: whoever has it.
+pub(super) fn upstream(
+    key: Option<&String>,
+    key_file: Option<&String>,
+    folder: &Path,
+) -> Result<Option<Arc<Verifier>>, Fault> {
+    let Some((place, key)) = one_key("upstream_key", key, key_file, folder)? else { return Ok(None) };
+    Ok(Some(Arc::new(Verifier::new(None, &key).map_err(|error| (place, error.to_string()))?)))
+}
+
+/// A key that stands under `name`, or in the file that `NAME_file` names, and where it stood.
+fn one_key(
+    name: &str,
+    key: Option<&String>,
+    key_file: Option<&String>,
+    folder: &Path,
+) -> Result<Option<(String, Key)>, Fault> {
+    let in_file = format!("{name}_file");
     let (place, text) = match (key, key_file) {
         (None, None) => return Ok(None),
-        (Some(text), None) => ("sig_key", text.clone()),
-        (None, Some(name)) => {
-            let text = String::from_utf8(file(folder, "sig_key_file", name)?);
-            ("sig_key_file", text.map_err(|_| ("sig_key_file".to_owned(), "is no text".to_owned()))?)
-        }
-        (Some(_), Some(_)) => return fault("sig_key", "one of `sig_key` and `sig_key_file`"),
+        (Some(text), None) => (name.to_owned(), text.clone()),
+        (None, Some(path)) => match String::from_utf8(file(folder, &in_file, path)?) {
+            Ok(text) => (in_file, text),
+            Err(_) => return fault(in_file, "is no text"),
+        },
+        (Some(_), Some(_)) => return fault(name, format!("one of `{name}` and `{in_file}`")),
     };
-    let wrong = |why: String| (place.to_owned(), why);
-    let key = Key::parse(text.trim()).map_err(|problem| wrong(problem.to_string()))?;
-    let signer = Signer::new(iss.map_or("fanwire", String::as_str), &key);
-    Ok(Some(Arc::new(signer.map_err(|error| wrong(error.to_string()))?)))
+    match Key::parse(text.trim()) {
+        Ok(key) => Ok(Some((place, key))),
+        Err(problem) => fault(place, problem.to_string()),
+    }
 }

@@ -9,6 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::time::Duration;
 
+use broker_core::Channel;
 use gateway::sign::{Secret, Secrets};
 use gateway::written::{Fault, Wrong, fault};
 use http::{HeaderValue, Method};
@@ -17,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use settings::{Period, Span};
 
 pub use self::grip::WrittenGrip;
-use self::grip::{forwarded_for, signer};
-use self::values::{file, headers, parse, url, within};
+use self::grip::{forwarded_for, signer, upstream};
+use self::values::{cors, file, headers, parse, url, within};
 use crate::config::{Dialect, Origin, Route, Settings, StreamFormat};
 use crate::pattern::PathPattern;
 
@@ -62,6 +63,13 @@ pub struct Written {
     stream_format: Option<String>,
     #[serde(default)]
     forward_pings: bool,
+    upstream_key: Option<String>,
+    upstream_key_file: Option<String>,
+    cors: Option<OneOrMore>,
+    #[serde(default)]
+    subscribe: Vec<String>,
+    #[serde(default)]
+    link_hosts: Vec<String>,
     notify_secret: Option<String>,
     notify_secret_file: Option<String>,
 }
@@ -72,6 +80,15 @@ pub struct Written {
 enum OneOrMore {
     One(String),
     More(Vec<String>),
+}
+
+impl OneOrMore {
+    fn all(&self) -> &[String] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::More(all) => all,
+        }
+    }
 }
 
 #[derive(Clone, Default, Deserialize, Serialize)]
@@ -105,6 +122,8 @@ pub fn read(
     let control_keys = grip.keys(folder)?;
     let common = signer(Some(&grip.sig_iss), grip.sig_key.as_ref(), grip.sig_key_file.as_ref(), folder)
         .map_err(|(key, message)| Wrong::new(format!("grip.{key}"), message))?;
+    let in_front = upstream(grip.upstream_key.as_ref(), grip.upstream_key_file.as_ref(), folder)
+        .map_err(|(key, message)| Wrong::new(format!("grip.{key}"), message))?;
     let mut settings = Settings { forwarded_for, control_keys, ..Settings::default() };
     let mut ids = BTreeSet::new();
     for (at, one) in written.iter().enumerate() {
@@ -114,7 +133,15 @@ pub fn read(
             route.signer = common.clone();
             // With another key it is another route.
             let mut hasher = DefaultHasher::new();
-            (route.version, &grip.sig_iss, &grip.sig_key, &grip.sig_key_file).hash(&mut hasher);
+            let file = grip.sig_key_file.as_ref().and_then(|name| std::fs::read(folder.join(name)).ok());
+            (route.version, &grip.sig_iss, &grip.sig_key, file).hash(&mut hasher);
+            route.version = hasher.finish();
+        }
+        if route.dialect == Dialect::Grip && route.upstream.is_none() {
+            route.upstream = in_front.clone();
+            let mut hasher = DefaultHasher::new();
+            let file = grip.upstream_key_file.as_ref().and_then(|name| std::fs::read(folder.join(name)).ok());
+            (route.version, &grip.upstream_key, file).hash(&mut hasher);
             route.version = hasher.finish();
         }
         if !ids.insert(route.id.clone()) {
@@ -156,10 +183,7 @@ impl Written {
             other => return fault("dialect", format!("{other:?} is no dialect; \"grip\" and \"proxy\" are")),
         };
         let path: PathPattern = parse("path", &self.path)?;
-        let origins = match &self.origin {
-            OneOrMore::One(one) => std::slice::from_ref(one),
-            OneOrMore::More(all) => all,
-        };
+        let origins = self.origin.all();
         if origins.is_empty() || origins.len() > 16 {
             return fault("origin", "a route has 1 to 16 origins");
         }
@@ -208,6 +232,7 @@ impl Written {
         route.on_idle = self.on_idle.as_deref().map(|text| url("on_idle", text)).transpose()?;
         route.on_first = self.on_first.as_deref().map(|text| url("on_first", text)).transpose()?;
         route.notify_secrets = self.notify_secrets(folder)?;
+        route.cors = self.cors.as_ref().map(|pages| cors("cors", pages.all())).transpose()?;
         self.read_grip(&mut route, folder)?;
         route.version = self.version(folder);
         Ok(route)
@@ -223,6 +248,10 @@ impl Written {
             ("max_events", self.max_events.is_some()),
             ("stream_format", self.stream_format.is_some()),
             ("forward_pings", self.forward_pings),
+            ("upstream_key", self.upstream_key.is_some()),
+            ("upstream_key_file", self.upstream_key_file.is_some()),
+            ("subscribe", !self.subscribe.is_empty()),
+            ("link_hosts", !self.link_hosts.is_empty()),
         ];
         if route.dialect != Dialect::Grip
             && let Some((key, _)) = said.iter().find(|(_, is_said)| *is_said)
@@ -233,6 +262,21 @@ impl Written {
             signer(self.sig_iss.as_ref(), self.sig_key.as_ref(), self.sig_key_file.as_ref(), folder)?;
         route.channel_prefix = self.channel_prefix.clone().unwrap_or_default();
         route.forward_pings = self.forward_pings;
+        route.upstream = upstream(self.upstream_key.as_ref(), self.upstream_key_file.as_ref(), folder)?;
+        if self.subscribe.len() > ::grip::instruct::MAX_CHANNELS {
+            return fault("subscribe", format!("at most {} channels", ::grip::instruct::MAX_CHANNELS));
+        }
+        for name in &self.subscribe {
+            let channel = parse::<Channel>("subscribe", &format!("{}{name}", route.channel_prefix))?;
+            if channel.is_reserved() {
+                return fault("subscribe", format!("{name:?} is a channel of the broker's own"));
+            }
+        }
+        route.subscribe.clone_from(&self.subscribe);
+        for host in &self.link_hosts {
+            parse::<http::uri::Authority>("link_hosts", host)?;
+        }
+        route.link_hosts.clone_from(&self.link_hosts);
         route.max_events = within("max_events", self.max_events, 1..=1_000, route.max_events)?;
         route.stream_format = match self.stream_format.as_deref() {
             None | Some("auto") => StreamFormat::Auto,
@@ -265,9 +309,16 @@ impl Written {
         let mut hasher = DefaultHasher::new();
         serde_json::to_vec(self).unwrap_or_default().hash(&mut hasher);
         let WrittenTls { ca_file, client_cert, client_key, .. } = &self.tls;
-        for name in [ca_file, client_cert, client_key, &self.notify_secret_file, &self.sig_key_file]
-            .into_iter()
-            .flatten()
+        for name in [
+            ca_file,
+            client_cert,
+            client_key,
+            &self.notify_secret_file,
+            &self.sig_key_file,
+            &self.upstream_key_file,
+        ]
+        .into_iter()
+        .flatten()
         {
             std::fs::read(folder.join(name)).unwrap_or_default().hash(&mut hasher);
         }

@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use gateway::written::{Fault, fault};
 use http::{HeaderName, HeaderValue, Uri};
+use http_edge::OriginPolicy;
+use settings::AllowedOrigin;
 
 /// Fields that are the connection's, or that say where a request is for.
 const OWN_HEADERS: [&str; 9] = [
@@ -60,6 +62,18 @@ pub(super) fn headers(
         headers.push((name, value.map_err(|_| (key, "is no value of a header field".to_owned()))?));
     }
     Ok(headers)
+}
+
+/// Pages of which origins: `"*"`, or as browsers send them.
+pub(super) fn cors(key: &str, written: &[String]) -> Result<OriginPolicy, Fault> {
+    let mut pages = Vec::with_capacity(written.len());
+    for text in written {
+        match parse::<AllowedOrigin>(key, text)? {
+            AllowedOrigin::One(origin) => pages.push(origin.0),
+            _ => return Ok(OriginPolicy::Any),
+        }
+    }
+    Ok(OriginPolicy::List(pages))
 }
 
 pub(super) fn url(key: &str, text: &str) -> Result<Uri, Fault> {

@@ -3,6 +3,7 @@
 mod events;
 mod holds;
 mod idle;
+mod keys;
 mod links;
 mod passing;
 mod publishing;

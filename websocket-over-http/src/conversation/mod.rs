@@ -114,6 +114,10 @@ impl Conversation {
         })?;
         self.hub.counted.answered.fetch_add(1, Relaxed);
         self.extension.clone_from(&told.extension);
+        for channel in Arc::clone(&self.rules).subscribe.iter().cloned() {
+            let subscribe = Control::Subscribe { channel, filters: Vec::new() };
+            self.control(subscribe).await.map_err(Refusal::Malformed)?;
+        }
         self.act(told).await;
         if self.is_dropped {
             return Err(Refusal::Malformed("DISCONNECT answers OPEN".to_owned()));
