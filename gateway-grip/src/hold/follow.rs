@@ -1,7 +1,6 @@
 //! A stream that goes on at its next link: it is paused, asks, sends what comes, and begins anew behind what it has.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use broker_core::{Filter, HistoryQuery, LeaveReason, MessageId, Order, Replay};
 use bytes::Bytes;
@@ -80,11 +79,9 @@ async fn followed(held: &Arc<Held>, linking: &Linking) -> Result<Option<Vec<Repl
             }
         }
         let filters = filters(&route.channel_prefix, &instruction)?;
-        let Begin::After { mut positions, .. } = begin(broker, &instruction, &filters, since, &last_of).await
-        else {
-            held.holds.gaps.closed.fetch_add(1, Relaxed);
-            return Err("what follows the `prev-id` of its link is not in the log".to_owned());
-        };
+        // Asked just now, an origin that names what was never published here has told the client all up to there.
+        let (Begin::After { mut positions, .. } | Begin::Lost { mut positions }) =
+            begin(broker, &instruction, &filters, since, &last_of).await;
         for ((filter, channel), position) in filters.iter().zip(&instruction.channels).zip(&mut positions) {
             if was_live.contains(filter) {
                 // It has that already, whatever its origin knows of.

@@ -18,8 +18,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(crate) enum Begin {
     /// Behind these positions, one for each channel. `is_behind`: something lay behind one of them already.
     After { positions: Vec<Position>, is_behind: bool },
-    /// What the client lacks is not there any more.
-    Lost,
+    /// What the client lacks on some channel is not there any more; these are the positions of the others, and `since` in
+    /// its place.
+    Lost { positions: Vec<Position> },
 }
 
 /// The channels of an instruction as filters, behind the prefix of the route.
@@ -46,7 +47,7 @@ pub(crate) async fn begin(
     last_of: &(dyn Fn(&str) -> Option<String> + Sync),
 ) -> Begin {
     let mut positions = Vec::with_capacity(filters.len());
-    let mut is_behind = false;
+    let (mut is_behind, mut is_lost) = (false, false);
     for (channel, filter) in told.channels.iter().zip(filters) {
         let Some(wanted) = &channel.prev_id else {
             positions.push(since);
@@ -66,10 +67,13 @@ pub(crate) async fn begin(
                 positions.push(position);
             }
             Found::Live => positions.push(since),
-            Found::Unknown => return Begin::Lost,
+            Found::Unknown => {
+                is_lost = true;
+                positions.push(since);
+            }
         }
     }
-    Begin::After { positions, is_behind }
+    if is_lost { Begin::Lost { positions } } else { Begin::After { positions, is_behind } }
 }
 
 enum Found {

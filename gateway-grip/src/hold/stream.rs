@@ -58,11 +58,11 @@ pub(crate) async fn hold(asking: Asking<'_>, told: Told) -> Result<Response, Pro
             }
             Some(positions)
         }
-        Begin::Lost if has_next => {
+        Begin::Lost { .. } if has_next => {
             gaps.link.fetch_add(1, Relaxed);
             None
         }
-        Begin::Lost => {
+        Begin::Lost { .. } => {
             gaps.closed.fetch_add(1, Relaxed);
             let channel = instruction.without_link().map(|channel| channel.name.clone()).unwrap_or_default();
             return Err(Problem::Malformed(format!(

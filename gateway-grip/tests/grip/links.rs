@@ -125,3 +125,24 @@ async fn a_link_is_tried_again_and_an_origin_hears_that_a_client_is_gone() {
     let (got, _) = tokio::join!(server.get("/"), async { origin.answer(&wrong).await });
     assert!(got.starts_with("HTTP/1.1 502 ") && got.contains("of another host"), "{got}");
 }
+
+#[tokio::test]
+async fn an_origin_that_has_just_been_asked_may_name_what_was_never_published() {
+    let (mut origin, server) = held(json!({})).await;
+    let told = format!("{STREAM}grip-channel: a\r\ngrip-link: </next>; rel=next; timeout=3600\r\n");
+    let mut reader = Reader::open(&server, &mut origin, &told, "own,").await;
+    assert_eq!(reader.chunk().await.unwrap(), "own,");
+    server.items(json!([item("1", "")])).await;
+    assert_eq!(reader.chunk().await.unwrap(), "1,");
+    server.items(json!([{"channel": "a", "http-stream": {"action": "hint"}}])).await;
+    // Its process ended before it could publish this.
+    let told =
+        format!("{STREAM}grip-channel: a; prev-id=2\r\ngrip-link: </next>; rel=next; timeout=3600\r\n");
+    origin.answer(&answer(&told, "2,")).await;
+    assert_eq!(reader.chunk().await.unwrap(), "2,");
+    server
+        .items(json!([{"channel": "a", "id": "3", "no-seq": true, "http-stream": {"content": "3,"}}]))
+        .await;
+    assert_eq!(reader.chunk().await.unwrap(), "3,");
+    assert!(origin.is_alone(), "it is believed, and not asked again and again");
+}
