@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::sign::Secrets;
+use grip::Key;
 use grip::signature::{Signer, Verifier};
 use http::{HeaderName, HeaderValue, Method, Uri};
 use http_edge::OriginPolicy;
@@ -22,6 +23,9 @@ pub struct Settings {
     pub control_keys: Arc<[ControlKey]>,
     /// What origins are told of the way that a request came. Default: the client's address is put behind it.
     pub forwarded_for: ForwardedFor,
+    /// By what servers know the items of one another, and their own after a start: the same secret in all of them. Read at
+    /// the start. Default one that is kept where the broker has an engine, and else of the process alone.
+    pub seal: Option<Key>,
 }
 
 /// What becomes of `X-Forwarded-For`.

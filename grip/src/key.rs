@@ -47,6 +47,14 @@ impl Key {
         };
         if secret.is_empty() { Err(Problem::Empty) } else { Ok(Self::Secret(secret)) }
     }
+
+    /// The secret, or the text in PEM form.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Secret(secret) => secret,
+            Self::Pem(text) => text.as_bytes(),
+        }
+    }
 }
 
 /// Where and by what key to publish, in one text: `https://host/path?iss=app&key=base64:…&verify-iss=…&verify-key=…`,

@@ -1,22 +1,38 @@
-//! What a message carries of its item of GRIP, as only this process writes it.
+//! What a message carries of its item of GRIP, as only servers with the same key write it.
 //!
 //! It stands in a property of the message, and whoever may publish can set properties: without a seal an MQTT client
-//! could close the WebSockets of others. A seal is good for one channel, in one life of the process.
+//! could close the WebSockets of others. A seal is good for one channel. Its key is made at the start, unless
+//! [`seal_with`] says one that outlives the process, or that other servers have.
 
 use std::fmt::Write as _;
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
 /// `None` where the system has no random numbers: then nothing is sealed, and nothing believed.
-static KEY: LazyLock<Option<[u8; 32]>> = LazyLock::new(|| {
-    let mut key = [0; 32];
-    getrandom::fill(&mut key).ok().map(|()| key)
-});
+static KEY: OnceLock<Option<[u8; 32]>> = OnceLock::new();
+
+fn key() -> Option<&'static [u8; 32]> {
+    KEY.get_or_init(secret).as_ref()
+}
+
+/// A secret that nobody knows; `None` where the system has no random numbers.
+pub fn secret() -> Option<[u8; 32]> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).ok().map(|()| secret)
+}
+
+/// Seals with a key that is made of `secret`, from the start of the process on; whether nothing was sealed or read before,
+/// which holds with the key of then.
+pub fn seal_with(secret: &[u8]) -> bool {
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret) else { return false };
+    mac.update(b"items of GRIP in properties of messages");
+    KEY.set(Some(mac.finalize().into_bytes().into())).is_ok()
+}
 
 fn mac(channel: &str, item: &str) -> Option<Hmac<Sha256>> {
-    let mut mac = Hmac::new_from_slice(KEY.as_ref()?).ok()?;
+    let mut mac = Hmac::new_from_slice(key()?).ok()?;
     mac.update(&(channel.len() as u64).to_be_bytes());
     mac.update(channel.as_bytes());
     mac.update(item.as_bytes());

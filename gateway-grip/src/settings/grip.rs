@@ -143,6 +143,12 @@ pub(super) fn signer(
     Ok(Some(Arc::new(signer.map_err(|error| (place, error.to_string()))?)))
 }
 
+/// What items are sealed with, where requests are signed: servers that sign alike are one for their origins.
+pub(super) fn seal(grip: &WrittenGrip, folder: &Path) -> Result<Option<Key>, Fault> {
+    let key = one_key("sig_key", grip.sig_key.as_ref(), grip.sig_key_file.as_ref(), folder)?;
+    Ok(key.map(|(_, key)| key))
+}
+
 /// Whose signatures are believed, if there is a key: whoever has it.
 pub(super) fn upstream(
     key: Option<&String>,

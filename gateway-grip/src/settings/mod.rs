@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use settings::{Period, Span};
 
 pub use self::grip::WrittenGrip;
-use self::grip::{forwarded_for, signer, upstream};
+use self::grip::{forwarded_for, seal, signer, upstream};
 use self::values::{cors, file, headers, parse, url, within};
 use crate::config::{Dialect, Origin, Route, Settings, StreamFormat};
 use crate::pattern::PathPattern;
@@ -124,7 +124,8 @@ pub fn read(
         .map_err(|(key, message)| Wrong::new(format!("grip.{key}"), message))?;
     let in_front = upstream(grip.upstream_key.as_ref(), grip.upstream_key_file.as_ref(), folder)
         .map_err(|(key, message)| Wrong::new(format!("grip.{key}"), message))?;
-    let mut settings = Settings { forwarded_for, control_keys, ..Settings::default() };
+    let seal = seal(grip, folder).map_err(|(key, message)| Wrong::new(format!("grip.{key}"), message))?;
+    let mut settings = Settings { forwarded_for, control_keys, seal, ..Settings::default() };
     let mut ids = BTreeSet::new();
     for (at, one) in written.iter().enumerate() {
         let place = |(key, message): Fault| Wrong::new(format!("routes[{at}].{key}"), message);
