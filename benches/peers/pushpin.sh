@@ -1,21 +1,23 @@
 #!/bin/sh
 # Runs pushpin in the foreground until it gets SIGTERM, with an origin that holds every stream.
 #   pushpin.sh ADDRESS:PORT CONTROL:PORT ORIGIN:PORT _ FANWIRE_LOAD        needs: apt-get install pushpin
+# PUSHPIN_ROUTE is another target than that origin, which is not started then; PUSHPIN_ROOT where the package is unpacked.
 # One worker, limits far above what the runs need, zurl allowed to reach 127.0.0.1, no log.
 set -eu
 address=${1:?address}
 control=${2:?control address}
 origin=${3:?origin address}
 load=${5:?fanwire-load}
+root=${PUSHPIN_ROOT:-}
 folder=${TMPDIR:-/tmp}/fanwire-pushpin-${address##*:}
 rm -rf "$folder"
 mkdir -p "$folder/run" "$folder/log" "$folder/lib"
-cp -r /usr/lib/pushpin/. "$folder/lib"
+cp -r "$root/usr/lib/pushpin/." "$folder/lib"
 # The default denies 127.*, where the origin is.
 sed -i -e 's/^deny=.*/deny=/' -e 's/^max_open_requests=.*/max_open_requests=20000/' "$folder/lib/runner/zurl.conf.template"
 sed -i -e "s#ipc:///var/run/zurl/#ipc://$folder/run/pp-#g" "$folder/lib/internal.conf"
-cp -r /etc/pushpin/runner "$folder/runner"
-echo "* $origin" >"$folder/routes"
+cp -r "$root/etc/pushpin/runner" "$folder/runner"
+echo "* ${PUSHPIN_ROUTE:-$origin}" >"$folder/routes"
 cat >"$folder/pushpin.conf" <<CONF
 [global]
 include=$folder/lib/internal.conf
@@ -48,5 +50,6 @@ message_rate=1000000
 message_hwm=1000000
 message_wait=5000
 CONF
-"$load" origin "$origin" &
+[ -n "${PUSHPIN_ROUTE:-}" ] || "$load" origin "$origin" &
+[ -z "$root" ] || export PATH="$root/usr/bin:$PATH" LD_LIBRARY_PATH="$root/usr/lib/x86_64-linux-gnu"
 exec pushpin --config="$folder/pushpin.conf"
