@@ -51,6 +51,26 @@ pub enum Dialect {
     Grip,
 }
 
+/// What a request is to become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// An answer of HTTP.
+    Http,
+    /// A WebSocket.
+    WebSocket,
+}
+
+/// How a request comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Scheme {
+    /// Without TLS.
+    Http,
+    /// Inside of TLS, as far as the server or a proxy that it trusts knows.
+    Https,
+}
+
 /// How messages that are no items of GRIP are written into streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -86,6 +106,10 @@ pub struct Route {
     pub path: PathPattern,
     /// For which methods; empty: for all.
     pub methods: Vec<Method>,
+    /// For WebSockets alone, or for all but them. Default for both.
+    pub protocol: Option<Protocol>,
+    /// For what comes inside of TLS alone, or without. Default for both.
+    pub scheme: Option<Scheme>,
     /// Where its requests go. Of several the next is tried where one cannot be connected to.
     pub origins: Vec<Origin>,
     /// Longest time to the head of an answer, from the last piece of the request on. Default 60 s.
@@ -159,6 +183,8 @@ impl Route {
             host: HostPattern::default(),
             path,
             methods: Vec::new(),
+            protocol: None,
+            scheme: None,
             origins,
             timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(5),

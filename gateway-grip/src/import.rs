@@ -52,7 +52,7 @@ const OWN: [&str; 9] =
 pub fn routes(text: &str) -> Imported {
     let mut imported = Imported::default();
     let mut taken: Vec<String> = Vec::new();
-    let mut same: Vec<(String, String)> = Vec::new();
+    let mut same: Vec<(String, String, Vec<String>)> = Vec::new();
     for (at, line) in text.lines().enumerate() {
         let line_number = at + 1;
         let words = match words(line) {
@@ -85,7 +85,9 @@ pub fn routes(text: &str) -> Imported {
             read.lost.push(format!("{host:?} is no host here: a name, \"*.example.org\" and \"*\" are"));
             read.origins.clear();
         }
-        let place = (host.clone(), path.clone());
+        let of_requests = read.keys.iter().filter(|(key, _)| ["scheme", "protocol"].contains(key));
+        let of_requests: Vec<_> = of_requests.map(|(key, value)| format!("{key}={value}")).collect();
+        let place = (host.clone(), path.clone(), of_requests);
         if same.contains(&place) {
             read.lost
                 .push("a route before it has this host and path, and would have its requests".to_owned());
@@ -140,10 +142,16 @@ impl Read {
                     }
                     _ => self.lose(name, "is a name, a colon and a value"),
                 },
-                "ssl" => {
-                    self.lose(name, "is no condition here: the route is for requests with and without TLS")
-                }
-                "proto" => self.lose(name, "is no condition here: the route is for HTTP and for WebSockets"),
+                "ssl" => match value {
+                    "yes" => self.keys.push(("scheme", quoted("https"))),
+                    "no" => self.keys.push(("scheme", quoted("http"))),
+                    _ => self.lose(name, "is `yes` or `no`"),
+                },
+                "proto" => match value {
+                    "http" => self.keys.push(("protocol", quoted("http"))),
+                    "ws" => self.keys.push(("protocol", quoted("websocket"))),
+                    _ => self.lose(name, "is `http` or `ws`"),
+                },
                 "aco" => self.keys.push(("cors", quoted("*"))),
                 "session" => self.lose(name, "is not built"),
                 name if name.starts_with("sockjs") => self.lose(name, "is not built: SockJS is not spoken"),
@@ -399,6 +407,8 @@ mod tests {
                 &["sig_iss = \"me\"", "sig_key = \"base64:c2VjcmV0\""],
             ),
             ("*,debug a:80", &["debug = true"]),
+            ("*,ssl=yes,proto=ws a:80", &["scheme = \"https\"", "protocol = \"websocket\""]),
+            ("*,ssl=no,proto=http a:80", &["scheme = \"http\"", "protocol = \"http\""]),
             ("*,aco a:80", &["cors = \"*\""]),
             ("* a:80,over_http,sub=a,sub=b", &["subscribe = [\"a\", \"b\"]"]),
             ("*,no_grip,prefix=x a:80", &["dialect = \"proxy\"", "origin = \"http://a:80\""]),
@@ -428,8 +438,8 @@ mod tests {
             ("*,sockjs=/s a:80", "`sockjs` is not built: SockJS is not spoken"),
             ("*,jsonp_callback=x a:80", "`jsonp_callback` is not built: JSON-P is not spoken"),
             ("*,session a:80", "`session` is not built"),
-            ("*,ssl=yes a:80", "`ssl` is no condition here: the route is for requests with and without TLS"),
-            ("*,proto=ws a:80", "`proto` is no condition here: the route is for HTTP and for WebSockets"),
+            ("*,ssl=on a:80", "`ssl` is `yes` or `no`"),
+            ("*,proto=wss a:80", "`proto` is `http` or `ws`"),
             ("*,path_beg=/a,path_rem=9 a:80", "`path_rem` takes off more than `path_beg` says"),
             ("*,new a:80", "`new` is not known here"),
             ("* a:80,sub=news", "`sub` is of WebSockets by `over_http`: one that passes is on no channel"),

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use http::header::HOST;
 use http::request::Parts;
+use http_edge::Https;
+use http_edge::websocket::is_opening;
 
+use crate::config::{Protocol, Scheme};
 use crate::pattern::host_name;
 use crate::route::RouteState;
 
@@ -33,12 +36,17 @@ impl Table {
     pub(crate) fn find(&self, parts: &Parts) -> Option<&Arc<RouteState>> {
         let field = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         let (host, path) = (host_name(field), parts.uri.path());
+        let (is_websocket, is_https) = (is_opening(parts), Https::is_known(&parts.extensions));
         let ranked = self.routes.iter().filter_map(|state| {
             let route = &state.route;
             let rank = (route.host.rank(host)?, route.path.rank(path)?);
-            // One that names methods is nearer than one that takes all.
-            let takes = route.methods.is_empty() || route.methods.contains(&parts.method);
-            takes.then_some((Reverse((rank, !route.methods.is_empty())), state))
+            let takes = (route.methods.is_empty() || route.methods.contains(&parts.method))
+                && route.protocol.is_none_or(|protocol| (protocol == Protocol::WebSocket) == is_websocket)
+                && route.scheme.is_none_or(|scheme| (scheme == Scheme::Https) == is_https);
+            // One that names methods, a protocol or a scheme is nearer than one that takes all.
+            let named = [!route.methods.is_empty(), route.protocol.is_some(), route.scheme.is_some()];
+            let named = named.iter().filter(|is_named| **is_named).count();
+            takes.then_some((Reverse((rank, named)), state))
         });
         ranked.min_by_key(|(rank, _)| *rank).map(|(_, state)| state)
     }

@@ -20,7 +20,7 @@ use settings::{Period, Span};
 pub use self::grip::WrittenGrip;
 use self::grip::{forwarded_for, seal, signer, upstream};
 use self::values::{cors, file, headers, parse, url, within};
-use crate::config::{Dialect, Origin, Route, Settings, StreamFormat};
+use crate::config::{Dialect, Origin, Protocol, Route, Scheme, Settings, StreamFormat};
 use crate::pattern::PathPattern;
 
 /// One route, as it is written.
@@ -33,6 +33,8 @@ pub struct Written {
     path: String,
     #[serde(default)]
     methods: Vec<String>,
+    protocol: Option<String>,
+    scheme: Option<String>,
     origin: OneOrMore,
     timeout: Option<Period>,
     connect_timeout: Option<Period>,
@@ -159,7 +161,9 @@ pub fn read(
                 a.methods.is_empty() == b.methods.is_empty()
                     && (a.methods.is_empty() || a.methods.iter().any(|method| b.methods.contains(method)))
             };
-            other.host == route.host && other.path == route.path && by_method(other, &route)
+            let (protocol, scheme) = (other.protocol == route.protocol, other.scheme == route.scheme);
+            let of_requests = by_method(other, &route) && protocol && scheme;
+            other.host == route.host && other.path == route.path && of_requests
         };
         if let Some(other) = settings.routes.iter().find(is_same) {
             let message = format!("{:?} has the same host, path and methods", other.id);
@@ -199,6 +203,20 @@ impl Written {
         for method in &self.methods {
             route.methods.push(parse::<Method>("methods", method)?);
         }
+        route.protocol = match self.protocol.as_deref() {
+            None => None,
+            Some("http") => Some(Protocol::Http),
+            Some("websocket") => Some(Protocol::WebSocket),
+            Some(other) => {
+                return fault("protocol", format!("{other:?} is none of \"http\" and \"websocket\""));
+            }
+        };
+        route.scheme = match self.scheme.as_deref() {
+            None => None,
+            Some("http") => Some(Scheme::Http),
+            Some("https") => Some(Scheme::Https),
+            Some(other) => return fault("scheme", format!("{other:?} is none of \"http\" and \"https\"")),
+        };
         route.timeout = self.timeout.map_or(route.timeout, |period| period.0);
         route.connect_timeout = self.connect_timeout.map_or(route.connect_timeout, |period| period.0);
         for (key, prefix) in [("strip_prefix", &self.strip_prefix), ("replace_prefix", &self.replace_prefix)]
@@ -399,6 +417,13 @@ mod tests {
     fn what_cannot_be_meant_is_said_with_its_key() {
         for (changes, said) in [
             (json!({"id": "a b"}), "routes[0].id: 1 to 64 letters, digits, `-`, `_` and `.` are an id"),
+            (json!({"protocol": "ws"}), "routes[0].protocol: \"ws\" is none of \"http\" and \"websocket\""),
+            (json!({"scheme": "tls"}), "routes[0].scheme: \"tls\" is none of \"http\" and \"https\""),
+            (json!({"cors": "a.example"}), "routes[0].cors: \"a.example\""),
+            (json!({"subscribe": ["a"]}), "routes[0].subscribe: is of `dialect = \"grip\"` alone"),
+            (json!({"dialect": "grip", "subscribe": ["$SYS"]}), "routes[0].subscribe: \"$SYS\" is a channel"),
+            (json!({"dialect": "grip", "link_hosts": ["a b"]}), "routes[0].link_hosts: \"a b\""),
+            (json!({"dialect": "grip", "upstream_key": "base64:?"}), "routes[0].upstream_key: is not base64"),
             (json!({"dialect": "aws"}), "routes[0].dialect: APIs of AWS stand in `gateway.aws`"),
             (json!({"dialect": "grap"}), "routes[0].dialect: \"grap\" is no dialect"),
             (json!({"path": "live"}), "routes[0].path: \"live\": a path begins with `/`"),

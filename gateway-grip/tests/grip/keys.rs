@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::events;
 use crate::holds::{answer, held};
 use crate::streams::Reader;
-use crate::support::within;
+use crate::support::{Origin, Server, within};
 
 const KEY: &str = "base64:c2VjcmV0";
 
@@ -120,4 +120,26 @@ async fn a_link_says_anew_how_its_stream_is_kept_alive() {
     origin.answer(&answer(told, "two,")).await;
     assert_eq!(reader.chunk().await.unwrap(), "two,");
     assert_eq!(reader.chunk().await.unwrap(), "second");
+}
+
+#[tokio::test]
+async fn a_route_may_be_for_websockets_alone_and_for_what_comes_without_tls() {
+    let (mut plain, mut sockets, mut secure) =
+        (Origin::start().await, Origin::start().await, Origin::start().await);
+    let route = |id: &str, origin: &Origin| json!({"id": id, "dialect": "proxy", "path": "/**", "origin": origin.url()});
+    let mut of_sockets = route("sockets", &sockets);
+    of_sockets["protocol"] = json!("websocket");
+    let mut of_tls = route("secure", &secure);
+    (of_tls["protocol"], of_tls["scheme"]) = (json!("http"), json!("https"));
+    let server = Server::start(json!([route("plain", &plain), of_sockets, of_tls])).await;
+    let ok = answer("", "ok");
+    let (got, _) = tokio::join!(server.get("/"), plain.answer(&ok));
+    assert!(got.ends_with("ok"), "{got}");
+    let url = format!("ws://{}/", server.address);
+    let (refused, _) = tokio::join!(
+        tokio_tungstenite::connect_async(url),
+        sockets.answer("HTTP/1.1 403 No\r\ncontent-length: 0\r\n\r\n")
+    );
+    assert!(refused.unwrap_err().to_string().contains("403"));
+    assert!(plain.is_alone() && secure.is_alone());
 }
