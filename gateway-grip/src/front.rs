@@ -68,8 +68,9 @@ impl Default for Config {
     }
 }
 
-/// How long a client of the control port may take for the head of a request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection to the control port may be without the head of a request, also between two of them: as long as on
+/// the HTTP port, so that a backend that publishes now and then does not meet the end of its connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// Routes to origins. Clones are handles to the same front.
 ///
