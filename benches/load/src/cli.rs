@@ -11,8 +11,10 @@ use crate::dialect::Spoken;
 use crate::engine::Waiting;
 use crate::fleet::Pace;
 use crate::gateway::GatewayArgs;
+use crate::gateway::over_http::WsOverHttpArgs;
 use crate::scenario::{Fanout, Handshakes, Hooks, Idle, PublishOnly, Setup, Slow, Storm};
 use crate::server::{AtMost, Launcher, Target};
+use crate::sources::SourcesArgs;
 use crate::sys::affinity::{Cpus, allowed};
 
 /// Load generator: verifies every delivery and compares servers with a bare write(2) loop in the same run.
@@ -41,6 +43,10 @@ pub(crate) enum Command {
     Gateway(GatewayArgs),
     /// Several nodes over NATS: a delivery's cost at each, latency between them, and NATS with the same clients beside.
     Cluster(ClusterArgs),
+    /// Messages of WebSockets whose origin answers short requests.
+    WsOverHttp(WsOverHttpArgs),
+    /// Sources whose upstreams restart at random: every event once, and memory.
+    Sources(SourcesArgs),
     /// Cost of a publish that nobody hears.
     Publish(PublishArgs),
     /// The standard rows, floor and servers in turn.

@@ -19,6 +19,7 @@ mod measure;
 mod report;
 mod scenario;
 mod server;
+mod sources;
 mod sys;
 
 use std::io;
@@ -66,6 +67,8 @@ fn run(cli: Cli) -> io::Result<bool> {
         Command::Slow(args) => measure(&args.common, &[&args.scenario()]),
         Command::Gateway(args) => gateway::run(&args),
         Command::Cluster(args) => cluster::run(&args),
+        Command::WsOverHttp(args) => gateway::over_http::run(&args),
+        Command::Sources(args) => sources::run(&args),
         Command::Publish(args) => measure(&args.common, &[&args.scenario()]),
         Command::Compare(args) => {
             let rows: Vec<_> = args.rows.iter().map(|row| args.scenario(*row)).collect();

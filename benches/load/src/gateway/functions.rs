@@ -108,7 +108,7 @@ const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade
 const HANGS: Duration = Duration::from_secs(120);
 
 /// The path of a whole request, and its length; `None`: more of it is to come.
-fn request(read: &[u8]) -> Option<(String, usize)> {
+pub(super) fn request(read: &[u8]) -> Option<(String, usize)> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut request = httparse::Request::new(&mut headers);
     let head = match request.parse(read) {

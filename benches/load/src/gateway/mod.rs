@@ -5,6 +5,7 @@
 mod ailing;
 mod clients;
 mod functions;
+pub(crate) mod over_http;
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -63,11 +64,12 @@ struct Part {
     added: Option<Histogram<u64>>,
 }
 
-struct Server {
+/// A server under test, until it is dropped.
+pub(crate) struct Server {
     child: Child,
-    http: SocketAddr,
+    pub(crate) http: SocketAddr,
     mqtt: SocketAddr,
-    processes: ProcessTree,
+    pub(crate) processes: ProcessTree,
     /// What it is configured by, which it reads again when it is gone.
     _file: Option<tempfile::NamedTempFile>,
 }
@@ -121,6 +123,16 @@ pub(crate) fn run(args: &GatewayArgs) -> io::Result<bool> {
     }
     let (notifications, lost) = tell(args, &functions, &server)?;
     parts.push(notifications);
+    print!("{}{told}", table(parts));
+    if lost > 0 {
+        println!("{lost} notifications did not come");
+    }
+    io::stdout().flush()?;
+    Ok(lost == 0)
+}
+
+/// A row for each part.
+fn table(parts: Vec<Part>) -> String {
     let mut table = format!(
         "{:<28}{:>10}{:>12}{:>10}{:>12}{:>12}\n",
         "", "count", "per s", "CPU us", "p50 + ms", "p99 + ms"
@@ -138,12 +150,7 @@ pub(crate) fn run(args: &GatewayArgs) -> io::Result<bool> {
             at(0.99)
         );
     }
-    print!("{table}{told}");
-    if lost > 0 {
-        println!("{lost} notifications did not come");
-    }
-    io::stdout().flush()?;
-    Ok(lost == 0)
+    table
 }
 
 /// What clients were told, as one line.
@@ -234,7 +241,6 @@ fn histogram() -> io::Result<Histogram<u64>> {
 impl Server {
     /// The binary beside this one, with the functions at `backend`.
     fn start(args: &GatewayArgs, backend: SocketAddr) -> io::Result<Self> {
-        let file = tempfile::NamedTempFile::new()?;
         let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
         let hook = |id: &str, event: &str, channels: &str| {
             format!(
@@ -259,11 +265,17 @@ impl Server {
             api("garbage", backend, "garbage"),
         ]
         .concat();
+        Self::with_config(&text, args.data.as_deref(), args.server_cpus.as_ref())
+    }
+
+    /// The binary beside this one, configured so.
+    pub(crate) fn with_config(text: &str, data: Option<&Path>, cpus: Option<&Cpus>) -> io::Result<Self> {
+        let file = tempfile::NamedTempFile::new()?;
         std::fs::write(file.path(), text)?;
         let binary = std::env::current_exe()?.with_file_name("fanwire");
         let mut command = Command::new(binary);
         command.args(["--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--config"]).arg(file.path());
-        if let Some(data) = &args.data {
+        if let Some(data) = data {
             command.arg("--data").arg(data);
         }
         // A line of the log for each call is not what is measured.
@@ -282,7 +294,7 @@ impl Server {
         };
         BufReader::new(out.ok_or_else(|| io::Error::other("no output"))?).read_line(&mut line)?;
         let server = server(child, &line).ok_or_else(|| io::Error::other(format!("it says {line:?}")))?;
-        server.pin(args)?;
+        server.pin(cpus)?;
         Ok(server)
     }
 
@@ -291,23 +303,28 @@ impl Server {
         let http = nobody()?;
         let script = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../peers/proxy.sh"));
         let mut command = Command::new(script);
-        command.arg(http.to_string()).arg(backend.to_string()).stdin(Stdio::null());
-        let child = command.spawn()?;
+        command.arg(http.to_string()).arg(backend.to_string());
+        Self::peer(command, http, "/socket", args.server_cpus.as_ref())
+    }
+
+    /// Another server at `http`, once it lets a WebSocket in.
+    fn peer(mut command: Command, http: SocketAddr, path: &str, cpus: Option<&Cpus>) -> io::Result<Self> {
+        let child = command.stdin(Stdio::null()).spawn()?;
         let processes = ProcessTree::of(child.id());
         let server = Self { child, http, mqtt: http, processes, _file: None };
         let until = Instant::now() + Duration::from_secs(10);
-        while let Err(error) = WebSocket::connect(http, "/socket") {
+        while let Err(error) = WebSocket::connect(http, path) {
             if Instant::now() > until {
                 return Err(error);
             }
             thread::sleep(Duration::from_millis(20));
         }
-        server.pin(args)?;
+        server.pin(cpus)?;
         Ok(server)
     }
 
-    fn pin(&self, args: &GatewayArgs) -> io::Result<()> {
-        let cpus = match &args.server_cpus {
+    fn pin(&self, cpus: Option<&Cpus>) -> io::Result<()> {
+        let cpus = match cpus {
             Some(cpus) => cpus.clone(),
             None if crate::sys::affinity::allowed() >= 2 => "0".parse().map_err(io::Error::other)?,
             None => Cpus::default(),
