@@ -1,8 +1,8 @@
 //! One client, as the broker and operators see it.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use broker_core::{
@@ -21,6 +21,9 @@ pub(crate) const OUTBOX: OutboxConfig = OutboxConfig::new(10_000, 1 << 20, Outbo
 
 /// Channels that one client may be subscribed to.
 pub(crate) const MAX_CHANNELS: usize = 1_000;
+
+/// Who all of them are: what a client gets is decided by its origin.
+static NOBODY: LazyLock<Principal> = LazyLock::new(|| Principal::anonymous(Rights::none()));
 
 /// What it is called in listings and logs.
 pub(crate) const PROTOCOL: &str = "grip";
@@ -52,7 +55,6 @@ pub(crate) struct Member {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) frames: Arc<Frames>,
     from: From,
-    principal: Principal,
     since_ms: u64,
     is_open: AtomicBool,
     closing: Mutex<Option<Close>>,
@@ -64,16 +66,13 @@ pub(crate) struct Member {
 
 impl Member {
     pub(crate) fn new(subscriber: Subscriber, frames: Arc<Frames>, from: From) -> Self {
-        // What it gets is decided by its origin.
-        let principal = Principal::anonymous(Rights::none());
-        subscriber.set_rights(&principal);
+        subscriber.set_rights(&NOBODY);
         Self {
             id: http_edge::connection_id(subscriber.key()),
             outbox: subscriber.outbox(),
             subscriber,
             frames,
             from,
-            principal,
             since_ms: unix_ms(),
             is_open: AtomicBool::new(false),
             closing: Mutex::default(),
@@ -141,7 +140,7 @@ impl Member {
         let mut account = Account::default();
         account.was_here = true;
         account.protocol = PROTOCOL;
-        account.principal = Some(&self.principal);
+        account.principal = Some(&NOBODY);
         account.remote = self.from.remote;
         account.lasted = Some(Duration::from_millis(unix_ms().saturating_sub(self.since_ms)));
         account.sent_messages = Some(self.sent.load(Relaxed) + passed.shared);
@@ -166,7 +165,7 @@ impl Member {
 impl Connection for Member {
     fn peer(&self) -> Option<Peer> {
         let is_here = self.is_open.load(Relaxed) && !self.is_closing();
-        is_here.then(|| Peer::new(self.principal.clone(), PROTOCOL, "websocket", self.since_ms))
+        is_here.then(|| Peer::new(NOBODY.clone(), PROTOCOL, "websocket", self.since_ms))
     }
 
     fn details(&self) -> Details {

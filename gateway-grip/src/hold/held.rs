@@ -1,8 +1,8 @@
 //! One client that is held, as the broker and operators see it.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use broker_core::{
@@ -30,6 +30,9 @@ const OUTBOX: OutboxConfig = OutboxConfig::new(10_000, 1 << 20, OutboxPolicy::Di
 
 /// The subscription of an operator, beside those of the origin.
 const OF_AN_OPERATOR: u32 = GRANTED_TAG | 0xffff;
+
+/// Who all of them are: what a client gets is decided by its origin.
+static NOBODY: LazyLock<Principal> = LazyLock::new(|| Principal::anonymous(Rights::none()));
 
 /// What it is called in listings and logs.
 const PROTOCOL: &str = "grip";
@@ -101,7 +104,6 @@ pub(crate) struct Held {
     pub(crate) from: From,
     pub(crate) linking: Option<Box<Linking>>,
     mode: Hold,
-    principal: Principal,
     since_ms: u64,
     is_over: AtomicBool,
     sent: AtomicU64,
@@ -127,9 +129,7 @@ impl Held {
             linking.as_ref().map(|_| Reached::new(holds.broker.epoch())),
         ));
         let subscriber = holds.broker.attach(Arc::clone(&inbox) as _, OUTBOX);
-        // What it gets is decided by its origin.
-        let principal = Principal::anonymous(Rights::none());
-        subscriber.set_rights(&principal);
+        subscriber.set_rights(&NOBODY);
         let mode = if form.is_some() { Hold::Stream } else { Hold::Response };
         holds.gauge(mode).fetch_add(1, Relaxed);
         let held = Arc::new(Self {
@@ -141,7 +141,6 @@ impl Held {
             from,
             linking,
             mode,
-            principal,
             since_ms: unix_ms(),
             is_over: AtomicBool::new(false),
             sent: AtomicU64::new(0),
@@ -235,7 +234,7 @@ impl Held {
         let mut account = Account::default();
         account.was_here = true;
         account.protocol = PROTOCOL;
-        account.principal = Some(&self.principal);
+        account.principal = Some(&NOBODY);
         account.remote = self.from.remote;
         account.lasted = Some(Duration::from_millis(unix_ms().saturating_sub(self.since_ms)));
         account.sent_messages = Some(self.sent.load(Relaxed) + passed.shared);
@@ -285,7 +284,7 @@ impl Drop for Held {
 impl Connection for Held {
     fn peer(&self) -> Option<Peer> {
         let transport = if self.from.version < Version::HTTP_2 { "http/1.1" } else { "http/2" };
-        (!self.is_over()).then(|| Peer::new(self.principal.clone(), PROTOCOL, transport, self.since_ms))
+        (!self.is_over()).then(|| Peer::new(NOBODY.clone(), PROTOCOL, transport, self.since_ms))
     }
 
     fn details(&self) -> Details {
