@@ -7,7 +7,8 @@ use grip::instruct::{self, Instruction, MAX_DOCUMENT_BYTES, document, in_headers
 use http::{HeaderMap, StatusCode};
 
 use crate::config::Route;
-use crate::{cors, forward};
+use crate::cors;
+use crate::forward;
 
 /// An answer that instructs.
 #[derive(Debug)]
