@@ -19,6 +19,9 @@ use parking_lot::Mutex;
 const PROTOCOL: &str = "grip";
 
 /// How often an item is tried again for which the broker had no room.
+/// What a hint has in its metadata that tells of a gap.
+pub(crate) const GAP: &str = "fanwire-gap";
+
 const TRIES: u32 = 20;
 
 /// Why items are not published.
@@ -257,6 +260,12 @@ impl Desk {
 }
 
 type Submitted = Result<broker_core::Receipt, Refused>;
+                let mut told = None;
+                for (channel, _) in &ready {
+                    if told.replace(channel) != Some(channel) {
+                        self.tell_of_gap(channel);
+                    }
+                }
 
 /// What was begun for an item.
 enum Started {
@@ -267,6 +276,21 @@ enum Started {
 
 /// What an item is: the message that readers of its channel get, or nothing to others than the clients of a gateway.
 fn message(item: &Item, text: &str, channel: Channel) -> What {
+    /// Tells streams that what comes next on a channel has another item before it that never came: those with a next link
+    /// ask it for that.
+    fn tell_of_gap(&self, channel: &str) {
+        let mut text = b"{\"channel\":".to_vec();
+        envelope::write_string(channel, &mut text);
+        text.extend_from_slice(b",\"http-stream\":{\"action\":\"hint\"},\"meta\":{\"");
+        text.extend_from_slice(GAP.as_bytes());
+        text.extend_from_slice(b"\":\"1\"}}");
+        let Ok(text) = String::from_utf8(text) else { return };
+        let (Ok(item), Ok(channel)) = (grip::publish::item(&text), Channel::parse(channel)) else { return };
+        if let What::Direct(publish) = message(&item, &text, channel) {
+            self.send(&publish);
+        }
+    }
+
     // What each kind of client gets of it stands there, and nothing is made up for a kind that it does not speak to.
     let told = websocket_over_http::sealed(channel.as_str(), text);
     let shown = item.elsewhere();

@@ -1,6 +1,7 @@
 //! A stream that goes on at its next link: it is paused, asks, sends what comes, and begins anew behind what it has.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use broker_core::{Filter, HistoryQuery, LeaveReason, MessageId, Order, Replay};
 use bytes::Bytes;
@@ -43,12 +44,14 @@ async fn followed(held: &Arc<Held>, linking: &Linking) -> Result<Option<Vec<Repl
     loop {
         let (path, next, live) = {
             let mut way = linking.way.lock();
-            let Some(next) = way.next.take() else { return Ok(None) };
+            // It stays until it is answered: a gap that is found meanwhile is filled by it.
+            let Some(next) = way.next.clone() else { return Ok(None) };
             (way.path.clone(), next, std::mem::take(&mut way.filters))
         };
         held.pause(&live).await;
         was_live.extend(live);
         work_off(held).await;
+        linking.has_gap.store(false, Relaxed);
         if held.is_over() {
             return Ok(None);
         }

@@ -56,6 +56,8 @@ pub(crate) struct Linking {
     pub(crate) gone: Option<String>,
     /// It is to be asked at once.
     is_wanted: AtomicBool,
+    /// What is published is not sent, as something before it is missing that the link is asked for.
+    pub(crate) has_gap: AtomicBool,
 }
 
 /// How far a stream has come on its way from link to link.
@@ -85,7 +87,8 @@ impl Linking {
         gone: Option<String>,
     ) -> Self {
         let way = Mutex::new(Way { path, next, filters: Vec::new(), keep_alive: None });
-        Self { headers, hosts, way, gone, is_wanted: AtomicBool::new(false) }
+        let (is_wanted, has_gap) = Default::default();
+        Self { headers, hosts, way, gone, is_wanted, has_gap }
     }
 
     /// How long its channels may be quiet.
@@ -192,7 +195,26 @@ impl Held {
         }
     }
 
-    /// Whether that is so; asked once.
+    /// Something is missing before what comes next: nothing more is sent until its next link has been asked. `false` if it
+    /// has none.
+    pub(crate) fn fill_gap(&self) -> bool {
+        let Some(linking) = self.linking.as_ref().filter(|linking| linking.patience().is_some()) else {
+            return false;
+        };
+        self.inbox.backlog().take_all(true);
+        if !linking.has_gap.swap(true, Relaxed) {
+            self.holds.gaps.link.fetch_add(1, Relaxed);
+        }
+        self.want_link();
+        true
+    }
+
+    /// Whether what is published is left to what comes of its link.
+    pub(crate) fn has_gap(&self) -> bool {
+        self.linking.as_ref().is_some_and(|linking| linking.has_gap.load(Relaxed))
+    }
+
+    /// Whether its link is to be asked; asked once.
     pub(crate) fn is_link_wanted(&self) -> bool {
         self.linking.as_ref().is_some_and(|linking| linking.is_wanted.swap(false, Relaxed))
     }

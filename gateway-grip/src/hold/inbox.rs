@@ -93,6 +93,13 @@ impl Inbox {
         self.reached.as_ref()
     }
 
+    /// The client has this message, or it was not for it.
+    pub(crate) fn note(&self, message: &Message) {
+        if let Some(reached) = &self.reached {
+            reached.note(message);
+        }
+    }
+
     pub(crate) fn form(&self) -> Option<Form> {
         self.form
     }
@@ -120,9 +127,7 @@ impl Inbox {
                 if self.is_timed {
                     self.touch();
                 }
-                if let Some(reached) = &self.reached {
-                    reached.note(delivery.message());
-                }
+                self.note(delivery.message());
                 let slot = self.slots.forms.get(form.index())?;
                 Some(delivery.encoded(*slot, |message| form.chunk(message, delivery.kind())))
             }
@@ -149,9 +154,6 @@ impl Deliver for Inbox {
                 sink.refuse(SendError::Inexpressible);
             }
             return;
-        }
-        if let Some(reached) = &self.reached {
-            reached.note(delivery.message());
         }
         self.backlog.put(delivery, tags, sink);
     }

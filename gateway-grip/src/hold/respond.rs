@@ -107,6 +107,7 @@ async fn wait(
             return own.response(id);
         }
         while let Some((message, tag)) = held.inbox.backlog().take() {
+            held.inbox.note(&message);
             match heard(held, &own, &message, tag).await {
                 Heard::Answer(response) => return with_id(response, id),
                 Heard::Own => return own.response(id),

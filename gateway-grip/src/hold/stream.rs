@@ -23,6 +23,7 @@ use super::position::{Begin, begin, filters};
 use super::told::{Initial, Told};
 use super::{Asking, Problem, say};
 use crate::config::StreamFormat;
+use crate::desk::GAP;
 
 /// Bytes that wait in a response body where the socket cannot be taken back.
 const MAX_PIPE_BYTES: usize = 16 << 10;
@@ -275,6 +276,11 @@ fn due(held: &Held, keep_alive: Option<&KeepAlive>) -> Duration {
 /// What needs more than to be written, in its order.
 pub(super) async fn work_off(held: &Arc<Held>) {
     while let Some((message, tag)) = held.inbox.backlog().take() {
+        if held.has_gap() {
+            // It comes again from the log, behind what is missing.
+            continue;
+        }
+        held.inbox.note(&message);
         let (known, form) = {
             let mut channels = held.channels.lock();
             let tag = channels.tag_of(&message, tag, &held.from.backend.route().channel_prefix);
@@ -292,6 +298,10 @@ pub(super) async fn work_off(held: &Arc<Held>) {
             Some(item) => match item.stream {
                 None => continue,
                 Some(HttpStream::Close) => return held.end(LeaveReason::Closed),
+                Some(HttpStream::Hint) if item.meta.get(GAP).is_some() => {
+                    held.fill_gap();
+                    continue;
+                }
                 Some(HttpStream::Hint) => {
                     held.want_link();
                     continue;

@@ -146,3 +146,33 @@ async fn an_origin_that_has_just_been_asked_may_name_what_was_never_published() 
     assert_eq!(reader.chunk().await.unwrap(), "3,");
     assert!(origin.is_alone(), "it is believed, and not asked again and again");
 }
+
+#[tokio::test]
+async fn what_never_came_the_link_is_asked_for_before_what_comes_behind_it() {
+    let (mut origin, server) = held(json!({})).await;
+    let told = format!("{STREAM}grip-channel: a\r\ngrip-link: </next>; rel=next; timeout=3600\r\n");
+    let mut linked = Reader::open(&server, &mut origin, &told, "own,").await;
+    let mut plain = Reader::open(&server, &mut origin, &format!("{STREAM}grip-channel: a\r\n"), "own,").await;
+    server.items(json!([item("1", "")])).await;
+    for reader in [&mut linked, &mut plain] {
+        assert_eq!(reader.chunk().await.unwrap(), "own,");
+        assert_eq!(reader.chunk().await.unwrap(), "1,");
+    }
+    // The second is lost on its way; five seconds later nobody waits for it any more.
+    server.items(json!([item("3", "2"), item("4", "3")])).await;
+    let mut asked = origin.accept().await;
+    let head = asked.head().await;
+    assert!(head.contains("grip-last: a; last-id=1\r\n"), "{head}");
+    assert_eq!(plain.chunk().await.unwrap(), "3,", "it has no link, and is not kept waiting");
+    assert_eq!(plain.chunk().await.unwrap(), "4,");
+    server.items(json!([item("5", "4")])).await;
+    let told =
+        format!("{STREAM}grip-channel: a; prev-id=3\r\ngrip-link: </next>; rel=next; timeout=3600\r\n");
+    asked.send(&answer(&told, "2,3,")).await;
+    for expected in ["2,3,", "4,", "5,"] {
+        assert_eq!(linked.chunk().await.unwrap(), expected);
+    }
+    server.items(json!([item("6", "5")])).await;
+    assert_eq!(linked.chunk().await.unwrap(), "6,");
+    assert!(origin.is_alone(), "once");
+}
