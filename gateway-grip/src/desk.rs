@@ -292,7 +292,6 @@ fn message(item: &Item, text: &str, channel: Channel) -> What {
     }
 
     // What each kind of client gets of it stands there, and nothing is made up for a kind that it does not speak to.
-    let told = websocket_over_http::sealed(channel.as_str(), text);
     let shown = item.elsewhere();
     let mut properties = Properties::default();
     let event_id = shown.as_ref().and_then(|shown| shown.event_id.as_deref());
@@ -310,3 +309,5 @@ fn message(item: &Item, text: &str, channel: Channel) -> What {
     }
     What::Message(if properties.user.is_empty() { publish } else { publish.properties(properties) })
 }
+    let payload = shown.as_ref().map(|shown| shown.payload.clone()).unwrap_or_default();
+    let told = websocket_over_http::sealed(channel.as_str(), text, &payload);

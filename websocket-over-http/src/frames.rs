@@ -77,7 +77,7 @@ impl Deliver for Frames {
 pub fn item_of(message: &Message) -> Option<Item> {
     let pairs = &message.properties()?.user;
     let (_, text) = pairs.iter().find(|(name, _)| &**name == grip::publish::ITEM_PROPERTY)?;
-    grip::publish::item(unsealed(message.channel().as_str(), text)?).ok()
+    grip::publish::item(&unsealed(message.channel().as_str(), text, message.payload())?).ok()
 }
 
 /// What its publisher calls it, if it was an item of GRIP.

@@ -1,9 +1,10 @@
 //! What a message carries of its item of GRIP, as only servers with the same key write it.
 //!
 //! It stands in a property of the message, and whoever may publish can set properties: without a seal an MQTT client
-//! could close the WebSockets of others. A seal is good for one channel. Its key is made at the start, unless
+//! could close the WebSockets of others. A seal is good for one channel and payload. Its key is made at the start, unless
 //! [`seal_with`] says one that outlives the process, or that other servers have.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::OnceLock;
 
@@ -31,35 +32,75 @@ pub fn seal_with(secret: &[u8]) -> bool {
     KEY.set(Some(mac.finalize().into_bytes().into())).is_ok()
 }
 
-fn mac(channel: &str, item: &str) -> Option<Hmac<Sha256>> {
+/// A payload that is shorter stands in the item as well.
+const MIN_SHARED: usize = 64;
+
+fn mac(channel: &str, said: &str, payload: &[u8]) -> Option<Hmac<Sha256>> {
     let mut mac = Hmac::new_from_slice(key()?).ok()?;
-    mac.update(&(channel.len() as u64).to_be_bytes());
-    mac.update(channel.as_bytes());
-    mac.update(item.as_bytes());
+    for part in [channel, said] {
+        mac.update(&(part.len() as u64).to_be_bytes());
+        mac.update(part.as_bytes());
+    }
+    mac.update(payload);
     Some(mac)
 }
 
-/// An item for a message of this channel: the value of the property
-/// [`ITEM_PROPERTY`](grip::publish::ITEM_PROPERTY).
-pub fn sealed(channel: &str, item: &str) -> Option<String> {
-    let mut out = String::with_capacity(65 + item.len());
-    for byte in mac(channel, item)?.finalize().into_bytes() {
+/// How a payload stands in an item, if it is long enough to be left out there. It may be a part of a content, as the data
+/// of an event is.
+fn literal(payload: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(payload).ok().filter(|text| text.len() >= MIN_SHARED)?;
+    grip::publish::escaped(text)
+}
+
+/// An item for a message of this channel and payload: the value of the property
+/// [`ITEM_PROPERTY`](grip::publish::ITEM_PROPERTY). Where the payload stands in the item it is left out.
+pub fn sealed(channel: &str, item: &str, payload: &[u8]) -> Option<String> {
+    let (mut places, mut rest) = (Vec::new(), String::new());
+    match literal(payload) {
+        Some(literal) => {
+            let mut parts = item.split(&literal);
+            rest.push_str(parts.next().unwrap_or_default());
+            for part in parts {
+                places.push(rest.len().to_string());
+                rest.push_str(part);
+            }
+        }
+        None => rest.push_str(item),
+    }
+    let said = format!("{} {rest}", places.join(","));
+    let mut out = String::with_capacity(65 + said.len());
+    for byte in mac(channel, &said, payload)?.finalize().into_bytes() {
         write!(out, "{byte:02x}").ok()?;
     }
     out.push(' ');
-    out.push_str(item);
+    out.push_str(&said);
     Some(out)
 }
 
-/// The item, if it was sealed for this channel.
-pub(crate) fn unsealed<'t>(channel: &str, text: &'t str) -> Option<&'t str> {
-    let (seal, item) = text.split_once(' ')?;
-    let mut said = [0; 32];
-    for (byte, pair) in said.iter_mut().zip(seal.as_bytes().chunks(2)) {
+/// The item, if it was sealed for a message of this channel and payload.
+pub(crate) fn unsealed<'t>(channel: &str, text: &'t str, payload: &[u8]) -> Option<Cow<'t, str>> {
+    let (seal, said) = text.split_once(' ')?;
+    let mut known = [0; 32];
+    for (byte, pair) in known.iter_mut().zip(seal.as_bytes().chunks(2)) {
         *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
     }
-    let is_whole = seal.len() == 64;
-    (is_whole && mac(channel, item)?.verify_slice(&said).is_ok()).then_some(item)
+    if seal.len() != 64 || mac(channel, said, payload)?.verify_slice(&known).is_err() {
+        return None;
+    }
+    let (places, rest) = said.split_once(' ')?;
+    if places.is_empty() {
+        return Some(Cow::Borrowed(rest));
+    }
+    let literal = literal(payload)?;
+    let (mut whole, mut from) = (String::with_capacity(rest.len() + literal.len()), 0);
+    for place in places.split(',') {
+        let place = place.parse().ok()?;
+        whole.push_str(rest.get(from..place)?);
+        whole.push_str(&literal);
+        from = place;
+    }
+    whole.push_str(rest.get(from..)?);
+    Some(Cow::Owned(whole))
 }
 
 #[cfg(test)]
@@ -67,10 +108,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seal_is_for_one_item_on_one_channel() {
-        let text = sealed("a", "{\"x\": 1}").unwrap();
-        assert_eq!(unsealed("a", &text), Some("{\"x\": 1}"));
-        assert_eq!(unsealed("b", &text), None);
+    fn a_seal_is_for_one_item_on_one_channel_with_one_payload() {
+        let text = sealed("a", "{\"x\": 1}", b"p").unwrap();
+        assert_eq!(unsealed("a", &text, b"p").as_deref(), Some("{\"x\": 1}"));
+        assert_eq!(unsealed("b", &text, b"p"), None);
+        assert_eq!(unsealed("a", &text, b"q"), None);
         for forged in [
             "{\"x\": 1}",
             "",
@@ -80,8 +122,34 @@ mod tests {
             &text[2..],
             &format!("00{text}"),
             &format!("é{text}"),
+            &text.replacen("  ", " 1 ", 1),
         ] {
-            assert_eq!(unsealed("a", forged), None, "{forged}");
+            assert_eq!(unsealed("a", forged, b"p"), None, "{forged}");
         }
+    }
+
+    #[test]
+    fn a_long_payload_stands_in_a_message_once() {
+        let content = format!("é\n\"data\": {}", "x".repeat(4_000));
+        let text_of = |text: &str| format!("\"{}\"", grip::publish::escaped(text).unwrap());
+        let literal = text_of(&content);
+        let event = text_of(&format!("event: a\ndata: {content}\n\n"));
+        for (item, most) in [
+            (format!("{{\"a\":{event}}}"), 140),
+            (format!("{{\"a\":{literal}}}"), 100),
+            (format!("{{\"a\":{literal},\"b\": {literal},\"c\":[\"{}\"]}}", "y".repeat(50)), 170),
+            ("{\"a\":1}".to_owned(), 100),
+        ] {
+            let text = sealed("a", &item, content.as_bytes()).unwrap();
+            assert!(text.len() < most, "{} bytes", text.len());
+            assert_eq!(unsealed("a", &text, content.as_bytes()).as_deref(), Some(&*item));
+        }
+        // What is written in another way stands there as it came.
+        let item = format!("{{\"a\":{}}}", literal.replace('é', "\\u00e9"));
+        let text = sealed("a", &item, content.as_bytes()).unwrap();
+        assert_eq!(unsealed("a", &text, content.as_bytes()).as_deref(), Some(&*item));
+        let bytes = [0xff; 100];
+        let text = sealed("a", "{}", &bytes).unwrap();
+        assert_eq!(unsealed("a", &text, &bytes).as_deref(), Some("{}"));
     }
 }

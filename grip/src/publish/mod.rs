@@ -19,7 +19,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 pub use elsewhere::{Elsewhere, Event};
-pub use parse::{Listed, PublishError, item, parse};
+pub use parse::{Listed, PublishError, escaped, item, parse};
 pub use patch::{Patch, PatchError};
 
 use crate::meta::Meta;

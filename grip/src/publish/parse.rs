@@ -70,6 +70,13 @@ pub fn item(text: &str) -> Result<Item, Malformed> {
     read(raw)
 }
 
+/// A text as libraries write it in the strings of an item, without the quotation marks; `None` never, as far as is known.
+pub fn escaped(text: &str) -> Option<String> {
+    let mut literal = serde_json::to_string(text).ok()?;
+    literal.pop();
+    Some(literal.split_off(1))
+}
+
 fn read(raw: &RawValue) -> Result<Item, Malformed> {
     let object = Object::of(raw)?;
     let channel = object.needed_text("channel")?;

@@ -232,7 +232,7 @@ async fn what_others_say_to_be_an_item_is_a_message_like_any_other() {
     server.said_to_be("a", close);
     assert_eq!(client.text().await, "elsewhere");
     // Sealed for another channel.
-    server.said_to_be("a", &websocket_over_http::sealed("b", close).unwrap());
+    server.said_to_be("a", &websocket_over_http::sealed("b", close, b"elsewhere").unwrap());
     assert_eq!(client.text().await, "elsewhere");
     server.item(close);
     assert!(!matches!(client.next().await, Ok(message) if !message.is_close()), "the same of GRIP closes it");

@@ -241,13 +241,16 @@ impl Server {
     /// An item of GRIP, as whoever takes them publishes it.
     pub(crate) fn item(&self, text: &str) {
         let item = grip::publish::item(text).unwrap();
-        self.said_to_be(&item.channel, &websocket_over_http::sealed(&item.channel, text).unwrap());
+        self.said_to_be(
+            &item.channel,
+            &websocket_over_http::sealed(&item.channel, text, b"elsewhere").unwrap(),
+        );
     }
 
     /// The same, to each client of its channel alone.
     pub(crate) fn send_item(&self, text: &str) {
         let item = grip::publish::item(text).unwrap();
-        let sealed = websocket_over_http::sealed(&item.channel, text).unwrap();
+        let sealed = websocket_over_http::sealed(&item.channel, text, b"elsewhere").unwrap();
         let message = message(&item.channel, &sealed);
         for key in self.broker.subscribers_of(message.channel()) {
             let sending = std::pin::pin!(self.broker.send_to(key, message.clone()));
