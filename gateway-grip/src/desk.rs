@@ -7,21 +7,25 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use broker_core::{
-    Action, Broker, Channel, Client, ContentType, Denied, Principal, Properties, Publish, PublishError,
-    Refused,
+    Action, Broker, Channel, Client, ContentType, Denied, Filter, HistoryQuery, Order, Principal, Properties,
+    Publish, PublishError, Refused,
 };
 use bytes::Bytes;
 use grip::publish::{ID_PROPERTY, ITEM_PROPERTY, Item};
 use grip::sequence::{Place, Sequence, Taken};
 use parking_lot::Mutex;
+use websocket_over_http::{id_of, item_of};
 
 /// What clients of a gateway are called in listings.
 const PROTOCOL: &str = "grip";
 
-/// How often an item is tried again for which the broker had no room.
+/// How far back the log is read for the ids of a channel of which nothing is known, in messages.
+const LEARNED: usize = 1_000;
+
 /// What a hint has in its metadata that tells of a gap.
 pub(crate) const GAP: &str = "fanwire-gap";
 
+/// How often an item is tried again for which the broker had no room.
 const TRIES: u32 = 20;
 
 /// Why items are not published.
@@ -111,7 +115,28 @@ impl Desk {
                 What::Message(publish) => What::Message(self.decided(client, publish, index).await?),
             });
         }
+        self.learn(items).await;
         self.take(items, prepared).await
+    }
+
+    /// Reads in the log what it knows of channels of which nothing is known here: after a start, or a long while.
+    async fn learn(&self, items: &[(Item, &str)]) {
+        for (item, _) in items {
+            let has_ids = item.id.is_some() || item.prev_id.is_some();
+            if !has_ids || self.sequence.lock().knows(&item.channel) {
+                continue;
+            }
+            let Ok(channel) = Channel::parse(&item.channel) else { continue };
+            let mut query = HistoryQuery::default();
+            (query.limit, query.order) = (LEARNED, Order::Newest);
+            let history = self.broker.read_history(&Filter::literal(channel), query).await;
+            let messages = history.map(|history| history.messages).unwrap_or_default();
+            // Messages of other protocols have no place in the order of items.
+            let last = messages.iter().find(|message| item_of(message).is_some());
+            let ids = messages.iter().rev().filter_map(|message| id_of(message));
+            let last = last.and_then(|message| id_of(message));
+            self.sequence.lock().learn(&item.channel, ids, last, Instant::now());
+        }
     }
 
     /// What a policy makes of a message.
@@ -238,6 +263,12 @@ impl Desk {
             let started = {
                 let mut sequence = self.sequence.lock();
                 let ready = sequence.handle_timeout(Instant::now());
+                let mut told = None;
+                for (channel, _) in &ready {
+                    if told.replace(channel) != Some(channel) {
+                        self.tell_of_gap(channel);
+                    }
+                }
                 self.start(ready.into_iter().map(|(_, prepared)| prepared).collect())
             };
             for (_, _, answer) in started {
@@ -248,34 +279,6 @@ impl Desk {
         }
     }
 
-    /// The id of the last item of a channel, as far as it is known.
-    pub(crate) fn last_of(&self, channel: &str) -> Option<String> {
-        self.sequence.lock().last(channel).map(str::to_owned)
-    }
-
-    /// Items that wait for those before them.
-    pub(crate) fn waiting(&self) -> usize {
-        self.sequence.lock().waiting()
-    }
-}
-
-type Submitted = Result<broker_core::Receipt, Refused>;
-                let mut told = None;
-                for (channel, _) in &ready {
-                    if told.replace(channel) != Some(channel) {
-                        self.tell_of_gap(channel);
-                    }
-                }
-
-/// What was begun for an item.
-enum Started {
-    Submitted(broker_core::Answer<'static, Submitted>),
-    /// It was sent, to so many.
-    Sent(u64),
-}
-
-/// What an item is: the message that readers of its channel get, or nothing to others than the clients of a gateway.
-fn message(item: &Item, text: &str, channel: Channel) -> What {
     /// Tells streams that what comes next on a channel has another item before it that never came: those with a next link
     /// ask it for that.
     fn tell_of_gap(&self, channel: &str) {
@@ -291,8 +294,32 @@ fn message(item: &Item, text: &str, channel: Channel) -> What {
         }
     }
 
+    /// The id of the last item of a channel, as far as it is known.
+    pub(crate) fn last_of(&self, channel: &str) -> Option<String> {
+        self.sequence.lock().last(channel).map(str::to_owned)
+    }
+
+    /// Items that wait for those before them.
+    pub(crate) fn waiting(&self) -> usize {
+        self.sequence.lock().waiting()
+    }
+}
+
+type Submitted = Result<broker_core::Receipt, Refused>;
+
+/// What was begun for an item.
+enum Started {
+    Submitted(broker_core::Answer<'static, Submitted>),
+    /// It was sent, to so many.
+    Sent(u64),
+}
+
+/// What an item is: the message that readers of its channel get, or nothing to others than the clients of a gateway.
+fn message(item: &Item, text: &str, channel: Channel) -> What {
     // What each kind of client gets of it stands there, and nothing is made up for a kind that it does not speak to.
     let shown = item.elsewhere();
+    let payload = shown.as_ref().map(|shown| shown.payload.clone()).unwrap_or_default();
+    let told = websocket_over_http::sealed(channel.as_str(), text, &payload);
     let mut properties = Properties::default();
     let event_id = shown.as_ref().and_then(|shown| shown.event_id.as_deref());
     let own =
@@ -309,5 +336,3 @@ fn message(item: &Item, text: &str, channel: Channel) -> What {
     }
     What::Message(if properties.user.is_empty() { publish } else { publish.properties(properties) })
 }
-    let payload = shown.as_ref().map(|shown| shown.payload.clone()).unwrap_or_default();
-    let told = websocket_over_http::sealed(channel.as_str(), text, &payload);

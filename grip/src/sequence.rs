@@ -190,12 +190,27 @@ impl<T> Sequence<T> {
         self.channels.get(channel)?.last.as_deref()
     }
 
-    /// What a log says that the last item of a channel is, where nothing was known: after a start.
-    pub fn learn(&mut self, channel: &str, last_id: &str) {
-        let channel = self.touch(channel);
-        if channel.last.is_none() && channel.waiting.is_empty() {
-            channel.last = Some(last_id.to_owned());
+    /// Whether anything is known of a channel, be it that it had no items.
+    pub fn knows(&self, channel: &str) -> bool {
+        self.channels.contains_key(channel)
+    }
+
+    /// What a log has of a channel of which nothing was known, after a start: the ids of its items, and that of the last
+    /// one, if that had one.
+    pub fn learn<'a>(
+        &mut self,
+        channel: &str,
+        ids: impl IntoIterator<Item = &'a str>,
+        last_id: Option<&str>,
+        now: Instant,
+    ) {
+        if self.knows(channel) {
+            return;
         }
+        for id in ids {
+            self.note(channel, id, now);
+        }
+        self.touch(channel).last = last_id.map(str::to_owned);
     }
 
     /// The id of the last item of a channel that was sent, if it had one and is known still.
@@ -473,11 +488,15 @@ mod tests {
     #[test]
     fn a_log_knows_the_last_id_after_a_start() {
         let (mut sequence, now) = (Sequence::new(), Instant::now());
-        sequence.learn("a", "7");
+        assert!(!sequence.knows("a"));
+        sequence.learn("a", ["6", "7"], Some("7"), now);
         assert_eq!(sequence.last_id("a"), Some("7"));
         assert_eq!(sequence.take("a", place("9", "8"), 9, now), Taken::Waits(vec![]));
         assert_eq!(ready(sequence.take("a", place("8", "7"), 8, now)), [8, 9]);
-        sequence.learn("a", "1");
+        for id in ["6", "7"] {
+            assert_eq!(sequence.take("a", place(id, "5"), 0, now), Taken::Seen(0));
+        }
+        sequence.learn("a", ["1"], Some("1"), now);
         assert_eq!(sequence.last_id("a"), Some("9"), "what was published is newer");
     }
 }
