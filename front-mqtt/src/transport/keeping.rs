@@ -89,7 +89,9 @@ fn ends(expiry_secs: u32, client: Client) -> Ends {
 }
 
 fn kept(record: &Record, position: MessageId, client: Client) -> SessionRecord {
-    SessionRecord::new(record.encode(), Some(position))
+    let (state, moving) = record.encode();
+    SessionRecord::new(state, Some(position))
+        .with_moving(moving)
         .ending(ends(record.expiry_secs, client))
         .with_will(record.will.as_ref().map(|will| will.due(record.expiry_secs)))
 }
