@@ -65,6 +65,7 @@ pub(crate) struct Shared {
 pub(crate) struct Counters {
     pub(crate) commits: AtomicU64,
     pub(crate) messages: AtomicU64,
+    pub(crate) last_batch: AtomicU64,
     pub(crate) written_bytes: AtomicU64,
     pub(crate) commit_times: Histogram,
     pub(crate) refused: AtomicU64,

@@ -24,8 +24,9 @@ use crate::lock::{Expect, Lock, sync_directory};
 use crate::order::Order;
 use crate::queue::Queue;
 use crate::read::read;
+use crate::records::find;
 use crate::schema::{room_key, unseal};
-use crate::sessions::{Begun, MAX_NAME_BYTES, Sessions, find};
+use crate::sessions::{Begun, MAX_NAME_BYTES, Sessions};
 use crate::settings::{Durability, Settings};
 use crate::shared::{Counters, REFUSED, Shared, State};
 
@@ -54,6 +55,8 @@ pub struct Stats {
     pub commits: u64,
     /// Messages in them.
     pub messages: u64,
+    /// Messages in the newest of them that had any.
+    pub last_batch: u64,
     /// Bytes of their records.
     pub written_bytes: u64,
     /// How long the disk took for each.
@@ -103,6 +106,7 @@ impl Store {
         let directory: &Path = &settings.directory;
         let lock = Lock::take(directory, Expect::Anything)?;
         let (disk, head) = Disk::open(directory, settings.damage())?;
+        disk.raise_schema()?;
         sync_directory(directory)?;
         let retained = disk.load_retained()?;
         let (messages, bytes) = (retained.len(), retained.iter().map(Accepted::weight).sum());
@@ -211,6 +215,7 @@ impl Store {
             state: self.state(),
             commits: load(&counters.commits),
             messages: load(&counters.messages),
+            last_batch: load(&counters.last_batch),
             written_bytes: load(&counters.written_bytes),
             commit_times: counters.commit_times.durations(),
             refused: load(&counters.refused),
