@@ -106,8 +106,9 @@ pub(crate) fn of_store(store: Arc<store::Store>) -> Arc<dyn MetricSource> {
                 "How long the store's disk took for a batch",
                 stats.commit_times,
             ),
+            Metric::gauge("store_batch_messages", "Messages in the newest batch", stats.last_batch),
             Metric::counter(
-                "store_batch_messages",
+                "store_written_messages",
                 "Messages in batches that were committed",
                 stats.messages,
             ),
@@ -140,7 +141,7 @@ pub(crate) fn of_store(store: Arc<store::Store>) -> Arc<dyn MetricSource> {
         let help = "When the oldest of these was published; 0 if there is none";
         let oldest = |kept: &store::Kept| {
             let seconds = kept.oldest_ms.unwrap_or(0) as f64 / 1_000.0;
-            of(kept, Metric::seconds("store_oldest_timestamp_seconds", help, seconds))
+            of(kept, Metric::seconds("store_oldest_timestamp", help, seconds))
         };
         out.extend(stats.kept.iter().map(oldest));
     })

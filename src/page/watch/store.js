@@ -30,7 +30,7 @@ function make() {
 function namespaces(counts) {
   return Object.keys(counts).map((series) => LABEL.exec(series)?.[1]).filter((name) => name !== undefined).map((name) => {
     const of = (metric) => counts[`${metric}{namespace="${name}"}`];
-    return { name, messages: of("store_messages"), held: of("store_bytes"), oldest: of("store_oldest_timestamp_seconds") };
+    return { name, messages: of("store_messages"), held: of("store_bytes"), oldest: of("store_oldest_timestamp") };
   });
 }
 
