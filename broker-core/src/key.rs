@@ -47,6 +47,10 @@ pub enum Start {
     Live,
     /// The retained messages that match, then those published from now on: none lost between, none twice.
     Retained,
+    /// The same, but what is published meanwhile does not wait for the retained messages that are still to come: for who
+    /// takes all that is recorded in its order, whatever it matched. A retained message never follows a later one of its
+    /// channel.
+    RetainedBeside,
 }
 
 /// What came of a subscribe.

@@ -61,10 +61,28 @@ async fn begin(data: &Path, config: &str) -> Process {
     .await
 }
 
+const SMALL: &str = "[log]\nmax_bytes = \"16 KiB\"\n[[namespaces]]\nname = \"orders\"\nlog = { max_bytes = \"16 KiB\" }\nstore = { max_messages = 16 }\n";
+
+/// Publishes until what came first is gone; the id of that.
+async fn publish_too_much(server: &Process) -> String {
+    let first = publish(server, "orders/1", "0").await;
+    for n in 1..200 {
+        publish(server, "orders/1", &n.to_string()).await;
+    }
+    // The store drops what is too much once a second.
+    for _ in 0..100 {
+        let page = get(server.http, &format!("/v1/history/orders/1?after={first}")).await.json();
+        if page["gap"] == serde_json::json!(true) {
+            return first;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("nothing was dropped");
+}
+
 /// Also for a session of an earlier life, and not for one that misses nothing.
 #[tokio::test]
 async fn a_client_is_told_that_retention_has_passed_its_position() {
-    const SMALL: &str = "[log]\nmax_bytes = \"16 KiB\"\n[[namespaces]]\nname = \"orders\"\nlog = { max_bytes = \"16 KiB\" }\nstore = { max_messages = 16 }\n";
     let data = tempfile::tempdir().expect("a directory");
     let mut server = begin(data.path(), SMALL).await;
     for round in 0..2 {
@@ -75,21 +93,7 @@ async fn a_client_is_told_that_retention_has_passed_its_position() {
         let (mut other, _) = come(&server, &other_id).await;
         subscribe(&mut other, "else").await;
         drop((late, other));
-        let first = publish(&server, "orders/1", "0").await;
-        for n in 1..200 {
-            publish(&server, "orders/1", &n.to_string()).await;
-        }
-        // The store drops what is too much once a second.
-        let mut dropped = false;
-        for _ in 0..100 {
-            let page = get(server.http, &format!("/v1/history/orders/1?after={first}")).await.json();
-            dropped = page["gap"] == serde_json::json!(true);
-            if dropped {
-                break;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
-        assert!(dropped, "nothing was dropped");
+        let first = publish_too_much(&server).await;
         if round == 1 {
             kill(server).await;
             server = begin(data.path(), SMALL).await;
@@ -122,6 +126,44 @@ async fn payload(bare: &mut Bare) -> String {
     bare.send(&[0x40, 2, rest[at], rest[at + 1]]).await;
     let properties = usize::from(rest[at + 2]);
     String::from_utf8(rest[at + 3 + properties..].to_vec()).expect("UTF-8")
+}
+
+/// Who comes first is told what the group misses, also in the next life, and gets what is left of it; who comes then has
+/// missed nothing.
+#[tokio::test]
+async fn who_comes_first_to_a_group_is_told_that_retention_has_passed_its_position() {
+    let data = tempfile::tempdir().expect("a directory");
+    let mut server = begin(data.path(), SMALL).await;
+    for round in 0..2 {
+        let (filter, ids) =
+            (format!("$share/g{round}/orders/+"), ["one", "two"].map(|id| format!("{id}{round}")));
+        for id in &ids {
+            let (mut member, _) = come(&server, id).await;
+            subscribe(&mut member, &filter).await;
+        }
+        alone(&server).await;
+        let first = publish_too_much(&server).await;
+        if round == 1 {
+            kill(server).await;
+            server = begin(data.path(), SMALL).await;
+        }
+        let (mut one, connack) = come(&server, &ids[0]).await;
+        let gap = gap_in(&connack).expect("a gap");
+        let (requested, oldest) = gap.split_once(' ').expect("two positions");
+        let offset = |id: &str| id.rsplit('-').next().and_then(|it| it.parse::<u64>().ok()).expect("an id");
+        assert!(offset(requested) < offset(oldest) && offset(oldest) >= offset(&first), "{gap}");
+        // The newest is there, and nothing twice.
+        let mut all = vec![payload(&mut one).await.parse::<u32>().expect("a number")];
+        while all.last() != Some(&199) {
+            all.push(payload(&mut one).await.parse().expect("a number"));
+        }
+        assert!(all[0] > 0 && all.is_sorted_by(|a, b| a + 1 == *b), "{all:?}");
+        let (mut two, connack) = come(&server, &ids[1]).await;
+        assert_eq!((connack[0], gap_in(&connack)), (1, None));
+        nothing_comes(&mut two).await;
+        drop((one, two));
+        alone(&server).await;
+    }
 }
 
 /// PINGREQ: all that was sent before is handled once it is answered, and nothing else has come.
@@ -196,5 +238,81 @@ async fn a_group_gets_what_came_while_nobody_was_there_once() {
     subscribe(&mut one, "$share/g/orders/+").await;
     publish(&server, "orders/1", "after").await;
     assert_eq!(payload(&mut one).await, "after");
+    kill(server).await;
+}
+
+/// The next PUBLISH: its topic, and whether it is retained. It is acknowledged if it is to be.
+async fn any_publish(bare: &mut Bare) -> (String, bool) {
+    let flags = bare.receive(1).await[0];
+    assert_eq!(flags & 0xF0, 0x30, "{flags:x}");
+    let (mut length, mut shift) = (0, 0);
+    loop {
+        let byte = bare.receive(1).await[0];
+        length |= usize::from(byte & 0x7F) << shift;
+        shift += 7;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    let rest = bare.receive(length).await;
+    let at = 2 + usize::from(u16::from_be_bytes([rest[0], rest[1]]));
+    if flags & 6 != 0 {
+        bare.send(&[0x40, 2, rest[at], rest[at + 1]]).await;
+    }
+    (String::from_utf8(rest[2..at].to_vec()).expect("UTF-8"), flags & 1 == 1)
+}
+
+/// The first byte of the next packet.
+async fn next_kind(bare: &Bare) -> u8 {
+    let mut first = [0];
+    crate::support::within(bare.0.peek(&mut first)).await.expect("it is there");
+    first[0]
+}
+
+/// What is published while a subscription has many retained messages before it, to it and to others, in this life and
+/// after a connection that ended meanwhile.
+#[tokio::test]
+async fn nothing_is_lost_behind_retained_messages() {
+    const RETAINED: usize = 3_000;
+    const LIVE: usize = 20;
+    let data = tempfile::tempdir().expect("a directory");
+    let server = begin(data.path(), "").await;
+    let items: Vec<_> = (0..RETAINED)
+        .map(|n| serde_json::json!({"channel": format!("b/{n}"), "text": "x".repeat(2_000), "retain": true}))
+        .collect();
+    for items in items.chunks(500) {
+        let answer = post(server.http, "/v1/publish", serde_json::json!(items).to_string()).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    for breaks in [false, true] {
+        let (mut bare, _) = come(&server, if breaks { "breaks" } else { "stays" }).await;
+        subscribe(&mut bare, "a/#").await;
+        bare.send(b"\x82\x09\0\x02\0\0\x03b/#\x01").await;
+        // SUBACK comes among the first of what is retained.
+        while next_kind(&bare).await != 0x90 {
+            assert!(any_publish(&mut bare).await.1);
+        }
+        assert_eq!(bare.receive(6).await, [0x90, 4, 0, 2, 0, 1]);
+        // It does not read on: most of what is retained is still to come.
+        for n in 0..LIVE {
+            publish(&server, "b/live", &n.to_string()).await;
+            publish(&server, "a/live", &n.to_string()).await;
+        }
+        if breaks {
+            drop(bare);
+            alone(&server).await;
+            (bare, _) = come(&server, "breaks").await;
+        }
+        let mut live = std::collections::BTreeMap::<String, usize>::new();
+        while live.values().sum::<usize>() < 2 * LIVE {
+            let (topic, is_retained) = any_publish(&mut bare).await;
+            if !is_retained {
+                *live.entry(topic).or_default() += 1;
+            }
+        }
+        assert_eq!(live, [("a/live".to_owned(), LIVE), ("b/live".to_owned(), LIVE)].into());
+        drop(bare);
+        alone(&server).await;
+    }
     kill(server).await;
 }

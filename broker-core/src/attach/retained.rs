@@ -25,7 +25,7 @@ const NO_ROOM_PAUSE: Duration = Duration::from_millis(1);
 const MAX_NO_ROOM_PAUSE: Duration = Duration::from_millis(256);
 
 impl Shared {
-    /// Parks the subscription, enters it in the lists by `enter`, and sees to it that its retained messages come before
+    /// Parks the subscription, if it is to wait, enters it in the lists by `enter`, and sees to it that its retained messages come before
     /// what is parked. They are those of the logs' heads after `enter`: what was retained before was also delivered live
     /// to whoever was listed in time, and what is retained later only comes live.
     pub(crate) fn subscribe_retained(
@@ -33,6 +33,7 @@ impl Shared {
         key: SubscriberKey,
         outbox: &Arc<Outbox>,
         (filter, tag): (&Filter, u32),
+        waits: bool,
         enter: impl FnOnce(),
     ) {
         let lane = self.lane(key);
@@ -43,7 +44,7 @@ impl Shared {
         // Taken before the other is given back: the task must not end with something new in here.
         let mut scan = shared_scan.lock();
         drop(feeds);
-        if !scan.holds(tag) {
+        if waits && !scan.holds(tag) {
             lane.push(Command::Park { key, tag });
         }
         enter();

@@ -253,7 +253,7 @@ impl Subscriber {
                 if new {
                     place.lists.insert(self.key, tag);
                 }
-                if start == Start::Retained
+                if start != Start::Live
                     && let Some(message) = self.shared.retained.find(channel, steady_ms())
                 {
                     let messages = vec![(message, SmallVec::from_elem(tag, 1))];
@@ -274,8 +274,9 @@ impl Subscriber {
                 };
                 match start {
                     Start::Live => enter(),
-                    Start::Retained => {
-                        self.shared.subscribe_retained(self.key, &self.outbox(), (filter, tag), enter);
+                    Start::Retained | Start::RetainedBeside => {
+                        let waits = start == Start::Retained;
+                        self.shared.subscribe_retained(self.key, &self.outbox(), (filter, tag), waits, enter);
                     }
                 }
             }

@@ -357,15 +357,20 @@ pub(super) fn subscribe(
     accepted: &Accepted,
 ) -> Result<(), SubscribeError> {
     let subscriber = &hosted.subscriber;
-    let (filter, tag, start) = (&accepted.target.filter, accepted.tag, accepted.start);
-    let is_live = match inner.shared.kept_epoch {
-        Some(_) if accepted.new && inner.broker.reach_of(filter).kept => hosted
+    let (filter, tag) = (&accepted.target.filter, accepted.tag);
+    let standing = match inner.shared.kept_epoch {
+        Some(_) if inner.broker.reach_of(filter).kept => hosted
             .session
             .lock_as(number)
             .and_then(|state| state.kept().map(|kept| (kept.is_live(), kept.cursor()))),
         _ => None,
     };
-    match is_live {
+    let start = match accepted.start {
+        // One that waited would come behind others of its log, and look as if it had come before.
+        Start::Retained if standing.is_some() => Start::RetainedBeside,
+        start => start,
+    };
+    match standing.filter(|_| accepted.new) {
         None => subscriber.subscribe(filter, tag, start).map(drop),
         Some((true, cursor)) => {
             let (_, head) = subscriber.subscribe_at_head(filter, tag, start)?;
@@ -380,7 +385,7 @@ pub(super) fn subscribe(
             }
             // Nothing comes for it until all begin again together.
             drop(subscriber.catch_up(&[(filter.clone(), tag)], cursor)?);
-            if start == Start::Retained {
+            if start != Start::Live {
                 subscriber.subscribe(filter, tag, start)?;
             }
             Ok(())
