@@ -190,7 +190,7 @@ impl Front {
         shared.kept_epoch = broker.kept_head().map(broker_core::MessageId::epoch);
         let inner = Inner {
             left_wills: LeftWills::of(&broker),
-            kept_groups: KeptGroups::of(&broker),
+            kept_groups: KeptGroups::of(&broker, &shared.news),
             broker,
             authenticator,
             shared: Arc::new(shared),

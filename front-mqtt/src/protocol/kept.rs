@@ -10,6 +10,7 @@
 //! ```
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use broker_core::{Fence, GRANTED_TAG, Kind, MessageId, Qos};
 use parking_lot::Mutex;
@@ -64,12 +65,26 @@ pub(crate) struct Kept {
 }
 
 /// Sessions that have changed since they were recorded, by what they are found by.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct News {
     pub(crate) changed: Mutex<Vec<Arc<str>>>,
     /// Those of which something waits for that.
     pub(crate) urgent: Mutex<Vec<Arc<str>>>,
     pub(crate) is_urgent: Notify,
+    /// Much has changed of shared subscriptions.
+    groups: AtomicBool,
+}
+
+impl News {
+    pub(super) fn hurry_groups(&self) {
+        self.groups.store(true, Ordering::Release);
+        self.is_urgent.notify_one();
+    }
+
+    /// Whether that is so, once each time.
+    pub(crate) fn take_groups(&self) -> bool {
+        self.groups.swap(false, Ordering::AcqRel)
+    }
 }
 
 /// So many changes are recorded at once, fewer after a while.

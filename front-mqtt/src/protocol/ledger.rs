@@ -15,11 +15,15 @@ use std::sync::Arc;
 use broker_core::Message;
 use parking_lot::Mutex;
 
+use super::kept::News;
+
 /// One group's. It is a lock of its own, and nothing else is taken under it.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     epoch: u64,
     standing: Mutex<Standing>,
+    /// Who is told that much has changed.
+    news: Option<Arc<News>>,
 }
 
 #[derive(Debug, Default)]
@@ -43,8 +47,21 @@ struct Standing {
     /// The newest that was not taken.
     ignored: u64,
     has_changed: bool,
+    /// How many were finished since it was last written down.
+    finished: u32,
     /// `through`, as it was last written down.
     written: u64,
+}
+
+/// What is written down of a group.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub(crate) struct Standings {
+    /// All up to here has come.
+    pub(crate) through: u64,
+    /// But for these, which are not finished.
+    pub(crate) unread: Vec<u64>,
+    /// What has come beyond and is finished.
+    pub(crate) ahead: Vec<u64>,
 }
 
 /// A message that has come and is not finished: it is once the last copy of this is gone, unless it was
@@ -58,7 +75,15 @@ pub(crate) struct Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut standing = self.ledger.standing.lock();
-        standing.has_changed |= standing.open.remove(&self.offset);
+        if standing.open.remove(&self.offset) {
+            standing.has_changed = true;
+            standing.finished += 1;
+            if standing.finished == MANY_FINISHED
+                && let Some(news) = &self.ledger.news
+            {
+                news.hurry_groups();
+            }
+        }
     }
 }
 
@@ -79,21 +104,26 @@ impl Ticket {
 /// What is written down of a group at once: more open messages than this are said not to have come.
 const MAX_LISTED: usize = 1_024;
 
+/// So many that are finished are written down at once, fewer after a while.
+const MANY_FINISHED: u32 = 100;
+
 /// A group to which nothing comes is written down again after so many messages of others.
 const FAR: u64 = 65_536;
 
 impl Ledger {
     /// A new group's: nothing up to `through` is for it.
-    pub(crate) fn new(epoch: u64, through: u64) -> Arc<Self> {
+    pub(crate) fn new(epoch: u64, through: u64, news: Option<Arc<News>>) -> Arc<Self> {
         let standing = Standing { through, has_changed: true, ..Standing::default() };
-        Arc::new(Self { epoch, standing: Mutex::new(standing) })
+        Arc::new(Self { epoch, standing: Mutex::new(standing), news })
     }
 
     /// As it was written down.
-    pub(crate) fn restored(epoch: u64, through: u64, unread: Vec<u64>) -> Arc<Self> {
-        let (unread, is_behind) = (unread.into_iter().collect(), true);
-        let standing = Standing { through, unread, is_behind, written: through, ..Standing::default() };
-        Arc::new(Self { epoch, standing: Mutex::new(standing) })
+    pub(crate) fn restored(epoch: u64, standings: Standings, news: Option<Arc<News>>) -> Arc<Self> {
+        let Standings { through, unread, ahead } = standings;
+        let (unread, ahead) = (unread.into_iter().collect(), ahead.into_iter().collect());
+        let standing =
+            Standing { through, unread, ahead, is_behind: true, written: through, ..Standing::default() };
+        Arc::new(Self { epoch, standing: Mutex::new(standing), news })
     }
 
     /// A message that its lane has brought. `None`: it is the group's by another way, or will be.
@@ -176,16 +206,15 @@ impl Ledger {
         }
     }
 
-    /// What is to be written down, if it has changed: all up to the first number has come, and these are not finished.
-    pub(crate) fn to_be_written(&self) -> Option<(u64, Vec<u64>)> {
+    /// What is to be written down, if it has changed.
+    pub(crate) fn to_be_written(&self) -> Option<Standings> {
         let mut standing = self.standing.lock();
         if !standing.has_changed && standing.through - standing.written < FAR {
             return None;
         }
-        standing.has_changed = false;
+        (standing.has_changed, standing.finished) = (false, 0);
         standing.written = standing.through;
-        let (through, listed) = standing.written_down();
-        Some((through, listed))
+        Some(standing.written_down())
     }
 
     /// From where on the log is read when somebody comes, and what this is of; `None` while somebody is there.
@@ -225,7 +254,7 @@ impl Standing {
         }
     }
 
-    fn written_down(&self) -> (u64, Vec<u64>) {
+    fn written_down(&self) -> Standings {
         let through = self.through;
         let of = |set: &BTreeSet<u64>| -> Vec<u64> {
             set.range(..=through).take(MAX_LISTED + 1).copied().collect()
@@ -237,9 +266,16 @@ impl Standing {
             // Some of what lies behind may be finished, and come once more after a crash.
             Some(first) => {
                 listed.truncate(MAX_LISTED);
-                (first - 1, listed)
+                Standings { through: first - 1, unread: listed, ahead: Vec::new() }
             }
-            None => (through, listed),
+            None => {
+                // What is read again is not open, and what comes of the rest after a crash comes again.
+                let is_finished = |offset: &&u64| {
+                    ![&self.open, &self.unread, &self.wanted].iter().any(|set| set.contains(offset))
+                };
+                let ahead = self.ahead.iter().filter(is_finished).take(MAX_LISTED).copied().collect();
+                Standings { through, unread: listed, ahead }
+            }
         }
     }
 }
@@ -256,6 +292,10 @@ mod tests {
         Accepted::new(Publish::new(Channel::parse("t").unwrap(), "x"), offset, 0).into_message(EPOCH)
     }
 
+    fn standings(through: u64, unread: &[u64], ahead: &[u64]) -> Standings {
+        Standings { through, unread: unread.to_vec(), ahead: ahead.to_vec() }
+    }
+
     fn arrive(ledger: &Arc<Ledger>, offset: u64) -> Option<Arc<Ticket>> {
         match ledger.arrive(&message(offset)) {
             Arrival::New(ticket) => Some(ticket),
@@ -265,23 +305,23 @@ mod tests {
 
     #[test]
     fn what_is_finished_is_not_written_down_and_what_is_open_is() {
-        let ledger = Ledger::new(EPOCH, 10);
+        let ledger = Ledger::new(EPOCH, 10, None);
         let (one, two) = (arrive(&ledger, 11), arrive(&ledger, 13));
         assert!(arrive(&ledger, 13).is_none(), "it has come");
         ledger.advance(14);
-        assert_eq!(ledger.to_be_written(), Some((14, vec![11, 13])));
+        assert_eq!(ledger.to_be_written(), Some(standings(14, &[11, 13], &[])));
         assert_eq!(ledger.to_be_written(), None);
         drop(one);
-        assert_eq!(ledger.to_be_written(), Some((14, vec![13])));
+        assert_eq!(ledger.to_be_written(), Some(standings(14, &[13], &[])));
         drop(two);
-        assert_eq!(ledger.to_be_written(), Some((14, vec![])));
+        assert_eq!(ledger.to_be_written(), Some(standings(14, &[], &[])));
         ledger.advance(14 + FAR);
-        assert_eq!(ledger.to_be_written(), Some((14 + FAR, vec![])));
+        assert_eq!(ledger.to_be_written(), Some(standings(14 + FAR, &[], &[])));
     }
 
     #[test]
     fn while_nobody_is_there_nothing_is_taken_and_then_all_of_it_is_read_once() {
-        let ledger = Ledger::new(EPOCH, 10);
+        let ledger = Ledger::new(EPOCH, 10, None);
         let waits = arrive(&ledger, 12);
         let held = arrive(&ledger, 13);
         drop(arrive(&ledger, 14));
@@ -297,21 +337,21 @@ mod tests {
         ledger.note_read(19);
         assert!(arrive(&ledger, 19).is_none(), "it was read");
         assert!(ledger.end_reading() && !ledger.is_behind());
-        assert_eq!(ledger.to_be_written(), Some((19, vec![13, 18])));
+        assert_eq!(ledger.to_be_written(), Some(standings(19, &[13, 18], &[])));
         drop((held, late));
     }
 
     #[test]
     fn what_is_let_go_of_is_read_again_and_what_is_not_there_is_gone() {
-        let ledger = Ledger::new(EPOCH, 0);
+        let ledger = Ledger::new(EPOCH, 0, None);
         let tickets: Vec<_> = (1..=4).filter_map(|offset| arrive(&ledger, offset)).collect();
         ledger.advance(4);
         tickets[1].let_go();
         tickets[3].refuse();
         assert!(ledger.is_behind() && arrive(&ledger, 5).is_none());
         drop(tickets);
-        assert_eq!(ledger.to_be_written(), Some((4, vec![2, 4])));
-        let restored = Ledger::restored(EPOCH, 4, vec![2, 4]);
+        assert_eq!(ledger.to_be_written(), Some(standings(4, &[2, 4], &[])));
+        let restored = Ledger::restored(EPOCH, standings(4, &[2, 4], &[]), None);
         for ledger in [ledger, restored] {
             assert_eq!(ledger.begin_reading(6), (1, 6));
             let read: Vec<u64> =
@@ -319,29 +359,48 @@ mod tests {
             assert_eq!(read, [4, 5, 6]);
             ledger.note_read(6);
             assert!(ledger.end_reading());
-            assert_eq!(ledger.to_be_written(), Some((6, vec![])));
+            assert_eq!(ledger.to_be_written(), Some(standings(6, &[], &[])));
         }
     }
 
     #[test]
     fn reading_that_is_broken_off_begins_where_it_was() {
-        let ledger = Ledger::restored(EPOCH, 9, vec![3, 8]);
+        let ledger = Ledger::restored(EPOCH, standings(9, &[3, 8], &[]), None);
         assert_eq!(ledger.begin_reading(20), (2, 20));
         drop(ledger.take_read(3));
         ledger.note_read(5);
         ledger.close();
         assert!(!ledger.end_reading());
-        assert_eq!(ledger.to_be_written(), Some((9, vec![8])));
+        assert_eq!(ledger.to_be_written(), Some(standings(9, &[8], &[])));
         assert_eq!(ledger.begin_reading(20), (7, 20));
     }
 
     #[test]
     fn a_long_list_is_cut() {
-        let ledger = Ledger::new(EPOCH, 0);
+        let ledger = Ledger::new(EPOCH, 0, None);
         let tickets: Vec<_> = (1..=5_000).filter_map(|offset| arrive(&ledger, offset)).collect();
         ledger.advance(5_000);
-        let (through, listed) = ledger.to_be_written().expect("it has changed");
-        assert_eq!((through, listed.len()), (MAX_LISTED as u64, MAX_LISTED));
+        let written = ledger.to_be_written().expect("it has changed");
+        assert_eq!((written.through, written.unread.len()), (MAX_LISTED as u64, MAX_LISTED));
+        drop(tickets);
+    }
+
+    #[test]
+    fn what_is_finished_beyond_is_written_down_soon_and_does_not_come_again() {
+        let news = Arc::new(News::default());
+        let ledger = Ledger::new(EPOCH, 0, Some(news.clone()));
+        let mut tickets: Vec<_> = (1..=150).filter_map(|offset| arrive(&ledger, offset)).collect();
+        tickets.drain(..99);
+        assert!(!news.take_groups(), "few are in no hurry");
+        drop(tickets.remove(0));
+        assert!(news.take_groups() && !news.take_groups());
+        let written = ledger.to_be_written().expect("it has changed");
+        assert_eq!(written, standings(0, &[], &(1..=100).collect::<Vec<_>>()));
+        // After a crash.
+        let ledger = Ledger::restored(EPOCH, written, None);
+        assert_eq!(ledger.begin_reading(150), (0, 150));
+        let read: Vec<u64> = (1..=150).filter(|offset| ledger.take_read(*offset).is_some()).collect();
+        assert_eq!(read, (101..=150).collect::<Vec<_>>());
         drop(tickets);
     }
 }

@@ -45,7 +45,7 @@ pub(crate) use end::{Detached, End, PendingWill, Remains, Will};
 pub(crate) use group::Group;
 pub(crate) use kept::{Kept, News};
 pub(crate) use kept_will::KeptWill;
-pub(crate) use ledger::Ledger;
+pub(crate) use ledger::{Ledger, Standings};
 pub(crate) use record::{Held, Record};
 pub(crate) use scope::{is_another, owner, session_key};
 pub(crate) use session::{Encodings, Incoming, Online, Session, Shared, State, TimerKey};

@@ -466,6 +466,9 @@ pub(crate) async fn keep_recording(front: Weak<Inner>) {
         let Some(inner) = front.upgrade() else { return };
         let urgent = std::mem::take(&mut *news.urgent.lock());
         let mut recorded = record_all(&inner, urgent, true);
+        if news.take_groups() {
+            inner.kept_groups.write_all(&inner.broker);
+        }
         if due <= Instant::now() {
             due = Instant::now() + RECORD_EVERY;
             let changed = std::mem::take(&mut *news.changed.lock());

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 use super::sessions::Hosted;
 use crate::front::Inner;
-use crate::protocol::{Group, Ledger, forced_name, target_of};
+use crate::protocol::{Group, Ledger, News, Standings, forced_name, target_of};
 
 /// Those of a front.
 #[derive(Default)]
@@ -65,7 +65,7 @@ const NO_ROOM_PAUSE: Duration = Duration::from_millis(10);
 
 impl KeptGroups {
     /// Those that earlier lives have left.
-    pub(crate) fn of(broker: &Broker) -> Self {
+    pub(crate) fn of(broker: &Broker, news: &Arc<News>) -> Self {
         let Some(head) = broker.kept_head() else { return Self::default() };
         let (positions, members) = (broker.notes("mqtt.groups"), broker.notes("mqtt.members"));
         let mut known = Known::default();
@@ -78,9 +78,9 @@ impl KeptGroups {
         for (name, text) in load(&positions) {
             let read = read_position(&text).filter(|(epoch, ..)| *epoch == head.epoch());
             let target = target_of(&name);
-            let Some(((epoch, through, unread), target)) = read.zip(target) else { continue };
+            let Some(((epoch, standings), target)) = read.zip(target) else { continue };
             let Some(group) = target.group else { continue };
-            let ledger = Ledger::restored(epoch, through, unread);
+            let ledger = Ledger::restored(epoch, standings, Some(news.clone()));
             known.add(name.into(), group, target.filter, ledger);
         }
         let now_ms = unix_ms();
@@ -119,7 +119,7 @@ impl KeptGroups {
         let name: Arc<str> = name_of(named).into();
         let mut known = self.known.lock();
         if !known.groups.contains_key(&name) {
-            let ledger = Ledger::new(head.epoch(), head.offset());
+            let ledger = Ledger::new(head.epoch(), head.offset(), Some(inner.shared.news.clone()));
             self.write(&name, head.epoch(), &ledger);
             known.add(name.clone(), named.0.into(), named.1.clone(), ledger);
         }
@@ -190,12 +190,16 @@ impl KeptGroups {
     }
 
     fn write(&self, name: &str, epoch: u64, ledger: &Ledger) {
-        let Some((through, unread)) = ledger.to_be_written() else { return };
-        let mut text = vec![VERSION];
-        for number in [epoch, through].into_iter().chain(unread) {
-            text.extend_from_slice(&number.to_be_bytes());
+        if let Some(standings) = ledger.to_be_written() {
+            self.positions.put(name, write_position(epoch, &standings));
         }
-        self.positions.put(name, text);
+    }
+
+    /// Writes down what has changed of all.
+    pub(super) fn write_all(&self, broker: &Broker) {
+        let Some(head) = broker.kept_head() else { return };
+        let known = self.known.lock();
+        known.groups.iter().for_each(|(name, entry)| self.write(name, head.epoch(), &entry.kept.ledger));
     }
 
     fn write_member(&self, session: &str, name: &str, expiry_secs: u32, since_ms: u64) {
@@ -274,17 +278,39 @@ fn ends(expiry_secs: u32, since_ms: u64) -> u64 {
     if expiry_secs == u32::MAX { u64::MAX } else { since_ms.saturating_add(u64::from(expiry_secs) * 1_000) }
 }
 
-/// What this version writes.
+/// What this version writes, of members, and of positions.
 const VERSION: u8 = 1;
+const LISTS: u8 = 2;
 
-/// The epoch, up to where all has come, and what of it is not finished.
-fn read_position(text: &[u8]) -> Option<(u64, u64, Vec<u64>)> {
+/// The epoch, up to where all has come, how many of that are not finished and which, and what is finished beyond.
+fn write_position(epoch: u64, standings: &Standings) -> Vec<u8> {
+    let Standings { through, unread, ahead } = standings;
+    let mut text = vec![LISTS];
+    let numbers = [epoch, *through, unread.len() as u64].into_iter();
+    for number in numbers.chain(unread.iter().copied()).chain(ahead.iter().copied()) {
+        text.extend_from_slice(&number.to_be_bytes());
+    }
+    text
+}
+
+fn read_position(text: &[u8]) -> Option<(u64, Standings)> {
     let (version, rest) = text.split_first()?;
-    let numbers = rest.as_chunks::<8>();
-    let mut numbers = Some(numbers.0).filter(|_| *version == VERSION && numbers.1.is_empty())?.iter();
-    let mut next = || numbers.next().map(|number| u64::from_be_bytes(*number));
-    let (epoch, through) = (next()?, next()?);
-    Some((epoch, through, numbers.map(|number| u64::from_be_bytes(*number)).collect()))
+    let (numbers, rest) = rest.as_chunks::<8>();
+    let mut numbers = numbers.iter().map(|number| u64::from_be_bytes(*number));
+    let (epoch, through) = (numbers.next().filter(|_| rest.is_empty())?, numbers.next()?);
+    let mut rest: Vec<u64> = numbers.collect();
+    let (unread, ahead) = match *version {
+        // An earlier version knew of no list beyond.
+        VERSION => (rest, Vec::new()),
+        LISTS => {
+            let count = usize::try_from(*rest.first()?).ok()?;
+            rest.remove(0);
+            let ahead = (count <= rest.len()).then(|| rest.split_off(count))?;
+            (rest, ahead)
+        }
+        _ => return None,
+    };
+    Some((epoch, Standings { through, unread, ahead }))
 }
 
 /// When it is over. One that was here when the server ended has its time from now on.
@@ -420,18 +446,20 @@ mod tests {
 
     #[test]
     fn what_is_written_of_a_group_is_read_and_nothing_else_is() {
-        let mut text = vec![VERSION];
-        for number in [7_u64, 9, 3, 4] {
-            text.extend_from_slice(&number.to_be_bytes());
+        let standings = |unread: &[u64], ahead: &[u64]| {
+            Some((7, Standings { through: 9, unread: unread.to_vec(), ahead: ahead.to_vec() }))
+        };
+        let (_, full) = standings(&[3, 4], &[11]).expect("some");
+        let mut text = write_position(7, &full);
+        assert_eq!(read_position(&text), standings(&[3, 4], &[11]));
+        assert_eq!(read_position(&text[..text.len() - 8]), standings(&[3, 4], &[]));
+        for length in [0, 1, 10, 17, 24, 33, 40] {
+            assert_eq!(read_position(&text[..length]), None, "{length}");
         }
-        assert_eq!(read_position(&text), Some((7, 9, vec![3, 4])));
-        assert_eq!(read_position(&text[..17]), Some((7, 9, vec![])));
-        assert_eq!(
-            (read_position(&text[..16]), read_position(&text[..10]), read_position(b"")),
-            (None, None, None)
-        );
         text[0] += 1;
         assert_eq!(read_position(&text), None);
+        let earlier = [&[VERSION][..], &[7_u64, 9, 3, 4].map(u64::to_be_bytes).concat()].concat();
+        assert_eq!(read_position(&earlier), standings(&[3, 4], &[]));
         let member = |expiry: u32, since: u64| {
             [&[VERSION], &expiry.to_be_bytes()[..], &since.to_be_bytes()[..]].concat()
         };
