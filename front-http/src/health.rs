@@ -11,7 +11,7 @@ pub(crate) fn live() -> Response {
 /// Whether new clients should be sent here.
 pub(crate) enum State {
     Ready,
-    /// The service is about to stop.
+    /// The service is about to stop, or cannot do all that it is for: its store takes nothing, other nodes are not there.
     Leaving,
     /// The broker takes nothing more, though nobody has said that the service stops.
     Closed,
@@ -21,7 +21,7 @@ pub(crate) enum State {
 pub(crate) fn ready(state: State) -> Response {
     let why = match state {
         State::Ready => return plain(StatusCode::OK, "ready\n"),
-        State::Leaving => "shutting down\n",
+        State::Leaving => "not ready\n",
         State::Closed => "the broker is closed\n",
     };
     let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, why);
