@@ -162,6 +162,12 @@ impl Publish {
         &self.channel
     }
 
+    /// Who publishes, if that was [said](Self::from), and whether its own subscriptions get the message: nothing that is
+    /// written of a message has it.
+    pub fn publisher(&self) -> (Option<SubscriberKey>, Echo) {
+        (self.publisher, self.echo)
+    }
+
     /// What its [`Message`] will weigh.
     pub(crate) fn weight(&self) -> usize {
         weigh(
