@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use broker_core::{
-    Answer, Channel, Engine, Filter, Ingest, Message, MessageId, Op, Reject, Rejected, Unavailable,
+    Answer, Channel, Done, Engine, Filter, Ingest, LogPage, Message, MessageId, Op, Read, Reject, Rejected,
+    Unavailable,
 };
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -14,6 +15,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use crate::ask;
+use crate::durable::Durable;
 use crate::error::JoinError;
 use crate::frame;
 use crate::link::{self, Events};
@@ -30,17 +32,18 @@ const OWN: &str = "$SYS";
 /// How long the last words may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A node of a cluster: an [`Engine`] for [`Broker::with_engine`](broker_core::Broker::with_engine) that keeps nothing, and
-/// brings what is published in memory to other nodes.
+/// A node of a cluster: an [`Engine`] for [`Broker::with_engine`](broker_core::Broker::with_engine) that brings what is
+/// published in memory to other nodes, and keeps [what is to last](Settings::namespaces) in JetStream.
 pub struct Cluster {
     node: Arc<Node>,
+    durable: Option<Durable>,
     inboxes: Mutex<Option<Inboxes>>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
 impl Cluster {
     /// Connects to NATS. Without an answer of any server in 5 s this node begins alone, and connects as soon as one
-    /// answers.
+    /// answers; one with durable namespaces waits 15 s more and does not begin without their streams.
     ///
     /// # Errors
     /// See [`JoinError`].
@@ -52,17 +55,21 @@ impl Cluster {
             // So that who is subscribed first knows that there is somebody to wait for.
             node.round_trip().await;
         }
-        Ok(Self { node: Arc::new(node), inboxes: Mutex::new(Some(inboxes)), tasks: Mutex::default() })
+        let node = Arc::new(node);
+        let durable = if node.settings.keeps_any() { Some(Durable::open(&node).await?) } else { None };
+        Ok(Self { node, durable, inboxes: Mutex::new(Some(inboxes)), tasks: Mutex::default() })
     }
 
-    /// Whether NATS answers: what is published here goes to the other nodes.
+    /// Whether NATS answers: what is published here goes to the other nodes. Not any more once the stream of durable channels
+    /// is lost.
     pub fn is_connected(&self) -> bool {
-        self.node.is_connected()
+        self.node.is_connected() && !self.durable.as_ref().is_some_and(Durable::is_lost)
     }
 
     /// What this node counts.
     pub fn stats(&self) -> Stats {
         let (messages, bytes) = self.node.waiting();
+        let (kept, kept_bytes) = self.durable.as_ref().map_or((0, 0), Durable::waiting);
         let (filters, takes_all) = {
             let interests = self.node.interests.lock();
             (interests.len() as u64, interests.takes_all())
@@ -76,6 +83,8 @@ impl Cluster {
             takes_all,
             waiting: messages as u64,
             waiting_bytes: bytes as u64,
+            kept_waiting: kept as u64,
+            kept_waiting_bytes: kept_bytes as u64,
             ..self.node.counters.stats()
         }
     }
@@ -98,6 +107,13 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// Whether all that a filter matches is this node's own, or comes to every node.
+    fn comes_anyway(&self, filter: &Filter) -> bool {
+        filter.namespace().is_some_and(|namespace| namespace == OWN || self.keeps(namespace))
+    }
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.tasks.lock().iter().for_each(AbortHandle::abort);
@@ -117,20 +133,24 @@ fn life() -> u64 {
 }
 
 impl Engine for Cluster {
-    fn keeps(&self, _namespace: &str) -> bool {
-        false
+    fn keeps(&self, namespace: &str) -> bool {
+        self.durable.is_some() && self.node.settings.keeps(namespace)
     }
 
+    /// Nor sessions: they are the node's.
     fn keeps_notes(&self) -> bool {
         false
     }
 
     fn head(&self) -> MessageId {
-        MessageId::new(self.node.life, 0)
+        self.durable.as_ref().map_or(MessageId::new(self.node.life, 0), Durable::head)
     }
 
     fn start(&self, ingest: Arc<dyn Ingest>) {
         let Some(Inboxes { asks, outgoing }) = self.inboxes.lock().take() else { return };
+        if let Some(durable) = &self.durable {
+            self.tasks.lock().extend(durable.start(Arc::clone(&ingest)));
+        }
         let (joins, joining) = mpsc::unbounded_channel();
         let node = || Arc::clone(&self.node);
         let receiver = Receiver::new(node(), ingest);
@@ -158,17 +178,36 @@ impl Engine for Cluster {
         self.tasks.lock().extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
     }
 
-    /// Nothing is kept, so nothing has to be done for a session to be as safe as it can be.
+    /// Of sessions nothing is kept, so nothing has to be done for one to be as safe as it can be.
     fn submit(&self, op: Op) -> Result<(), Rejected> {
-        match op {
-            Op::Session { done, .. } | Op::Free { done, .. } => done.complete(Ok(())),
-            Op::Barrier(done) => self.node.send(Outgoing::Barrier(done)),
-            other => {
+        match (op, &self.durable) {
+            (Op::Session { done, .. } | Op::Free { done, .. }, _) => done.complete(Ok(())),
+            (op @ (Op::Publish { .. } | Op::ClearRetained { .. }), Some(durable)) => {
+                return durable.submit(op);
+            }
+            (Op::Barrier(done), None) => self.node.send(Outgoing::Barrier(done)),
+            (Op::Barrier(done), Some(durable)) => {
+                let (kept, is_kept) = Done::new();
+                durable.barrier(kept);
+                let node = Arc::clone(&self.node);
+                tokio::spawn(async move {
+                    _ = is_kept.await;
+                    node.send(Outgoing::Barrier(done));
+                });
+            }
+            (other, _) => {
                 let never = Reject::Unavailable(Unavailable::new(Duration::from_secs(60)));
                 return Err(Rejected::new(never, other));
             }
         }
         Ok(())
+    }
+
+    fn read(&self, read: Read) -> Answer<'static, Result<LogPage, Unavailable>> {
+        match &self.durable {
+            Some(durable) => durable.read(read),
+            None => Answer::now(Err(Unavailable::new(Duration::from_secs(60)))),
+        }
     }
 
     fn relays(&self) -> bool {
@@ -186,7 +225,7 @@ impl Engine for Cluster {
     }
 
     fn interest(&self, filter: &Filter, wanted: bool) {
-        if filter.namespace() == Some(OWN) {
+        if self.comes_anyway(filter) {
             return;
         }
         let mut interests = self.node.interests.lock();
@@ -199,7 +238,7 @@ impl Engine for Cluster {
     }
 
     fn settled(&self, filter: &Filter) -> Answer<'static, Result<(), Unavailable>> {
-        if filter.namespace() == Some(OWN) || self.node.interests.lock().is_settled(filter) {
+        if self.comes_anyway(filter) || self.node.interests.lock().is_settled(filter) {
             return Answer::now(Ok(()));
         }
         if !self.is_connected() {

@@ -42,6 +42,35 @@ pub enum JoinError {
         /// The oldest one that is known to work.
         needed: (i64, i64, i64),
     },
+    /// The server is too old for durable channels, or one of those that it is to keep them with.
+    #[error(
+        "the NATS server is version {found}, durable channels need {} or newer: upgrade it, or have no namespace that is \
+         kept",
+        version(*needed)
+    )]
+    TooOldToKeep {
+        /// Its version.
+        found: String,
+        /// The oldest one that keeps what it acknowledges.
+        needed: (i64, i64, i64),
+    },
+    /// There are not as many servers as copies are wanted.
+    #[error(
+        "durable channels are to be on {wanted} NATS servers and would be on {found}: set up more servers with JetStream, \
+         or say so with `replicas`, or let it be with `allow_unsafe`"
+    )]
+    TooFewReplicas {
+        /// How many copies there would be.
+        found: usize,
+        /// How many are wanted.
+        wanted: usize,
+    },
+    /// The streams of durable channels are not to be had.
+    #[error("durable channels need JetStream (`nats-server -js`), and it does not give their streams: {0}")]
+    NoStream(String),
+    /// A stream of that name is somebody else's.
+    #[error("the stream {0} of JetStream is not one of durable channels: choose another `prefix`")]
+    OtherStream(String),
 }
 
 fn version((major, minor, patch): (i64, i64, i64)) -> String {

@@ -1,5 +1,5 @@
-//! Several nodes as one broker, over NATS: an [`Engine`](broker_core::Engine) that keeps nothing and brings what is
-//! published in memory to the nodes that have somebody for it.
+//! Several nodes as one broker, over NATS: an [`Engine`](broker_core::Engine) that brings what is published in
+//! memory to the nodes that have somebody for it, and has what is to last in a stream of JetStream.
 //!
 //! ```text
 //!  publisher ─▶ broker ─▶ its own subscribers
@@ -9,12 +9,14 @@
 //!                        (the task `receive`: what came twice is dropped)
 //! ```
 //!
-//! It leaves to others: who is subscribed (`broker-core`), the protocols, and NATS' own clustering. Nothing is kept:
-//! memory is memory, on each node.
+//! It leaves to others: who is subscribed (`broker-core`), the protocols, and NATS' own clustering. In memory nothing is
+//! kept: memory is memory, on each node. Messages of [durable namespaces](Settings::namespaces) are NATS' from the moment
+//! that their publisher has its answer; every node takes all of them, in one order.
 //!
 //! # Slow and vanished nodes
 //! What NATS does not take waits within bounds, and beyond them stays on its node and is counted. While NATS is away each
-//! node serves its own clients. What is published meanwhile does not reach the other nodes later.
+//! node serves its own clients. What is published meanwhile does not reach the other nodes later. Durable messages are
+//! refused then, and what a node has missed it reads from the stream.
 //!
 //! # Example
 //! ```no_run
@@ -36,6 +38,7 @@
 
 mod ask;
 mod cluster;
+mod durable;
 mod error;
 mod frame;
 mod interests;

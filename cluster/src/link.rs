@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use percent_encoding::percent_decode_str;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::error::JoinError;
@@ -34,11 +35,14 @@ pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct Events {
     pub(crate) disconnects: AtomicU64,
     pub(crate) overruns: AtomicU64,
+    /// It changes each time that a connection is there.
+    pub(crate) connected: watch::Sender<()>,
 }
 
 impl Events {
     fn hear(&self, event: &Event) {
         match event {
+            Event::Connected => self.connected.send_replace(()),
             Event::Disconnected => one_more(&self.disconnects),
             Event::SlowConsumer(_) => one_more(&self.overruns),
             Event::ServerError(error) => tracing::warn!(%error, "the NATS server reports an error"),

@@ -26,8 +26,20 @@ pub struct Settings {
     pub login: Login,
     /// How it trusts them, and they it. Default: as the machine does; TLS is spoken where the servers ask for it.
     pub tls: Tls,
-    /// Whether servers older than [`MIN_SERVER`](Self::MIN_SERVER) are used. Default no.
+    /// Whether servers older than [`MIN_SERVER`](Self::MIN_SERVER) are used, and streams with fewer copies than
+    /// [`replicas`](Self::replicas). Default no.
     pub allow_unsafe: bool,
+    /// Namespaces, the first levels of channels, whose messages are kept in a stream of JetStream (`true`), or are in memory
+    /// alone (`false`). Default none.
+    pub namespaces: Vec<(String, bool)>,
+    /// Whether the messages of all others are kept. Default no.
+    pub keeps_others: bool,
+    /// How many NATS servers have a copy of a kept message before its publisher is answered. Default 3.
+    pub replicas: usize,
+    /// How long a message is kept; what is retained stays. Default 7 days.
+    pub max_age: Duration,
+    /// What all kept messages may take, on each server; the oldest go first. Default 8 GiB.
+    pub max_bytes: u64,
     /// How long a subscriber waits until it is known that other nodes' messages reach it, before it is told that it is
     /// subscribed all the same. Default 2 s.
     pub settle_timeout: Duration,
@@ -47,6 +59,10 @@ impl Settings {
     /// The oldest server that is known to work.
     pub const MIN_SERVER: (i64, i64, i64) = (2, 9, 0);
 
+    /// The oldest server that may keep messages: older ones have lost what they had acknowledged, or cannot be asked for
+    /// many messages at once. No other setting lets an older one.
+    pub const MIN_DURABLE_SERVER: (i64, i64, i64) = (2, 12, 0);
+
     /// With these servers, and the default of everything else.
     pub fn new(servers: Vec<String>) -> Self {
         Self {
@@ -56,6 +72,11 @@ impl Settings {
             login: Login::Nobody,
             tls: Tls::default(),
             allow_unsafe: false,
+            namespaces: Vec::new(),
+            keeps_others: false,
+            replicas: 3,
+            max_age: Duration::from_secs(7 * 24 * 60 * 60),
+            max_bytes: 8 * 1024 * 1024 * 1024,
             settle_timeout: Duration::from_secs(2),
             max_filters: 16_384,
             max_waiting_messages: 65_536,
@@ -70,6 +91,17 @@ impl Settings {
     /// [`JoinError::NoServer`], `Server`, `Prefix`.
     pub fn check(&self) -> Result<(), JoinError> {
         self.addresses().map(drop)
+    }
+
+    /// Whether the messages of a namespace are kept.
+    pub fn keeps(&self, namespace: &str) -> bool {
+        let named = self.namespaces.iter().find(|(name, _)| name == namespace);
+        named.map_or(self.keeps_others, |(_, is_kept)| *is_kept)
+    }
+
+    /// Whether any message is kept.
+    pub fn keeps_any(&self) -> bool {
+        self.keeps_others || self.namespaces.iter().any(|(_, is_kept)| *is_kept)
     }
 
     /// Where the servers are, if all that is set makes sense.

@@ -47,6 +47,26 @@ pub struct Stats {
     pub unreadable: u64,
     /// Subscribers that were told that they are subscribed before it was known that others' messages reach them.
     pub unsettled: u64,
+    /// Publishes to durable channels that are not answered yet.
+    pub kept_waiting: u64,
+    /// Bytes of those.
+    pub kept_waiting_bytes: u64,
+    /// Frames of durable messages that this node has put into the stream.
+    pub kept_sent: u64,
+    /// Times at which one was sent again, or waited for NATS.
+    pub kept_retries: u64,
+    /// Publishes to durable channels, or frames of them, that were not stored: NATS was away, refused them or had no answer.
+    pub kept_refused: u64,
+    /// Durable messages that came, of all nodes.
+    pub kept_received: u64,
+    /// Bytes of their payloads.
+    pub kept_received_bytes: u64,
+    /// Frames that had come already.
+    pub kept_repeats: u64,
+    /// Times at which something was missing of what came, and read from the stream.
+    pub kept_holes: u64,
+    /// Frames that were read so.
+    pub kept_filled: u64,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +85,14 @@ pub(crate) struct Counters {
     pub(crate) overruns: AtomicU64,
     pub(crate) unreadable: AtomicU64,
     pub(crate) unsettled: AtomicU64,
+    pub(crate) kept_sent: AtomicU64,
+    pub(crate) kept_retries: AtomicU64,
+    pub(crate) kept_refused: AtomicU64,
+    pub(crate) kept_received: AtomicU64,
+    pub(crate) kept_received_bytes: AtomicU64,
+    pub(crate) kept_repeats: AtomicU64,
+    pub(crate) kept_holes: AtomicU64,
+    pub(crate) kept_filled: AtomicU64,
 }
 
 impl Counters {
@@ -84,6 +112,14 @@ impl Counters {
             overruns: self.overruns.load(Relaxed),
             unreadable: self.unreadable.load(Relaxed),
             unsettled: self.unsettled.load(Relaxed),
+            kept_sent: self.kept_sent.load(Relaxed),
+            kept_retries: self.kept_retries.load(Relaxed),
+            kept_refused: self.kept_refused.load(Relaxed),
+            kept_received: self.kept_received.load(Relaxed),
+            kept_received_bytes: self.kept_received_bytes.load(Relaxed),
+            kept_repeats: self.kept_repeats.load(Relaxed),
+            kept_holes: self.kept_holes.load(Relaxed),
+            kept_filled: self.kept_filled.load(Relaxed),
             ..Stats::default()
         }
     }

@@ -4,6 +4,8 @@
 //! fw.m.v.chat.room1      a message on the channel `chat/room1`
 //! fw.m.r.chat.room1      one that is retained there: all nodes take these, whoever is subscribed
 //! fw.m.*.chat.*          what a subscriber of `chat/*` asks for
+//! fw.h.0.v.chat.room1    one that lies in a stream, shard 0; fw.h.0.r.… if it is retained there
+//! fw.o.0.v.chat.room1    the same when it is stored: all nodes take these
 //! fw.c.hello             which nodes there are
 //! ```
 //!
@@ -16,7 +18,7 @@ use broker_core::{Channel, Filter, Segment};
 use smallvec::SmallVec;
 
 /// The longest subject that is used: a line of the protocol may have 4 KiB.
-const MAX_BYTES: usize = 2_048;
+pub(crate) const MAX_BYTES: usize = 2_048;
 
 /// Whether all nodes take a message, or those alone that have somebody for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,38 +42,50 @@ impl Subjects {
     /// the message.
     pub(crate) fn of_channel(&self, channel: &Channel, reach: Reach) -> String {
         let kind = if reach == Reach::All { 'r' } else { 'v' };
-        let mut subject = format!("{}.m.{kind}", self.prefix);
-        for level in channel.as_str().split('/') {
-            subject.push('.');
-            put_level(&mut subject, level);
-        }
+        let subject = below(format!("{}.m.{kind}", self.prefix), channel);
         if subject.len() > MAX_BYTES { format!("{}.m.r.=long", self.prefix) } else { subject }
     }
 
     /// What to subscribe to for a filter; nothing where [all nodes](Self::for_all) get it anyway.
     pub(crate) fn of_filter(&self, filter: &Filter) -> SmallVec<[String; 2]> {
-        let mut subject = format!("{}.m.*", self.prefix);
-        let mut subjects = SmallVec::<[String; 2]>::new();
-        for part in filter.parts() {
-            match part {
-                Segment::Literal(level) => {
-                    subject.push('.');
-                    put_level(&mut subject, &level);
-                }
-                Segment::One => subject.push_str(".*"),
-                Segment::RestOneOrMore => subject.push_str(".>"),
-                Segment::RestZeroOrMore => {
-                    // `>` is one token at least, and `a/#` also matches `a`. A name has one level at least.
-                    if filter.levels() > 1 {
-                        subjects.push(subject.clone());
-                    }
-                    subject.push_str(".>");
-                }
-            }
-        }
-        subjects.push(subject);
-        subjects.retain(|subject| subject.len() <= MAX_BYTES);
-        subjects
+        matching(format!("{}.m.*", self.prefix), filter)
+    }
+
+    /// Where a message is put into the stream of kept ones. `None`: its channel's name is too long for a subject.
+    pub(crate) fn of_kept(&self, channel: &Channel, reach: Reach) -> Option<String> {
+        let kind = if reach == Reach::All { 'r' } else { 'v' };
+        let subject = below(format!("{}.h.0.{kind}", self.prefix), channel);
+        (subject.len() <= MAX_BYTES).then_some(subject)
+    }
+
+    /// What lies in that stream for a filter.
+    pub(crate) fn kept_of_filter(&self, filter: &Filter) -> SmallVec<[String; 2]> {
+        matching(format!("{}.h.0.*", self.prefix), filter)
+    }
+
+    /// All that lies in that stream.
+    pub(crate) fn kept(&self) -> String {
+        format!("{}.h.0.>", self.prefix)
+    }
+
+    /// All of that which is retained.
+    pub(crate) fn kept_retained(&self) -> String {
+        format!("{}.h.0.r.>", self.prefix)
+    }
+
+    /// Where what is stored comes out.
+    pub(crate) fn stored(&self) -> String {
+        format!("{}.o.0.>", self.prefix)
+    }
+
+    /// The stream of kept messages.
+    pub(crate) fn stream(&self) -> String {
+        format!("{}_H0", self.prefix)
+    }
+
+    /// The stream of what is retained of those.
+    pub(crate) fn retained_stream(&self) -> String {
+        format!("{}_RET0", self.prefix)
     }
 
     /// All messages on all channels.
@@ -100,6 +114,39 @@ pub(crate) fn is_prefix(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 64
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+}
+
+fn below(mut subject: String, channel: &Channel) -> String {
+    for level in channel.as_str().split('/') {
+        subject.push('.');
+        put_level(&mut subject, level);
+    }
+    subject
+}
+
+/// What matches a filter, below what all of it begins with; nothing that is longer than a subject may be.
+fn matching(mut subject: String, filter: &Filter) -> SmallVec<[String; 2]> {
+    let mut subjects = SmallVec::<[String; 2]>::new();
+    for part in filter.parts() {
+        match part {
+            Segment::Literal(level) => {
+                subject.push('.');
+                put_level(&mut subject, &level);
+            }
+            Segment::One => subject.push_str(".*"),
+            Segment::RestOneOrMore => subject.push_str(".>"),
+            Segment::RestZeroOrMore => {
+                // `>` is one token at least, and `a/#` also matches `a`. A name has one level at least.
+                if filter.levels() > 1 {
+                    subjects.push(subject.clone());
+                }
+                subject.push_str(".>");
+            }
+        }
+    }
+    subjects.push(subject);
+    subjects.retain(|subject| subject.len() <= MAX_BYTES);
+    subjects
 }
 
 fn put_level(subject: &mut String, level: &str) {

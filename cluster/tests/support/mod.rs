@@ -5,7 +5,9 @@ mod nats;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker_core::{Broker, Channel, Config, Event, Filter, Publish, Subscription};
+use broker_core::{
+    Broker, Channel, Config, Event, Filter, LogConfig, NamespaceConfig, Publish, Subscription,
+};
 use cluster::{Cluster, Settings};
 
 pub use self::nats::Nats;
@@ -59,6 +61,23 @@ pub fn settings(nats: &Nats, name: &str) -> Settings {
     let mut settings = Settings::new(vec![nats.url()]);
     settings.node = name.to_owned();
     settings
+}
+
+/// Of a node that keeps all but the namespace `memory`, on one server.
+pub fn keeping(nats: &Nats, name: &str) -> Settings {
+    let mut settings = settings(nats, name);
+    settings.keeps_others = true;
+    settings.namespaces = vec![("memory".to_owned(), false)];
+    settings.replicas = 1;
+    settings.max_bytes = 256 << 20;
+    settings
+}
+
+/// With those namespaces in memory that are.
+pub fn config() -> Config {
+    let mut config = Config::default();
+    config.namespaces = vec![NamespaceConfig::new("memory", LogConfig::default())];
+    config
 }
 
 pub fn message(channel: &str, text: &str) -> Publish {

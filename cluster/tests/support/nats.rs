@@ -32,6 +32,13 @@ fn program() -> Option<PathBuf> {
     folders.into_iter().map(|folder| folder.join("nats-server")).find(|program| program.is_file())
 }
 
+fn version_of(program: &Path) -> Option<(u32, u32)> {
+    let said = Command::new(program).arg("--version").output().ok()?.stdout;
+    let said = String::from_utf8(said).ok()?;
+    let mut numbers = said.trim().rsplit('v').next()?.split('.').map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
+}
+
 impl Nats {
     /// `None` where there is none, which is said.
     pub fn start(arguments: &[&str]) -> Option<Self> {
@@ -51,6 +58,65 @@ impl Nats {
     /// Where other servers of a cluster find this one, started with `--cluster nats://127.0.0.1:-1`.
     pub fn route(&self) -> String {
         format!("nats://127.0.0.1:{}", self.read_port("cluster"))
+    }
+
+    /// With JetStream, in its folder, if it is new enough to keep messages; else `None`, which is said.
+    pub fn keeping() -> Option<Self> {
+        let version = version_of(&program()?);
+        if version < Some((2, 12)) {
+            eprintln!("SKIPPED: durable channels need nats-server 2.12, and here is {version:?}");
+            return None;
+        }
+        Self::in_folder(&program()?, |folder| vec!["-js".to_owned(), "-sd".to_owned(), folder.to_owned()])
+    }
+
+    /// Three of those, as one cluster.
+    pub fn three_keeping() -> Option<Vec<Self>> {
+        let program = program()?;
+        if version_of(&program) < Some((2, 12)) {
+            eprintln!("SKIPPED: durable channels need nats-server 2.12");
+            return None;
+        }
+        // Each is told of all, so their ports are chosen before.
+        let free = |_| std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listeners: Vec<_> = (0..3).map(free).collect();
+        let routes: Vec<_> = listeners
+            .iter()
+            .map(|listener| format!("nats://127.0.0.1:{}", listener.local_addr().unwrap().port()))
+            .collect();
+        drop(listeners);
+        let start = |(number, own): (usize, &String)| {
+            let name = format!("s{number}");
+            let all = routes.join(",");
+            Self::in_folder(&program, |folder| {
+                ["-js", "-sd", folder, "--server_name", &name, "--cluster_name", "fan", "--cluster", own]
+                    .into_iter()
+                    .chain(["--routes", &all])
+                    .map(str::to_owned)
+                    .collect()
+            })
+        };
+        routes.iter().enumerate().map(start).collect()
+    }
+
+    /// That of Debian, if there is one that is too old to keep messages.
+    pub fn old() -> Option<Self> {
+        let program = PathBuf::from("/usr/sbin/nats-server");
+        if !program.is_file() || version_of(&program) >= Some((2, 12)) {
+            eprintln!("SKIPPED: no old nats-server in /usr/sbin");
+            return None;
+        }
+        Self::in_folder(&program, |folder| vec!["-js".to_owned(), "-sd".to_owned(), folder.to_owned()])
+    }
+
+    fn in_folder(program: &Path, arguments: impl Fn(&str) -> Vec<String>) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let arguments = arguments(folder.path().to_str()?);
+        let process = spawn(program, folder.path(), None, &arguments);
+        let mut nats = Self { program: program.to_owned(), process, port: 0, folder, arguments };
+        nats.port = nats.read_port("nats");
+        nats.wait();
+        Some(nats)
     }
 
     pub fn url(&self) -> String {

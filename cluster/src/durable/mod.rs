@@ -1,0 +1,135 @@
+//! Durable channels: what is published there lies in a stream of JetStream, and comes from there to every node.
+//!
+//! ```text
+//! publisher ─▶ queue ─▶ send ─▶ stream PREFIX_H0 ─▶ republished ─▶ receive ─▶ broker of each node, in one order
+//!   ▲                    │          │   │ direct get: what is missing, the past (fetch, pages)
+//!   └── once it is stored and came  │   └▶ PREFIX_RET0, the newest retained one of each channel (retained)
+//! ```
+//!
+//! Nothing is delivered before it is stored, also where it was published. Every node takes all of it, so that each has the
+//! whole log: positions, history and what is retained are the same on all.
+
+mod fetch;
+mod frame;
+mod guard;
+mod pages;
+mod queue;
+mod receive;
+mod retained;
+mod send;
+mod stream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_core::{Answer, Channel, Done, Ingest, LogPage, MessageId, Op, Read, Rejected, Unavailable};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+use self::queue::Queue;
+use self::receive::Receiver;
+use self::retained::Loaded;
+use self::stream::{Reach, Streams};
+use crate::error::JoinError;
+use crate::node::Node;
+
+/// Pages of the stream that are read at once; whoever comes then waits.
+const MAX_READS: usize = 16;
+
+/// How often what is retained is read anew when that did not work, and how soon.
+const LOADS: u32 = 20;
+
+const LOAD_PAUSE: Duration = Duration::from_millis(250);
+
+/// The durable channels of a node.
+pub(crate) struct Durable {
+    streams: Arc<Streams>,
+    queue: Arc<Queue>,
+    reads: Arc<Semaphore>,
+    reach: Reach,
+    start: Mutex<Option<Start>>,
+}
+
+/// What is needed once.
+struct Start {
+    loaded: Loaded,
+    woken: mpsc::UnboundedReceiver<Channel>,
+}
+
+impl Durable {
+    /// Finds the streams or makes them, and reads what is retained.
+    ///
+    /// # Errors
+    /// See [`JoinError`].
+    pub(crate) async fn open(node: &Arc<Node>) -> Result<Self, JoinError> {
+        let (streams, reach) = Streams::open(Arc::clone(node)).await?;
+        let mut tries = 0;
+        let loaded = loop {
+            tries += 1;
+            match streams.load_retained(reach).await {
+                Ok(loaded) => break loaded,
+                Err(_) if tries < LOADS => sleep(LOAD_PAUSE).await,
+                Err(error) => return Err(JoinError::NoStream(error.to_string())),
+            }
+        };
+        let (queue, woken) = Queue::new(Arc::clone(node));
+        Ok(Self {
+            streams: Arc::new(streams),
+            queue: Arc::new(queue),
+            reads: Arc::new(Semaphore::new(MAX_READS)),
+            reach,
+            start: Mutex::new(Some(Start { loaded, woken })),
+        })
+    }
+
+    /// Where its log stood when it was opened.
+    pub(crate) fn head(&self) -> MessageId {
+        self.reach.head()
+    }
+
+    pub(crate) fn start(&self, ingest: Arc<dyn Ingest>) -> Vec<AbortHandle> {
+        let Some(Start { loaded: Loaded { retained, over }, woken }) = self.start.lock().take() else {
+            return Vec::new();
+        };
+        ingest.restore(retained);
+        let (streams, queue) = (Arc::clone(&self.streams), Arc::clone(&self.queue));
+        let receiver = Receiver::new(Arc::clone(&streams), Arc::clone(&queue), ingest, self.reach);
+        let sweeping = Arc::clone(&streams);
+        let tasks = [
+            tokio::spawn(receiver.run()),
+            tokio::spawn(send::run(streams, queue, woken)),
+            tokio::spawn(async move { sweeping.sweep(over).await }),
+        ];
+        tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect()
+    }
+
+    pub(crate) fn submit(&self, op: Op) -> Result<(), Rejected> {
+        self.queue.submit(op)
+    }
+
+    /// Tells once all that was submitted is answered.
+    pub(crate) fn barrier(&self, done: Done<()>) {
+        self.queue.barrier(done);
+    }
+
+    pub(crate) fn read(&self, read: Read) -> Answer<'static, Result<LogPage, Unavailable>> {
+        let (streams, reads) = (Arc::clone(&self.streams), Arc::clone(&self.reads));
+        Answer::later(async move {
+            // It is never closed.
+            let _turn = reads.acquire().await;
+            streams.page(&read).await
+        })
+    }
+
+    /// What is not answered yet, and its bytes.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        self.queue.waiting()
+    }
+
+    /// Whether the stream is not what it was when this node began.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.queue.is_lost()
+    }
+}
