@@ -1,10 +1,12 @@
 //! Where a request goes.
 
+use std::net::Ipv6Addr;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Uri, header};
+use http::{HeaderValue, Method, Request, Uri, header};
 use percent_encoding::percent_decode_str;
 
 use crate::error::Error;
@@ -31,10 +33,16 @@ pub(crate) struct Ready {
 impl Target {
     /// Splits a request's URL from the request. Credentials that stand in the URL become its header.
     pub(crate) fn of(request: Request<Bytes>) -> Result<(Self, Ready), Error> {
+        let is_empty = request.body().is_empty();
         let mut request = request.map(Payload::full);
         request.headers_mut().remove(header::HOST);
-        let agent = HeaderValue::from_static(concat!("fanwire/", env!("CARGO_PKG_VERSION")));
+        let agent = HeaderValue::from_static(concat!("Fanwire/", env!("CARGO_PKG_VERSION")));
         request.headers_mut().entry(header::USER_AGENT).or_insert(agent);
+        // A method with a body says how long it is also where it is empty (RFC 9110 §8.6): many a handler reads that
+        // header, and some servers ask for it.
+        if is_empty && matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) {
+            request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(0));
+        }
         Self::of_any(request)
     }
 
@@ -54,6 +62,10 @@ impl Target {
         let host = authority.host().trim_matches(['[', ']']).to_ascii_lowercase();
         if host.is_empty() {
             return Err(wrong("it names no host"));
+        }
+        // As the URL standard has it: what is in brackets is an address, without a zone.
+        if authority.host().starts_with('[') && host.parse::<Ipv6Addr>().is_err() {
+            return Err(wrong("its host is neither a name nor an address"));
         }
         let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         let (credentials, address) = without_credentials(authority.as_str());
@@ -171,8 +183,26 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_body_has_a_length_where_there_may_be_one() {
+        for (method, length) in [("POST", Some("0")), ("PUT", Some("0")), ("GET", None), ("DELETE", None)] {
+            let request =
+                Request::builder().method(method).uri("http://a.example/").body(Bytes::new()).unwrap();
+            let (request, _) = Target::of(request).unwrap().1.for_http1();
+            let said = request.headers().get("content-length").map(|said| said.to_str().unwrap());
+            assert_eq!(said, length, "{method}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_called_is_said() {
-        for url in ["/path", "ftp://a.example/", "a.example:80"] {
+        for url in [
+            "/path",
+            "ftp://a.example/",
+            "a.example:80",
+            "http://[::1%25lo]/",
+            "http://[fe80::1%251]:80/",
+            "http://[a.example]/",
+        ] {
             assert!(matches!(of(url), Err(Error::Address { .. })), "{url}");
         }
     }

@@ -96,7 +96,7 @@ async fn open(source: &Source, clients: &Clients) -> Result<WebSocketStream<Stre
     for _ in 0..=MAX_REDIRECTS {
         let stream = clients.of(&url, is_trusted)?.open(&url).await?;
         let mut request = spoken(&url)?.into_client_request().map_err(|error| failure(&error))?;
-        let agent = HeaderValue::from_static(concat!("fanwire/", env!("CARGO_PKG_VERSION")));
+        let agent = HeaderValue::from_static(concat!("Fanwire/", env!("CARGO_PKG_VERSION")));
         request.headers_mut().insert(header::USER_AGENT, agent);
         if is_same_host(&url, &settings.url) {
             request.headers_mut().extend(settings.headers.iter().cloned());
