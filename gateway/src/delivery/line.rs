@@ -29,12 +29,14 @@ pub(super) struct Suspects {
     pub(super) left: usize,
     /// Most of them in one batch.
     pub(super) most_together: usize,
+    /// Since when the one is looked for; none where the receiver has named it.
+    pub(super) since: Option<Instant>,
 }
 
 impl Suspects {
     /// Half of them goes first.
-    pub(super) fn new(left: usize) -> Self {
-        Self { left, most_together: left.div_ceil(2).max(1) }
+    pub(super) fn new(left: usize, since: Option<Instant>) -> Self {
+        Self { left, most_together: left.div_ceil(2).max(1), since }
     }
 }
 

@@ -193,6 +193,8 @@ pub struct Queue {
     flights: HashMap<u64, Vec<(Arc<str>, usize)>>,
     /// Events that failed together and are told apart, by the number of their group.
     suspects: HashMap<u64, Suspects>,
+    /// When the receiver last took something.
+    taken_at: Option<Instant>,
     events: usize,
     bytes: usize,
     next: u64,
@@ -210,6 +212,7 @@ impl Queue {
             ages: BTreeMap::new(),
             flights: HashMap::new(),
             suspects: HashMap::new(),
+            taken_at: None,
             events: 0,
             bytes: 0,
             next: 0,
@@ -371,6 +374,9 @@ impl Queue {
         let size: usize = lines.iter().map(|(_, count)| count).sum();
         let group = self.number();
         self.is_closed |= matches!(outcome, Outcome::Gone(_));
+        if matches!(&outcome, Outcome::Delivered { failed } if failed.len() < size) {
+            self.taken_at = Some(now);
+        }
         let mut dead = Vec::new();
         for (order, count) in lines {
             let numbers: Vec<u64> = match self.lines.get_mut(&order) {
@@ -430,7 +436,7 @@ impl Queue {
         if failed.contains(waiting.event.id.as_str()) {
             // The receiver knows which it is: it need not be looked for.
             let before = waiting.suspects.replace(number);
-            self.suspects.insert(number, Suspects::new(1));
+            self.suspects.insert(number, Suspects::new(1, None));
             self.clear(before, 1);
             let failure = Failure { status: None, error: "the receiver named it as failed".to_owned() };
             return self.failed(now, order, &[number], &failure, None, Some((1, number))).pop();
@@ -439,7 +445,7 @@ impl Queue {
             && let Some(suspects) = self.suspects.get_mut(&group)
         {
             // It is among the others then, and half of those go next.
-            *suspects = Suspects::new(suspects.left);
+            *suspects = Suspects::new(suspects.left, suspects.since);
         }
         None
     }
@@ -465,15 +471,24 @@ impl Queue {
                 self.ages.insert(*number, Arc::clone(order));
                 let before = waiting.failures;
                 waiting.failures += 1;
-                let is_suspect = waiting.suspects.is_some_and(|group| self.suspects.contains_key(&group));
+                let suspected = waiting.suspects.and_then(|group| self.suspects.get(&group));
+                let looked_for = suspected.map(|suspects| suspects.since);
                 if let Some((_, group)) = batch.filter(|(size, _)| *size > 1)
-                    && (is_suspect || waiting.failures >= 2)
+                    && (looked_for.is_some() || waiting.failures >= 2)
                 {
-                    // Which of them it was is found by halves, at once; whoever is alone begins its patience anew.
+                    // Which of them it was is found by halves, at once.
+                    let since = looked_for.unwrap_or(Some(now));
                     cleared.extend(waiting.suspects.replace(group));
                     waiting.failures = 0;
-                    let suspects = self.suspects.entry(group).or_insert(Suspects::new(0));
-                    *suspects = Suspects::new(suspects.left + 1);
+                    let suspects = self.suspects.entry(group).or_insert(Suspects::new(0, since));
+                    *suspects = Suspects::new(suspects.left + 1, suspects.since.min(since));
+                    continue;
+                }
+                // It is alone, and the receiver has taken others while it was looked for: it is this one, and nothing
+                // waits for it any longer. Where nothing was taken the receiver may be down, and it begins its patience.
+                let is_the_one = looked_for.flatten().is_some_and(|since| self.taken_at >= Some(since));
+                if batch.is_some() && is_the_one && retry_after.is_none() && failure.status != Some(429) {
+                    over.push(*number);
                     continue;
                 }
                 match retry::wait(&self.bounds.retry, before, retry_after, &mut self.random) {

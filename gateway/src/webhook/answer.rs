@@ -123,6 +123,10 @@ pub fn read(status: u16, body: &[u8]) -> Result<Verdict, NoAnswer> {
     if status == 204 || body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Verdict::Allow(Box::default()));
     }
+    // A list would count as an object whose members stand in their order.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(NoAnswer("its body is no JSON object".to_owned()));
+    }
     let said: Said = serde_json::from_slice(body).map_err(|error| NoAnswer(format!("its JSON: {error}")))?;
     if said.allow == Some(false) {
         return Ok(Verdict::Deny(said.reason.map(shown)));
@@ -248,6 +252,9 @@ mod tests {
             (500, "{}"),
             (302, "{}"),
             (200, "<html>"),
+            (200, "null"),
+            (200, "[]"),
+            (200, "[true]"),
             (200, r#"{"allow":"yes"}"#),
             (200, r#"{"user":1}"#),
             (200, r#"{"rights":[{"actions":["fly"],"channels":["a"]}]}"#),

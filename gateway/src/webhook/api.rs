@@ -39,21 +39,23 @@ impl Api {
     async fn answer(&self, request: Request<Body>) -> Result<Response, Problem> {
         let (parts, body) = request.into_parts();
         self.door.admit_manager(&parts).await?;
-        let path = parts.uri.path().to_owned();
-        let segments = path.trim_start_matches("/v1/").trim_end_matches('/').split('/');
-        // Ids of rules' events have slashes.
-        let segments = segments.map(percent_decode).collect::<Result<Vec<_>, _>>();
-        let segments = segments.map_err(|error| invalid(error.to_string()))?;
-        let segments: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
-        match segments[..] {
-            ["webhooks"] => self.list(&parts),
-            ["webhooks", id] => self.webhook(&parts, id, body).await,
-            ["dead-letters"] => self.letters(&parts),
-            ["dead-letters", id] => self.letter(&parts, id),
-            ["dead-letters", id, "replay"] => self.replay(&parts, id),
-            _ => {
-                Err(Problem::not_found("nothing is here; webhooks and dead-letters have no more below them"))
+        let path = parts.uri.path().trim_start_matches("/v1/");
+        let (resource, rest) = path.split_once('/').unwrap_or((path, ""));
+        let decoded = |id| percent_decode(id).map_err(|error| invalid(error.to_string()));
+        match (resource, rest) {
+            ("webhooks", "") => self.list(&parts),
+            ("webhooks", id) if !id.trim_end_matches('/').contains('/') => {
+                let id = decoded(id.trim_end_matches('/'))?.into_owned();
+                self.webhook(&parts, &id, body).await
             }
+            ("dead-letters", "") => self.letters(&parts),
+            // Ids of rules' events have slashes, which a client may encode or not, as in names of channels.
+            ("dead-letters", id) => match (id.strip_suffix("/replay"), &parts.method) {
+                (Some(id), &Method::POST) => self.replay(&decoded(id)?),
+                (Some(_), _) if !self.is_letter(&decoded(id)?) => Err(Problem::method_not_allowed("POST")),
+                _ => self.letter(&parts, &decoded(id)?),
+            },
+            _ => Err(Problem::not_found("nothing is here; webhooks have no more below them")),
         }
     }
 
@@ -172,6 +174,10 @@ impl Api {
         Ok(json(StatusCode::OK, out))
     }
 
+    fn is_letter(&self, id: &str) -> bool {
+        self.webhooks.owners().iter().any(|one| one.dead_letters().has(id))
+    }
+
     fn letter(&self, parts: &Parts, id: &str) -> Result<Response, Problem> {
         let owners = self.webhooks.owners();
         match parts.method {
@@ -188,8 +194,7 @@ impl Api {
         }
     }
 
-    fn replay(&self, parts: &Parts, id: &str) -> Result<Response, Problem> {
-        only(parts, &[Method::POST], "POST")?;
+    fn replay(&self, id: &str) -> Result<Response, Problem> {
         for one in self.webhooks.owners() {
             if let Some(letter) = one.dead_letters().take(id) {
                 one.replay(letter.again());

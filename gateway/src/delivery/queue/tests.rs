@@ -157,6 +157,55 @@ fn the_bad_one_of_a_hundred_is_found_in_few_calls_and_the_rest_arrives_in_order(
     }
 }
 
+/// One channel's hundred events, of which one makes the receiver fail, as a handler that throws does.
+#[test]
+fn the_one_that_always_fails_is_given_up_once_it_is_alone_and_others_were_taken() {
+    for bad in 1..100 {
+        let mut now = Instant::now();
+        let start = now;
+        let mut queue = Queue::new(Bounds { batch: 100, ..Bounds::default() }, 1);
+        (0..100).for_each(|id| assert!(queue.push(event("a", id, now)).is_empty()));
+        let (mut arrived, mut dead, mut calls) = (Vec::new(), Vec::new(), 0);
+        while !queue.is_empty() {
+            now = now.max(queue.poll_timeout().expect("something to do"));
+            let Some(attempt) = queue.poll(now).0 else { continue };
+            calls += 1;
+            let is_bad = ids(&attempt).contains(&bad.to_string().as_str());
+            let outcome = if is_bad { Outcome::Failed(failure(500), None) } else { delivered() };
+            if !is_bad {
+                arrived.extend(ids(&attempt).iter().map(|id| id.parse::<u32>().unwrap()));
+            }
+            dead.extend(queue.handle(now, attempt.number, outcome));
+        }
+        let ended: Vec<_> = dead.iter().map(|dead| (dead.event.id.clone(), dead.cause)).collect();
+        assert_eq!(ended, [(bad.to_string(), Cause::GaveUp)]);
+        assert_eq!(arrived, (0..100).filter(|id| *id != bad).collect::<Vec<_>>());
+        assert!(calls <= 15 && now < start + SECOND * 3, "{bad}: {calls} in {:?}", now - start);
+        assert!(queue.suspects.is_empty());
+    }
+}
+
+#[test]
+fn a_receiver_that_is_down_makes_nothing_a_dead_letter() {
+    let start = Instant::now();
+    let mut now = start;
+    let mut queue = Queue::new(Bounds { batch: 16, ..Bounds::default() }, 1);
+    (0..16).for_each(|id| assert!(queue.push(event("a", id, start)).is_empty()));
+    let mut arrived = Vec::new();
+    while !queue.is_empty() {
+        now = now.max(queue.poll_timeout().expect("something to do"));
+        let Some(attempt) = queue.poll(now).0 else { continue };
+        let outcome = if now < start + SECOND * 20 {
+            Outcome::Failed(failure(500), None)
+        } else {
+            arrived.extend(ids(&attempt).iter().map(|id| id.parse::<u32>().unwrap()));
+            delivered()
+        };
+        assert!(queue.handle(now, attempt.number, outcome).is_empty());
+    }
+    assert_eq!(arrived, (0..16).collect::<Vec<_>>());
+}
+
 #[test]
 fn a_receiver_that_names_what_failed_saves_the_halving() {
     let start = Instant::now();
