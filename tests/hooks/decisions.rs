@@ -25,9 +25,9 @@ fn strict(asked: &Asked) -> (u16, String) {
     }
 }
 
-/// An MQTT 5 CONNECT with a clean start.
+/// An MQTT 5 CONNECT with a clean start, of a client that wants to know why.
 fn connect5(id: &str) -> Vec<u8> {
-    let mut body = b"\x00\x04MQTT\x05\x02\x00\x3c\x00".to_vec();
+    let mut body = b"\x00\x04MQTT\x05\x02\x00\x3c\x02\x17\x01".to_vec();
     body.extend_from_slice(&(id.len() as u16).to_be_bytes());
     body.extend_from_slice(id.as_bytes());
     [&[0x10, body.len() as u8][..], &body].concat()
@@ -120,6 +120,24 @@ async fn each_protocol_says_no_in_its_own_terms() {
     client.client.subscribe("no-1", QoS::AtMostOnce).await.expect("it is sent");
     let suback = client.wait_for(|packet| matches!(packet, Packet::SubAck(_))).await;
     assert!(format!("{suback:?}").contains("Failure"), "{suback:?}");
+
+    // Version 3 has no word for a publish that is refused but the close, at any QoS.
+    for packet in
+        [&b"\x30\x07\x00\x04no-1x"[..], b"\x32\x09\x00\x04no-1\x00\x01x", b"\x34\x09\x00\x04no-1\x00\x01x"]
+    {
+        let mut bare = Bare::shake_hands(server.mqtt, "bare").await;
+        bare.send(packet).await;
+        assert_eq!(bare.rest().await, b"", "{packet:x?}");
+    }
+    let mut bare = Bare::connect(server.mqtt).await;
+    bare.send(&connect5("five")).await;
+    let connack = bare.receive(2).await;
+    bare.receive(usize::from(connack[1])).await;
+    bare.send(b"\x32\x0a\x00\x04no-1\x00\x01\x00x").await;
+    let puback = bare.receive(2).await;
+    let told = bare.receive(usize::from(puback[1])).await;
+    assert_eq!((puback[0], told[2]), (0x40, 0x87), "{told:x?}");
+    assert!(String::from_utf8_lossy(&told).contains("not this"), "{told:x?}");
 
     let mut bayeux = Socket::handshake(server.http).await;
     let reply = bayeux.ask_subscription("/no-1").await;

@@ -135,6 +135,16 @@ impl Connection {
         }
     }
 
+    /// A policy has refused a publish. In version 3, whose acknowledgement means that the message was taken, the connection
+    /// ends: the client would never know.
+    pub(crate) fn handle_denied(&mut self, packet_id: u16, qos: Qos, error: &PublishError) {
+        let answer = match publish_answer(error) {
+            Answer::Acknowledge(reason) if !self.dialect.version.is_v5() => Answer::Disconnect(reason),
+            answer => answer,
+        };
+        self.refuse(packet_id, qos, answer, &error.to_string());
+    }
+
     fn refuse(&mut self, packet_id: u16, qos: Qos, answer: Answer, why: &str) {
         let closes_on_denial = self.session.config().denied_publish == Denied::Disconnect;
         let reason = match answer {

@@ -154,7 +154,7 @@ impl Driver {
     fn handle_decided(&mut self, packet_id: u16, qos: Qos, decided: Result<Publish, Denied>) {
         match decided {
             Ok(publish) => self.publish_allowed(Publishing { publish, packet_id, qos }),
-            Err(denied) => self.connection.handle_published(packet_id, qos, &Err(denied.into())),
+            Err(denied) => self.connection.handle_denied(packet_id, qos, &denied.into()),
         }
     }
 
