@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde::Serialize;
 use serde::ser::{SerializeMap as _, Serializer};
 
@@ -94,11 +94,11 @@ pub enum Payload<'a> {
     Binary(&'a [u8]),
 }
 
-/// A name that nobody else has, as AWS writes them.
+/// A name that nobody else has, of the length of AWS' and of what may stand in a path: a dead letter is asked for by it.
 pub fn id() -> String {
     let mut bytes = [0; 11];
     bytes.fill_with(|| fastrand::u8(..));
-    STANDARD.encode(bytes)
+    URL_SAFE.encode(bytes)
 }
 
 /// `28/Nov/2026:22:04:57 +0000`.

@@ -30,7 +30,7 @@ pub fn answer(bytes: &[u8]) {
     _ = answer::of_http(200, None, bytes);
     if let Ok(grant) = Grant::parse(bytes) {
         assert!(!grant.principal_id.is_empty());
-        _ = (grant.allows("arn:aws:execute-api:r:1:chat/dev/$connect"), grant.expires_at());
+        _ = (grant.allows("arn:aws:execute-api:r:1:chat/dev/$connect"), grant.expires_at_ms());
     }
 }
 

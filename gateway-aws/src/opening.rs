@@ -43,6 +43,8 @@ enum Refusal {
     Answered(StatusCode, &'static str),
     /// The function said this.
     Status(StatusCode),
+    /// The function has let it in, but what it asked the broker for beside cannot be done.
+    Undone,
     /// It may come back.
     Later,
 }
@@ -56,6 +58,7 @@ impl Refusal {
                 *response.status_mut() = *status;
                 return response;
             }
+            Self::Undone => (StatusCode::BAD_GATEWAY, "Internal server error"),
             Self::Later => (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
         };
         let mut response = http::Response::new(Body::full(format!(r#"{{"message":"{message}"}}"#)));
@@ -146,13 +149,11 @@ fn begin(
         Frames { encoding: if deflate { deflated } else { plain }, deflate, activity: Arc::clone(&activity) };
     let subscriber = shared.broker.attach(Arc::new(frames), OUTBOX);
     let key = subscriber.key();
-    let host =
-        parts.headers.get(header::HOST).map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned());
     let facts = Facts {
         api: state.api.name.clone(),
         stage: state.api.stage.clone(),
         stage_variables: state.api.stage_variables.clone(),
-        domain: host.unwrap_or_default(),
+        domain: host_of(parts).unwrap_or_default(),
         connection_id: connection_id(key),
         connected_at_ms: unix_ms(),
         source_ip: remote.map(|ip| ip.to_string()).unwrap_or_default(),
@@ -163,6 +164,13 @@ fn begin(
     state.connections.fetch_add(1, Relaxed);
     let trace = Trace::of(&parts.headers);
     (Arc::new(Session { shared: Arc::clone(shared), member, trace }), opening(parts))
+}
+
+/// What the client calls the server. HTTP/2 has it beside the path.
+fn host_of(parts: &Parts) -> Option<String> {
+    let host =
+        parts.headers.get(header::HOST).map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned());
+    host.or_else(|| parts.uri.authority().map(|authority| authority.as_str().to_owned()))
 }
 
 /// All that the request says, with the names of header fields as the client spelled them.
@@ -176,8 +184,10 @@ fn opening(parts: &Parts) -> Opening {
         (name.to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
     });
     let query = parameters(parts.uri.query()).filter_map(Result::ok);
+    // Handlers make the address of `@connections` of it, whatever version of HTTP the client speaks.
+    let host = host_of(parts).filter(|_| !parts.headers.contains_key(header::HOST));
     Opening {
-        headers: headers.collect(),
+        headers: host.map(|host| ("Host".to_owned(), host)).into_iter().chain(headers).collect(),
         query: query.map(|(name, value)| (name.into_owned(), value.into_owned())).collect(),
     }
 }
@@ -186,6 +196,11 @@ fn opening(parts: &Parts) -> Opening {
 async fn admit(session: Arc<Session>, opening: Opening) -> Result<(Admitted, Option<String>), Refusal> {
     match ask(&session, &opening).await {
         Ok(chosen) => Ok((Admitted::new(session), chosen)),
+        Err(Refusal::Undone) => {
+            // Its function believes that it is there, and hears that it is not.
+            drop(Admitted::new(session));
+            Err(Refusal::Undone)
+        }
         Err(refusal) => {
             // Nobody hears of its end who has not let it in.
             session.shared.members.remove(&session.member.subscriber.key());
@@ -206,8 +221,7 @@ async fn ask(session: &Session, opening: &Opening) -> Result<Option<String>, Ref
             let grant = authorize(session, opening, target, authorizer).await?;
             let rights = Rights::none();
             let mut principal = Principal::user_with(&grant.principal_id, rights);
-            if let Some(expires_at) = grant.expires_at() {
-                let expires_at_ms = expires_at.saturating_mul(1_000);
+            if let Some(expires_at_ms) = grant.expires_at_ms() {
                 if expires_at_ms <= unix_ms() {
                     return Err(UNAUTHORIZED);
                 }
@@ -233,7 +247,7 @@ async fn ask(session: &Session, opening: &Opening) -> Result<Option<String>, Ref
     }
     // What the function says to the broker is done before the client is there.
     let done = session.act(reply.actions, answer::Body::None, false).await;
-    done.map_err(|_| BAD_GATEWAY)?;
+    done.map_err(|_| Refusal::Undone)?;
     Ok(reply.protocol)
 }
 

@@ -21,6 +21,7 @@ pub struct Grant {
     /// What the authorizer says to later events; all values are texts.
     pub context: BTreeMap<String, String>,
     statements: Vec<Statement>,
+    expires_at_ms: Option<u64>,
 }
 
 /// Why an answer is none.
@@ -39,6 +40,9 @@ pub enum BadGrant {
     /// A value of the context is an object or an array.
     #[error("`{0}` in the authorizer's context is neither text, number nor boolean")]
     Nested(String),
+    /// `expiresAt` in the context is no time.
+    #[error("`expiresAt` in the authorizer's context is no number of seconds since 1970: {0:?}")]
+    NoTime(String),
     /// It is larger than it may be.
     #[error("the authorizer's answer has more than {MAX_BYTES} bytes")]
     TooLarge,
@@ -133,8 +137,11 @@ impl Grant {
             };
             context.insert(name, value);
         }
+        // What cannot be read would let it stay for ever, which its authorizer has not said.
+        let end = |text: &String| milliseconds(text).ok_or_else(|| BadGrant::NoTime(text.clone()));
+        let expires_at_ms = context.get("expiresAt").map(end).transpose()?;
         let statements = statement.all().to_vec();
-        Ok(Self { principal_id, context, statements })
+        Ok(Self { principal_id, context, statements, expires_at_ms })
     }
 
     /// Whether its policy allows to invoke `arn`: some statement does, and none denies it.
@@ -155,10 +162,17 @@ impl Grant {
         allowed
     }
 
-    /// When it ends, in seconds since 1970, if its context says so (`expiresAt`).
-    pub fn expires_at(&self) -> Option<u64> {
-        self.context.get("expiresAt")?.parse().ok()
+    /// When it ends, in milliseconds since 1970, if its context says so (`expiresAt`, in seconds).
+    pub fn expires_at_ms(&self) -> Option<u64> {
+        self.expires_at_ms
     }
+}
+
+/// Seconds since 1970, whole ones or not (Python's `time.time()` has a fraction), in milliseconds.
+fn milliseconds(seconds: &str) -> Option<u64> {
+    let seconds: f64 = seconds.trim().parse().ok()?;
+    // A time that is over is one, too. What is later than numbers go ends there.
+    seconds.is_finite().then_some((seconds * 1_000.0).max(0.0) as u64)
 }
 
 /// Whether a text is like a pattern, in which `*` is any text and `?` any one character. Takes no more steps than both
@@ -272,7 +286,31 @@ mod tests {
             context,
             [("b", "true"), ("expiresAt", "1795989300"), ("f", "1.5"), ("n", "42"), ("s", "t")]
         );
-        assert_eq!(grant.expires_at(), Some(1_795_989_300));
+        assert_eq!(grant.expires_at_ms(), Some(1_795_989_300_000));
+    }
+
+    #[test]
+    fn an_end_is_in_seconds_with_or_without_a_fraction_and_nothing_else() {
+        let grant = |end: &str| {
+            let answer = format!(
+                r#"{{"principalId":"a","policyDocument":{{"Statement":[]}},"context":{{"expiresAt":{end}}}}}"#
+            );
+            Grant::parse(answer.as_bytes()).map(|grant| grant.expires_at_ms())
+        };
+        for (end, expected) in [
+            ("1795989300", Some(1_795_989_300_000)),
+            ("1795989300.25", Some(1_795_989_300_250)),
+            ("\"1795989300\"", Some(1_795_989_300_000)),
+            ("0", Some(0)),
+            ("-5", Some(0)),
+            ("1e30", Some(u64::MAX)),
+            ("null", None),
+        ] {
+            assert_eq!(grant(end), Ok(expected), "{end}");
+        }
+        for end in ["\"\"", "\"soon\"", "\"2026-11-30T10:00:00Z\"", "true", "\"NaN\"", "\"inf\""] {
+            assert!(matches!(grant(end), Err(BadGrant::NoTime(_))), "{end}");
+        }
     }
 
     #[test]

@@ -300,3 +300,31 @@ async fn what_goes_to_the_invoke_api_is_signed_and_nothing_else() {
         assert_eq!((&*call.path, said), (path, expected));
     }
 }
+
+#[tokio::test]
+async fn whoever_was_let_in_and_cannot_be_is_told_of_as_gone() {
+    let answer = json!({"statusCode": 200, "fanwire": {"publish": [{"channel": "a\nb", "text": "x"}]}});
+    let functions = Functions::start(move |call| {
+        let answer = answer.clone();
+        async move { if call.kind() == "CONNECT" { Answer::Json(answer) } else { ok() } }
+    })
+    .await;
+    let server = Server::start(&functions, json!({})).await;
+    assert_eq!(server.open_at("/dev", &[]).await.unwrap_err(), 502);
+    let connect = functions.next().await.event();
+    let end = functions.next_of("DISCONNECT").await.event();
+    assert_eq!(end["requestContext"]["connectionId"], connect["requestContext"]["connectionId"]);
+    assert_eq!(end["requestContext"]["disconnectStatusCode"], 1006);
+}
+
+#[tokio::test]
+async fn names_of_events_can_stand_in_a_path() {
+    let functions = Functions::start(|_| async { ok() }).await;
+    let server = Server::start(&functions, json!({})).await;
+    for _ in 0..50 {
+        drop(server.open().await);
+        let event = functions.next_of("CONNECT").await.event();
+        let id = event["requestContext"]["requestId"].as_str().unwrap().to_owned();
+        assert!(id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_=".contains(&byte)), "{id}");
+    }
+}
