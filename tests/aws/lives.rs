@@ -1,10 +1,14 @@
+use std::sync::Arc;
+
+use fanwire::aws::{Config, Signatures};
+use fanwire::core::{Answer, AuthError, Authenticated, Authenticator, Credentials, Principal, Rights};
 use rumqttc::QoS;
 use serde_json::Value;
 
 use crate::support::TestServer;
 use crate::support::http::request;
 use crate::support::mqtt::{Bare, Client};
-use crate::unsigned;
+use crate::{unsigned, whole};
 
 /// Who reads what is told of `watched`.
 async fn watcher(server: &TestServer) -> Client {
@@ -90,4 +94,34 @@ async fn why_a_client_left_is_told() {
     assert_eq!(silent.receive(4).await, [0x20, 2, 0, 0]);
     silent.rest().await;
     assert_eq!(left(&mut watcher).await, "MQTT_KEEP_ALIVE_TIMEOUT");
+}
+
+/// Lets in whoever says a name, as that user.
+struct ByName;
+
+impl Authenticator for ByName {
+    fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> Authenticated<'a> {
+        let named = credentials.user.map(|name| Principal::user_with(name, Rights::all()));
+        Answer::now(named.ok_or(AuthError::Required))
+    }
+}
+
+#[tokio::test]
+async fn all_events_of_a_client_name_its_user() {
+    let mut aws = Config::default();
+    (aws.iot, aws.lifecycle_events, aws.signatures) = (true, true, Signatures::Ignored);
+    let server = whole(|config| config.authenticator = Arc::new(ByName), aws).await;
+    let connect = async |id, name: &'static str| {
+        Client::connect_with(server.mqtt, id, |options| _ = options.set_credentials(name, "x")).await
+    };
+    let mut watcher = connect("watcher", "bob").await;
+    watcher.subscribe("$aws/events/+/+/watched", QoS::AtLeastOnce).await;
+    let mut client = connect("watched", "ann").await;
+    client.subscribe("a", QoS::AtMostOnce).await;
+    client.client.unsubscribe("a").await.unwrap();
+    client.client.disconnect().await.unwrap();
+    for expected in ["connected", "subscribed", "unsubscribed", "disconnected"] {
+        let (kind, event) = next(&mut watcher).await;
+        assert_eq!((&*kind, &event["principalIdentifier"]), (expected, &Value::from("ann")), "{event}");
+    }
 }

@@ -20,7 +20,13 @@ async fn with(change: impl FnOnce(&mut Config)) -> TestServer {
     let mut aws = Config::default();
     (aws.iot, aws.lifecycle_events) = (true, true);
     change(&mut aws);
+    whole(|_| {}, aws).await
+}
+
+/// A server with this front, with a change.
+async fn whole(change: impl FnOnce(&mut fanwire::Config), aws: Config) -> TestServer {
     TestServer::with(|config| {
+        change(config);
         *config = config.clone().with_front(move |context| Front::new(context, aws.clone()));
     })
     .await

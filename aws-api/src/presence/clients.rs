@@ -35,6 +35,8 @@ pub(crate) struct Known {
     pub(crate) version: u64,
     /// Names the connection.
     pub(crate) session: u64,
+    /// Whose it is, if anybody's.
+    pub(crate) user: Option<Arc<str>>,
     /// How it left, if it is not here.
     pub(crate) gone: Option<Gone>,
     /// Whether it has a place in the broker still.
@@ -52,12 +54,18 @@ pub(crate) struct Gone {
 
 impl Clients {
     /// A client has come. `now_ms` is the time of day in milliseconds, so that versions grow over restarts too.
-    pub(crate) fn join(&self, id: &str, key: SubscriberKey, session: u64, now_ms: u64) -> Known {
+    pub(crate) fn join(
+        &self,
+        id: &str,
+        key: SubscriberKey,
+        (session, user): (u64, Option<&str>),
+        now_ms: u64,
+    ) -> Known {
         let mut state = self.0.lock();
         let version = now_ms.max(state.last_version + 1);
         state.last_version = version;
         let id: Arc<str> = id.into();
-        let known = Known { key, version, session, gone: None, stays: true };
+        let known = Known { key, version, session, user: user.map(Arc::from), gone: None, stays: true };
         if let Some(before) = state.by_id.insert(Arc::clone(&id), known.clone())
             && before.key != key
         {
@@ -142,7 +150,7 @@ mod tests {
         let (_broker, places) = places(2);
         let (a, b) = (places[0].key(), places[1].key());
         let (clients, start) = (Clients::default(), Instant::now());
-        let first = clients.join("a", a, 1, 1_000);
+        let first = clients.join("a", a, (1, None), 1_000);
         assert_eq!((first.version, clients.find("a")), (1_000, Some(first.clone())));
         assert_eq!(clients.at(a), Some(("a".into(), first)));
         let left = clients.leave(a, gone(2_000), true, start).unwrap();
@@ -151,7 +159,7 @@ mod tests {
         assert_eq!(clients.leave(a, gone(9_000), false, start).unwrap().1.gone, Some(gone(2_000)));
         assert!(clients.find("a").is_some() && clients.at(a).is_none());
         // The clock was set back; versions go on.
-        assert_eq!(clients.join("b", b, 2, 500).version, 1_001);
+        assert_eq!(clients.join("b", b, (2, None), 500).version, 1_001);
         clients.leave(b, gone(3_000), false, start + REMEMBERED).unwrap();
         assert!(clients.find("a").is_none() && clients.find("b").is_some());
     }
@@ -161,8 +169,8 @@ mod tests {
         let (_broker, places) = places(2);
         let (old, new) = (places[0].key(), places[1].key());
         let (clients, now) = (Clients::default(), Instant::now());
-        clients.join("a", old, 1, 1_000);
-        let second = clients.join("a", new, 2, 1_000);
+        clients.join("a", old, (1, None), 1_000);
+        let second = clients.join("a", new, (2, None), 1_000);
         assert_eq!(clients.leave(old, gone(1), false, now), None);
         assert_eq!(clients.find("a"), Some(second));
     }
@@ -173,7 +181,7 @@ mod tests {
         let key = places[0].key();
         let (clients, now) = (Clients::default(), Instant::now());
         for number in 0..MAX_REMEMBERED + 5 {
-            clients.join(&number.to_string(), key, 1, 0);
+            clients.join(&number.to_string(), key, (1, None), 0);
             clients.leave(key, gone(1), false, now).unwrap();
         }
         assert!(clients.find("4").is_none() && clients.find("5").is_some());

@@ -24,9 +24,9 @@ impl Lifecycle for Listener {
         let Some(peer) = connection.peer().filter(|peer| peer.protocol == "mqtt") else { return };
         let details = connection.details();
         let Some(id) = details.client_id else { return };
-        let known = clients.join(&id, client, fastrand::u64(..), unix_ms());
-        let Some(events) = self.events.upgrade() else { return };
         let user = peer.principal.user();
+        let known = clients.join(&id, client, (fastrand::u64(..), user), unix_ms());
+        let Some(events) = self.events.upgrade() else { return };
         let mut event = event("connected", &id, known.session, user, details.remote);
         event.insert("versionNumber".to_owned(), known.version.into());
         events.tell("presence/connected", &id, event);
@@ -63,7 +63,7 @@ impl Listener {
             Some(group) => format!("$share/{group}/{filter}"),
             None => filter,
         };
-        let mut event = event(kind, &id, known.session, None, None);
+        let mut event = event(kind, &id, known.session, known.user.as_deref(), None);
         event.insert("versionNumber".to_owned(), known.version.into());
         event.insert("topics".to_owned(), json!([topic]));
         events.tell(&format!("subscriptions/{kind}"), &id, event);
