@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::data::StoreCommand;
 use crate::keys::KeyCommand;
@@ -21,7 +21,8 @@ use client::{
     name = "fanwire",
     version = env!("BUILT_VERSION"),
     max_term_width = 100,
-    args_conflicts_with_subcommands = true
+    args_conflicts_with_subcommands = true,
+    propagate_version = true
 )]
 pub(crate) struct CommandLine {
     #[command(subcommand)]
@@ -38,9 +39,8 @@ pub(crate) enum ConfigCommand {
     /// File, environment and defaults are put together as for the server. What differs from its default says so. Keys,
     /// users and issuers are counted and not shown, as there are secrets among them.
     Show {
-        /// The configuration file
-        #[arg(env = "FANWIRE_CONFIG")]
-        file: Option<PathBuf>,
+        #[command(flatten)]
+        file: ConfigFile,
         /// Every key with its default, whatever is set
         #[arg(long)]
         defaults: bool,
@@ -131,10 +131,28 @@ pub(crate) enum Command {
     ///
     /// The environment counts as for the server. Exit code 0, or 2 with what is wrong.
     CheckConfig {
-        /// The configuration file
-        #[arg(env = "FANWIRE_CONFIG")]
-        file: Option<PathBuf>,
+        #[command(flatten)]
+        file: ConfigFile,
     },
+}
+
+/// Which configuration is looked at: the file alone, or as the server is told of it.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigFile {
+    /// The configuration file; without one that of FANWIRE_CONFIG, if there is any
+    file: Option<PathBuf>,
+    /// The same, as for the server
+    #[arg(short, long, value_name = "FILE", conflicts_with = "file")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    /// The file, if one is named anywhere.
+    pub(crate) fn path(self) -> Option<PathBuf> {
+        let of_environment =
+            || std::env::var_os("FANWIRE_CONFIG").filter(|name| !name.is_empty()).map(PathBuf::from);
+        self.file.or(self.config).or_else(of_environment)
+    }
 }
 
 const PUB_CODES: &str = "Exit codes: 0 published, 1 refused, 2 wrong arguments, 3 server not reachable, \
@@ -165,12 +183,30 @@ mod tests {
             Some(Command::Pub(_))
         ));
         for wrong in [
-            &["fanwire", "--http", "off", "pub", "a", "b"][..],
+            &["fanwire", "check-config", "a", "--config", "b"][..],
+            &["fanwire", "--http", "off", "pub", "a", "b"],
             &["fanwire", "pub", "a"],
             &["fanwire", "sub"],
         ] {
             assert!(CommandLine::try_parse_from(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_configuration_is_looked_at_as_the_server_is_told_of_it_or_by_itself() {
+        for given in [&["a.toml"][..], &["--config", "a.toml"], &["--config=a.toml"], &["-c", "a.toml"]] {
+            for command in [&["check-config"][..], &["config", "show"]] {
+                let line = [&["fanwire"], command, given].concat();
+                let file = match CommandLine::try_parse_from(&line).unwrap().command {
+                    Some(Command::CheckConfig { file }) => file,
+                    Some(Command::Config { what: ConfigCommand::Show { file, .. } }) => file,
+                    other => panic!("{line:?}: {other:?}"),
+                };
+                assert_eq!(file.path(), Some(PathBuf::from("a.toml")), "{line:?}");
+            }
+        }
+        let server = CommandLine::try_parse_from(["fanwire", "-c", "a.toml"]).unwrap().server;
+        assert_eq!(server.config, Some(PathBuf::from("a.toml")));
     }
 
     #[test]

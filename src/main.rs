@@ -33,7 +33,15 @@ fn main() -> ExitCode {
     // Before memory is used for anything that stays.
     allow_huge_pages(false);
     // With `--help`, `--version` or arguments that make no sense this ends the process, as command lines do.
-    let CommandLine { command, server } = CommandLine::parse();
+    let CommandLine { command, server } = CommandLine::try_parse().unwrap_or_else(|error| {
+        if let Some(file) = file_for_a_command(&error) {
+            eprintln!(
+                "fanwire: `{file}` is a file and no command; a configuration is named by --config {file}"
+            );
+            std::process::exit(MISCONFIGURED.into());
+        }
+        error.exit()
+    });
     match command {
         None => exit_code(serve(server)),
         Some(Command::Pub(publish)) => client::publish(publish),
@@ -53,12 +61,20 @@ fn main() -> ExitCode {
         Some(Command::Store { what }) => data::run(what),
         Some(Command::Key(command)) => exit_code(keys::run(command)),
         Some(Command::Config { what: ConfigCommand::Show { file, defaults } }) => {
-            exit_code(show_config(file, defaults))
+            exit_code(show_config(file.path(), defaults))
         }
         Some(Command::ImportRoutes { file }) => {
             import_routes(&file).unwrap_or_else(|error| exit_code(Err(error)))
         }
-        Some(Command::CheckConfig { file }) => exit_code(check_config(file)),
+        Some(Command::CheckConfig { file }) => exit_code(check_config(file.path())),
+    }
+}
+
+/// The file that stands where a command is expected, as other programs have their configuration there.
+fn file_for_a_command(error: &clap::Error) -> Option<&String> {
+    match error.get(clap::error::ContextKind::InvalidSubcommand)? {
+        clap::error::ContextValue::String(name) => Some(name).filter(|name| Path::new(name).is_file()),
+        _ => None,
     }
 }
 

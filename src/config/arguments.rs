@@ -11,7 +11,7 @@ use super::LogFormat;
 #[non_exhaustive]
 pub struct Arguments {
     /// Configuration file, TOML
-    #[arg(long, value_name = "FILE", env = "FANWIRE_CONFIG")]
+    #[arg(short, long, value_name = "FILE", env = "FANWIRE_CONFIG")]
     pub config: Option<PathBuf>,
     /// Where HTTP, SSE and the WebSockets are served, e.g. 127.0.0.1:8080; port 0 takes a free one, "off" none
     #[arg(long, value_name = "ADDR")]

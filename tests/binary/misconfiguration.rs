@@ -108,3 +108,24 @@ async fn unknown_arguments_end_with_2_too() {
     assert_eq!(code, Some(2));
     assert!(said.contains("--http"), "{said}");
 }
+
+#[tokio::test]
+async fn a_configuration_is_checked_as_it_is_served() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "[mqtt]\naddress = \"off\"\n").expect("written");
+    let path = file.path().to_str().expect("UTF-8");
+    for arguments in [
+        &["check-config", path][..],
+        &["check-config", "--config", path],
+        &["check-config", "-c", path],
+        &["config", "show", "--config", path],
+    ] {
+        let (code, said) = run(arguments, &[]).await;
+        assert_eq!((code, said.as_str()), (Some(0), ""), "{arguments:?}");
+    }
+    // Where other programs have theirs.
+    let (code, said) = run(&[path], &[]).await;
+    let expected =
+        format!("fanwire: `{path}` is a file and no command; a configuration is named by --config {path}\n");
+    assert_eq!((code, said), (Some(2), expected));
+}
