@@ -20,8 +20,8 @@ const LOOKS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::
 type Around = (fn(), fn());
 
 /// Reads a configuration again and lets the running server go on with its rights: keys, users, issuers, anonymous,
-/// origins, rates, and where tokens and passwords are looked for (`[auth]`), and with its routes and sources. Everything
-/// else takes effect at the next start.
+/// origins, rates, and where tokens and passwords are looked for (`[auth]`), and with its routes, sources and webhooks.
+/// Everything else takes effect at the next start.
 #[derive(Debug)]
 pub struct Reload {
     loader: Loader,
@@ -30,6 +30,7 @@ pub struct Reload {
     limits: AddressLimits,
     broker: Broker,
     sources: sources::Sources,
+    webhooks: gateway::webhook::Webhooks,
     interval: Duration,
     /// The configuration file before it was read for the start.
     read: Option<Stamp>,
@@ -78,6 +79,7 @@ impl Reload {
             limits: server.address_limits().clone(),
             broker: server.broker().clone(),
             sources: server.sources().clone(),
+            webhooks: server.webhooks().clone(),
             interval: loaded.reload_interval,
             read: loaded.file,
             has_rights: loaded.has_rights,
@@ -176,6 +178,7 @@ impl Reload {
         self.live.token_sources.set(rights.token_places.clone());
         self.live.routes.set(rights.routes.clone());
         self.sources.set(rights.sources.clone());
+        self.webhooks.set(rights.webhooks.clone());
         self.limits.set_rate(rights.address_rate);
         self.has_rights = has_rights;
         let waiting: Vec<&str> = self.fixed.changed(&fixed).collect();

@@ -252,6 +252,12 @@ impl Server {
         &self.sources
     }
 
+    /// Its webhooks, to change them while it serves.
+    #[cfg(feature = "gateway")]
+    pub fn webhooks(&self) -> &gateway::webhook::Webhooks {
+        &self.webhooks
+    }
+
     /// The names that HTTP requests may be for.
     pub fn hosts(&self) -> &HostPolicy {
         &self.hosts

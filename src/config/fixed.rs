@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use figment::value::{Dict, Value};
 
 /// Keys, and sections with all that is in them, that a reload takes over.
-const LIVE: [&str; 19] = [
+const LIVE: [&str; 20] = [
     "anonymous",
     "auth",
     "client_certificates",
@@ -18,6 +18,7 @@ const LIVE: [&str; 19] = [
     "gateway.grip.x_forwarded_for",
     "gateway.routes",
     "gateway.sources",
+    "gateway.webhooks",
     "issuers",
     "keys",
     "limits.request_burst_per_address",

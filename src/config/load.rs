@@ -100,6 +100,8 @@ pub struct Rights {
     pub routes: gateway_grip::Settings,
     /// Connections outward.
     pub sources: Vec<sources::Settings>,
+    /// Backends that decide about clients and hear of them.
+    pub webhooks: Vec<gateway::webhook::Settings>,
     /// The handles through which `config` sees all this.
     pub live: Live,
 }
@@ -319,7 +321,7 @@ impl Loader {
         let of_gateway = settings.gateway.clone();
         let mut config = settings.into_config();
         config.access_log = logging.access;
-        let of_file = sources.sources.clone();
+        let of_file = (sources.sources.clone(), gateway.webhooks.clone());
         (config.gateway, config.sources) = (gateway, sources);
         (config.http, config.authenticator) = (http, Arc::new(authenticator));
         (config.tls, config.http_tls, config.front_tls) = (tls, http_tls, front_tls);
@@ -363,7 +365,8 @@ impl Loader {
             store.max_retained_bytes = config.broker.max_retained_bytes;
             store
         });
-        let rights = Rights { access, origins, token_places, address_rate, routes, sources: of_file, live };
+        let (sources, webhooks) = of_file;
+        let rights = Rights { access, origins, token_places, address_rate, routes, sources, webhooks, live };
         Ok(Loaded {
             config,
             logging,

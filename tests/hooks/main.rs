@@ -9,3 +9,4 @@ mod durable;
 mod notices;
 mod operators;
 mod rules;
+mod reload;

@@ -22,7 +22,7 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_BATCH: usize = 100;
 
 /// One webhook.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Settings {
     /// Its name, for operators.

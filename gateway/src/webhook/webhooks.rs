@@ -72,6 +72,8 @@ pub struct Webhooks(Arc<Inner>);
 pub(super) struct Inner {
     pub(super) broker: Broker,
     hooks: RwLock<Arc<[Arc<Hook>]>>,
+    /// What the configuration says.
+    of_file: Mutex<Vec<Settings>>,
     /// Those that were put over HTTP.
     register: Register,
     rules: Vec<Arc<Rule>>,
@@ -108,6 +110,7 @@ impl Webhooks {
         let inner = Arc::new(Inner {
             broker: broker.clone(),
             hooks: RwLock::new(Arc::new([])),
+            of_file: Mutex::new(gateway.webhooks.clone()),
             register,
             trusted,
             judged: Caller::new(Some(gateway.addresses.clone())),
@@ -142,6 +145,39 @@ impl Webhooks {
         let policy = Arc::new(Asked(Arc::clone(&self.0)));
         let governed = Governed::new(Arc::clone(&authenticator), policy);
         Arc::new(Doorman { authenticator, governed, hooks: Arc::clone(&self.0) })
+    }
+
+    /// The configuration says this from now on. A webhook of which it says what it said before goes on; one of which it says
+    /// something else gets what waits for it, and what is asked and sent already ends as it is; one that it leaves out is
+    /// gone, with what waits for it. One that was put in the place of one of it stays, and so does its deletion until
+    /// something else is said of it.
+    pub fn set(&self, of_file: Vec<Settings>) {
+        // Nobody puts or deletes one meanwhile.
+        let entries = self.0.register.entries();
+        let before = std::mem::replace(&mut *self.0.of_file.lock(), of_file.clone());
+        let of_before = |id: &str| before.iter().find(|settings| settings.id == id);
+        let is_put = |id: &str| {
+            let known = self.0.hooks().iter().find(|hook| hook.settings().id == id).cloned();
+            known.is_some_and(|hook| of_before(id) != Some(hook.settings()))
+        };
+        let left_out = |id: &str| of_file.iter().all(|settings| settings.id != id);
+        for id in before.iter().map(|settings| &settings.id).filter(|id| left_out(id) && !is_put(id)) {
+            if let Some(gone) = self.0.take(id) {
+                tokio::spawn(async move { gone.kept().clear().await });
+            }
+        }
+        for settings in &of_file {
+            if of_before(&settings.id) != Some(settings) && !is_put(&settings.id) {
+                self.0.enter(settings.clone(), &self.0.trusted);
+            }
+        }
+        // The first that names an event decides it: those of the configuration in its order, then the others.
+        let mut hooks = self.0.hooks.write();
+        let mut list = hooks.to_vec();
+        let place = |hook: &Arc<Hook>| of_file.iter().position(|settings| settings.id == hook.settings().id);
+        list.sort_by_key(|hook| place(hook).unwrap_or(usize::MAX));
+        *hooks = list.into();
+        drop((hooks, entries));
     }
 
     /// Adds a webhook that does not stand in the configuration, or saves one anew: then what waited for it goes on, and a
@@ -187,12 +223,8 @@ impl Webhooks {
     /// The same, but for what is kept of it over a crash.
     pub(super) fn take_out(&self, id: &str) -> Option<Arc<Hook>> {
         let mut entries = self.0.register.entries();
-        let mut hooks = self.0.hooks.write();
-        let gone = hooks.iter().find(|hook| hook.settings().id == id).cloned()?;
-        *hooks = hooks.iter().filter(|hook| hook.settings().id != id).cloned().collect();
-        drop(hooks);
+        let gone = self.0.take(id)?;
         entries.remove(id);
-        gone.let_go();
         Some(gone)
     }
 
@@ -281,6 +313,16 @@ impl Inner {
                 }
             }
         }
+    }
+
+    /// One is no more, and nothing that waits for it is told.
+    fn take(&self, id: &str) -> Option<Arc<Hook>> {
+        let mut hooks = self.hooks.write();
+        let gone = hooks.iter().find(|hook| hook.settings().id == id).cloned()?;
+        *hooks = hooks.iter().filter(|hook| hook.settings().id != id).cloned().collect();
+        drop(hooks);
+        gone.let_go();
+        Some(gone)
     }
 
     /// A webhook from now on, in the place of one with its id; whether it is a new one.
