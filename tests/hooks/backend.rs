@@ -38,7 +38,14 @@ pub(crate) struct Backend {
 
 impl Backend {
     pub(crate) async fn start(answers: impl Fn(&Asked) -> (u16, String) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::on(TcpListener::bind("127.0.0.1:0").await.expect("a free port"), answers)
+    }
+
+    /// The same on a listener, as long as the runtime runs that it is made in.
+    pub(crate) fn on(
+        listener: TcpListener,
+        answers: impl Fn(&Asked) -> (u16, String) + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().expect("an address");
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (answers, all): (Arc<Answers>, _) = (Arc::new(answers), Arc::clone(&asked));

@@ -4,9 +4,10 @@
 mod support;
 
 mod backend;
+mod calamities;
 mod decisions;
 mod durable;
 mod notices;
 mod operators;
-mod rules;
 mod reload;
+mod rules;
