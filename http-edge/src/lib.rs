@@ -36,8 +36,8 @@ pub use problem::Problem;
 pub use request::{
     BadEncoding, BadParameter, Body, BodyError, BoxError, ClientCertificate, Cookies, DEFAULT_BODY_STALL,
     Decoded, Fields, HostPolicy, HttpCredentials, Https, LiveOrigins, OriginPolicy, Paths, Peer, PipeIo,
-    Response, TokenPlaces, TokenSources, UnknownCoding, Visitor, X_REQUEST_ID, below, connection_id, cookies,
-    credentials, credentials_among, credentials_found, credentials_from, credentials_with, parameters,
-    parse_connection_id, percent_decode, pipe, pipe_from, read_body, request_id, request_id_among, take_body,
-    user_agent,
+    Response, TlsVersion, TokenPlaces, TokenSources, UnknownCoding, Visitor, X_REQUEST_ID, below,
+    connection_id, cookies, credentials, credentials_among, credentials_found, credentials_from,
+    credentials_with, parameters, parse_connection_id, percent_decode, pipe, pipe_from, read_body,
+    request_id, request_id_among, take_body, user_agent,
 };

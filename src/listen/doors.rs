@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use front::{Accepted, Front, Refusal, RefusedLine, Task};
 use futures_util::future::Either;
-use http_edge::{ClientCertificate, Holds, HostPolicy, Https, RawHeads, Refuser, ServeConfig};
+use http_edge::{ClientCertificate, Holds, HostPolicy, Https, RawHeads, Refuser, ServeConfig, TlsVersion};
 use link::{Hold, NetStream, Socket};
 use tokio::sync::watch;
 
@@ -20,6 +20,13 @@ pub(crate) struct Arrival {
     pub(crate) stream: NetStream,
     pub(crate) peer: SocketAddr,
     pub(crate) place: Result<Option<Place>, TooMany>,
+    pub(crate) secured: Secured,
+}
+
+/// What is known of a client by TLS; nothing without.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Secured {
+    pub(crate) version: Option<&'static str>,
     /// Whom its certificate names.
     pub(crate) certificate: Option<Arc<str>>,
 }
@@ -90,7 +97,7 @@ impl HttpDoor {
     }
 
     pub(crate) fn serve(&self, arrival: Arrival) {
-        let Arrival { stream, peer, place, certificate } = arrival;
+        let Arrival { stream, peer, place, secured: Secured { version, certificate } } = arrival;
         let Ok(place) = place else {
             let (gate, behind) = (Arc::clone(&self.gate), Arc::clone(&self.behind));
             tokio::spawn(async move {
@@ -110,6 +117,9 @@ impl HttpDoor {
             let peer = origin.client;
             if *layer == Layer::Tls || origin.https {
                 request.extensions_mut().insert(Https);
+            }
+            if let Some(version) = version {
+                request.extensions_mut().insert(TlsVersion(version));
             }
             if let Some(certificate) = &certificate {
                 request.extensions_mut().insert(ClientCertificate::clone(certificate));
@@ -147,7 +157,7 @@ pub(crate) struct StreamDoor {
 
 impl StreamDoor {
     pub(crate) fn serve(&self, arrival: Arrival) {
-        let Arrival { stream, peer, place, certificate } = arrival;
+        let Arrival { stream, peer, place, secured: Secured { certificate, .. } } = arrival;
         let socket = Socket::tcp(stream, Vec::new());
         let refusal = match place {
             Err(TooMany) => Refusal::address_full(),
@@ -221,7 +231,7 @@ impl Doors {
 
     /// Tells a client for whom there is no room why it is closed; dropped, it is closed without a word.
     pub(crate) async fn refuse(&self, arrival: Arrival, speaks_http: bool) {
-        let Arrival { stream, peer, certificate, .. } = arrival;
+        let Arrival { stream, peer, secured: Secured { certificate, .. }, .. } = arrival;
         let refusal = Refusal::server_full();
         match (&self.http, &self.stream) {
             (Some(http), None) => http.behind.refuse(stream, peer, &refusal).await,

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::accept::{Gate, accept};
 use super::addresses::{AddressLimits, Place, TooMany};
-use super::doors::{Arrival, Doors};
+use super::doors::{Arrival, Doors, Secured};
 use super::proxies::TrustedProxies;
 #[cfg(feature = "tls")]
 use super::tls::{Inside, MQTT, Tls};
@@ -49,7 +49,7 @@ enum Stays {
 struct Greeted<'a> {
     doors: &'a Doors,
     stream: NetStream,
-    certificate: Option<Arc<str>>,
+    secured: Secured,
     speaks_http: bool,
 }
 
@@ -76,7 +76,9 @@ impl Reception {
         let place = self.addresses.enter(peer.ip());
         if self.tls.is_empty() && !self.plain.are_two() {
             // Nothing is to be found out.
-            return self.plain.serve(Arrival { stream: stream.into(), peer, place, certificate: None }, true);
+            return self
+                .plain
+                .serve(Arrival { stream: stream.into(), peer, place, secured: Secured::default() }, true);
         }
         tokio::spawn(Arc::clone(self).receive_from(stream, peer, place));
     }
@@ -95,10 +97,8 @@ impl Reception {
 
     async fn receive_from(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, place: Placed) {
         let stays = if place.is_ok() { Stays::Yes } else { Stays::No };
-        if let Some(Greeted { doors, stream, certificate, speaks_http }) =
-            self.greet(stream, peer, stays).await
-        {
-            doors.serve(Arrival { stream, peer, place, certificate }, speaks_http);
+        if let Some(Greeted { doors, stream, secured, speaks_http }) = self.greet(stream, peer, stays).await {
+            doors.serve(Arrival { stream, peer, place, secured }, speaks_http);
         }
     }
 
@@ -108,10 +108,10 @@ impl Reception {
             let Some(client) = self.ask_proxy(&mut stream, peer).await else { return };
             peer = client.unwrap_or(peer);
         }
-        if let Some(Greeted { doors, stream, certificate, speaks_http }) =
+        if let Some(Greeted { doors, stream, secured, speaks_http }) =
             self.greet(stream, peer, Stays::No).await
         {
-            doors.refuse(Arrival { stream, peer, place: Ok(None), certificate }, speaks_http).await;
+            doors.refuse(Arrival { stream, peer, place: Ok(None), secured }, speaks_http).await;
         }
     }
 
@@ -138,7 +138,7 @@ impl Reception {
         let _ = (peer, stays);
         let stream = NetStream::from(stream);
         let speaks_http = !self.plain.are_two() || self.first_byte_of(&stream).await? != CONNECT;
-        Some(Greeted { doors: &self.plain, stream, certificate: None, speaks_http })
+        Some(Greeted { doors: &self.plain, stream, secured: Secured::default(), speaks_http })
     }
 
     #[cfg(feature = "tls")]
@@ -168,7 +168,8 @@ impl Reception {
             (true, None) => self.first_byte_of(&done.stream).await? != CONNECT,
             _ => true,
         };
-        Some(Greeted { doors: &self.tls, stream: done.stream, certificate, speaks_http })
+        let secured = Secured { version: done.version, certificate };
+        Some(Greeted { doors: &self.tls, stream: done.stream, secured, speaks_http })
     }
 
     #[cfg(feature = "tls")]

@@ -243,3 +243,22 @@ async fn a_client_that_says_goodbye_is_gone_and_one_that_stops_reading_is_given_
     }
     streams(0).await;
 }
+
+#[tokio::test]
+async fn the_access_log_says_which_version_of_tls_is_spoken() {
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let before = format!("exec 2>{}", log.path().display());
+    let it = Secured::start_after(&before, "[logging]\naccess = true\nformat = \"json\"\n").await;
+    for version in ["1.2", "1.3"] {
+        let said =
+            it.curl(&[&format!("--tlsv{version}"), "--tls-max", version, &it.url("/v1/channels")]).await;
+        assert!(said.contains("\"channels\""), "{said}");
+        let expected = format!("\"tls\":\"{version}\"");
+        within(async {
+            while !std::fs::read_to_string(log.path()).expect("a log").contains(&expected) {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    }
+}

@@ -39,6 +39,17 @@ impl Https {
     }
 }
 
+/// The version of TLS that the client speaks, as a request extension: `1.3` say. The server sets it where it ends TLS itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TlsVersion(pub &'static str);
+
+impl TlsVersion {
+    /// That of a request.
+    pub fn of(extensions: &http::Extensions) -> Option<&'static str> {
+        extensions.get::<Self>().map(|version| version.0)
+    }
+}
+
 /// Whom the client's TLS certificate names, as a request extension. The server sets it once the handshake has
 /// verified the certificate; an embedding service that ends TLS itself may.
 #[derive(Clone, Debug, Eq, PartialEq)]
