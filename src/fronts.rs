@@ -11,7 +11,8 @@ use front::{Context, Front, MetricSource};
 use futures_util::future::{Either, join_all};
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_edge::{
-    Body, BoxError, Cookies, OriginPolicy, Peer, Problem, Response, X_REQUEST_ID, request_id_among,
+    Body, BoxError, Cookies, OriginPolicy, Peer, Problem, Response, TlsVersion, X_REQUEST_ID,
+    request_id_among,
 };
 
 #[cfg(feature = "cli")]
@@ -227,12 +228,24 @@ impl Fronts {
                 config.api.token_sources.clone(),
             );
             let api = gateway::webhook::Api::new(webhooks.clone(), door.clone());
-            let front = sources::Front::new(sources.clone(), door);
-            self.resources = Arc::new([Arc::new(api) as _, Arc::new(front) as _]);
+            let front = sources::Front::new(sources.clone(), door.clone());
+            let both: [Arc<dyn Front>; 2] = [Arc::new(api), Arc::new(front)];
+            self.resources = both.into_iter().chain(self.gateways(door)).collect();
         }
         #[cfg(not(feature = "http"))]
         let _ = (webhooks, sources, config, &mut self);
         self
+    }
+
+    /// The resource of gateways, in builds that have some.
+    #[cfg(all(feature = "gateway-aws", feature = "gateway", feature = "http"))]
+    fn gateways(&self, door: gateway::resource::Door) -> Option<Arc<dyn Front>> {
+        Some(Arc::new(gateway_aws::Operators::new(self.get().cloned(), door)))
+    }
+
+    #[cfg(all(not(feature = "gateway-aws"), feature = "gateway", feature = "http"))]
+    fn gateways(&self, _: gateway::resource::Door) -> Option<Arc<dyn Front>> {
+        None
     }
 
     /// What the page is told of the server around these fronts.
@@ -244,7 +257,7 @@ impl Fronts {
     pub(crate) fn of(&self, path: &str) -> Option<&Arc<dyn Front>> {
         // Of `/v1/…` by its next letter first, as most requests are for others.
         #[cfg(feature = "gateway")]
-        if matches!(path.as_bytes().get(4), Some(b'w' | b'd' | b's' | b'r'))
+        if matches!(path.as_bytes().get(4), Some(b'w' | b'd' | b's' | b'r' | b'g'))
             && let Some(front) = self.resources.iter().find(|front| front.claims(path))
         {
             return Some(front);
@@ -300,6 +313,7 @@ impl Fronts {
         // What is behind the path may be a token.
         let path = front::shortened(request.uri().path()).to_owned();
         let front = self.of(request.uri().path()).map_or("", |front| front.name());
+        let tls = TlsVersion::of(request.extensions());
         let response = self.answer(peer, request).await;
         tracing::info!(
             target: "fanwire::access",
@@ -309,6 +323,7 @@ impl Fronts {
             status = response.status().as_u16(),
             seconds = began.elapsed().as_micros() as f64 / 1e6,
             remote = peer.map(|peer| tracing::field::display(peer.0.ip())),
+            tls,
             request = id.to_str().unwrap_or_default(),
             "request"
         );

@@ -58,6 +58,7 @@ const FILES: &[File] = &files! {
     JS "watch/figures.js"
     JS "watch/history.js"
     JS "watch/hooks.js"
+    JS "watch/gateways.js"
     JS "watch/routes.js"
     JS "watch/slow.js"
     JS "watch/store.js"

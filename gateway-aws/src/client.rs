@@ -96,6 +96,10 @@ impl Target {
         self
     }
 
+    pub(crate) fn url(&self) -> &Uri {
+        &self.url
+    }
+
     pub(crate) fn breaker_state(&self) -> BreakerState {
         self.breaker.lock().state()
     }

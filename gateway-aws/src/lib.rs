@@ -27,6 +27,7 @@ mod front;
 pub mod fuzzing;
 mod member;
 mod opening;
+mod operators;
 pub mod policy;
 pub mod selection;
 mod served;
@@ -38,4 +39,6 @@ mod verify;
 
 pub use config::Config;
 pub use front::Front;
+pub use gateway::resource::Door;
+pub use operators::Operators;
 pub use verify::{Exception, Sign, Verify};

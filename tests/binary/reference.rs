@@ -157,7 +157,8 @@ fn reference() -> String {
     let description = description();
     let mut out = String::from("\n## Requests\n");
     for (path, _) in members(&description, "paths") {
-        for (method, said) in members(&description["paths"], path) {
+        let methods = members(&description["paths"], path).filter(|(name, _)| !name.starts_with("x-"));
+        for (method, said) in methods {
             operation(&mut out, method, path, said);
         }
     }

@@ -6,6 +6,7 @@ import http from "node:http";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, test } from "node:test";
+import WebSocket from "ws";
 import { LOOKS, launch, live, nameless, openPage, quiet, scrollsSideways, sentence, watching } from "./browser.mjs";
 import { eventStream, startServer, until } from "./support.mjs";
 
@@ -170,6 +171,47 @@ origin = "http://127.0.0.1:${port}"
     await server.kill();
     origin.close();
     origin.closeAllConnections();
+});
+
+test("gateways show which of their functions are left alone, and who is connected", PATIENCE, async () => {
+    const functions = http.createServer((request, response) => response.end('{"statusCode":200}'));
+    await new Promise((resolve) => functions.listen(0, "127.0.0.1", resolve));
+    const gone = http.createServer();
+    await new Promise((resolve) => gone.listen(0, "127.0.0.1", resolve));
+    const nowhere = gone.address().port;
+    await new Promise((resolve) => gone.close(resolve));
+    const file = path.join(folder, "gateways.toml");
+    await writeFile(file, `[[gateway.aws]]
+name = "chat"
+path = "/dev"
+route_selection = "$request.body.action"
+integrations.main = { url = "http://127.0.0.1:${functions.address().port}/main" }
+integrations.away = { url = "http://127.0.0.1:${nowhere}/away?key=secret", timeout = "50ms" }
+routes."$connect" = { integration = "main" }
+routes.away = { integration = "away" }
+breaker = { min_calls = 1, open = "1m" }
+`);
+    const server = await startServer("--config", file);
+    const socket = new WebSocket(`${server.ws}/dev`);
+    await new Promise((resolve) => socket.addEventListener("open", resolve));
+    const answered = new Promise((resolve) => socket.addEventListener("message", resolve));
+    socket.send('{"action":"away"}');
+    await answered;
+    const { page, faults, close } = await watching(browser, server);
+    await live(page);
+    const row = page.locator("#gateways tr", { has: page.locator("th", { hasText: "aws:chat" }) });
+    const of = (name) => row.locator("div", { hasText: name });
+    await of("away ·").locator("output", { hasText: "left alone" }).waitFor();
+    await of("main ·").locator("output", { hasText: "called" }).waitFor();
+    await row.locator("td", { hasText: /^1$/ }).waitFor();
+    assert.equal((await row.innerText()).includes("secret"), false, "a query may be one");
+    socket.close();
+    await row.locator("td", { hasText: /^1$/ }).waitFor({ state: "detached" });
+    assert.deepEqual(faults, []);
+    await close();
+    await server.kill();
+    functions.close();
+    functions.closeAllConnections();
 });
 
 test("channels and retained messages are a tree", PATIENCE, async () => {

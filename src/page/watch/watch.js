@@ -9,6 +9,7 @@ import * as connection from "./connection.js";
 import * as connections from "./connections.js";
 import { Figures } from "./figures.js";
 import * as history from "./history.js";
+import * as gateways from "./gateways.js";
 import * as hooks from "./hooks.js";
 import * as routes from "./routes.js";
 import * as slow from "./slow.js";
@@ -33,6 +34,7 @@ function state(kind, text) {
     connections.refresh();
     channels.refresh();
     hooks.refresh();
+    gateways.refresh();
     routes.refresh();
   }
   isOpen = kind === "open";
