@@ -19,7 +19,7 @@ import {
     PostToConnectionCommand,
 } from "@aws-sdk/client-apigatewaymanagementapi";
 import WebSocket from "ws";
-import { ROOT, startServer, until } from "./support.mjs";
+import { ROOT, freePort, startServer, until } from "./support.mjs";
 
 const KEY = { accessKeyId: "AKIDFANWIRECHECK", secretAccessKey: "a secret for tests" };
 const AWS = `[aws]
@@ -54,16 +54,6 @@ const status = async (url) => {
     const [, response] = await once(socket, "unexpected-response");
     return response.statusCode;
 };
-
-/** A port that was free a moment ago. */
-async function freePort() {
-    const probe = http.createServer().listen(0, "127.0.0.1");
-    await once(probe, "listening");
-    const { port } = probe.address();
-    probe.close();
-    await once(probe, "close");
-    return port;
-}
 
 test("the chat of the documentation runs as it stands there", async () => {
     const page = readFileSync(path.join(ROOT, "docs/aws-gateway.md"), "utf8");

@@ -175,3 +175,13 @@ export async function until(what, condition, { within = 10_000 } = {}) {
 export function pause(milliseconds) {
     return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
+
+/** A port that was free a moment ago. */
+export async function freePort() {
+    const probe = net.createServer().listen(0, "127.0.0.1");
+    await once(probe, "listening");
+    const { port } = probe.address();
+    probe.close();
+    await once(probe, "close");
+    return port;
+}
