@@ -10,13 +10,15 @@ use std::time::Duration;
 pub(super) struct Functions {
     pub(super) address: SocketAddr,
     told: AtomicUsize,
+    ended: AtomicUsize,
     delay: Duration,
 }
 
 impl Functions {
     pub(super) fn start(delay: Duration) -> io::Result<Arc<Self>> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
-        let functions = Arc::new(Self { address: listener.local_addr()?, told: AtomicUsize::new(0), delay });
+        let (address, [told, ended]) = (listener.local_addr()?, Default::default());
+        let functions = Arc::new(Self { address, told, ended, delay });
         let own = Arc::clone(&functions);
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -30,6 +32,11 @@ impl Functions {
     /// Notifications so far.
     pub(super) fn told(&self) -> usize {
         self.told.load(Relaxed)
+    }
+
+    /// Ends of connections so far.
+    pub(super) fn ended(&self) -> usize {
+        self.ended.load(Relaxed)
     }
 
     fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
@@ -65,6 +72,11 @@ impl Functions {
                 "/told" => {
                     self.told.fetch_add(1, Relaxed);
                     "HTTP/1.1 204 No Content\r\n\r\n"
+                }
+                "/ended" => {
+                    thread::sleep(self.delay);
+                    self.ended.fetch_add(1, Relaxed);
+                    "HTTP/1.1 200 OK\r\ncontent-length: 18\r\n\r\n{\"statusCode\":200}"
                 }
                 "/function" => {
                     thread::sleep(self.delay);

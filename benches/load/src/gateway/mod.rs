@@ -48,6 +48,9 @@ pub(crate) struct GatewayArgs {
     /// Clients of functions that hang, refuse, or answer garbage, one kind after the other, while the others are measured.
     #[arg(long, default_value_t = 1_000)]
     ailing: usize,
+    /// Clients that vanish all at once while the others are measured.
+    #[arg(long, default_value_t = 1_000)]
+    vanish: usize,
     /// The same WebSocket through nginx too, to a backend that speaks WebSocket itself.
     #[arg(long)]
     nginx: bool,
@@ -121,6 +124,13 @@ pub(crate) fn run(args: &GatewayArgs) -> io::Result<bool> {
         let held = server.processes.private_bytes()?.saturating_sub(before);
         _ = writeln!(told, "{path}: {} KiB more, {}", held >> 10, said(&ailing.end()));
     }
+    let mut untold = 0;
+    if args.vanish > 0 {
+        let (part, said, left) = vanish(args, &functions, &server)?;
+        parts.push(part);
+        told.push_str(&said);
+        untold = left;
+    }
     let (notifications, lost) = tell(args, &functions, &server)?;
     parts.push(notifications);
     print!("{}{told}", table(parts));
@@ -128,7 +138,7 @@ pub(crate) fn run(args: &GatewayArgs) -> io::Result<bool> {
         println!("{lost} notifications did not come");
     }
     io::stdout().flush()?;
-    Ok(lost == 0)
+    Ok(lost == 0 && untold == 0)
 }
 
 /// A row for each part.
@@ -210,6 +220,35 @@ fn rounds<C: Client>(
     })
 }
 
+/// Clients whose sockets are closed without a word, all at once, while others of the same API are measured: how long it takes
+/// until a function has heard of each end, and how many it has not.
+fn vanish(args: &GatewayArgs, functions: &Functions, server: &Server) -> io::Result<(Part, String, usize)> {
+    const PATIENCE: Duration = Duration::from_secs(120);
+    let (span, delay) = (Duration::from_secs(args.seconds.clamp(1, 60)), Duration::from_millis(args.delay));
+    let connect = |_| WebSocket::connect(server.http, "/vanishes");
+    let crowd = (0..args.vanish).map(connect).collect::<io::Result<Vec<_>>>()?;
+    // Those that are measured end too, when they have been.
+    let all = args.vanish + args.connections;
+    let (part, gone) = thread::scope(|scope| {
+        let leaving = scope.spawn(move || {
+            thread::sleep(span / 4);
+            drop(crowd);
+            Instant::now()
+        });
+        let part = rounds("  while others vanish", args.connections, span, delay, server, connect)?;
+        let gone = leaving.join().map_err(|_| io::Error::other("the crowd did not leave"))?;
+        Ok::<_, io::Error>((part, gone))
+    })?;
+    while functions.ended() < all && gone.elapsed() < PATIENCE {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let left = all.saturating_sub(functions.ended());
+    let took = gone.elapsed().as_secs_f64();
+    let said =
+        format!("{} vanished: functions heard of all {all} ends but {left} in {took:.1} s\n", args.vanish);
+    Ok((part, said, left))
+}
+
 /// Messages on many channels, as fast as they are taken; measured is until the last was told.
 fn tell(args: &GatewayArgs, functions: &Arc<Functions>, server: &Server) -> io::Result<(Part, usize)> {
     let mut client = Mqtt::connect(server.mqtt, usize::MAX, "told/0")?;
@@ -263,6 +302,11 @@ impl Server {
             api("hangs", backend, "hangs"),
             api("refuses", nobody()?, ""),
             api("garbage", backend, "garbage"),
+            api("vanishes", backend, "function"),
+            format!(
+                "integrations.end = {{ url = \"http://{backend}/ended\" }}\n\
+                 routes.\"$disconnect\" = {{ integration = \"end\" }}\n"
+            ),
         ]
         .concat();
         Self::with_config(&text, args.data.as_deref(), args.server_cpus.as_ref())
