@@ -1,5 +1,6 @@
 //! What the binary does with the store: opens it, watches it, looks at one that nobody has.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,6 +9,8 @@ use std::time::Duration;
 use clap::Subcommand;
 use fanwire::Fronts;
 use fanwire::store::{OpenError, Report, Settings, State, Store, backup, check};
+
+use crate::say::say;
 
 /// What a store that is broken ends the process with: whoever runs it starts it again, and what is on the disk is read
 /// anew.
@@ -48,13 +51,19 @@ fn told(found: Result<Report, impl std::fmt::Display>) -> ExitCode {
     match found {
         Ok(report) => {
             for damaged in &report.damaged {
-                eprintln!("fanwire: damaged: {damaged}");
+                say(format!("fanwire: damaged: {damaged}"));
             }
-            println!("{report}");
-            ExitCode::from(u8::from(!report.damaged.is_empty()))
+            match writeln!(std::io::stdout(), "{report}") {
+                // Whoever reads it may have had enough.
+                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                    say(format!("fanwire: {error}"));
+                    ExitCode::from(2)
+                }
+                _ => ExitCode::from(u8::from(!report.damaged.is_empty())),
+            }
         }
         Err(error) => {
-            eprintln!("fanwire: {error}");
+            say(format!("fanwire: {error}"));
             ExitCode::from(2)
         }
     }

@@ -8,6 +8,8 @@ use clap::{Args, Subcommand};
 use fanwire::auth::{NewKey, hash_password};
 use fanwire::{Action, Pattern};
 
+use crate::say::say;
+
 /// `fanwire key`
 #[derive(Debug, Args)]
 pub(crate) struct KeyCommand {
@@ -65,12 +67,15 @@ fn make(new: New) -> Result<(), Box<dyn Error>> {
         Some(file) => {
             append(file, &entry)?;
             writeln!(out, "{}", key.secret)?;
-            eprintln!("added key \"{id}\" to {}; its secret stands above, and nowhere else", file.display());
+            say(format!(
+                "added key \"{id}\" to {}; its secret stands above, and nowhere else",
+                file.display()
+            ));
         }
         None => {
             writeln!(out, "{}\n\n{entry}", key.secret)?;
-            eprintln!(
-                "the first line is the secret, shown this once; the lines below it belong into the configuration"
+            say(
+                "the first line is the secret, shown this once; the lines below it belong into the configuration",
             );
         }
     }
@@ -140,7 +145,7 @@ fn append(file: &Path, entry: &str) -> Result<(), Box<dyn Error>> {
 fn hash() -> Result<(), Box<dyn Error>> {
     const MAX_BYTES: u64 = 4096;
     if io::stdin().is_terminal() {
-        eprintln!("type the password, it can be seen, and Enter and Ctrl-D:");
+        say("type the password, it can be seen, and Enter and Ctrl-D:");
     }
     let mut password = Vec::new();
     io::stdin().take(MAX_BYTES + 1).read_to_end(&mut password)?;

@@ -7,6 +7,7 @@ mod keys;
 mod manager;
 mod manual;
 mod nodes;
+mod say;
 mod token;
 
 use std::io::Write as _;
@@ -22,6 +23,7 @@ use fanwire::{Arguments, Loaded, Loader, Reload, Rights, Server, Tls, TlsConfig,
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::command_line::{Command, CommandLine, ConfigCommand};
+use self::say::say;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -35,9 +37,9 @@ fn main() -> ExitCode {
     // With `--help`, `--version` or arguments that make no sense this ends the process, as command lines do.
     let CommandLine { command, server } = CommandLine::try_parse().unwrap_or_else(|error| {
         if let Some(file) = file_for_a_command(&error) {
-            eprintln!(
+            say(format!(
                 "fanwire: `{file}` is a file and no command; a configuration is named by --config {file}"
-            );
+            ));
             std::process::exit(MISCONFIGURED.into());
         }
         error.exit()
@@ -82,7 +84,7 @@ fn exit_code(outcome: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("fanwire: {error}");
+            say(format!("fanwire: {error}"));
             ExitCode::from(MISCONFIGURED)
         }
     }
@@ -97,7 +99,7 @@ fn import_routes(file: &Path) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let imported = fanwire::gateway_grip::import::routes(&text);
     std::io::stdout().write_all(imported.toml.as_bytes())?;
     for lost in &imported.lost {
-        eprintln!("line {}: {}", lost.line, lost.what);
+        say(format!("line {}: {}", lost.line, lost.what));
     }
     Ok(if imported.lost.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

@@ -11,6 +11,7 @@ use fanwire::auth::{Issuer, KeySource, NewToken, SigningKey};
 use fanwire::{Action, Arguments, AuthError, Channel, Credentials, Principal};
 
 use crate::keys::parse_grant;
+use crate::say::say;
 
 /// `fanwire token`
 #[derive(Debug, Args)]
@@ -168,7 +169,7 @@ fn look(check: Check) -> Result<ExitCode, Box<dyn Error>> {
     let principal = match answer {
         Ok(principal) => principal,
         Err(error) => {
-            eprintln!("fanwire: {error}");
+            say(format!("fanwire: {error}"));
             let passing = matches!(error, AuthError::Unavailable(_) | AuthError::Busy { .. });
             return Ok(ExitCode::from(if passing { 6 } else { 4 }));
         }
@@ -177,7 +178,7 @@ fn look(check: Check) -> Result<ExitCode, Box<dyn Error>> {
     let mut code = ExitCode::SUCCESS;
     for (action, channel) in wanted {
         if !principal.allows(action, &channel) {
-            eprintln!("fanwire: it may not {} {channel}", action.name());
+            say(format!("fanwire: it may not {} {channel}", action.name()));
             code = ExitCode::from(5);
         }
     }

@@ -211,9 +211,9 @@ struct Gap {
 /// Tells of a gap. A message may be named so too; its envelope has no `requested`.
 fn tell_gap(data: &[u8]) -> bool {
     let Ok(Gap { channel, requested, first }) = serde_json::from_slice(data) else { return false };
-    eprintln!(
-        "fanwire: gap on {channel}: what followed {requested} may be lost, the oldest that is kept is {first}"
-    );
+    tell(format_args!(
+        "gap on {channel}: what followed {requested} may be lost, the oldest that is kept is {first}"
+    ));
     true
 }
 

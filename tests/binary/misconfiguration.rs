@@ -129,3 +129,13 @@ async fn a_configuration_is_checked_as_it_is_served() {
         format!("fanwire: `{path}` is a file and no command; a configuration is named by --config {path}\n");
     assert_eq!((code, said), (Some(2), expected));
 }
+
+#[tokio::test]
+async fn the_exit_code_is_right_where_nobody_can_be_told() {
+    let script = "\"$0\" --config /nonexistent 2>/dev/full; echo $?; \"$0\" key new 2>/dev/full >/dev/null; echo $?; \
+                  \"$0\" store check /nonexistent 2>/dev/full; echo $?";
+    let mut shell = tokio::process::Command::new("sh");
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_fanwire")]);
+    let output = crate::support::within(shell.output()).await.expect("a shell");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "2\n0\n2\n");
+}
