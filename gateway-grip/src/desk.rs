@@ -14,7 +14,7 @@ use bytes::Bytes;
 use grip::publish::{ID_PROPERTY, ITEM_PROPERTY, Item};
 use grip::sequence::{Place, Sequence, Taken};
 use parking_lot::Mutex;
-use websocket_over_http::{id_of, item_of};
+use websocket_over_http::{id_of, outline_of};
 
 /// What clients of a gateway are called in listings.
 const PROTOCOL: &str = "grip";
@@ -132,7 +132,7 @@ impl Desk {
             let history = self.broker.read_history(&Filter::literal(channel), query).await;
             let messages = history.map(|history| history.messages).unwrap_or_default();
             // Messages of other protocols have no place in the order of items.
-            let last = messages.iter().find(|message| item_of(message).is_some());
+            let last = messages.iter().find(|message| outline_of(message).is_some());
             let ids = messages.iter().rev().filter_map(|message| id_of(message));
             let last = last.and_then(|message| id_of(message));
             self.sequence.lock().learn(&item.channel, ids, last, Instant::now());

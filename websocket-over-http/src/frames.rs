@@ -9,7 +9,7 @@ use grip::publish::{Item, WsKind, WsMessage};
 use websocket::encode;
 
 use crate::backlog::Backlog;
-use crate::seal::unsealed;
+use crate::seal::{outline, unsealed};
 
 /// Shorter payloads are not worth compressing.
 const MIN_DEFLATED_BYTES: usize = 256;
@@ -80,6 +80,16 @@ pub fn item_of(message: &Message) -> Option<Item> {
     grip::publish::item(&unsealed(message.channel().as_str(), text, message.payload())?).ok()
 }
 
+/// The same, but that contents may lack what is the message's payload: what kind of an item it is, for less than the whole
+/// costs.
+pub fn outline_of(message: &Message) -> Option<Item> {
+    let pairs = &message.properties()?.user;
+    let (_, text) = pairs.iter().find(|(name, _)| &**name == grip::publish::ITEM_PROPERTY)?;
+    let outline = outline(message.channel().as_str(), text, message.payload())?;
+    // Where the payload is a number in it, say, it is no item without that.
+    grip::publish::item(outline).ok().or_else(|| item_of(message))
+}
+
 /// What its publisher calls it, if it was an item of GRIP.
 pub fn id_of(message: &Message) -> Option<&str> {
     let pairs = &message.properties()?.user;
@@ -87,7 +97,7 @@ pub fn id_of(message: &Message) -> Option<&str> {
 }
 
 fn traits(message: &Message) -> Bytes {
-    Bytes::from_static(match item_of(message).map(|item| item.message) {
+    Bytes::from_static(match outline_of(message).map(|item| item.message) {
         None | Some(None | Some(WsMessage::Send { filters: None, .. })) => PLAIN,
         Some(Some(_)) => SPECIAL,
     })

@@ -77,17 +77,25 @@ pub fn sealed(channel: &str, item: &str, payload: &[u8]) -> Option<String> {
     Some(out)
 }
 
-/// The item, if it was sealed for a message of this channel and payload.
-pub(crate) fn unsealed<'t>(channel: &str, text: &'t str, payload: &[u8]) -> Option<Cow<'t, str>> {
+/// What was sealed for a message of this channel and payload: where the payload was left out, and the rest.
+fn opened<'t>(channel: &str, text: &'t str, payload: &[u8]) -> Option<(&'t str, &'t str)> {
     let (seal, said) = text.split_once(' ')?;
     let mut known = [0; 32];
     for (byte, pair) in known.iter_mut().zip(seal.as_bytes().chunks(2)) {
         *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
     }
-    if seal.len() != 64 || mac(channel, said, payload)?.verify_slice(&known).is_err() {
-        return None;
-    }
-    let (places, rest) = said.split_once(' ')?;
+    let is_known = seal.len() == 64 && mac(channel, said, payload)?.verify_slice(&known).is_ok();
+    is_known.then(|| said.split_once(' ')).flatten()
+}
+
+/// The item without what is the payload of its message.
+pub(crate) fn outline<'t>(channel: &str, text: &'t str, payload: &[u8]) -> Option<&'t str> {
+    opened(channel, text, payload).map(|(_, rest)| rest)
+}
+
+/// The item, if it was sealed for a message of this channel and payload.
+pub(crate) fn unsealed<'t>(channel: &str, text: &'t str, payload: &[u8]) -> Option<Cow<'t, str>> {
+    let (places, rest) = opened(channel, text, payload)?;
     if places.is_empty() {
         return Some(Cow::Borrowed(rest));
     }

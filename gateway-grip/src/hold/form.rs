@@ -6,7 +6,7 @@ use envelope::{envelope, is_reserved_event, is_valid_json, write_string};
 use grip::publish::{HttpResponse, HttpStream, Item};
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http_edge::{Chunk, event_chunk};
-use websocket_over_http::item_of;
+use websocket_over_http::{item_of, outline_of};
 
 /// How deep JSON may be that is written on one line.
 const MAX_DEPTH: usize = 128;
@@ -145,7 +145,7 @@ pub(crate) fn is_response(traits: &[u8]) -> bool {
 
 /// The traits of a message, for their slot.
 pub(crate) fn traits(message: &Message) -> Bytes {
-    let Some(item) = item_of(message) else { return Bytes::from_static(b"py") };
+    let Some(item) = outline_of(message) else { return Bytes::from_static(b"py") };
     let is_response = matches!(&item.response, Some(HttpResponse::Send(_) | HttpResponse::Hint));
     Bytes::from_static(match (&item.stream, is_response) {
         (None, false) => b"nn",
