@@ -50,7 +50,7 @@ mod store;
 
 pub use answer::Answer;
 pub use attach::{Event, Replay, Reserved, StartFrom, SubscribeOptions, Subscriber, Subscription};
-pub use broker::{Broker, ChannelInfo, ChannelPage, Notes, Presence, Present};
+pub use broker::{Broker, ChannelInfo, ChannelPage, Notes, Presence, Present, WeakBroker};
 pub use channel::{Channel, ChannelCharacters, ChannelError};
 pub use clock::{steady_ms, unix_ms};
 pub use config::{Config, IdempotencyConfig, LogConfig, NamespaceConfig, OutboxConfig, OutboxPolicy};

@@ -218,3 +218,25 @@ async fn a_subscription_that_ends_while_its_retained_messages_come_leaves_the_ot
     let came = until(&mut stream, "live").await;
     assert!(came.len() > 2_000 && came.len() < 3_500, "{}", came.len());
 }
+
+#[tokio::test]
+async fn what_another_broker_keeps_is_taken_if_it_is_newer_and_nobody_is_sent_it() {
+    let broker = Broker::new(Config::default());
+    let mut live = broker.subscribe(filter("a")).unwrap();
+    let kept =
+        || broker.retained(&channel("a")).map(|message| (message.time_ms(), message.payload().clone()));
+    let adopt =
+        |text: &'static str, time_ms| broker.adopt_retained(Publish::new(channel("a"), text), time_ms);
+    assert!(adopt("first", 17) && !adopt("same time", 17) && !adopt("older", 16) && !adopt("", 99));
+    assert_eq!(kept(), Some((17, "first".into())));
+    assert!(adopt("newer", 18));
+    assert_eq!(kept(), Some((18, "newer".into())));
+    retain(&broker, "a", "published");
+    assert_eq!(live.message().await.unwrap().payload(), "published");
+    let mut later = with_retained(&broker, "a");
+    assert_eq!(later.message().await.unwrap().payload(), "published");
+    let mut config = Config::default();
+    config.max_retained_messages = 0;
+    let full = Broker::new(config);
+    assert!(!full.adopt_retained(Publish::new(channel("a"), "x"), 17));
+}

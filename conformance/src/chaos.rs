@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{
-    Accepted, Answer, Channel, Claim, Claimed, Engine, Ingest, LogPage, MessageId, Note, Op, Publish, Read,
-    Receipt, Refused, Reject, Rejected, Unavailable,
+    Accepted, Answer, Channel, Claim, Claimed, Engine, Filter, Ingest, LogPage, MessageId, Note, Op, Publish,
+    Read, Receipt, Refused, Reject, Rejected, Unavailable,
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -78,6 +78,16 @@ impl Ingest for Repeating {
 
     fn relayed(&self, publish: Publish, time_ms: u64) -> Result<Receipt, Refused> {
         self.inner.relayed(publish, time_ms)
+    }
+
+    fn relayed_to_group(
+        &self,
+        publish: Publish,
+        time_ms: u64,
+        group: &str,
+        filter: &Filter,
+    ) -> Result<bool, Refused> {
+        self.inner.relayed_to_group(publish, time_ms, group, filter)
     }
 
     fn clear_retained(&self, channel: &Channel) -> bool {

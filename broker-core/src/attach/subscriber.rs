@@ -362,6 +362,9 @@ impl Subscriber {
         if new {
             held.groups.push((group.into(), filter.clone(), tag));
             self.shared.count_subscription(filter);
+            if let Some(engine) = &self.shared.engine {
+                engine.group_interest(group, filter, true);
+            }
             drop(held);
             self.tell_subscribed(filter, Some(group));
             self.shared.listeners.tell_touched(filter);
@@ -490,6 +493,9 @@ impl Subscriber {
         };
         if left {
             self.shared.count_out_subscription(filter);
+            if let Some(engine) = &self.shared.engine {
+                engine.group_interest(group, filter, false);
+            }
         }
     }
 }

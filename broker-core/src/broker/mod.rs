@@ -1,5 +1,6 @@
 //! The broker: the cheap handle that fronts and the embedding service hold.
 
+mod adopt;
 mod listeners;
 mod notes;
 mod positions;
@@ -28,7 +29,6 @@ use crate::error::{PublishError, PublishOnceError, Refused, SubscribeError};
 use crate::filter::Filter;
 use crate::interest::Group;
 use crate::interest::Hits;
-use crate::interest::Lists;
 use crate::interest::Registry;
 use crate::interest::Wildcards;
 use crate::key::{Start, SubscriberKey};
@@ -65,6 +65,10 @@ pub use self::presence::{Presence, Present};
 /// is counted.
 #[derive(Clone)]
 pub struct Broker(Arc<Owner>);
+
+/// A handle that does not keep the broker: [`Broker::downgrade`].
+#[derive(Clone)]
+pub struct WeakBroker(Weak<Owner>);
 
 struct Owner(Arc<Shared>);
 
@@ -174,6 +178,11 @@ impl Broker {
 
     fn shared(&self) -> &Arc<Shared> {
         &self.0.0
+    }
+
+    /// A handle for who would keep the broker without need, and be kept by it.
+    pub fn downgrade(&self) -> WeakBroker {
+        WeakBroker(Arc::downgrade(&self.0))
     }
 
     /// Publishes a message: when this returns, it has its place in the log and the lanes have their jobs. Never blocks
@@ -508,8 +517,9 @@ impl Broker {
         let mut found = Vec::new();
         let first = after.map_or(0, |key| usize::from(key.lane));
         for (lane, shared) in (0..).zip(&self.shared().lanes).skip(first) {
-            let next = after.filter(|key| key.lane == lane).map_or(0, |key| key.slot as usize + 1);
-            shared.connections.page(lane, next, limit, &mut found);
+            // Another one in the same place may be behind it: of another node, in a listing of several.
+            let from = after.filter(|key| key.lane == lane);
+            shared.connections.page(lane, from, limit, &mut found);
         }
         found
     }
@@ -534,16 +544,7 @@ impl Broker {
 
     /// The group of this name on `filter`, as long as it has members.
     pub fn group(&self, name: &str, filter: &Filter) -> Option<Arc<Group>> {
-        let shared = self.shared();
-        let find = |lists: &Lists| lists.known_group(name).cloned();
-        match filter.as_literal() {
-            Some(channel) => {
-                let mut found = None;
-                shared.registry.visit(channel, |lists| found = find(lists));
-                found
-            }
-            None => shared.wildcards.look(filter, find).flatten(),
-        }
+        self.shared().group(name, filter)
     }
 
     /// Waits until the lanes have handed over everything that was published or submitted before the call, or are gone.
@@ -591,6 +592,19 @@ impl Broker {
     pub fn is_closed(&self) -> bool {
         let shared = self.shared();
         shared.closed.load(Ordering::Relaxed) || shared.lanes.iter().any(|lane| lane.is_gone())
+    }
+}
+
+impl WeakBroker {
+    /// The broker, if anybody else has a handle to it.
+    pub fn upgrade(&self) -> Option<Broker> {
+        self.0.upgrade().map(Broker)
+    }
+}
+
+impl fmt::Debug for WeakBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakBroker")
     }
 }
 

@@ -11,8 +11,9 @@ use smallvec::SmallVec;
 use crate::channel::{Channel, levels_beyond};
 use crate::clock::steady_ms;
 use crate::error::{PublishError, Refused};
+use crate::filter::Filter;
 use crate::histogram::Timed;
-use crate::interest::{ChannelEntry, Place, Registry};
+use crate::interest::{ChannelEntry, Group, Lists, Place, Registry};
 use crate::interest::{Hits, LaneList};
 use crate::key::SubscriberKey;
 use crate::lane::{Command, Job};
@@ -68,6 +69,7 @@ type Targets = SmallVec<[(u16, SmallVec<[LaneList; 2]>); 4]>;
 /// A message that is accepted: it has its place in its channel's order, as the guard is held until it is released.
 struct Accepted<'a> {
     message: Arc<Message>,
+    whom: Whom,
     held: Held<'a>,
     ring: Option<usize>,
     /// So many of those whom it reaches are of wildcards; those of its own channel follow.
@@ -108,6 +110,14 @@ enum Bound {
     Passed,
 }
 
+/// Who is looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whom {
+    All,
+    /// All but members of groups: another node sees to those.
+    Ungrouped,
+}
+
 impl Shared {
     /// See [`Broker::publish`](super::Broker::publish).
     pub(super) fn publish(&self, publish: Publish) -> Result<Receipt, Refused> {
@@ -123,6 +133,46 @@ impl Shared {
         self.publish_as(publish.retain(retain), false, |publish| {
             publish.into_message_at(epoch, time_ms, steady_ms())
         })
+    }
+
+    /// Gives one member of a group what another node has relayed; false if the group has none. It is in no log: what all
+    /// subscribers get comes by [`publish_relayed`](Self::publish_relayed).
+    pub(super) fn relay_to_group(
+        &self,
+        publish: Publish,
+        time_ms: u64,
+        name: &str,
+        filter: &Filter,
+    ) -> Result<bool, Refused> {
+        self.check(&publish)?;
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(PublishError::Closed.into());
+        }
+        let Some(chosen) = self.group(name, filter).and_then(|group| group.choose()) else {
+            return Ok(false);
+        };
+        let mut hits = Hits::new();
+        hits.push(chosen);
+        if let Err(error) = self.check_lanes(&hits) {
+            return Err(Refused { error, publish: Some(Box::new(publish)) });
+        }
+        let message = Arc::new(publish.into_message_at(self.log.epoch(), time_ms, steady_ms()));
+        let woken = self.push_jobs(&message, &mut hits, None, Echo::default());
+        self.wake(&woken);
+        Ok(true)
+    }
+
+    /// The group of this name on `filter`, as long as it has members.
+    pub(super) fn group(&self, name: &str, filter: &Filter) -> Option<Arc<Group>> {
+        let find = |lists: &Lists| lists.known_group(name).cloned();
+        match filter.as_literal() {
+            Some(channel) => {
+                let mut found = None;
+                self.registry.visit(channel, |lists| found = find(lists));
+                found
+            }
+            None => self.wildcards.look(filter, find).flatten(),
+        }
     }
 
     /// Publishes in memory. What is `own` to this node is timed, and relayed to others.
@@ -141,7 +191,8 @@ impl Shared {
         let bytes = message.payload().len() as u64;
         let channel = message.channel().clone();
         let mut hits = Hits::new();
-        let accepted = self.accept(&self.log, message, &channel, Bound::Checked, &mut hits).map_err(
+        let whom = if own { Whom::All } else { Whom::Ungrouped };
+        let accepted = self.accept(&self.log, message, &channel, Bound::Checked, whom, &mut hits).map_err(
             |(error, message)| {
                 let message = message.and_then(Arc::into_inner);
                 let publish = message.map(|message| message.into_publish(ttl));
@@ -174,12 +225,13 @@ impl Shared {
         mut message: Arc<Message>,
         channel: &Channel,
         bound: Bound,
+        whom: Whom,
         hits: &mut Hits,
     ) -> Result<Accepted<'a>, (PublishError, Option<Arc<Message>>)> {
         let ring = log.ring_of(channel.namespace());
         // Matched before any lock; looked at again under the log's lock if the trie has changed by then.
         let version = self.wildcards.version();
-        let wildcard_receivers = self.match_wildcards(channel, hits);
+        let wildcard_receivers = self.match_wildcards(channel, whom, hits);
         let place = self.registry.place(channel);
         // Under the guard: whoever closes waits for it, so that what is taken is in the lanes' inboxes by then.
         if bound == Bound::Checked && self.closed.load(Ordering::Relaxed) {
@@ -188,7 +240,11 @@ impl Shared {
         let wildcard_hits = hits.len();
         let mut exact_receivers = 0;
         if let Place::Occupied(place) = &place {
-            exact_receivers = place.get().lists.collect(hits);
+            let lists = &place.get().lists;
+            exact_receivers = match whom {
+                Whom::All => lists.collect(hits),
+                Whom::Ungrouped => lists.collect_ungrouped(hits),
+            };
             // The log then keeps one copy of the name for all messages of the channel.
             if let Some(message) = Arc::get_mut(&mut message) {
                 message.channel = Channel::from_shared(Arc::clone(place.key()));
@@ -200,7 +256,16 @@ impl Shared {
             return Err((error, Some(message)));
         }
         let held = Held::take(place, ring.is_some(), &self.registry, bound).map_err(|error| (error, None))?;
-        Ok(Accepted { message, held, ring, wildcard_hits, wildcard_receivers, exact_receivers, version })
+        Ok(Accepted {
+            message,
+            whom,
+            held,
+            ring,
+            wildcard_hits,
+            wildcard_receivers,
+            exact_receivers,
+            version,
+        })
     }
 
     /// The second step: records the message and gives the lanes their jobs, then lets the channel go.
@@ -216,6 +281,7 @@ impl Shared {
     ) -> Released {
         let Accepted {
             mut message,
+            whom,
             mut held,
             ring,
             wildcard_hits,
@@ -252,7 +318,7 @@ impl Shared {
         }
         if self.wildcards.version() != version {
             let mut again = Hits::new();
-            receivers = exact_receivers + self.match_wildcards(message.channel(), &mut again);
+            receivers = exact_receivers + self.match_wildcards(message.channel(), whom, &mut again);
             again.extend(hits.drain(wildcard_hits..));
             *hits = again;
         }
@@ -309,7 +375,8 @@ impl Shared {
             let channel = message.channel().clone();
             // Nothing refuses what has passed its bounds.
             let mut hits = Hits::new();
-            let Ok(accepted) = self.accept(log, message, &channel, Bound::Passed, &mut hits) else {
+            let Ok(accepted) = self.accept(log, message, &channel, Bound::Passed, Whom::All, &mut hits)
+            else {
                 continue;
             };
             let mut released = self.release(log, accepted, place, &mut hits, publisher, echo);
@@ -333,12 +400,12 @@ impl Shared {
         }
         self.registry.has_room_for(publish.channel()).map_err(|max| PublishError::TooManyChannels { max })?;
         let mut hits = Hits::new();
-        self.match_wildcards(publish.channel(), &mut hits);
+        self.match_wildcards(publish.channel(), Whom::All, &mut hits);
         self.registry.visit(publish.channel(), |lists| _ = lists.collect(&mut hits));
         self.check_lanes(&hits)
     }
 
-    fn check(&self, publish: &Publish) -> Result<(), PublishError> {
+    pub(super) fn check(&self, publish: &Publish) -> Result<(), PublishError> {
         let (bytes, max) = (publish.payload.len(), self.config.max_message_bytes);
         if bytes > max {
             return Err(PublishError::TooLarge { bytes, max });
@@ -362,8 +429,13 @@ impl Shared {
         Ok(())
     }
 
-    fn match_wildcards(&self, channel: &Channel, hits: &mut Hits) -> u64 {
-        if self.wildcards.filters() == 0 { 0 } else { self.wildcards.collect(channel, hits) }
+    #[inline(always)]
+    fn match_wildcards(&self, channel: &Channel, whom: Whom, hits: &mut Hits) -> u64 {
+        match whom {
+            _ if self.wildcards.filters() == 0 => 0,
+            Whom::All => self.wildcards.collect(channel, hits),
+            Whom::Ungrouped => self.wildcards.collect_ungrouped(channel, hits),
+        }
     }
 
     fn check_lanes(&self, hits: &Hits) -> Result<(), PublishError> {

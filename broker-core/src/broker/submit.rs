@@ -395,6 +395,17 @@ impl Ingest for Entrance {
         shared.publish_relayed(publish, time_ms)
     }
 
+    fn relayed_to_group(
+        &self,
+        publish: Publish,
+        time_ms: u64,
+        group: &str,
+        filter: &Filter,
+    ) -> Result<bool, Refused> {
+        let Some(shared) = self.0.upgrade() else { return Err(PublishError::Closed.into()) };
+        shared.relay_to_group(publish, time_ms, group, filter)
+    }
+
     fn clear_retained(&self, channel: &Channel) -> bool {
         self.0.upgrade().is_some_and(|shared| shared.retained.clear(channel).is_some())
     }

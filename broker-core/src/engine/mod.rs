@@ -120,6 +120,14 @@ pub trait Engine: Send + Sync + 'static {
         let _ = (filter, wanted);
     }
 
+    /// A subscriber joins the group of this name on `filter` (`wanted`), or leaves it. Said beside
+    /// [`interest`](Self::interest), for each member, and as that. An engine that [relays](Self::relays) has one node's
+    /// [`relayed_to_group`](Ingest::relayed_to_group) called where the node that published has no member. Default: does not
+    /// care.
+    fn group_interest(&self, group: &str, filter: &Filter, wanted: bool) {
+        let _ = (group, filter, wanted);
+    }
+
     /// Whether it brings what is published in this process' memory to other nodes. Asked once, when the broker is built.
     /// Default: no, and a publish costs what it costs without an engine.
     fn relays(&self) -> bool {
@@ -258,12 +266,28 @@ pub trait Ingest: Send + Sync {
     fn release(&self, batch: Vec<Accepted>) -> Vec<Receipt>;
 
     /// Publishes what was [relayed](Engine::relay) by another node, published there at `time_ms` in milliseconds since
-    /// 1970. Whoever published it has its answer, so what is refused here is lost here. A retained message does not take the
+    /// 1970, to all but groups. Whoever published it has its answer, so what is refused here is lost here. A retained message does not take the
     /// place of one that was published later.
     ///
     /// # Errors
     /// See [`Refused`]; nothing was stored or delivered.
     fn relayed(&self, publish: Publish, time_ms: u64) -> Result<Receipt, Refused>;
+
+    /// Gives what another node relayed to one member of a group, as [`relayed`](Self::relayed) does to all others; false if
+    /// the group has no members here. Default: false.
+    ///
+    /// # Errors
+    /// See [`Refused`]; nobody has it.
+    fn relayed_to_group(
+        &self,
+        publish: Publish,
+        time_ms: u64,
+        group: &str,
+        filter: &Filter,
+    ) -> Result<bool, Refused> {
+        let _ = (publish, time_ms, group, filter);
+        Ok(false)
+    }
 
     /// Forgets a channel's retained message; whether there was one.
     fn clear_retained(&self, channel: &Channel) -> bool;

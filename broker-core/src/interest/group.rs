@@ -159,7 +159,7 @@ impl Group {
 
     /// Round robin over the online members that have room; over the online ones if none has, over all if none is
     /// online.
-    pub(super) fn choose(&self) -> Option<(u16, LaneList)> {
+    pub(crate) fn choose(&self) -> Option<(u16, LaneList)> {
         let members = self.members.read();
         let start = self.next.fetch_add(1, Ordering::Relaxed).checked_rem(members.len())?;
         let (before, after) = members.split_at(start);

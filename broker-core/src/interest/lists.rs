@@ -102,6 +102,12 @@ impl Lists {
         }
     }
 
+    /// As [`collect`](Self::collect), without a member of each group.
+    pub(crate) fn collect_ungrouped(&self, hits: &mut Hits) -> u64 {
+        hits.extend(self.lanes.iter().map(|(lane, list)| (*lane, Arc::clone(list))));
+        self.lanes.iter().map(|(_, list)| list.len() as u64).sum()
+    }
+
     /// Adds what a message on here hits; the number of subscriptions.
     pub(crate) fn collect(&self, hits: &mut Hits) -> u64 {
         let mut count = 0;

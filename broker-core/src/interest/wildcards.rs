@@ -47,6 +47,13 @@ impl Wildcards {
         count
     }
 
+    /// As [`collect`](Self::collect), without a member of each group.
+    pub(crate) fn collect_ungrouped(&self, channel: &Channel, hits: &mut Hits) -> u64 {
+        let mut count = 0;
+        self.visit(channel, &mut |lists| count += lists.collect_ungrouped(hits));
+        count
+    }
+
     /// Calls `visit` with the lists of every pattern that `channel` matches.
     #[inline]
     pub(crate) fn visit(&self, channel: &Channel, visit: &mut impl FnMut(&Lists)) {

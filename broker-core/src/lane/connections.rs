@@ -278,15 +278,15 @@ impl Table {
         (registered.generation == key.generation).then(|| registered.connection.upgrade()).flatten()
     }
 
-    /// Adds the connections from slot `from` on, in order, until `found` holds `limit`.
+    /// Adds the connections behind `after`, in order, until `found` holds `limit`.
     pub(crate) fn page(
         &self,
         lane: u16,
-        from: usize,
+        after: Option<SubscriberKey>,
         limit: usize,
         found: &mut Vec<(SubscriberKey, Arc<dyn Connection>)>,
     ) {
-        let mut next = from;
+        let mut next = after.map_or(0, |after| after.slot as usize);
         while found.len() < limit {
             let slots = self.0.lock();
             let Some(some) = slots.get(next..slots.len().min(next + SLOTS_AT_ONCE)) else { return };
@@ -294,11 +294,13 @@ impl Table {
                 return;
             }
             for registered in some {
+                let slot = u32::try_from(next).unwrap_or(u32::MAX);
                 if let Some(registered) = registered
+                    && let key = (SubscriberKey { lane, slot, generation: registered.generation })
+                    && after.is_none_or(|after| key > after)
                     && let Some(connection) = registered.connection.upgrade()
                 {
-                    let slot = u32::try_from(next).unwrap_or(u32::MAX);
-                    found.push((SubscriberKey { lane, slot, generation: registered.generation }, connection));
+                    found.push((key, connection));
                 }
                 next += 1;
                 if found.len() == limit {

@@ -21,6 +21,7 @@ mod worker;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
+use ahash::RandomState;
 use crossbeam_queue::SegQueue;
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
@@ -54,6 +55,8 @@ pub(crate) struct Lane {
     /// Its task is no more, whatever ended it.
     gone: AtomicBool,
     slots: Mutex<Slots>,
+    /// Drawn, so that a key of another life, or of another node, names nobody here.
+    first_generation: u32,
     pub(crate) connections: Table,
     pub(crate) waiting_deliveries: CachePadded<AtomicUsize>,
     pub(crate) waiting_bytes: AtomicUsize,
@@ -81,6 +84,8 @@ impl Lane {
             ended: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             slots: Mutex::default(),
+            // The lower half of what is as good as drawn.
+            first_generation: RandomState::new().hash_one(index) as u32,
             connections: Table::default(),
             waiting_deliveries: CachePadded::default(),
             waiting_bytes: AtomicUsize::new(0),
@@ -135,10 +140,10 @@ impl Lane {
     pub(crate) fn allocate(&self) -> SubscriberKey {
         let mut slots = self.slots.lock();
         let slot = slots.free.pop().unwrap_or_else(|| {
-            slots.generations.push(0);
+            slots.generations.push(self.first_generation);
             u32::try_from(slots.generations.len() - 1).unwrap_or(u32::MAX)
         });
-        let generation = slots.generations.get(slot as usize).copied().unwrap_or(0);
+        let generation = slots.generations.get(slot as usize).copied().unwrap_or(self.first_generation);
         SubscriberKey { lane: self.index, slot, generation }
     }
 

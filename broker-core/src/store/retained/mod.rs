@@ -111,27 +111,20 @@ impl Retained {
 
     /// Keeps `message` for its channel; the one it replaces is returned to be freed outside the caller's locks.
     pub(crate) fn set(&self, message: Arc<Message>) -> Option<Arc<Message>> {
-        let store = &mut *self.store.write();
-        let name = Arc::clone(message.channel().shared());
-        store.messages += 1;
-        store.bytes += held(&message);
-        if let Some(end) = message.expires_at_ms() {
-            store.expiring.insert((end, Arc::clone(&name)));
+        self.store.write().set(message)
+    }
+
+    /// As [`set`](Self::set), unless its channel keeps one that was published then or later: then that message is given back.
+    pub(crate) fn set_newer(&self, message: Arc<Message>, now_ms: u64) -> Result<(), Arc<Message>> {
+        let mut store = self.store.write();
+        let held = store.find(message.channel().as_str()).filter(|held| !held.is_expired(now_ms));
+        if held.is_some_and(|held| held.time_ms() >= message.time_ms()) {
+            return Err(message);
         }
-        let shard = store.shard(&name);
-        // The key stays the one that the order has, which the messages that follow share if they can.
-        let old = match store.shards.get_mut(shard)?.get_mut(&*name) {
-            Some(place) => Some(std::mem::replace(place, message)),
-            None => {
-                store.shards.get_mut(shard)?.insert(Arc::clone(&name), message);
-                store.order.insert(Name(name));
-                None
-            }
-        };
-        if let Some(old) = &old {
-            store.count_out(old);
-        }
-        old
+        let old = store.set(message);
+        drop(store);
+        drop(old);
+        Ok(())
     }
 
     /// Forgets a channel's message.
@@ -268,6 +261,30 @@ fn held(message: &Message) -> usize {
 }
 
 impl Store {
+    /// Keeps it for its channel; the one it replaces.
+    fn set(&mut self, message: Arc<Message>) -> Option<Arc<Message>> {
+        let name = Arc::clone(message.channel().shared());
+        self.messages += 1;
+        self.bytes += held(&message);
+        if let Some(end) = message.expires_at_ms() {
+            self.expiring.insert((end, Arc::clone(&name)));
+        }
+        let shard = self.shard(&name);
+        // The key stays the one that the order has, which the messages that follow share if they can.
+        let old = match self.shards.get_mut(shard)?.get_mut(&*name) {
+            Some(place) => Some(std::mem::replace(place, message)),
+            None => {
+                self.shards.get_mut(shard)?.insert(Arc::clone(&name), message);
+                self.order.insert(Name(name));
+                None
+            }
+        };
+        if let Some(old) = &old {
+            self.count_out(old);
+        }
+        old
+    }
+
     fn new() -> Self {
         let shards = (0..SHARDS).map(|_| AHashMap::new()).collect();
         Self {
