@@ -15,14 +15,17 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use crate::ask;
+use crate::control::{self, Control};
 use crate::durable::Durable;
 use crate::error::JoinError;
 use crate::frame;
+use crate::groups::GroupId;
 use crate::link::{self, Events};
 use crate::node::{Inboxes, Node, Outgoing};
 use crate::receive::Receiver;
 use crate::send;
 use crate::settings::Settings;
+use crate::share;
 use crate::stats::{Stats, one_more};
 use crate::watch;
 
@@ -64,6 +67,11 @@ impl Cluster {
     /// is lost.
     pub fn is_connected(&self) -> bool {
         self.node.is_connected() && !self.durable.as_ref().is_some_and(Durable::is_lost)
+    }
+
+    /// To ask other nodes, and to answer them.
+    pub fn control(&self) -> Control {
+        Control::new(Arc::clone(&self.node))
     }
 
     /// What this node counts.
@@ -147,12 +155,13 @@ impl Engine for Cluster {
     }
 
     fn start(&self, ingest: Arc<dyn Ingest>) {
-        let Some(Inboxes { asks, outgoing }) = self.inboxes.lock().take() else { return };
+        let Some(Inboxes { asks, outgoing, changed_groups }) = self.inboxes.lock().take() else { return };
         if let Some(durable) = &self.durable {
             self.tasks.lock().extend(durable.start(Arc::clone(&ingest)));
         }
         let (joins, joining) = mpsc::unbounded_channel();
         let node = || Arc::clone(&self.node);
+        let sharing = share::run(node(), Arc::clone(&ingest), changed_groups);
         let receiver = Receiver::new(node(), ingest);
         let subscribed = node();
         let receiving = async move {
@@ -172,6 +181,8 @@ impl Engine for Cluster {
             tokio::spawn(send::run(node(), outgoing)),
             tokio::spawn(ask::run(node(), asks, joins)),
             tokio::spawn(receiving),
+            tokio::spawn(control::run(node())),
+            tokio::spawn(sharing),
             tokio::spawn(greeting),
             tokio::spawn(watch::look(node())),
         ];
@@ -234,6 +245,19 @@ impl Engine for Cluster {
         } else if let Some(asked) = interests.add(filter) {
             // The task is gone only when the node is.
             _ = self.node.asks.send(asked);
+        }
+    }
+
+    fn group_interest(&self, group: &str, filter: &Filter, wanted: bool) {
+        if filter.namespace() == Some(OWN) {
+            return;
+        }
+        let id = GroupId::new(group, filter);
+        let mut groups = self.node.groups.write();
+        let is_news = if wanted { groups.join(&id) } else { groups.leave(&id) };
+        if is_news {
+            // The task is gone only when the node is.
+            _ = self.node.changed_groups.send(id);
         }
     }
 

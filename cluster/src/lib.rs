@@ -38,9 +38,12 @@
 
 mod ask;
 mod cluster;
+mod control;
+mod desk;
 mod durable;
 mod error;
 mod frame;
+mod groups;
 mod interests;
 mod link;
 mod node;
@@ -49,11 +52,14 @@ mod receive;
 mod repeats;
 mod send;
 mod settings;
+mod share;
 mod stats;
 mod subject;
 mod watch;
 
 pub use cluster::Cluster;
+pub use control::{Answers, Control, TooLarge};
+pub use desk::{Peer, Service};
 pub use error::JoinError;
 pub use settings::{Login, Settings, Tls};
 pub use stats::Stats;

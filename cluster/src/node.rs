@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use async_nats::Client;
 use async_nats::connection::State;
 use broker_core::{Channel, Done, Filter, Message, Sparing, Telling};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc};
 
+use crate::desk::Desk;
+use crate::groups::{GroupId, Groups};
 use crate::interests::{Asked, Interests};
 use crate::link::Events;
 use crate::peers::Peers;
@@ -39,7 +41,14 @@ pub(crate) struct Node {
     pub(crate) events: Arc<Events>,
     pub(crate) counters: Counters,
     pub(crate) peers: Mutex<Peers>,
+    /// What nodes ask each other.
+    pub(crate) desk: Arc<Desk>,
     pub(crate) interests: Mutex<Interests>,
+    pub(crate) groups: RwLock<Groups>,
+    /// Groups that have their first member here, or have had their last.
+    pub(crate) changed_groups: mpsc::UnboundedSender<GroupId>,
+    /// Others are to be told of all groups that have members here.
+    pub(crate) tell_groups: Notify,
     /// Another filter is settled.
     pub(crate) settled: Notify,
     pub(crate) asks: mpsc::UnboundedSender<Asked>,
@@ -55,12 +64,14 @@ pub(crate) struct Node {
 pub(crate) struct Inboxes {
     pub(crate) asks: mpsc::UnboundedReceiver<Asked>,
     pub(crate) outgoing: mpsc::UnboundedReceiver<Outgoing>,
+    pub(crate) changed_groups: mpsc::UnboundedReceiver<GroupId>,
 }
 
 impl Node {
     pub(crate) fn new(settings: Settings, client: Client, events: Arc<Events>, life: u64) -> (Self, Inboxes) {
         let (asks, to_ask) = mpsc::unbounded_channel();
         let (outgoing, to_send) = mpsc::unbounded_channel();
+        let (changed_groups, groups_to_tell) = mpsc::unbounded_channel();
         let node = Self {
             subjects: Subjects::new(&settings.prefix),
             interests: Mutex::new(Interests::new(settings.max_filters)),
@@ -69,6 +80,10 @@ impl Node {
             events,
             counters: Counters::default(),
             peers: Mutex::default(),
+            desk: Arc::default(),
+            groups: RwLock::default(),
+            changed_groups,
+            tell_groups: Notify::new(),
             settled: Notify::new(),
             asks,
             outgoing,
@@ -78,7 +93,7 @@ impl Node {
             told: Mutex::new(Sparing::new(8)),
             settings,
         };
-        (node, Inboxes { asks: to_ask, outgoing: to_send })
+        (node, Inboxes { asks: to_ask, outgoing: to_send, changed_groups: groups_to_tell })
     }
 
     /// Whether there is a connection, as far as this side knows.

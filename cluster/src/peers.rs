@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
 
+use crate::desk::Peer;
+
 /// How often a node says that it is there.
 pub(crate) const HELLO_EVERY: Duration = Duration::from_secs(2);
 
@@ -16,7 +18,7 @@ const MAX_NODES: usize = 1_024;
 /// Lives of other nodes.
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
-    known: AHashMap<u64, (Box<str>, Instant)>,
+    known: AHashMap<u64, (Peer, Instant)>,
 }
 
 /// What is to be told of a node.
@@ -39,26 +41,27 @@ impl Peers {
         if self.known.len() >= MAX_NODES {
             return News::Nothing;
         }
-        self.known.insert(life, (name.into(), now));
+        self.known.insert(life, (Peer::new(life, name), now));
         if name == own { News::SameName } else { News::Came }
     }
 
-    /// A node leaves; what it was called.
-    pub(crate) fn leave(&mut self, life: u64) -> Option<Box<str>> {
-        self.known.remove(&life).map(|(name, _)| name)
+    /// A node leaves.
+    pub(crate) fn leave(&mut self, life: u64) -> Option<Peer> {
+        self.known.remove(&life).map(|(peer, _)| peer)
+    }
+
+    pub(crate) fn find(&self, life: u64) -> Option<Peer> {
+        self.known.get(&life).map(|(peer, _)| peer.clone())
+    }
+
+    pub(crate) fn all(&self) -> Vec<Peer> {
+        self.known.values().map(|(peer, _)| peer.clone()).collect()
     }
 
     /// Those that are gone without a word.
-    pub(crate) fn forget_silent(&mut self, now: Instant) -> Vec<Box<str>> {
-        let mut gone = Vec::new();
-        self.known.retain(|_, (name, last)| {
-            let is_there = now.saturating_duration_since(*last) < SILENCE;
-            if !is_there {
-                gone.push(std::mem::take(name));
-            }
-            is_there
-        });
-        gone
+    pub(crate) fn forget_silent(&mut self, now: Instant) -> Vec<Peer> {
+        let is_silent = |last: &Instant| now.saturating_duration_since(*last) >= SILENCE;
+        self.known.extract_if(|_, (_, last)| is_silent(last)).map(|(_, (peer, _))| peer).collect()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -77,10 +80,10 @@ mod tests {
         assert_eq!(peers.hear(1, "n2", "n1", now), News::Nothing);
         assert_eq!(peers.hear(2, "n1", "n1", now), News::SameName);
         assert_eq!(peers.len(), 2);
-        assert_eq!(peers.leave(2).as_deref(), Some("n1"));
+        assert_eq!(peers.leave(2).as_ref().map(|peer| &*peer.name), Some("n1"));
         assert_eq!(peers.leave(2), None);
         assert_eq!(peers.hear(3, "n3", "n1", now + SILENCE / 2), News::Came);
-        assert_eq!(peers.forget_silent(now + SILENCE), [Box::from("n2")]);
+        assert_eq!(peers.forget_silent(now + SILENCE), [Peer::new(1, "n2")]);
         assert_eq!(peers.len(), 1);
     }
 

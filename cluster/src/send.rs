@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use async_nats::PublishErrorKind;
+use broker_core::Channel;
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
@@ -29,10 +31,14 @@ pub(crate) async fn run(node: Arc<Node>, mut outgoing: mpsc::UnboundedReceiver<O
             Outgoing::Message(message) => {
                 let reach = if message.retain() { Reach::All } else { Reach::Wanted };
                 let subject = node.subjects.of_channel(message.channel(), reach);
-                (subject, frame::message(origin, &message))
+                let frame = Bytes::from(frame::message(origin, &message));
+                for subject in of_groups(&node, message.channel()) {
+                    send(&node, subject, frame.clone()).await;
+                }
+                (subject, frame)
             }
             Outgoing::Forget(channel) => {
-                (node.subjects.of_channel(&channel, Reach::All), frame::forget(origin, &channel))
+                (node.subjects.of_channel(&channel, Reach::All), frame::forget(origin, &channel).into())
             }
             Outgoing::Barrier(done) => {
                 if node.is_linked() {
@@ -46,7 +52,13 @@ pub(crate) async fn run(node: Arc<Node>, mut outgoing: mpsc::UnboundedReceiver<O
     }
 }
 
-async fn send(node: &Node, subject: String, frame: Vec<u8>) {
+/// Where the groups of other nodes are that want a message on a channel and have no member here.
+fn of_groups(node: &Node, channel: &Channel) -> Vec<String> {
+    let groups = node.groups.read();
+    groups.wanting(channel).filter_map(|id| node.subjects.of_group(id.name(), id.filter())).collect()
+}
+
+async fn send(node: &Node, subject: String, frame: Bytes) {
     let counters = &node.counters;
     if !node.is_linked() {
         return one_more(&counters.unsent_away);
@@ -55,7 +67,7 @@ async fn send(node: &Node, subject: String, frame: Vec<u8>) {
     let given = async {
         tokio::select! {
             biased;
-            given = node.client.publish(subject, frame.into()) => Some(given),
+            given = node.client.publish(subject, frame) => Some(given),
             // It takes nothing while it has no server.
             () = until_cut(node) => None,
         }

@@ -45,6 +45,12 @@ pub struct Stats {
     pub overruns: u64,
     /// What no node of this version sends.
     pub unreadable: u64,
+    /// Messages of other nodes for groups that a member here got.
+    pub shared: u64,
+    /// Questions of other nodes: who is connected, who is there.
+    pub questions: u64,
+    /// Answers of other nodes that did not come in time.
+    pub silent: u64,
     /// Subscribers that were told that they are subscribed before it was known that others' messages reach them.
     pub unsettled: u64,
     /// Publishes to durable channels that are not answered yet.
@@ -85,6 +91,9 @@ pub(crate) struct Counters {
     pub(crate) overruns: AtomicU64,
     pub(crate) unreadable: AtomicU64,
     pub(crate) unsettled: AtomicU64,
+    pub(crate) shared: AtomicU64,
+    pub(crate) questions: AtomicU64,
+    pub(crate) silent: AtomicU64,
     pub(crate) kept_sent: AtomicU64,
     pub(crate) kept_retries: AtomicU64,
     pub(crate) kept_refused: AtomicU64,
@@ -112,6 +121,9 @@ impl Counters {
             overruns: self.overruns.load(Relaxed),
             unreadable: self.unreadable.load(Relaxed),
             unsettled: self.unsettled.load(Relaxed),
+            shared: self.shared.load(Relaxed),
+            questions: self.questions.load(Relaxed),
+            silent: self.silent.load(Relaxed),
             kept_sent: self.kept_sent.load(Relaxed),
             kept_retries: self.kept_retries.load(Relaxed),
             kept_refused: self.kept_refused.load(Relaxed),

@@ -6,7 +6,8 @@
 //! fw.m.*.chat.*          what a subscriber of `chat/*` asks for
 //! fw.h.0.v.chat.room1    one that lies in a stream, shard 0; fw.h.0.r.… if it is retained there
 //! fw.o.0.v.chat.room1    the same when it is stored: all nodes take these
-//! fw.c.hello             which nodes there are
+//! fw.g.workers.jobs=2F=2A one for the group `workers` on `jobs/*`
+//! fw.c.hello             which nodes there are; what else is below `fw.c` is in `control/`
 //! ```
 //!
 //! A level is one token: letters, digits, `_` and `-` stay, each other byte is `=` and two hexadecimal digits, and an
@@ -88,6 +89,15 @@ impl Subjects {
         format!("{}_RET0", self.prefix)
     }
 
+    /// Where the group of this name on a filter gets its messages, if that is not too long.
+    pub(crate) fn of_group(&self, name: &str, filter: &Filter) -> Option<String> {
+        let mut subject = format!("{}.g.", self.prefix);
+        put_level(&mut subject, name);
+        subject.push('.');
+        put_level(&mut subject, &filter.to_string());
+        (subject.len() <= MAX_BYTES).then_some(subject)
+    }
+
     /// All messages on all channels.
     pub(crate) fn everything(&self) -> String {
         format!("{}.m.*.>", self.prefix)
@@ -101,6 +111,31 @@ impl Subjects {
     /// Where nodes say that they are there.
     pub(crate) fn hello(&self) -> String {
         format!("{}.c.hello", self.prefix)
+    }
+
+    /// Where all nodes are asked.
+    pub(crate) fn questions(&self) -> String {
+        format!("{}.c.q", self.prefix)
+    }
+
+    /// Where one node is asked.
+    pub(crate) fn questions_to(&self, life: u64) -> String {
+        format!("{}.c.q.{life:x}", self.prefix)
+    }
+
+    /// Where one node is answered.
+    pub(crate) fn answers_to(&self, life: u64) -> String {
+        format!("{}.c.a.{life:x}", self.prefix)
+    }
+
+    /// Where all nodes are told something.
+    pub(crate) fn notices(&self) -> String {
+        format!("{}.c.n", self.prefix)
+    }
+
+    /// Where one node is told something.
+    pub(crate) fn notices_to(&self, life: u64) -> String {
+        format!("{}.c.n.{life:x}", self.prefix)
     }
 
     /// Where nobody listens: that the server says so shows that it is there, and that it has done all before.

@@ -1,12 +1,14 @@
 //! The task that looks whether NATS and the other nodes are there.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use async_nats::Subscriber;
 use futures_util::StreamExt as _;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::desk::Peer;
 use crate::frame::{self, Content};
 use crate::link::check_version;
 use crate::node::Node;
@@ -20,10 +22,13 @@ pub(crate) async fn look(node: Arc<Node>) {
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut was_connected = None;
+    let mut disconnects = node.events.disconnects.load(Relaxed);
     loop {
         looks.tick().await;
-        if node.is_linked() {
-            node.round_trip().await;
+        let now = node.events.disconnects.load(Relaxed);
+        if node.is_linked() && node.round_trip().await && now != disconnects {
+            disconnects = now;
+            node.desk.tell(|service| service.reconnected());
         }
         let is_connected = node.is_connected();
         if was_connected == Some(is_connected) {
@@ -55,41 +60,55 @@ pub(crate) async fn greet(node: Arc<Node>, mut heard: Subscriber) {
     loop {
         tokio::select! {
             _ = hellos.tick() => {
-                if node.is_linked() {
-                    let hello = frame::hello(node.life, &node.settings.node);
-                    _ = node.client.publish(node.subjects.hello(), hello.into()).await;
-                }
+                say_hello(&node).await;
                 let gone = node.peers.lock().forget_silent(Instant::now());
                 for peer in gone {
-                    tracing::warn!(%peer, "a node is silent, it is not counted any more");
+                    tracing::warn!(peer = &*peer.name, "a node is silent, it is not counted any more");
+                    node.desk.tell(|service| service.left(&peer));
                 }
             }
             message = heard.next() => {
                 let Some(message) = message else { return };
-                hear(&node, &message.payload);
+                if hear(&node, &message.payload) {
+                    // So that it knows of this one at once.
+                    say_hello(&node).await;
+                }
             }
         }
     }
 }
 
-fn hear(node: &Node, frame: &[u8]) {
+async fn say_hello(node: &Node) {
+    if node.is_linked() {
+        let hello = frame::hello(node.life, &node.settings.node);
+        _ = node.client.publish(node.subjects.hello(), hello.into()).await;
+    }
+}
+
+/// Whether it is from a node that was not known.
+fn hear(node: &Node, frame: &[u8]) -> bool {
     match frame::read(frame) {
         Ok((origin, Content::Hello(name))) if origin.life != node.life => {
             let news = node.peers.lock().hear(origin.life, &name, &node.settings.node, Instant::now());
             match news {
-                News::Nothing => {}
+                News::Nothing => return false,
                 News::Came => tracing::info!(peer = &*name, "a node has come"),
                 News::SameName => {
                     tracing::warn!(peer = &*name, "another node is called like this one");
                 }
             }
+            let peer = Peer::new(origin.life, &name);
+            node.desk.tell(|service| service.came(&peer));
+            return true;
         }
         Ok((origin, Content::Bye)) => {
             if let Some(peer) = node.peers.lock().leave(origin.life) {
-                tracing::info!(%peer, "a node has left");
+                tracing::info!(peer = &*peer.name, "a node has left");
+                node.desk.tell(|service| service.left(&peer));
             }
         }
         Ok(_) => {}
         Err(_) => one_more(&node.counters.unreadable),
     }
+    false
 }
