@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::context::{self, Context, Contexts};
 use crate::failure::Failure;
@@ -170,11 +170,21 @@ pub struct Connections {
     /// Those that are subscribed to this channel only
     #[arg(long, value_name = "CHANNEL")]
     pub(crate) channel: Option<String>,
+    /// Those of the node that is asked, or of all nodes
+    #[arg(long, value_name = "SCOPE", default_value = "node")]
+    pub(crate) scope: Scope,
     /// One JSON object per line, as the HTTP API has it, instead of a table
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) server: ServerArguments,
+}
+
+/// Whose clients are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scope {
+    Node,
+    Cluster,
 }
 
 #[derive(Args, Clone, Debug)]

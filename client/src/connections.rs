@@ -8,6 +8,7 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::arguments::Scope;
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
 use crate::name::segment;
@@ -22,12 +23,17 @@ const MAX_FILTERS: usize = 3;
 struct List {
     connections: Vec<Box<RawValue>>,
     next: Option<String>,
+    #[serde(default)]
+    partial: bool,
 }
 
 impl Page for List {
     type Item = Box<RawValue>;
 
     fn parts(self) -> (Vec<Box<RawValue>>, Option<String>) {
+        if self.partial {
+            tell(format_args!("a node did not answer: its connections are missing"));
+        }
         (self.connections, self.next)
     }
 }
@@ -44,6 +50,7 @@ struct Connection {
     subscriptions: Vec<String>,
     queue: Queue,
     dropped: u64,
+    node: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -59,20 +66,32 @@ struct Queue {
 pub(crate) async fn list(arguments: Connections) -> Result<(), Failure> {
     let endpoint = Endpoint::new(&arguments.server)?;
     let wanted = [("user", &arguments.of), ("channel", &arguments.channel)];
-    let parameters: Vec<(&str, &str)> =
+    let mut parameters: Vec<(&str, &str)> =
         wanted.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();
+    let is_of_all = arguments.scope == Scope::Cluster;
+    if is_of_all {
+        parameters.push(("scope", "cluster"));
+    }
     let mut out = BufWriter::new(stdout());
     if arguments.json {
         let line = |item: Box<RawValue>| Ok(writeln!(out, "{item}")?);
         endpoint.each::<List>("/v1/connections", &parameters, line).await?;
         return Ok(out.flush()?);
     }
-    let head = ["ID", "PROTOCOL", "USER", "ADDRESS", "SINCE", "WAITING", "DROPPED", "SUBSCRIPTIONS"];
+    let mut head = vec!["ID", "PROTOCOL", "USER", "ADDRESS", "SINCE", "WAITING", "DROPPED", "SUBSCRIPTIONS"];
+    if is_of_all {
+        head.insert(1, "NODE");
+    }
     let mut table = Table::new(&head);
     let add = |item: Box<RawValue>| {
         let connection = serde_json::from_str::<Connection>(item.get())
             .map_err(|error| endpoint.foreign(format!("a connection is not as known ({error})")))?;
-        table.row(connection.cells());
+        let node = connection.node.clone();
+        let mut cells = connection.cells();
+        if is_of_all {
+            cells.insert(1, node.unwrap_or_default());
+        }
+        table.row(cells);
         Ok(())
     };
     endpoint.each::<List>("/v1/connections", &parameters, add).await?;

@@ -50,6 +50,12 @@ pub(crate) enum Error {
     TooManyWatchers { max: usize },
     #[error("the server is shutting down")]
     Closing,
+    #[error("another node, which may have the connection, did not answer in time")]
+    NodeSilent,
+    #[error("the connection is not on this node, and no more than {max} bytes go to another")]
+    TooLargeForNodes { max: usize },
+    #[error("{}", .0.detail)]
+    Elsewhere(Problem),
 }
 
 /// How long to wait where no better time is known.
@@ -98,6 +104,9 @@ impl From<Error> for Problem {
             Error::NotSubscribed(_) => (S::NOT_FOUND, "not_subscribed"),
             Error::TooManyWatchers { .. } => return unavailable("too_many_watchers", detail),
             Error::Closing => return unavailable("shutting_down", detail),
+            Error::NodeSilent => return unavailable("node_silent", detail),
+            Error::TooLargeForNodes { .. } => (S::PAYLOAD_TOO_LARGE, "message_too_large"),
+            Error::Elsewhere(problem) => return problem,
             // What is not known here is refused in its own words.
             Error::Send(_) | Error::Forced(_) => return Problem::forbidden(detail),
         };

@@ -18,6 +18,7 @@ use http_edge::{
 use intake::{Gate, Published, Publisher};
 
 use crate::answer::{json, json_document, no_content};
+use crate::asked;
 use crate::channels;
 use crate::config::{Config, MetricsAccess};
 use crate::connections::{self, Forced};
@@ -27,6 +28,7 @@ use crate::figures::{Figures, Sources};
 use crate::health;
 use crate::history::Pages;
 use crate::metrics::{self, Scraped};
+use crate::nodes::{Elsewhere, Nodes};
 use crate::openapi;
 use crate::presence;
 use crate::publish::{Desk, Retain, key_of, publish_items, publish_lines, publish_raw, write_published};
@@ -54,6 +56,7 @@ struct Shared {
     ready: AtomicBool,
     figures: Arc<Figures>,
     sources: Arc<Sources>,
+    elsewhere: Elsewhere,
 }
 
 impl Front {
@@ -79,6 +82,7 @@ impl Front {
             ready: AtomicBool::new(true),
             figures,
             sources,
+            elsewhere: Elsewhere::default(),
         };
         Front(Arc::new(shared), Paths::Whole)
     }
@@ -188,6 +192,18 @@ impl Front {
         self.0.figures.close();
     }
 
+    /// There are other nodes: who is connected to them is listed too, and clients there are found. The first call counts.
+    pub fn join(&self, nodes: Arc<dyn Nodes>) {
+        self.0.elsewhere.join(nodes);
+    }
+
+    /// The answer to what another node asks by [`Nodes::ask`]; `None` for a question that this version does not know. The
+    /// other node has looked at the rights: what asks here can do everything.
+    pub async fn answer_node(&self, question: Bytes) -> Option<Vec<u8>> {
+        let shared = &self.0;
+        asked::answer(&shared.broker, &shared.counters, shared.config.max_page, &question).await
+    }
+
     pub(crate) fn config(&self) -> &Config {
         &self.0.config
     }
@@ -229,6 +245,15 @@ impl Shared {
             Some(Route::Other)
         } else {
             (!asks_to_wait(&parts.uri)).then_some(Route::History)
+        }
+    }
+
+    fn connections(&self) -> connections::Desk<'_> {
+        connections::Desk {
+            broker: &self.broker,
+            counters: &self.counters,
+            elsewhere: &self.elsewhere,
+            max_page: self.config.max_page,
         }
     }
 
@@ -365,6 +390,7 @@ impl Shared {
                 }
                 Resource::Presence(channel) => Box::pin(presence::answer(
                     &self.broker,
+                    &self.elsewhere,
                     self.config.max_page,
                     principal,
                     &channel,
@@ -372,44 +398,31 @@ impl Shared {
                 ))
                 .await
                 .map(json),
-                Resource::Connections => Box::pin(connections::list(
-                    &self.broker,
-                    self.config.max_page,
-                    principal,
-                    parts.uri.query(),
-                ))
-                .await
-                .map(json),
+                Resource::Connections => {
+                    Box::pin(self.connections().list(principal, parts.uri.query())).await.map(json)
+                }
                 Resource::Connection(id) if method == Method::DELETE => {
-                    connections::close(&self.broker, &self.counters, principal, &id, parts.uri.query())
+                    Box::pin(self.connections().close(principal, &id, parts.uri.query())).await
                 }
                 Resource::Connection(id) => {
                     no_parameters(parts.uri.query())?;
-                    connections::one(&self.broker, principal, &id).map(json)
+                    Box::pin(self.connections().one(principal, &id)).await.map(json)
                 }
                 Resource::ConnectionMessages(id) => {
                     let body =
                         take_body(body, self.broker.config().max_message_bytes, &self.config.intake).await?;
-                    Box::pin(connections::send(&self.broker, &self.counters, principal, &id, parts, body))
-                        .await
-                        .map(json)
+                    Box::pin(self.connections().send(principal, &id, parts, body)).await.map(json)
                 }
                 Resource::ConnectionSubscription { id, filter } => {
                     no_parameters(parts.uri.query())?;
                     let change = if method == Method::PUT { Forced::Subscribe } else { Forced::Unsubscribe };
-                    connections::change_subscription(
-                        &self.broker,
-                        &self.counters,
-                        principal,
-                        &id,
-                        &filter,
-                        change,
-                    )
+                    Box::pin(self.connections().change_subscription(principal, &id, &filter, change)).await
                 }
                 Resource::Revocations => {
                     no_parameters(parts.uri.query())?;
                     let body = take_body(body, revocations::MAX_BYTES, &self.config.intake).await?;
-                    Box::pin(revocations::revoke(&self.broker, &self.counters, principal, &body))
+                    let (counters, elsewhere) = (&self.counters, &self.elsewhere);
+                    Box::pin(revocations::revoke(&self.broker, counters, elsewhere, principal, &body))
                         .await
                         .map(json)
                 }

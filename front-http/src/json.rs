@@ -9,15 +9,3 @@ pub(crate) fn write_optional(text: Option<&str>, out: &mut Vec<u8>) {
         None => out.extend_from_slice(b"null"),
     }
 }
-
-/// An array of strings.
-pub(crate) fn write_strings(texts: &[String], out: &mut Vec<u8>) {
-    out.push(b'[');
-    for (number, text) in texts.iter().enumerate() {
-        if number > 0 {
-            out.push(b',');
-        }
-        write_string(text, out);
-    }
-    out.push(b']');
-}

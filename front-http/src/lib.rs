@@ -28,6 +28,7 @@
 //! Payloads are bytes. A raw publish is never looked into; of a JSON publish the exact text of `data` is kept.
 
 mod answer;
+mod asked;
 mod channels;
 mod config;
 mod connections;
@@ -44,6 +45,7 @@ mod history;
 mod json;
 mod metrics;
 mod name;
+mod nodes;
 mod openapi;
 mod presence;
 mod publish;
@@ -54,11 +56,13 @@ mod route;
 mod served;
 #[cfg(feature = "settings")]
 mod settings;
+mod shown;
 mod stats;
 
 pub use ::front::{Metric, MetricSource, Value};
 pub use config::{Config, METRICS_CHANNEL, MetricsAccess};
 pub use front::Front;
+pub use nodes::{Answered, Nodes};
 #[cfg(feature = "settings")]
 pub use settings::Api as Settings;
 pub use stats::Stats;

@@ -59,6 +59,25 @@ pub(crate) fn flag(name: &str, value: &str) -> Result<bool, Error> {
     }
 }
 
+/// Whose clients are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Those of this node.
+    Node,
+    /// Those of all nodes; without a cluster there is this one.
+    Cluster,
+}
+
+impl Scope {
+    pub(crate) fn read(value: &str) -> Result<Self, Error> {
+        match value {
+            "node" => Ok(Scope::Node),
+            "cluster" => Ok(Scope::Cluster),
+            _ => Err(invalid("scope", "not `node` or `cluster`")),
+        }
+    }
+}
+
 /// Where a page goes on: behind the last connection of the page before, even if that one has left.
 pub(crate) fn read_cursor(value: &str) -> Result<SubscriberKey, Error> {
     parse_connection_id(value).ok_or_else(|| invalid("cursor", "not the `next` of another page"))

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{
-    Action, Authenticated, Authenticator, Config, Credentials, Filter, Principal, Rights, Rule,
+    Action, Answer as Later, Authenticated, Authenticator, Config, Credentials, Filter, Principal, Rights,
+    Rule,
 };
 use serde_json::json;
 use support::{Answer, Client, Server};
@@ -384,4 +385,66 @@ async fn what_means_nothing_for_a_direct_message_is_refused() {
     assert_eq!(reserved.code(), "reserved_channel");
     let large = root(&server, &line, &vec![b'x'; (4 << 20) + 1]).await;
     assert_eq!(large.status, 413);
+}
+
+/// One other node, in this process; `is_silent` says nothing, and is known to be there.
+struct Other {
+    api: front_http::Front,
+    is_silent: std::sync::atomic::AtomicBool,
+}
+
+impl front_http::Nodes for Other {
+    fn name(&self) -> &str {
+        "here"
+    }
+
+    fn ask(&self, question: Vec<u8>, _: fn(&[u8]) -> bool) -> Later<'static, front_http::Answered> {
+        if self.is_silent.load(std::sync::atomic::Ordering::SeqCst) {
+            return Later::now(front_http::Answered::new(Vec::new(), false));
+        }
+        let api = self.api.clone();
+        Later::later(async move {
+            let answer = api.answer_node(question.into()).await.expect("a question of this version");
+            front_http::Answered::new(vec![("there".to_owned(), answer.into())], true)
+        })
+    }
+}
+
+#[tokio::test]
+async fn clients_of_another_node_are_managed_by_the_same_rights() {
+    let (here, there) = (start().await, start().await);
+    let other = Arc::new(Other { api: there.api.clone(), is_silent: false.into() });
+    here.api.join(other.clone());
+    let (_a, _) = open(&here, "/sse/chat/1", "ann").await;
+    let (mut b, id) = open(&there, "/sse?channel=chat/1&channel=other", "ann").await;
+    let list = "GET /v1/connections?scope=cluster&channel=chat/1";
+    let chief = "Authorization: Bearer chief\r\n";
+    let seen = here.ask(list, chief, b"").await.json();
+    let subscriptions: Vec<_> =
+        seen["connections"].as_array().unwrap().iter().map(|one| one["subscriptions"].clone()).collect();
+    assert_eq!(subscriptions, [json!(["chat/1"]), json!(["chat/1"])], "what it may not manage is not shown");
+    let one = format!("/v1/connections/{id}");
+    for (line, status) in [
+        ("GET /v1/connections?scope=cluster".to_owned(), 403),
+        (format!("GET {one}"), 403),
+        (format!("DELETE {one}"), 403),
+        (format!("POST {one}/messages?channel=other"), 403),
+        (format!("PUT {one}/subscriptions/other"), 403),
+        (format!("PUT {one}/subscriptions/chat%2F2"), 204),
+        (format!("POST {one}/messages?channel=chat/2"), 200),
+        ("GET /v1/connections?scope=world".to_owned(), 400),
+    ] {
+        assert_eq!(here.ask(&line, chief, b"hi").await.status, status, "{line}");
+    }
+    b.until("hi").await;
+
+    let present = here.get("/v1/presence/chat/1").await.json();
+    assert_eq!((&present["connections"], &present["users"]), (&json!(2), &json!(1)), "one user on both");
+    let revoked = root(&here, "POST /v1/revocations", br#"{"user": "ann"}"#).await.json();
+    assert_eq!(revoked, json!({"closed": 2}));
+    other.is_silent.store(true, std::sync::atomic::Ordering::SeqCst);
+    let revoked = root(&here, "POST /v1/revocations", br#"{"user": "nobody"}"#).await.json();
+    assert_eq!(revoked, json!({"closed": 0, "partial": true}));
+    let silent = root(&here, &format!("GET {one}"), b"").await;
+    assert_eq!((silent.status, silent.code()), (503, "node_silent".to_owned()));
 }
