@@ -20,7 +20,8 @@ use crate::config::Config;
 use crate::protocol::{Detached, Encodings, End, Remains, Shared, Target, Will};
 use crate::transport::groups;
 use crate::transport::{
-    self, Aftermath, Arrival, Due, Farewell, Hosted, KeptGroups, LeftWills, Sessions, Timers, Traffic, What,
+    self, Aftermath, Arrival, Claim, Due, Elsewhere, Farewell, Hosted, KeptGroups, LeftWills, Nodes,
+    Sessions, Timers, Traffic, What,
 };
 
 /// MQTT on a broker. Clones are handles to the same front.
@@ -38,6 +39,7 @@ pub(crate) struct Inner {
     pub(crate) sessions: Sessions,
     pub(crate) left_wills: LeftWills,
     pub(crate) kept_groups: KeptGroups,
+    pub(crate) elsewhere: Elsewhere,
     pub(crate) counters: Counters,
     pub(crate) traffic: Traffic,
     mechanisms: Vec<Arc<dyn Mechanism>>,
@@ -195,6 +197,7 @@ impl Front {
             authenticator,
             shared: Arc::new(shared),
             sessions: Sessions::default(),
+            elsewhere: Elsewhere::default(),
             counters: Counters::default(),
             traffic: Traffic::default(),
             mechanisms: Vec::new(),
@@ -214,6 +217,23 @@ impl Front {
     #[must_use]
     pub fn nested(&self) -> Self {
         Self(self.0.clone(), Paths::Rest)
+    }
+
+    /// There are other nodes: a client that connects to one of them has no session on another any more. `life` is this
+    /// node's own among them. The first call counts.
+    pub fn join(&self, nodes: Arc<dyn Nodes>, life: u64) {
+        self.0.elsewhere.join(nodes, life);
+    }
+
+    /// Another node tells of a client that connected there: its session here is over, unless it came here later. A connection
+    /// that it still has here is closed as one that was taken over (MQTT 5.0 §3.1.4).
+    pub fn claimed_elsewhere(&self, claim: &Claim) {
+        self.0.claimed_elsewhere(claim);
+    }
+
+    /// The claims of all clients that are here, to tell a node that may not have heard of them.
+    pub fn claims(&self) -> Vec<Claim> {
+        self.0.elsewhere.all()
     }
 
     /// Adds a mechanism for enhanced authentication. Only before the first connection: later it does nothing.
@@ -480,8 +500,15 @@ impl Inner {
     }
 
     /// A session is over: what it leaves is seen to.
-    fn end(&self, hosted: &Arc<Hosted>, mut remains: Remains, why: LeaveReason, farewell: &Farewell) {
+    pub(crate) fn end(
+        &self,
+        hosted: &Arc<Hosted>,
+        mut remains: Remains,
+        why: LeaveReason,
+        farewell: &Farewell,
+    ) {
         self.sessions.remove(hosted);
+        self.elsewhere.forget(hosted.session.key(), |key| self.sessions.get(key).is_some());
         if let Some(fence) = remains.fence {
             // Its record goes behind it.
             self.publish_wills(remains.will.take());
@@ -528,7 +555,7 @@ impl Inner {
 
     /// Publishes those that their clients may publish now: CONNECT was long ago, and a client whose rights were taken
     /// is to leave no last word where it may not say any.
-    fn publish_wills(&self, wills: impl IntoIterator<Item = Will>) {
+    pub(crate) fn publish_wills(&self, wills: impl IntoIterator<Item = Will>) {
         for Will { publish, principal, key } in wills {
             let now = self.authenticator.renewed(&principal);
             if !now.is_some_and(|principal| principal.allows(Action::Publish, publish.channel())) {

@@ -56,3 +56,4 @@ pub use front::{ClientStats, Front, Stats};
 pub use scram::{ScramSha256, ScramUser, ScramUsers};
 #[cfg(feature = "settings")]
 pub use settings::Mqtt as Settings;
+pub use transport::{Claim, Nodes};

@@ -221,6 +221,8 @@ impl Handshake {
         let gap = gap.map(|gap| format!("{} {}", gap.requested, gap.first));
         let gap = gap.as_deref().filter(|gap| fits(hook, Some(gap)));
         let connack = |present| terms.connack(config, present, last_word, hook, gap.filter(|_| present));
+        // An identifier that was made up here nobody else has.
+        let claimed = if terms.assigned { None } else { inner.elsewhere.claim(&key, terms.clean_start) };
         let entered = inner.sessions.enter(arriving, connack).map_err(|reason| {
             inner.counters.sessions_refused.add(1);
             let why = match reason {
@@ -230,6 +232,9 @@ impl Handshake {
             DecodeError::new(reason, why)
         })?;
         inner.settle(&entered.hosted, entered.aftermath);
+        if let Some(claimed) = claimed {
+            claimed.tell();
+        }
         if !Arc::ptr_eq(&entered.hosted, &self.candidate) {
             entered.hosted.subscriber.set_online(true);
         }

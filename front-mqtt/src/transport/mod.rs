@@ -7,6 +7,7 @@
 
 mod attached;
 mod driver;
+mod elsewhere;
 mod gap;
 mod goodbye;
 pub(crate) mod groups;
@@ -25,6 +26,8 @@ mod waiting;
 mod websocket;
 
 pub(crate) use attached::Farewell;
+pub(crate) use elsewhere::Elsewhere;
+pub use elsewhere::{Claim, Nodes};
 pub(crate) use handshake::{Arrival, accept};
 #[cfg(any(test, fuzzing))]
 pub(crate) use input::{Control, Input};
