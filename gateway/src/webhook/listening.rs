@@ -58,7 +58,9 @@ impl Lifecycle for Inner {
         let mut occupancy = self.occupancy.lock();
         // Asked under the lock, so that what is told last is what was so last.
         let subscribers = self.subscribers_of(channel);
-        if occupancy.handle_count(Instant::now(), channel, subscribers) {
+        if occupancy.handle_count(Instant::now(), channel, subscribers)
+            && !self.settle_with_others(Kind::Occupied, channel)
+        {
             self.tell_of_channel(Kind::Occupied, channel, subscribers);
         }
         drop(occupancy);
@@ -77,7 +79,7 @@ impl Inner {
     }
 
     /// Subscriptions on exactly this channel, those of webhooks that hear of its messages aside.
-    fn subscribers_of(&self, channel: &Channel) -> usize {
+    pub(super) fn subscribers_of(&self, channel: &Channel) -> usize {
         let all = self.broker.channel(channel).map_or(0, |info| info.subscriptions);
         let hooks = self.hooks();
         let own = hooks.iter().filter(|hook| {
@@ -103,10 +105,13 @@ impl Inner {
                 while let Some(channel) =
                     occupancy.poll_vacated(Instant::now(), |channel| self.subscribers_of(channel))
                 {
-                    self.tell_of_channel(Kind::Vacated, &channel, 0);
+                    if !self.settle_with_others(Kind::Vacated, &channel) {
+                        self.tell_of_channel(Kind::Vacated, &channel, 0);
+                    }
                 }
                 occupancy.poll_timeout()
             };
+            let next = next.into_iter().chain(self.tell_what_is_settled()).min();
             let wait =
                 next.map_or(Duration::from_secs(60), |at| at.saturating_duration_since(Instant::now()));
             let _ = tokio::time::timeout(wait, self.occupancy_changed.notified()).await;

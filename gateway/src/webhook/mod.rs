@@ -11,10 +11,12 @@
 pub mod answer;
 mod api;
 mod asked;
+mod elsewhere;
 pub mod event;
 mod hook;
 mod listening;
 mod messages;
+mod nodes;
 mod occupancy;
 mod settings;
 mod visit;
@@ -22,6 +24,7 @@ mod webhooks;
 
 pub use self::api::Api;
 pub use self::hook::{Counted, Hook};
+pub use self::nodes::{Nodes, Occupied};
 pub use self::settings::{OnFailure, Settings, Written, Wrong};
 pub use self::webhooks::{Gateway, PutError, Webhooks};
 pub use crate::dead::{DeadLetter, DeadLetters};

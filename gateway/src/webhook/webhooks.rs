@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use broker_core::{
@@ -20,6 +20,7 @@ use super::event::{Kind, Members, Told, event};
 use super::hook::Hook;
 use super::listening::known_of;
 use super::messages;
+use super::nodes::InCluster;
 use super::occupancy::Occupancy;
 use super::settings::{Settings, Written, Wrong};
 use super::visit::{Known, Visit};
@@ -67,7 +68,7 @@ pub struct Gateway {
 
 /// All webhooks of a broker. A clone is a handle to the same.
 #[derive(Clone)]
-pub struct Webhooks(Arc<Inner>);
+pub struct Webhooks(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) broker: Broker,
@@ -92,6 +93,8 @@ pub(super) struct Inner {
     pub(super) visits: Mutex<HashMap<SubscriberKey, Arc<Visit>>>,
     pub(super) occupancy: Mutex<Occupancy>,
     pub(super) occupancy_changed: Notify,
+    /// What other nodes have, if there are any.
+    pub(super) cluster: OnceLock<InCluster>,
 }
 
 impl Webhooks {
@@ -123,6 +126,7 @@ impl Webhooks {
             visits: Mutex::default(),
             occupancy: Mutex::default(),
             occupancy_changed: Notify::new(),
+            cluster: OnceLock::new(),
         });
         if inner.policy.is_some() {
             inner.decide();
@@ -258,8 +262,11 @@ impl Webhooks {
     pub async fn finish(&self, within: Duration) {
         let vacated = self.0.occupancy.lock().end();
         for channel in vacated {
-            self.0.tell_of_channel(Kind::Vacated, &channel, 0);
+            if !self.0.is_occupied_elsewhere(&channel) {
+                self.0.tell_of_channel(Kind::Vacated, &channel, 0);
+            }
         }
+        self.0.take_leave();
         let hooks = self.list();
         let all = async {
             for hook in hooks.iter() {
