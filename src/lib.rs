@@ -61,6 +61,8 @@ mod listen;
 pub mod logging;
 mod metrics;
 mod page;
+#[cfg(feature = "cluster")]
+mod peers;
 #[cfg(feature = "cli")]
 mod reload;
 mod server;

@@ -87,6 +87,21 @@ pub(crate) fn of_cluster(cluster: Arc<cluster::Cluster>) -> Arc<dyn MetricSource
             Metric::counter("cluster_overruns", overruns, stats.overruns),
             Metric::counter("cluster_unreadable", "What no node of this version sends", stats.unreadable),
             Metric::counter("cluster_unsettled", unsettled, stats.unsettled),
+            Metric::counter(
+                "cluster_shared",
+                "Messages of other nodes for groups that a member here got",
+                stats.shared,
+            ),
+            Metric::counter(
+                "cluster_questions",
+                "Questions of other nodes: who is connected, who is on a channel",
+                stats.questions,
+            ),
+            Metric::counter(
+                "cluster_silent",
+                "Answers of other nodes that did not come in time",
+                stats.silent,
+            ),
         ]);
     })
 }

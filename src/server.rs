@@ -198,6 +198,9 @@ impl Server {
         }
         #[cfg(feature = "cluster")]
         if let Some(cluster) = cluster {
+            #[cfg(feature = "gateway")]
+            crate::peers::join_webhooks(&cluster, &webhooks);
+            crate::peers::join(&cluster, &broker, &fronts).await;
             fronts.show(metrics::of_cluster(cluster));
         }
         #[cfg(feature = "gateway")]

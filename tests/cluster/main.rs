@@ -6,6 +6,11 @@ mod nats;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod clients;
+mod groups;
+mod hooks;
+mod takeover;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -35,6 +40,25 @@ async fn until_ready_is(address: SocketAddr, status: u16) {
     .await;
 }
 
+/// Three servers that know of each other.
+async fn three(nats: &Nats) -> [Process; 3] {
+    let servers = [node(nats, "n1").await, node(nats, "n2").await, node(nats, "n3").await];
+    until_there_are(&servers, 3).await;
+    servers
+}
+
+/// Until each knows that there are so many, itself among them.
+async fn until_there_are(servers: &[Process], nodes: u32) {
+    for server in servers {
+        within(async {
+            while metric(server.http, "fanwire_cluster_nodes").await < f64::from(nodes) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+}
+
 async fn metric(address: SocketAddr, name: &str) -> f64 {
     let page = http::get(address, "/metrics").await;
     let row = page.text().lines().find(|row| row.starts_with(name)).unwrap_or_else(|| panic!("no {name}"));
@@ -62,6 +86,25 @@ async fn clients_of_all_protocols_on_three_servers_are_one() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn a_server_that_starts_has_what_others_retain() {
+    let Some(nats) = Nats::start(&[]) else { return };
+    let first = node(&nats, "n1").await;
+    for number in 0..1_000 {
+        let target = format!("/v1/retained/lamps/{number}");
+        assert_eq!(http::request(first.http, "PUT", &target, &[], "on").await.status, 200);
+    }
+    let second = node(&nats, "n2").await;
+    for number in [0, 499, 999] {
+        let answer = http::get(second.http, &format!("/v1/retained/lamps/{number}")).await;
+        assert_eq!((answer.status, &answer.json()["text"]), (200, &"on".into()), "{number}");
+    }
+    let mut late = Client::connect(second.mqtt, "late").await;
+    late.subscribe("lamps/7", QoS::AtMostOnce).await;
+    let message = late.message().await;
+    assert!(message.retain && &message.payload[..] == b"on");
 }
 
 #[tokio::test]
