@@ -23,7 +23,6 @@ pub struct Report {
     head: u64,
     retained: u64,
     sessions: u64,
-    notes: u64,
     keys: u64,
     is_unread: bool,
     /// Keys whose values are damaged.
@@ -82,7 +81,6 @@ pub(crate) fn look_through(disk: &Disk, head: u64) -> fjall::Result<Report> {
     }
     for row in disk.notes.iter() {
         let (key, value) = row.into_inner()?;
-        report.notes += 1;
         if unseal(&value).is_none() {
             report.damaged.push(format!("note {:?}", String::from_utf8_lossy(&key)));
         }
@@ -176,8 +174,7 @@ impl fmt::Display for Report {
             return write!(f, "damaged: what lies behind is not read");
         }
         let what = if self.damaged.is_empty() { "ok" } else { "damaged" };
-        let Self { epoch, head, retained, sessions, notes, keys, .. } = self;
-        write!(f, "{what} epoch={epoch} head={head} retained={retained} sessions={sessions} ")?;
-        write!(f, "keys={keys} notes={notes}")
+        let Self { epoch, head, retained, sessions, keys, .. } = self;
+        write!(f, "{what} epoch={epoch} head={head} retained={retained} sessions={sessions} keys={keys}")
     }
 }
