@@ -46,6 +46,9 @@ pub(crate) fn of_cluster(cluster: Arc<cluster::Cluster>) -> Arc<dyn MetricSource
             "Times at which more came from other nodes than this one read, each a message lost or more";
         let unsettled =
             "Subscribers that were answered before it was known that messages of other nodes reach them";
+        let durable_refused = "Publishes to durable channels, or frames of them, that were not stored: NATS was away, or had no answer";
+        let durable_holes =
+            "Times at which something was missing of what came, or might be, and was read from the stream";
         out.extend([
             Metric::gauge("cluster_connected", "1 while NATS answers, else 0", u64::from(stats.connected)),
             Metric::gauge(
@@ -102,6 +105,36 @@ pub(crate) fn of_cluster(cluster: Arc<cluster::Cluster>) -> Arc<dyn MetricSource
                 "Answers of other nodes that did not come in time",
                 stats.silent,
             ),
+            Metric::gauge(
+                "cluster_durable_waiting",
+                "Publishes to durable channels that are not answered yet",
+                stats.kept_waiting,
+            ),
+            Metric::gauge("cluster_durable_waiting_bytes", "Bytes of those", stats.kept_waiting_bytes),
+            Metric::counter(
+                "cluster_durable_sent",
+                "Frames, of one durable message or several of its channel, that this node had stored",
+                stats.kept_sent,
+            ),
+            Metric::counter(
+                "cluster_durable_retries",
+                "Times at which one was sent again, or waited for NATS",
+                stats.kept_retries,
+            ),
+            Metric::counter("cluster_durable_refused", durable_refused, stats.kept_refused),
+            Metric::counter(
+                "cluster_durable_received",
+                "Durable messages that came, of all nodes",
+                stats.kept_received,
+            ),
+            Metric::counter(
+                "cluster_durable_received_bytes",
+                "Bytes of their payloads",
+                stats.kept_received_bytes,
+            ),
+            Metric::counter("cluster_durable_repeats", "Frames that had come already", stats.kept_repeats),
+            Metric::counter("cluster_durable_holes", durable_holes, stats.kept_holes),
+            Metric::counter("cluster_durable_filled", "Frames that were read so", stats.kept_filled),
         ]);
     })
 }

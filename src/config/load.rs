@@ -288,8 +288,8 @@ impl Loader {
         let cluster = settings.cluster(folder);
         let cluster = cluster.map_err(|(key, message)| wrong_value(&wrong, &key, message))?;
         if cluster.is_some() && store.is_some() {
-            let why = "what a store keeps is on one machine, and nothing brings it to other nodes yet: take out the store \
-                       (`store.directory`, --data) or the cluster";
+            let why = "what a store keeps is on one machine, and nothing brings it to other nodes: in a cluster NATS keeps what \
+                       namespaces say (`durability`). Take out the store (`store.directory`, --data) or the cluster";
             return Err(wrong_value(&wrong, "cluster.servers", why));
         }
         let gateway = settings.gateway(folder);

@@ -1,5 +1,6 @@
 //! Real servers over a real NATS server, and their clients.
 
+mod durable;
 #[path = "../../cluster/tests/support/nats.rs"]
 #[allow(dead_code, missing_docs, unreachable_pub, reason = "of another crate's tests")]
 mod nats;
@@ -142,6 +143,11 @@ async fn what_is_wrong_with_a_cluster_is_said_at_the_start() {
         (&[servers, ("FANWIRE_CLUSTER_PREFIX", "a.b")], "cluster.prefix`: begins subjects of NATS"),
         (&[servers, user], "cluster.user`: one of `user` with `password`"),
         (&[servers, ("FANWIRE_CLUSTER_KEY_FILE", "k.pem")], "cluster.key_file`: needs `cluster.cert_file`"),
+        (
+            &[servers, ("FANWIRE_CLUSTER_DURABILITY", "os")],
+            "cluster.durability`: is \"always\" or \"memory\"",
+        ),
+        (&[servers, ("FANWIRE_CLUSTER_REPLICAS", "0")], "cluster.replicas`: is from 1 to 5"),
         (&[servers, ("FANWIRE_STORE_DIRECTORY", "data")], "cluster.servers`: what a store keeps"),
     ] {
         let (code, error) = process::run(&["check-config"], environment).await;

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use cluster::{Login, Settings, Tls};
 use serde::{Deserialize, Serialize};
-use settings::{Period, Size};
+use settings::{Period, Size, Text};
+use store::Durability;
+
+use super::broker::Namespace;
 
 /// `[cluster]`: several nodes over NATS.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -22,6 +25,10 @@ pub(in crate::config) struct Cluster {
     cert_file: Option<PathBuf>,
     key_file: Option<PathBuf>,
     allow_unsafe: bool,
+    durability: Option<Text<Durability>>,
+    replicas: usize,
+    max_age: Period,
+    max_bytes: Size,
     settle_timeout: Period,
     max_filters: usize,
     max_waiting_messages: usize,
@@ -45,6 +52,10 @@ impl Default for Cluster {
             cert_file: None,
             key_file: None,
             allow_unsafe: default.allow_unsafe,
+            durability: None,
+            replicas: default.replicas,
+            max_age: Period(default.max_age),
+            max_bytes: Size(usize::try_from(default.max_bytes).unwrap_or(usize::MAX)),
             settle_timeout: Period(default.settle_timeout),
             max_filters: default.max_filters,
             max_waiting_messages: default.max_waiting_messages,
@@ -55,13 +66,20 @@ impl Default for Cluster {
 }
 
 impl Cluster {
-    /// The cluster that this node belongs to, if it does; files are from `folder`.
+    /// Whether there is one, which keeps what namespaces say instead of a store.
+    pub(in crate::config) fn is_wanted(&self) -> bool {
+        !self.servers.is_empty()
+    }
+
+    /// The cluster that this node belongs to, if it does; files are from `folder`. Where there is no store, `namespaces` say
+    /// what NATS keeps.
     ///
     /// # Errors
     /// With the key of what makes no sense.
     pub(in crate::config) fn settings(
         &self,
         folder: &Path,
+        namespaces: &[Namespace],
     ) -> Result<Option<Settings>, (String, &'static str)> {
         let wrong = |key: &str, why| Err((format!("cluster.{key}"), why));
         if self.servers.is_empty() {
@@ -71,6 +89,7 @@ impl Cluster {
                 ("password", self.password.is_some()),
                 ("token", self.token.is_some()),
                 ("credentials", self.credentials.is_some()),
+                ("durability", self.durability.is_some()),
             ];
             return match said.into_iter().find_map(|(key, is_said)| is_said.then_some(key)) {
                 Some(key) => wrong(key, "needs `cluster.servers`: without NATS servers there is no cluster"),
@@ -109,6 +128,34 @@ impl Cluster {
         };
         settings.tls = tls;
         settings.allow_unsafe = self.allow_unsafe;
+        // A stream has a message on the disks of its servers or not at all.
+        let keeps = |durability: &Option<Text<Durability>>| match durability.as_ref().map(|said| said.0) {
+            None => Ok(None),
+            Some(Durability::Memory) => Ok(Some(false)),
+            Some(Durability::Always) => Ok(Some(true)),
+            Some(_) => Err(
+                "is \"always\" or \"memory\" in a cluster: how soon NATS writes is set in its servers (`sync_interval`)",
+            ),
+        };
+        settings.keeps_others =
+            keeps(&self.durability).map_err(|why| ("cluster.durability".to_owned(), why))?.unwrap_or(false);
+        for (at, space) in namespaces.iter().enumerate() {
+            let is_kept = keeps(&space.durability);
+            let is_kept = is_kept.map_err(|why| (format!("namespaces[{at}].durability"), why))?;
+            if space.store.is_some() {
+                let why =
+                    "needs a store: in a cluster `cluster.max_age` and `cluster.max_bytes` say what is kept";
+                return Err((format!("namespaces[{at}].store"), why));
+            }
+            if let Some(is_kept) = is_kept {
+                settings.namespaces.push((space.name.clone(), is_kept));
+            }
+        }
+        if !(1..=5).contains(&self.replicas) {
+            return wrong("replicas", "is from 1 to 5: more copies JetStream has of nothing");
+        }
+        settings.replicas = self.replicas;
+        (settings.max_age, settings.max_bytes) = (self.max_age.0, self.max_bytes.0 as u64);
         settings.settle_timeout = self.settle_timeout.0;
         settings.max_filters = self.max_filters;
         settings.max_waiting_messages = self.max_waiting_messages;

@@ -77,7 +77,7 @@ impl Settings {
         data: Option<PathBuf>,
         folder: &Path,
     ) -> Result<Option<::store::Settings>, (String, &'static str)> {
-        self.store.settings(data, folder, &self.namespaces)
+        self.store.settings(data, folder, &self.namespaces, self.cluster.is_wanted())
     }
 
     /// The cluster that this node belongs to, if it does.
@@ -85,7 +85,7 @@ impl Settings {
         &self,
         folder: &Path,
     ) -> Result<Option<::cluster::Settings>, (String, &'static str)> {
-        self.cluster.settings(folder)
+        self.cluster.settings(folder, &self.namespaces)
     }
 
     /// Who is called.

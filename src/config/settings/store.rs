@@ -64,10 +64,13 @@ impl Store {
         data: Option<PathBuf>,
         folder: &Path,
         namespaces: &[Namespace],
+        in_cluster: bool,
     ) -> Result<Option<Settings>, (String, &'static str)> {
         let Some(directory) =
             data.or_else(|| self.directory.as_ref().map(|directory| folder.join(directory)))
         else {
+            // Beside a cluster they are NATS'.
+            let namespaces: &[Namespace] = if in_cluster { &[] } else { namespaces };
             return self.check_unused(namespaces).map(|()| None);
         };
         let mut settings = Settings::new(directory);
