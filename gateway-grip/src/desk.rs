@@ -16,6 +16,8 @@ use grip::sequence::{Place, Sequence, Taken};
 use parking_lot::Mutex;
 use websocket_over_http::{id_of, outline_of};
 
+use crate::secret::Secret;
+
 /// What clients of a gateway are called in listings.
 const PROTOCOL: &str = "grip";
 
@@ -71,6 +73,7 @@ enum What {
 /// Takes items of all requests.
 pub(crate) struct Desk {
     broker: Broker,
+    secret: Secret,
     sequence: Mutex<Sequence<Prepared>>,
     requests: AtomicU64,
     pub(crate) published: AtomicU64,
@@ -78,9 +81,10 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    pub(crate) fn new(broker: Broker) -> Self {
+    pub(crate) fn new(broker: Broker, secret: Secret) -> Self {
         Self {
             broker,
+            secret,
             sequence: Mutex::new(Sequence::new()),
             requests: AtomicU64::new(0),
             published: AtomicU64::new(0),
@@ -95,6 +99,7 @@ impl Desk {
         principal: &Principal,
         items: &[(Item, &str)],
     ) -> Result<Vec<Outcome>, Unpublished> {
+        self.secret.keep();
         let mut channels = Vec::with_capacity(items.len());
         for (index, (item, _)) in items.iter().enumerate() {
             let wrong = |why: String| Unpublished::Wrong { index, why };

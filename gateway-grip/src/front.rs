@@ -9,7 +9,6 @@ use std::time::Duration;
 use ::front::Accepted;
 use broker_core::{Authenticator, Broker};
 use bytes::Bytes;
-use grip::Key;
 use http::Request;
 use http_edge::{
     Body, BoxError, Intake, OriginPolicy, Peer, Problem, Response, TokenSources, X_REQUEST_ID, below,
@@ -20,7 +19,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::{Instant, sleep};
-use websocket_over_http::{Hub, seal_with, secret};
+use websocket_over_http::Hub;
 
 use crate::config::Settings;
 use crate::desk::Desk;
@@ -28,6 +27,7 @@ use crate::hold::Holds;
 use crate::pass::{Asker, pass};
 use crate::publishing::{PATH, Publishing};
 use crate::routes::Routes;
+use crate::secret::Secret;
 
 /// What the front is made with.
 #[derive(Clone, Debug)]
@@ -90,10 +90,10 @@ impl Front {
     /// The routes of `config` on the current tokio runtime, and items of GRIP on `broker`, from whom `authenticator` knows
     /// or who has a key of GRIP.
     pub fn new(broker: Broker, authenticator: Arc<dyn Authenticator>, config: Config) -> Self {
-        seal(&broker, config.settings.seal.as_ref());
+        let secret = Secret::new(&broker, config.settings.seal.as_ref());
         config.routes.set(config.settings);
         let hub = Hub::new(broker.clone(), config.intake.clone());
-        let desk = Arc::new(Desk::new(broker.clone()));
+        let desk = Arc::new(Desk::new(broker.clone(), secret));
         let holds = Holds::new(broker, Arc::clone(&desk));
         let publishing = Publishing {
             desk,
@@ -176,34 +176,6 @@ impl Front {
         while !is_quiet() && Instant::now() < until {
             sleep(STEP).await;
         }
-    }
-}
-
-/// Has items sealed by a secret that outlives the process: the one that is configured, else one that is kept, if anything
-/// is.
-fn seal(broker: &Broker, configured: Option<&Key>) {
-    const NAME: &str = "seal";
-    if let Some(key) = configured {
-        seal_with(key.as_bytes());
-        return;
-    }
-    let notes = broker.notes("grip");
-    if !notes.are_kept() {
-        return;
-    }
-    match notes.load() {
-        Ok(found) => {
-            let kept = found.into_iter().find(|(name, _)| &**name == NAME).map(|(_, secret)| secret);
-            let secret = kept.or_else(|| {
-                let made = Bytes::copy_from_slice(&secret()?);
-                notes.put(NAME, made.clone());
-                Some(made)
-            });
-            _ = secret.is_some_and(|secret| seal_with(&secret));
-        }
-        Err(error) => tracing::warn!(
-            target: "fanwire::gateway", %error, "items of GRIP of earlier lives are messages like any other"
-        ),
     }
 }
 

@@ -28,6 +28,7 @@ pub mod pattern;
 mod publishing;
 mod route;
 mod routes;
+mod secret;
 mod served;
 #[cfg(feature = "settings")]
 pub mod settings;
