@@ -172,6 +172,8 @@ async fn a_subscriber_is_not_disturbed_by_others_that_come_and_go() {
 async fn retained_messages_are_on_all_nodes_and_the_later_one_stays() {
     let Some(nats) = Nats::start(&[]) else { return };
     let (here, there) = (Node::start(&nats, "n1").await, Node::start(&nats, "n2").await);
+    // It takes what is retained before it hears of others.
+    there.until(|stats| stats.nodes == 2).await;
     here.broker.publish(message("lamp", "on").retain(true)).unwrap();
     there.until(|stats| stats.received == 1).await;
     let retained = |node: &Node| {

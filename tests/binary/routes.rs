@@ -213,7 +213,9 @@ async fn routes_of_pushpin_become_a_configuration_that_loads() {
     let unmapped = b"* zhttp/tcp://127.0.0.1:1\n*,session,path_beg=/a a:80,sub=news\n*,path_beg=/v1 a:80\n";
     let imported = run_with_input(&["import-routes", "-"], &[], unmapped).await;
     assert_eq!(imported.code, Some(1), "{imported:?}");
-    for said in ["line 1: the target", "line 2: `session`", "line 2: `sub` is of WebSockets", "line 3: \"/v1**\""] {
+    for said in
+        ["line 1: the target", "line 2: `session`", "line 2: `sub` is of WebSockets", "line 3: \"/v1**\""]
+    {
         assert!(imported.err.contains(said), "{said}: {imported:?}");
     }
     std::fs::write(place("fanwire.toml"), &imported.out).expect("written");
