@@ -31,7 +31,8 @@ const TURN: Duration = Duration::from_secs(2);
 /// How long it may at least, however many wait for their turn: it has said what it wants by then, or was told without.
 const SHORTEST_TURN: Duration = Duration::from_millis(500);
 /// How long one may that is refused although it was let in: for others there is a queue, and it is not to be one in it.
-const GLIMPSE: Duration = Duration::from_millis(50);
+/// On a busy machine, or behind a slow network, a client asks some time after it has connected.
+const GLIMPSE: Duration = Duration::from_millis(250);
 /// Of the descriptors that connections may have, the part (and the number) that may have a glimpse at a time.
 const GLIMPSES_PART: usize = 4;
 const MAX_GLIMPSES: usize = 1024;
