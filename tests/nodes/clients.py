@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import socket
 import threading
 import time
 
@@ -214,6 +215,31 @@ def history(address, channel):
         if len(page["messages"]) < 1000:
             return found
         after = "&after=" + found[-1][0]
+
+
+class Connection:
+    """One connection of an MQTT 5 client, which says nothing after its CONNECT."""
+
+    def __init__(self, node, client):
+        self.socket = socket.create_connection(node.mqtt, timeout=10)
+        name = client.encode()
+        # A session that outlives it.
+        body = b"\0\4MQTT\5\0\0\0\5\x11\0\0\1\0" + len(name).to_bytes(2, "big") + name
+        self.socket.sendall(bytes([0x10, len(body)]) + body)
+        self.received = b""
+
+    def end(self, seconds):
+        """What ended it: the reason of its DISCONNECT, `closed`, or none if it is there after so many seconds."""
+        self.socket.settimeout(max(seconds, 0.01))
+        try:
+            while more := self.socket.recv(4096):
+                self.received += more
+        except TimeoutError:
+            return None
+        except OSError:
+            pass
+        at = self.received.rfind(b"\xe0")
+        return f"{self.received[at + 2]:#x}" if at >= 0 and len(self.received) > at + 2 else "closed"
 
 
 def reaches_all(cluster):

@@ -5,7 +5,7 @@ import threading
 import time
 
 import disk
-from clients import PATIENCE_S, Traffic, reaches_all
+from clients import PATIENCE_S, Connection, Traffic, reaches_all
 from parts import Cluster, ask, until
 
 # How long a fault lasts, where it lasts.
@@ -314,3 +314,33 @@ def reader_is_slow(rig):
             thread.join(10)
         until("the node is ready again", cluster.nodes[2].is_ready)
     return rig.under(fault, heal_s=30)
+
+
+@row("a client is connected once: whoever comes later on whichever node has it, and the others are told", short=True)
+def one_client_comes_to_all_nodes(rig):
+    wrong = Wrong()
+    with rig.cluster() as cluster:
+        connections, told = [], {}
+
+        def come(number):
+            connections.append(Connection(cluster.nodes[number % len(cluster.nodes)], "everywhere"))
+        for count in (3, 30, 100):
+            threads = [threading.Thread(target=come, args=(number,)) for number in range(count)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            end = time.monotonic() + 5
+            there = []
+            for connection in connections:
+                reason = connection.end(end - time.monotonic())
+                if reason is None:
+                    there.append(connection)
+                else:
+                    told[reason] = told.get(reason, 0) + 1
+            wrong.unless(len(there) == 1, f"of {count} that came at once {len(there)} are there")
+            connections[:] = there
+        wrong.figures["told"] = told
+        wrong.unless(set(told) <= {"0x8e", "closed"}, f"told {told}")
+        cluster.keep = bool(wrong)
+    return wrong
