@@ -102,7 +102,9 @@ fn hear(node: &Node, frame: &[u8]) -> bool {
             return true;
         }
         Ok((origin, Content::Bye)) => {
-            if let Some(peer) = node.peers.lock().leave(origin.life) {
+            // Not under the lock: who hears of it asks who is still there.
+            let gone = node.peers.lock().leave(origin.life);
+            if let Some(peer) = gone {
                 tracing::info!(peer = &*peer.name, "a node has left");
                 node.desk.tell(|service| service.left(&peer));
             }

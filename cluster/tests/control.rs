@@ -66,6 +66,45 @@ impl Service for Words {
     }
 }
 
+/// Asks who is there whenever somebody comes or leaves.
+struct Counts {
+    control: cluster::Control,
+    seen: Mutex<Vec<usize>>,
+}
+
+impl Service for Counts {
+    fn came(&self, _: &Peer) {
+        self.seen.lock().push(self.control.peers().len());
+    }
+
+    fn left(&self, _: &Peer) {
+        self.seen.lock().push(self.control.peers().len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_hears_that_a_node_has_left_may_ask_who_is_there() {
+    let Some(nats) = Nats::start(&[]) else { return };
+    let here = Node::start(&nats, "n1").await;
+    let control = here.cluster.control();
+    let counts = Arc::new(Counts { control: control.clone(), seen: Mutex::default() });
+    control.serve("counts", Arc::clone(&counts) as _);
+    for _ in 0..2 {
+        let there = Node::start(&nats, "n2").await;
+        there.until(|stats| stats.nodes == 2).await;
+        here.until(|stats| stats.nodes == 2).await;
+        there.cluster.leave().await;
+        here.until(|stats| stats.nodes == 1).await;
+    }
+    soon(async {
+        while counts.seen.lock().len() < 4 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert_eq!(*counts.seen.lock(), [1, 0, 1, 0]);
+}
+
 /// A node that knows `others` nodes already.
 async fn node(nats: &Nats, name: &str, words: &Arc<Words>) -> Node {
     let node = Node::start(nats, name).await;

@@ -108,7 +108,7 @@ class Node(Part):
         http_port, mqtt_port = place.port(), place.port()
         self.http, self.mqtt = (place.clients, http_port), (place.clients, mqtt_port)
         with open(self.config, "w") as file:
-            file.write(f'{settings}\n[cluster]\nnode = "{name}"\nservers = {json.dumps(servers)}\n')
+            file.write(f'{settings[0]}\n[cluster]\nnode = "{name}"\nservers = {json.dumps(servers)}\n{settings[1]}')
 
     def start(self):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("FANWIRE_")}
@@ -157,7 +157,7 @@ def ask(address, method, target, body=None, headers=None, timeout=10):
 class Cluster:
     """So many servers of NATS and nodes, all running; ends with its block."""
 
-    def __init__(self, network, binary, nats, settings="", servers=3, nodes=3, folder=None):
+    def __init__(self, network, binary, nats, settings=("", ""), servers=3, nodes=3, folder=None):
         self.network, self.binary, self.nats = network, binary, nats
         self.folder = tempfile.mkdtemp(prefix="fanwire-nodes-")
         self.disks = folder or (lambda number: os.path.join(self.folder, f"nats{number}"))

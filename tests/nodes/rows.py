@@ -11,11 +11,8 @@ from parts import Cluster, ask, until
 # How long a fault lasts, where it lasts.
 FAULT_S = 7
 
-DURABLE = """
-[[namespaces]]
-name = "orders"
-durability = "always"
-"""
+# What a configuration says beside `[cluster]`, and in it: the servers of NATS have room for so much.
+DURABLE = ('[[namespaces]]\nname = "orders"\ndurability = "always"\n', 'max_bytes = "256 MiB"\n')
 
 ROWS = []
 
@@ -54,7 +51,7 @@ class Rig:
         self.network, self.binary, self.older, self.nats, self.durable = network, binary, older, nats, durable
 
     def cluster(self, binary=None, **more):
-        return Cluster(self.network, binary or self.binary, self.nats, DURABLE if self.durable else "", **more)
+        return Cluster(self.network, binary or self.binary, self.nats, DURABLE if self.durable else ("", ""), **more)
 
     def under(self, fault, heal_s=20, untouched=(), **more):
         """Traffic at all nodes while the fault comes and goes; what is wrong afterwards. Nothing acknowledged of a durable
@@ -166,7 +163,9 @@ def nodes_are_upgraded(rig):
             node.start()
             until("all nodes know each other", cluster.is_whole)
             reaches_all(cluster)
-    return rig.under(fault, binary=rig.older)
+    # The older one may know no durable channels.
+    memory = Rig(rig.network, rig.binary, rig.older, rig.nats, False)
+    return memory.under(fault, binary=rig.older)
 
 
 # Servers of NATS.
