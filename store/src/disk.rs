@@ -7,14 +7,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use broker_core::{Accepted, unix_ms};
-use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use parking_lot::{Mutex, RwLock};
 
-use crate::bucket::{Bucket, Form, Held};
+use crate::bucket::{Bucket, Held};
 use crate::error::OpenError;
 use crate::journal::{Damage, mend};
 use crate::schema::{
-    META, NOTES, RETAINED, SCHEMA, SERVED, SESSIONS, Secret, TAKEN, bucket_key, bucket_name, generation_name,
+    META, NOTES, RETAINED, SCHEMA, SESSIONS, Secret, TAKEN, bucket_key, bucket_name, generation_name,
     group_key, numbers, offset_of, read_numbers, sealed, unseal,
 };
 use crate::settings::Retention;
@@ -24,7 +24,6 @@ pub(crate) struct Disk {
     pub(crate) meta: Keyspace,
     pub(crate) retained: Keyspace,
     pub(crate) sessions: Keyspace,
-    pub(crate) served: Keyspace,
     pub(crate) taken: Keyspace,
     pub(crate) notes: Keyspace,
     pub(crate) epoch: u64,
@@ -59,8 +58,6 @@ pub(crate) fn database(folder: &Path) -> fjall::Result<Database> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     Database::builder(folder)
         .max_journaling_size(MAX_JOURNAL_BYTES)
-        // What is written there is soon written again, compressed; whoever waits for it waits for the compression too.
-        .journal_compression(CompressionType::None)
         .cache_size(CACHE_BYTES)
         .worker_threads(2)
         .open()
@@ -154,14 +151,10 @@ impl Disk {
         }
         let retained = db.keyspace(RETAINED, options)?;
         let sessions = db.keyspace(SESSIONS, options)?;
-        let served = db.keyspace(SERVED, options)?;
         let taken = db.keyspace(TAKEN, options)?;
         let notes = db.keyspace(NOTES, options)?;
         let (buckets, groups) = (RwLock::new(buckets), Mutex::new(groups));
-        Ok((
-            Self { db, meta, retained, sessions, served, taken, notes, epoch, secret, buckets, groups, lost },
-            head,
-        ))
+        Ok((Self { db, meta, retained, sessions, taken, notes, epoch, secret, buckets, groups, lost }, head))
     }
 
     fn begin(db: Database, meta: Keyspace) -> Result<(Self, u64), OpenError> {
@@ -170,7 +163,6 @@ impl Disk {
         let epoch = unix_ms();
         let retained = db.keyspace(RETAINED, options)?;
         let sessions = db.keyspace(SESSIONS, options)?;
-        let served = db.keyspace(SERVED, options)?;
         let taken = db.keyspace(TAKEN, options)?;
         let notes = db.keyspace(NOTES, options)?;
         let mut batch = db.batch().durability(Some(PersistMode::SyncAll));
@@ -185,20 +177,7 @@ impl Disk {
         }
         let (secret, buckets, groups) = (Secret(secret), RwLock::default(), Mutex::default());
         let lost = Vec::new();
-        Ok((
-            Self { db, meta, retained, sessions, served, taken, notes, epoch, secret, buckets, groups, lost },
-            0,
-        ))
-    }
-
-    /// To be called before anything is written: an older version, which would not find it, refuses it from here on.
-    pub(crate) fn raise_schema(&self) -> fjall::Result<()> {
-        if self.meta.get("schema")?.is_some_and(|schema| *schema == SCHEMA.to_be_bytes()) {
-            return Ok(());
-        }
-        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
-        batch.insert(&self.meta, "schema", SCHEMA.to_be_bytes());
-        batch.commit()
+        Ok((Self { db, meta, retained, sessions, taken, notes, epoch, secret, buckets, groups, lost }, 0))
     }
 
     pub(crate) fn buckets(&self) -> Vec<Arc<Bucket>> {
@@ -238,10 +217,9 @@ impl Disk {
         };
         match found {
             Some(bucket)
-                if bucket.form == Form::Blocks
-                    && (!is_newest
-                        || bucket.held().last > offset
-                        || !bucket.is_full(bounds, now_ms, || self.begun_lately(group, now_ms))) =>
+                if !is_newest
+                    || bucket.held().last > offset
+                    || !bucket.is_full(bounds, now_ms, || self.begun_lately(group, now_ms)) =>
             {
                 Ok(bucket)
             }
@@ -259,7 +237,7 @@ impl Disk {
     fn begin_bucket(&self, group: u32, first: u64, now_ms: u64) -> fjall::Result<Arc<Bucket>> {
         let keyspace = self.db.keyspace(&bucket_name(group, first), options)?;
         let held = Held { begun_ms: now_ms, newest_ms: now_ms, last: first, messages: 0, bytes: 0 };
-        let bucket = Arc::new(Bucket::new(group, first, keyspace, (held, Form::Blocks)));
+        let bucket = Arc::new(Bucket::new(group, first, keyspace, held));
         let mut buckets = self.buckets.write();
         buckets.push(Arc::clone(&bucket));
         buckets.sort_by_key(|bucket| (bucket.group, bucket.first));

@@ -30,7 +30,6 @@
 //! ```
 
 mod backup;
-mod block;
 mod bucket;
 mod check;
 mod committer;
@@ -45,13 +44,11 @@ mod lock;
 mod order;
 mod queue;
 mod read;
-mod records;
 mod schema;
 mod sessions;
 mod settings;
 mod shared;
 mod store;
-mod walk;
 
 pub use backup::backup;
 pub use check::{Report, check};

@@ -4,25 +4,21 @@
 //! | --- | --- | --- |
 //! | `meta` | `schema`, `epoch`, `secret`, `head`, `fence` | of the whole store |
 //! | | `g` group's name | its number, the newest offset that was dropped of it |
-//! | | `b` group `·` bucket | when it was begun, its offsets, messages and bytes, how it is written |
+//! | | `b` group `·` bucket | when it was begun, its offsets, messages and bytes |
 //! | | `k` generation | when it was begun |
 //! | | `l` offset | in a backup: up to this one, offsets were given that it does not know |
-//! | `h.<group>.<bucket>` | `b` first offset | a [block](crate::block) of messages, each with its CRC-32 |
-//! | | `i` channel's hash `·` run's first offset | which of the run are the channel's, and in which blocks |
-//! | the same, of schema 1 | `m` offset | CRC-32, record of the message |
+//! | `h.<group>.<bucket>` | `m` offset | CRC-32, record of the message |
 //! | | `c` channel's hash `·` offset | nothing |
 //! | `retained` | channel | CRC-32, offset, record |
-//! | `sessions` | session's name | CRC-32, what seldom changes of its record |
-//! | `served` | session's name | CRC-32, when it ends, its position, the rest of its record |
-//! | `sessions`, of schema 1 | session's name | CRC-32, when it ends, its position, record |
+//! | `sessions` | session's name | CRC-32, when it ends, its position, record |
 //! | `taken` | session's name, its number for a message that it may repeat | nothing |
 //! | `notes` | room, NUL, note's name | CRC-32, what it says |
 //! | `keys.<generation>` | hash of user, channel and key | fingerprint, offset, time, receivers |
 
 use sha2::{Digest as _, Sha256};
 
-/// What this version writes. It reads 1 as well, in whose buckets each message has two rows of its own.
-pub(crate) const SCHEMA: u32 = 2;
+/// What this version writes.
+pub(crate) const SCHEMA: u32 = 1;
 
 /// Offsets are said to be used in blocks: after a crash the rest of a block is skipped, and none is given twice.
 pub(crate) const BLOCK: u64 = 1 << 16;
@@ -30,7 +26,6 @@ pub(crate) const BLOCK: u64 = 1 << 16;
 pub(crate) const META: &str = "meta";
 pub(crate) const RETAINED: &str = "retained";
 pub(crate) const SESSIONS: &str = "sessions";
-pub(crate) const SERVED: &str = "served";
 pub(crate) const TAKEN: &str = "taken";
 pub(crate) const NOTES: &str = "notes";
 
@@ -58,18 +53,6 @@ impl Secret {
     pub(crate) fn channel(&self, channel: &str) -> [u8; 8] {
         self.hash(&[b"channel", channel.as_bytes()])
     }
-}
-
-pub(crate) fn block_key(first: u64) -> [u8; 9] {
-    let mut key = message_key(first);
-    key[0] = b'b';
-    key
-}
-
-pub(crate) fn index_key(channel: [u8; 8], run: u64) -> [u8; 17] {
-    let mut key = channel_key(channel, run);
-    key[0] = b'i';
-    key
 }
 
 pub(crate) fn message_key(offset: u64) -> [u8; 9] {
@@ -193,7 +176,6 @@ mod tests {
         assert!(offsets.map(|offset| channel_key([7; 8], offset)).is_sorted());
         assert_eq!(offsets.map(|offset| offset_of(&message_key(offset)).unwrap()), offsets);
         assert!(offsets.map(|number| bucket_key(3, number)).is_sorted());
-        assert!(offsets.map(block_key).is_sorted() && offsets.map(|run| index_key([7; 8], run)).is_sorted());
     }
 
     #[test]

@@ -4,17 +4,16 @@
 //! sessions are known by name, so that one that is not there costs no look at the disk.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 
-use broker_core::{Ends, Fence, SessionRecord, Taken, unix_ms};
+use broker_core::{Ends, Fence, MessageId, SessionRecord, Taken, unix_ms};
 use fjall::{OwnedWriteBatch, PersistMode};
 use parking_lot::Mutex;
 
 use crate::disk::Disk;
 use crate::error::OpenError;
-use crate::records::{millis, read_rows, write_served};
-use crate::schema::{numbers, read_numbers, read_taken_key, seal, taken_key};
+use crate::schema::{numbers, read_numbers, read_taken_key, seal, taken_key, unseal};
 
 /// A longer name has no row: such a session is in memory alone.
 pub(crate) const MAX_NAME_BYTES: usize = 32 << 10;
@@ -22,22 +21,11 @@ pub(crate) const MAX_NAME_BYTES: usize = 32 << 10;
 /// Fences of one life: the next one begins behind them.
 const FENCES: u64 = 1 << 32;
 
-/// Within this time a session that was claimed is recorded again, or is nobody's.
-const CLAIM_MS: u64 = 60_000;
-
 /// Sessions that are over and are deleted in one go.
 const MAX_ENDED: usize = 1_000;
 
 #[derive(Default)]
-pub(crate) struct Sessions(Mutex<Index>, RandomState);
-
-/// What is written of a session: when it ends, and a hash of what seldom changes of it.
-#[derive(Clone, Copy)]
-pub(crate) struct Written {
-    ends: Ends,
-    will: Option<Ends>,
-    settled: u64,
-}
+pub(crate) struct Sessions(Mutex<Index>);
 
 #[derive(Default)]
 struct Index {
@@ -57,8 +45,6 @@ struct Known {
     ends_ms: Option<u64>,
     /// When something is to be done for it. Till then it has no end.
     will_ms: Option<u64>,
-    /// A hash of what is written of it that seldom changes; 0: nothing is, or that is not known.
-    settled: u64,
 }
 
 /// How a claim begins.
@@ -89,18 +75,16 @@ impl Sessions {
         for row in disk.sessions.iter() {
             let (key, value) = row.into_inner()?;
             let name = std::str::from_utf8(&key).map_err(|_| damaged("a session's name is no text"))?;
-            let served = disk.served.get(&key)?;
-            let record =
-                read_rows(&value, served.as_deref()).ok_or_else(|| damaged(&format!("session {name:?}")))?;
+            let record = read_row(&value).ok_or_else(|| damaged(&format!("session {name:?}")))?;
             let at = |ends: Ends| match ends {
                 Ends::At(at_ms) => Some(at_ms),
                 Ends::After(after) => Some(now_ms.saturating_add(millis(after))),
                 _ => None,
             };
             let (ends_ms, will_ms) = (at(record.ends), record.will.and_then(at));
-            index.note(&name.into(), Known { is_recorded: true, ends_ms, will_ms, ..Known::default() });
+            index.note(&name.into(), Known { fence: 0, is_recorded: true, ends_ms, will_ms });
         }
-        let sessions = Self(Mutex::new(index), RandomState::new());
+        let sessions = Self(Mutex::new(index));
         sessions.load_taken(disk)?;
         Ok(sessions)
     }
@@ -150,7 +134,7 @@ impl Sessions {
     }
 
     /// What was written is on the disk.
-    pub(crate) fn note_written(&self, name: &str, fence: Fence, record: Option<Written>) {
+    pub(crate) fn note_written(&self, name: &str, fence: Fence, record: Option<(Ends, Option<Ends>)>) {
         let mut index = self.0.lock();
         let Some((name, known)) = index.known.get_key_value(name).map(|(name, known)| (name.clone(), *known))
         else {
@@ -160,13 +144,13 @@ impl Sessions {
             None if known.fence == fence.0 => index.forget(&name),
             None => {
                 index.taken.remove(&name);
-                index.note(&name, Known { fence: known.fence, ..Known::default() });
+                index.note(&name, Known { is_recorded: false, ends_ms: None, will_ms: None, ..known });
             }
-            Some(Written { ends, will, settled }) => {
+            Some((ends, will)) => {
                 let at = |ends: Ends| if let Ends::At(at_ms) = ends { Some(at_ms) } else { None };
                 // While the client is here there is no time for it yet.
                 let will_ms = will.map(|will| at(will).unwrap_or(u64::MAX));
-                index.note(&name, Known { is_recorded: true, ends_ms: at(ends), will_ms, settled, ..known });
+                index.note(&name, Known { is_recorded: true, ends_ms: at(ends), will_ms, ..known });
             }
         }
     }
@@ -206,47 +190,29 @@ impl Sessions {
         self.0.lock().known.values().filter(|known| known.is_recorded).count()
     }
 
-    fn settled(&self, name: &str) -> u64 {
-        self.0.lock().known.get(name).map_or(0, |known| known.settled)
-    }
-
-    /// Deletes those that are over. Whoever comes meanwhile does not wait for the disk: `commit` is called under no lock.
-    pub(crate) fn end_old(
-        &self,
-        disk: &Disk,
-        commit: impl FnOnce(OwnedWriteBatch) -> fjall::Result<()>,
-    ) -> fjall::Result<()> {
-        let mut batch = disk.db.batch().durability(Some(PersistMode::Buffer));
-        let over: Vec<(Arc<str>, u64)> = {
-            let index = self.0.lock();
-            let now_ms = unix_ms();
-            let over = index.ends.iter().take_while(|(ends_ms, _)| *ends_ms <= now_ms).take(MAX_ENDED);
-            let fence = |name| index.known.get(name).map_or(0, |known| known.fence);
-            let over: Vec<_> = over.map(|(_, name)| (name.clone(), fence(name))).collect();
-            for (name, _) in &over {
-                batch.remove(&disk.sessions, &**name);
-                batch.remove(&disk.served, &**name);
-                let numbers = index.taken.get(name).into_iter().flatten();
-                for key in numbers.filter_map(|number| taken_key(name, *number)) {
-                    batch.remove(&disk.taken, key);
-                }
-            }
-            over
-        };
+    /// Deletes those that are over.
+    pub(crate) fn end_old(&self, disk: &Disk) -> fjall::Result<()> {
+        let mut index = self.0.lock();
+        let now_ms = unix_ms();
+        let over = index.ends.iter().take_while(|(ends_ms, _)| *ends_ms <= now_ms);
+        let over: Vec<Arc<str>> = over.take(MAX_ENDED).map(|(_, name)| name.clone()).collect();
         if over.is_empty() {
             return Ok(());
         }
-        commit(batch)?;
-        for (name, fence) in over {
-            // Who has claimed it meanwhile finds nothing, and has its own.
-            self.note_written(&name, Fence(fence), None);
+        let mut batch = disk.db.batch().durability(Some(PersistMode::Buffer));
+        for name in &over {
+            batch.remove(&disk.sessions, &**name);
+            for key in
+                index.taken.get(name).into_iter().flatten().filter_map(|number| taken_key(name, *number))
+            {
+                batch.remove(&disk.taken, key);
+            }
+        }
+        batch.commit()?;
+        for name in &over {
+            index.forget(name);
         }
         Ok(())
-    }
-
-    /// What is on the disk is not known: all is written again.
-    pub(crate) fn forget_written(&self) {
-        self.0.lock().known.values_mut().for_each(|known| known.settled = 0);
     }
 }
 
@@ -255,11 +221,8 @@ impl Index {
         self.newest_fence += 1;
         let fence = self.newest_fence;
         match self.known.get_key_value(name).map(|(name, known)| (name.clone(), *known)) {
-            // Until it is recorded again its end is the old one, or a little later: whoever comes at its end has it.
-            Some((name, known)) => {
-                let ends_ms = known.ends_ms.map(|ends_ms| ends_ms.max(unix_ms() + CLAIM_MS));
-                self.note(&name, Known { fence, ends_ms, ..known });
-            }
+            // Until it is recorded again its end is the old one.
+            Some((name, known)) => self.note(&name, Known { fence, ..known }),
             None => self.note(&name.into(), Known { fence, ..Known::default() }),
         }
         Fence(fence)
@@ -283,46 +246,24 @@ impl Index {
     }
 }
 
-/// Rows of a batch: one for each session and keyspace, as rows of one batch have no order.
+/// Rows of a batch: one for each session, as rows of one batch have no order.
 #[derive(Default)]
 pub(crate) struct Rows {
-    records: HashMap<Box<str>, Option<Parts>>,
+    records: HashMap<Box<str>, Option<Vec<u8>>>,
     /// Whether a session's number is taken.
     taken: HashMap<(Box<str>, u16), bool>,
 }
 
-/// A record's rows.
-struct Parts {
-    /// `None`: as it was written before.
-    settled: Option<Vec<u8>>,
-    served: Vec<u8>,
-}
-
 impl Rows {
-    /// What becomes of a session; over, it has no numbers either: those that are known, and those of this batch. What is
-    /// to be noted once it is written.
-    pub(crate) fn set(
-        &mut self,
-        name: &str,
-        record: Option<&SessionRecord>,
-        sessions: &Sessions,
-    ) -> Option<Written> {
-        let Some(record) = record else {
-            self.records.insert(name.into(), None);
+    /// What becomes of a session; over, it has no numbers either: those that are known, and those of this batch.
+    pub(crate) fn set(&mut self, name: &str, record: Option<&SessionRecord>, sessions: &Sessions) {
+        self.records.insert(name.into(), record.map(write_row));
+        if record.is_none() {
             let of_batch = self.taken.keys().filter(|(session, _)| &**session == name);
             let numbers: HashSet<u16> =
                 of_batch.map(|(_, number)| *number).chain(sessions.taken(name)).collect();
             self.taken.extend(numbers.into_iter().map(|number| ((name.into(), number), false)));
-            return None;
-        };
-        let (settled, moving) = record.parts();
-        let hash = sessions.1.hash_one(settled).max(1);
-        // What this batch has of it already is on the disk no sooner than this.
-        let is_same = !self.records.contains_key(name) && sessions.settled(name) == hash;
-        let parts =
-            Parts { settled: (!is_same).then(|| seal(settled)), served: write_served(record, moving) };
-        self.records.insert(name.into(), Some(parts));
-        Some(Written { ends: record.ends, will: record.will, settled: hash })
+        }
     }
 
     pub(crate) fn set_taken(&mut self, taken: &Taken, is_taken: bool) {
@@ -330,18 +271,10 @@ impl Rows {
     }
 
     pub(crate) fn write(self, disk: &Disk, batch: &mut OwnedWriteBatch) {
-        for (name, parts) in self.records {
-            match parts {
-                Some(Parts { settled, served }) => {
-                    if let Some(row) = settled {
-                        batch.insert(&disk.sessions, &*name, row);
-                    }
-                    batch.insert(&disk.served, &*name, served);
-                }
-                None => {
-                    batch.remove(&disk.sessions, &*name);
-                    batch.remove(&disk.served, &*name);
-                }
+        for (name, row) in self.records {
+            match row {
+                Some(row) => batch.insert(&disk.sessions, &*name, row),
+                None => batch.remove(&disk.sessions, &*name),
             }
         }
         for ((name, number), is_taken) in self.taken {
@@ -354,33 +287,82 @@ impl Rows {
     }
 }
 
+/// What is recorded now. Its time may be over, and it only not deleted yet.
+pub(crate) fn find(disk: &Disk, name: &str) -> fjall::Result<Option<SessionRecord>> {
+    let Some(row) = disk.sessions.get(name)? else { return Ok(None) };
+    let record = read_row(&row);
+    if record.is_none() {
+        tracing::error!(session = name, "the record of a session is damaged; the session begins anew");
+    }
+    let is_over = |record: &SessionRecord| matches!(record.ends, Ends::At(at) if at <= unix_ms());
+    Ok(record.filter(|record| record.will.is_some() || !is_over(record)))
+}
+
+fn write_row(record: &SessionRecord) -> Vec<u8> {
+    let numbers_of = |ends: Ends| match ends {
+        Ends::At(at) => (1, at),
+        Ends::After(after) => (2, millis(after)),
+        _ => (0, 0),
+    };
+    let (mut kind, when) = numbers_of(record.ends);
+    if record.will.is_some() {
+        kind |= HAS_WILL;
+    }
+    let (epoch, offset) = record.position.map_or((0, 0), |position| (position.epoch(), position.offset()));
+    let mut row = numbers([kind, when, u64::from(record.position.is_some()), epoch, offset]);
+    if let Some((kind, when)) = record.will.map(numbers_of) {
+        row.extend_from_slice(&numbers([kind, when]));
+    }
+    row.extend_from_slice(&record.state);
+    seal(&row)
+}
+
+/// `None`: damaged.
+pub(crate) fn read_row(row: &[u8]) -> Option<SessionRecord> {
+    let (head, mut state) = unseal(row)?.split_first_chunk::<40>()?;
+    let [kind, when, has_position, epoch, offset] = read_numbers(head)?;
+    let ends_of = |kind, when| match kind {
+        0 => Some(Ends::Never),
+        1 => Some(Ends::At(when)),
+        2 => Some(Ends::After(Duration::from_millis(when))),
+        _ => None,
+    };
+    let (ends, mut will) = (ends_of(kind & !HAS_WILL, when)?, None);
+    if kind & HAS_WILL != 0 {
+        let (head, rest) = state.split_first_chunk::<16>()?;
+        let [kind, when] = read_numbers(head)?;
+        (will, state) = (Some(ends_of(kind, when)?), rest);
+    }
+    let position = (has_position == 1).then_some(MessageId::new(epoch, offset));
+    Some(SessionRecord::new(state.to_vec(), position).ending(ends).with_will(will))
+}
+
+/// Beside the kind of a record's end: its will follows the head.
+const HAS_WILL: u64 = 1 << 8;
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_seldom_changes_is_written_when_it_has_changed() {
-        let sessions = Sessions::default();
-        let Begun::New(fence) = sessions.begin("a", 1) else { panic!("it was not there") };
-        let write = |records: &[(&str, &str)]| {
-            let mut rows = Rows::default();
-            let mut written = None;
-            for (settled, moving) in records {
-                let record = SessionRecord::new([*settled, *moving].concat(), None).with_moving(moving.len());
-                written = rows.set("a", Some(&record), &sessions);
-            }
-            sessions.note_written("a", fence, written);
-            rows.records.remove("a").flatten().and_then(|parts| parts.settled).is_some()
-        };
-        assert!(write(&[("filters", "1")]));
-        assert!(!write(&[("filters", "2")]) && !write(&[("filters", "3")]));
-        assert!(write(&[("more", "3")]) && !write(&[("more", "4")]));
-        assert!(
-            write(&[("filters", "4"), ("more", "4")]),
-            "what this batch has had before is not what is there"
-        );
-        sessions.forget_written();
-        assert!(write(&[("more", "5")]) && !write(&[("more", "6")]));
+    fn a_row_is_read_as_it_was_written() {
+        let position = Some(MessageId::new(7, 9));
+        for record in [
+            SessionRecord::new("", None),
+            SessionRecord::new("state", position).ending(Ends::At(5)),
+            SessionRecord::new("state", position).ending(Ends::At(5)).with_will(Some(Ends::At(6))),
+            SessionRecord::new("", None).with_will(Some(Ends::After(Duration::from_secs(9)))),
+            SessionRecord::new(vec![0, 255], position).ending(Ends::After(Duration::from_millis(u64::MAX))),
+        ] {
+            let row = write_row(&record);
+            assert_eq!(read_row(&row), Some(record));
+            assert_eq!(read_row(&row[1..]), None);
+        }
+        assert_eq!(read_row(&seal(b"short")), None);
     }
 
     #[test]
@@ -392,10 +374,9 @@ mod tests {
         assert!(second > first && !sessions.admits("a", first) && sessions.admits("a", second));
         sessions.note_written("a", first, None);
         assert!(sessions.admits("a", second), "its end was written before the second came");
-        let written = |will| Some(Written { ends: Ends::At(9), will, settled: 1 });
-        sessions.note_written("a", second, written(Some(Ends::At(8))));
+        sessions.note_written("a", second, Some((Ends::At(9), Some(Ends::At(8)))));
         assert!(sessions.wills() == [("a".into(), 8)] && sessions.0.lock().ends.is_empty());
-        sessions.note_written("a", second, written(None));
+        sessions.note_written("a", second, Some((Ends::At(9), None)));
         assert_eq!((sessions.len(), sessions.0.lock().ends.len()), (1, 1));
         sessions.note_written("a", second, None);
         assert!(!sessions.is_known("a") && sessions.0.lock().ends.is_empty());

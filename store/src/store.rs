@@ -24,9 +24,8 @@ use crate::lock::{Expect, Lock, sync_directory};
 use crate::order::Order;
 use crate::queue::Queue;
 use crate::read::read;
-use crate::records::find;
 use crate::schema::{room_key, unseal};
-use crate::sessions::{Begun, MAX_NAME_BYTES, Sessions};
+use crate::sessions::{Begun, MAX_NAME_BYTES, Sessions, find};
 use crate::settings::{Durability, Settings};
 use crate::shared::{Counters, REFUSED, Shared, State};
 
@@ -106,7 +105,6 @@ impl Store {
         let directory: &Path = &settings.directory;
         let lock = Lock::take(directory, Expect::Anything)?;
         let (disk, head) = Disk::open(directory, settings.damage())?;
-        disk.raise_schema()?;
         sync_directory(directory)?;
         let retained = disk.load_retained()?;
         let (messages, bytes) = (retained.len(), retained.iter().map(Accepted::weight).sum());

@@ -298,25 +298,15 @@ async fn one_process_has_it_and_no_older_version() {
     let report = check(path).unwrap();
     assert!(report.damaged.is_empty(), "{report:?}");
     let text = report.to_string();
-    // What whoever reads it by a program goes by.
-    let forms: Vec<String> = text
-        .lines()
-        .map(|line| {
-            let fields = line.split(' ').map(|field| field.split('=').next().unwrap_or_default());
-            fields.collect::<Vec<_>>().join(" ")
-        })
-        .collect();
-    let expected = ["orders messages bytes oldest newest", "ok epoch head retained sessions keys"];
-    assert_eq!(forms, expected, "{text}");
-    assert!(text.starts_with("orders messages=1 "), "{text}");
+    assert!(text.starts_with("* messages=1 ") && text.contains("\nok epoch="), "{text}");
     let db = fjall::Database::builder(path.join("db")).open().unwrap();
     let meta = db.keyspace("meta", fjall::KeyspaceCreateOptions::default).unwrap();
     meta.insert("schema", 7_u32.to_be_bytes()).unwrap();
     drop((meta, db));
     match Store::open(settings(path)) {
-        Err(error @ OpenError::NewerSchema { found: 7, known: 2 }) => {
+        Err(error @ OpenError::NewerSchema { found: 7, known: 1 }) => {
             let text = error.to_string();
-            assert!(text.contains("schema 7") && text.contains("knows 2"), "{text}");
+            assert!(text.contains("schema 7") && text.contains("knows 1"), "{text}");
         }
         other => panic!("{other:?}"),
     }
@@ -355,14 +345,14 @@ async fn damage_is_found() {
     let db = fjall::Database::builder(directory.path().join("db")).open().unwrap();
     let name = db.list_keyspace_names().into_iter().find(|name| name.starts_with("h.")).unwrap();
     let bucket = db.keyspace(&name, fjall::KeyspaceCreateOptions::default).unwrap();
-    let key = [&b"b"[..], &id.offset().to_be_bytes()].concat();
+    let key = [&b"m"[..], &id.offset().to_be_bytes()].concat();
     let mut value = bucket.get(&key).unwrap().unwrap().to_vec();
     *value.last_mut().unwrap() ^= 1;
     bucket.insert(key, value).unwrap();
     drop((bucket, db));
     let report = check(directory.path()).unwrap();
     assert_eq!(report.damaged.len(), 1, "{report:?}");
-    assert!(report.to_string().starts_with("damaged epoch="));
+    assert!(report.to_string().contains("\ndamaged epoch="));
     let life = Life::begin(directory.path());
     let read = soon(life.broker.read_history(&filter("orders"), HistoryQuery::default())).await;
     assert!(read.is_err(), "it is not passed over in silence");
