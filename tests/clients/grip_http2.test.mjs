@@ -114,10 +114,12 @@ test("a stream that its client does not read ends, and does not hold up its neig
     await held("stream", 2);
     const content = `${"x".repeat(99_999)}\n`;
     const ended = new Promise((resolve) => idle.on("close", resolve).on("error", () => {}));
-    for (let number = 0; number < 60; number++) {
-        await publish({ channel: "flood", formats: { "http-stream": { content } } });
-    }
     const length = () => reader.text.replaceAll("kept\n", "").length;
+    for (let number = 1; number <= 60; number++) {
+        await publish({ channel: "flood", formats: { "http-stream": { content } } });
+        // As fast as one who reads can: faster, and it would be too slow as well.
+        await until("the newest", () => length() >= 4 + number * content.length);
+    }
     await until("all of it", () => length() === 4 + 60 * content.length);
     await held("stream", 1);
     idle.resume();
