@@ -50,6 +50,7 @@ const FILES: &[File] = &files! {
     JS "try/messages.js"
     JS "try/publish.js"
     JS "try/snippets.js"
+    JS "watch/again.js"
     JS "watch/busiest.js"
     JS "watch/channels.js"
     JS "watch/charts.js"

@@ -3,11 +3,9 @@
 import { byId, element, keep } from "../base/dom.js";
 import { count } from "../base/format.js";
 import { ask } from "../base/server.js";
+import { again } from "./again.js";
 
-const EVERY = 5000;
 const STATES = { open: "called", failing: "left alone" };
-
-let timer;
 
 function row({ id, path }) {
   const head = element("th", "", id, element("span", "note", path));
@@ -34,13 +32,4 @@ async function list() {
 }
 
 /** Lists them, for who has just been let in, and again from time to time. */
-export async function refresh() {
-  clearTimeout(timer);
-  try {
-    await list();
-    timer = setTimeout(refresh, EVERY);
-  } catch (error) {
-    // A build without gateways has no such resource, and others say why not.
-    if (error.passes) timer = setTimeout(refresh, EVERY);
-  }
-}
+export const refresh = again(list);

@@ -3,13 +3,11 @@
 import { button, byId, element, keep, say } from "../base/dom.js";
 import { bytes, count, span } from "../base/format.js";
 import { ask } from "../base/server.js";
+import { again } from "./again.js";
 
 /** Dead letters that are shown at a time. */
 const SHOWN = 20;
-const EVERY = 5000;
 const STATES = { open: "called", failing: "left alone", gone: "wants nothing more" };
-
-let timer;
 
 function row({ id, url }) {
   const head = element("th", "", id, element("span", "note", url));
@@ -63,13 +61,4 @@ async function list() {
 }
 
 /** Lists them, for who has just been let in, and again from time to time. */
-export async function refresh() {
-  clearTimeout(timer);
-  try {
-    await list();
-    timer = setTimeout(refresh, EVERY);
-  } catch (error) {
-    // A server without webhooks has no such resource, and others say why not.
-    if (error.passes) timer = setTimeout(refresh, EVERY);
-  }
-}
+export const refresh = again(list);

@@ -3,11 +3,9 @@
 import { byId, element, keep } from "../base/dom.js";
 import { count, span } from "../base/format.js";
 import { ask } from "../base/server.js";
+import { again } from "./again.js";
 
-const EVERY = 5000;
 const STATES = { open: "asked", failing: "left alone" };
-
-let timer;
 
 function row({ id, host, path }) {
   const head = element("th", "", id, element("span", "note", `${host === "*" ? "" : host}${path}`));
@@ -32,13 +30,4 @@ async function list() {
 }
 
 /** Lists them, for who has just been let in, and again from time to time. */
-export async function refresh() {
-  clearTimeout(timer);
-  try {
-    await list();
-    timer = setTimeout(refresh, EVERY);
-  } catch (error) {
-    // A server without routes has no such resource, and others say why not.
-    if (error.passes) timer = setTimeout(refresh, EVERY);
-  }
-}
+export const refresh = again(list);
