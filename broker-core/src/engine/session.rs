@@ -42,9 +42,6 @@ pub struct Fence(pub u64);
 pub struct SessionRecord {
     /// The front's own form.
     pub state: Bytes,
-    /// So many bytes at the end of [`state`](Self::state) change often, and what is before them seldom: an engine need not
-    /// write again what has not changed. Nothing else depends on it.
-    pub moving: usize,
     /// Of what it is subscribed to, all up to here is delivered or in [`state`](Self::state). `None`: it has missed
     /// nothing.
     pub position: Option<MessageId>,
@@ -58,7 +55,7 @@ pub struct SessionRecord {
 impl SessionRecord {
     /// Of a session that has got all up to `position`, and never ends.
     pub fn new(state: impl Into<Bytes>, position: Option<MessageId>) -> Self {
-        Self { state: state.into(), moving: 0, position, ends: Ends::Never, will: None }
+        Self { state: state.into(), position, ends: Ends::Never, will: None }
     }
 
     /// With something to do.
@@ -66,18 +63,6 @@ impl SessionRecord {
     pub fn with_will(mut self, will: Option<Ends>) -> Self {
         self.will = will;
         self
-    }
-
-    /// With so many bytes at the end of its state that change often.
-    #[must_use]
-    pub fn with_moving(mut self, bytes: usize) -> Self {
-        self.moving = bytes;
-        self
-    }
-
-    /// What seldom changes of the state, and what does often.
-    pub fn parts(&self) -> (&[u8], &[u8]) {
-        self.state.split_at(self.state.len() - self.moving.min(self.state.len()))
     }
 
     /// With an end.

@@ -41,9 +41,8 @@ pub(crate) struct Exchange {
     pub(crate) is_exact: bool,
 }
 
-/// What this version writes: first what seldom changes. The one before had what is in flight between that, and is read.
-const VERSION: u8 = 2;
-const MIXED: u8 = 1;
+/// What this version writes.
+const VERSION: u8 = 1;
 
 impl Record {
     /// Up to where nothing of it is to be read again, where it was served up to `position`.
@@ -53,12 +52,12 @@ impl Record {
         MessageId::new(position.epoch(), position.offset().min(first))
     }
 
-    /// As bytes, and how many at their end change often.
-    pub(crate) fn encode(&self) -> (Vec<u8>, usize) {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = vec![VERSION];
         out.extend_from_slice(&self.expiry_secs.to_be_bytes());
         out.push(u8::from(self.owner.is_some()));
         put_text(&mut out, self.owner.as_deref().unwrap_or_default());
+        out.extend_from_slice(&self.last_id.to_be_bytes());
         put_len(&mut out, self.subscriptions.len());
         for held in &self.subscriptions {
             put_text(&mut out, &held.filter);
@@ -72,36 +71,32 @@ impl Record {
             );
             out.extend_from_slice(&held.since.to_be_bytes());
         }
-        out.push(u8::from(self.will.is_some()));
-        if let Some(will) = &self.will {
-            will.encode(&mut out);
-        }
-        let settled = out.len();
-        out.extend_from_slice(&self.last_id.to_be_bytes());
         put_len(&mut out, self.inflight.len());
         for exchange in &self.inflight {
             out.extend_from_slice(&exchange.packet_id.to_be_bytes());
             out.extend_from_slice(&exchange.offset.to_be_bytes());
             out.push(u8::from(exchange.is_exact));
         }
-        let moving = out.len() - settled;
-        (out, moving)
+        out.push(u8::from(self.will.is_some()));
+        if let Some(will) = &self.will {
+            will.encode(&mut out);
+        }
+        out
     }
 
     /// `None`: another version wrote it, or it is none.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut input = Input(bytes);
-        let [version] = input.take()?;
-        if version != VERSION && version != MIXED {
-            return None;
-        }
+        let [VERSION] = input.take()? else { return None };
         let expiry_secs = u32::from_be_bytes(input.take()?);
         let [has_owner] = input.take()?;
         let owner = input.text()?;
-        let mut record = Self { expiry_secs, owner: (has_owner == 1).then_some(owner), ..Self::default() };
-        if version == MIXED {
-            record.last_id = u16::from_be_bytes(input.take()?);
-        }
+        let mut record = Self {
+            expiry_secs,
+            owner: (has_owner == 1).then_some(owner),
+            last_id: u16::from_be_bytes(input.take()?),
+            ..Self::default()
+        };
         for _ in 0..input.len()? {
             let filter = input.text()?;
             let id = u32::from_be_bytes(input.take()?);
@@ -123,16 +118,15 @@ impl Record {
                 since: u64::from_be_bytes(input.take()?),
             });
         }
-        if version == MIXED {
-            record.inflight = input.exchanges()?;
+        for _ in 0..input.len()? {
+            let packet_id = u16::from_be_bytes(input.take()?);
+            let offset = u64::from_be_bytes(input.take()?);
+            let [is_exact] = input.take()?;
+            record.inflight.push(Exchange { packet_id, offset, is_exact: is_exact == 1 });
         }
         let [has_will] = input.take()?;
         if has_will == 1 {
             record.will = Some(KeptWill::decode(&mut input)?);
-        }
-        if version == VERSION {
-            record.last_id = u16::from_be_bytes(input.take()?);
-            record.inflight = input.exchanges()?;
         }
         input.0.is_empty().then_some(record)
     }
@@ -154,17 +148,6 @@ impl<'b> Input<'b> {
         let (head, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(*head)
-    }
-
-    fn exchanges(&mut self) -> Option<Vec<Exchange>> {
-        let mut all = Vec::new();
-        for _ in 0..self.len()? {
-            let packet_id = u16::from_be_bytes(self.take()?);
-            let offset = u64::from_be_bytes(self.take()?);
-            let [is_exact] = self.take()?;
-            all.push(Exchange { packet_id, offset, is_exact: is_exact == 1 });
-        }
-        Some(all)
     }
 
     fn len(&mut self) -> Option<usize> {
@@ -219,22 +202,8 @@ mod tests {
             ],
             will: Some(KeptWill::of(&will, &principal)),
         };
-        let mut other = full.clone();
-        (other.last_id, other.inflight) = (7, Vec::new());
-        let settled = |record: &Record| {
-            let (mut bytes, moving) = record.encode();
-            bytes.truncate(bytes.len() - moving);
-            bytes
-        };
-        assert_eq!(settled(&full), settled(&other), "what is in flight changes nothing else");
-        // A record of an earlier version, with one subscription, one exchange and no will.
-        let mixed = b"\x01\0\0\0\x09\x00\0\0\0\0\0\x05\0\0\0\x01\0\0\0\x01a\0\0\0\x07\x01\0\0\0\0\0\0\0\x03\
-                      \0\0\0\x01\0\x04\0\0\0\0\0\0\0\x08\x00\x00";
-        let read = Record::decode(mixed).expect("it is read");
-        assert_eq!((read.expiry_secs, read.last_id, read.subscriptions.len()), (9, 5, 1));
-        assert_eq!(read.inflight, [Exchange { packet_id: 4, offset: 8, is_exact: false }]);
         for record in [full, Record::default()] {
-            let (bytes, _) = record.encode();
+            let bytes = record.encode();
             assert_eq!(Record::decode(&bytes).as_ref(), Some(&record));
             for len in 0..bytes.len() {
                 assert_eq!(Record::decode(&bytes[..len]), None, "{len}");

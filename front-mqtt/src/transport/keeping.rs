@@ -89,9 +89,7 @@ fn ends(expiry_secs: u32, client: Client) -> Ends {
 }
 
 fn kept(record: &Record, position: MessageId, client: Client) -> SessionRecord {
-    let (state, moving) = record.encode();
-    SessionRecord::new(state, Some(position))
-        .with_moving(moving)
+    SessionRecord::new(record.encode(), Some(position))
         .ending(ends(record.expiry_secs, client))
         .with_will(record.will.as_ref().map(|will| will.due(record.expiry_secs)))
 }

@@ -136,8 +136,7 @@ pub(super) async fn publish(inner: &Inner, key: &str) -> bool {
         kept.ends = Ends::At(inner.shared.began_ms().saturating_add(lasts));
     }
     let is_over = matches!(kept.ends, Ends::At(at_ms) if at_ms <= unix_ms());
-    let (state, moving) = record.encode();
-    let record = SessionRecord::new(state, kept.position).with_moving(moving).ending(kept.ends);
+    let record = SessionRecord::new(record.encode(), kept.position).ending(kept.ends);
     let record = Some(record).filter(|_| !is_over);
     inner.broker.record_session(key, claimed.fence, record).await.is_ok()
 }
