@@ -39,12 +39,22 @@ fn follow(node: &Node, filter: &str) -> Subscription {
     node.broker.subscribe_with(&[Filter::parse(filter).unwrap()], options).unwrap()
 }
 
-/// Publishes one after the other on a channel until the time is over; what was acknowledged, and what must not be there.
-fn publish_until(
-    node: &Node,
-    publisher: usize,
-    end: Instant,
-) -> tokio::task::JoinHandle<(HashMap<MessageId, String>, Vec<String>)> {
+/// What was acknowledged, and what must not be there.
+type Told = (HashMap<MessageId, String>, Vec<String>);
+
+/// Until all publishers have their last answers.
+async fn until_told(publishers: Vec<tokio::task::JoinHandle<Told>>) -> Told {
+    let (mut stored, mut refused) = Told::default();
+    for publisher in publishers {
+        let (one, not) = tokio::time::timeout(Duration::from_secs(40), publisher).await.unwrap().unwrap();
+        stored.extend(one);
+        refused.extend(not);
+    }
+    (stored, refused)
+}
+
+/// Publishes one after the other on a channel until the time is over.
+fn publish_until(node: &Node, publisher: usize, end: Instant) -> tokio::task::JoinHandle<Told> {
     let broker = node.broker.clone();
     tokio::spawn(async move {
         let (mut stored, mut refused) = (HashMap::new(), Vec::new());
@@ -124,12 +134,7 @@ async fn a_server_that_is_killed_while_they_publish_loses_nothing() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         nats.restart();
     }
-    let (mut stored, mut refused) = (HashMap::new(), Vec::new());
-    for publisher in publishers {
-        let (one, not) = tokio::time::timeout(Duration::from_secs(40), publisher).await.unwrap().unwrap();
-        stored.extend(one);
-        refused.extend(not);
-    }
+    let (stored, refused) = until_told(publishers).await;
     assert!(stored.len() > 100, "{}", stored.len());
     say_last(&here).await;
     let mut got = Vec::new();
@@ -158,13 +163,8 @@ async fn while_a_server_is_frozen_publishes_are_refused_with_when_to_try_again()
     );
     nats.thaw();
     here.until(|stats| stats.connected).await;
-    let mut stored = HashMap::new();
-    let mut not = vec!["refused".to_owned()];
-    for publisher in publishers {
-        let (one, refused) = tokio::time::timeout(Duration::from_secs(40), publisher).await.unwrap().unwrap();
-        stored.extend(one);
-        not.extend(refused);
-    }
+    let (stored, mut not) = until_told(publishers).await;
+    not.push("refused".to_owned());
     say_last(&here).await;
     let mut got = Vec::new();
     for stream in streams {
@@ -223,12 +223,7 @@ async fn each_of_three_servers_may_be_killed() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         server.restart();
     }
-    let (mut stored, mut refused) = (HashMap::new(), Vec::new());
-    for publisher in publishers {
-        let (one, not) = tokio::time::timeout(Duration::from_secs(40), publisher).await.unwrap().unwrap();
-        stored.extend(one);
-        refused.extend(not);
-    }
+    let (stored, refused) = until_told(publishers).await;
     assert!(stored.len() > 100, "{}", stored.len());
     say_last(&there).await;
     let mut got = Vec::new();
