@@ -31,9 +31,29 @@ impl GroupId {
 pub(crate) struct Groups {
     /// Members here.
     local: AHashMap<GroupId, usize>,
-    remote: AHashMap<u64, AHashSet<GroupId>>,
-    /// How many other nodes have members.
-    elsewhere: AHashMap<GroupId, usize>,
+    remote: AHashMap<u64, Remote>,
+    elsewhere: Elsewhere,
+}
+
+/// The groups of another node.
+#[derive(Debug, Default)]
+struct Remote {
+    groups: AHashSet<GroupId>,
+    /// Those that it has not named yet in the list that it is telling.
+    unnamed: AHashSet<GroupId>,
+}
+
+/// Groups, and how many other nodes have members of each.
+type Counted = AHashMap<GroupId, usize>;
+
+/// All groups of other nodes, so that a message finds those that want it without a look at the others.
+#[derive(Debug, Default)]
+struct Elsewhere {
+    of_channel: AHashMap<Channel, Counted>,
+    /// Of filters with wildcards, by their first level.
+    of_namespace: AHashMap<Box<str>, Counted>,
+    /// Of those that begin with a wildcard.
+    of_all: Counted,
 }
 
 impl Groups {
@@ -63,56 +83,103 @@ impl Groups {
         self.local.keys().cloned().collect()
     }
 
-    /// Another node has members, or has none any more.
-    pub(crate) fn hear(&mut self, life: u64, id: GroupId, has_members: bool) {
-        if !has_members {
-            if self.remote.get_mut(&life).is_some_and(|groups| groups.remove(&id)) {
-                self.count_out(&id);
+    /// Another node tells something.
+    pub(crate) fn hear(&mut self, life: u64, word: Word) {
+        match word {
+            Word::Begin => {
+                if let Some(remote) = self.remote.get_mut(&life) {
+                    remote.unnamed.clone_from(&remote.groups);
+                }
             }
-            return;
+            Word::Has(id) => {
+                let known: usize = self.remote.values().map(|remote| remote.groups.len()).sum();
+                let remote = self.remote.entry(life).or_default();
+                remote.unnamed.remove(&id);
+                if known < MAX_REMOTE && remote.groups.insert(id.clone()) {
+                    *self.elsewhere.place(&id).entry(id).or_default() += 1;
+                }
+            }
+            Word::HasNot(id) => self.remove(life, &id),
+            Word::End => {
+                let unnamed = self.remote.get_mut(&life).map(|remote| std::mem::take(&mut remote.unnamed));
+                for id in unnamed.into_iter().flatten() {
+                    self.remove(life, &id);
+                }
+            }
         }
-        let known: usize = self.remote.values().map(|groups| groups.len()).sum();
-        if known < MAX_REMOTE && self.remote.entry(life).or_default().insert(id.clone()) {
-            *self.elsewhere.entry(id).or_default() += 1;
+    }
+
+    fn remove(&mut self, life: u64, id: &GroupId) {
+        if self.remote.get_mut(&life).is_some_and(|remote| {
+            remote.unnamed.remove(id);
+            remote.groups.remove(id)
+        }) {
+            self.elsewhere.count_out(id);
         }
     }
 
     /// What another node had is forgotten.
     pub(crate) fn forget(&mut self, life: u64) {
-        for id in self.remote.remove(&life).into_iter().flatten() {
-            self.count_out(&id);
-        }
-    }
-
-    fn count_out(&mut self, id: &GroupId) {
-        if let Some(nodes) = self.elsewhere.get_mut(id) {
-            *nodes = nodes.saturating_sub(1);
-            if *nodes == 0 {
-                self.elsewhere.remove(id);
-            }
+        for id in self.remote.remove(&life).into_iter().flat_map(|remote| remote.groups) {
+            self.elsewhere.count_out(&id);
         }
     }
 
     /// The groups that want a message of this node on a channel and have no member here.
-    pub(crate) fn wanting<'g>(&'g self, channel: &Channel) -> impl Iterator<Item = &'g GroupId> {
-        let wants = move |id: &&GroupId| id.filter().matches(channel) && !self.local.contains_key(*id);
-        self.elsewhere.keys().filter(wants)
+    pub(crate) fn wanting<'g>(&'g self, channel: &'g Channel) -> impl Iterator<Item = &'g GroupId> {
+        self.elsewhere.wanting(channel).filter(|id| !self.local.contains_key(*id))
+    }
+}
+
+impl Elsewhere {
+    fn place(&mut self, id: &GroupId) -> &mut Counted {
+        match (id.filter().as_literal(), id.filter().namespace()) {
+            (Some(channel), _) => self.of_channel.entry(channel.clone()).or_default(),
+            (None, Some(namespace)) => self.of_namespace.entry(namespace.into()).or_default(),
+            (None, None) => &mut self.of_all,
+        }
+    }
+
+    fn count_out(&mut self, id: &GroupId) {
+        let counted = self.place(id);
+        if let Some(nodes) = counted.get_mut(id) {
+            *nodes = nodes.saturating_sub(1);
+            if *nodes == 0 {
+                counted.remove(id);
+            }
+        }
+        if counted.is_empty() {
+            match (id.filter().as_literal(), id.filter().namespace()) {
+                (Some(channel), _) => _ = self.of_channel.remove(channel),
+                (None, Some(namespace)) => _ = self.of_namespace.remove(namespace),
+                (None, None) => {}
+            }
+        }
+    }
+
+    fn wanting<'g>(&'g self, channel: &'g Channel) -> impl Iterator<Item = &'g GroupId> {
+        let exact = self.of_channel.get(channel).into_iter().flat_map(|counted| counted.keys());
+        let wild = self.of_namespace.get(channel.namespace()).into_iter().chain([&self.of_all]);
+        exact.chain(wild.flat_map(|counted| counted.keys()).filter(|id| id.filter().matches(channel)))
     }
 }
 
 /// What nodes tell each other of groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Word {
-    /// What was told before counts no more.
-    Reset,
+    /// A list of all groups begins: those that it does not name have no members any more when it ends. Till then they count,
+    /// as no message may miss them meanwhile.
+    Begin,
     Has(GroupId),
     HasNot(GroupId),
+    End,
 }
 
 impl Word {
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         let (code, id) = match self {
-            Word::Reset => return out.push(0),
+            Word::Begin => return out.push(0),
+            Word::End => return out.push(3),
             Word::Has(id) => (1, id),
             Word::HasNot(id) => (2, id),
         };
@@ -131,8 +198,10 @@ impl Word {
             Some((std::str::from_utf8(text).ok()?.to_owned(), length + 4))
         };
         let (code, rest) = bytes.split_first()?;
-        if *code == 0 {
-            return Some((Word::Reset, rest));
+        match code {
+            0 => return Some((Word::Begin, rest)),
+            3 => return Some((Word::End, rest)),
+            _ => {}
         }
         let (name, taken) = text(rest)?;
         let rest = rest.get(taken..)?;
@@ -162,13 +231,17 @@ mod tests {
         names
     }
 
+    fn has(name: &str, filter: &str) -> Word {
+        Word::Has(id(name, filter))
+    }
+
     #[test]
     fn a_group_elsewhere_wants_a_message_unless_it_has_a_member_here() {
         let mut groups = Groups::default();
-        groups.hear(1, id("a", "jobs/*"), true);
-        groups.hear(1, id("b", "jobs/#"), true);
-        groups.hear(2, id("a", "jobs/*"), true);
-        groups.hear(2, id("a", "jobs/*"), true);
+        groups.hear(1, has("a", "jobs/*"));
+        groups.hear(1, has("b", "jobs/#"));
+        groups.hear(2, has("a", "jobs/*"));
+        groups.hear(2, has("a", "jobs/*"));
         assert_eq!(wanting(&groups, "jobs/1"), ["a", "b"]);
         assert_eq!(wanting(&groups, "jobs"), ["b"]);
         assert!(groups.join(&id("a", "jobs/*")) && !groups.join(&id("a", "jobs/*")));
@@ -177,15 +250,47 @@ mod tests {
         assert!(!groups.leave(&id("a", "jobs/*")) && groups.local().is_empty());
         groups.forget(1);
         assert_eq!(wanting(&groups, "jobs/1"), ["a"]);
-        groups.hear(2, id("a", "jobs/*"), false);
-        groups.hear(2, id("a", "jobs/*"), false);
+        groups.hear(2, Word::HasNot(id("a", "jobs/*")));
+        groups.hear(2, Word::HasNot(id("a", "jobs/*")));
         assert_eq!(wanting(&groups, "jobs/1"), [""; 0]);
-        assert!(groups.elsewhere.is_empty());
+        assert!(groups.elsewhere.of_namespace.is_empty());
+    }
+
+    #[test]
+    fn a_message_finds_the_groups_of_its_channel_and_of_wildcards() {
+        let mut groups = Groups::default();
+        for (name, filter) in [("a", "jobs/1"), ("b", "jobs/2"), ("c", "*/1"), ("d", "**"), ("e", "jobs/**")]
+        {
+            groups.hear(1, has(name, filter));
+        }
+        assert_eq!(wanting(&groups, "jobs/1"), ["a", "c", "d", "e"]);
+        assert_eq!(wanting(&groups, "jobs/2"), ["b", "d", "e"]);
+        assert_eq!(wanting(&groups, "other/1"), ["c", "d"]);
+        assert_eq!(wanting(&groups, "$own/1"), [""; 0], "wildcards at the beginning are not for those");
+        groups.forget(1);
+        let Elsewhere { of_channel, of_namespace, of_all } = &groups.elsewhere;
+        assert!(of_channel.is_empty() && of_namespace.is_empty() && of_all.is_empty());
+    }
+
+    #[test]
+    fn while_a_node_names_its_groups_anew_none_is_missed() {
+        let mut groups = Groups::default();
+        groups.hear(1, has("a", "jobs"));
+        groups.hear(1, has("b", "jobs"));
+        groups.hear(1, Word::Begin);
+        assert_eq!(wanting(&groups, "jobs"), ["a", "b"]);
+        groups.hear(1, has("b", "jobs"));
+        groups.hear(1, has("c", "jobs"));
+        assert_eq!(wanting(&groups, "jobs"), ["a", "b", "c"]);
+        groups.hear(1, Word::End);
+        assert_eq!(wanting(&groups, "jobs"), ["b", "c"]);
+        groups.hear(1, Word::End);
+        assert_eq!(wanting(&groups, "jobs"), ["b", "c"], "an end without a beginning is none");
     }
 
     #[test]
     fn what_is_told_is_read() {
-        let words = [Word::Reset, Word::Has(id("g", "a/*/**")), Word::HasNot(id("ü", "/"))];
+        let words = [Word::Begin, Word::Has(id("g", "a/*/**")), Word::HasNot(id("ü", "/")), Word::End];
         let mut bytes = Vec::new();
         words.iter().for_each(|word| word.write(&mut bytes));
         let mut rest = &bytes[..];

@@ -48,11 +48,7 @@ impl Service for Heard {
         let mut groups = self.0.groups.write();
         let mut rest = &notice[..];
         while let Some((word, behind)) = Word::read(rest) {
-            match word {
-                Word::Reset => groups.forget(from.life),
-                Word::Has(id) => groups.hear(from.life, id, true),
-                Word::HasNot(id) => groups.hear(from.life, id, false),
-            }
+            groups.hear(from.life, word);
             rest = behind;
         }
         if !rest.is_empty() {
@@ -153,7 +149,8 @@ async fn take(node: &Node, ingest: &dyn Ingest, id: &GroupId, frame: &[u8]) {
 
 async fn tell_all(node: &Node, control: &Control) {
     let groups = node.groups.read().local();
-    let words: Vec<Word> = std::iter::once(Word::Reset).chain(groups.into_iter().map(Word::Has)).collect();
+    let words = std::iter::once(Word::Begin).chain(groups.into_iter().map(Word::Has)).chain([Word::End]);
+    let words: Vec<Word> = words.collect();
     tell(control, &words).await;
 }
 

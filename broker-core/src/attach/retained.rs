@@ -25,9 +25,9 @@ const NO_ROOM_PAUSE: Duration = Duration::from_millis(1);
 const MAX_NO_ROOM_PAUSE: Duration = Duration::from_millis(256);
 
 impl Shared {
-    /// Parks the subscription, if it is to wait, enters it in the lists by `enter`, and sees to it that its retained messages come before
-    /// what is parked. They are those of the logs' heads after `enter`: what was retained before was also delivered live
-    /// to whoever was listed in time, and what is retained later only comes live.
+    /// Parks the subscription, if it is to wait, enters it in the lists by `enter`, and sees to it that its retained
+    /// messages come before what is parked. They are those of the logs' heads after `enter`: what was retained before was
+    /// also delivered live to whoever was listed in time, and what is retained later only comes live.
     pub(crate) fn subscribe_retained(
         self: &Arc<Self>,
         key: SubscriberKey,

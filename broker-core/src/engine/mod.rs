@@ -266,8 +266,8 @@ pub trait Ingest: Send + Sync {
     fn release(&self, batch: Vec<Accepted>) -> Vec<Receipt>;
 
     /// Publishes what was [relayed](Engine::relay) by another node, published there at `time_ms` in milliseconds since
-    /// 1970, to all but groups. Whoever published it has its answer, so what is refused here is lost here. A retained message does not take the
-    /// place of one that was published later.
+    /// 1970, to all but groups. Whoever published it has its answer, so what is refused here is lost here. A retained
+    /// message does not take the place of one that was published later.
     ///
     /// # Errors
     /// See [`Refused`]; nothing was stored or delivered.
