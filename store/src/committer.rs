@@ -283,7 +283,10 @@ impl Committer {
             }
             return;
         }
-        let ended = self.open.as_ref().map_or(Ok(()), |open| self.shared.sessions.end_old(&open.disk));
+        let ended = self.open.as_ref().map_or(Ok(()), |open| {
+            let shared = &self.shared;
+            shared.sessions.end_old(&open.disk, |batch| shared.synced(|| batch.commit()))
+        });
         if let Err(error) = ended.and_then(|()| self.drop_old()) {
             self.fail("drop what is too old", &error);
         }

@@ -190,27 +190,35 @@ impl Sessions {
         self.0.lock().known.values().filter(|known| known.is_recorded).count()
     }
 
-    /// Deletes those that are over.
-    pub(crate) fn end_old(&self, disk: &Disk) -> fjall::Result<()> {
-        let mut index = self.0.lock();
-        let now_ms = unix_ms();
-        let over = index.ends.iter().take_while(|(ends_ms, _)| *ends_ms <= now_ms);
-        let over: Vec<Arc<str>> = over.take(MAX_ENDED).map(|(_, name)| name.clone()).collect();
+    /// Deletes those that are over. Whoever comes meanwhile does not wait for the disk: `commit` is called under no lock.
+    pub(crate) fn end_old(
+        &self,
+        disk: &Disk,
+        commit: impl FnOnce(OwnedWriteBatch) -> fjall::Result<()>,
+    ) -> fjall::Result<()> {
+        let mut batch = disk.db.batch().durability(Some(PersistMode::Buffer));
+        let over: Vec<(Arc<str>, u64)> = {
+            let index = self.0.lock();
+            let now_ms = unix_ms();
+            let over = index.ends.iter().take_while(|(ends_ms, _)| *ends_ms <= now_ms).take(MAX_ENDED);
+            let fence = |name| index.known.get(name).map_or(0, |known| known.fence);
+            let over: Vec<_> = over.map(|(_, name)| (name.clone(), fence(name))).collect();
+            for (name, _) in &over {
+                batch.remove(&disk.sessions, &**name);
+                let numbers = index.taken.get(name).into_iter().flatten();
+                for key in numbers.filter_map(|number| taken_key(name, *number)) {
+                    batch.remove(&disk.taken, key);
+                }
+            }
+            over
+        };
         if over.is_empty() {
             return Ok(());
         }
-        let mut batch = disk.db.batch().durability(Some(PersistMode::Buffer));
-        for name in &over {
-            batch.remove(&disk.sessions, &**name);
-            for key in
-                index.taken.get(name).into_iter().flatten().filter_map(|number| taken_key(name, *number))
-            {
-                batch.remove(&disk.taken, key);
-            }
-        }
-        batch.commit()?;
-        for name in &over {
-            index.forget(name);
+        commit(batch)?;
+        for (name, fence) in over {
+            // Who has claimed it meanwhile finds nothing, and has its own.
+            self.note_written(&name, Fence(fence), None);
         }
         Ok(())
     }
