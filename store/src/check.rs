@@ -1,11 +1,12 @@
 //! Looks whether a store is sound.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use broker_core::Accepted;
+use broker_core::{Accepted, Channel};
 
-use crate::bucket::Held;
+use crate::bucket::Bucket;
 use crate::disk::{DATABASE, Disk, read_retained};
 use crate::error::OpenError;
 use crate::journal::{Cut, Damage, cuts};
@@ -13,19 +14,28 @@ use crate::lock::{Expect, Lock};
 use crate::schema::{channel_key, offset_of, unseal};
 use crate::sessions::read_row;
 
-/// What was found. Its text is a line for each group of messages, then one for the whole.
+/// What was found. Its text is a line for each namespace that has messages, then one for the whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    groups: Vec<(String, Held)>,
+    namespaces: BTreeMap<String, Space>,
     epoch: u64,
     head: u64,
     retained: u64,
     sessions: u64,
-    notes: u64,
     keys: u64,
     is_unread: bool,
     /// Keys whose values are damaged.
     pub damaged: Vec<String>,
+}
+
+/// Whole messages of channels with one first level.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Space {
+    messages: u64,
+    /// Of their records, before they are compressed.
+    bytes: u64,
+    oldest_ms: u64,
+    newest_ms: u64,
 }
 
 /// Reads all that a store holds, and drops nothing. Nobody else has it meanwhile. What a crash left in its journal is
@@ -50,45 +60,9 @@ pub fn check(directory: &Path) -> Result<Report, OpenError> {
 pub(crate) fn look_through(disk: &Disk, head: u64) -> fjall::Result<Report> {
     let mut report = Report { epoch: disk.epoch, head, ..Report::default() };
     for group in disk.groups() {
-        let mut all =
-            Held { begun_ms: u64::MAX, newest_ms: 0, last: group.dropped_through, messages: 0, bytes: 0 };
         for bucket in disk.buckets().iter().filter(|bucket| bucket.group == group.number) {
-            let mut messages = 0;
-            for row in bucket.keyspace.prefix("m") {
-                let (key, value) = row.into_inner()?;
-                let offset = offset_of(&key).unwrap_or(0);
-                let record = unseal(&value).map(|record| Accepted::read_from(record, offset));
-                let is_found = |accepted: &Accepted| {
-                    let hash = disk.secret.channel(accepted.publish.channel().as_str());
-                    bucket.keyspace.contains_key(channel_key(hash, offset))
-                };
-                match &record {
-                    Some(Ok(Some(accepted))) if !is_found(accepted)? => {
-                        report.damaged.push(format!("index of message {offset} of {:?}", group.name));
-                    }
-                    Some(Ok(_)) => {}
-                    None | Some(Err(_)) => {
-                        report.damaged.push(format!("message {offset} of {:?}", group.name));
-                    }
-                }
-                messages += 1;
-                all.last = all.last.max(offset);
-            }
-            let held = bucket.held();
-            if held.messages != messages {
-                let name = &group.name;
-                let first = bucket.first;
-                let said = held.messages;
-                report.damaged.push(format!(
-                    "bucket {first} of {name:?}: {said} messages are said, {messages} are there"
-                ));
-            }
-            all.messages += messages;
-            all.bytes += held.bytes;
-            all.begun_ms = all.begun_ms.min(held.begun_ms);
-            all.newest_ms = all.newest_ms.max(held.newest_ms);
+            look_into(disk, bucket, &group.name, &mut report)?;
         }
-        report.groups.push((group.name, all));
     }
     for row in disk.retained.iter() {
         let (key, value) = row.into_inner()?;
@@ -106,7 +80,6 @@ pub(crate) fn look_through(disk: &Disk, head: u64) -> fjall::Result<Report> {
     }
     for row in disk.notes.iter() {
         let (key, value) = row.into_inner()?;
-        report.notes += 1;
         if unseal(&value).is_none() {
             report.damaged.push(format!("note {:?}", String::from_utf8_lossy(&key)));
         }
@@ -119,20 +92,62 @@ pub(crate) fn look_through(disk: &Disk, head: u64) -> fjall::Result<Report> {
     Ok(report)
 }
 
+/// Reads a bucket of a group.
+fn look_into(disk: &Disk, bucket: &Bucket, group: &str, report: &mut Report) -> fjall::Result<()> {
+    let mut messages = 0;
+    for row in bucket.keyspace.prefix("m") {
+        let (key, sealed) = row.into_inner()?;
+        let offset = offset_of(&key).unwrap_or(0);
+        messages += 1;
+        let Some(channel) = report.add(group, offset, &sealed) else { continue };
+        let hash = disk.secret.channel(channel.as_str());
+        if !bucket.keyspace.contains_key(channel_key(hash, offset))? {
+            report.damaged.push(format!("index of message {offset} of {group:?}"));
+        }
+    }
+    let held = bucket.held();
+    if held.messages != messages {
+        let (first, said) = (bucket.first, held.messages);
+        report
+            .damaged
+            .push(format!("bucket {first} of {group:?}: {said} messages are said, {messages} are there"));
+    }
+    Ok(())
+}
+
+impl Report {
+    /// Counts a message; its channel, if it is whole.
+    fn add(&mut self, group: &str, offset: u64, sealed: &[u8]) -> Option<Channel> {
+        let record = unseal(sealed);
+        // Also one whose time is over.
+        let Some(Ok(accepted)) = record.map(|record| Accepted::read_as_written(record, offset)) else {
+            self.damaged.push(format!("message {offset} of {group:?}"));
+            return None;
+        };
+        let (channel, time_ms) = (accepted.publish.channel().clone(), accepted.time_ms);
+        let space = match self.namespaces.get_mut(channel.namespace()) {
+            Some(space) => space,
+            None => self.namespaces.entry(channel.namespace().to_owned()).or_default(),
+        };
+        space.oldest_ms = if space.messages == 0 { time_ms } else { space.oldest_ms.min(time_ms) };
+        space.newest_ms = space.newest_ms.max(time_ms);
+        space.messages += 1;
+        space.bytes += record.map_or(0, <[u8]>::len) as u64;
+        Some(channel)
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, held) in &self.groups {
-            let name = if name.is_empty() { "*" } else { name };
-            let oldest = if held.messages == 0 { 0 } else { held.begun_ms };
-            let (messages, bytes, newest) = (held.messages, held.bytes, held.newest_ms);
-            writeln!(f, "{name} messages={messages} bytes={bytes} oldest={oldest} newest={newest}")?;
+        for (name, space) in &self.namespaces {
+            let Space { messages, bytes, oldest_ms, newest_ms } = space;
+            writeln!(f, "{name} messages={messages} bytes={bytes} oldest={oldest_ms} newest={newest_ms}")?;
         }
         if self.is_unread {
             return write!(f, "damaged: what lies behind is not read");
         }
         let what = if self.damaged.is_empty() { "ok" } else { "damaged" };
-        let Self { epoch, head, retained, sessions, notes, keys, .. } = self;
-        write!(f, "{what} epoch={epoch} head={head} retained={retained} sessions={sessions} ")?;
-        write!(f, "notes={notes} keys={keys}")
+        let Self { epoch, head, retained, sessions, keys, .. } = self;
+        write!(f, "{what} epoch={epoch} head={head} retained={retained} sessions={sessions} keys={keys}")
     }
 }

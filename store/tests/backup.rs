@@ -65,7 +65,7 @@ async fn a_copy_has_everything_and_no_offset_is_given_twice() {
     let first = soon(life.1.submit_once(publish("keyed", "x"), &key)).await.unwrap();
     end(life).await;
     let report = copied(&from, &to).await.unwrap();
-    assert!(report.damaged.is_empty() && report.to_string().starts_with("* messages=502 "), "{report}");
+    assert!(report.damaged.is_empty() && report.to_string().contains("orders messages=500 "), "{report}");
     assert_eq!(check(&to).unwrap().to_string(), report.to_string());
 
     // The first one goes on, and so does the copy.

@@ -227,7 +227,7 @@ async fn a_server_that_stops_goes_on_right_behind_itself() {
     assert_eq!(server.exit().await.code(), Some(0));
     let checked = run_with_input(&["store", "check", data.path().to_str().expect("a name")], &[], b"").await;
     assert_eq!(checked.code, Some(0), "{checked:?}");
-    assert!(checked.out.starts_with("* messages=1 ") && checked.out.contains("\nok epoch="), "{checked:?}");
+    assert!(checked.out.starts_with("a messages=1 ") && checked.out.contains("\nok epoch="), "{checked:?}");
     let server = begin(data.path()).await;
     let second = publish(&server, "a", "2").await;
     let offset_of = |answer: &Value| offset(answer["id"].as_str().expect("an id"));
@@ -284,7 +284,7 @@ async fn a_namespace_in_memory_forgets_and_the_others_do_not() {
     kill(server).await;
     let kept = data.path().join("kept");
     let checked = run_with_input(&["store", "check", kept.to_str().expect("a name")], &[], b"").await;
-    assert!(checked.out.contains("orders messages=4 ") && checked.code == Some(0), "{checked:?}");
+    assert!(checked.out.contains("\norders messages=4 ") && checked.code == Some(0), "{checked:?}");
 }
 
 #[tokio::test]

@@ -85,6 +85,15 @@ impl Accepted {
         Self::read_at(record, offset, unix_ms())
     }
 
+    /// As [`read_from`](Self::read_from), also if its time is over: for who looks at what is there, and does not deliver it.
+    /// What it says of its time to live means nothing.
+    ///
+    /// # Errors
+    /// The bytes are no record of this version.
+    pub fn read_as_written(record: &[u8], offset: u64) -> Result<Self, RecordDamaged> {
+        Self::read_at(record, offset, 0)?.ok_or(RecordDamaged)
+    }
+
     fn read_at(record: &[u8], offset: u64, now_ms: u64) -> Result<Option<Self>, RecordDamaged> {
         let mut rest = Rest(record);
         let [version, flags] = rest.array()?;
