@@ -155,13 +155,13 @@ impl Engine for Cluster {
     }
 
     fn start(&self, ingest: Arc<dyn Ingest>) {
-        let Some(Inboxes { asks, outgoing, changed_groups }) = self.inboxes.lock().take() else { return };
+        let Some(Inboxes { asks, outgoing }) = self.inboxes.lock().take() else { return };
         if let Some(durable) = &self.durable {
             self.tasks.lock().extend(durable.start(Arc::clone(&ingest)));
         }
         let (joins, joining) = mpsc::unbounded_channel();
         let node = || Arc::clone(&self.node);
-        let sharing = share::run(node(), Arc::clone(&ingest), changed_groups);
+        let sharing = share::run(node(), Arc::clone(&ingest));
         let receiver = Receiver::new(node(), ingest);
         let subscribed = node();
         let receiving = async move {
@@ -255,9 +255,9 @@ impl Engine for Cluster {
         let id = GroupId::new(group, filter);
         let mut groups = self.node.groups.write();
         let is_news = if wanted { groups.join(&id) } else { groups.leave(&id) };
+        drop(groups);
         if is_news {
-            // The task is gone only when the node is.
-            _ = self.node.changed_groups.send(id);
+            self.node.changed_groups.notify_one();
         }
     }
 

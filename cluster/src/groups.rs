@@ -26,11 +26,16 @@ impl GroupId {
     }
 }
 
+/// Groups whose change here is remembered one by one; of more, all are looked at.
+const MAX_CHANGED: usize = 4_096;
+
 /// Which groups have members where.
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
     /// Members here.
     local: AHashMap<GroupId, usize>,
+    /// Those that have got their first member here, or have lost their last, since that was asked for.
+    changed: AHashSet<GroupId>,
     remote: AHashMap<u64, Remote>,
     elsewhere: Elsewhere,
 }
@@ -61,7 +66,11 @@ impl Groups {
     pub(crate) fn join(&mut self, id: &GroupId) -> bool {
         let members = self.local.entry(id.clone()).or_default();
         *members += 1;
-        *members == 1
+        let is_first = *members == 1;
+        if is_first {
+            self.note_changed(id);
+        }
+        is_first
     }
 
     /// A member leaves here; whether it was the last.
@@ -71,8 +80,22 @@ impl Groups {
         let is_over = *members == 0;
         if is_over {
             self.local.remove(id);
+            self.note_changed(id);
         }
         is_over
+    }
+
+    /// However fast members come and leave, no more is remembered than this.
+    fn note_changed(&mut self, id: &GroupId) {
+        if self.changed.len() <= MAX_CHANGED {
+            self.changed.insert(id.clone());
+        }
+    }
+
+    /// The groups for which something may have changed here since this was last asked; `None`: for any.
+    pub(crate) fn take_changed(&mut self) -> Option<AHashSet<GroupId>> {
+        let changed = std::mem::take(&mut self.changed);
+        (changed.len() <= MAX_CHANGED).then_some(changed)
     }
 
     pub(crate) fn has_local(&self, id: &GroupId) -> bool {
@@ -254,6 +277,22 @@ mod tests {
         groups.hear(2, Word::HasNot(id("a", "jobs/*")));
         assert_eq!(wanting(&groups, "jobs/1"), [""; 0]);
         assert!(groups.elsewhere.of_namespace.is_empty());
+    }
+
+    #[test]
+    fn what_has_changed_here_is_known_however_much_it_is() {
+        let mut groups = Groups::default();
+        groups.join(&id("a", "jobs"));
+        groups.join(&id("a", "jobs"));
+        groups.leave(&id("a", "jobs"));
+        let changed = |groups: &mut Groups| groups.take_changed().map(|changed| changed.len());
+        assert_eq!((changed(&mut groups), changed(&mut groups)), (Some(1), Some(0)));
+        for number in 0..3 * MAX_CHANGED {
+            groups.join(&id(&number.to_string(), "jobs"));
+            groups.leave(&id(&number.to_string(), "jobs"));
+        }
+        assert!(groups.changed.len() <= MAX_CHANGED + 1);
+        assert_eq!((changed(&mut groups), changed(&mut groups)), (None, Some(0)));
     }
 
     #[test]

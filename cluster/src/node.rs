@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc};
 
 use crate::desk::Desk;
-use crate::groups::{GroupId, Groups};
+use crate::groups::Groups;
 use crate::interests::{Asked, Interests};
 use crate::link::Events;
 use crate::peers::Peers;
@@ -46,7 +46,7 @@ pub(crate) struct Node {
     pub(crate) interests: Mutex<Interests>,
     pub(crate) groups: RwLock<Groups>,
     /// Groups that have their first member here, or have had their last.
-    pub(crate) changed_groups: mpsc::UnboundedSender<GroupId>,
+    pub(crate) changed_groups: Notify,
     /// Others are to be told of all groups that have members here.
     pub(crate) tell_groups: Notify,
     /// Another filter is settled.
@@ -64,14 +64,12 @@ pub(crate) struct Node {
 pub(crate) struct Inboxes {
     pub(crate) asks: mpsc::UnboundedReceiver<Asked>,
     pub(crate) outgoing: mpsc::UnboundedReceiver<Outgoing>,
-    pub(crate) changed_groups: mpsc::UnboundedReceiver<GroupId>,
 }
 
 impl Node {
     pub(crate) fn new(settings: Settings, client: Client, events: Arc<Events>, life: u64) -> (Self, Inboxes) {
         let (asks, to_ask) = mpsc::unbounded_channel();
         let (outgoing, to_send) = mpsc::unbounded_channel();
-        let (changed_groups, groups_to_tell) = mpsc::unbounded_channel();
         let node = Self {
             subjects: Subjects::new(&settings.prefix),
             interests: Mutex::new(Interests::new(settings.max_filters)),
@@ -82,7 +80,7 @@ impl Node {
             peers: Mutex::default(),
             desk: Arc::default(),
             groups: RwLock::default(),
-            changed_groups,
+            changed_groups: Notify::new(),
             tell_groups: Notify::new(),
             settled: Notify::new(),
             asks,
@@ -93,7 +91,7 @@ impl Node {
             told: Mutex::new(Sparing::new(8)),
             settings,
         };
-        (node, Inboxes { asks: to_ask, outgoing: to_send, changed_groups: groups_to_tell })
+        (node, Inboxes { asks: to_ask, outgoing: to_send })
     }
 
     /// Whether there is a connection, as far as this side knows.

@@ -12,7 +12,6 @@ use async_nats::Subscriber;
 use broker_core::{Ingest, PublishError, Refused};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
@@ -69,38 +68,58 @@ impl Service for Heard {
     }
 }
 
-pub(crate) async fn run(
+/// The queues that this node stands in for its groups.
+struct Queues {
     node: Arc<Node>,
     ingest: Arc<dyn Ingest>,
-    mut changed: mpsc::UnboundedReceiver<GroupId>,
-) {
+    control: Control,
+    standing: AHashMap<GroupId, AbortHandle>,
+    tasks: JoinSet<()>,
+}
+
+pub(crate) async fn run(node: Arc<Node>, ingest: Arc<dyn Ingest>) {
     let control = Control::new(Arc::clone(&node));
     control.serve(SERVICE, Arc::new(Heard(Arc::clone(&node))));
-    let mut queues: AHashMap<GroupId, AbortHandle> = AHashMap::new();
-    let mut tasks = JoinSet::new();
+    let mut queues = Queues { node, ingest, control, standing: AHashMap::new(), tasks: JoinSet::new() };
     let mut tells = interval(TELL_EVERY);
     tells.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            id = changed.recv() => {
-                let Some(id) = id else { return };
-                // Whatever happened since: what is so now is what counts.
-                let has_members = node.groups.read().has_local(&id);
-                if !has_members {
-                    if let Some(queue) = queues.remove(&id) {
-                        queue.abort();
-                        tell(&control, &[Word::HasNot(id)]).await;
-                    }
-                } else if !queues.contains_key(&id) {
-                    let Some(queue) = stand_in_queue(&node, &id).await else { continue };
-                    let serving = serve(Arc::clone(&node), Arc::clone(&ingest), id.clone(), queue);
-                    queues.insert(id.clone(), tasks.spawn(serving));
-                    tell(&control, &[Word::Has(id)]).await;
-                }
+            () = queues.node.changed_groups.notified() => queues.follow().await,
+            _ = queues.tasks.join_next(), if !queues.tasks.is_empty() => {}
+            _ = tells.tick() => tell_all(&queues.node, &queues.control).await,
+            () = queues.node.tell_groups.notified() => tell_all(&queues.node, &queues.control).await,
+        }
+    }
+}
+
+impl Queues {
+    /// Groups have got their first member here, or have lost their last.
+    async fn follow(&mut self) {
+        let changed = self.node.groups.write().take_changed();
+        let changed = changed.unwrap_or_else(|| {
+            let local = self.node.groups.read().local();
+            local.into_iter().chain(self.standing.keys().cloned()).collect()
+        });
+        for id in changed {
+            self.follow_one(id).await;
+        }
+    }
+
+    async fn follow_one(&mut self, id: GroupId) {
+        // Whatever happened since: what is so now is what counts.
+        let has_members = self.node.groups.read().has_local(&id);
+        if !has_members {
+            if let Some(queue) = self.standing.remove(&id) {
+                queue.abort();
+                tell(&self.control, &[Word::HasNot(id)]).await;
             }
-            _ = tasks.join_next(), if !tasks.is_empty() => {}
-            _ = tells.tick() => tell_all(&node, &control).await,
-            () = node.tell_groups.notified() => tell_all(&node, &control).await,
+        } else if !self.standing.contains_key(&id) {
+            let Some(queue) = stand_in_queue(&self.node, &id).await else { return };
+            let (node, ingest) = (Arc::clone(&self.node), Arc::clone(&self.ingest));
+            let serving = self.tasks.spawn(serve(node, ingest, id.clone(), queue));
+            self.standing.insert(id.clone(), serving);
+            tell(&self.control, &[Word::Has(id)]).await;
         }
     }
 }
