@@ -8,11 +8,12 @@ mod retained;
 #[cfg(feature = "gateway")]
 mod webhooks;
 
-use std::any::Any;
-use std::sync::Arc;
+#[cfg(any(feature = "http", feature = "mqtt"))]
+use std::{any::Any, sync::Arc};
 
 use broker_core::Broker;
 use cluster::Cluster;
+#[cfg(any(feature = "http", feature = "mqtt"))]
 use front::Front;
 
 use crate::Fronts;
