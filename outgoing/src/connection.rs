@@ -14,6 +14,12 @@ use crate::error::Error;
 use crate::payload::Payload;
 use crate::target::Ready;
 
+/// Most header fields of an answer: the answer of an origin may name 200 channels, each in a field of its own.
+const MAX_HEADERS: usize = 512;
+
+/// Most bytes of the fields of an answer over HTTP/2, each counted with 32 more. Over HTTP/1.1 hyper takes about 400 kB.
+const MAX_HEADER_BYTES: u32 = 256 << 10;
+
 /// What bytes go over.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -78,11 +84,14 @@ impl Connection {
         let io = TokioIo::new(io);
         let failed = |error| Error::of_hyper(&error);
         if version == Version::HTTP_2 {
-            let (sender, driver) = http2::handshake(TokioExecutor::new(), io).await.map_err(failed)?;
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder.max_header_list_size(MAX_HEADER_BYTES);
+            let (sender, driver) = builder.handshake(io).await.map_err(failed)?;
             tokio::spawn(driver);
             return Ok(Connection::Http2(sender));
         }
-        let (sender, driver) = http1::handshake(io).await.map_err(failed)?;
+        let handshake = http1::Builder::new().max_headers(MAX_HEADERS).handshake(io);
+        let (sender, driver) = handshake.await.map_err(failed)?;
         // Where a request asks for it and the answer is 101, the connection is the caller's.
         tokio::spawn(driver.with_upgrades());
         Ok(Connection::Http1(sender))

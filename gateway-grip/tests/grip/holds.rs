@@ -97,6 +97,21 @@ async fn a_document_instructs_as_headers_do() {
 }
 
 #[tokio::test]
+async fn each_of_200_channels_may_have_a_header_of_its_own() {
+    let (mut origin, server) = held(json!({})).await;
+    let channels = |count| (0..count).map(|n| format!("grip-channel: room/{n}\r\n")).collect::<String>();
+    let told = answer(&format!("grip-hold: response\r\n{}", channels(200)), "nothing new");
+    let mut client = server.asks(&mut origin, &told).await;
+    server.holding(1).await;
+    let news = json!([{"channel": "room/199", "http-response": {"body": "news"}}]);
+    assert_eq!(server.items(news).await[0]["receivers"], 1);
+    assert!(client.rest().await.ends_with("\r\n\r\nnews"));
+    let told = answer(&format!("grip-hold: response\r\n{}", channels(201)), "nothing new");
+    let refused = server.asks(&mut origin, &told).await.rest().await;
+    assert!(refused.starts_with("HTTP/1.1 502 "), "{refused}");
+}
+
+#[tokio::test]
 async fn what_is_published_while_the_origin_is_asked_is_not_lost() {
     let (mut origin, server) = held(json!({})).await;
     let mut client = server.connect().await;

@@ -64,7 +64,13 @@ async fn show(name: &str) -> Shown {
                 let answer = service_fn(async |request: Request<Incoming>| {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     let said = format!("{:?} {}", request.version(), request.uri());
-                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(said))))
+                    let mut answer = Response::new(Full::new(Bytes::from(said)));
+                    // As an origin answers that holds a client on 200 channels.
+                    for channel in 0..200 {
+                        let channel = format!("tenant-with-a-long-name/orders/{channel}/changes");
+                        answer.headers_mut().append("grip-channel", channel.parse().unwrap());
+                    }
+                    Ok::<_, Infallible>(answer)
                 });
                 let io = TokioIo::new(stream);
                 let _ = if is_http2 {
