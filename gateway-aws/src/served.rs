@@ -58,8 +58,10 @@ impl front::Front for Front {
 }
 
 fn collect(target: &Target, gateway: &str, name: &str, out: &mut Vec<Metric>) {
-    let own =
-        |metric: Metric| metric.with("gateway", gateway.to_owned()).with("integration", name.to_owned());
+    let own = |metric: Metric| {
+        let metric = metric.with("gateway", gateway.to_owned()).with("integration", name.to_owned());
+        metric.with("dialect", "aws")
+    };
     let counted = &target.counted;
     for (outcome, counter) in [
         ("answered", &counted.answered),
@@ -67,14 +69,9 @@ fn collect(target: &Target, gateway: &str, name: &str, out: &mut Vec<Metric>) {
         ("timeout", &counted.timed_out),
         ("refused", &counted.refused),
     ] {
-        let metric =
-            Metric::counter("gateway_requests", "Calls of gateways' functions", counter.load(Relaxed));
-        out.push(own(metric).with("outcome", outcome));
+        out.push(own(gateway::metrics::requests(counter.load(Relaxed), outcome)));
     }
-    let about = "How long calls of gateways' functions took";
-    out.push(own(Metric::histogram("gateway_request_seconds", about, counted.seconds.durations())));
-    let about = "Calls of gateways' functions that are under way";
-    out.push(own(Metric::gauge("gateway_in_flight", about, counted.in_flight.load(Relaxed))));
-    let about = "Whether a gateway's function is called: 0 yes, 1 one call decides, 2 it is left alone";
-    out.push(own(Metric::gauge("gateway_breaker_state", about, target.breaker_state().number())));
+    out.push(own(gateway::metrics::request_seconds(&counted.seconds)));
+    out.push(own(gateway::metrics::in_flight(counted.in_flight.load(Relaxed))));
+    out.push(own(gateway::metrics::breaker_state(target.breaker_state())));
 }

@@ -1,6 +1,7 @@
 //! An origin that answers short requests, for a WebSocket whose events it gets.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use broker_core::unix_ms;
 use bytes::Bytes;
@@ -101,6 +102,12 @@ impl Origin for Backend {
     fn ask(&self, headers: HeaderMap, body: Bytes, max_bytes: usize) -> Asking {
         let client = Arc::clone(&self.0);
         Box::pin(async move { client.ask(Method::POST, client.path.clone(), headers, body, max_bytes).await })
+    }
+
+    fn note_waiting(&self, bytes: usize, before: usize) {
+        // Wraps round below nothing and back.
+        let counter = &self.0.state.upstream.counted.queue_bytes;
+        counter.fetch_add((bytes as u64).wrapping_sub(before as u64), Relaxed);
     }
 
     fn call(&self, url: &str, headers: HeaderMap, body: Bytes, max_bytes: usize) -> Asking {

@@ -71,26 +71,25 @@ impl front::Front for Front {
 
 fn collect(state: &RouteState, out: &mut Vec<Metric>) {
     let number = |counter: &AtomicU64| counter.load(Relaxed);
-    let own = |metric: Metric| metric.with("route", state.route.id.clone());
-    let counted = &state.upstream.counted;
     let about = "Requests and WebSockets of routes that are under way";
-    out.push(own(Metric::gauge("route_connections", about, state.activity.open())));
+    let connections = Metric::gauge("route_connections", about, state.activity.open());
+    out.push(connections.with("route", state.route.id.clone()));
+    let dialect = state.route.dialect.name();
+    let own = |metric: Metric| metric.with("route", state.route.id.clone()).with("dialect", dialect);
+    let counted = &state.upstream.counted;
     for (outcome, counter) in [
         ("answered", &counted.answered),
         ("failed", &counted.failed),
         ("timeout", &counted.timed_out),
         ("refused", &counted.refused),
     ] {
-        let metric = Metric::counter("route_requests", "Requests to origins of routes", number(counter));
-        out.push(own(metric).with("dialect", state.route.dialect.name()).with("outcome", outcome));
+        out.push(own(gateway::metrics::requests(number(counter), outcome)));
     }
-    let about = "How long origins of routes took to the head of an answer";
-    out.push(own(Metric::histogram("route_request_seconds", about, counted.seconds.durations())));
-    let about = "Requests to origins of routes that have no answer yet";
-    out.push(own(Metric::gauge("route_in_flight", about, number(&counted.in_flight))));
-    let about = "Whether an origin of a route is asked: 0 yes, 1 one request decides, 2 it is left alone";
+    out.push(own(gateway::metrics::request_seconds(&counted.seconds)));
+    out.push(own(gateway::metrics::in_flight(number(&counted.in_flight))));
+    let about = "Bytes of events of WebSockets that wait for their origins";
+    out.push(own(Metric::gauge("gateway_queue_bytes", about, number(&counted.queue_bytes))));
     for (origin, breaker) in state.upstream.breakers() {
-        let metric = Metric::gauge("route_breaker_state", about, breaker.number());
-        out.push(own(metric).with("origin", origin.authority().to_owned()));
+        out.push(own(gateway::metrics::breaker_state(breaker)).with("origin", origin.authority().to_owned()));
     }
 }

@@ -50,6 +50,8 @@ pub(crate) struct Counted {
     pub(crate) timed_out: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) in_flight: AtomicU64,
+    /// Bytes of what clients of WebSockets said and the origin has not been given or has not answered.
+    pub(crate) queue_bytes: AtomicU64,
     pub(crate) seconds: Histogram,
 }
 

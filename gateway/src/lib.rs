@@ -18,6 +18,7 @@ pub mod delivery;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod kept;
+pub mod metrics;
 pub mod register;
 pub mod resource;
 pub mod rules;

@@ -64,7 +64,7 @@ async fn everything() -> String {
     scrape("").await + &of_cluster
 }
 
-/// A webhook, a rule and a gateway, with functions where nobody is.
+/// A webhook, a rule, a gateway and a route, with functions where nobody is.
 fn call_functions(config: &mut fanwire::Config) {
     use gateway_aws::config::{Api, Integration, Kind, Route};
     let nowhere = || http::Uri::from_static("http://127.0.0.1:1/");
@@ -80,6 +80,10 @@ fn call_functions(config: &mut fanwire::Config) {
     api.routes.insert("$default".to_owned(), Route::new("main"));
     let mut apis = gateway_aws::Config::default();
     apis.apis = vec![api];
+    let route = serde_json::json!([{"id": "test", "dialect": "grip", "path": "/live/**", "origin": "http://127.0.0.1:1"}]);
+    let routes: Vec<gateway_grip::settings::Written> = serde_json::from_value(route).expect("routes");
+    let routes = gateway_grip::settings::read(&routes, &Default::default(), Path::new("/"), |_| false);
+    config.grip.settings = routes.expect("settings");
     *config = config.clone().with_front(move |context| {
         gateway_aws::Front::new(context.broker.clone(), context.authenticator.clone(), apis.clone())
     });

@@ -1,6 +1,7 @@
 //! The other end, as somebody reaches it.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use grip::filter::Call;
@@ -22,6 +23,37 @@ pub trait Origin: Send + Sync + 'static {
     /// # Cancel safety
     /// As [`Origin::ask`].
     fn call(&self, url: &str, headers: HeaderMap, body: Bytes, max_bytes: usize) -> Asking;
+
+    /// So many bytes of what the client said wait for their request or its answer, where `before` did when this was called
+    /// last. For whoever counts.
+    fn note_waiting(&self, bytes: usize, before: usize) {
+        let _ = (bytes, before);
+    }
+}
+
+/// What waits for an origin, which is told of it; nothing once this is dropped.
+pub(crate) struct Waiting {
+    origin: Arc<dyn Origin>,
+    bytes: usize,
+}
+
+impl Waiting {
+    pub(crate) fn new(origin: Arc<dyn Origin>) -> Self {
+        Self { origin, bytes: 0 }
+    }
+
+    pub(crate) fn note(&mut self, bytes: usize) {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        if before != bytes {
+            self.origin.note_waiting(bytes, before);
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.note(0);
+    }
 }
 
 /// The headers of what a filter asks.

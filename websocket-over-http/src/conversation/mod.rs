@@ -23,7 +23,7 @@ use crate::delivery::{Asked, Channels};
 use crate::frames::frame;
 use crate::hub::{Inner, Rules};
 use crate::member::{Close, Member};
-use crate::origin::{Answer, Asking, Failed, Origin};
+use crate::origin::{Answer, Asking, Failed, Origin, Waiting};
 
 /// One connection, from its first request on.
 pub(crate) struct Conversation {
@@ -38,6 +38,7 @@ pub(crate) struct Conversation {
     channels: Channels,
     keep_alive: Option<(KeepAlive, Instant)>,
     delayed: VecDeque<(Instant, Delayed)>,
+    waiting: Waiting,
     in_flight: Option<Asking>,
     filtering: Option<(Box<Asked>, Asking)>,
     /// The origin wants the connection gone without a word.
@@ -60,6 +61,7 @@ impl Conversation {
     ) -> Self {
         Self {
             exchange: Exchange::new(rules.max_events, rules.max_answer_bytes),
+            waiting: Waiting::new(Arc::clone(&origin)),
             hub,
             rules,
             member,
@@ -154,6 +156,7 @@ impl Conversation {
             if self.is_dropped {
                 return Ending::Gone;
             }
+            self.waiting.note(self.exchange.waiting_bytes());
             socket.pause(self.exchange.is_full());
             let due = self.poll_timeout();
             let terms = if self.rules.forward_pings { &hub.terms_with_pings } else { &hub.terms };

@@ -173,6 +173,8 @@ async fn more_than_may_wait_is_not_read_and_not_lost() {
     });
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!sending.is_finished(), "25 MiB are taken by nobody");
+    let waiting = || origin.waiting.load(Relaxed);
+    assert!((1 << 20..2 << 20).contains(&waiting()), "{}", waiting());
     gate.add_permits(COUNT);
     let mut seen = Vec::new();
     while seen.len() < COUNT {
@@ -181,6 +183,7 @@ async fn more_than_may_wait_is_not_read_and_not_lost() {
     let numbers: Vec<usize> = seen.iter().map(|text| text.trim().parse().unwrap()).collect();
     assert_eq!(numbers, (0..COUNT).collect::<Vec<_>>());
     drop(within(sending).await.unwrap());
+    eventually(|| waiting() == 0).await;
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -110,6 +111,8 @@ pub(crate) struct Scripted {
     asked: Arc<Mutex<VecDeque<Asked>>>,
     under_way: Arc<Mutex<(u64, u64)>>,
     answer: Arc<Answering>,
+    /// Bytes that wait, as connections say.
+    pub(crate) waiting: Arc<AtomicUsize>,
 }
 
 impl Scripted {
@@ -118,7 +121,7 @@ impl Scripted {
         F: Future<Output = Result<Answer, Failed>> + Send + 'static,
     {
         let answer = Arc::new(move |asked| Box::pin(answer(asked)) as Asking);
-        Self { asked: Arc::default(), under_way: Arc::default(), answer }
+        Self { asked: Arc::default(), under_way: Arc::default(), answer, waiting: Arc::default() }
     }
 
     /// The next request that nobody has looked at.
@@ -165,6 +168,10 @@ impl Origin for Scripted {
 
     fn call(&self, url: &str, headers: HeaderMap, body: Bytes, _: usize) -> Asking {
         self.asked(Asked { url: Some(url.to_owned()), headers, body })
+    }
+
+    fn note_waiting(&self, bytes: usize, before: usize) {
+        self.waiting.fetch_add(bytes.wrapping_sub(before), Relaxed);
     }
 }
 
