@@ -16,6 +16,7 @@ use grip::sequence::{Place, Sequence, Taken};
 use parking_lot::Mutex;
 use websocket_over_http::{id_of, outline_of};
 
+use crate::elsewhere::{Elsewhere, MAX_ASKED, Nodes, PAUSES, until_behind};
 use crate::secret::Secret;
 
 /// What clients of a gateway are called in listings.
@@ -58,6 +59,8 @@ pub(crate) struct Outcome {
 struct Prepared {
     request: u64,
     index: usize,
+    /// What it is called, where there are other nodes.
+    id: Option<String>,
     what: What,
 }
 
@@ -66,8 +69,9 @@ struct Prepared {
 enum What {
     /// A message of its channel.
     Message(Publish),
-    /// It only instructs clients of a gateway, or is meant for them alone: those that are there now get it.
-    Direct(Publish),
+    /// It only instructs clients of a gateway, or is meant for them alone: those that are there now get it. With the item's
+    /// own text, for clients of other nodes.
+    Direct(Publish, String),
 }
 
 /// Takes items of all requests.
@@ -76,6 +80,7 @@ pub(crate) struct Desk {
     secret: Secret,
     sequence: Mutex<Sequence<Prepared>>,
     requests: AtomicU64,
+    pub(crate) elsewhere: Arc<Elsewhere>,
     pub(crate) published: AtomicU64,
     pub(crate) duplicates: AtomicU64,
 }
@@ -87,6 +92,7 @@ impl Desk {
             secret,
             sequence: Mutex::new(Sequence::new()),
             requests: AtomicU64::new(0),
+            elsewhere: Arc::default(),
             published: AtomicU64::new(0),
             duplicates: AtomicU64::new(0),
         }
@@ -116,7 +122,7 @@ impl Desk {
         let mut prepared = Vec::with_capacity(items.len());
         for (index, ((item, text), channel)) in items.iter().zip(channels).enumerate() {
             prepared.push(match message(item, text, channel) {
-                What::Direct(publish) => What::Direct(publish),
+                direct @ What::Direct(..) => direct,
                 What::Message(publish) => What::Message(self.decided(client, publish, index).await?),
             });
         }
@@ -172,9 +178,12 @@ impl Desk {
         let mut outcomes = vec![Outcome::default(); items.len()];
         let mut waits = false;
         for (index, ((item, text), what)) in items.iter().zip(prepared).enumerate() {
-            let prepared = Prepared { request, index, what };
+            let id = item.id.clone().filter(|_| self.elsewhere.is_joined());
+            let prepared = Prepared { request, index, id, what };
             let started = {
                 let mut sequence = self.sequence.lock();
+                let is_told = self.elsewhere.is_joined();
+                let before = sequence.last(&item.channel).filter(|_| is_told).map(str::to_owned);
                 let taken =
                     sequence.take(&item.channel, Place::of(item, text.len()), prepared, Instant::now());
                 let ready = match taken {
@@ -192,7 +201,7 @@ impl Desk {
                     Taken::Ready(ready) => ready,
                 };
                 // Under the lock, so that the broker has them in this order.
-                self.start(ready)
+                self.start(ready, before)
             };
             for (of, at, answer) in started {
                 let receivers = self.published(answer).await.map_err(Unpublished::Refused)?;
@@ -206,16 +215,27 @@ impl Desk {
         if waits {
             let desk = Arc::clone(self);
             tokio::spawn(async move { desk.wait_out().await });
+            self.elsewhere.awaited.notify_one();
+            if self.elsewhere.is_to_ask() {
+                let desk = Arc::clone(self);
+                tokio::spawn(async move { desk.ask_elsewhere().await });
+            }
         }
         Ok(outcomes)
     }
 
-    fn start(&self, ready: Vec<Prepared>) -> Vec<(u64, usize, Started)> {
+    /// Begins what is ready on one channel, whose last item before it was `last`.
+    fn start(&self, ready: Vec<Prepared>, mut last: Option<String>) -> Vec<(u64, usize, Started)> {
         let start = |prepared: Prepared| {
             let started = match prepared.what {
                 What::Message(publish) => Started::Submitted(self.broker.submit(publish)),
-                What::Direct(publish) => Started::Sent(self.send(&publish)),
+                What::Direct(publish, text) => {
+                    let receivers = self.send(&publish);
+                    self.elsewhere.tell_item(&text, last.take());
+                    Started::Sent(receivers)
+                }
             };
+            last = prepared.id;
             (prepared.request, prepared.index, started)
         };
         ready.into_iter().map(start).collect()
@@ -274,13 +294,9 @@ impl Desk {
                         self.tell_of_gap(channel);
                     }
                 }
-                self.start(ready.into_iter().map(|(_, prepared)| prepared).collect())
+                self.start(ready.into_iter().map(|(_, prepared)| prepared).collect(), None)
             };
-            for (_, _, answer) in started {
-                if let Err(error) = self.published(answer).await {
-                    tracing::warn!(target: "fanwire::gateway", %error, "an item that had waited was not published");
-                }
-            }
+            self.finish(started).await;
         }
     }
 
@@ -294,8 +310,71 @@ impl Desk {
         text.extend_from_slice(b"\":\"1\"}}");
         let Ok(text) = String::from_utf8(text) else { return };
         let (Ok(item), Ok(channel)) = (grip::publish::item(&text), Channel::parse(channel)) else { return };
-        if let What::Direct(publish) = message(&item, &text, channel) {
+        if let What::Direct(publish, _) = message(&item, &text, channel) {
             self.send(&publish);
+        }
+    }
+
+    /// Asks other nodes for what items wait for here, until nothing does.
+    async fn ask_elsewhere(self: Arc<Self>) {
+        let mut pause = PAUSES.0;
+        loop {
+            let wanted = self.sequence.lock().awaited(MAX_ASKED);
+            let is_over = || self.sequence.lock().waiting() == 0;
+            if wanted.is_empty() && self.elsewhere.has_asked(is_over) {
+                return;
+            }
+            for (channel, id) in self.elsewhere.ask(wanted).await {
+                let started = {
+                    let mut sequence = self.sequence.lock();
+                    let ready = sequence.handle_sent(&channel, &id, Instant::now());
+                    self.start(ready, Some(id))
+                };
+                self.finish(started).await;
+            }
+            match tokio::time::timeout(pause, self.elsewhere.awaited.notified()).await {
+                Ok(()) => pause = PAUSES.0,
+                Err(_) => pause = (pause * 2).min(PAUSES.1),
+            }
+        }
+    }
+
+    /// From now on there are other nodes; what they tell is done.
+    pub(crate) fn join(self: &Arc<Self>, nodes: Arc<dyn Nodes>) {
+        if !self.elsewhere.join(nodes) {
+            return;
+        }
+        self.elsewhere.tell_key();
+        let desk = Arc::downgrade(self);
+        tokio::spawn(async move {
+            while let Some(elsewhere) = desk.upgrade().map(|desk| Arc::clone(&desk.elsewhere)) {
+                let Some((text, after)) = elsewhere.next_told().await else { continue };
+                let Some(desk) = desk.upgrade() else { return };
+                desk.obey(&text, after.as_deref()).await;
+            }
+        });
+    }
+
+    /// The answer to a question of another node.
+    pub(crate) fn answer_node(&self, question: &[u8]) -> Option<Vec<u8>> {
+        Elsewhere::answer(question, |channel, id| self.sequence.lock().has_sent(channel, id, Instant::now()))
+    }
+
+    /// Does what another node tells: an item for clients of a gateway, once they have what came before it.
+    async fn obey(&self, text: &str, after: Option<&str>) {
+        let Ok(item) = grip::publish::item(text) else { return };
+        let Ok(channel) = Channel::parse(&item.channel) else { return };
+        if let What::Direct(publish, _) = message(&item, text, channel) {
+            until_behind(&self.broker, publish.channel(), after).await;
+            self.send(&publish);
+        }
+    }
+
+    async fn finish(&self, started: Vec<(u64, usize, Started)>) {
+        for (_, _, answer) in started {
+            if let Err(error) = self.published(answer).await {
+                tracing::warn!(target: "fanwire::gateway", %error, "an item that had waited was not published");
+            }
         }
     }
 
@@ -332,7 +411,7 @@ fn message(item: &Item, text: &str, channel: Channel) -> What {
     properties.user =
         own.into_iter().filter_map(|(name, value)| Some((name.into(), value?.into()))).collect();
     let Some(shown) = shown else {
-        return What::Direct(Publish::new(channel, Bytes::new()).properties(properties));
+        return What::Direct(Publish::new(channel, Bytes::new()).properties(properties), text.to_owned());
     };
     let mut publish =
         Publish::new(channel, shown.payload).content_type(ContentType::new(&shown.content_type));

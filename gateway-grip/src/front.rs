@@ -23,6 +23,7 @@ use websocket_over_http::Hub;
 
 use crate::config::Settings;
 use crate::desk::Desk;
+use crate::elsewhere::Nodes;
 use crate::hold::Holds;
 use crate::pass::{Asker, pass};
 use crate::publishing::{PATH, Publishing};
@@ -106,6 +107,28 @@ impl Front {
         };
         let limits = (config.max_message_bytes, config.max_request_bytes);
         Self(config.routes, Arc::new(Shared { hub, holds, publishing, control: config.control, limits }))
+    }
+
+    /// From now on there are other servers of a cluster, which know the items of this one by their seal, and have their
+    /// clients do what items tell. What they tell goes to [`hear`](Self::hear), what they ask to
+    /// [`answer_node`](Self::answer_node).
+    pub fn join(&self, nodes: Arc<dyn Nodes>) {
+        self.1.publishing.desk.join(nodes);
+    }
+
+    /// Another server is there, or may have missed something: it is told what it has to know.
+    pub fn tell_all(&self) {
+        self.1.publishing.desk.elsewhere.tell_key();
+    }
+
+    /// Another server tells something. What no version of this one tells is nothing.
+    pub fn hear(&self, notice: &[u8]) {
+        self.1.publishing.desk.elsewhere.hear(notice);
+    }
+
+    /// The answer to a question of another server; `None` to what no version of this one asks.
+    pub fn answer_node(&self, question: &[u8]) -> Option<Vec<u8>> {
+        self.1.publishing.desk.answer_node(question)
     }
 
     /// Answers a request of the control port: publishing, and nothing else.

@@ -18,6 +18,7 @@ mod backend;
 pub mod config;
 mod cors;
 mod desk;
+mod elsewhere;
 mod forward;
 mod front;
 mod hold;
@@ -39,6 +40,7 @@ mod upstream;
 
 pub use api::Api;
 pub use config::Settings;
+pub use elsewhere::Nodes;
 pub use front::{Config, Front};
 pub use gateway::resource::Door;
 pub use routes::Routes;

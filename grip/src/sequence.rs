@@ -218,6 +218,48 @@ impl<T> Sequence<T> {
         self.channels.get(channel)?.last.as_deref()
     }
 
+    /// What items wait for that does not wait itself, channel by channel: the ids that somebody else may have sent. At most
+    /// `limit`.
+    pub fn awaited(&self, limit: usize) -> Vec<(String, String)> {
+        let mut awaited = Vec::new();
+        if self.waiting == 0 {
+            return awaited;
+        }
+        for (name, channel) in &self.channels {
+            let waits = |id: &str| channel.waiting.iter().any(|waiting| waiting.id.as_deref() == Some(id));
+            let ids = channel.waiting.iter().map(|waiting| &waiting.prev_id).filter(|id| !waits(id));
+            awaited.extend(ids.map(|id| (name.clone(), id.clone())));
+        }
+        awaited.truncate(limit);
+        awaited
+    }
+
+    /// Whether an item of this id was sent, as far as it is remembered.
+    pub fn has_sent(&self, channel: &str, id: &str, now: Instant) -> bool {
+        let key = (channel.to_owned(), id.to_owned());
+        let waits = |channel: &Channel<T>| channel.waiting.iter().any(|one| one.id.as_deref() == Some(id));
+        self.seen.get(&key).is_some_and(|until| *until > now)
+            && !self.channels.get(channel).is_some_and(waits)
+    }
+
+    /// Somebody else has sent an item of this id, and items that wait here may come after it: those, in order.
+    pub fn handle_sent(&mut self, channel: &str, id: &str, now: Instant) -> Vec<T> {
+        let is_awaited = |known: &Channel<T>| known.waiting.iter().any(|waiting| waiting.prev_id == id);
+        if !self.channels.get(channel).is_some_and(is_awaited) {
+            return Vec::new();
+        }
+        self.note(channel, id, now);
+        let known = self.touch(channel);
+        let (count, bytes) = (known.waiting.len(), known.bytes);
+        known.last = Some(id.to_owned());
+        let mut ready = Vec::new();
+        known.follow(&mut ready);
+        let (count_now, bytes_now) = (known.waiting.len(), known.bytes);
+        self.waiting = self.waiting + count_now - count;
+        self.waiting_bytes = self.waiting_bytes + bytes_now - bytes;
+        ready
+    }
+
     /// How many items wait.
     pub fn waiting(&self) -> usize {
         self.waiting
@@ -379,6 +421,27 @@ mod tests {
         assert_eq!(sequence.take("a", place("2", "1"), 2, now), Taken::Ready(vec![2, 3, 4]));
         assert_eq!((sequence.waiting(), sequence.last_id("a")), (0, Some("4")));
         assert_eq!(sequence.poll_timeout(), None);
+    }
+
+    #[test]
+    fn what_somebody_else_sent_is_waited_for_no_more() {
+        let (mut sequence, now) = (Sequence::new(), Instant::now());
+        assert_eq!(sequence.awaited(10), []);
+        ready(sequence.take("a", place("1", ""), 1, now));
+        for (id, prev_id, number) in [("4", "3", 4), ("3", "2", 3), ("7", "6", 7)] {
+            assert_eq!(sequence.take("a", place(id, prev_id), number, now), Taken::Waits(vec![]));
+        }
+        let of = |id: &str| ("a".to_owned(), id.to_owned());
+        assert_eq!(sequence.awaited(10), [of("2"), of("6")], "what waits itself comes from here");
+        assert_eq!(sequence.awaited(1).len(), 1);
+        assert!(sequence.has_sent("a", "1", now) && !sequence.has_sent("a", "3", now));
+        assert!(!sequence.has_sent("b", "1", now) && !sequence.has_sent("a", "1", now + MEMORY));
+        assert!(sequence.handle_sent("a", "5", now).is_empty(), "nobody waits for that");
+        assert_eq!(sequence.handle_sent("a", "2", now), [3, 4]);
+        assert_eq!((sequence.last_id("a"), sequence.waiting()), (Some("4"), 1));
+        assert_eq!(sequence.handle_sent("a", "6", now), [7]);
+        assert_eq!((sequence.waiting(), sequence.poll_timeout()), (0, None));
+        assert_eq!(sequence.take("a", place("2", "1"), 2, now), Taken::Seen(2));
     }
 
     #[test]

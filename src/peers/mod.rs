@@ -2,18 +2,20 @@
 
 #[cfg(feature = "http")]
 mod api;
+#[cfg(feature = "grip")]
+mod grip;
 #[cfg(feature = "mqtt")]
 mod mqtt;
 mod retained;
 #[cfg(feature = "gateway")]
 mod webhooks;
 
-#[cfg(any(feature = "http", feature = "mqtt"))]
+#[cfg(any(feature = "http", feature = "mqtt", feature = "grip"))]
 use std::{any::Any, sync::Arc};
 
 use broker_core::Broker;
 use cluster::Cluster;
-#[cfg(any(feature = "http", feature = "mqtt"))]
+#[cfg(any(feature = "http", feature = "mqtt", feature = "grip"))]
 use front::Front;
 
 use crate::Fronts;
@@ -24,6 +26,8 @@ pub(crate) async fn join(cluster: &Cluster, broker: &Broker, fronts: &Fronts) {
     retained::serve(cluster, broker);
     #[cfg(feature = "http")]
     api::join(cluster.control(), fronts);
+    #[cfg(feature = "grip")]
+    grip::join(cluster.control(), fronts);
     #[cfg(feature = "mqtt")]
     mqtt::join(cluster.control(), fronts);
     retained::fetch(&cluster.control(), broker).await;
@@ -36,12 +40,12 @@ pub(crate) fn join_webhooks(cluster: &Cluster, webhooks: &gateway::webhook::Webh
 }
 
 /// The front of a type, and itself among the others.
-#[cfg(any(feature = "http", feature = "mqtt"))]
+#[cfg(any(feature = "http", feature = "mqtt", feature = "grip"))]
 fn find<F: Front>(fronts: &Fronts) -> Option<(&Arc<dyn Front>, &F)> {
     fronts.list().iter().find_map(|front| Some((front, as_a(front)?)))
 }
 
-#[cfg(any(feature = "http", feature = "mqtt"))]
+#[cfg(any(feature = "http", feature = "mqtt", feature = "grip"))]
 fn as_a<F: Front>(front: &Arc<dyn Front>) -> Option<&F> {
     let front: &dyn Any = &**front;
     front.downcast_ref()

@@ -10,6 +10,7 @@ mod support;
 mod clients;
 mod groups;
 mod hooks;
+mod items;
 mod takeover;
 
 use std::net::SocketAddr;

@@ -31,4 +31,4 @@ pub use frames::{id_of, item_of, outline_of};
 pub use hub::{Hub, Rules, Stats};
 pub use open::open;
 pub use origin::{Answer, Asking, Failed, Origin, headers_of};
-pub use seal::{seal_with, sealed, secret};
+pub use seal::{believe, seal_key, seal_with, sealed, secret};
