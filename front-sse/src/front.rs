@@ -1,6 +1,7 @@
 //! The front: from a request to a stream.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use ::front::log_problem;
@@ -218,6 +219,8 @@ impl Shared {
             (self.broker.policy().is_some() && parts.method != Method::HEAD).then(|| self.broker.reserve());
         (credentials.transport, credentials.filters) = (transport_of(parts.version), &asked.filters);
         credentials.key = place.as_ref().map(Reserved::key);
+        let is_read = AtomicBool::new(false);
+        credentials.asked = Some(&is_read);
         let principal = match credentials.authenticate(&*self.authenticator, "sse").await {
             Ok(principal) => principal,
             Err(AuthError::Denied(why)) => return Err(Refusal::Denied(why.into())),
@@ -242,6 +245,12 @@ impl Shared {
                 return Ok(send_away(head, transport, why, retry_after(wait)).await);
             }
         };
+        // `chanel=a` would otherwise lose what it asks for. Who looks at requests may have parameters of its own.
+        if let Some(unknown) = &asked.unknown
+            && !is_read.load(Relaxed)
+        {
+            return Err(Refusal::Unknown(unknown.clone()));
+        }
         if let Some(filter) =
             asked.filters.iter().find(|filter| !principal.allows_filter(Action::Subscribe, filter))
         {

@@ -37,6 +37,7 @@ pub fn request(bytes: &[u8]) {
     query.push(format!("retained={}", asked.retained));
     query.push(format!("format={}", if asked.format == crate::Format::Raw { "raw" } else { "json" }));
     query.extend(asked.last_event_id.as_ref().map(|id| format!("lastEventId={}", encoded(id))));
+    query.extend(asked.unknown.as_ref().map(|name| format!("{}=", encoded(name))));
     let again = parse("", Some(&query.join("&")), &HeaderMap::new(), None, MAX_FILTERS);
     assert_eq!(again.expect("it was taken"), asked);
 }

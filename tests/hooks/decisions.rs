@@ -168,7 +168,7 @@ async fn a_stream_is_told_by_the_name_that_it_has_and_greeted() {
     let server = backend.server(&ALL, json!({})).await;
     let headers = "cookie: a=b\r\nx-other: c\r\n";
     let mut stream =
-        EventStream::open_with(server.http, "/sse?channel=a&channel=b/*&format=raw", headers).await;
+        EventStream::open_with(server.http, "/sse?channel=a&channel=b/*&format=raw&room=7", headers).await;
     let first = within(stream.next()).await.expect("an event");
     assert_eq!((&*first.event, &*first.data), ("hook", r#"{"welcome":1}"#));
     server.publish("more", "unasked");
@@ -191,6 +191,7 @@ async fn a_stream_is_told_by_the_name_that_it_has_and_greeted() {
     drop(stream);
     let left = backend.wait_for("disconnect", 1).await.remove(0);
     assert_eq!((&left["connection"], &left["seq"]), (&json!(connection), &json!(4)));
+    assert_eq!(connect["query"]["room"], "7", "a parameter of the backend's own");
 
     let poller = Poller::handshake_with(server.http, &json!({"hello": [1, 2]})).await;
     let connect = backend.wait_for("connect", 2).await.remove(1);

@@ -17,6 +17,8 @@ pub(crate) struct StreamRequest {
     pub(crate) last_event_id: Option<String>,
     /// Whether retained messages come first. They do not on a resume, where the log is complete or says that it is not.
     pub(crate) retained: bool,
+    /// A parameter that this front does not know. Who decides about connections may.
+    pub(crate) unknown: Option<String>,
 }
 
 /// What was asked for so far, by the address and by the body.
@@ -26,6 +28,7 @@ struct Asked {
     format: Option<Format>,
     retained: Option<bool>,
     last_event_id: Option<String>,
+    unknown: Option<String>,
 }
 
 /// A body that asks for a stream: there a list of filters may be as long as it needs to.
@@ -54,7 +57,7 @@ pub(crate) fn parse(
     if let Some(body) = body {
         asked.read_body(body)?;
     }
-    let Asked { texts, format, retained, last_event_id } = asked;
+    let Asked { texts, format, retained, last_event_id, unknown } = asked;
     if texts.len() > max_filters {
         return Err(Refusal::TooManyFilters { count: texts.len(), max: max_filters });
     }
@@ -78,11 +81,11 @@ pub(crate) fn parse(
         format: format.unwrap_or(default_format),
         last_event_id,
         retained: retained.unwrap_or(true),
+        unknown,
     })
 }
 
 impl Asked {
-    /// A parameter that nobody knows is refused: `chanel=a` would otherwise lose what it asks for.
     fn read_parameters(&mut self, query: Option<&str>) -> Result<(), Refusal> {
         for parameter in parameters(query) {
             let (name, value) = match parameter {
@@ -101,7 +104,7 @@ impl Asked {
                     self.last_event_id = Some(value.into_owned());
                 }
                 "access_token" => {}
-                other => return Err(Refusal::Unknown(other.to_owned())),
+                other => _ = self.unknown.get_or_insert_with(|| other.to_owned()),
             }
         }
         Ok(())
@@ -241,10 +244,13 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_that_nobody_knows_is_refused() {
-        for wrong in ["a?chanel=b", "a?_=1", "a?x", "a?lasteventid=k3-1"] {
-            assert!(matches!(read(wrong), Err(Refusal::Unknown(_))), "{wrong}");
+    fn parameters_are_known_and_not_repeated() {
+        for (asked, unknown) in
+            [("a?chanel=b&y", "chanel"), ("a?_=1", "_"), ("a?x", "x"), ("a?lasteventid=1", "lasteventid")]
+        {
+            assert_eq!(read(asked).unwrap().unknown.as_deref(), Some(unknown), "{asked}");
         }
+        assert_eq!(read("a?format=raw&access_token=x").unwrap().unknown, None);
         for wrong in ["a?format=raw&format=raw", "a?retained&retained"] {
             assert!(matches!(read(wrong), Err(Refusal::Twice(_))), "{wrong}");
         }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -35,6 +36,8 @@ pub struct HttpCredentials<'a> {
     pub cross_origin: Option<&'a str>,
     /// The request itself, for an embedding service that looks for something else in it.
     pub request: Option<&'a Parts>,
+    /// Becomes true once an authenticator looks at the request.
+    pub asked: Option<&'a AtomicBool>,
     /// What the front adds: see [`Credentials`].
     pub transport: &'static str,
     /// What the client wants to be subscribed to at once.
@@ -54,7 +57,10 @@ impl HttpCredentials<'_> {
         credentials.remote = self.remote;
         credentials.cross_origin = self.cross_origin;
         credentials.protocol = protocol;
-        credentials.request = self.request.map(|parts| RequestHead::new(parts));
+        credentials.request = self.request.map(|parts| match self.asked {
+            Some(asked) => RequestHead::new(parts).noting(asked),
+            None => RequestHead::new(parts),
+        });
         (credentials.transport, credentials.filters, credentials.key) =
             (self.transport, self.filters, self.key);
         credentials
