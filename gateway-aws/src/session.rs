@@ -128,11 +128,16 @@ impl Session {
             let settled = self.shared.broker.settled(filter).await;
             settled.map_err(|error| malformed(&error))?;
         }
+        let publishes = !publish.is_empty();
         for message in publish {
             let wanted = Publish::new(message.channel, message.payload);
             let wanted = if message.is_json { wanted.json() } else { wanted };
             let published = self.shared.broker.submit(wanted).await;
             published.map_err(|refused| malformed(&refused.error))?;
+        }
+        if publishes {
+            // What the client itself gets of it comes before the answer and the close.
+            self.member.subscriber.heard().await;
         }
         if responds {
             match body {
