@@ -180,7 +180,9 @@ fn opening(parts: &Parts) -> Opening {
         .map(|head| head.names().map(|name| (name.to_ascii_lowercase(), name)).collect())
         .unwrap_or_default();
     let headers = parts.headers.iter().map(|(name, value)| {
-        let name = spelled.get(name.as_str()).copied().unwrap_or(name.as_str());
+        // HTTP/2 spells nothing, and handlers look for `Host`.
+        let plain = if name == header::HOST { "Host" } else { name.as_str() };
+        let name = spelled.get(name.as_str()).copied().unwrap_or(plain);
         (name.to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
     });
     let query = parameters(parts.uri.query()).filter_map(Result::ok);

@@ -2,6 +2,9 @@
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
@@ -180,4 +183,67 @@ async fn a_websocket_that_is_not_read_holds_up_no_other_stream() {
         assert!(next(&mut other).await.into_data().ends_with(b"1"));
     }
     drop(it);
+}
+
+/// A function behind an emulator of Lambda's Invoke API: says yes to all, and tells of each event.
+async fn function() -> (std::net::SocketAddr, mpsc::UnboundedReceiver<Value>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let (tell, told) = mpsc::unbounded_channel();
+    // It ends with the test's runtime.
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let tell = tell.clone();
+            tokio::spawn(async move {
+                let mut stream = BufReader::new(stream);
+                loop {
+                    let (mut line, mut length) = (String::new(), 0);
+                    while stream.read_line(&mut line).await.is_ok_and(|read| read > 2) {
+                        if let Some((name, value)) = line.trim_end().split_once(": ")
+                            && name.eq_ignore_ascii_case("content-length")
+                        {
+                            length = value.parse().expect("a number");
+                        }
+                        line.clear();
+                    }
+                    let mut body = vec![0; length];
+                    if length == 0 || stream.read_exact(&mut body).await.is_err() {
+                        return;
+                    }
+                    let said = b"HTTP/1.1 200 OK\r\ncontent-length: 18\r\n\r\n{\"statusCode\":200}";
+                    _ = tell.send(serde_json::from_slice(&body).expect("JSON"));
+                    if stream.write_all(said).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, told)
+}
+
+#[tokio::test]
+async fn a_function_sees_the_authority_of_http2_as_host_and_domain_name() {
+    let (address, mut told) = function().await;
+    let gateway = format!(
+        "[[gateway.aws]]\nname = \"chat\"\npath = \"/chat/dev\"\nroute_selection = \"$request.body.action\"\n\
+         integrations.main = {{ kind = \"lambda\", url = \"http://{address}/x\" }}\n\
+         routes.\"$connect\" = {{ integration = \"main\" }}\nroutes.\"$default\" = {{ integration = \"main\" }}\n"
+    );
+    let (it, [secured, plain]) = started(&gateway).await;
+    let authorities = [it.url("").trim_start_matches("https://").to_owned(), it.server.http.to_string()];
+    for (connection, authority) in [&secured, &plain].into_iter().zip(authorities) {
+        let (mut socket, _) = connection.open("/chat/dev?a=b", &[("x-own", "1")]).await.expect("a WebSocket");
+        let event = within(told.recv()).await.expect("$connect");
+        let context = &event["requestContext"];
+        assert_eq!((&context["eventType"], &context["domainName"]), (&json!("CONNECT"), &json!(authority)));
+        assert_eq!(event["headers"]["Host"], authority, "{event}");
+        assert_eq!(event["multiValueHeaders"]["Host"], json!([authority]), "{event}");
+        let names = event["headers"].as_object().expect("an object").keys();
+        assert!(names.clone().all(|name| !name.starts_with(':')), "{event}");
+        assert_eq!((&event["headers"]["x-own"], &context["stage"]), (&json!("1"), &json!("chat/dev")));
+        say(&mut socket, json!({"action": "x"})).await;
+        let event = within(told.recv()).await.expect("a message");
+        assert_eq!(event["requestContext"]["domainName"], authority, "{event}");
+    }
 }
