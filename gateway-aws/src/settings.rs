@@ -160,6 +160,11 @@ pub fn apis(
 }
 
 impl Written {
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     fn api(&self) -> Result<Api, Fault> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
         if !(1..=64).contains(&self.name.len()) || !self.name.bytes().all(plain) {

@@ -7,7 +7,7 @@ type Case<'a> = (&'a [&'a str], Option<&'a str>, &'a [(&'a str, &'a str)], &'a s
 
 #[tokio::test]
 async fn a_mistake_is_told_in_one_line_and_ends_with_2() {
-    let cases: [Case<'_>; 14] = [
+    let cases: [Case<'_>; 16] = [
         (
             &["--http", "localhost"],
             None,
@@ -68,6 +68,21 @@ async fn a_mistake_is_told_in_one_line_and_ends_with_2() {
             Some("[aws]\niot = true\n[[aws.keys]]\naccess_key = \"A\"\n"),
             &[],
             "FILE: `aws.keys[0]`: one of `secret` and `secret_file` is needed",
+        ),
+        (
+            &[],
+            Some("[[aws.keys]]\naccess_key = \"A\"\nsecret = \"x\"\ngateways = [\"chat\"]\n"),
+            &[],
+            "FILE: `aws.keys[0].gateways`: no API of `gateway.aws` is called \"chat\"",
+        ),
+        (
+            &[],
+            Some(concat!(
+                "[[aws.keys]]\naccess_key = \"A\"\nsecret = \"x\"\ngateways = [\"*\", \"chat\", \"caht\"]\n",
+                "[[gateway.aws]]\nname = \"chat\"\npath = \"/dev\"\nroute_selection = \"$request.body.action\"\n"
+            )),
+            &[],
+            "FILE: `aws.keys[0].gateways`: no API of `gateway.aws` is called \"caht\", did you mean \"chat\"?",
         ),
         (
             &["--http", "0.0.0.0:0", "--mqtt", "off", "--allow-anonymous"],

@@ -11,6 +11,7 @@ use gateway_aws::settings::apis;
 use serde::{Deserialize, Serialize};
 use settings::Text;
 
+use crate::config::nearest::nearest;
 use crate::signed::{Keys, Lambda};
 
 /// `[gateway]`: webhooks, and which addresses may be connected to for URLs that come from elsewhere.
@@ -91,6 +92,21 @@ impl Section {
         Ok(config)
     }
 
+    /// Access keys name APIs that there are: a key for one whose name is misspelt would open nothing, and say nothing of it.
+    fn check_gateways(&self, aws: &aws_api::Config) -> Result<(), (String, String)> {
+        let is_known = |name: &str| name == "*" || self.aws.iter().any(|api| api.name() == name);
+        for (at, key) in aws.keys.iter().enumerate() {
+            if let Some(unknown) = key.gateways.iter().find(|name| !is_known(name)) {
+                let names = self.aws.iter().map(|api| (api.name().to_owned(), api.name().to_owned()));
+                let hint = nearest(unknown, names).map(|near| format!(", did you mean {near:?}?"));
+                let hint = hint.unwrap_or_default();
+                let message = format!("no API of `gateway.aws` is called {unknown:?}{hint}");
+                return Err((format!("aws.keys[{at}].gateways"), message));
+            }
+        }
+        Ok(())
+    }
+
     /// The APIs of `gateway.aws`, whose region, account and keys are those of `aws`; `None` if there are none. `taken`
     /// is whether a path is another front's.
     ///
@@ -101,6 +117,7 @@ impl Section {
         aws: &aws_api::Config,
         taken: impl Fn(&str) -> bool,
     ) -> Result<Option<gateway_aws::Config>, (String, String)> {
+        self.check_gateways(aws)?;
         if self.aws.is_empty() {
             return Ok(None);
         }
