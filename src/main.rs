@@ -83,11 +83,17 @@ fn file_for_a_command(error: &clap::Error) -> Option<&String> {
 fn exit_code(outcome: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads what is printed may have had enough.
+        Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             say(format!("fanwire: {error}"));
             ExitCode::from(MISCONFIGURED)
         }
     }
+}
+
+fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// Pushpin's routes as ours.

@@ -29,6 +29,19 @@ async fn completions_are_made_for_each_shell_and_bash_takes_them() {
 }
 
 #[tokio::test]
+async fn a_reader_that_has_had_enough_is_no_error() {
+    for command in [&["completions", "bash"][..], &["man"], &["config", "show", "--defaults"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut fanwire = tokio::process::Command::new(env!("CARGO_BIN_EXE_fanwire"));
+        let output = fanwire.args(command).stdout(writer).stderr(std::process::Stdio::piped()).spawn();
+        let output = within(output.expect("it starts").wait_with_output()).await.expect("it ends");
+        let said = (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned());
+        assert_eq!(said, (Some(0), String::new()), "{command:?}");
+    }
+}
+
+#[tokio::test]
 async fn there_is_a_manual_page_for_each_command() {
     let page = run_with_input(&["man"], &[], b"").await;
     assert_eq!((page.code, page.err.as_str()), (Some(0), ""));
