@@ -19,20 +19,23 @@ pub enum Denial {
     NotGranted,
     /// A reason of the policy's own; no colon or control character belongs in it.
     Because(Cow<'static, str>),
+    /// The words of who decides about clients of all protocols ([`broker_core::Policy`]), which are the whole text of the
+    /// error: `403::WORDS`.
+    Decided(Cow<'static, str>),
 }
 
 impl Denial {
     /// A policy's own words, without what would make two parts of the error of them.
     pub(crate) fn of(why: &str) -> Self {
         let plain = |c: char| if c == ':' || c.is_control() { ' ' } else { c };
-        Denial::Because(why.chars().map(plain).collect::<String>().into())
+        Denial::Decided(why.chars().map(plain).collect::<String>().into())
     }
 
     fn reason(&self) -> &str {
         match self {
             Denial::Policy => "denied_by_security_policy",
             Denial::NotGranted => "denied_by_not_granting",
-            Denial::Because(reason) => reason,
+            Denial::Because(reason) | Denial::Decided(reason) => reason,
         }
     }
 }
@@ -220,7 +223,12 @@ impl Fault {
 }
 
 fn denied(denial: &Denial, text: &str) -> Cow<'static, str> {
-    format!("403:{}:{text}", denial.reason()).into()
+    match denial {
+        Denial::Decided(words) => format!("403::{words}").into(),
+        Denial::Policy | Denial::NotGranted | Denial::Because(_) => {
+            format!("403:{}:{text}", denial.reason()).into()
+        }
+    }
 }
 
 /// Why a whole request failed, before any message of it was looked at.
