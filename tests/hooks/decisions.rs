@@ -25,9 +25,11 @@ fn strict(asked: &Asked) -> (u16, String) {
     }
 }
 
-/// An MQTT 5 CONNECT with a clean start, of a client that wants to know why.
-fn connect5(id: &str) -> Vec<u8> {
-    let mut body = b"\x00\x04MQTT\x05\x02\x00\x3c\x02\x17\x01".to_vec();
+/// An MQTT 5 CONNECT with a clean start and these properties.
+fn connect5(id: &str, properties: &[u8]) -> Vec<u8> {
+    let mut body = b"\x00\x04MQTT\x05\x02\x00\x3c".to_vec();
+    body.push(properties.len() as u8);
+    body.extend_from_slice(properties);
     body.extend_from_slice(&(id.len() as u16).to_be_bytes());
     body.extend_from_slice(id.as_bytes());
     [&[0x10, body.len() as u8][..], &body].concat()
@@ -108,7 +110,7 @@ async fn each_protocol_says_no_in_its_own_terms() {
     assert_eq!(http::post(server.http, "/v1/publish/yes", "x").await.status, 200);
 
     let mut bare = Bare::connect(server.mqtt).await;
-    bare.send(&connect5("no-one")).await;
+    bare.send(&connect5("no-one", &[])).await;
     let connack = bare.rest().await;
     assert_eq!((connack[0], connack[3]), (0x20, 0x87), "{connack:x?}");
     assert!(String::from_utf8_lossy(&connack).contains("not this"), "{connack:x?}");
@@ -129,15 +131,23 @@ async fn each_protocol_says_no_in_its_own_terms() {
         bare.send(packet).await;
         assert_eq!(bare.rest().await, b"", "{packet:x?}");
     }
-    let mut bare = Bare::connect(server.mqtt).await;
-    bare.send(&connect5("five")).await;
-    let connack = bare.receive(2).await;
-    bare.receive(usize::from(connack[1])).await;
-    bare.send(b"\x32\x0a\x00\x04no-1\x00\x01\x00x").await;
-    let puback = bare.receive(2).await;
-    let told = bare.receive(usize::from(puback[1])).await;
-    assert_eq!((puback[0], told[2]), (0x40, 0x87), "{told:x?}");
-    assert!(String::from_utf8_lossy(&told).contains("not this"), "{told:x?}");
+    // Who asks not to be told why is not told (MQTT 5.0 §3.1.2.11.7); who says nothing is.
+    for (properties, is_told) in [(&[][..], true), (&[0x17, 1], true), (&[0x17, 0], false)] {
+        let mut bare = Bare::connect(server.mqtt).await;
+        bare.send(&connect5("five", properties)).await;
+        let connack = bare.receive(2).await;
+        bare.receive(usize::from(connack[1])).await;
+        bare.send(b"\x32\x0a\x00\x04no-1\x00\x01\x00x").await;
+        let puback = bare.receive(2).await;
+        let told = bare.receive(usize::from(puback[1])).await;
+        assert_eq!((puback[0], told[2]), (0x40, 0x87), "{told:x?}");
+        assert_eq!(String::from_utf8_lossy(&told).contains("not this"), is_told, "{told:x?}");
+        bare.send(b"\x82\x0e\x00\x02\x00\x00\x01a\x00\x00\x04no-1\x00").await;
+        let suback = bare.receive(2).await;
+        let told = bare.receive(usize::from(suback[1])).await;
+        assert_eq!((suback[0], &told[told.len() - 2..]), (0x90, &[0, 0x87][..]), "{told:x?}");
+        assert_eq!(String::from_utf8_lossy(&told).contains("not this"), is_told, "{told:x?}");
+    }
 
     let mut bayeux = Socket::handshake(server.http).await;
     for reply in [bayeux.ask_subscription("/no-1").await, bayeux.publish("/no-1", &json!(1)).await] {
@@ -181,6 +191,7 @@ async fn a_stream_is_told_by_the_name_that_it_has_and_greeted() {
         (&json!(["a", "b/*"]), &json!({"cookie": "a=b"}))
     );
     assert_eq!((&connect["query"]["channel"], &connect["transport"]), (&json!("a"), &json!("http/1.1")));
+    assert_eq!(connect["query"]["room"], "7", "a parameter of the backend's own");
     assert_eq!(told[0].header("cookie"), Some("a=b"));
     assert_eq!(told[1].header("cookie"), Some("a=b"), "of every decision");
     assert_eq!(
@@ -190,7 +201,6 @@ async fn a_stream_is_told_by_the_name_that_it_has_and_greeted() {
     drop(stream);
     let left = backend.wait_for("disconnect", 1).await.remove(0);
     assert_eq!((&left["connection"], &left["seq"]), (&json!(connection), &json!(4)));
-    assert_eq!(connect["query"]["room"], "7", "a parameter of the backend's own");
 
     let poller = Poller::handshake_with(server.http, &json!({"hello": [1, 2]})).await;
     let connect = backend.wait_for("connect", 2).await.remove(1);
@@ -213,7 +223,7 @@ async fn while_a_backend_fails_clients_try_again_or_come_in_as_configured() {
     assert_eq!(refused.header("retry-after"), Some("1"));
     assert_eq!(http::post(server.http, "/v1/publish/a", "x").await.status, 503);
     let mut bare = Bare::connect(server.mqtt).await;
-    bare.send(&connect5("one")).await;
+    bare.send(&connect5("one", &[])).await;
     let connack = bare.rest().await;
     assert_eq!((connack[0], connack[3]), (0x20, 0x88), "{connack:x?}");
     let handshake = json!([{"channel": "/meta/handshake", "version": "1.0",

@@ -230,18 +230,23 @@ pub fn ack(
 fn put_reason_string(body: &mut Vec<u8>, reason_string: Option<&str>) {
     if let Some(text) = reason_string {
         let text = text.get(..text.floor_char_boundary(256)).unwrap_or_default();
+        // Whoever decides may say anything, and a string with U+0000 is malformed (MQTT 5.0 §1.5.4).
+        let text = text.replace('\0', " ");
         put_varint(body, 3 + text.len());
         body.push(id::REASON_STRING);
-        put_string(body, text);
+        put_string(body, &text);
     }
 }
 
 /// SUBACK: one code for each filter, in order. A failure is 0x80 for version 3.
-pub fn suback(dialect: Dialect, packet_id: u16, reasons: &[Reason]) -> Bytes {
+pub fn suback(dialect: Dialect, packet_id: u16, reasons: &[Reason], reason_string: Option<&str>) -> Bytes {
     let mut body = Vec::with_capacity(3 + reasons.len());
     body.put_u16(packet_id);
     if dialect.version.is_v5() {
-        body.push(0);
+        match reason_string {
+            Some(_) => put_reason_string(&mut body, reason_string),
+            None => body.push(0),
+        }
     }
     for &reason in reasons {
         let failed = reason.is_error() && !dialect.version.is_v5();

@@ -13,6 +13,15 @@ use super::session::{Online, Tenths};
 use crate::codec::{self, ConnAck, Connect, DecodeError, Dialect, Framing, Reason};
 use crate::config::Config;
 
+/// Which reason strings go on acknowledgements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    Nothing,
+    /// What somebody has decided, in whose words.
+    Decided,
+    All,
+}
+
 /// The terms both sides agreed on.
 #[derive(Debug)]
 pub(crate) struct Negotiated {
@@ -27,8 +36,7 @@ pub(crate) struct Negotiated {
     pub(crate) will: Option<Box<PendingWill>>,
     /// Whether the client is another broker's bridge.
     pub(crate) is_bridge: bool,
-    /// Whether reason strings go on acknowledgements.
-    pub(crate) problem_info: bool,
+    pub(crate) told: Told,
     server_keep_alive_secs: Option<u16>,
     expiry_was_cut: bool,
     /// Largest packet the client takes, in bytes.
@@ -93,9 +101,14 @@ pub(crate) fn negotiate(
         session_expiry_secs,
         will: will(connect, config)?,
         is_bridge: connect.is_bridge,
-        // The standard lets them be sent to a client that does not say; but there are clients that read only the short
-        // form of an acknowledgement, and those never ask.
-        problem_info: config.reason_strings && connect.request_problem_info == Some(true),
+        told: match connect.request_problem_info {
+            _ if !config.reason_strings => Told::Nothing,
+            Some(true) => Told::All,
+            // The standard lets them be sent to a client that does not say; but there are clients that read only the
+            // short form of an acknowledgement, and those never ask.
+            None => Told::Decided,
+            Some(false) => Told::Nothing,
+        },
         server_keep_alive_secs,
         expiry_was_cut: session_expiry_secs != connect.session_expiry_secs,
         receive_maximum: connect.receive_maximum,

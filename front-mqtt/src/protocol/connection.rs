@@ -8,7 +8,7 @@ use broker_core::{Principal, Publish, Qos, Queued};
 use bytes::Bytes;
 
 use super::alias::IncomingAliases;
-use super::connecting::Negotiated;
+use super::connecting::{Negotiated, Told};
 use super::delivering::Backlog;
 use super::end::End;
 use super::scope::is_another;
@@ -63,6 +63,15 @@ pub(crate) enum Verdict {
     Failed,
 }
 
+/// Why something was refused, in words for the client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Why<'a> {
+    /// More words for what the reason code says.
+    Explained(&'a str),
+    /// The words of whoever decides, which no code has.
+    Decided(&'a str),
+}
+
 /// One transport's life.
 pub(crate) struct Connection {
     pub(super) session: Arc<Session>,
@@ -73,7 +82,7 @@ pub(crate) struct Connection {
     pub(super) outputs: VecDeque<Output>,
     last_heard: Instant,
     pub(super) is_bridge: bool,
-    problem_info: bool,
+    told: Told,
     /// Largest packet the client takes, in bytes.
     max_packet_bytes: u32,
     /// Whether the session was to end with the connection when it began: then DISCONNECT cannot change it.
@@ -113,7 +122,7 @@ impl Connection {
             outputs: VecDeque::new(),
             last_heard: now,
             is_bridge: terms.is_bridge,
-            problem_info: terms.problem_info,
+            told: terms.told,
             max_packet_bytes: terms.max_packet_bytes,
             expiry_was_zero: terms.session_expiry_secs == 0,
             closing: false,
@@ -353,18 +362,26 @@ impl Connection {
         is_another(self.session.config().client_id_scope, &self.principal, principal)
     }
 
-    pub(super) fn reply(&mut self, kind: AckKind, packet_id: u16, reason: Reason, why: Option<&str>) {
-        let why = why.filter(|_| self.problem_info);
+    pub(super) fn reply(&mut self, kind: AckKind, packet_id: u16, reason: Reason, why: Option<Why<'_>>) {
+        let why = why.and_then(|why| self.told(why));
         let reply = self.within_maximum(why, |why| codec::ack(self.dialect, kind, packet_id, reason, why));
         self.outputs.push_back(Output::Reply(reply));
     }
 
-    /// A packet with its reason string, or without it if the client does not take one of that size.
+    /// What of it the client is told in an acknowledgement (MQTT 5.0 §3.1.2.11.7).
+    pub(super) fn told<'a>(&self, why: Why<'a>) -> Option<&'a str> {
+        match (self.told, why) {
+            (Told::All, Why::Explained(text)) | (Told::All | Told::Decided, Why::Decided(text)) => Some(text),
+            (Told::Decided, Why::Explained(_)) | (Told::Nothing, _) => None,
+        }
+    }
+
     pub(super) fn max_packet_bytes(&self) -> usize {
         self.max_packet_bytes as usize
     }
 
-    fn within_maximum(&self, why: Option<&str>, packet: impl Fn(Option<&str>) -> Bytes) -> Bytes {
+    /// A packet with its reason string, or without it if the client does not take one of that size.
+    pub(super) fn within_maximum(&self, why: Option<&str>, packet: impl Fn(Option<&str>) -> Bytes) -> Bytes {
         let full = packet(why);
         if full.len() > self.max_packet_bytes as usize { packet(None) } else { full }
     }

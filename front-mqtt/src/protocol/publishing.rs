@@ -4,7 +4,7 @@ use broker_core::{Action, Channel, MessageId, PublishError, Qos, Receipt};
 use bytes::Bytes;
 
 use super::alias::IncomingAliases;
-use super::connection::{Connection, Output, Publishing};
+use super::connection::{Connection, Output, Publishing, Why};
 use super::convert;
 use super::session::{Session, State};
 use crate::codec::{Ack, AckKind, DecodeError, Publish, Reason};
@@ -47,12 +47,8 @@ impl Connection {
             if config.denied_publish == Denied::Disconnect {
                 return Err(DecodeError::new(Reason::NotAuthorized, "no right to publish to this topic"));
             }
-            self.answer(
-                packet.packet_id,
-                packet.qos,
-                Reason::NotAuthorized,
-                Some("no right to publish to this topic"),
-            );
+            let why = Why::Explained("no right to publish to this topic");
+            self.answer(packet.packet_id, packet.qos, Reason::NotAuthorized, Some(why));
             return Ok(());
         }
         if let Err(wait) = self.principal.admit(1) {
@@ -65,7 +61,7 @@ impl Connection {
                 ));
             }
             let why = format!("rate limit, try again in {} ms", wait.as_millis().max(1));
-            self.answer(packet.packet_id, packet.qos, Reason::QuotaExceeded, Some(&why));
+            self.answer(packet.packet_id, packet.qos, Reason::QuotaExceeded, Some(Why::Explained(&why)));
             return Ok(());
         }
         let publish = convert::publish(channel, packet.payload, buffer, &packet.properties)
@@ -131,7 +127,10 @@ impl Connection {
                 self.answer(packet_id, qos, Reason::NoMatchingSubscribers, None);
             }
             Ok(_) => self.answer(packet_id, qos, Reason::Success, None),
-            Err(error) => self.refuse(packet_id, qos, publish_answer(error), &error.to_string()),
+            Err(error) => {
+                let why = error.to_string();
+                self.refuse(packet_id, qos, publish_answer(error), Why::Explained(&why));
+            }
         }
     }
 
@@ -142,10 +141,10 @@ impl Connection {
             Answer::Acknowledge(reason) if !self.dialect.version.is_v5() => Answer::Disconnect(reason),
             answer => answer,
         };
-        self.refuse(packet_id, qos, answer, &error.to_string());
+        self.refuse(packet_id, qos, answer, Why::Decided(&error.to_string()));
     }
 
-    fn refuse(&mut self, packet_id: u16, qos: Qos, answer: Answer, why: &str) {
+    fn refuse(&mut self, packet_id: u16, qos: Qos, answer: Answer, why: Why<'_>) {
         let closes_on_denial = self.session.config().denied_publish == Denied::Disconnect;
         let reason = match answer {
             Answer::Acknowledge(Reason::NotAuthorized) if closes_on_denial => Reason::NotAuthorized,
@@ -159,11 +158,12 @@ impl Connection {
         if qos == Qos::ExactlyOnce {
             self.release(packet_id);
         }
+        let (Why::Explained(why) | Why::Decided(why)) = why;
         self.close(reason, Some(why));
     }
 
     /// Takes or refuses responsibility for a publish.
-    fn answer(&mut self, packet_id: u16, qos: Qos, reason: Reason, why: Option<&str>) {
+    fn answer(&mut self, packet_id: u16, qos: Qos, reason: Reason, why: Option<Why<'_>>) {
         match qos {
             Qos::AtMostOnce => {}
             Qos::AtLeastOnce => self.reply(AckKind::PubAck, packet_id, reason, why),

@@ -6,7 +6,7 @@ use broker_core::{Filter, Message, Principal, Qos, Start, SubscribeError};
 use bytes::Bytes;
 
 use super::connecting::grant;
-use super::connection::{Connection, Output};
+use super::connection::{Connection, Output, Why};
 use super::rights::may_subscribe;
 use super::session::State;
 use super::subscriptions::{Placed, Subscription};
@@ -205,8 +205,16 @@ impl Connection {
         mut subscribing: Subscribing,
         wire: &mut impl Wire,
     ) {
+        let mut decided = None;
         for accepted in subscribing.accepted {
             let Some(error) = accepted.failed else { continue };
+            // There is one reason string for all filters: the first that says more than its code.
+            if matches!(
+                error,
+                SubscribeError::Forbidden(_) | SubscribeError::Unavailable { what: "policy", .. }
+            ) {
+                decided.get_or_insert_with(|| error.to_string());
+            }
             if accepted.new
                 && let Some(mut state) = self.session.lock_as(self.number)
             {
@@ -221,7 +229,10 @@ impl Connection {
                 }
             }
         }
-        let suback = codec::suback(self.dialect, subscribing.packet_id, &subscribing.reasons);
+        let why = decided.as_deref().and_then(|why| self.told(Why::Decided(why)));
+        let suback = self.within_maximum(why, |why| {
+            codec::suback(self.dialect, subscribing.packet_id, &subscribing.reasons, why)
+        });
         if suback.len() > self.max_packet_bytes() {
             let why = "SUBACK would be larger than the client's maximum packet size";
             return self.close(Reason::PacketTooLarge, Some(why));
