@@ -5,14 +5,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker_core::Broker;
+use broker_core::{Broker, Encryption};
 use bytes::Bytes;
 use front::{Context, Front, MetricSource};
 use futures_util::future::{Either, join_all};
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_edge::{
-    Body, BoxError, Cookies, OriginPolicy, Peer, Problem, Response, TlsVersion, X_REQUEST_ID,
-    request_id_among,
+    Body, BoxError, Cookies, Encrypted, OriginPolicy, Peer, Problem, Response, X_REQUEST_ID, request_id_among,
 };
 
 #[cfg(feature = "cli")]
@@ -313,7 +312,7 @@ impl Fronts {
         // What is behind the path may be a token.
         let path = front::shortened(request.uri().path()).to_owned();
         let front = self.of(request.uri().path()).map_or("", |front| front.name());
-        let tls = TlsVersion::of(request.extensions());
+        let tls = Encrypted::of(request.extensions()).map(Encryption::version);
         let response = self.answer(peer, request).await;
         tracing::info!(
             target: "fanwire::access",

@@ -64,8 +64,8 @@ pub use histogram::{Durations, Histogram};
 pub use interest::{Group, GroupMember, Room};
 pub use key::{GRANTED_TAG, Start, Subscribed, SubscriberKey};
 pub use lane::{
-    CloseCause, Connection, Deliver, Delivery, Details, Dismissal, Encoding, ForcedError, Held, Kind, Peer,
-    SendError, Sink,
+    CloseCause, Connection, Deliver, Delivery, Details, Dismissal, Encoding, Encryption, ForcedError, Held,
+    Kind, Peer, SendError, Sink,
 };
 pub use lifecycle::{Account, Interest, LeaveReason, Left, Lifecycle};
 pub use message::{

@@ -1,6 +1,6 @@
 //! Clients as answers show them, here and between nodes.
 
-use broker_core::{Connection, Peer, SubscriberKey};
+use broker_core::{Connection, Encryption, Peer, SubscriberKey};
 use envelope::timestamp;
 use http_edge::{connection_id, parse_connection_id};
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,21 @@ pub(crate) struct Shown {
 struct Remote {
     ip: Option<String>,
     user_agent: Option<String>,
+    /// How it is encrypted, where this server has ended TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tls: Option<Tls>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Tls {
+    version: String,
+    cipher: String,
+}
+
+impl Tls {
+    fn of(encryption: Encryption) -> Self {
+        Self { version: encryption.version().to_owned(), cipher: encryption.cipher().into_owned() }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,7 +67,11 @@ impl Shown {
             connected_at: timestamp(peer.since_ms),
             last_active_at: timestamp(details.last_active_ms),
             client_id: details.client_id,
-            remote: Remote { ip: details.remote.map(|ip| ip.to_string()), user_agent: details.user_agent },
+            remote: Remote {
+                ip: details.remote.map(|ip| ip.to_string()),
+                user_agent: details.user_agent,
+                tls: details.encryption.map(Tls::of),
+            },
             subscriptions: details.subscriptions,
             more_subscriptions: false,
             queue: Queue { messages: queued.messages as u64, bytes: queued.bytes as u64 },

@@ -271,8 +271,12 @@ impl Front {
 
     /// As [`Front::serve`], for a client whose TLS certificate names it: that counts if CONNECT offers nothing else.
     pub async fn serve_as(&self, socket: Socket, peer: Option<SocketAddr>, certificate: Option<&str>) {
+        self.serve_visitor(socket, Visitor::at(peer).certified(certificate)).await;
+    }
+
+    /// As [`Front::serve`], for whoever this is.
+    pub(crate) async fn serve_visitor(&self, socket: Socket, visitor: Visitor) {
         self.start();
-        let visitor = Visitor::at(peer).certified(certificate);
         let arrival = Arrival { socket, framing: Framing::Raw, visitor, refusal: None };
         transport::accept(self.0.clone(), arrival).await;
     }

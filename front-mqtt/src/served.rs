@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use front::{Accepted, Metric, Refusal, Task, refused};
 use http::Request;
-use http_edge::{Body, Peer, Response, below};
+use http_edge::{Body, Peer, Response, Visitor, below};
 
 use crate::Front;
 use crate::codec::Reason;
@@ -30,8 +30,11 @@ impl front::Front for Front {
 
     fn serve(&self, accepted: Accepted) -> Task {
         let front = self.clone();
-        let Accepted { socket, peer, certificate, .. } = accepted;
-        Box::pin(async move { front.serve_as(socket, Some(peer), certificate.as_deref()).await })
+        let Accepted { socket, peer, certificate, encryption, .. } = accepted;
+        Box::pin(async move {
+            let visitor = Visitor::at(Some(peer)).certified(certificate.as_deref()).encrypted(encryption);
+            front.serve_visitor(socket, visitor).await;
+        })
     }
 
     /// CONNACK once its CONNECT has come, as before it a client has no version that it could be answered in.

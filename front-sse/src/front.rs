@@ -13,8 +13,8 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use http_edge::{
-    Body, BoxError, ChunkedAnswer, Cookies, Decoded, Paths, Peer, Problem, Response, X_REQUEST_ID, below,
-    connection_id, credentials_from, pipe, request_id, take_body, user_agent,
+    Body, BoxError, ChunkedAnswer, Cookies, Decoded, Encrypted, Paths, Peer, Problem, Response, X_REQUEST_ID,
+    below, connection_id, credentials_from, pipe, request_id, take_body, user_agent,
 };
 use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
@@ -296,6 +296,7 @@ impl Shared {
             principal,
             transport: transport_of(parts.version),
             remote: credentials.remote.map(|remote| remote.ip()),
+            encryption: Encrypted::of(&parts.extensions),
             user_agent: user_agent(&parts.headers).map(Box::from),
         };
         Ok(self.stream(asked, origin, place, head, parts).await)

@@ -36,7 +36,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_core::{Authenticator, Broker};
+use broker_core::{Authenticator, Broker, Encryption};
 use http::request::Parts;
 use http::{Request, Uri};
 use http_edge::{Body, Cookies, OriginPolicy, Peer, Response};
@@ -74,12 +74,21 @@ pub struct Accepted {
     pub peer: SocketAddr,
     /// Whom its TLS certificate names, verified, if it has shown one.
     pub certificate: Option<Arc<str>>,
+    /// How it is encrypted, if it is.
+    pub encryption: Option<Encryption>,
 }
 
 impl Accepted {
     /// A stream, where it comes from, and whom its certificate names.
     pub fn new(socket: Socket, peer: SocketAddr, certificate: Option<Arc<str>>) -> Self {
-        Self { socket, peer, certificate }
+        Self { socket, peer, certificate, encryption: None }
+    }
+
+    /// The same, encrypted so.
+    #[must_use]
+    pub fn encrypted(mut self, encryption: Option<Encryption>) -> Self {
+        self.encryption = encryption;
+        self
     }
 }
 

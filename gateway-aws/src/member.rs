@@ -6,9 +6,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use broker_core::{
-    Account, Class, CloseCause, Connection, Deliver, Delivery, Details, Encoding, Filter, ForcedError,
-    GRANTED_TAG, LeaveReason, Left, Message, Outbox, OutboxConfig, OutboxPolicy, Peer, Principal, Queued,
-    Sink, Start, Subscribed, Subscriber, steady_ms, unix_ms,
+    Account, Class, CloseCause, Connection, Deliver, Delivery, Details, Encoding, Encryption, Filter,
+    ForcedError, GRANTED_TAG, LeaveReason, Left, Message, Outbox, OutboxConfig, OutboxPolicy, Peer,
+    Principal, Queued, Sink, Start, Subscribed, Subscriber, steady_ms, unix_ms,
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -123,6 +123,7 @@ pub(crate) struct Member {
     pub(crate) activity: Arc<Activity>,
     pub(crate) deflate: bool,
     pub(crate) remote: Option<IpAddr>,
+    encryption: Option<Encryption>,
     known: OnceLock<Known>,
     is_open: AtomicBool,
     closing: Mutex<Option<Close>>,
@@ -146,7 +147,7 @@ impl Member {
         state: Arc<ApiState>,
         subscriber: Subscriber,
         (activity, deflate): (Arc<Activity>, bool),
-        remote: Option<IpAddr>,
+        (remote, encryption): (Option<IpAddr>, Option<Encryption>),
     ) -> Self {
         Self {
             facts,
@@ -156,6 +157,7 @@ impl Member {
             activity,
             deflate,
             remote,
+            encryption,
             known: OnceLock::new(),
             is_open: AtomicBool::new(false),
             closing: Mutex::default(),
@@ -301,6 +303,7 @@ impl Connection for Member {
         let mut given = Details::default();
         given.last_active_ms = self.last_active_ms();
         given.remote = self.remote;
+        given.encryption = self.encryption;
         given.user_agent = self.facts.user_agent.clone();
         given.subscriptions = self.subscriber.subscriptions().iter().map(Filter::to_string).collect();
         given.dropped = self.outbox.dropped();

@@ -12,7 +12,7 @@ use http::header::{HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use http_edge::websocket::Upgrade;
-use http_edge::{Body, Peer, RawHead, Response, connection_id, parameters, user_agent};
+use http_edge::{Body, Encrypted, Peer, RawHead, Response, connection_id, parameters, user_agent};
 use tokio::sync::oneshot;
 use websocket::handshake;
 
@@ -159,7 +159,8 @@ fn begin(
         source_ip: remote.map(|ip| ip.to_string()).unwrap_or_default(),
         user_agent: user_agent(&parts.headers).map(str::to_owned),
     };
-    let member = Arc::new(Member::new(facts, Arc::clone(state), subscriber, (activity, deflate), remote));
+    let from = (remote, Encrypted::of(&parts.extensions));
+    let member = Arc::new(Member::new(facts, Arc::clone(state), subscriber, (activity, deflate), from));
     shared.members.insert(key, Arc::clone(&member));
     state.connections.fetch_add(1, Relaxed);
     let trace = Trace::of(&parts.headers);

@@ -35,9 +35,9 @@ pub use link::{FREE_BYTES, Intake, IntakeConfig, IntakeStats, Unfinished};
 pub use problem::Problem;
 pub use request::{
     BadEncoding, BadParameter, Body, BodyError, BoxError, ClientCertificate, Cookies, DEFAULT_BODY_STALL,
-    Decoded, Fields, HostPolicy, HttpCredentials, Https, LiveOrigins, OriginPolicy, Paths, Peer, PipeIo,
-    Response, TlsVersion, TokenPlaces, TokenSources, UnknownCoding, Visitor, X_REQUEST_ID, below,
-    connection_id, cookies, credentials, credentials_among, credentials_found, credentials_from,
-    credentials_with, parameters, parse_connection_id, percent_decode, pipe, pipe_from, read_body,
-    request_id, request_id_among, take_body, user_agent,
+    Decoded, Encrypted, Fields, HostPolicy, HttpCredentials, Https, LiveOrigins, OriginPolicy, Paths, Peer,
+    PipeIo, Response, TokenPlaces, TokenSources, UnknownCoding, Visitor, X_REQUEST_ID, below, connection_id,
+    cookies, credentials, credentials_among, credentials_found, credentials_from, credentials_with,
+    parameters, parse_connection_id, percent_decode, pipe, pipe_from, read_body, request_id,
+    request_id_among, take_body, user_agent,
 };

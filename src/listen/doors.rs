@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use broker_core::Encryption;
 use front::{Accepted, Front, Refusal, RefusedLine, Task};
 use futures_util::future::Either;
-use http_edge::{ClientCertificate, Holds, HostPolicy, Https, RawHeads, Refuser, ServeConfig, TlsVersion};
+use http_edge::{ClientCertificate, Encrypted, Holds, HostPolicy, Https, RawHeads, Refuser, ServeConfig};
 use link::{Hold, NetStream, Socket};
 use tokio::sync::watch;
 
@@ -26,7 +27,7 @@ pub(crate) struct Arrival {
 /// What is known of a client by TLS; nothing without.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Secured {
-    pub(crate) version: Option<&'static str>,
+    pub(crate) encryption: Option<Encryption>,
     /// Whom its certificate names.
     pub(crate) certificate: Option<Arc<str>>,
 }
@@ -97,7 +98,7 @@ impl HttpDoor {
     }
 
     pub(crate) fn serve(&self, arrival: Arrival) {
-        let Arrival { stream, peer, place, secured: Secured { version, certificate } } = arrival;
+        let Arrival { stream, peer, place, secured: Secured { encryption, certificate } } = arrival;
         let Ok(place) = place else {
             let (gate, behind) = (Arc::clone(&self.gate), Arc::clone(&self.behind));
             tokio::spawn(async move {
@@ -118,8 +119,8 @@ impl HttpDoor {
             if *layer == Layer::Tls || origin.https {
                 request.extensions_mut().insert(Https);
             }
-            if let Some(version) = version {
-                request.extensions_mut().insert(TlsVersion(version));
+            if let Some(encryption) = encryption {
+                request.extensions_mut().insert(Encrypted(encryption));
             }
             if let Some(certificate) = &certificate {
                 request.extensions_mut().insert(ClientCertificate::clone(certificate));
@@ -157,13 +158,14 @@ pub(crate) struct StreamDoor {
 
 impl StreamDoor {
     pub(crate) fn serve(&self, arrival: Arrival) {
-        let Arrival { stream, peer, place, secured: Secured { certificate, .. } } = arrival;
+        let Arrival { stream, peer, place, secured: Secured { encryption, certificate } } = arrival;
         let socket = Socket::tcp(stream, Vec::new());
         let refusal = match place {
             Err(TooMany) => Refusal::address_full(),
             Ok(place) => match self.addresses.admit(peer.ip()) {
                 Ok(()) => {
-                    let accepted = Accepted::new(socket.holding(hold(place)), peer, certificate);
+                    let accepted =
+                        Accepted::new(socket.holding(hold(place)), peer, certificate).encrypted(encryption);
                     tokio::spawn(self.front.serve(accepted));
                     return;
                 }

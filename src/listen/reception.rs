@@ -168,7 +168,7 @@ impl Reception {
             (true, None) => self.first_byte_of(&done.stream).await? != CONNECT,
             _ => true,
         };
-        let secured = Secured { version: done.version, certificate };
+        let secured = Secured { encryption: done.encryption, certificate };
         Some(Greeted { doors: &self.tls, stream: done.stream, secured, speaks_http })
     }
 

@@ -262,3 +262,70 @@ async fn the_access_log_says_which_version_of_tls_is_spoken() {
         .await;
     }
 }
+
+/// What `/v1/connections` says of TLS, once that many are listed.
+async fn encryptions(it: &Secured, many: usize) -> Vec<serde_json::Value> {
+    within(async {
+        loop {
+            let listed = it.curl(&[&it.url("/v1/connections")]).await;
+            let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+            let connections = listed["connections"].as_array().expect("a list");
+            if connections.len() == many {
+                let tls = connections.iter().map(|connection| {
+                    serde_json::json!([
+                        connection["protocol"],
+                        connection["remote"]["tls"]["version"],
+                        connection["remote"]["tls"]["cipher"]
+                    ])
+                });
+                break tls.collect();
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn connections_show_the_version_of_tls_and_the_cipher() {
+    let it = Secured::start("[http]\ntls = \"optional\"\n[mqtt]\ntls = \"optional\"\n").await;
+    let mut connack = [0; 4];
+    for (version, name, cipher) in [
+        (&TLS12, "1.2", "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"),
+        (&TLS13, "1.3", "TLS_AES_256_GCM_SHA384"),
+    ] {
+        let asking = || Asking { version, ..Asking::default() };
+        let mut mqtt = it.authority.connect(it.server.mqtt, asking()).await.expect("connected");
+        mqtt.write_all(&crate::support::mqtt::connect_packet("c")).await.expect("written");
+        within(mqtt.read_exact(&mut connack)).await.expect("answered");
+        assert_eq!(encryptions(&it, 1).await, [serde_json::json!(["mqtt", name, cipher])]);
+        drop(mqtt);
+        encryptions(&it, 0).await;
+
+        let to = it.server.https.expect("TLS is spoken");
+        let mut stream = it.authority.connect(to, asking()).await.expect("connected");
+        stream.write_all(b"GET /sse/a HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("written");
+        assert_eq!(encryptions(&it, 1).await, [serde_json::json!(["sse", name, cipher])]);
+        drop(stream);
+        encryptions(&it, 0).await;
+
+        let shake =
+            r#"[{"channel":"/meta/handshake","version":"1.0","supportedConnectionTypes":["long-polling"]}]"#;
+        let most = if name == "1.2" { "1.2" } else { "1.3" };
+        let version = format!("--tlsv{name}");
+        let json = "content-type: application/json";
+        let said = it.curl(&[&version, "--tls-max", most, "-H", json, "-d", shake, &it.url("/cometd")]).await;
+        assert!(said.contains("\"successful\":true"), "{said}");
+        let shown = encryptions(&it, 1).await;
+        assert_eq!((&shown[0][0], &shown[0][1]), (&"bayeux".into(), &name.into()), "{shown:?}");
+        let listed = it.curl(&[&it.url("/v1/connections")]).await;
+        let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+        let id = listed["connections"][0]["id"].as_str().expect("an id");
+        it.curl(&["-X", "DELETE", &it.url(&format!("/v1/connections/{id}"))]).await;
+        encryptions(&it, 0).await;
+    }
+    // Without TLS nothing is said of it.
+    let mut plain = tokio::net::TcpStream::connect(it.server.mqtt).await.expect("it listens");
+    plain.write_all(&crate::support::mqtt::connect_packet("c")).await.expect("written");
+    within(plain.read_exact(&mut connack)).await.expect("answered");
+    assert_eq!(encryptions(&it, 1).await, [serde_json::json!(["mqtt", null, null])]);
+}

@@ -11,6 +11,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use super::encryption::Encryption;
 use crate::answer::Answer;
 use crate::error::SubscribeError;
 use crate::filter::Filter;
@@ -148,6 +149,9 @@ pub struct Details {
     pub keep_alive_secs: Option<u16>,
     /// How long its session outlives its connection, in seconds; `u32::MAX` is for ever. `None` where sessions do not.
     pub session_expiry_secs: Option<u32>,
+    /// How its connection is encrypted, if the server has ended TLS itself; of a session without one, how the request was
+    /// that began it.
+    pub encryption: Option<Encryption>,
 }
 
 impl Details {

@@ -15,6 +15,7 @@ mod connections;
 mod deliver;
 mod delivery;
 mod drops;
+mod encryption;
 mod guard;
 mod pending;
 mod worker;
@@ -32,6 +33,7 @@ use self::connections::Table;
 pub use self::connections::{CloseCause, Connection, Details, Dismissal, ForcedError, Held, Peer, SendError};
 pub use self::delivery::{Deliver, Delivery, Encoding, Kind, Sink};
 use self::drops::Drops;
+pub use self::encryption::Encryption;
 pub(crate) use self::worker::Worker;
 use crate::key::SubscriberKey;
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use broker_core::Credentials;
+use broker_core::{Credentials, Encryption};
 use front::RefusedLine;
 use http::{HeaderMap, HeaderValue};
 
@@ -42,6 +42,7 @@ pub(crate) struct Caller<'a> {
     /// More cookies of that name: one may be of the session that another path's server made.
     pub(crate) more_browsers: &'a [&'a str],
     pub(crate) remote: Option<SocketAddr>,
+    pub(crate) encryption: Option<Encryption>,
     pub(crate) user_agent: UserAgent<'a>,
     /// What the request is called in the log: the one that opened it, of a WebSocket without a session.
     pub(crate) request: Option<&'a HeaderValue>,

@@ -151,6 +151,7 @@ impl Handshake<'_> {
             principal,
             browser: caller.browser,
             address: caller.remote.map(|remote| remote.ip()),
+            encryption: caller.encryption,
             user_agent: caller.user_agent.text(),
             replay: granted.replay,
         };

@@ -53,6 +53,7 @@ impl Connection for Member {
         let mut given = Details::default();
         given.last_active_ms = self.last_active_ms.load(Ordering::Relaxed);
         given.remote = self.address;
+        given.encryption = self.encryption;
         given.user_agent = self.user_agent.as_deref().map(str::to_owned);
         given.subscriptions = self.filters().iter().map(Filter::to_string).collect();
         given.dropped = self.mailbox.dropped();

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
-use broker_core::{Action, Filter, GRANTED_TAG, Principal, Start, SubscribeError, Subscriber, unix_ms};
+use broker_core::{
+    Action, Encryption, Filter, GRANTED_TAG, Principal, Start, SubscribeError, Subscriber, unix_ms,
+};
 use parking_lot::Mutex;
 
 use super::Sessions;
@@ -37,6 +39,7 @@ pub(crate) struct Member {
     /// The cookie of its handshake's browser.
     pub(crate) browser: Option<Box<str>>,
     pub(crate) address: Option<IpAddr>,
+    pub(super) encryption: Option<Encryption>,
     pub(super) user_agent: Option<Box<str>>,
     pub(super) since_ms: u64,
     pub(super) last_active_ms: AtomicU64,
@@ -63,6 +66,7 @@ pub(crate) struct Origin<'a> {
     /// The cookie of its handshake's browser.
     pub(crate) browser: Option<&'a str>,
     pub(crate) address: Option<IpAddr>,
+    pub(crate) encryption: Option<Encryption>,
     pub(crate) user_agent: Option<&'a str>,
     /// Whether its subscriptions may name a position in the log.
     pub(crate) replay: bool,
@@ -86,6 +90,7 @@ impl Member {
             principal: origin.principal,
             browser: origin.browser.map(Box::from),
             address: origin.address,
+            encryption: origin.encryption,
             user_agent: origin.user_agent.map(Box::from),
             since_ms: now_ms,
             last_active_ms: AtomicU64::new(now_ms),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, Version, header};
-use http_edge::{Body, Cookies, Fields, HttpCredentials, Https, Peer, Response, credentials_with};
+use http_edge::{Body, Cookies, Encrypted, Fields, HttpCredentials, Https, Peer, Response, credentials_with};
 
 use super::answer::Answer;
 use super::callback_polling::{self, Callback};
@@ -63,6 +63,7 @@ pub(super) async fn run(
         browser: Some(&browser),
         more_browsers: &more_browsers,
         remote: presented.remote,
+        encryption: Encrypted::of(&poll.parts.extensions),
         user_agent: UserAgent::In(&poll.parts.headers),
         request: Some(poll.id),
         credentials: presented.for_protocol("bayeux"),

@@ -206,6 +206,7 @@ impl OpenSocket {
             browser: browser.as_deref(),
             more_browsers: &[],
             remote: visitor.remote(),
+            encryption: visitor.encryption(),
             user_agent: UserAgent::Known(visitor.user_agent()),
             request: request.as_ref(),
             credentials: visitor.credentials("bayeux"),

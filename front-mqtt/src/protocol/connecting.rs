@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use broker_core::{Action, Channel, ChannelCharacters, Outbox, Principal, Qos};
+use broker_core::{Action, Channel, ChannelCharacters, Encryption, Outbox, Principal, Qos};
 use bytes::Bytes;
 
 use super::alias::OutgoingAliases;
@@ -52,6 +52,7 @@ pub(crate) struct Caller {
     pub(crate) since: Tenths,
     pub(crate) remote: Option<IpAddr>,
     pub(crate) remote_port: u16,
+    pub(crate) encryption: Option<Encryption>,
     /// Where it came to.
     pub(crate) local: Option<SocketAddr>,
     /// What the client promised in CONNECT.

@@ -120,6 +120,7 @@ impl Connection for Hosted {
         let mut given = Details::default();
         given.last_active_ms = self.session.last_heard_ms();
         given.remote = online.and_then(|online| online.caller.remote);
+        given.encryption = online.and_then(|online| online.caller.encryption);
         given.user_agent = online.and_then(|online| online.caller.user_agent.as_deref()).map(str::to_owned);
         given.client_id = Some(self.session.client_id().to_owned());
         given.subscriptions = state.subscriptions.iter().filter_map(|held| text_form(&held.filter)).collect();

@@ -193,6 +193,7 @@ impl Handshake {
             since: inner.shared.tenths(Instant::now()),
             remote: self.visitor.remote().map(|remote| remote.ip().to_canonical()),
             remote_port: self.visitor.remote().map_or(0, |remote| remote.port()),
+            encryption: self.visitor.encryption(),
             local: self.local,
             keep_alive_secs: connect.keep_alive_secs,
             user_agent: self.visitor.user_agent().map(Box::from),

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use broker_core::{
-    Account, CloseCause, Connection, Details, Filter, ForcedError, GRANTED_TAG, LeaveReason, Left, Peer,
-    Principal, Queued, Start, Subscribed, Subscriber, unix_ms,
+    Account, CloseCause, Connection, Details, Encryption, Filter, ForcedError, GRANTED_TAG, LeaveReason,
+    Left, Peer, Principal, Queued, Start, Subscribed, Subscriber, unix_ms,
 };
 
 use super::registry::retry_within;
@@ -23,6 +23,7 @@ pub(crate) struct Attached {
     since_ms: u64,
     last_active_ms: AtomicU64,
     remote: Option<IpAddr>,
+    encryption: Option<Encryption>,
     user_agent: Option<Box<str>>,
 }
 
@@ -31,12 +32,13 @@ pub(crate) struct Origin {
     pub(crate) principal: Principal,
     pub(crate) transport: &'static str,
     pub(crate) remote: Option<IpAddr>,
+    pub(crate) encryption: Option<Encryption>,
     pub(crate) user_agent: Option<Box<str>>,
 }
 
 impl Attached {
     pub(crate) fn new(subscriber: Subscriber, front: Arc<Shared>, origin: Origin) -> Self {
-        let Origin { principal, transport, remote, user_agent } = origin;
+        let Origin { principal, transport, remote, encryption, user_agent } = origin;
         let now_ms = unix_ms();
         Attached {
             subscriber,
@@ -46,6 +48,7 @@ impl Attached {
             since_ms: now_ms,
             last_active_ms: AtomicU64::new(now_ms),
             remote,
+            encryption,
             user_agent,
         }
     }
@@ -89,6 +92,7 @@ impl Connection for Attached {
         let mut given = Details::default();
         given.last_active_ms = self.last_active_ms.load(Relaxed);
         given.remote = self.remote;
+        given.encryption = self.encryption;
         given.user_agent = self.user_agent.as_deref().map(str::to_owned);
         given.subscriptions = self.subscriber.subscriptions().iter().map(Filter::to_string).collect();
         given.dropped = self.subscriber.outbox().dropped();

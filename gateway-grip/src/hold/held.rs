@@ -6,9 +6,9 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use broker_core::{
-    Account, After, Class, CloseCause, Connection, Details, Filter, ForcedError, GRANTED_TAG, LeaveReason,
-    Left, Outbox, OutboxConfig, OutboxPolicy, Peer, Position, Principal, Queued, Replay, Rights, Start,
-    Subscribed, Subscriber, steady_ms, unix_ms,
+    Account, After, Class, CloseCause, Connection, Details, Encryption, Filter, ForcedError, GRANTED_TAG,
+    LeaveReason, Left, Outbox, OutboxConfig, OutboxPolicy, Peer, Position, Principal, Queued, Replay, Rights,
+    Start, Subscribed, Subscriber, steady_ms, unix_ms,
 };
 use bytes::Bytes;
 use grip::filter::{Dropped, MAX_ANSWER_BYTES, Step, TIMEOUT};
@@ -41,6 +41,7 @@ const PROTOCOL: &str = "grip";
 pub(crate) struct From {
     pub(crate) backend: Backend,
     pub(crate) remote: Option<IpAddr>,
+    pub(crate) encryption: Option<Encryption>,
     pub(crate) user_agent: Option<Box<str>>,
     pub(crate) version: Version,
 }
@@ -314,6 +315,7 @@ impl Connection for Held {
         let idle = steady_ms().saturating_sub(self.inbox.last_sent_ms());
         given.last_active_ms = unix_ms().saturating_sub(idle);
         given.remote = self.from.remote;
+        given.encryption = self.from.encryption;
         given.user_agent = self.from.user_agent.as_deref().map(str::to_owned);
         given.subscriptions = self.subscriber.subscriptions().iter().map(Filter::to_string).collect();
         given.dropped = self.outbox.dropped();

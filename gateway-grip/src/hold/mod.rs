@@ -25,7 +25,7 @@ use grip::instruct::{Hold, Instruction, NextLink};
 use grip::link::FEATURES;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, header};
-use http_edge::{Body, Response, user_agent};
+use http_edge::{Body, Encrypted, Response, user_agent};
 use hyper::ext::ReasonPhrase;
 
 use self::held::{From, Linking};
@@ -122,6 +122,7 @@ impl<'a> Asking<'a> {
     fn client(self) -> (&'a Holds, From) {
         let from = From {
             remote: self.told.remote,
+            encryption: Encrypted::of(&self.parts.extensions),
             user_agent: user_agent(&self.parts.headers).map(Box::from),
             version: self.parts.version,
             backend: Backend::new(Arc::clone(self.state), self.path, self.place),

@@ -34,7 +34,7 @@ pub(crate) use filled::Filled;
 pub use host::HostPolicy;
 pub use mount::{Paths, below};
 pub use origin::{Cookies, LiveOrigins, OriginPolicy};
-pub use peer::{ClientCertificate, Https, Peer, TlsVersion};
+pub use peer::{ClientCertificate, Encrypted, Https, Peer};
 pub(crate) use pipe::Behind;
 pub use pipe::PipeIo;
 pub use query::{BadEncoding, BadParameter, parameters, percent_decode};

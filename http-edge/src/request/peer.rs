@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use broker_core::Encryption;
+
 /// The address the connection came from, as a request extension. [`serve`](crate::serve) sets it; an embedding service
 /// may. With the feature `axum` that is not needed behind axum: its `ConnectInfo<SocketAddr>` says the same.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -39,14 +41,14 @@ impl Https {
     }
 }
 
-/// The version of TLS that the client speaks, as a request extension: `1.3` say. The server sets it where it ends TLS itself.
+/// How the client's connection is encrypted, as a request extension. The server sets it where it ends TLS itself.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct TlsVersion(pub &'static str);
+pub struct Encrypted(pub Encryption);
 
-impl TlsVersion {
+impl Encrypted {
     /// That of a request.
-    pub fn of(extensions: &http::Extensions) -> Option<&'static str> {
-        extensions.get::<Self>().map(|version| version.0)
+    pub fn of(extensions: &http::Extensions) -> Option<Encryption> {
+        extensions.get::<Self>().map(|encrypted| encrypted.0)
     }
 }
 

@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use broker_core::{Credentials, RequestHead};
+use broker_core::{Credentials, Encryption, RequestHead};
 use http::request::Parts;
 use http::{HeaderMap, header};
 
 use super::credentials::{HttpCredentials, credentials_from};
+use super::peer::Encrypted;
 use super::tokens::TokenSources;
 
 /// How much of a client's name for itself is kept, in bytes.
@@ -19,6 +20,7 @@ const MAX_USER_AGENT_BYTES: usize = 128;
 #[derive(Default)]
 pub struct Visitor {
     remote: Option<SocketAddr>,
+    encryption: Option<Encryption>,
     user_agent: Option<Box<str>>,
     shown: Option<Box<Shown>>,
     /// The request, until the client is let in.
@@ -53,11 +55,19 @@ impl Visitor {
         self
     }
 
+    /// The same, on a connection that is encrypted so.
+    #[must_use]
+    pub fn encrypted(mut self, encryption: Option<Encryption>) -> Self {
+        self.encryption = encryption;
+        self
+    }
+
     /// Of a request; tokens are looked for where `sources` allow it.
     pub fn of(parts: &Parts, sources: &TokenSources) -> Self {
         let found = credentials_from(parts, sources);
         Self {
             remote: found.remote,
+            encryption: Encrypted::of(&parts.extensions),
             user_agent: user_agent(&parts.headers).map(Box::from),
             shown: Shown::of(&found),
             ..Self::default()
@@ -86,6 +96,11 @@ impl Visitor {
     /// Where it comes from.
     pub fn remote(&self) -> Option<SocketAddr> {
         self.remote
+    }
+
+    /// How its connection is encrypted, if it is and the server knows.
+    pub fn encryption(&self) -> Option<Encryption> {
+        self.encryption
     }
 
     /// Its name for itself, shortened to 128 bytes; `None` if it gave none that is text.

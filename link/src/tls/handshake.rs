@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use broker_core::{Durations, Histogram};
+use broker_core::{Durations, Encryption, Histogram};
+use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
-use rustls::{ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -34,8 +34,8 @@ pub struct Handshake {
     pub stream: NetStream,
     /// The protocol that the client chose of those that it was offered, `h2` say.
     pub protocol: Option<Vec<u8>>,
-    /// The version that was agreed on, `1.3` say.
-    pub version: Option<&'static str>,
+    /// What was agreed on.
+    pub encryption: Option<Encryption>,
     /// The client's own certificate, if it has shown one: verified.
     pub client: Option<CertificateDer<'static>>,
 }
@@ -293,15 +293,12 @@ impl Side {
 
     fn finish(self, tcp: TcpStream) -> Handshake {
         let protocol = self.tls.alpn_protocol().map(Vec::from);
-        let version = match self.tls.protocol_version() {
-            Some(ProtocolVersion::TLSv1_2) => Some("1.2"),
-            Some(ProtocolVersion::TLSv1_3) => Some("1.3"),
-            _ => None,
-        };
+        let suite = self.tls.negotiated_cipher_suite().map(|suite| u16::from(suite.suite()));
+        let encryption = suite.and_then(Encryption::of_suite);
         let client =
             self.tls.peer_certificates().and_then(<[_]>::first).cloned().map(CertificateDer::into_owned);
         let session = Session::new(self.tls, &self.incoming, &self.plain);
         let stream = TlsStream::new(tcp, session).into();
-        Handshake { stream, protocol, version, client }
+        Handshake { stream, protocol, encryption, client }
     }
 }

@@ -22,6 +22,7 @@ function rows(connection) {
     ["Client identifier", connection.client_id],
     ["Protocol", `${connection.protocol} over ${connection.transport}`],
     ["Address", remote.ip ?? "not known"],
+    ["TLS", remote.tls && `${remote.tls.version}, ${remote.tls.cipher}`],
     ["Program", remote.user_agent],
     ["Connected", written(connection.connected_at)],
     ["Last sign of life", written(connection.last_active_at)],
