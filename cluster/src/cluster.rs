@@ -83,7 +83,9 @@ impl Cluster {
             (interests.len() as u64, interests.takes_all())
         };
         Stats {
+            linked: self.node.is_connected(),
             connected: self.is_connected(),
+            streams: self.durable.as_ref().map(Durable::standing),
             nodes: self.node.peers.lock().len() as u64 + 1,
             disconnects: self.node.events.disconnects.load(Relaxed),
             overruns: self.node.events.overruns.load(Relaxed),

@@ -61,5 +61,6 @@ pub use cluster::Cluster;
 pub use control::{Answers, Control, TooLarge};
 pub use desk::{Peer, Service};
 pub use error::JoinError;
+pub use peers::Heard;
 pub use settings::{Login, Settings, Tls};
-pub use stats::Stats;
+pub use stats::{Standing, State, Stats};

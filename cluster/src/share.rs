@@ -31,9 +31,6 @@ const QUEUE: &str = "g";
 /// How often all groups are told again, in case that a word was lost.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// Bytes of words that are told at a time.
-const MAX_BATCH_BYTES: usize = 64 * 1024;
-
 /// How long the broker may be busy before what comes for a group is lost.
 const MAX_BUSY: Duration = Duration::from_millis(100);
 
@@ -112,14 +109,14 @@ impl Queues {
         if !has_members {
             if let Some(queue) = self.standing.remove(&id) {
                 queue.abort();
-                tell(&self.control, &[Word::HasNot(id)]).await;
+                tell(&self.control, Word::HasNot(id)).await;
             }
         } else if !self.standing.contains_key(&id) {
             let Some(queue) = stand_in_queue(&self.node, &id).await else { return };
             let (node, ingest) = (Arc::clone(&self.node), Arc::clone(&self.ingest));
             let serving = self.tasks.spawn(serve(node, ingest, id.clone(), queue));
             self.standing.insert(id.clone(), serving);
-            tell(&self.control, &[Word::Has(id)]).await;
+            tell(&self.control, Word::Has(id)).await;
         }
     }
 }
@@ -169,20 +166,10 @@ async fn take(node: &Node, ingest: &dyn Ingest, id: &GroupId, frame: &[u8]) {
 async fn tell_all(node: &Node, control: &Control) {
     let groups = node.groups.read().local();
     let words = std::iter::once(Word::Begin).chain(groups.into_iter().map(Word::Has)).chain([Word::End]);
-    let words: Vec<Word> = words.collect();
-    tell(control, &words).await;
+    control.tell_each(SERVICE, None, words, |word, out| word.write(out)).await;
 }
 
-async fn tell(control: &Control, words: &[Word]) {
-    let mut batch = Vec::new();
-    let mut words = words.iter().peekable();
-    while let Some(word) = words.next() {
-        word.write(&mut batch);
-        if batch.len() < MAX_BATCH_BYTES && words.peek().is_some() {
-            continue;
-        }
-        // A group of which NATS takes no word has no subject either.
-        _ = control.tell(SERVICE, &batch).await;
-        batch.clear();
-    }
+/// A group of which NATS takes no word has no subject either.
+async fn tell(control: &Control, word: Word) {
+    control.tell_each(SERVICE, None, [word], |word, out| word.write(out)).await;
 }

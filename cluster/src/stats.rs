@@ -3,11 +3,50 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+/// How a stream of JetStream is, as far as this node knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Standing {
+    /// It is there, and is the one that it was.
+    There,
+    /// Nobody says anything of it.
+    #[default]
+    Silent,
+    /// It is gone, or another one: what was in it is lost.
+    Lost,
+}
+
+impl Standing {
+    const ALL: [Standing; 3] = [Self::Silent, Self::There, Self::Lost];
+
+    pub(crate) fn code(self) -> u8 {
+        Self::ALL.iter().position(|one| *one == self).map_or(0, |at| at as u8)
+    }
+
+    pub(crate) fn from_code(code: u8) -> Self {
+        Self::ALL.get(usize::from(code)).copied().unwrap_or_default()
+    }
+}
+
+/// How a node is, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum State {
+    /// NATS answers, and the streams of durable channels are there.
+    Ready,
+    /// NATS answers, and something of durable channels is lost, or nobody answers for it.
+    Degraded,
+    /// NATS does not answer: this node is alone.
+    Down,
+}
+
 /// What a node counts of its cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Whether NATS answers: what is published here goes to the other nodes.
+    /// Whether NATS answers.
+    pub linked: bool,
+    /// Whether it does, and the stream of durable channels is not lost: what is published here goes to the other nodes.
     pub connected: bool,
     /// Nodes that were heard of lately, this one among them.
     pub nodes: u64,
@@ -53,6 +92,8 @@ pub struct Stats {
     pub silent: u64,
     /// Subscribers that were told that they are subscribed before it was known that others' messages reach them.
     pub unsettled: u64,
+    /// The stream of durable channels and that of what is retained there; `None` where all is in memory.
+    pub streams: Option<(Standing, Standing)>,
     /// Publishes to durable channels that are not answered yet.
     pub kept_waiting: u64,
     /// Bytes of those.
@@ -73,6 +114,18 @@ pub struct Stats {
     pub kept_holes: u64,
     /// Frames that were read so.
     pub kept_filled: u64,
+}
+
+impl Stats {
+    /// How the node is.
+    pub fn state(&self) -> State {
+        let is_whole = self.streams.is_none_or(|both| both == (Standing::There, Standing::There));
+        match (self.linked, is_whole) {
+            (false, _) => State::Down,
+            (true, false) => State::Degraded,
+            (true, true) => State::Ready,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -139,4 +192,23 @@ impl Counters {
 
 pub(crate) fn one_more(counter: &AtomicU64) {
     counter.fetch_add(1, Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_ready_degraded_or_down() {
+        let all = Standing::ALL;
+        assert_eq!(all.map(|one| Standing::from_code(one.code())), all);
+        let state = |linked, streams| Stats { linked, streams, ..Stats::default() }.state();
+        assert_eq!((state(true, None), state(false, None)), (State::Ready, State::Down));
+        let both = (Standing::There, Standing::There);
+        assert_eq!((state(true, Some(both)), state(false, Some(both))), (State::Ready, State::Down));
+        for one in [Standing::Silent, Standing::Lost] {
+            assert_eq!(state(true, Some((one, Standing::There))), State::Degraded);
+            assert_eq!(state(true, Some((Standing::There, one))), State::Degraded);
+        }
+    }
 }

@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::desk::{Peer, Service};
 use crate::node::Node;
+use crate::peers::Heard;
 use crate::stats::one_more;
 
 use self::frame::Kind;
@@ -33,6 +34,9 @@ pub(crate) const DEADLINE: Duration = Duration::from_millis(300);
 
 /// Bytes of one answer; a service that makes a larger one has not answered.
 const MAX_ANSWER_BYTES: usize = 512 * 1024;
+
+/// Bytes of what is told at a time, where there is much to tell.
+const MAX_BATCH_BYTES: usize = 64 * 1024;
 
 /// Bytes of all answers to one question; who answers then has not answered.
 const MAX_ANSWERS_BYTES: usize = 32 * 1024 * 1024;
@@ -100,6 +104,11 @@ impl Control {
     /// The other nodes that were heard of lately.
     pub fn peers(&self) -> Vec<Peer> {
         self.node.peers.lock().all()
+    }
+
+    /// The other nodes with when they were heard last; those that are gone for an hour.
+    pub fn heard(&self) -> Vec<Heard> {
+        self.node.peers.lock().heard(std::time::Instant::now())
     }
 
     /// Whether NATS answers.
@@ -213,6 +222,41 @@ impl Control {
     /// Cancelled, it may have been told.
     pub async fn tell_one(&self, service: &str, peer: &Peer, notice: &[u8]) -> Result<(), TooLarge> {
         self.tell_at(self.node.subjects.notices_to(peer.life), service, notice).await
+    }
+
+    /// Tells all other nodes, or one of them, what `write` makes of each of these, in their order, and as many at a time as go into
+    /// 64 KiB. One that is larger is told alone; larger than the NATS server takes it is not told.
+    ///
+    /// # Cancel safety
+    /// Cancelled, some of them may have been told.
+    pub async fn tell_each<T>(
+        &self,
+        service: &str,
+        peer: Option<&Peer>,
+        all: impl IntoIterator<Item = T>,
+        write: impl Fn(T, &mut Vec<u8>),
+    ) {
+        let (mut batch, mut one) = (Vec::new(), Vec::new());
+        let mut all = all.into_iter().peekable();
+        while let Some(next) = all.next() {
+            write(next, &mut one);
+            let is_full = !batch.is_empty() && batch.len() + one.len() > MAX_BATCH_BYTES;
+            if is_full {
+                self.tell_batch(service, peer, &batch).await;
+                batch.clear();
+            }
+            batch.append(&mut one);
+            if all.peek().is_none() && !batch.is_empty() {
+                self.tell_batch(service, peer, &batch).await;
+            }
+        }
+    }
+
+    async fn tell_batch(&self, service: &str, peer: Option<&Peer>, batch: &[u8]) {
+        _ = match peer {
+            Some(peer) => self.tell_one(service, peer, batch).await,
+            None => self.tell(service, batch).await,
+        };
     }
 
     async fn tell_at(&self, subject: String, service: &str, notice: &[u8]) -> Result<(), TooLarge> {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::time::timeout;
 
-use super::stream::{SOON, Streams};
+use super::stream::{Of, SOON, Streams};
 
 /// How long the next message of a batch may take.
 const NEXT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -34,13 +34,6 @@ pub(crate) struct Batch {
     pub(crate) messages: Vec<Stored>,
     /// Whether the copy that was asked has no more.
     pub(crate) is_last: bool,
-}
-
-/// Which stream is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Of {
-    Kept,
-    Retained,
 }
 
 impl Streams {

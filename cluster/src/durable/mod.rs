@@ -18,6 +18,7 @@ mod receive;
 mod retained;
 mod send;
 mod stream;
+mod tend;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,9 +32,11 @@ use tokio::time::sleep;
 use self::queue::Queue;
 use self::receive::Receiver;
 use self::retained::Loaded;
-use self::stream::{Reach, Streams};
+use self::stream::{Of, Reach, Streams};
+use self::tend::Health;
 use crate::error::JoinError;
 use crate::node::Node;
+use crate::stats::Standing;
 
 /// Pages of the stream that are read at once; whoever comes then waits.
 const MAX_READS: usize = 16;
@@ -49,6 +52,7 @@ pub(crate) struct Durable {
     queue: Arc<Queue>,
     reads: Arc<Semaphore>,
     reach: Reach,
+    health: Arc<Health>,
     start: Mutex<Option<Start>>,
 }
 
@@ -80,6 +84,7 @@ impl Durable {
             queue: Arc::new(queue),
             reads: Arc::new(Semaphore::new(MAX_READS)),
             reach,
+            health: Arc::new(Health::of_open_streams()),
             start: Mutex::new(Some(Start { loaded, woken })),
         })
     }
@@ -97,7 +102,9 @@ impl Durable {
         let (streams, queue) = (Arc::clone(&self.streams), Arc::clone(&self.queue));
         let receiver = Receiver::new(Arc::clone(&streams), Arc::clone(&queue), ingest, self.reach);
         let sweeping = Arc::clone(&streams);
+        let tending = tend::run(Arc::clone(&streams), Arc::clone(&queue), Arc::clone(&self.health));
         let tasks = [
+            tokio::spawn(tending),
             tokio::spawn(receiver.run()),
             tokio::spawn(send::run(streams, queue, woken)),
             tokio::spawn(async move { sweeping.sweep(over).await }),
@@ -131,5 +138,12 @@ impl Durable {
     /// Whether the stream is not what it was when this node began.
     pub(crate) fn is_lost(&self) -> bool {
         self.queue.is_lost()
+    }
+
+    /// How its stream is, and that of retained messages.
+    pub(crate) fn standing(&self) -> (Standing, Standing) {
+        let kept = if self.is_lost() { Standing::Lost } else { self.health.of(Of::Kept) };
+        let lost = self.health.has_lost_retained();
+        (kept, if lost { Standing::Lost } else { self.health.of(Of::Retained) })
     }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use broker_core::{Accepted, LogPage, Message, Order, Read, Unavailable};
 use tokio::time::sleep;
 
-use super::fetch::{Batch, Of};
+use super::fetch::Batch;
 use super::frame::{self, end_of, offset, sequence};
-use super::stream::{SOON, Streams};
+use super::stream::{Of, SOON, Streams};
 
 /// Frames that are looked at for one page; what is asked for then goes on behind them.
 const MAX_FRAMES: usize = 4_096;
@@ -31,7 +31,7 @@ impl Streams {
             Order::Newest => self.newest(read).await?,
         };
         // Asked behind it: what went meanwhile is told as gone.
-        let first = self.reach().await?.oldest();
+        let first = self.own_reach().await?.oldest();
         if read.order == Order::Newest {
             page.messages.make_contiguous().reverse();
         }
@@ -84,7 +84,7 @@ impl Streams {
 
     async fn newest(&self, read: &Read) -> Result<Page, Unavailable> {
         let subject = self.subject_of(read);
-        let oldest = self.reach().await?.first.max(sequence(read.after.saturating_add(1)));
+        let oldest = self.own_reach().await?.first.max(sequence(read.after.saturating_add(1)));
         let mut page = Page::new(read);
         let (mut window, mut looked_at) = (FIRST_WINDOW, 0);
         // Read down to here.

@@ -17,7 +17,7 @@ use broker_core::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::frame::{self, MAX_MESSAGES, Origin, Print};
 use super::stream::SOON;
@@ -125,6 +125,8 @@ pub(crate) struct Queue {
     acknowledged: AtomicU64,
     /// The stream is not what it was: nothing is taken in any more.
     is_lost: AtomicBool,
+    /// It may not be what it was: it is to be looked at.
+    pub(crate) doubt: Notify,
 }
 
 #[derive(Default)]
@@ -149,6 +151,7 @@ impl Queue {
             numbers: AtomicU64::new(0),
             acknowledged: AtomicU64::new(0),
             is_lost: AtomicBool::new(false),
+            doubt: Notify::new(),
         };
         (queue, woken)
     }
@@ -297,7 +300,12 @@ impl Queue {
         let answers = answers.unwrap_or(Answers::Publishes(waiting));
         let Some(subject) = self.node.subjects.of_kept(channel, reach) else { return Err(answers) };
         let (back, released) = oneshot::channel();
-        self.flights.lock().insert(number, Flight { publishers, released: back });
+        let mut flights = self.flights.lock();
+        // Else it would wait for something that does not come.
+        if !self.is_lost() {
+            flights.insert(number, Flight { publishers, released: back });
+        }
+        drop(flights);
         Ok(Outgoing { number, subject, name, frame: frame.into(), answers, released })
     }
 
@@ -315,11 +323,17 @@ impl Queue {
     }
 
     pub(crate) fn is_lost(&self) -> bool {
-        self.is_lost.load(Ordering::Relaxed)
+        self.is_lost.load(Ordering::SeqCst)
     }
 
+    pub(crate) fn is_on_its_way(&self, number: u64) -> bool {
+        self.flights.lock().contains_key(&number)
+    }
+
+    /// From now on nothing is taken in. What is on its way comes back no more, and whoever waits for it is told so.
     pub(crate) fn lose(&self) {
-        self.is_lost.store(true, Ordering::Relaxed);
+        self.is_lost.store(true, Ordering::SeqCst);
+        self.flights.lock().clear();
     }
 }
 

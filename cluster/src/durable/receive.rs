@@ -12,11 +12,11 @@ use broker_core::{Accepted, Channel, Ingest, Receipt};
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::fetch::{Of, stored_sequence};
+use super::fetch::stored_sequence;
 use super::frame::{self, Content, MAX_MESSAGES, place};
 use super::guard::{Guard, Verdict};
 use super::queue::{Flight, Queue, Released};
-use super::stream::{Reach, Streams};
+use super::stream::{Of, Reach, Streams};
 use crate::stats::one_more;
 
 /// How often the leader is asked whether there is more than has come.
@@ -137,9 +137,21 @@ impl Receiver {
         }
         match self.guard.look(sequence) {
             Verdict::Next => self.push(sequence, &message.payload),
-            Verdict::Repeat => one_more(&self.streams.node.counters.kept_repeats),
+            Verdict::Repeat => self.repeat(sequence, &message.payload),
             // The stream is lost.
             Verdict::Hole => {}
+        }
+    }
+
+    /// Something under a sequence that is over. Where it is one that this node waits for, the stream may be another one.
+    fn repeat(&mut self, sequence: u64, payload: &[u8]) {
+        let node = &self.streams.node;
+        one_more(&node.counters.kept_repeats);
+        if let Ok(frame) = frame::read(payload, sequence)
+            && frame.origin.life == node.life
+            && self.queue.is_on_its_way(frame.origin.number)
+        {
+            self.queue.doubt.notify_one();
         }
     }
 

@@ -7,9 +7,9 @@ use ahash::AHashMap;
 use broker_core::{Accepted, Unavailable};
 use bytes::Bytes;
 
-use super::fetch::{Of, Stored};
+use super::fetch::Stored;
 use super::frame::{self, Content};
-use super::stream::{Reach, Streams};
+use super::stream::{Of, Reach, Streams};
 
 /// Channels of which nothing is retained any more that are taken out of the stream at a start.
 const MAX_SWEPT: usize = 4_096;

@@ -76,7 +76,7 @@ enum Outcome {
 }
 
 async fn send(streams: &Streams, queue: &Queue, mut outgoing: Outgoing) {
-    let outcome = try_to_store(streams, &mut outgoing).await;
+    let outcome = try_to_store(streams, queue, &mut outgoing).await;
     let counters = &streams.node.counters;
     match outcome {
         Outcome::Stored(sequence, is_known) => {
@@ -103,12 +103,15 @@ async fn send(streams: &Streams, queue: &Queue, mut outgoing: Outgoing) {
 }
 
 /// Sends a frame, again and again under one name, until it is known what became of it.
-async fn try_to_store(streams: &Streams, outgoing: &mut Outgoing) -> Outcome {
+async fn try_to_store(streams: &Streams, queue: &Queue, outgoing: &mut Outgoing) -> Outcome {
     let node = &streams.node;
     let end = Instant::now() + TRY_FOR;
     let mut connected = node.events.connected.subscribe();
     let (mut was_sent, [mut pause, max_pause]) = (false, PAUSES);
     loop {
+        if queue.is_lost() {
+            return if was_sent { Outcome::Unknown } else { Outcome::Refused(SOON.into()) };
+        }
         connected.mark_unchanged();
         if node.is_linked() {
             let tried = tokio::select! {
@@ -123,8 +126,10 @@ async fn try_to_store(streams: &Streams, outgoing: &mut Outgoing) -> Outcome {
                         (outgoing.frame.len(), node.client.max_payload().saturating_sub(4_096));
                     return Outcome::Refused(PublishError::TooLarge { bytes, max });
                 }
-                // It had nowhere to go, or was refused.
-                Some(Err(PublishErrorKind::StreamNotFound | PublishErrorKind::Other)) => {}
+                // It had nowhere to go.
+                Some(Err(PublishErrorKind::StreamNotFound)) => queue.doubt.notify_one(),
+                // It was refused.
+                Some(Err(PublishErrorKind::Other)) => {}
                 Some(Err(_)) | None => was_sent = true,
             }
         }
@@ -171,6 +176,10 @@ async fn answer(streams: &Streams, queue: &Queue, outgoing: Outgoing, sequence: 
         }
     }
     let released = timeout(BACK_WITHIN, released).await.ok().and_then(Result::ok);
+    if released.is_none() && queue.is_lost() {
+        // It is in a stream, and not in the one that anybody reads.
+        return answers.refuse(&PublishError::Unknown);
+    }
     conclude(answers, released, Some((streams.epoch, sequence)));
 }
 

@@ -1,10 +1,11 @@
 //! The streams of JetStream: what they must be, how they come to be, and where they stand.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::context::{
-    Context, ContextBuilder, CreateStreamError, CreateStreamErrorKind, GetStreamErrorKind,
+    Context, ContextBuilder, CreateStreamError, CreateStreamErrorKind, GetStreamErrorKind, RequestError,
 };
 use async_nats::jetstream::stream::{Config, Info, LastRawMessageErrorKind, Republish, Source, Stream};
 use async_nats::jetstream::{Error as ApiError, ErrorCode};
@@ -29,11 +30,21 @@ const START_PAUSE: Duration = Duration::from_millis(200);
 /// How long the streams know what was published: of a publish that is sent again within it there is one.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
+/// How the stream of retained messages is described, behind which stands which life of the other one it is of.
+const RETAINED_OF: &str = "Retained messages of durable channels of Fanwire, of life ";
+
 /// Publishes that may be on their way at once.
 const MAX_IN_FLIGHT: usize = 16_384;
 
 /// What whoever wants something of the stream now is told.
 pub(crate) const SOON: Unavailable = Unavailable::new(Duration::from_secs(1));
+
+/// One of the two streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Of {
+    Kept,
+    Retained,
+}
 
 /// Where a stream stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +56,16 @@ pub(crate) struct Reach {
     pub(crate) epoch: u64,
 }
 
+/// What is found where a stream should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    Stands(Reach),
+    /// NATS says that there is none.
+    Gone,
+    /// Nobody says anything.
+    Silent,
+}
+
 /// The stream of kept messages, and that of what is retained of them.
 pub(crate) struct Streams {
     pub(crate) node: Arc<Node>,
@@ -53,6 +74,8 @@ pub(crate) struct Streams {
     pub(crate) retained: Stream<()>,
     /// Which life of the first one it was when it was opened.
     pub(crate) epoch: u64,
+    /// And of the second one.
+    pub(crate) retained_epoch: u64,
     /// Where the first of them stood when that was asked last, and when that was.
     reach: Mutex<Option<(Instant, Reach)>>,
 }
@@ -66,12 +89,12 @@ impl Streams {
         loop {
             let tried = Self::try_open(&node, &context).await;
             match tried {
-                Ok((kept, retained, reach)) => {
+                Ok((kept, retained, reach, retained_epoch)) => {
                     let epoch = reach.epoch;
-                    return Ok((
-                        Self { node, context, kept, retained, epoch, reach: Mutex::default() },
-                        reach,
-                    ));
+                    let reach_mutex = Mutex::default();
+                    let streams =
+                        Self { node, context, kept, retained, epoch, retained_epoch, reach: reach_mutex };
+                    return Ok((streams, reach));
                 }
                 Err(Trouble::Final(error)) => return Err(error),
                 Err(Trouble::Passing(why)) if Instant::now() >= end => return Err(JoinError::NoStream(why)),
@@ -80,7 +103,10 @@ impl Streams {
         }
     }
 
-    async fn try_open(node: &Node, context: &Context) -> Result<(Stream<()>, Stream<()>, Reach), Trouble> {
+    async fn try_open(
+        node: &Node,
+        context: &Context,
+    ) -> Result<(Stream<()>, Stream<()>, Reach, u64), Trouble> {
         if !node.is_linked() {
             return Err(Trouble::Passing("no NATS server answers".to_owned()));
         }
@@ -101,24 +127,30 @@ impl Streams {
             ..common()
         };
         let info = ensure(node, context, own).await?;
-        // Filled by the server from the first one, so that nobody has to write two.
-        let retained = Config {
-            name: subjects.retained_stream(),
-            max_messages_per_subject: 1,
-            sources: Some(vec![Source {
-                name: subjects.stream(),
-                filter_subject: Some(subjects.kept_retained()),
-                ..Source::default()
-            }]),
-            description: Some("Retained messages of durable channels of Fanwire".to_owned()),
-            ..common()
-        };
-        ensure(node, context, retained).await?;
         let reach = reach_of(&info)?;
+        let of_retained = ensure(node, context, retained_config(node, reach.epoch)).await?;
+        let retained = reach_of(&of_retained)?.epoch;
         let by_name = async |name: String| {
             context.get_stream_no_info(&name).await.map_err(|error| Trouble::Passing(error.to_string()))
         };
-        Ok((by_name(subjects.stream()).await?, by_name(subjects.retained_stream()).await?, reach))
+        let (kept, of_retained) = (by_name(subjects.stream()), by_name(subjects.retained_stream()));
+        Ok((kept.await?, of_retained.await?, reach, retained))
+    }
+
+    /// Makes the stream of what is retained anew; the server fills it from the other one.
+    pub(crate) async fn remake_retained(&self) -> bool {
+        let wanted = retained_config(&self.node, self.epoch);
+        ensure(&self.node, &self.context, wanted).await.is_ok()
+    }
+
+    /// What is where a stream should be, by the word of NATS.
+    pub(crate) async fn look(&self, of: Of) -> Look {
+        let stream = if of == Of::Kept { &self.kept } else { &self.retained };
+        match stream.get_info().await {
+            Ok(info) => reach_of(&info).map_or(Look::Silent, Look::Stands),
+            Err(error) if is_not_found(&error) => Look::Gone,
+            Err(_) => Look::Silent,
+        }
     }
 
     /// Where the stream of kept messages stands by the word of its leader, asked now or later than now.
@@ -132,10 +164,14 @@ impl Streams {
             return Ok(reach);
         }
         let asked = Instant::now();
-        let info = self.kept.get_info().await.map_err(|_| SOON)?;
-        let reach = reach_of(&info).map_err(|_| SOON)?;
+        let Look::Stands(reach) = self.look(Of::Kept).await else { return Err(SOON) };
         *known = Some((asked, reach));
         Ok(reach)
+    }
+
+    /// The same, unless it is another stream than the one that was opened: what is in that has other ids.
+    pub(crate) async fn own_reach(&self) -> Result<Reach, Unavailable> {
+        self.reach().await.and_then(|reach| if reach.epoch == self.epoch { Ok(reach) } else { Err(SOON) })
     }
 
     /// The sequence of the next message that matches, from one on, by the word of the leader.
@@ -184,6 +220,27 @@ fn check_version(node: &Node) -> Result<(), JoinError> {
     Err(JoinError::TooOldToKeep { found: node.client.server_info().version, needed })
 }
 
+fn is_not_found(error: &RequestError) -> bool {
+    let why = error.source().and_then(|why| why.downcast_ref::<ApiError>());
+    why.is_some_and(|why| why.error_code() == ErrorCode::STREAM_NOT_FOUND)
+}
+
+/// Filled by the server from the stream of kept messages, so that nobody has to write two. It says of which life of that it is.
+fn retained_config(node: &Node, epoch: u64) -> Config {
+    let subjects = &node.subjects;
+    Config {
+        name: subjects.retained_stream(),
+        max_messages_per_subject: 1,
+        sources: Some(vec![Source {
+            name: subjects.stream(),
+            filter_subject: Some(subjects.kept_retained()),
+            ..Source::default()
+        }]),
+        description: Some(format!("{RETAINED_OF}{epoch:x}")),
+        ..common()
+    }
+}
+
 fn common() -> Config {
     Config {
         max_bytes: -1,
@@ -221,6 +278,16 @@ async fn ensure(node: &Node, context: &Context, mut wanted: Config) -> Result<In
     if !is_ours {
         return Err(JoinError::OtherStream(wanted.name).into());
     }
+    let is_of_a_life = |config: &Config| {
+        config.description.as_ref().is_some_and(|description| description.starts_with(RETAINED_OF))
+    };
+    if is_of_a_life(&found.config) && found.config.description != wanted.description {
+        // What it has is of a stream that is gone, and places there mean something else in the one that is now.
+        tracing::error!(stream = wanted.name, "the stream that it was filled from is gone: it is made anew");
+        let gone = context.delete_stream(&wanted.name).await;
+        gone.map_err(|error| Trouble::Passing(error.to_string()))?;
+        return create(node, context, wanted).await;
+    }
     let is_as_wanted = |info: &Info| {
         let (found, wanted) = (&info.config, &wanted);
         found.max_age == wanted.max_age
@@ -228,6 +295,7 @@ async fn ensure(node: &Node, context: &Context, mut wanted: Config) -> Result<In
             && found.duplicate_window >= wanted.duplicate_window
             && found.num_replicas >= wanted.num_replicas
             && found.allow_direct
+            && found.description == wanted.description
     };
     if is_as_wanted(&found) {
         return Ok(found);
@@ -237,6 +305,7 @@ async fn ensure(node: &Node, context: &Context, mut wanted: Config) -> Result<In
     config.duplicate_window = wanted.duplicate_window;
     config.num_replicas = config.num_replicas.max(replicas);
     config.allow_direct = true;
+    config.description = wanted.description;
     match context.update_stream(&config).await {
         Ok(info) => Ok(info),
         Err(error) => match has_too_few(&error) {
