@@ -5,6 +5,8 @@ mod support;
 
 use std::path::PathBuf;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cluster::{Cluster, JoinError, Login, Settings};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
@@ -61,6 +63,72 @@ async fn a_node_has_a_token() {
     are_one(&Node::with(in_the_address).await, &Node::with(with("n5", "secret")).await).await;
     refusal(with("n3", "other")).await;
     refusal(settings(&nats, "n3")).await;
+}
+
+/// What NATS calls an operator, an account and a user, each a token that the one before it has signed.
+struct Decentralized {
+    folder: TempDir,
+    account: nkeys::KeyPair,
+}
+
+impl Decentralized {
+    /// With the configuration of a server that trusts the operator.
+    fn new() -> (Self, PathBuf) {
+        let (operator, account) = (nkeys::KeyPair::new_operator(), nkeys::KeyPair::new_account());
+        let of_operator = token(&operator, &operator, r#"{"type":"operator","version":2}"#);
+        let limits = r#"{"subs":-1,"data":-1,"payload":-1,"imports":-1,"exports":-1,"wildcards":true,"conn":-1,"leaf":-1}"#;
+        let nats = format!(r#"{{"type":"account","version":2,"limits":{limits}}}"#);
+        let of_account = token(&operator, &account, &nats);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("nats.conf");
+        let preload = format!("resolver_preload: {{ {}: {of_account} }}", account.public_key());
+        std::fs::write(&file, format!("operator: {of_operator}\nresolver: MEMORY\n{preload}\n")).unwrap();
+        (Self { folder, account }, file)
+    }
+
+    /// A user's credentials file; signed by another account than the server knows if it is a stranger.
+    fn credentials(&self, name: &str, account: &nkeys::KeyPair) -> PathBuf {
+        let user = nkeys::KeyPair::new_user();
+        let rights = r#"{"type":"user","version":2,"subs":-1,"data":-1,"payload":-1,"pub":{"allow":["fw.>"]},"sub":{"allow":["fw.>"]}}"#;
+        let token = token(account, &user, rights);
+        let seed = user.seed().unwrap();
+        let begin = |what: &str| format!("-----BEGIN {what}-----");
+        let end = |what: &str| format!("------END {what}------");
+        let (jwt, key) = ("NATS USER JWT", "USER NKEY SEED");
+        let lines = [begin(jwt), token, end(jwt), String::new(), begin(key), seed, end(key), String::new()];
+        let file = self.folder.path().join(name);
+        std::fs::write(&file, lines.join("\n")).unwrap();
+        file
+    }
+}
+
+/// What `issuer` says of `subject`, signed.
+fn token(issuer: &nkeys::KeyPair, subject: &nkeys::KeyPair, nats: &str) -> String {
+    let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let (by, of) = (issuer.public_key(), subject.public_key());
+    let claims = format!(r#"{{"jti":"1","iat":1,"iss":"{by}","name":"fan","sub":"{of}","nats":{nats}}}"#);
+    let head = encode(br#"{"typ":"JWT","alg":"ed25519-nkey"}"#);
+    let signed = format!("{head}.{}", encode(claims.as_bytes()));
+    format!("{signed}.{}", encode(&issuer.sign(signed.as_bytes()).unwrap()))
+}
+
+#[tokio::test]
+async fn a_node_has_a_credentials_file() {
+    let (authority, file) = Decentralized::new();
+    let Some(nats) = Nats::start(&["-c", file.to_str().unwrap()]) else { return };
+    let with = |name: &str, file: PathBuf| {
+        let mut settings = settings(&nats, name);
+        settings.login = Login::Credentials(file);
+        settings
+    };
+    let of = |name: &str| with(name, authority.credentials(name, &authority.account));
+    are_one(&Node::with(of("n1")).await, &Node::with(of("n2")).await).await;
+    refusal(settings(&nats, "n3")).await;
+    refusal(with("n4", authority.credentials("n4", &nkeys::KeyPair::new_account()))).await;
+    let nowhere = soon(Cluster::join(with("n5", authority.folder.path().join("none.creds")))).await.err();
+    assert!(matches!(&nowhere, Some(JoinError::Credentials { .. })), "{nowhere:?}");
+    let unreadable = soon(Cluster::join(with("n6", file.clone()))).await.err();
+    assert!(matches!(&unreadable, Some(JoinError::Credentials { .. })), "{unreadable:?}");
 }
 
 /// An authority, and what it has signed for `localhost`, as files.
