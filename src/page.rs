@@ -54,6 +54,7 @@ const FILES: &[File] = &files! {
     JS "watch/busiest.js"
     JS "watch/channels.js"
     JS "watch/charts.js"
+    JS "watch/cluster.js"
     JS "watch/connection.js"
     JS "watch/connections.js"
     JS "watch/figures.js"

@@ -188,7 +188,7 @@ impl Server {
         let clients = Arc::new(metrics::Clients::default());
         broker.hear(clients.clone());
         broker.hear(Arc::new(ClientLines));
-        fronts.show(clients);
+        fronts.show(clients.clone());
         fronts.show(metrics::of_build(&fronts));
         fronts.show(metrics::of_process());
         fronts.show(metrics::of_log());
@@ -200,7 +200,7 @@ impl Server {
         if let Some(cluster) = cluster {
             #[cfg(feature = "gateway")]
             crate::peers::join_webhooks(&cluster, &webhooks);
-            crate::peers::join(&cluster, &broker, &fronts).await;
+            crate::peers::join(&cluster, &broker, &fronts, &clients).await;
             fronts.show(metrics::of_cluster(cluster));
         }
         #[cfg(feature = "gateway")]

@@ -8,7 +8,7 @@ use http_edge::parse_connection_id;
 
 use crate::connections::{self, Direct, Forced, Sought};
 use crate::error::Error;
-use crate::nodes::{Question, Reply};
+use crate::nodes::{Elsewhere, Question, Reply};
 use crate::presence::{self, Present, Told};
 use crate::revocations::revoke_here;
 use crate::shown::Shown;
@@ -27,10 +27,14 @@ const MAX_USER_BYTES: usize = 64 * 1024;
 pub(crate) async fn answer(
     broker: &Broker,
     counters: &Counters,
+    elsewhere: &Elsewhere,
     max_page: usize,
     question: &Bytes,
 ) -> Option<Vec<u8>> {
     let (question, body) = Question::read(question)?;
+    if question == Question::Report {
+        return elsewhere.own().map(|own| Reply::Report(Box::new(own)).write());
+    }
     let reply = match reply(broker, counters, max_page, question, body).await {
         Ok(reply) => reply,
         Err(Error::Gone | Error::Send(SendError::Gone)) => Reply::Gone,
@@ -108,5 +112,7 @@ async fn reply(
                 more,
             }
         }
+        // Answered before: it is not of the broker.
+        Question::Report => Reply::Gone,
     })
 }

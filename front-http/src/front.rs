@@ -20,6 +20,7 @@ use intake::{Gate, Published, Publisher};
 use crate::answer::{json, json_document, no_content};
 use crate::asked;
 use crate::channels;
+use crate::cluster;
 use crate::config::{Config, MetricsAccess};
 use crate::connections::{self, Forced};
 use crate::error::Error;
@@ -201,7 +202,8 @@ impl Front {
     /// other node has looked at the rights: what asks here can do everything.
     pub async fn answer_node(&self, question: Bytes) -> Option<Vec<u8>> {
         let shared = &self.0;
-        asked::answer(&shared.broker, &shared.counters, shared.config.max_page, &question).await
+        let (counters, elsewhere) = (&shared.counters, &shared.elsewhere);
+        asked::answer(&shared.broker, counters, elsewhere, shared.config.max_page, &question).await
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -436,6 +438,9 @@ impl Shared {
                 Resource::Figures => {
                     let (headers, query) = (&parts.headers, parts.uri.query());
                     Box::pin(self.figures.answer(principal, method, headers, query)).await
+                }
+                Resource::Nodes => {
+                    Box::pin(cluster::answer(&self.elsewhere, principal, parts.uri.query())).await.map(json)
                 }
                 Resource::Metrics => metrics::answer_to(&self.scraped(), principal, &parts.headers),
                 Resource::Health | Resource::Ready | Resource::OpenApi => Err(Error::NotFound),

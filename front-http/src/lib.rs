@@ -30,6 +30,7 @@
 mod answer;
 mod asked;
 mod channels;
+mod cluster;
 mod config;
 mod connections;
 mod error;
@@ -50,6 +51,7 @@ mod openapi;
 mod presence;
 mod publish;
 mod query;
+mod report;
 mod retained;
 mod revocations;
 mod route;
@@ -63,6 +65,7 @@ pub use ::front::{Metric, MetricSource, Value};
 pub use config::{Config, METRICS_CHANNEL, MetricsAccess};
 pub use front::Front;
 pub use nodes::{Answered, Nodes};
+pub use report::{HeardNode, NodeReport, NodeState, StreamState, Streams};
 #[cfg(feature = "settings")]
 pub use settings::Api as Settings;
 pub use stats::Stats;

@@ -13,6 +13,7 @@ use http_edge::Problem;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::report::{HeardNode, NodeReport};
 use crate::shown::{Member, Shown};
 
 /// Other nodes of a cluster: given to [`Front::join`](crate::Front::join).
@@ -23,6 +24,12 @@ pub trait Nodes: Send + Sync {
     /// Asks all other nodes, and waits a bounded time for each of them, or until `is_enough` says of an answer that it is
     /// enough. There [`Front::answer_node`](crate::Front::answer_node) answers.
     fn ask(&self, question: Vec<u8>, is_enough: fn(&[u8]) -> bool) -> Answer<'static, Answered>;
+
+    /// How this node is.
+    fn own(&self) -> NodeReport;
+
+    /// The others that this node has heard of: those that are there, and those that are gone, for some time.
+    fn heard(&self) -> Vec<HeardNode>;
 }
 
 /// What other nodes answered.
@@ -89,6 +96,8 @@ pub(crate) enum Question<'a> {
         after: Option<String>,
         limit: usize,
     },
+    /// How it is.
+    Report,
 }
 
 /// What a node answers.
@@ -115,6 +124,7 @@ pub(crate) enum Reply {
         members: Vec<Member>,
         more: bool,
     },
+    Report(Box<NodeReport>),
     Refused {
         status: u16,
         code: String,
@@ -210,6 +220,16 @@ impl Elsewhere {
     /// What this node is called among them; `None` without a cluster.
     pub(crate) fn own_name(&self) -> Option<&str> {
         self.0.get().map(|nodes| nodes.name())
+    }
+
+    /// How this node is; `None` without a cluster.
+    pub(crate) fn own(&self) -> Option<NodeReport> {
+        self.0.get().map(|nodes| nodes.own())
+    }
+
+    /// The others that were heard of.
+    pub(crate) fn heard(&self) -> Vec<HeardNode> {
+        self.0.get().map(|nodes| nodes.heard()).unwrap_or_default()
     }
 
     async fn ask_until(

@@ -24,6 +24,7 @@ pub(crate) enum Resource<'a> {
     ConnectionSubscription { id: Cow<'a, str>, filter: Cow<'a, str> },
     Revocations,
     Figures,
+    Nodes,
     OpenApi,
     Health,
     Ready,
@@ -63,6 +64,7 @@ impl<'a> Resource<'a> {
             ("channels", rest) => Ok(Resource::Channels(rest)),
             ("revocations", None) => Ok(Resource::Revocations),
             ("figures", None) => Ok(Resource::Figures),
+            ("nodes", None) => Ok(Resource::Nodes),
             ("openapi.json", None) => Ok(Resource::OpenApi),
             _ => Err(Error::NotFound),
         }
@@ -108,6 +110,7 @@ impl<'a> Resource<'a> {
         "/v1/connections/{id}/subscriptions/{filter}",
         "/v1/revocations",
         "/v1/figures",
+        "/v1/nodes",
         "/v1/openapi.json",
         "/healthz",
         "/readyz",
@@ -130,6 +133,7 @@ impl<'a> Resource<'a> {
             | Resource::Connections
             | Resource::RetainedChannels
             | Resource::Figures
+            | Resource::Nodes
             | Resource::OpenApi
             | Resource::Health
             | Resource::Ready
@@ -174,6 +178,8 @@ mod tests {
             ("/v1/connections", Some(Resource::Connections)),
             ("/v1/figures", Some(Resource::Figures)),
             ("/v1/figures/a", None),
+            ("/v1/nodes", Some(Resource::Nodes)),
+            ("/v1/nodes/", None),
             ("/v1/connections/1f", Some(Resource::Connection("1f".into()))),
             ("/v1/connections/1f/", Some(Resource::Connection("1f".into()))),
             ("/v1/connections/1f/messages", Some(Resource::ConnectionMessages("1f".into()))),

@@ -408,6 +408,81 @@ impl front_http::Nodes for Other {
             front_http::Answered::new(vec![("there".to_owned(), answer.into())], true)
         })
     }
+
+    fn own(&self) -> front_http::NodeReport {
+        let mut report = front_http::NodeReport::default();
+        (report.life, report.state, report.connections) = (16, front_http::NodeState::Ready, 3);
+        report
+    }
+
+    fn heard(&self) -> Vec<front_http::HeardNode> {
+        let heard = |name: &str, life, ms, is_gone| {
+            front_http::HeardNode::new(name.to_owned(), life, Duration::from_millis(ms), is_gone)
+        };
+        vec![heard("there", 17, 40, false), heard("gone", 18, 60_000, true)]
+    }
+}
+
+#[tokio::test]
+async fn nodes_are_shown_as_they_say_and_those_that_say_nothing_as_they_are_known() {
+    let (here, there) = (start().await, start().await);
+    let alone = root(&here, "GET /v1/nodes", b"").await;
+    assert_eq!((alone.status, alone.code()), (404, "not_found".to_owned()));
+    /// What a node says of itself, on which this one is asked.
+    struct There(Other);
+    impl front_http::Nodes for There {
+        fn name(&self) -> &str {
+            "there"
+        }
+        fn ask(
+            &self,
+            question: Vec<u8>,
+            is_enough: fn(&[u8]) -> bool,
+        ) -> Later<'static, front_http::Answered> {
+            self.0.ask(question, is_enough)
+        }
+        fn own(&self) -> front_http::NodeReport {
+            let mut report = self.0.own();
+            let streams = [front_http::StreamState::There, front_http::StreamState::Lost];
+            report.streams = Some(front_http::Streams::new(streams[0], streams[1]));
+            (report.life, report.state, report.sent) = (17, front_http::NodeState::Degraded, 9);
+            report
+        }
+        fn heard(&self) -> Vec<front_http::HeardNode> {
+            self.0.heard()
+        }
+    }
+    there.api.join(Arc::new(There(Other { api: here.api.clone(), is_silent: false.into() })));
+    let other = Arc::new(Other { api: there.api.clone(), is_silent: false.into() });
+    here.api.join(other.clone());
+    for (token, line, status) in [
+        ("chief", "GET /v1/nodes", 403),
+        ("root", "GET /v1/nodes?scope=node", 400),
+        ("root", "DELETE /v1/nodes", 405),
+        ("root", "GET /v1/nodes", 200),
+    ] {
+        let answer = here.ask(line, &format!("Authorization: Bearer {token}\r\n"), b"").await;
+        assert_eq!(answer.status, status, "{line} of {token}");
+    }
+    let list = root(&here, "GET /v1/nodes", b"").await.json();
+    assert_eq!(
+        list,
+        json!({"nodes": [
+            {"name": "gone", "id": "12", "here": false, "state": "gone", "heard_ms": 60_000},
+            {"name": "here", "id": "10", "here": true, "state": "ready", "heard_ms": 0, "version": "",
+             "connections": 3, "sent": 0, "received": 0, "round_trip_ms": 0.0, "streams": null},
+            {"name": "there", "id": "11", "here": false, "state": "degraded", "heard_ms": 40, "version": "",
+             "connections": 3, "sent": 9, "received": 0, "round_trip_ms": 0.0,
+             "streams": {"messages": "there", "retained": "lost"}},
+        ]})
+    );
+    other.is_silent.store(true, std::sync::atomic::Ordering::SeqCst);
+    let list = root(&here, "GET /v1/nodes", b"").await.json();
+    let states: Vec<_> = list["nodes"].as_array().unwrap().iter().map(|one| one["state"].clone()).collect();
+    assert_eq!(
+        (states, &list["partial"]),
+        (vec![json!("gone"), json!("ready"), json!("silent")], &json!(true))
+    );
 }
 
 #[tokio::test]

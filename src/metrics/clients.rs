@@ -20,6 +20,15 @@ impl Clients {
     fn place(protocol: &str) -> usize {
         PROTOCOLS.iter().position(|known| *known == protocol).unwrap_or(PROTOCOLS.len() - 1)
     }
+
+    /// Clients that are connected now.
+    #[cfg(all(feature = "cluster", feature = "http"))]
+    pub(crate) fn here(&self) -> u64 {
+        // Who has left meanwhile is not to be one too many.
+        let left: u64 = self.left.iter().flatten().map(|left| left.load(Relaxed)).sum();
+        let joined: u64 = self.joined.iter().map(|joined| joined.load(Relaxed)).sum();
+        joined.saturating_sub(left)
+    }
 }
 
 impl Lifecycle for Clients {

@@ -4,34 +4,79 @@ use std::sync::{Arc, Weak};
 
 use broker_core::Answer;
 use bytes::Bytes;
-use cluster::{Control, Peer, Service};
+use cluster::{Cluster, Control, Peer, Service, Standing, State};
 use front::Front;
-use front_http::{Answered, Nodes};
+use front_http::{Answered, HeardNode, NodeReport, NodeState, Nodes, StreamState, Streams};
 
 use super::{as_a, find};
 use crate::Fronts;
+use crate::metrics::Clients;
 
 /// What the HTTP API asks of other nodes.
 const API: &str = "api";
 
 /// Has it know of other nodes' clients, and answer for those here.
-pub(super) fn join(control: Control, fronts: &Fronts) {
+pub(super) fn join(cluster: &Arc<Cluster>, fronts: &Fronts, clients: &Arc<Clients>) {
+    let control = cluster.control();
     if let Some((front, api)) = find::<front_http::Front>(fronts) {
         control.serve(API, Arc::new(Asked(Arc::downgrade(front))));
-        api.join(Arc::new(Others(control)));
+        api.join(Arc::new(Others {
+            control,
+            cluster: Arc::downgrade(cluster),
+            clients: Arc::clone(clients),
+        }));
     }
 }
 
 /// The other nodes, as the HTTP API asks them.
-struct Others(Control);
+struct Others {
+    control: Control,
+    /// Weakly, as it has the broker, which has the front.
+    cluster: Weak<Cluster>,
+    clients: Arc<Clients>,
+}
+
+fn shown(standing: Standing) -> StreamState {
+    match standing {
+        Standing::There => StreamState::There,
+        Standing::Lost => StreamState::Lost,
+        _ => StreamState::Silent,
+    }
+}
 
 impl Nodes for Others {
     fn name(&self) -> &str {
-        self.0.name()
+        self.control.name()
+    }
+
+    fn own(&self) -> NodeReport {
+        let mut report = NodeReport::default();
+        report.life = self.control.life();
+        env!("CARGO_PKG_VERSION").clone_into(&mut report.version);
+        report.connections = self.clients.here();
+        let Some(cluster) = self.cluster.upgrade() else { return report };
+        let stats = cluster.stats();
+        report.state = match stats.state() {
+            State::Ready => NodeState::Ready,
+            State::Degraded => NodeState::Degraded,
+            _ => NodeState::Down,
+        };
+        report.sent = stats.sent + stats.kept_sent;
+        report.received = stats.received + stats.kept_received;
+        report.round_trip_ms = stats.round_trip.as_secs_f64() * 1_000.0;
+        report.streams = stats.streams.map(|(kept, retained)| Streams::new(shown(kept), shown(retained)));
+        report
+    }
+
+    fn heard(&self) -> Vec<HeardNode> {
+        let heard = self.control.heard().into_iter();
+        heard
+            .map(|one| HeardNode::new(one.peer.name.to_string(), one.peer.life, one.ago, one.is_gone))
+            .collect()
     }
 
     fn ask(&self, question: Vec<u8>, is_enough: fn(&[u8]) -> bool) -> Answer<'static, Answered> {
-        let control = self.0.clone();
+        let control = self.control.clone();
         Answer::later(async move {
             match control.ask_all(API, &question, |_, answer| is_enough(answer)).await {
                 Ok(answers) => {

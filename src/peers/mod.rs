@@ -11,7 +11,8 @@ mod retained;
 mod webhooks;
 
 #[cfg(any(feature = "http", feature = "mqtt", feature = "grip"))]
-use std::{any::Any, sync::Arc};
+use std::any::Any;
+use std::sync::Arc;
 
 use broker_core::Broker;
 use cluster::Cluster;
@@ -19,13 +20,14 @@ use cluster::Cluster;
 use front::Front;
 
 use crate::Fronts;
+use crate::metrics::Clients;
 
 /// Has the broker and its fronts know of other nodes, and answer them; resolves once it has what others keep, or soon.
-pub(crate) async fn join(cluster: &Cluster, broker: &Broker, fronts: &Fronts) {
-    let _ = fronts;
+pub(crate) async fn join(cluster: &Arc<Cluster>, broker: &Broker, fronts: &Fronts, clients: &Arc<Clients>) {
+    let _ = (fronts, clients);
     retained::serve(cluster, broker);
     #[cfg(feature = "http")]
-    api::join(cluster.control(), fronts);
+    api::join(cluster, fronts, clients);
     #[cfg(feature = "grip")]
     grip::join(cluster.control(), fronts);
     #[cfg(feature = "mqtt")]

@@ -24,6 +24,7 @@ function rows(connection) {
     ["Address", remote.ip ?? "not known"],
     ["TLS", remote.tls && `${remote.tls.version}, ${remote.tls.cipher}`],
     ["Program", remote.user_agent],
+    ["Node", connection.node],
     ["Connected", written(connection.connected_at)],
     ["Last sign of life", written(connection.last_active_at)],
     ["Waiting for it", `${count(queue.messages)} messages, ${bytes(queue.bytes)}`],

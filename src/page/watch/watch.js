@@ -5,6 +5,7 @@ import { onToken } from "../base/session.js";
 import * as busiest from "./busiest.js";
 import * as channels from "./channels.js";
 import * as charts from "./charts.js";
+import * as cluster from "./cluster.js";
 import * as connection from "./connection.js";
 import * as connections from "./connections.js";
 import { Figures } from "./figures.js";
@@ -36,6 +37,7 @@ function state(kind, text) {
     hooks.refresh();
     gateways.refresh();
     routes.refresh();
+    cluster.begin();
   }
   isOpen = kind === "open";
 }
@@ -45,6 +47,7 @@ function take(now, rate) {
   busiest.take(now);
   slow.take(now);
   store.take(now);
+  cluster.take(now);
   if (isShown) charts.draw();
 }
 
