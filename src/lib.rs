@@ -106,6 +106,8 @@ pub use listen::{
 #[cfg(feature = "tls")]
 pub use listen::{CertificateFiles, ClientAuth, ClientIdentity, Tls, TlsConfig, TlsError, TlsVersion};
 pub use listen::{ListenerTls, TlsMode};
+#[cfg(all(feature = "cluster", feature = "auth"))]
+pub use peers::share_rates;
 #[cfg(feature = "cli")]
 pub use reload::Reload;
 pub use server::{BindError, Server};

@@ -159,6 +159,7 @@ fn serve(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
             [tokio::spawn(watching), tokio::spawn(data::answer_backups(Arc::clone(store)))]
         });
         if let Some(cluster) = &cluster {
+            fanwire::share_rates(cluster, loaded.rights.live.authenticator.clone());
             tokio::spawn(nodes::watch(Arc::clone(cluster), server.fronts().clone()));
         }
         announce(&server, &loaded, descriptors);

@@ -9,7 +9,7 @@ use broker_core::{AuthError, Credentials, Principal, Rights, RightsTemplate, Sou
 
 use crate::issuer::{Unverified, Verifier, looks_like_token};
 use crate::password::{Account, Checker, check_hash};
-use crate::rate::OwnRate;
+use crate::rate::{OwnRate, RateOf, SharedRates, UsedRate};
 use crate::{Issuer, Key, KeyHash, PasswordLimits, Rate, User};
 
 /// Everything that is configured about who may do what.
@@ -175,6 +175,39 @@ impl Answers {
         own.set(rate);
         self.rates.insert(at, Arc::clone(&own));
         principal.throttled(own)
+    }
+
+    /// What was used of all rates since this was asked last.
+    pub(super) fn take_used_rates(&self) -> Vec<UsedRate> {
+        let own = self.rates.iter().filter_map(|((kind, name), own)| {
+            let of = if *kind == SourceKind::Key { RateOf::Key } else { RateOf::User };
+            Some(UsedRate { of, name: Arc::clone(name), count: own.take_used() })
+                .filter(|used| used.count > 0)
+        });
+        let mut used: Vec<_> = own.collect();
+        for issuer in &self.issuers {
+            let users = issuer.rates().map(SharedRates::take_used).unwrap_or_default();
+            let of = RateOf::Issued(issuer.iss().map(Into::into));
+            used.extend(users.into_iter().map(|(name, count)| UsedRate { of: of.clone(), name, count }));
+        }
+        used
+    }
+
+    /// So much was used of a rate on another node. One that is not known here is nobody's.
+    pub(super) fn used_elsewhere(&self, used: &UsedRate) {
+        let kind = match &used.of {
+            RateOf::Issued(iss) => {
+                if let Some(rates) = self.issuer(iss.as_deref()).and_then(Verifier::rates) {
+                    rates.used_elsewhere(&used.name, used.count);
+                }
+                return;
+            }
+            RateOf::Key => SourceKind::Key,
+            RateOf::User => SourceKind::Password,
+        };
+        if let Some(own) = self.rates.get(&(kind, Arc::clone(&used.name))) {
+            own.used_elsewhere(used.count);
+        }
     }
 
     fn issuer(&self, iss: Option<&str>) -> Option<&Verifier> {

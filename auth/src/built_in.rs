@@ -6,7 +6,7 @@ use broker_core::{Authenticated, Authenticator, Credentials, Principal, Rights};
 use parking_lot::RwLock;
 
 use crate::access::Answers;
-use crate::{Access, AccessError};
+use crate::{Access, AccessError, UsedRate};
 
 /// Answers by what an [`Access`] says, which can be replaced at any time. Clones are handles to the same one.
 #[derive(Clone, Debug)]
@@ -40,6 +40,19 @@ impl BuiltIn {
         let answers = Answers::new(access, Some(&before))?;
         *self.0.write() = Arc::new(answers);
         Ok(())
+    }
+
+    /// What was used of the rates of keys and users since this was asked last: for other nodes, whose
+    /// [`used_elsewhere`](Self::used_elsewhere) takes it out of the same rates there. Users of issuers are counted from the
+    /// first time on, 16,384 of each at a time.
+    pub fn take_used_rates(&self) -> Vec<UsedRate> {
+        self.answers().take_used_rates()
+    }
+
+    /// Somebody has used so much of a rate on another node: it is taken out of that rate here as soon as there is something
+    /// to take, and until then nothing of it is left for anybody. At most a minute of the rate is taken in advance.
+    pub fn used_elsewhere(&self, used: &UsedRate) {
+        self.answers().used_elsewhere(used);
     }
 
     fn answers(&self) -> Arc<Answers> {

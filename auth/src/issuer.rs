@@ -241,6 +241,11 @@ impl Verifier {
         Ok(Self { trust, trust_with_rights: hasher.finish(), issuer, keys, default_rights, rates })
     }
 
+    /// The rate of its users, if they have one.
+    pub(super) fn rates(&self) -> Option<&SharedRates> {
+        self.rates.as_deref()
+    }
+
     /// A fetched set is not fetched again for another configuration of the same issuer.
     fn keeps_keys_of(&self, issuer: &Issuer) -> bool {
         matches!(issuer.keys, KeySource::JwksUrl { .. })

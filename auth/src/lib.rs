@@ -31,4 +31,4 @@ pub use issuer::{Algorithm, Issuer, KeySource};
 pub use key::{Key, KeyHash, NewKey};
 pub use mint::{MintError, NewToken, SigningKey};
 pub use password::{PasswordLimits, User, hash_password};
-pub use rate::{AddressRates, Rate};
+pub use rate::{AddressRates, Rate, RateOf, UsedRate};

@@ -6,6 +6,8 @@ mod api;
 mod grip;
 #[cfg(feature = "mqtt")]
 mod mqtt;
+#[cfg(feature = "auth")]
+mod rates;
 mod retained;
 #[cfg(feature = "gateway")]
 mod webhooks;
@@ -34,6 +36,9 @@ pub(crate) async fn join(cluster: &Arc<Cluster>, broker: &Broker, fronts: &Front
     mqtt::join(cluster.control(), fronts);
     retained::fetch(&cluster.control(), broker).await;
 }
+
+#[cfg(feature = "auth")]
+pub use self::rates::share_rates;
 
 /// Has webhooks know of other nodes.
 #[cfg(feature = "gateway")]

@@ -13,9 +13,6 @@ use crate::Fronts;
 /// What MQTT tells other nodes.
 const MQTT: &str = "mqtt";
 
-/// Bytes of claims that are told at a time; one that is larger is told alone.
-const MAX_BATCH_BYTES: usize = 64 * 1024;
-
 /// Has clients taken over from node to node.
 pub(super) fn join(control: Control, fronts: &Fronts) {
     if let Some((front, mqtt)) = find::<front_mqtt::Front>(fronts) {
@@ -71,19 +68,7 @@ impl Service for Told {
     }
 }
 
+/// An identifier is not larger than NATS takes, so that this is none that is not told.
 async fn tell(control: &Control, peer: Option<&Peer>, claims: &[Claim]) {
-    let mut batch = Vec::new();
-    let mut claims = claims.iter().peekable();
-    while let Some(claim) = claims.next() {
-        claim.write(&mut batch);
-        if batch.len() < MAX_BATCH_BYTES && claims.peek().is_some() {
-            continue;
-        }
-        // An identifier is not larger than NATS takes, so that this is none that is not told.
-        _ = match peer {
-            Some(peer) => control.tell_one(MQTT, peer, &batch).await,
-            None => control.tell(MQTT, &batch).await,
-        };
-        batch.clear();
-    }
+    control.tell_each(MQTT, peer, claims, Claim::write).await;
 }
