@@ -11,7 +11,7 @@ use crate::support::http;
 use crate::support::mqtt::Client;
 use crate::support::process;
 use crate::support::sse::EventStream;
-use crate::three;
+use crate::{node_with, three};
 
 async fn get(address: SocketAddr, target: &str) -> Value {
     let answer = http::get(address, target).await;
@@ -131,4 +131,88 @@ async fn until_listed(address: SocketAddr, nodes: &[&str]) {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     panic!("{nodes:?} are not there");
+}
+
+/// States of all nodes, once they are these.
+async fn until_nodes_are(address: SocketAddr, states: &[&str]) -> Value {
+    let mut list = Value::Null;
+    for _ in 0..300 {
+        list = get(address, "/v1/nodes").await;
+        if each(&list["nodes"], "state") == states {
+            return list;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("{list}")
+}
+
+#[tokio::test]
+async fn any_node_shows_how_all_are() {
+    let Some(nats) = Nats::start(&[]) else { return };
+    let servers = three(&nats).await;
+    let mut one = Client::connect(servers[0].mqtt, "one").await;
+    one.subscribe("chat", QoS::AtMostOnce).await;
+    assert_eq!(http::post(servers[1].http, "/v1/publish/chat", "x").await.status, 200);
+    assert_eq!(one.payload().await, "x");
+    for (number, server) in servers.iter().enumerate() {
+        let list = until_nodes_are(server.http, &["ready", "ready", "ready"]).await;
+        assert_eq!(list["partial"], Value::Null);
+        let nodes = list["nodes"].as_array().expect("a list");
+        let here: Vec<_> = nodes.iter().map(|node| node["here"].as_bool()).collect();
+        assert!(here.iter().enumerate().all(|(at, here)| *here == Some(at == number)), "{list}");
+        let told = |name: &str| nodes.iter().map(|node| node[name].as_u64()).collect::<Option<Vec<_>>>();
+        assert_eq!(told("connections"), Some(vec![1, 0, 0]), "{list}");
+        assert_eq!(told("sent").map(|sent| sent[1]), Some(1), "{list}");
+        assert_eq!(told("received").map(|received| received[0]), Some(1), "{list}");
+        assert!(nodes.iter().all(|node| node["streams"].is_null() && node["version"].is_string()), "{list}");
+    }
+    servers[1].signal(Signal::STOP);
+    let list = get(servers[2].http, "/v1/nodes").await;
+    assert_eq!(
+        (each(&list["nodes"], "state"), &list["partial"]),
+        (["ready", "ready", "silent"].map(str::to_owned).to_vec(), &true.into())
+    );
+    assert!(list["nodes"][1]["heard_ms"].is_u64() && list["nodes"][1]["connections"].is_null(), "{list}");
+    let list = until_nodes_are(servers[2].http, &["gone", "ready", "ready"]).await;
+    assert!(list["nodes"][1]["heard_ms"].as_u64() >= Some(7_000) && list["partial"].is_null(), "{list}");
+    servers[1].signal(Signal::CONT);
+    until_nodes_are(servers[2].http, &["ready", "ready", "ready"]).await;
+    // One that says goodbye is gone at once.
+    servers[0].signal(Signal::TERM);
+    let list = until_nodes_are(servers[2].http, &["gone", "ready", "ready"]).await;
+    assert_eq!(list["nodes"][0]["name"], "n1");
+}
+
+/// A key's rate is spent on one node, and nothing is left of it on another.
+#[tokio::test]
+async fn a_key_has_one_rate_over_all_nodes() {
+    let Some(nats) = Nats::start(&[]) else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let secret = fanwire::auth::NewKey::generate().expect("random numbers");
+    let file = folder.path().join("keys.toml");
+    let key = format!(
+        "[[keys]]\nid = \"k1\"\nhash = \"{}\"\nrights = [\"all\"]\nrate = 1\nburst = 60\n",
+        secret.hash
+    );
+    std::fs::write(&file, key).expect("a file");
+    let mut servers = Vec::new();
+    for name in ["n1", "n2"] {
+        servers.push(node_with(&nats, name, &["--config", file.to_str().expect("a path")]).await);
+    }
+    let authorization = format!("Bearer {}", secret.secret);
+    let headers = [("authorization", &*authorization)];
+    let publish =
+        async |at: SocketAddr| http::request(at, "POST", "/v1/publish/a", &headers, "x").await.status;
+    let mut spent = 0;
+    while publish(servers[0].http).await == 200 {
+        spent += 1;
+    }
+    assert!(spent >= 60, "{spent}");
+    // By itself it has all of the burst, and no more than half of it goes in the time until it has heard.
+    let mut taken = 0;
+    while publish(servers[1].http).await == 200 {
+        taken += 1;
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(taken < 40, "{taken}");
 }

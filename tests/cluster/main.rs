@@ -7,6 +7,7 @@ mod nats;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bayeux;
 mod clients;
 mod groups;
 mod hooks;
@@ -25,8 +26,12 @@ use self::support::sse::EventStream;
 use self::support::{http, within};
 
 async fn node(nats: &Nats, name: &str) -> Process {
+    node_with(nats, name, &[]).await
+}
+
+async fn node_with(nats: &Nats, name: &str, arguments: &[&str]) -> Process {
     let mut command = process::command();
-    command.args(["--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"]);
+    command.args(["--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"]).args(arguments);
     command.envs([("FANWIRE_CLUSTER_SERVERS", format!("[\"{}\"]", nats.url()).as_str())]);
     command.env("FANWIRE_CLUSTER_NODE", name);
     Process::started(command).await
