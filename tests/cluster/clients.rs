@@ -191,7 +191,7 @@ async fn a_key_has_one_rate_over_all_nodes() {
     let secret = fanwire::auth::NewKey::generate().expect("random numbers");
     let file = folder.path().join("keys.toml");
     let key = format!(
-        "[[keys]]\nid = \"k1\"\nhash = \"{}\"\nrights = [\"all\"]\nrate = 1\nburst = 60\n",
+        "[[keys]]\nid = \"k1\"\nhash = \"{}\"\nrights = [{{ actions = [\"publish\"], channels = [\"**\"] }}]\nrate = 1\nburst = 60\n",
         secret.hash
     );
     std::fs::write(&file, key).expect("a file");
