@@ -42,7 +42,8 @@ pub trait Ground: Send + Sync + 'static {
 pub const MEMORY: &str = "memory";
 
 /// Makes a test of each case. `$make` is a function without arguments that gives a fresh [`Ground`]. With `messages:` before
-/// it only of those that are no business of sessions and notes, and it gives a ground or `None`, where nothing is tried.
+/// it only of those that are no business of sessions and notes, and it gives a ground or `None`, where nothing is tried; with
+/// `sessions:` of those of sessions that need no life to know at its start which ones are over.
 #[macro_export]
 macro_rules! suite {
     (messages: $make:expr) => {
@@ -63,16 +64,22 @@ macro_rules! suite {
             expired_messages_do_not_come_back
         );
     };
-    ($make:expr) => {
-        $crate::suite!(messages: || Some(($make)()));
-        $crate::suite!(@cases || Some(($make)());
+    (sessions: $make:expr) => {
+        $crate::suite!(@cases $make;
             a_session_belongs_to_its_last_claim
+            whoever_only_looks_takes_nothing
             a_session_outlives_a_life
-            a_session_ends_in_its_time
             a_session_is_recorded_in_the_order_of_its_owner
-            a_will_outlives_a_life_and_its_session
             a_number_is_known_to_the_next_claim_until_it_is_freed
             whoever_lost_its_session_publishes_nothing_under_a_number
+        );
+    };
+    ($make:expr) => {
+        $crate::suite!(messages: || Some(($make)()));
+        $crate::suite!(sessions: || Some(($make)()));
+        $crate::suite!(@cases || Some(($make)());
+            a_session_ends_in_its_time
+            a_will_outlives_a_life_and_its_session
             notes_outlive_a_crash
         );
     };

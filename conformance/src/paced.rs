@@ -133,6 +133,10 @@ impl Kept {
             self.sessions.remove(session);
             return Claimed::default();
         }
+        if claim == Claim::Look {
+            let record = self.sessions.get(session).and_then(|held| held.1.clone());
+            return Claimed::new(Fence::default(), record);
+        }
         self.newest_fence += 1;
         let fence = Fence(self.newest_fence);
         let held = self.sessions.entry(session.into()).or_default();

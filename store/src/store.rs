@@ -345,10 +345,12 @@ impl Engine for Store {
 
     fn claim(&self, session: &str, claim: Claim) -> Answer<'static, Result<Claimed, Unavailable>> {
         let sessions = &self.shared.sessions;
-        if session.len() > MAX_NAME_BYTES || claim == Claim::End && !sessions.is_known(session) {
+        if session.len() > MAX_NAME_BYTES
+            || matches!(claim, Claim::End | Claim::Look) && !sessions.is_known(session)
+        {
             return Answer::now(Ok(Claimed::default()));
         }
-        if claim != Claim::End {
+        if !matches!(claim, Claim::End | Claim::Look) {
             match sessions.begin(session, self.shared.settings.max_sessions) {
                 Begun::New(fence) => return Answer::now(Ok(Claimed::new(fence, None))),
                 Begun::Full => return Answer::now(Err(REFUSED)),
@@ -397,9 +399,10 @@ impl Shared {
     /// on its way when the fence moves either was admitted before, and is waited for, or is refused.
     async fn claim(self: Arc<Self>, name: Box<str>, claim: Claim) -> Result<Claimed, Unavailable> {
         self.ask(Op::Barrier).await?;
-        let fence = self.sessions.claim(&name);
+        let is_look = claim == Claim::Look;
+        let fence = if is_look { Fence::default() } else { self.sessions.claim(&name) };
         self.ask(Op::Barrier).await?;
-        if claim == Claim::Resume {
+        if is_look || matches!(claim, Claim::Resume | Claim::Left) {
             let _turn = self.readers.acquire().await.map_err(|_| REFUSED)?;
             let (reading, asked) = (Arc::clone(&self), name.clone());
             let read = tokio::task::spawn_blocking(move || {
@@ -415,7 +418,7 @@ impl Shared {
                 Ok(None) | Err(_) => return Err(REFUSED),
             };
             let taken = self.sessions.taken(&name);
-            if record.is_some() || taken.is_empty() {
+            if record.is_some() || taken.is_empty() || is_look {
                 return Ok(Claimed::new(fence, record).with_taken(taken));
             }
             // They go with their session, whose time is over.

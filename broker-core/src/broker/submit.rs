@@ -259,6 +259,12 @@ impl Broker {
         self.shared().engine.as_ref().map_or_else(Vec::new, |engine| engine.wills())
     }
 
+    /// The same of sessions of other processes that are gone, found since this was asked last. See
+    /// [`Engine::left_wills`].
+    pub fn left_wills(&self) -> Vec<(Box<str>, u64)> {
+        self.shared().engine.as_ref().map_or_else(Vec::new, |engine| engine.left_wills())
+    }
+
     /// Records a session that was claimed with `fence`, or that it is over (`None`). Without an engine it is kept
     /// nowhere.
     ///

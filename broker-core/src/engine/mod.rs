@@ -33,7 +33,7 @@ pub use crate::store::history::{LogPage, Read};
 
 pub use self::done::Done;
 pub use self::note::Note;
-pub use self::session::{Claim, Claimed, Ends, Fence, RecordError, SessionRecord, Taken};
+pub use self::session::{Claim, Claimed, Ends, Fence, Owner, RecordError, SessionRecord, Taken};
 
 /// Keeps messages: on a disk, on other machines. Given to [`Broker::with_engine`](crate::Broker::with_engine).
 ///
@@ -96,6 +96,12 @@ pub trait Engine: Send + Sync + 'static {
     /// Sessions of earlier lives whose records have a [will](SessionRecord::will), with when it is due, in milliseconds
     /// since 1970. Asked once by each front that has such sessions. Default: none.
     fn wills(&self) -> Vec<(Box<str>, u64)> {
+        Vec::new()
+    }
+
+    /// The same of sessions of other processes that are gone, found since this was asked last: an engine that is shared by
+    /// several tells it one of them. Asked again and again. Default: none.
+    fn left_wills(&self) -> Vec<(Box<str>, u64)> {
         Vec::new()
     }
 

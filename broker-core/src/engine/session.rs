@@ -16,6 +16,24 @@ pub enum Claim {
     Clean,
     /// For no longer than its connection: what was recorded is forgotten, and nothing will be.
     End,
+    /// To see it: whoever has it keeps it, and the fence is the default.
+    Look,
+    /// For what it left to be done ([`SessionRecord::will`]), by whoever is not its client. Where somebody else has seen to
+    /// that, or has the session now, there is no record, and whoever has it keeps it.
+    Left,
+}
+
+/// Who had a session before a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Owner {
+    /// This process, or nobody: what it remembers of the session is true.
+    #[default]
+    This,
+    /// Another one, which is there: it hears of the claim, and does nothing more for the session.
+    Another,
+    /// Another one, which is gone.
+    Gone,
 }
 
 /// When a session is over for which nobody comes.
@@ -83,6 +101,10 @@ pub struct Claimed {
     pub record: Option<SessionRecord>,
     /// The numbers under which its publishes were [taken](Taken) and that were not [freed](super::Op::Free) since.
     pub taken: Vec<u16>,
+    /// Who had it. Unless that is [`This`](Owner::This), whatever this process remembers of the session is over.
+    pub owner: Owner,
+    /// What was recorded by another process and is forgotten by this claim: there may be a will in it.
+    pub ended: Option<SessionRecord>,
 }
 
 /// What a publisher that must not be taken at its word twice calls its message: a QoS 2 publish of MQTT has a number,
@@ -100,7 +122,21 @@ pub struct Taken {
 impl Claimed {
     /// With what was recorded before.
     pub fn new(fence: Fence, record: Option<SessionRecord>) -> Self {
-        Self { fence, record, taken: Vec::new() }
+        Self { fence, record, ..Self::default() }
+    }
+
+    /// With who had it before.
+    #[must_use]
+    pub fn of(mut self, owner: Owner) -> Self {
+        self.owner = owner;
+        self
+    }
+
+    /// With what this claim has ended.
+    #[must_use]
+    pub fn ending(mut self, ended: Option<SessionRecord>) -> Self {
+        self.ended = ended;
+        self
     }
 
     /// With the numbers of publishes that are not freed yet.

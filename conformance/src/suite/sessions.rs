@@ -67,6 +67,19 @@ pub async fn a_session_belongs_to_its_last_claim(ground: On) {
     life.end().await;
 }
 
+/// And it finds what is recorded, if anything is.
+pub async fn whoever_only_looks_takes_nothing(ground: On) {
+    let life = Life::on(&ground);
+    assert_eq!(life.claim("ann", Claim::Look).await, Claimed::default());
+    let owner = life.claim("ann", Claim::Resume).await;
+    assert_eq!(life.record("ann", owner.fence, Some(&record("one"))).await, Ok(()));
+    let looked = life.claim("ann", Claim::Look).await;
+    assert_eq!((looked.fence, looked.record), (Fence::default(), Some(record("one"))));
+    assert_eq!(life.record("ann", owner.fence, Some(&record("two"))).await, Ok(()));
+    assert_eq!(life.claim("ann", Claim::Look).await.record, Some(record("two")));
+    life.end().await;
+}
+
 /// With its position; what was ended does not come back, and fences go on.
 pub async fn a_session_outlives_a_life(ground: On) {
     let life = Life::on(&ground);
