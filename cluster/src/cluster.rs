@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use broker_core::{
-    Answer, Channel, Done, Engine, Filter, Ingest, LogPage, Message, MessageId, Op, Read, Reject, Rejected,
-    Unavailable,
+    Answer, Channel, Claim, Claimed, Done, Engine, Filter, Ingest, LogPage, Message, MessageId, Op, Read,
+    Reject, Rejected, Unavailable,
 };
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -147,7 +147,6 @@ impl Engine for Cluster {
         self.durable.is_some() && self.node.settings.keeps(namespace)
     }
 
-    /// Nor sessions: they are the node's.
     fn keeps_notes(&self) -> bool {
         false
     }
@@ -191,13 +190,10 @@ impl Engine for Cluster {
         self.tasks.lock().extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
     }
 
-    /// Of sessions nothing is kept, so nothing has to be done for one to be as safe as it can be.
+    /// Without durable channels nothing is kept of sessions, so nothing has to be done for one to be as safe as it can be.
     fn submit(&self, op: Op) -> Result<(), Rejected> {
         match (op, &self.durable) {
-            (Op::Session { done, .. } | Op::Free { done, .. }, _) => done.complete(Ok(())),
-            (op @ (Op::Publish { .. } | Op::ClearRetained { .. }), Some(durable)) => {
-                return durable.submit(op);
-            }
+            (Op::Free { done, .. } | Op::Session { done, .. }, None) => done.complete(Ok(())),
             (Op::Barrier(done), None) => self.node.send(Outgoing::Barrier(done)),
             (Op::Barrier(done), Some(durable)) => {
                 let (kept, is_kept) = Done::new();
@@ -208,7 +204,8 @@ impl Engine for Cluster {
                     node.send(Outgoing::Barrier(done));
                 });
             }
-            (other, _) => {
+            (op, Some(durable)) => return durable.submit(op),
+            (other, None) => {
                 let never = Reject::Unavailable(Unavailable::new(Duration::from_secs(60)));
                 return Err(Rejected::new(never, other));
             }
@@ -221,6 +218,17 @@ impl Engine for Cluster {
             Some(durable) => durable.read(read),
             None => Answer::now(Err(Unavailable::new(Duration::from_secs(60)))),
         }
+    }
+
+    fn claim(&self, session: &str, claim: Claim) -> Answer<'static, Result<Claimed, Unavailable>> {
+        match &self.durable {
+            Some(durable) => durable.claim(session, claim),
+            None => Answer::now(Ok(Claimed::default())),
+        }
+    }
+
+    fn left_wills(&self) -> Vec<(Box<str>, u64)> {
+        self.durable.as_ref().map_or_else(Vec::new, Durable::left)
     }
 
     fn relays(&self) -> bool {

@@ -6,6 +6,7 @@
 //! fw.m.*.chat.*          what a subscriber of `chat/*` asks for
 //! fw.h.0.v.chat.room1    one that lies in a stream, shard 0; fw.h.0.r.… if it is retained there
 //! fw.o.0.v.chat.room1    the same when it is stored: all nodes take these
+//! fw.s.0.6a1f…           what is recorded of a session, by a hash of its name
 //! fw.g.workers.jobs=2F=2A one for the group `workers` on `jobs/*`
 //! fw.c.hello             which nodes there are; what else is below `fw.c` is in `control/`
 //! ```
@@ -16,6 +17,7 @@
 use std::fmt::Write as _;
 
 use broker_core::{Channel, Filter, Segment};
+use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
 
 /// The longest subject that is used: a line of the protocol may have 4 KiB.
@@ -87,6 +89,26 @@ impl Subjects {
     /// The stream of what is retained of those.
     pub(crate) fn retained_stream(&self) -> String {
         format!("{}_RET0", self.prefix)
+    }
+
+    /// The stream of sessions' records.
+    pub(crate) fn session_stream(&self) -> String {
+        format!("{}_S0", self.prefix)
+    }
+
+    /// All that lies in it.
+    pub(crate) fn sessions(&self) -> String {
+        format!("{}.s.0.>", self.prefix)
+    }
+
+    /// Where a session is recorded. Its name is in the record.
+    pub(crate) fn of_session(&self, name: &str) -> String {
+        let mut subject = format!("{}.s.0.", self.prefix);
+        for byte in Sha256::digest(name).iter().take(16) {
+            // Into a `String`, which never fails.
+            _ = write!(subject, "{byte:02x}");
+        }
+        subject
     }
 
     /// Where the group of this name on a filter gets its messages, if that is not too long.

@@ -1,4 +1,5 @@
-//! What every engine must do, over a stream of NATS: but for what it has of sessions and notes, which is nothing yet.
+//! What every engine must do, over streams of NATS: but for notes, of which it has none, and for what is over when a life
+//! begins, which a node knows of others once it has not heard of them for a while (`sessions.rs`).
 
 #[allow(unreachable_pub, dead_code, reason = "of the tests alone")]
 mod support;
@@ -34,3 +35,4 @@ fn on_nats() -> Option<OnNats> {
 }
 
 conformance::suite!(messages: on_nats);
+conformance::suite!(sessions: on_nats);

@@ -97,7 +97,11 @@ impl Streams {
 
     async fn ask(&self, of: Of, question: String, inbox: String) -> Result<(), Unavailable> {
         let subjects = &self.node.subjects;
-        let stream = if of == Of::Kept { subjects.stream() } else { subjects.retained_stream() };
+        let stream = match of {
+            Of::Kept => subjects.stream(),
+            Of::Retained => subjects.retained_stream(),
+            Of::Sessions => subjects.session_stream(),
+        };
         let request = Request::new().payload(question.into()).inbox(inbox);
         let asked = Context::send_request(&self.context, format!("DIRECT.GET.{stream}"), request);
         timeout(NEXT_TIMEOUT, asked).await.map_err(|_| SOON)?.map_err(|_| SOON)

@@ -29,8 +29,20 @@ pub(crate) struct Origin {
     pub(crate) number: u64,
 }
 
+impl Origin {
+    /// What the stream knows it by, so that it has it once.
+    pub(crate) fn name(self) -> String {
+        format!("{:x}-{}", self.life, self.number)
+    }
+}
+
 /// What a key's message is known by: of all that makes it, and not of when it came.
 pub(crate) type Print = [u8; 16];
+
+/// A frame in the place of one that is never to come.
+pub(crate) fn nothing(origin: Origin) -> Vec<u8> {
+    head(MESSAGES, origin)
+}
 
 /// What a frame says.
 #[derive(Debug)]
@@ -43,6 +55,8 @@ pub(crate) struct Frame {
 pub(crate) enum Content {
     /// Messages, with their offsets; without those whose time is over.
     Messages(Vec<Accepted>),
+    /// None, in the place of a message that is never to come.
+    Nothing,
     /// The same, of one that has a key, and when that was published.
     Keyed(Print, u64, Option<Accepted>),
     /// The channel's retained message is forgotten.
@@ -55,7 +69,7 @@ impl Content {
         match self {
             Self::Messages(messages) => messages,
             Self::Keyed(_, _, message) => message.into_iter().collect(),
-            Self::Clear(_) => Vec::new(),
+            Self::Clear(_) | Self::Nothing => Vec::new(),
         }
     }
 }
@@ -123,6 +137,7 @@ pub(crate) fn read(frame: &[u8], sequence: u64) -> Result<Frame, RecordDamaged> 
         return Err(RecordDamaged);
     }
     let content = match *kind {
+        MESSAGES if rest.is_empty() => Content::Nothing,
         MESSAGES => {
             let mut messages = Vec::new();
             let mut place = 0;
@@ -196,6 +211,7 @@ mod tests {
         let frame = keyed(ORIGIN, &[9; 16], 17, &record("k", Some(Duration::ZERO)));
         assert!(matches!(read(&frame, 1).unwrap().content, Content::Keyed(_, 17, None)));
 
+        assert!(matches!(read(&nothing(ORIGIN), 1).unwrap().content, Content::Nothing));
         let a = Channel::parse("a").unwrap();
         let Content::Clear(channel) = read(&clear(ORIGIN, &a), 1).unwrap().content else { panic!() };
         assert_eq!(channel, a);

@@ -9,30 +9,41 @@
 //! Nothing is delivered before it is stored, also where it was published. Every node takes all of it, so that each has the
 //! whole log: positions, history and what is retained are the same on all.
 
+mod claims;
 mod fetch;
 mod frame;
 mod guard;
+mod left;
+mod numbers;
 mod pages;
 mod queue;
 mod receive;
+mod records;
 mod retained;
+mod row;
 mod send;
+mod sessions;
 mod stream;
 mod tend;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_core::{Answer, Channel, Done, Ingest, LogPage, MessageId, Op, Read, Rejected, Unavailable};
+use broker_core::{
+    Answer, Channel, Claim, Claimed, Done, Ingest, LogPage, MessageId, Op, Read, Reject, Rejected,
+    Unavailable,
+};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
+use self::left::Left;
 use self::queue::Queue;
 use self::receive::Receiver;
 use self::retained::Loaded;
-use self::stream::{Of, Reach, Streams};
+use self::sessions::Sessions;
+use self::stream::{Of, Reach, SOON, Streams};
 use self::tend::Health;
 use crate::error::JoinError;
 use crate::node::Node;
@@ -50,6 +61,8 @@ const LOAD_PAUSE: Duration = Duration::from_millis(250);
 pub(crate) struct Durable {
     streams: Arc<Streams>,
     queue: Arc<Queue>,
+    sessions: Arc<Sessions>,
+    left: Arc<Left>,
     reads: Arc<Semaphore>,
     reach: Reach,
     health: Arc<Health>,
@@ -79,9 +92,13 @@ impl Durable {
             }
         };
         let (queue, woken) = Queue::new(Arc::clone(node));
+        let (streams, queue) = (Arc::new(streams), Arc::new(queue));
+        let sessions = Sessions::new(Arc::clone(&streams), Arc::clone(&queue));
         Ok(Self {
-            streams: Arc::new(streams),
-            queue: Arc::new(queue),
+            streams,
+            queue,
+            sessions: Arc::new(sessions),
+            left: Arc::default(),
             reads: Arc::new(Semaphore::new(MAX_READS)),
             reach,
             health: Arc::new(Health::of_open_streams()),
@@ -108,17 +125,55 @@ impl Durable {
             tokio::spawn(receiver.run()),
             tokio::spawn(send::run(streams, queue, woken)),
             tokio::spawn(async move { sweeping.sweep(over).await }),
+            tokio::spawn(left::run(Arc::clone(&self.streams), Arc::clone(&self.left))),
         ];
         tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect()
     }
 
     pub(crate) fn submit(&self, op: Op) -> Result<(), Rejected> {
-        self.queue.submit(op)
+        match op {
+            Op::Session { .. } | Op::Free { .. } if !self.streams.node.is_connected() => {
+                Err(Rejected::new(Reject::Unavailable(SOON), op))
+            }
+            Op::Session { session, fence, record, done } => {
+                self.sessions.record(session, fence, record, done);
+                Ok(())
+            }
+            Op::Free { taken, done } => {
+                self.sessions.free(*taken, done);
+                Ok(())
+            }
+            Op::Publish { publish, key: None, taken: Some(taken), done } => {
+                self.sessions.take(*taken, publish, done)
+            }
+            op => self.queue.submit(op),
+        }
+    }
+
+    /// Gives a session to whoever claims it.
+    pub(crate) fn claim(&self, name: &str, claim: Claim) -> Answer<'static, Result<Claimed, Unavailable>> {
+        if !self.streams.node.is_connected() {
+            // One that lasts as long as its connection needs nobody else.
+            return Answer::now(if claim == Claim::End { Ok(Claimed::default()) } else { Err(SOON) });
+        }
+        Answer::later(Arc::clone(&self.sessions).claim(name.into(), claim))
+    }
+
+    /// What sessions of nodes that are gone have left to be done, found since this was asked last.
+    pub(crate) fn left(&self) -> Vec<(Box<str>, u64)> {
+        self.left.take()
     }
 
     /// Tells once all that was submitted is answered.
     pub(crate) fn barrier(&self, done: Done<()>) {
-        self.queue.barrier(done);
+        let (kept, is_kept) = Done::new();
+        self.queue.barrier(kept);
+        let sessions = Arc::clone(&self.sessions);
+        tokio::spawn(async move {
+            _ = is_kept.await;
+            sessions.idle().await;
+            done.complete(());
+        });
     }
 
     pub(crate) fn read(&self, read: Read) -> Answer<'static, Result<LogPage, Unavailable>> {

@@ -35,7 +35,7 @@ const BUSY: Unavailable = Unavailable::new(Duration::from_millis(100));
 const LATER: Unavailable = Unavailable::new(Duration::from_secs(60));
 
 /// What a publisher waits for.
-type Published = Done<Result<KeyedReceipt, PublishOnceError>>;
+pub(crate) type Published = Done<Result<KeyedReceipt, PublishOnceError>>;
 
 /// Something that was submitted.
 pub(crate) struct Waiting {
@@ -45,7 +45,7 @@ pub(crate) struct Waiting {
 }
 
 enum What {
-    Publish { publish: Box<Publish>, key: Option<KeptKey>, done: Published },
+    Publish { publish: Box<Publish>, key: Option<KeptKey>, frame: Option<u64>, done: Published },
     Clear(Done<Result<bool, Unavailable>>),
 }
 
@@ -53,7 +53,9 @@ impl Waiting {
     /// Whether it has a frame of its own: what has a name of its own, and what the stream of retained messages takes over.
     fn is_alone(&self) -> bool {
         match &self.what {
-            What::Publish { publish, key, .. } => key.is_some() || publish.is_retained(),
+            What::Publish { publish, key, frame, .. } => {
+                key.is_some() || frame.is_some() || publish.is_retained()
+            }
             What::Clear(_) => true,
         }
     }
@@ -68,6 +70,8 @@ pub(crate) enum Released {
     /// By the places of its messages, without those whose time was over.
     Messages(Vec<Option<Receipt>>),
     Cleared(bool),
+    /// Nothing is in it: another node has put that there in its place.
+    Nothing,
 }
 
 /// A frame that has not come back yet.
@@ -85,6 +89,8 @@ pub(crate) struct Outgoing {
     pub(crate) frame: Bytes,
     pub(crate) answers: Answers,
     pub(crate) released: oneshot::Receiver<Released>,
+    /// Its message has a number, and another node may be faster under its name.
+    pub(crate) is_numbered: bool,
 }
 
 /// Who waits for a frame.
@@ -158,17 +164,37 @@ impl Queue {
 
     /// Takes in a publish, or that a retained message is to be forgotten.
     pub(crate) fn submit(&self, op: Op) -> Result<(), Rejected> {
+        let weight = match &op {
+            Op::Publish { publish, .. } => weight_of(publish),
+            _ => 256,
+        };
+        if let Err(why) = self.admit(weight) {
+            return Err(Rejected::new(why, op));
+        }
+        let (channel, what) = match op {
+            Op::Publish { publish, key, done, .. } => {
+                (publish.channel().clone(), What::Publish { publish, key, frame: None, done })
+            }
+            Op::ClearRetained { channel, done } => (channel, What::Clear(done)),
+            other => {
+                self.answered(1, weight);
+                return Err(Rejected::new(Reject::Unavailable(LATER), other));
+            }
+        };
+        self.put(channel, Waiting { what, time_ms: unix_ms(), weight });
+        Ok(())
+    }
+
+    /// Whether there is room for something of this weight, which is then taken: until it is
+    /// [answered](Self::answered).
+    pub(crate) fn admit(&self, weight: usize) -> Result<(), Reject> {
         if self.is_lost() {
-            return Err(Rejected::new(Reject::Unavailable(LATER), op));
+            return Err(Reject::Unavailable(LATER));
         }
         if !self.node.is_connected() {
             one_more(&self.node.counters.kept_refused);
-            return Err(Rejected::new(Reject::Unavailable(SOON), op));
+            return Err(Reject::Unavailable(SOON));
         }
-        let weight = match &op {
-            Op::Publish { publish, .. } => publish.payload().len() + publish.channel().as_str().len() + 256,
-            _ => 256,
-        };
         let mut state = self.state.lock();
         let settings = &self.node.settings;
         if state.operations >= settings.max_waiting_messages
@@ -176,22 +202,28 @@ impl Queue {
         {
             drop(state);
             one_more(&self.node.counters.kept_refused);
-            return Err(Rejected::new(Reject::Busy(BUSY), op));
+            return Err(Reject::Busy(BUSY));
         }
-        let (channel, what) = match op {
-            // What a session calls it means something where sessions are recorded.
-            Op::Publish { publish, key, taken: _, done } => {
-                (publish.channel().clone(), What::Publish { publish, key, done })
-            }
-            Op::ClearRetained { channel, done } => (channel, What::Clear(done)),
-            other => {
-                drop(state);
-                return Err(Rejected::new(Reject::Unavailable(LATER), other));
-            }
-        };
         state.operations += 1;
         state.bytes += weight;
-        let waiting = Waiting { what, time_ms: unix_ms(), weight };
+        Ok(())
+    }
+
+    /// The number of a frame that is not sent yet.
+    pub(crate) fn reserve(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Takes in a publish that was admitted, as the only one of its frame.
+    pub(crate) fn put_alone(&self, publish: Box<Publish>, frame: u64, done: Published) {
+        let weight = weight_of(&publish);
+        let channel = publish.channel().clone();
+        let what = What::Publish { publish, key: None, frame: Some(frame), done };
+        self.put(channel, Waiting { what, time_ms: unix_ms(), weight });
+    }
+
+    fn put(&self, channel: Channel, waiting: Waiting) {
+        let mut state = self.state.lock();
         match state.channels.get_mut(&channel) {
             Some(others) => others.push_back(waiting),
             None => {
@@ -200,7 +232,6 @@ impl Queue {
                 _ = self.wakes.send(channel);
             }
         }
-        Ok(())
     }
 
     /// Tells once nothing is left.
@@ -261,15 +292,19 @@ impl Queue {
     /// # Errors
     /// Whom to tell that the channel's name is too long.
     pub(crate) fn pack(&self, channel: &Channel, group: Vec<Waiting>) -> Result<Outgoing, Answers> {
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
+        let reserved = group.iter().find_map(|waiting| match waiting.what {
+            What::Publish { frame, .. } => frame,
+            What::Clear(_) => None,
+        });
+        let number = reserved.unwrap_or_else(|| self.reserve());
         let origin = Origin { life: self.node.life, number };
-        let mut name = format!("{:x}-{number}", origin.life);
+        let mut name = origin.name();
         let mut reach = Reach::Wanted;
         let (mut records, mut publishers, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
         let (mut answers, mut frame) = (None, Vec::new());
         for Waiting { what, time_ms, .. } in group {
             match what {
-                What::Publish { publish, key, done } => {
+                What::Publish { publish, key, done, .. } => {
                     publishers.push(publish.publisher());
                     if publish.is_retained() {
                         reach = Reach::All;
@@ -306,7 +341,15 @@ impl Queue {
             flights.insert(number, Flight { publishers, released: back });
         }
         drop(flights);
-        Ok(Outgoing { number, subject, name, frame: frame.into(), answers, released })
+        Ok(Outgoing {
+            number,
+            subject,
+            name,
+            frame: frame.into(),
+            answers,
+            released,
+            is_numbered: reserved.is_some(),
+        })
     }
 
     /// A frame of this node has come back, or is given up.
@@ -335,6 +378,11 @@ impl Queue {
         self.is_lost.store(true, Ordering::SeqCst);
         self.flights.lock().clear();
     }
+}
+
+/// What a publish counts in the queue.
+pub(crate) fn weight_of(publish: &Publish) -> usize {
+    publish.payload().len() + publish.channel().as_str().len() + 256
 }
 
 /// What answers and bytes a group counts.

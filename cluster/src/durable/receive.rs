@@ -167,6 +167,12 @@ impl Receiver {
         if let Content::Clear(channel) = frame.content {
             return self.clear(&channel, flight);
         }
+        if matches!(frame.content, Content::Nothing) {
+            if let Some(flight) = flight {
+                _ = flight.released.send(Released::Nothing);
+            }
+            return;
+        }
         let from = self.batch.len();
         for mut message in frame.content.into_messages() {
             let bytes = message.publish.payload().len() as u64;
@@ -209,6 +215,13 @@ impl Receiver {
             }
             _ = flight.released.send(Released::Messages(by_place));
         }
+        self.note_released();
+    }
+
+    /// Whoever waits until all up to a place is here is told.
+    fn note_released(&self) {
+        let last = self.guard.last();
+        self.streams.released.send_if_modified(|released| std::mem::replace(released, last) != last);
     }
 
     /// Reads what is known to be in the stream and has not come.
@@ -247,6 +260,7 @@ impl Receiver {
             Ok(reach) => {
                 self.compare(reach);
                 self.guard.pass(reach.first.saturating_sub(1).min(through));
+                self.note_released();
                 sleep(COPY_PAUSE).await;
             }
             Err(_) => sleep(AWAY_PAUSE).await,

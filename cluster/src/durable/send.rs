@@ -157,7 +157,7 @@ async fn publish(streams: &Streams, outgoing: &Outgoing) -> Result<PublishAck, P
 
 /// Answers whoever waits for a frame that is in the stream, once it has come back from there.
 async fn answer(streams: &Streams, queue: &Queue, outgoing: Outgoing, sequence: u64, is_known: bool) {
-    let Outgoing { number, answers, mut released, .. } = outgoing;
+    let Outgoing { number, answers, mut released, is_numbered, .. } = outgoing;
     if is_known && let Answers::Keyed(print, time_ms, done) = answers {
         match first_of_key(streams, sequence, number).await {
             // This node has sent it before, without an answer.
@@ -176,8 +176,8 @@ async fn answer(streams: &Streams, queue: &Queue, outgoing: Outgoing, sequence: 
         }
     }
     let released = timeout(BACK_WITHIN, released).await.ok().and_then(Result::ok);
-    if released.is_none() && queue.is_lost() {
-        // It is in a stream, and not in the one that anybody reads.
+    if released.is_none() && (queue.is_lost() || is_known && is_numbered) {
+        // It is in a stream, and not in the one that anybody reads; or it may be another's under its name.
         return answers.refuse(&PublishError::Unknown);
     }
     conclude(answers, released, Some((streams.epoch, sequence)));
@@ -223,6 +223,10 @@ async fn first_of_key(
 
 /// Answers with the receipts of the release, or by the place in the stream where there are none.
 fn conclude(answers: Answers, released: Option<Released>, place: Option<(u64, u64)>) {
+    if matches!(released, Some(Released::Nothing)) {
+        // Its session is another node's.
+        return answers.refuse(&PublishError::Fenced);
+    }
     let id = |at: usize| place.map(|(epoch, sequence)| MessageId::new(epoch, frame::offset(sequence, at)));
     let receipts = match &released {
         Some(Released::Messages(receipts)) => &receipts[..],

@@ -11,7 +11,7 @@ use async_nats::jetstream::stream::{Config, Info, LastRawMessageErrorKind, Repub
 use async_nats::jetstream::{Error as ApiError, ErrorCode};
 use broker_core::{MessageId, Unavailable};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::sleep;
 
 use super::frame;
@@ -39,11 +39,12 @@ const MAX_IN_FLIGHT: usize = 16_384;
 /// What whoever wants something of the stream now is told.
 pub(crate) const SOON: Unavailable = Unavailable::new(Duration::from_secs(1));
 
-/// One of the two streams.
+/// One of the streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Of {
     Kept,
     Retained,
+    Sessions,
 }
 
 /// Where a stream stands.
@@ -72,6 +73,9 @@ pub(crate) struct Streams {
     pub(crate) context: Context,
     pub(crate) kept: Stream<()>,
     pub(crate) retained: Stream<()>,
+    pub(crate) sessions: Stream<()>,
+    /// The newest sequence of the first one up to which all is released here.
+    pub(crate) released: watch::Sender<u64>,
     /// Which life of the first one it was when it was opened.
     pub(crate) epoch: u64,
     /// And of the second one.
@@ -89,11 +93,20 @@ impl Streams {
         loop {
             let tried = Self::try_open(&node, &context).await;
             match tried {
-                Ok((kept, retained, reach, retained_epoch)) => {
+                Ok(([kept, retained, sessions], reach, retained_epoch)) => {
                     let epoch = reach.epoch;
-                    let reach_mutex = Mutex::default();
-                    let streams =
-                        Self { node, context, kept, retained, epoch, retained_epoch, reach: reach_mutex };
+                    let released = watch::Sender::new(reach.last);
+                    let streams = Self {
+                        node,
+                        context,
+                        kept,
+                        retained,
+                        sessions,
+                        released,
+                        epoch,
+                        retained_epoch,
+                        reach: Mutex::default(),
+                    };
                     return Ok((streams, reach));
                 }
                 Err(Trouble::Final(error)) => return Err(error),
@@ -103,10 +116,7 @@ impl Streams {
         }
     }
 
-    async fn try_open(
-        node: &Node,
-        context: &Context,
-    ) -> Result<(Stream<()>, Stream<()>, Reach, u64), Trouble> {
+    async fn try_open(node: &Node, context: &Context) -> Result<([Stream<()>; 3], Reach, u64), Trouble> {
         if !node.is_linked() {
             return Err(Trouble::Passing("no NATS server answers".to_owned()));
         }
@@ -127,14 +137,27 @@ impl Streams {
             ..common()
         };
         let info = ensure(node, context, own).await?;
+        let sessions = Config {
+            name: subjects.session_stream(),
+            subjects: vec![subjects.sessions()],
+            max_messages_per_subject: 1,
+            allow_message_ttl: true,
+            description: Some("MQTT sessions of Fanwire".to_owned()),
+            ..common()
+        };
+        ensure(node, context, sessions).await?;
         let reach = reach_of(&info)?;
         let of_retained = ensure(node, context, retained_config(node, reach.epoch)).await?;
         let retained = reach_of(&of_retained)?.epoch;
         let by_name = async |name: String| {
             context.get_stream_no_info(&name).await.map_err(|error| Trouble::Passing(error.to_string()))
         };
-        let (kept, of_retained) = (by_name(subjects.stream()), by_name(subjects.retained_stream()));
-        Ok((kept.await?, of_retained.await?, reach, retained))
+        let streams = [
+            by_name(subjects.stream()).await?,
+            by_name(subjects.retained_stream()).await?,
+            by_name(subjects.session_stream()).await?,
+        ];
+        Ok((streams, reach, retained))
     }
 
     /// Makes the stream of what is retained anew; the server fills it from the other one.
@@ -145,7 +168,11 @@ impl Streams {
 
     /// What is where a stream should be, by the word of NATS.
     pub(crate) async fn look(&self, of: Of) -> Look {
-        let stream = if of == Of::Kept { &self.kept } else { &self.retained };
+        let stream = match of {
+            Of::Kept => &self.kept,
+            Of::Retained => &self.retained,
+            Of::Sessions => &self.sessions,
+        };
         match stream.get_info().await {
             Ok(info) => reach_of(&info).map_or(Look::Silent, Look::Stands),
             Err(error) if is_not_found(&error) => Look::Gone,
