@@ -560,14 +560,15 @@ impl Inner {
     /// Publishes those that their clients may publish now: CONNECT was long ago, and a client whose rights were taken
     /// is to leave no last word where it may not say any.
     pub(crate) fn publish_wills(&self, wills: impl IntoIterator<Item = Will>) {
-        for Will { publish, principal, key } in wills {
+        for Will { publish, principal, key, session } in wills {
             let now = self.authenticator.renewed(&principal);
             if !now.is_some_and(|principal| principal.allows(Action::Publish, publish.channel())) {
                 self.note_refused();
                 continue;
             }
             if let Some(key) = key {
-                transport::publish_once(&self.broker, publish, key);
+                let session = session.filter(|_| self.elsewhere.are_there());
+                transport::publish_in_time(&self.broker, session, publish, key);
                 continue;
             }
             // One that is answered later is with whoever keeps the channel.

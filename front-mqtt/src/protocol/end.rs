@@ -1,5 +1,6 @@
 //! The end of a connection and of a session, and the will.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{Fence, Principal, Publish};
@@ -41,6 +42,8 @@ pub(crate) struct Will {
     pub(crate) principal: Principal,
     /// Under which it is published once, whatever becomes of the server; `None`: nobody keeps it.
     pub(crate) key: Option<String>,
+    /// The session that left it, whose it is as long as its node has it.
+    pub(crate) session: Option<Arc<str>>,
 }
 
 /// What is left to do after a connection.
@@ -141,7 +144,8 @@ impl State {
     fn take_will(&mut self) -> Option<Will> {
         let PendingWill { publish, nonce, .. } = *self.will.take()?;
         let key = self.kept().map(|_| kept_will::key(nonce));
-        self.principal.clone().map(|principal| Will { publish, principal, key })
+        let session = self.kept().map(|kept| kept.key().clone());
+        self.principal.clone().map(|principal| Will { publish, principal, key, session })
     }
 
     /// The session is over: nothing is kept.

@@ -120,6 +120,11 @@ impl Kept {
         }
     }
 
+    /// What the session is found by.
+    pub(super) fn key(&self) -> &Arc<str> {
+        &self.key
+    }
+
     /// Another connection has it.
     pub(crate) fn renew(&mut self, fence: Fence, taken: &[u16]) {
         self.fence = fence;

@@ -69,7 +69,12 @@ impl KeptWill {
     pub(crate) fn read(&self) -> Option<Will> {
         let publish = Accepted::read_unpublished(&self.message).ok().flatten()?;
         let principal = self.who.principal(&publish)?;
-        Some(Will { publish, principal, key: Some(key(self.nonce)) })
+        Some(Will { publish, principal, key: Some(key(self.nonce)), session: None })
+    }
+
+    /// Whether it is published when its client comes back elsewhere; `closes`: that closes its last connection.
+    pub(crate) fn is_published_at(&self, now_ms: u64, closes: bool) -> bool {
+        if self.due_ms > 0 { self.due_ms <= now_ms } else { closes && self.delay_secs == 0 }
     }
 
     /// When it is published if its client does not come back: while that is here, so long after the next start.

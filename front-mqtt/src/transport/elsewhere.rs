@@ -8,14 +8,18 @@ use std::cmp::Ordering;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-use broker_core::{LeaveReason, unix_ms};
+use broker_core::Claim::Look;
+use broker_core::{LeaveReason, Owner, unix_ms};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use parking_lot::MutexGuard;
 
+use super::attached::Farewell;
 use super::goodbye::goodbye;
+use super::sessions::Hosted;
 use crate::codec::Reason;
 use crate::front::Inner;
-use crate::protocol::{Detached, End};
+use crate::protocol::{Detached, End, State};
 
 /// Other nodes of a cluster: given to [`Front::join`](crate::Front::join).
 pub trait Nodes: Send + Sync {
@@ -102,6 +106,11 @@ impl Elsewhere {
         _ = self.0.set(claims);
     }
 
+    /// Whether there are other nodes.
+    pub(crate) fn are_there(&self) -> bool {
+        self.0.get().is_some()
+    }
+
     /// A client is about to be given its session: from now on it is known when. `None` without other nodes.
     pub(super) fn claim(&self, key: &Arc<str>, clean_start: bool) -> Option<Begun<'_>> {
         let claims = self.0.get()?;
@@ -166,25 +175,77 @@ impl Drop for Begun<'_> {
     }
 }
 
+/// What becomes of the will of a session that is over here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WillOf {
+    /// A client that wants none of the session.
+    CleanStart,
+    /// One that is back: what is delayed is cancelled (MQTT 5.0 §3.1.3.2.2).
+    Resumption,
+    /// A session that another node has, with its will.
+    Another,
+}
+
 impl Inner {
     /// A client is connected to another node. Its session here is over, unless it came here later. Its will is what it is in
     /// a takeover on one node.
-    pub(crate) fn claimed_elsewhere(&self, claim: &Claim) {
+    pub(crate) fn claimed_elsewhere(self: &Arc<Self>, claim: &Claim) {
         let Some(claims) = self.elsewhere.0.get() else { return };
         claims.latest_ms.fetch_max(claim.time_ms, Relaxed);
+        let hosted = self.sessions.get(&claim.key);
+        if let Some(hosted) = hosted.clone().filter(|hosted| hosted.session.lock().kept().is_some()) {
+            // Whoever keeps it knows who has it, whatever the clocks say.
+            let inner = Arc::clone(self);
+            tokio::spawn(async move {
+                if inner.is_elsewhere(hosted.session.key()).await {
+                    inner.give_up(&hosted);
+                }
+            });
+            return;
+        }
         if let Err(own) = claims.gives_way_to(claim) {
             // The other node may have had its client in before it heard of this one.
             return claims.nodes.tell(own);
         }
-        let Some(hosted) = self.sessions.get(&claim.key) else { return };
+        let Some(hosted) = hosted else { return };
         let farewell = hosted.farewell();
-        let mut state = hosted.session.lock();
-        // What an engine keeps of a session is claimed there. And the client may be back here by now.
+        let state = hosted.session.lock();
+        // The client may be back here by now, with a session that is kept.
         if state.ended || state.kept().is_some() || claims.gives_way_to(claim).is_err() {
             return;
         }
+        let will = if claim.clean_start { WillOf::CleanStart } else { WillOf::Resumption };
+        self.hand_over(&hosted, state, &farewell, will);
+    }
+
+    /// Whether another node has a session that is kept, by the word of whoever keeps it; what it cannot tell now shows in
+    /// the next record.
+    async fn is_elsewhere(&self, key: &str) -> bool {
+        let looked = self.broker.claim_session(key, Look).await;
+        looked.is_ok_and(|looked| looked.owner != Owner::This)
+    }
+
+    /// Another node has the session: its client is told, and of its will nothing is published here.
+    pub(crate) fn give_up(&self, hosted: &Arc<Hosted>) {
+        let farewell = hosted.farewell();
+        let state = hosted.session.lock();
+        if !state.ended {
+            self.hand_over(hosted, state, &farewell, WillOf::Another);
+        }
+    }
+
+    fn hand_over(
+        &self,
+        hosted: &Arc<Hosted>,
+        mut state: MutexGuard<'_, State>,
+        farewell: &Farewell,
+        of: WillOf,
+    ) {
         let timer = state.away.take().and_then(|away| away.timer);
         let (mut will, mut remains) = (None, None);
+        if of == WillOf::Another {
+            state.will = None;
+        }
         if let Some(online) = &state.online {
             let goodbye = goodbye(hosted.session.config(), online, Reason::SessionTakenOver, None);
             online.outbox.send_last(goodbye);
@@ -195,8 +256,7 @@ impl Inner {
         }
         let remains = remains.unwrap_or_else(|| {
             let mut left = state.handle_ended();
-            if !claim.clean_start {
-                // One that is delayed is cancelled when the client is back before its time (MQTT 5.0 §3.1.3.2.2).
+            if of == WillOf::Resumption {
                 left.will = None;
             }
             left
@@ -206,7 +266,7 @@ impl Inner {
             self.timers().cancel(timer);
         }
         self.publish_wills(will);
-        self.end(&hosted, remains, LeaveReason::TakenOver, &farewell);
+        self.end(hosted, remains, LeaveReason::TakenOver, farewell);
     }
 }
 

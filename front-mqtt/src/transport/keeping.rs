@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use broker_core::{
-    Answer, Claim, Ends, Fence, Filter, GRANTED_TAG, Gap, MessageId, Principal, RecordError, Replay,
+    Answer, Claim, Ends, Fence, Filter, GRANTED_TAG, Gap, MessageId, Owner, Principal, RecordError, Replay,
     SessionRecord, Start, SubscribeError, unix_ms,
 };
 
@@ -107,6 +107,10 @@ pub(super) async fn claim(
     principal: &Principal,
     will: Option<&PendingWill>,
 ) -> Result<Option<Claimed>, DecodeError> {
+    if terms.assigned && terms.session_expiry_secs == 0 {
+        // Nobody else has it, and nobody will.
+        return Ok(None);
+    }
     let config = &inner.shared.config;
     let not_yours =
         || DecodeError::new(Reason::ClientIdentifierNotValid, "another user has this client identifier");
@@ -116,6 +120,13 @@ pub(super) async fn claim(
     {
         // A claim would take it from its owner.
         return Err(not_yours());
+    }
+    if config.client_id_scope == ClientIdScope::Exclusive && inner.elsewhere.are_there() {
+        let looked = inner.broker.claim_session(key, Claim::Look).await.map_err(|_| unavailable())?;
+        let known = looked.record.and_then(|record| Record::decode(&record.state));
+        if known.is_some_and(|record| record.owner != owner(principal)) {
+            return Err(not_yours());
+        }
     }
     let mut left = left_wills::take(inner, key).await;
     if let Some(of_before) = &mut left
@@ -137,7 +148,14 @@ pub(super) async fn claim(
         (true, _) => Claim::Clean,
         (false, _) => Claim::Resume,
     };
-    let claimed = inner.broker.claim_session(key, claim).await.map_err(|_| unavailable())?;
+    let mut claimed = inner.broker.claim_session(key, claim).await.map_err(|_| unavailable())?;
+    if claimed.owner != Owner::This {
+        if let Some(hosted) = inner.sessions.get(key).filter(|hosted| hosted.session.lock().kept().is_some())
+        {
+            inner.give_up(&hosted);
+        }
+        left_wills::take_over(inner, &mut claimed);
+    }
     let Some(head) = inner.broker.kept_head().filter(|_| claimed.fence != Fence::default()) else {
         return Ok(None);
     };
@@ -448,8 +466,8 @@ pub(super) async fn leave(inner: Arc<Inner>, hosted: Arc<Hosted>, number: u32) {
         }
         hosted.subscriber.abandon_replay(tag);
     }
-    if let Some((_, recorded)) = record(&inner, &hosted) {
-        note_recorded(&hosted, None, recorded.await);
+    if let Some((fence, recorded)) = record(&inner, &hosted) {
+        note_recorded(&inner, &hosted, fence, recorded.await);
     }
 }
 
@@ -472,13 +490,16 @@ pub(crate) async fn keep_recording(front: Weak<Inner>) {
             let changed = std::mem::take(&mut *news.changed.lock());
             recorded.extend(record_all(&inner, changed, false));
             tokio::spawn(kept_groups::look(inner.clone()));
+            inner.left_wills.look(&inner.broker);
             if inner.left_wills.is_due() {
                 tokio::spawn(left_wills::publish_due(inner.clone()));
             }
         }
         drop(inner);
         for (hosted, (fence, recorded)) in recorded {
-            note_recorded(&hosted, Some(fence), recorded.await);
+            let recorded = recorded.await;
+            let Some(inner) = front.upgrade() else { return };
+            note_recorded(&inner, &hosted, fence, recorded);
         }
     }
 }
@@ -494,12 +515,14 @@ fn record_all(inner: &Inner, keys: Vec<Arc<str>>, is_urgent: bool) -> Vec<(Arc<H
     changed.filter_map(|hosted| record(inner, &hosted).map(|recording| (hosted, recording))).collect()
 }
 
-/// A session that another connection has claimed, perhaps at another server,
-/// is that one's.
-fn note_recorded(hosted: &Hosted, fence: Option<Fence>, recorded: Result<(), RecordError>) {
-    if recorded == Err(RecordError::Fenced) {
-        let is_same = hosted.session.lock().kept().map(|kept| kept.fence) == fence;
-        if is_same {
+/// A session that another connection has claimed, perhaps at another server, is that one's.
+fn note_recorded(inner: &Inner, hosted: &Arc<Hosted>, fence: Fence, recorded: Result<(), RecordError>) {
+    if recorded == Err(RecordError::Fenced)
+        && hosted.session.lock().kept().is_some_and(|kept| kept.fence == fence)
+    {
+        if inner.elsewhere.are_there() {
+            inner.give_up(hosted);
+        } else {
             hosted.kick(Reason::SessionTakenOver, None);
         }
     }

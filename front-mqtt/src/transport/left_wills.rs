@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use broker_core::{
-    Action, Answer, Broker, Claim, Ends, IdempotencyKey, KeyedReceipt, Publish, PublishError,
+    Action, Answer, Broker, Claim, Claimed, Ends, IdempotencyKey, KeyedReceipt, Owner, Publish, PublishError,
     PublishOnceError, SessionRecord, unix_ms,
 };
 use parking_lot::Mutex;
@@ -82,6 +82,15 @@ impl LeftWills {
         Self { due: Mutex::new(due), turn: tokio::sync::Mutex::default() }
     }
 
+    /// Takes up what others have left.
+    pub(super) fn look(&self, broker: &Broker) {
+        let left = broker.left_wills();
+        if !left.is_empty() {
+            let mut due = self.due.lock();
+            left.into_iter().for_each(|(key, at_ms)| due.put(key.into(), at_ms));
+        }
+    }
+
     pub(super) fn is_due(&self) -> bool {
         self.due.lock().in_order.first().is_some_and(|(at_ms, _)| *at_ms <= unix_ms())
     }
@@ -121,7 +130,7 @@ pub(super) async fn publish(inner: &Inner, key: &str) -> bool {
     if inner.sessions.get(key).is_some() {
         return true;
     }
-    let Ok(claimed) = inner.broker.claim_session(key, Claim::Resume).await else { return false };
+    let Ok(claimed) = inner.broker.claim_session(key, Claim::Left).await else { return false };
     let Some(mut kept) = claimed.record else { return true };
     let Some(mut record) = Record::decode(&kept.state) else { return true };
     if let Some(will) = record.will.take().and_then(|will| will.read())
@@ -139,6 +148,21 @@ pub(super) async fn publish(inner: &Inner, key: &str) -> bool {
     let record = SessionRecord::new(record.encode(), kept.position).ending(kept.ends);
     let record = Some(record).filter(|_| !is_over);
     inner.broker.record_session(key, claimed.fence, record).await.is_ok()
+}
+
+/// A session comes from another node, or one that was there is forgotten: what its last connection left is published where a
+/// takeover on one node would (MQTT 5.0 §3.1.2.5, §3.1.4). The other node does nothing more for it.
+pub(super) fn take_over(inner: &Inner, claimed: &mut Claimed) {
+    let ended = claimed.ended.take();
+    let Some(kept) = ended.as_ref().or(claimed.record.as_ref()) else { return };
+    let Some(will) = Record::decode(&kept.state).and_then(|record| record.will) else { return };
+    let now_ms = unix_ms();
+    let is_published = ended.is_some()
+        || matches!(kept.will, Some(Ends::At(at_ms)) if at_ms <= now_ms)
+        || will.is_published_at(now_ms, claimed.owner == Owner::Another);
+    if is_published && let Some((publish, key)) = will.read().and_then(|will| inner.allowed(will)) {
+        publish_once(&inner.broker, publish, key);
+    }
 }
 
 type Once = Answer<'static, Result<KeyedReceipt, PublishOnceError>>;
@@ -165,8 +189,26 @@ fn told(outcome: Result<KeyedReceipt, PublishOnceError>) -> Result<(), Option<Du
 /// So often a will is tried in the end.
 const MAX_TRIES: usize = 1_000;
 
+/// Publishes a will whose time has come; of a `session` that other nodes could have, once it is known that none has.
+pub(crate) fn publish_in_time(broker: &Broker, session: Option<Arc<str>>, publish: Publish, key: String) {
+    let Some(session) = session else { return publish_once(broker, publish, key) };
+    let looked = broker.claim_session(&session, Claim::Look);
+    let broker = broker.clone();
+    tokio::spawn(async move {
+        let mut looked = looked.await;
+        for _ in 0..MAX_TRIES {
+            match &looked {
+                Ok(known) if known.owner == Owner::This => return publish_once(&broker, publish, key),
+                Ok(_) => return,
+                Err(unavailable) => tokio::time::sleep(unavailable.retry_after).await,
+            }
+            looked = broker.claim_session(&session, Claim::Look).await;
+        }
+    });
+}
+
 /// Publishes a will once; what is refused for now is tried again.
-pub(crate) fn publish_once(broker: &Broker, publish: Publish, key: String) {
+fn publish_once(broker: &Broker, publish: Publish, key: String) {
     let mut answer = once(broker, publish.clone(), &key);
     let broker = broker.clone();
     tokio::spawn(async move {
@@ -181,7 +223,7 @@ pub(crate) fn publish_once(broker: &Broker, publish: Publish, key: String) {
 impl Inner {
     /// A will with its key, if its client may publish it now.
     fn allowed(&self, will: Will) -> Option<(Publish, String)> {
-        let Will { publish, principal, key } = will;
+        let Will { publish, principal, key, .. } = will;
         let now = self.authenticator.renewed(&principal);
         if now.is_some_and(|now| now.allows(Action::Publish, publish.channel())) {
             return Some((publish, key?));

@@ -33,7 +33,7 @@ pub(crate) use handshake::{Arrival, accept};
 pub(crate) use input::{Control, Input};
 pub(crate) use keeping::keep_recording;
 pub(crate) use kept_groups::KeptGroups;
-pub(crate) use left_wills::{LeftWills, publish_once};
+pub(crate) use left_wills::{LeftWills, publish_in_time};
 pub(crate) use sessions::{Aftermath, Hosted, Sessions};
 pub(crate) use sys::keep_reporting;
 pub(crate) use timers::{Due, Timers, What, keep_time};
