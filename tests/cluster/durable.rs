@@ -9,7 +9,7 @@ use super::support::sse::EventStream;
 use super::support::{http, within};
 use super::until_ready_is;
 
-async fn node(nats: &Nats, name: &str) -> Process {
+pub(crate) async fn node(nats: &Nats, name: &str) -> Process {
     let mut command = process::command();
     command.args(["--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"]);
     command.envs([("FANWIRE_CLUSTER_SERVERS", format!("[\"{}\"]", nats.url()).as_str())]);

@@ -12,6 +12,7 @@ mod clients;
 mod groups;
 mod hooks;
 mod items;
+mod sessions;
 mod takeover;
 
 use std::net::SocketAddr;

@@ -242,6 +242,88 @@ class Connection:
         return f"{self.received[at + 2]:#x}" if at >= 0 and len(self.received) > at + 2 else "closed"
 
 
+class Session:
+    """A session of an MQTT 5 client that is subscribed to `orders/sessions` at QoS 1 and acknowledges what comes. It is resumed
+    at whichever node its client connects to. `again` are messages that had come before, which QoS 1 allows."""
+
+    def __init__(self, client):
+        self.client, self.received, self.again, self.socket, self.reader = client, [], 0, None, None
+
+    def connect(self, node, is_new, patience=60):
+        """Until it is let in."""
+        end = time.monotonic() + patience
+        while True:
+            try:
+                return self.try_to_connect(node, is_new)
+            except OSError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
+
+    def try_to_connect(self, node, is_new):
+        self.close()
+        self.socket = socket.create_connection(node.mqtt, timeout=30)
+        name = self.client.encode()
+        body = b"\0\4MQTT\5\0\0\0\5\x11\0\0\1\0" + len(name).to_bytes(2, "big") + name
+        self.socket.sendall(bytes([0x10, len(body)]) + body)
+        head, answer = self.packet()
+        if head != 0x20 or answer[1] != 0:
+            raise ConnectionError(f"CONNACK {answer[1:2].hex()}")
+        if (answer[0] == 0) != is_new:
+            raise AssertionError(f"{self.client} finds {'a' if is_new else 'no'} session")
+        if is_new:
+            topic = b"orders/sessions"
+            self.socket.sendall(bytes([0x82, 6 + len(topic), 0, 1, 0, 0, len(topic)]) + topic + b"\1")
+            self.packet()
+        self.socket.settimeout(None)
+        self.reader = threading.Thread(target=self.read, args=(self.socket,), daemon=True)
+        self.reader.start()
+
+    def packet(self):
+        head, length, shift = self.exactly(1)[0], 0, 0
+        while True:
+            byte = self.exactly(1)[0]
+            length, shift = length | (byte & 127) << shift, shift + 7
+            if byte < 128:
+                return head, self.exactly(length)
+
+    def exactly(self, count):
+        got = b""
+        while len(got) < count:
+            more = self.socket.recv(count - len(got))
+            if not more:
+                raise ConnectionError("closed")
+            got += more
+        return got
+
+    def read(self, own):
+        try:
+            while own is self.socket:
+                head, body = self.packet()
+                if head >> 4 != 3:
+                    continue
+                at = 2 + int.from_bytes(body[:2], "big")
+                number = int(body[at + 3 + body[at + 2]:])
+                if number in self.received:
+                    self.again += 1
+                else:
+                    self.received.append(number)
+                own.sendall(b"\x40\2" + body[at:at + 2])
+        except (OSError, ValueError, AttributeError):
+            pass
+
+    def close(self):
+        if self.socket:
+            try:
+                self.socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            self.socket.close()
+        if self.reader:
+            self.reader.join(5)
+        self.socket = self.reader = None
+
+
 def reaches_all(cluster):
     """How long it takes until what each node publishes on a memory channel reaches a reader at each other one."""
     start = time.monotonic()

@@ -5,7 +5,7 @@ import threading
 import time
 
 import disk
-from clients import PATIENCE_S, Connection, Traffic, reaches_all
+from clients import PATIENCE_S, Connection, Session, Traffic, reaches_all
 from parts import Cluster, ask, until
 
 # How long a fault lasts, where it lasts.
@@ -341,5 +341,77 @@ def one_client_comes_to_all_nodes(rig):
             connections[:] = there
         wrong.figures["told"] = told
         wrong.unless(set(told) <= {"0x8e", "closed"}, f"told {told}")
+        cluster.keep = bool(wrong)
+    return wrong
+
+
+@row("clients find their sessions elsewhere, with all that they have missed, in its order", short=True)
+def sessions_move_from_a_killed_node(rig):
+    if not rig.durable:
+        return None
+    return with_sessions(rig, lambda node: node.kill(), lambda node: node.start())
+
+
+@row("the same, and the node that goes on has no session of theirs any more")
+def sessions_move_from_a_paused_node(rig):
+    if not rig.durable:
+        return None
+    return with_sessions(rig, lambda node: node.pause(), lambda node: node.go_on())
+
+
+def with_sessions(rig, fault, heal):
+    """MQTT sessions of a node with which something goes wrong, while somebody publishes elsewhere; their clients go to another
+    node, and come back."""
+    wrong = Wrong()
+    with rig.cluster() as cluster:
+        sessions = [Session(f"session-{number}") for number in range(20)]
+        for session in sessions:
+            session.connect(cluster.nodes[1], is_new=True)
+        acknowledged, stop = [], threading.Event()
+
+        def publish():
+            number = 0
+            while not stop.is_set():
+                number += 1
+                while not stop.is_set():
+                    try:
+                        headers = {"idempotency-key": f"sessions {number}"}
+                        status = ask(cluster.nodes[0].http, "POST", "/v1/publish/orders/sessions", str(number),
+                                     headers=headers, timeout=PATIENCE_S)[0]
+                        if status == 200:
+                            acknowledged.append(number)
+                            break
+                    except OSError:
+                        pass
+                    time.sleep(0.2)
+                time.sleep(0.02)
+        publisher = threading.Thread(target=publish, daemon=True)
+        publisher.start()
+        time.sleep(2)
+        fault(cluster.nodes[1])
+        start = time.monotonic()
+        for session in sessions:
+            session.connect(cluster.nodes[2], is_new=False)
+        wrong.figures["moved_s"] = round(time.monotonic() - start, 1)
+        time.sleep(FAULT_S)
+        heal(cluster.nodes[1])
+        until("the node is ready again", cluster.nodes[1].is_ready)
+        time.sleep(1)
+        for session in sessions:
+            session.connect(cluster.nodes[1], is_new=False)
+        time.sleep(1)
+        stop.set()
+        publisher.join(PATIENCE_S)
+        end = time.monotonic() + 20
+        while time.monotonic() < end and any(len(one.received) < len(acknowledged) for one in sessions):
+            time.sleep(0.2)
+        for session in sessions:
+            session.close()
+            missing = set(acknowledged) - set(session.received)
+            wrong.unless(not missing, f"{session.client}: {len(missing)} are missing, such as {sorted(missing)[:3]}")
+            wrong.unless(session.received == sorted(session.received), f"{session.client}: out of order")
+        wrong.figures["acknowledged"] = len(acknowledged)
+        wrong.figures["again"] = max(session.again for session in sessions)
+        wrong.unless(acknowledged, "nothing was acknowledged")
         cluster.keep = bool(wrong)
     return wrong
