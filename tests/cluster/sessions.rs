@@ -70,7 +70,7 @@ impl Returning {
     }
 
     /// Closed because somebody else has the session.
-    async fn is_taken_over(mut self) {
+    async fn ends_taken_over(mut self) {
         let rest = self.bare.rest().await;
         assert!(rest.first() == Some(&0xe0) && rest.get(2) == Some(&0x8e), "{rest:x?}");
     }
@@ -177,13 +177,13 @@ async fn a_session_moves_while_its_node_lives_and_its_will_is_as_on_one_node() {
         old.subscribe("orders", 1).await;
         let mut new = Returning::connect(other.mqtt, id, 255, Some(delay)).await;
         assert!(new.is_known);
-        old.is_taken_over().await;
+        old.ends_taken_over().await;
         wills.publish("orders", QoS::AtLeastOnce, "a").await;
         assert_eq!(new.publish().await.2, 'a');
         // And back again: of what the first node knew of it nothing is true any more.
         let mut back = Returning::connect(one.mqtt, id, 255, Some(delay)).await;
         assert!(back.is_known);
-        new.is_taken_over().await;
+        new.ends_taken_over().await;
         assert_eq!(back.publish().await.2, 'a', "nobody has said that it came");
         wills.publish("orders", QoS::AtLeastOnce, "b").await;
         assert_eq!(back.publish().await.2, 'b');
@@ -203,7 +203,7 @@ async fn a_node_that_was_paused_has_its_session_no_more() {
     let mut new = Returning::connect(other.mqtt, "mover", 255, None).await;
     assert!(new.is_known);
     one.signal(Signal::CONT);
-    old.is_taken_over().await;
+    old.ends_taken_over().await;
     let publisher = Client::connect(one.mqtt, "publisher").await;
     publisher.publish("orders", QoS::AtLeastOnce, "a").await;
     assert_eq!(new.publish().await.2, 'a');
