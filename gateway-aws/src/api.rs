@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use crate::answer::{Failure, Reply};
 use crate::client::Target;
 use crate::config::{Api, Authorizer, Config, Kind};
+use crate::pace::Pace;
 use crate::policy::Grant;
 
 /// Most answers of an authorizer that are kept.
@@ -27,6 +28,8 @@ pub(crate) struct ApiState {
     pub(crate) authorizers: BTreeMap<String, (Arc<Target>, Cache)>,
     /// Ends of connections that are told at a time: live traffic goes first.
     pub(crate) ends: Semaphore,
+    /// How fast they are told.
+    pub(crate) pace: Pace,
     pub(crate) connections: AtomicU64,
     /// Messages that wait for those before them.
     pub(crate) queued: AtomicU64,
@@ -103,6 +106,7 @@ impl ApiState {
             integrations,
             authorizers,
             ends,
+            pace: Pace::new(),
             dead_letters: DeadLetters::of(broker, &format!("aws:{}", api.name)),
             api,
             connections: AtomicU64::new(0),

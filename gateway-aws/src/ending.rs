@@ -43,6 +43,7 @@ pub(crate) async fn tell(state: &ApiState, broker: &Broker, trace: &Trace, event
             sleep_until(at.max(Instant::now() + Duration::from_millis(20)).into()).await;
             continue;
         }
+        state.pace.turn().await;
         let began = Instant::now();
         let outcome = {
             let Ok(_turn) = state.ends.acquire().await else { return };

@@ -60,6 +60,9 @@ impl Front {
     pub async fn shutdown(&self, window: Duration) {
         const STEP: Duration = Duration::from_millis(10);
         self.0.is_closing.store(true, Relaxed);
+        for api in &self.0.apis {
+            api.pace.hurry();
+        }
         let until = Instant::now() + window;
         for member in self.0.all() {
             member.close_with(Close::going_away(LeaveReason::Shutdown));

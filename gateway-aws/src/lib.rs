@@ -28,6 +28,7 @@ pub mod fuzzing;
 mod member;
 mod opening;
 mod operators;
+mod pace;
 pub mod policy;
 pub mod selection;
 mod served;
