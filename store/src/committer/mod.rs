@@ -1,0 +1,209 @@
+//! The thread that makes the order, writes it, and has it released.
+
+mod answers;
+mod plan;
+mod upkeep;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use broker_core::Ingest;
+use fjall::PersistMode;
+
+use self::answers::{conclude, refuse_all};
+use self::plan::Plan;
+use crate::copying::Moment;
+use crate::disk::Disk;
+use crate::gather::{Gather, Wanted};
+use crate::keys::Keys;
+use crate::queue::Item;
+use crate::settings::Durability;
+use crate::shared::{Shared, State};
+
+pub(crate) struct Committer {
+    shared: Arc<Shared>,
+    ingest: Arc<dyn Ingest>,
+    /// What is written to, and what the keys of earlier publishes are found by. `None` after a failure.
+    open: Option<Open>,
+    epoch: u64,
+    /// The newest offset that was written, and the newest that is known to be on the disk.
+    written: u64,
+    safe: u64,
+    unsynced_since: Option<Instant>,
+    /// Among what is not known to be on the disk are messages that nobody waited for.
+    has_unsynced_quiet: bool,
+    looked_at: Instant,
+    failed_at: Instant,
+}
+
+struct Open {
+    disk: Arc<Disk>,
+    keys: Keys,
+}
+
+/// How long what nobody waits for may be on its way to the disk, where an acknowledgement means that it is there.
+const QUIET_SYNC: Duration = Duration::from_secs(1);
+/// How often the disk is looked at, and what is too old on it.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+impl Committer {
+    pub(crate) fn new(shared: Arc<Shared>, disk: Arc<Disk>, ingest: Arc<dyn Ingest>) -> Self {
+        let mut committer = Self {
+            shared,
+            ingest,
+            open: None,
+            epoch: disk.epoch,
+            written: 0,
+            safe: 0,
+            unsynced_since: None,
+            has_unsynced_quiet: false,
+            looked_at: Instant::now(),
+            failed_at: Instant::now(),
+        };
+        committer.take_up(disk);
+        committer
+    }
+
+    pub(crate) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        // What has become too old since the last life, or is too much by other bounds.
+        shared.watched(|| self.look_around());
+        let (mut gather, mut wanted) = (Gather::default(), Wanted::NOTHING);
+        loop {
+            let taken = self.shared.queue.take(self.patience(), wanted);
+            let asked = taken.items.iter().filter(|item| matches!(item, Item::Op(_))).count();
+            gather.note(wanted, asked);
+            shared.watched(|| {
+                if !taken.items.is_empty() {
+                    self.do_all(taken.items);
+                }
+                wanted = gather.next(asked, shared.queue.unreleased(), shared.last_commit());
+                self.show_moment();
+                self.sync_if_due();
+                if self.looked_at.elapsed() >= LOOK_EVERY {
+                    self.look_around();
+                }
+            });
+            if taken.is_over {
+                shared.moments.lock().clear();
+                return shared.watched(|| self.finish());
+            }
+        }
+    }
+
+    fn take_up(&mut self, disk: Arc<Disk>) {
+        let window_ms = self.shared.settings.idempotency_window.as_millis();
+        match Keys::open(&disk, u64::try_from(window_ms).unwrap_or(u64::MAX)) {
+            Ok(keys) => self.open = Some(Open { disk, keys }),
+            Err(error) => self.fail("open its keys", &error),
+        }
+    }
+
+    /// How long nothing is to be done if nothing comes.
+    fn patience(&self) -> Duration {
+        let look = LOOK_EVERY.saturating_sub(self.looked_at.elapsed());
+        self.sync_due().map_or(look, |due| due.saturating_duration_since(Instant::now()).min(look))
+    }
+
+    fn sync_due(&self) -> Option<Instant> {
+        let settings = &self.shared.settings;
+        let all = settings.namespaces.iter().map(|space| space.durability).chain([settings.durability]);
+        let interval = all.filter_map(|durability| match durability {
+            Durability::Interval(interval) => Some(interval),
+            _ => None,
+        });
+        let interval = interval.chain(self.has_unsynced_quiet.then_some(QUIET_SYNC)).min()?;
+        Some(self.unsynced_since? + interval)
+    }
+
+    fn sync_if_due(&mut self) {
+        let is_due = self.sync_due().is_some_and(|due| due <= Instant::now());
+        let Some(open) = self.open.as_ref().filter(|_| is_due) else { return };
+        (self.unsynced_since, self.has_unsynced_quiet) = (None, false);
+        let synced = self.shared.synced(|| open.disk.db.persist(PersistMode::SyncData));
+        match synced {
+            Ok(()) => self.safe = self.written,
+            Err(error) => self.fail("write to the disk", &error),
+        }
+    }
+
+    fn do_all(&mut self, items: Vec<Item>) {
+        let marks: Vec<u16> = items.iter().filter_map(|item| self.shared.mark_of(item)).collect();
+        let early = items.iter().rev().find_map(|item| match item {
+            Item::Released(accepted) => Some(accepted.offset),
+            _ => None,
+        });
+        if self.open.is_none() {
+            self.shared.order.wait_no_more(&marks);
+            refuse_all(items);
+        } else if let Err(error) = self.commit(items, &marks) {
+            self.fail("commit", &error);
+        }
+        self.shared.note_stored(early.unwrap_or(0));
+    }
+
+    fn commit(&mut self, items: Vec<Item>, marks: &[u16]) -> fjall::Result<()> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let order = &self.shared.order;
+        let before = match self.shared.begin_batch(&open.disk, marks.len() as u64) {
+            Ok(before) => before,
+            Err(error) => {
+                order.wait_no_more(marks);
+                return Err(error);
+            }
+        };
+        let mut plan = Plan::new(&open.disk, before);
+        let planned = plan.make(items, open, &self.shared);
+        let (last, newest) = (plan.head, plan.newest);
+        let written = planned.and_then(|()| {
+            let (is_urgent, has_quiet) = (plan.is_urgent, plan.has_quiet);
+            let (accepted, steps) = plan.commit(open, &self.shared)?;
+            self.written = self.written.max(newest);
+            self.shared.counters.head.fetch_max(newest, Ordering::Relaxed);
+            if is_urgent {
+                (self.safe, self.unsynced_since, self.has_unsynced_quiet) = (self.written, None, false);
+            } else if newest > 0 {
+                self.unsynced_since.get_or_insert_with(Instant::now);
+                self.has_unsynced_quiet |= has_quiet;
+            }
+            Ok((accepted, steps))
+        });
+        match written {
+            Ok((accepted, steps)) => {
+                order.begin_release(last, marks);
+                conclude(&*self.ingest, accepted, steps, &mut open.keys, &self.shared.sessions);
+                order.end_release(|accepted| self.shared.release(&*self.ingest, accepted));
+                Ok(())
+            }
+            Err(error) => {
+                // Some of it may be on the disk, under these offsets.
+                order.give_up(last, marks);
+                Err(error)
+            }
+        }
+    }
+
+    /// What became of the last batch is not known. Nothing is acknowledged, and nothing taken, until the database was
+    /// opened anew and has what it said it had.
+    fn fail(&mut self, what: &str, error: &dyn std::fmt::Display) {
+        tracing::error!(%error, what, "the store cannot write");
+        *self.shared.state.write() = State::Refusing(format!("it cannot {what}: {error}"));
+        self.open = None;
+        self.failed_at = Instant::now();
+        (self.unsynced_since, self.has_unsynced_quiet) = (None, false);
+    }
+
+    /// Between two batches everything belongs together.
+    fn show_moment(&self) {
+        for waiting in std::mem::take(&mut *self.shared.moments.lock()) {
+            // Who gets none is told that there is none now.
+            let Some(open) = &self.open else { continue };
+            // Of what was released, all up to here is in it.
+            match Moment::of(&open.disk, *self.shared.stored.borrow()) {
+                Ok(moment) => _ = waiting.try_send(moment),
+                Err(error) => tracing::error!(%error, "the store cannot be copied"),
+            }
+        }
+    }
+}

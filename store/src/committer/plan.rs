@@ -1,0 +1,257 @@
+//! A batch while it is made of operations.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use broker_core::{Accepted, Channel, Op, Publish, PublishError, PublishOnceError, RecordError, unix_ms};
+use fjall::{OwnedWriteBatch, PersistMode};
+
+use super::Open;
+use super::answers::{Step, Waiting};
+use crate::bucket::Bucket;
+use crate::disk::{Disk, retained_row};
+use crate::keys::{Name, Row, fingerprint, name_of};
+use crate::queue::Item;
+use crate::schema::{SUM_BYTES, bucket_key, channel_key, message_key, note_key, seal, sealed};
+use crate::sessions::Rows;
+use crate::settings::Durability;
+use crate::shared::Shared;
+
+/// A batch that is being made.
+pub(super) struct Plan {
+    write: OwnedWriteBatch,
+    /// The newest offset that was given in it.
+    pub(super) head: u64,
+    /// The newest that is written with it.
+    pub(super) newest: u64,
+    accepted: Vec<Accepted>,
+    steps: Vec<Step>,
+    /// What becomes of a channel's retained message: one row in one batch.
+    retained: HashMap<Channel, Option<Vec<u8>>>,
+    keys: HashMap<Name, (usize, [u8; 16])>,
+    sessions: Rows,
+    /// What becomes of notes, by their keys.
+    notes: HashMap<Vec<u8>, Option<Vec<u8>>>,
+    buckets: HashMap<(u32, u64), Arc<Bucket>>,
+    pub(super) is_urgent: bool,
+    pub(super) has_quiet: bool,
+    messages: u64,
+    bytes: u64,
+}
+
+impl Plan {
+    /// An empty one, whose offsets follow `before`.
+    pub(super) fn new(disk: &Disk, before: u64) -> Self {
+        Self {
+            write: disk.db.batch(),
+            head: before,
+            newest: 0,
+            accepted: Vec::new(),
+            steps: Vec::new(),
+            retained: HashMap::new(),
+            keys: HashMap::new(),
+            sessions: Rows::default(),
+            notes: HashMap::new(),
+            buckets: HashMap::new(),
+            is_urgent: false,
+            has_quiet: false,
+            messages: 0,
+            bytes: 0,
+        }
+    }
+
+    pub(super) fn make(&mut self, items: Vec<Item>, open: &mut Open, shared: &Shared) -> fjall::Result<()> {
+        let now_ms = unix_ms();
+        for item in items {
+            match item {
+                Item::Op(op) => self.add(op, open, shared, now_ms)?,
+                Item::Quiet(publish) => {
+                    // One that is retained goes the way of those that are acknowledged.
+                    self.is_urgent |= publish.is_retained() && is_urgent(&publish, shared);
+                    self.has_quiet |= is_urgent(&publish, shared);
+                    let accepted = Accepted::new(*publish, self.head + 1, now_ms);
+                    self.take(accepted, (None, None, None), &open.disk, shared)?;
+                }
+                Item::Released(accepted) => {
+                    self.has_quiet |= is_urgent(&accepted.publish, shared);
+                    self.write(&accepted, &open.disk, shared)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes it; the messages to release, and what is to be done then.
+    pub(super) fn commit(
+        self,
+        open: &mut Open,
+        shared: &Shared,
+    ) -> fjall::Result<(Vec<Accepted>, Vec<Step>)> {
+        let Plan {
+            mut write,
+            accepted,
+            steps,
+            retained,
+            sessions,
+            notes,
+            buckets,
+            is_urgent,
+            messages,
+            bytes,
+            ..
+        } = self;
+        sessions.write(&open.disk, &mut write);
+        for (channel, row) in retained {
+            match row {
+                Some(row) => write.insert(&open.disk.retained, channel.as_str(), row),
+                None => write.remove(&open.disk.retained, channel.as_str()),
+            }
+        }
+        for (key, row) in notes {
+            match row {
+                Some(row) => write.insert(&open.disk.notes, key, row),
+                None => write.remove(&open.disk.notes, key),
+            }
+        }
+        for ((group, first), bucket) in buckets {
+            write.insert(&open.disk.meta, bucket_key(group, first), bucket.held().write());
+        }
+        if !write.is_empty() {
+            open.keys.put_late(&mut write);
+            if is_urgent {
+                shared.synced(|| write.durability(Some(PersistMode::SyncData)).commit())?;
+            } else {
+                shared.timed(|| write.durability(Some(PersistMode::Buffer)).commit())?;
+            }
+        }
+        let counters = &shared.counters;
+        counters.commits.fetch_add(1, Ordering::Relaxed);
+        counters.messages.fetch_add(messages, Ordering::Relaxed);
+        if messages > 0 {
+            counters.last_batch.store(messages, Ordering::Relaxed);
+        }
+        counters.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok((accepted, steps))
+    }
+
+    fn add(&mut self, op: Op, open: &mut Open, shared: &Shared, now_ms: u64) -> fjall::Result<()> {
+        match op {
+            Op::Publish { taken: Some(taken), done, .. }
+                if !shared.sessions.admits(&taken.session, taken.fence) =>
+            {
+                done.complete(Err(PublishError::Fenced.into()));
+            }
+            Op::Publish { publish, key, taken, done } => {
+                let accepted = Accepted::new(*publish, self.head + 1, now_ms);
+                let mut row = None;
+                if let Some(key) = key {
+                    let disk = &open.disk;
+                    let name = name_of(&disk.secret, &key, accepted.publish.channel().as_str());
+                    let print = fingerprint(&disk.secret, &accepted);
+                    if let Some((number, first)) = self.keys.get(&name) {
+                        self.steps.push(if *first == print {
+                            Step::Repeat { number: *number, done }
+                        } else {
+                            Step::Known { answer: Err(PublishOnceError::Conflict), done }
+                        });
+                        return Ok(());
+                    }
+                    open.keys.turn(disk, now_ms)?;
+                    if let Some(known) = open.keys.find(&name, now_ms)? {
+                        self.steps.push(Step::Known { answer: known.answer(print, disk.epoch), done });
+                        return Ok(());
+                    }
+                    self.keys.insert(name, (self.accepted.len(), print));
+                    let (offset, time_ms) = (accepted.offset, now_ms);
+                    let new = Row { fingerprint: print, offset, time_ms, receivers: 0, has_id: true };
+                    open.keys.put(&mut self.write, name, &new);
+                    row = Some((name, new));
+                }
+                self.is_urgent |= is_urgent(&accepted.publish, shared);
+                if let Some(taken) = &taken {
+                    self.sessions.set_taken(taken, true);
+                }
+                self.take(accepted, (row, taken, Some(done)), &open.disk, shared)?;
+            }
+            Op::ClearRetained { channel, done } => {
+                self.is_urgent |= shared.settings.durability_of(channel.namespace()) == Durability::Always;
+                self.retained.insert(channel.clone(), None);
+                self.steps.push(Step::Clear { channel, done });
+            }
+            Op::Session { session, done, fence, .. } if !shared.sessions.admits(&session, fence) => {
+                done.complete(Err(RecordError::Fenced));
+            }
+            Op::Session { session, fence, record, done } => {
+                self.is_urgent |= shared.settings.is_ever_urgent();
+                self.sessions.set(&session, record.as_deref(), &shared.sessions);
+                let record = record.map(|record| (record.ends, record.will));
+                self.steps.push(Step::Session { session, fence, record, done });
+            }
+            Op::Free { taken, done } if !shared.sessions.admits(&taken.session, taken.fence) => {
+                done.complete(Err(RecordError::Fenced));
+            }
+            Op::Free { taken, done } => {
+                self.is_urgent |= shared.settings.is_ever_urgent();
+                self.sessions.set_taken(&taken, false);
+                self.steps.push(Step::Free { taken, done });
+            }
+            Op::Notes { notes, done } => {
+                self.is_urgent |= shared.settings.is_ever_urgent();
+                for note in notes {
+                    let row = note.text.as_ref().map(|text| seal(text));
+                    self.notes.insert(note_key(&note.room, &note.name), row);
+                }
+                self.steps.push(Step::Notes(done));
+            }
+            Op::Barrier(done) => self.steps.push(Step::Barrier(done)),
+            // Dropped: whoever waits for it is told that nobody knows.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Takes a message that follows all others.
+    fn take(
+        &mut self,
+        mut accepted: Accepted,
+        (key, taken, done): Waiting,
+        disk: &Disk,
+        shared: &Shared,
+    ) -> fjall::Result<()> {
+        accepted.prev = shared.order.place(accepted.publish.channel(), accepted.offset);
+        self.head = accepted.offset;
+        self.write(&accepted, disk, shared)?;
+        self.steps.push(Step::Publish { number: self.accepted.len(), key, taken, done });
+        self.accepted.push(accepted);
+        Ok(())
+    }
+
+    fn write(&mut self, accepted: &Accepted, disk: &Disk, shared: &Shared) -> fjall::Result<()> {
+        let (channel, settings) = (accepted.publish.channel(), &shared.settings);
+        let group_name = settings.group_of(channel.namespace());
+        let group = disk.group_in(group_name, &mut self.write);
+        let bounds = settings.retention_of(group_name);
+        let bucket = disk.bucket_for(group, accepted.offset, &bounds, accepted.time_ms)?;
+        let record = sealed(accepted.weight(), |out| accepted.write_to(out));
+        let bytes = (record.len() - SUM_BYTES) as u64;
+        let hash = disk.secret.channel(channel.as_str());
+        if accepted.publish.is_retained() {
+            let is_kept = !accepted.publish.payload().is_empty();
+            self.retained.insert(channel.clone(), is_kept.then(|| retained_row(accepted)));
+        }
+        self.write.insert(&bucket.keyspace, message_key(accepted.offset), record);
+        self.write.insert(&bucket.keyspace, channel_key(hash, accepted.offset), []);
+        bucket.add(accepted.offset, accepted.time_ms, bytes);
+        self.bytes += bytes;
+        self.messages += 1;
+        self.newest = self.newest.max(accepted.offset);
+        self.buckets.insert((bucket.group, bucket.first), bucket);
+        Ok(())
+    }
+}
+
+/// Whether an acknowledgement of it means that it is on the disk.
+fn is_urgent(publish: &Publish, shared: &Shared) -> bool {
+    shared.settings.durability_of(publish.channel().namespace()) == Durability::Always
+}
