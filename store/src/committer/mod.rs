@@ -1,6 +1,7 @@
 //! The thread that makes the order, writes it, and has it released.
 
 mod answers;
+mod channels;
 mod plan;
 mod upkeep;
 
@@ -8,10 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use broker_core::Ingest;
-use fjall::PersistMode;
+use broker_core::{Channel, Ingest};
+use fjall::{OwnedWriteBatch, PersistMode};
 
 use self::answers::{conclude, refuse_all};
+use self::channels::{About, Channels};
 use self::plan::Plan;
 use crate::copying::Moment;
 use crate::disk::Disk;
@@ -40,6 +42,14 @@ pub(crate) struct Committer {
 struct Open {
     disk: Arc<Disk>,
     keys: Keys,
+    channels: Channels,
+}
+
+impl Open {
+    /// What is to be known of a channel; what is new of it is written with `batch`.
+    fn about(&mut self, channel: &Channel, shared: &Shared, batch: &mut OwnedWriteBatch) -> About {
+        self.channels.about(channel, &self.disk, &shared.settings, batch)
+    }
 }
 
 /// How long what nobody waits for may be on its way to the disk, where an acknowledgement means that it is there.
@@ -95,7 +105,7 @@ impl Committer {
     fn take_up(&mut self, disk: Arc<Disk>) {
         let window_ms = self.shared.settings.idempotency_window.as_millis();
         match Keys::open(&disk, u64::try_from(window_ms).unwrap_or(u64::MAX)) {
-            Ok(keys) => self.open = Some(Open { disk, keys }),
+            Ok(keys) => self.open = Some(Open { disk, keys, channels: Channels::default() }),
             Err(error) => self.fail("open its keys", &error),
         }
     }

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use broker_core::{Accepted, Channel, Op, Publish, PublishError, PublishOnceError, RecordError, unix_ms};
+use broker_core::{Accepted, Channel, Op, PublishError, PublishOnceError, RecordError, unix_ms};
 use fjall::{OwnedWriteBatch, PersistMode};
 
 use super::Open;
 use super::answers::{Step, Waiting};
+use super::channels::About;
 use crate::bucket::Bucket;
 use crate::disk::{Disk, retained_row};
 use crate::keys::{Name, Row, fingerprint, name_of};
@@ -67,15 +68,17 @@ impl Plan {
             match item {
                 Item::Op(op) => self.add(op, open, shared, now_ms)?,
                 Item::Quiet(publish) => {
+                    let about = open.about(publish.channel(), shared, &mut self.write);
                     // One that is retained goes the way of those that are acknowledged.
-                    self.is_urgent |= publish.is_retained() && is_urgent(&publish, shared);
-                    self.has_quiet |= is_urgent(&publish, shared);
+                    self.is_urgent |= publish.is_retained() && about.is_urgent;
+                    self.has_quiet |= about.is_urgent;
                     let accepted = Accepted::new(*publish, self.head + 1, now_ms);
-                    self.take(accepted, (None, None, None), &open.disk, shared)?;
+                    self.take(accepted, &about, (None, None, None), &open.disk, shared)?;
                 }
                 Item::Released(accepted) => {
-                    self.has_quiet |= is_urgent(&accepted.publish, shared);
-                    self.write(&accepted, &open.disk, shared)?;
+                    let about = open.about(accepted.publish.channel(), shared, &mut self.write);
+                    self.has_quiet |= about.is_urgent;
+                    self.write(&accepted, &about, &open.disk)?;
                 }
             }
         }
@@ -168,11 +171,12 @@ impl Plan {
                     open.keys.put(&mut self.write, name, &new);
                     row = Some((name, new));
                 }
-                self.is_urgent |= is_urgent(&accepted.publish, shared);
+                let about = open.about(accepted.publish.channel(), shared, &mut self.write);
+                self.is_urgent |= about.is_urgent;
                 if let Some(taken) = &taken {
                     self.sessions.set_taken(taken, true);
                 }
-                self.take(accepted, (row, taken, Some(done)), &open.disk, shared)?;
+                self.take(accepted, &about, (row, taken, Some(done)), &open.disk, shared)?;
             }
             Op::ClearRetained { channel, done } => {
                 self.is_urgent |= shared.settings.durability_of(channel.namespace()) == Durability::Always;
@@ -215,33 +219,30 @@ impl Plan {
     fn take(
         &mut self,
         mut accepted: Accepted,
+        about: &About,
         (key, taken, done): Waiting,
         disk: &Disk,
         shared: &Shared,
     ) -> fjall::Result<()> {
         accepted.prev = shared.order.place(accepted.publish.channel(), accepted.offset);
         self.head = accepted.offset;
-        self.write(&accepted, disk, shared)?;
+        self.write(&accepted, about, disk)?;
         self.steps.push(Step::Publish { number: self.accepted.len(), key, taken, done });
         self.accepted.push(accepted);
         Ok(())
     }
 
-    fn write(&mut self, accepted: &Accepted, disk: &Disk, shared: &Shared) -> fjall::Result<()> {
-        let (channel, settings) = (accepted.publish.channel(), &shared.settings);
-        let group_name = settings.group_of(channel.namespace());
-        let group = disk.group_in(group_name, &mut self.write);
-        let bounds = settings.retention_of(group_name);
-        let bucket = disk.bucket_for(group, accepted.offset, &bounds, accepted.time_ms)?;
+    fn write(&mut self, accepted: &Accepted, about: &About, disk: &Disk) -> fjall::Result<()> {
+        let bucket = disk.bucket_for(about.group, accepted.offset, &about.bounds, accepted.time_ms)?;
         let record = sealed(accepted.weight(), |out| accepted.write_to(out));
         let bytes = (record.len() - SUM_BYTES) as u64;
-        let hash = disk.secret.channel(channel.as_str());
         if accepted.publish.is_retained() {
             let is_kept = !accepted.publish.payload().is_empty();
-            self.retained.insert(channel.clone(), is_kept.then(|| retained_row(accepted)));
+            let row = is_kept.then(|| retained_row(accepted));
+            self.retained.insert(accepted.publish.channel().clone(), row);
         }
         self.write.insert(&bucket.keyspace, message_key(accepted.offset), record);
-        self.write.insert(&bucket.keyspace, channel_key(hash, accepted.offset), []);
+        self.write.insert(&bucket.keyspace, channel_key(about.hash, accepted.offset), []);
         bucket.add(accepted.offset, accepted.time_ms, bytes);
         self.bytes += bytes;
         self.messages += 1;
@@ -249,9 +250,4 @@ impl Plan {
         self.buckets.insert((bucket.group, bucket.first), bucket);
         Ok(())
     }
-}
-
-/// Whether an acknowledgement of it means that it is on the disk.
-fn is_urgent(publish: &Publish, shared: &Shared) -> bool {
-    shared.settings.durability_of(publish.channel().namespace()) == Durability::Always
 }
