@@ -11,7 +11,17 @@ pub(crate) struct Bucket {
     pub(crate) group: u32,
     pub(crate) first: u64,
     pub(crate) keyspace: Keyspace,
+    pub(crate) form: Form,
     held: Mutex<Held>,
+}
+
+/// How a bucket's messages are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Each has two rows of its own. What wrote such buckets is gone, and nothing is added to them.
+    Single,
+    /// In blocks.
+    Blocks,
 }
 
 /// What a bucket holds.
@@ -27,15 +37,25 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    /// The row of a bucket that has blocks. Of one of another form nothing changes any more.
     pub(crate) fn write(&self) -> Vec<u8> {
-        numbers([self.begun_ms, self.newest_ms, self.last, self.messages, self.bytes])
+        numbers([self.begun_ms, self.newest_ms, self.last, self.messages, self.bytes, BLOCKS])
     }
 
-    pub(crate) fn read(row: &[u8]) -> Option<Self> {
-        let [begun_ms, newest_ms, last, messages, bytes] = read_numbers(row)?;
-        Some(Self { begun_ms, newest_ms, last, messages, bytes })
+    pub(crate) fn read(row: &[u8]) -> Option<(Self, Form)> {
+        let (head, form) = row.split_first_chunk::<40>()?;
+        let [begun_ms, newest_ms, last, messages, bytes] = read_numbers(head)?;
+        let form = if form.is_empty() {
+            Form::Single
+        } else {
+            read_numbers(form).filter(|form| *form == [BLOCKS]).map(|_| Form::Blocks)?
+        };
+        Some((Self { begun_ms, newest_ms, last, messages, bytes }, form))
     }
 }
+
+/// The number of a form, in a bucket's row. The first had none.
+const BLOCKS: u64 = 2;
 
 /// A group is dropped in about this many steps.
 const STEPS: u64 = 8;
@@ -44,22 +64,21 @@ const STEPS: u64 = 8;
 const BEGUN_A_SECOND: usize = 16;
 
 impl Bucket {
-    pub(crate) fn new(group: u32, first: u64, keyspace: Keyspace, held: Held) -> Self {
-        Self { group, first, keyspace, held: Mutex::new(held) }
+    pub(crate) fn new(group: u32, first: u64, keyspace: Keyspace, (held, form): (Held, Form)) -> Self {
+        Self { group, first, keyspace, form, held: Mutex::new(held) }
     }
 
     pub(crate) fn held(&self) -> Held {
         *self.held.lock()
     }
 
-    /// What it holds once a message is in it.
-    pub(crate) fn add(&self, offset: u64, time_ms: u64, bytes: u64) -> Held {
+    /// A message is in it.
+    pub(crate) fn add(&self, offset: u64, time_ms: u64, bytes: u64) {
         let mut held = self.held.lock();
         held.last = held.last.max(offset);
         held.newest_ms = held.newest_ms.max(time_ms);
         held.messages += 1;
         held.bytes += bytes;
-        *held
     }
 
     /// Whether the next message begins another one. `others` are those of its group.
@@ -134,7 +153,9 @@ mod tests {
     #[test]
     fn what_a_bucket_holds_reads_back() {
         let held = held(5, 6, 7);
-        assert_eq!(Held::read(&held.write()), Some(held));
-        assert_eq!(Held::read(b"short"), None);
+        let row = held.write();
+        assert_eq!(Held::read(&row), Some((held, Form::Blocks)));
+        assert_eq!(Held::read(&row[..40]), Some((held, Form::Single)), "as schema 1 has it");
+        assert_eq!((Held::read(b"short"), Held::read(&row[..47])), (None, None));
     }
 }

@@ -6,12 +6,13 @@ use std::path::Path;
 
 use broker_core::{Accepted, Channel};
 
-use crate::bucket::Bucket;
+use crate::block::{Block, read_index};
+use crate::bucket::{Bucket, Form};
 use crate::disk::{DATABASE, Disk, read_retained};
 use crate::error::OpenError;
 use crate::journal::{Cut, Damage, cuts};
 use crate::lock::{Expect, Lock};
-use crate::schema::{channel_key, offset_of, unseal};
+use crate::schema::{channel_key, index_key, offset_of, unseal};
 use crate::sessions::read_row;
 
 /// What was found. Its text is a line for each namespace that has messages, then one for the whole.
@@ -94,19 +95,40 @@ pub(crate) fn look_through(disk: &Disk, head: u64) -> fjall::Result<Report> {
 
 /// Reads a bucket of a group.
 fn look_into(disk: &Disk, bucket: &Bucket, group: &str, report: &mut Report) -> fjall::Result<()> {
-    let mut messages = 0;
-    for row in bucket.keyspace.prefix("m") {
-        let (key, sealed) = row.into_inner()?;
-        let offset = offset_of(&key).unwrap_or(0);
-        messages += 1;
-        let Some(channel) = report.add(group, offset, &sealed) else { continue };
-        let hash = disk.secret.channel(channel.as_str());
-        if !bucket.keyspace.contains_key(channel_key(hash, offset))? {
-            report.damaged.push(format!("index of message {offset} of {group:?}"));
+    let (rows, mut messages, mut is_known) = (&bucket.keyspace, 0, true);
+    match bucket.form {
+        Form::Single => {
+            for row in rows.prefix("m") {
+                let (key, sealed) = row.into_inner()?;
+                let offset = offset_of(&key).unwrap_or(0);
+                messages += 1;
+                if let Some(channel) = report.add(group, offset, &sealed) {
+                    let hash = disk.secret.channel(channel.as_str());
+                    report.note_index(group, offset, rows.contains_key(channel_key(hash, offset))?);
+                }
+            }
+        }
+        Form::Blocks => {
+            for row in rows.prefix("b") {
+                let (key, row) = row.into_inner()?;
+                let first = offset_of(&key).unwrap_or(0);
+                let Some(block) = Block::read(first, &row) else {
+                    report.damaged.push(format!("block {first} of {group:?}"));
+                    is_known = false;
+                    continue;
+                };
+                for (offset, sealed) in block.messages() {
+                    messages += 1;
+                    let Some(channel) = report.add(group, offset, sealed) else { continue };
+                    let index = rows.get(index_key(disk.secret.channel(channel.as_str()), block.run))?;
+                    let mut entries = index.iter().flat_map(|index| read_index(block.run, index));
+                    report.note_index(group, offset, entries.any(|entry| entry == (offset, first)));
+                }
+            }
         }
     }
     let held = bucket.held();
-    if held.messages != messages {
+    if is_known && held.messages != messages {
         let (first, said) = (bucket.first, held.messages);
         report
             .damaged
@@ -134,6 +156,12 @@ impl Report {
         space.messages += 1;
         space.bytes += record.map_or(0, <[u8]>::len) as u64;
         Some(channel)
+    }
+
+    fn note_index(&mut self, group: &str, offset: u64, is_there: bool) {
+        if !is_there {
+            self.damaged.push(format!("index of message {offset} of {group:?}"));
+        }
     }
 }
 

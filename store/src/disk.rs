@@ -10,7 +10,7 @@ use broker_core::{Accepted, unix_ms};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use parking_lot::{Mutex, RwLock};
 
-use crate::bucket::{Bucket, Held};
+use crate::bucket::{Bucket, Form, Held};
 use crate::error::OpenError;
 use crate::journal::{Damage, mend};
 use crate::schema::{
@@ -180,6 +180,16 @@ impl Disk {
         Ok((Self { db, meta, retained, sessions, taken, notes, epoch, secret, buckets, groups, lost }, 0))
     }
 
+    /// To be called before anything is written: an older version, which would not find it, refuses it from here on.
+    pub(crate) fn raise_schema(&self) -> fjall::Result<()> {
+        if self.meta.get("schema")?.is_some_and(|schema| *schema == SCHEMA.to_be_bytes()) {
+            return Ok(());
+        }
+        let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
+        batch.insert(&self.meta, "schema", SCHEMA.to_be_bytes());
+        batch.commit()
+    }
+
     pub(crate) fn buckets(&self) -> Vec<Arc<Bucket>> {
         self.buckets.read().clone()
     }
@@ -217,9 +227,10 @@ impl Disk {
         };
         match found {
             Some(bucket)
-                if !is_newest
-                    || bucket.held().last > offset
-                    || !bucket.is_full(bounds, now_ms, || self.begun_lately(group, now_ms)) =>
+                if bucket.form == Form::Blocks
+                    && (!is_newest
+                        || bucket.held().last > offset
+                        || !bucket.is_full(bounds, now_ms, || self.begun_lately(group, now_ms))) =>
             {
                 Ok(bucket)
             }
@@ -237,7 +248,7 @@ impl Disk {
     fn begin_bucket(&self, group: u32, first: u64, now_ms: u64) -> fjall::Result<Arc<Bucket>> {
         let keyspace = self.db.keyspace(&bucket_name(group, first), options)?;
         let held = Held { begun_ms: now_ms, newest_ms: now_ms, last: first, messages: 0, bytes: 0 };
-        let bucket = Arc::new(Bucket::new(group, first, keyspace, held));
+        let bucket = Arc::new(Bucket::new(group, first, keyspace, (held, Form::Blocks)));
         let mut buckets = self.buckets.write();
         buckets.push(Arc::clone(&bucket));
         buckets.sort_by_key(|bucket| (bucket.group, bucket.first));

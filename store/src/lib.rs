@@ -30,6 +30,7 @@
 //! ```
 
 mod backup;
+mod block;
 mod bucket;
 mod check;
 mod committer;
@@ -49,6 +50,7 @@ mod sessions;
 mod settings;
 mod shared;
 mod store;
+mod walk;
 
 pub use backup::backup;
 pub use check::{Report, check};

@@ -6,17 +6,9 @@ use broker_core::{Accepted, Channel, Filter, LogPage, Message, Order, Read};
 
 use crate::bucket::Bucket;
 use crate::disk::Disk;
-use crate::schema::{channel_key, message_key, offset_of, unseal};
+use crate::schema::unseal;
 use crate::settings::Settings;
-
-/// Why nothing could be read.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ReadError {
-    #[error(transparent)]
-    Database(#[from] fjall::Error),
-    #[error("the record of message {0} is damaged")]
-    Damaged(u64),
-}
+use crate::walk::{ReadError, walk};
 
 /// Messages that a wildcard looks at in one bucket group for one page.
 const MAX_LOOKED_AT: usize = 4_096;
@@ -106,26 +98,15 @@ fn look(disk: &Disk, buckets: &[&Arc<Bucket>], wanted: Wanted<'_>, read: &Read) 
         if first > last {
             break;
         }
-        let mut rows = match wanted {
-            Wanted::Channel(channel) => {
-                let hash = disk.secret.channel(channel.as_str());
-                bucket.keyspace.range(channel_key(hash, first)..=channel_key(hash, last))
-            }
-            Wanted::Matching(_) => bucket.keyspace.range(message_key(first)..=message_key(last)),
+        let hash = match wanted {
+            Wanted::Channel(channel) => Some(disk.secret.channel(channel.as_str())),
+            Wanted::Matching(_) => None,
         };
-        while let Some(row) = if oldest { rows.next() } else { rows.next_back() } {
-            let (key, value) = row.into_inner()?;
-            let Some(offset) = offset_of(&key) else { return Err(ReadError::Damaged(0)) };
-            let sealed = match wanted {
-                Wanted::Matching(_) => value,
-                // A retention that ran meanwhile takes the whole bucket.
-                Wanted::Channel(_) => match bucket.keyspace.get(message_key(offset))? {
-                    Some(sealed) => sealed,
-                    None => continue,
-                },
-            };
+        for found in walk(bucket, hash, first..=last, read.order)? {
+            let found = found?;
+            let offset = found.offset;
             looked_at += 1;
-            let record = unseal(&sealed).ok_or(ReadError::Damaged(offset))?;
+            let record = unseal(&found.sealed).ok_or(ReadError::Damaged(offset))?;
             let accepted = Accepted::read_from(record, offset).map_err(|_| ReadError::Damaged(offset))?;
             let is_wanted = |accepted: &Accepted| match wanted {
                 Wanted::Channel(channel) => accepted.publish.channel() == channel,

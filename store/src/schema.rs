@@ -4,10 +4,12 @@
 //! | --- | --- | --- |
 //! | `meta` | `schema`, `epoch`, `secret`, `head`, `fence` | of the whole store |
 //! | | `g` group's name | its number, the newest offset that was dropped of it |
-//! | | `b` group `·` bucket | when it was begun, its offsets, messages and bytes |
+//! | | `b` group `·` bucket | when it was begun, its offsets, messages and bytes, how it is written |
 //! | | `k` generation | when it was begun |
 //! | | `l` offset | in a backup: up to this one, offsets were given that it does not know |
-//! | `h.<group>.<bucket>` | `m` offset | CRC-32, record of the message |
+//! | `h.<group>.<bucket>` | `b` first offset | a [block](crate::block) of messages, each with its CRC-32 |
+//! | | `i` channel's hash `·` run's first offset | which of the run are the channel's, and in which blocks |
+//! | the same, of schema 1 | `m` offset | CRC-32, record of the message |
 //! | | `c` channel's hash `·` offset | nothing |
 //! | `retained` | channel | CRC-32, offset, record |
 //! | `sessions` | session's name | CRC-32, when it ends, its position, record |
@@ -17,8 +19,8 @@
 
 use sha2::{Digest as _, Sha256};
 
-/// What this version writes.
-pub(crate) const SCHEMA: u32 = 1;
+/// What this version writes. It reads 1 as well, in whose buckets each message has two rows of its own.
+pub(crate) const SCHEMA: u32 = 2;
 
 /// Offsets are said to be used in blocks: after a crash the rest of a block is skipped, and none is given twice.
 pub(crate) const BLOCK: u64 = 1 << 16;
@@ -53,6 +55,18 @@ impl Secret {
     pub(crate) fn channel(&self, channel: &str) -> [u8; 8] {
         self.hash(&[b"channel", channel.as_bytes()])
     }
+}
+
+pub(crate) fn block_key(first: u64) -> [u8; 9] {
+    let mut key = message_key(first);
+    key[0] = b'b';
+    key
+}
+
+pub(crate) fn index_key(channel: [u8; 8], run: u64) -> [u8; 17] {
+    let mut key = channel_key(channel, run);
+    key[0] = b'i';
+    key
 }
 
 pub(crate) fn message_key(offset: u64) -> [u8; 9] {
@@ -176,6 +190,7 @@ mod tests {
         assert!(offsets.map(|offset| channel_key([7; 8], offset)).is_sorted());
         assert_eq!(offsets.map(|offset| offset_of(&message_key(offset)).unwrap()), offsets);
         assert!(offsets.map(|number| bucket_key(3, number)).is_sorted());
+        assert!(offsets.map(block_key).is_sorted() && offsets.map(|run| index_key([7; 8], run)).is_sorted());
     }
 
     #[test]

@@ -105,6 +105,7 @@ impl Store {
         let directory: &Path = &settings.directory;
         let lock = Lock::take(directory, Expect::Anything)?;
         let (disk, head) = Disk::open(directory, settings.damage())?;
+        disk.raise_schema()?;
         sync_directory(directory)?;
         let retained = disk.load_retained()?;
         let (messages, bytes) = (retained.len(), retained.iter().map(Accepted::weight).sum());

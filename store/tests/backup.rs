@@ -231,10 +231,10 @@ async fn what_is_damaged_is_told_of_and_copied_as_it_is() {
     let db = fjall::Database::builder(from.join("db")).open().unwrap();
     let bucket = db.list_keyspace_names().into_iter().find(|name| name.starts_with("h.")).unwrap();
     let bucket = db.keyspace(&bucket, fjall::KeyspaceCreateOptions::default).unwrap();
-    bucket.insert([&b"m"[..], &ids[1].offset().to_be_bytes()].concat(), b"not what was written").unwrap();
+    bucket.insert([&b"b"[..], &ids[1].offset().to_be_bytes()].concat(), b"not what was written").unwrap();
     drop((bucket, db));
     let report = copied(&from, &to).await.unwrap();
-    assert_eq!(report.damaged, [format!("message {} of \"\"", ids[1].offset())]);
+    assert_eq!(report.damaged, [format!("block {} of \"\"", ids[1].offset())]);
     assert_eq!(check(&to).unwrap().damaged, report.damaged);
 }
 

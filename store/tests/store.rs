@@ -314,9 +314,9 @@ async fn one_process_has_it_and_no_older_version() {
     meta.insert("schema", 7_u32.to_be_bytes()).unwrap();
     drop((meta, db));
     match Store::open(settings(path)) {
-        Err(error @ OpenError::NewerSchema { found: 7, known: 1 }) => {
+        Err(error @ OpenError::NewerSchema { found: 7, known: 2 }) => {
             let text = error.to_string();
-            assert!(text.contains("schema 7") && text.contains("knows 1"), "{text}");
+            assert!(text.contains("schema 7") && text.contains("knows 2"), "{text}");
         }
         other => panic!("{other:?}"),
     }
@@ -355,7 +355,7 @@ async fn damage_is_found() {
     let db = fjall::Database::builder(directory.path().join("db")).open().unwrap();
     let name = db.list_keyspace_names().into_iter().find(|name| name.starts_with("h.")).unwrap();
     let bucket = db.keyspace(&name, fjall::KeyspaceCreateOptions::default).unwrap();
-    let key = [&b"m"[..], &id.offset().to_be_bytes()].concat();
+    let key = [&b"b"[..], &id.offset().to_be_bytes()].concat();
     let mut value = bucket.get(&key).unwrap().unwrap().to_vec();
     *value.last_mut().unwrap() ^= 1;
     bucket.insert(key, value).unwrap();

@@ -10,11 +10,12 @@ use fjall::{OwnedWriteBatch, PersistMode};
 use super::Open;
 use super::answers::{Step, Waiting};
 use super::channels::About;
+use crate::block::Packing;
 use crate::bucket::Bucket;
 use crate::disk::{Disk, retained_row};
 use crate::keys::{Name, Row, fingerprint, name_of};
 use crate::queue::Item;
-use crate::schema::{SUM_BYTES, bucket_key, channel_key, message_key, note_key, seal, sealed};
+use crate::schema::{bucket_key, note_key, seal};
 use crate::sessions::Rows;
 use crate::settings::Durability;
 use crate::shared::Shared;
@@ -34,7 +35,9 @@ pub(super) struct Plan {
     sessions: Rows,
     /// What becomes of notes, by their keys.
     notes: HashMap<Vec<u8>, Option<Vec<u8>>>,
-    buckets: HashMap<(u32, u64), Arc<Bucket>>,
+    packing: Packing,
+    /// Those that it writes to, by the numbers that they have in it.
+    buckets: Vec<Arc<Bucket>>,
     pub(super) is_urgent: bool,
     pub(super) has_quiet: bool,
     messages: u64,
@@ -54,7 +57,8 @@ impl Plan {
             keys: HashMap::new(),
             sessions: Rows::default(),
             notes: HashMap::new(),
-            buckets: HashMap::new(),
+            packing: Packing::default(),
+            buckets: Vec::new(),
             is_urgent: false,
             has_quiet: false,
             messages: 0,
@@ -98,6 +102,7 @@ impl Plan {
             retained,
             sessions,
             notes,
+            packing,
             buckets,
             is_urgent,
             messages,
@@ -117,8 +122,13 @@ impl Plan {
                 None => write.remove(&open.disk.notes, key),
             }
         }
-        for ((group, first), bucket) in buckets {
-            write.insert(&open.disk.meta, bucket_key(group, first), bucket.held().write());
+        packing.write(|bucket, key, row| {
+            if let Some(bucket) = buckets.get(bucket) {
+                write.insert(&bucket.keyspace, key, row);
+            }
+        });
+        for bucket in buckets {
+            write.insert(&open.disk.meta, bucket_key(bucket.group, bucket.first), bucket.held().write());
         }
         if !write.is_empty() {
             open.keys.put_late(&mut write);
@@ -234,20 +244,22 @@ impl Plan {
 
     fn write(&mut self, accepted: &Accepted, about: &About, disk: &Disk) -> fjall::Result<()> {
         let bucket = disk.bucket_for(about.group, accepted.offset, &about.bounds, accepted.time_ms)?;
-        let record = sealed(accepted.weight(), |out| accepted.write_to(out));
-        let bytes = (record.len() - SUM_BYTES) as u64;
         if accepted.publish.is_retained() {
             let is_kept = !accepted.publish.payload().is_empty();
             let row = is_kept.then(|| retained_row(accepted));
             self.retained.insert(accepted.publish.channel().clone(), row);
         }
-        self.write.insert(&bucket.keyspace, message_key(accepted.offset), record);
-        self.write.insert(&bucket.keyspace, channel_key(about.hash, accepted.offset), []);
+        // Few are written to at once, and mostly the same as before.
+        let known = self.buckets.iter().rposition(|known| Arc::ptr_eq(known, &bucket));
+        let number = known.unwrap_or(self.buckets.len());
+        let bytes = self.packing.add(number, about.hash, accepted);
         bucket.add(accepted.offset, accepted.time_ms, bytes);
+        if known.is_none() {
+            self.buckets.push(bucket);
+        }
         self.bytes += bytes;
         self.messages += 1;
         self.newest = self.newest.max(accepted.offset);
-        self.buckets.insert((bucket.group, bucket.first), bucket);
         Ok(())
     }
 }

@@ -1,0 +1,208 @@
+//! A store that schema 1 wrote: each message had two rows of its own.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_core::{
+    Broker, Channel, Config, Filter, HistoryQuery, LogConfig, MessageId, NamespaceConfig, Order, Publish,
+};
+use fjall::{Database, KeyspaceCreateOptions};
+use store::{Settings, Store, backup, check};
+
+fn open(directory: &Path) -> (Arc<Store>, Broker) {
+    let mut settings = Settings::new(directory);
+    settings.min_free_bytes = 0;
+    let store = Arc::new(Store::open(settings).unwrap());
+    let mut config = Config::default();
+    // Nearly nothing is answered from memory.
+    let mut none = LogConfig::default();
+    none.max_bytes = 1;
+    config.namespaces = vec![NamespaceConfig::new("orders", none)];
+    let broker = Broker::with_engine(config, Arc::clone(&store) as _);
+    (store, broker)
+}
+
+async fn end((store, broker): (Arc<Store>, Broker)) {
+    soon(broker.drained()).await;
+    broker.close();
+    store.close();
+}
+
+async fn soon<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(30), future).await.expect("it does not come")
+}
+
+async fn put(broker: &Broker, channel: &str, payload: &str) -> MessageId {
+    let publish = Publish::new(Channel::parse(channel).unwrap(), payload.to_owned());
+    soon(broker.publish_wait(publish)).await.unwrap().id.unwrap()
+}
+
+async fn history(broker: &Broker, text: &str, after: Option<MessageId>, order: Order) -> Vec<String> {
+    let mut query = HistoryQuery::default();
+    (query.after, query.limit, query.order) = (after.map(Into::into), 1_000, order);
+    let history = soon(broker.read_history(&Filter::parse(text).unwrap(), query)).await.unwrap();
+    assert!(!history.gap);
+    history.messages.iter().map(|message| String::from_utf8_lossy(message.payload()).into_owned()).collect()
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u16::from_be_bytes(bytes[at..at + 2].try_into().unwrap()))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_be_bytes(bytes[at..at + 8].try_into().unwrap())
+}
+
+/// Writes a store as the version before this one did.
+fn write_back(directory: &Path) {
+    let db = Database::builder(directory.join("db")).open().unwrap();
+    let meta = db.keyspace("meta", KeyspaceCreateOptions::default).unwrap();
+    assert_eq!(*meta.get("schema").unwrap().unwrap(), 2_u32.to_be_bytes());
+    meta.insert("schema", 1_u32.to_be_bytes()).unwrap();
+    for row in meta.prefix("b") {
+        let (key, value) = row.into_inner().unwrap();
+        assert_eq!(value.len(), 48);
+        meta.insert(key, &value[..40]).unwrap();
+    }
+    for name in db.list_keyspace_names().into_iter().filter(|name| name.starts_with("h.")) {
+        let bucket = db.keyspace(&name, KeyspaceCreateOptions::default).unwrap();
+        let rows: Vec<_> = bucket.iter().map(|row| row.into_inner().unwrap()).collect();
+        for (key, value) in rows {
+            let first = u64_at(&key, key.len() - 8);
+            if key[0] == b'b' {
+                let (count, mut begin) = (u16_at(&value, 6) as usize, 0);
+                let records = &value[8 + 6 * count..];
+                for line in value[8..8 + 6 * count].chunks(6) {
+                    let end = u32::from_be_bytes(line[2..].try_into().unwrap()) as usize;
+                    let offset = first + u16_at(line, 0);
+                    let key = [&b"m"[..], &offset.to_be_bytes()].concat();
+                    bucket.insert(key, &records[begin..end]).unwrap();
+                    begin = end;
+                }
+            } else {
+                for entry in value.chunks(4) {
+                    let offset = first + u16_at(entry, 0);
+                    bucket.insert([&b"c"[..], &key[1..9], &offset.to_be_bytes()].concat(), []).unwrap();
+                }
+            }
+            bucket.remove(key).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_schema_1_wrote_is_read_and_goes_on_in_blocks() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, copy) = (folder.path().join("store"), folder.path().join("copy"));
+    let life = open(&path);
+    let mut ids = Vec::new();
+    for n in 0..20 {
+        ids.push(put(&life.1, &format!("orders/{}", n % 2), &n.to_string()).await);
+    }
+    end(life).await;
+    write_back(&path);
+
+    // Looking changes nothing.
+    for _ in 0..2 {
+        let report = check(&path).unwrap();
+        assert!(
+            report.damaged.is_empty() && report.to_string().starts_with("orders messages=20 "),
+            "{report:?}"
+        );
+    }
+    backup(&path, &copy).unwrap();
+    for path in [&path, &copy] {
+        let life = open(path);
+        let all = history(&life.1, "orders/*", None, Order::Oldest).await;
+        assert_eq!(all, (0..20).map(|n| n.to_string()).collect::<Vec<_>>());
+        for n in 20..40 {
+            put(&life.1, &format!("orders/{}", n % 2), &n.to_string()).await;
+        }
+        end(life).await;
+        let life = open(path);
+        let mut odd: Vec<_> = (0..40).filter(|n| n % 2 == 1).map(|n| n.to_string()).collect();
+        assert_eq!(history(&life.1, "orders/1", None, Order::Oldest).await, odd);
+        // Over the seam in both ways of looking.
+        assert_eq!(history(&life.1, "orders/1", Some(ids[15]), Order::Oldest).await, odd[8..]);
+        let behind: Vec<_> = (16..40).map(|n| n.to_string()).collect();
+        assert_eq!(history(&life.1, "#", Some(ids[15]), Order::Oldest).await, behind);
+        odd.reverse();
+        assert_eq!(history(&life.1, "orders/1", None, Order::Newest).await, odd);
+        end(life).await;
+        let report = check(path).unwrap();
+        assert!(
+            report.damaged.is_empty() && report.to_string().starts_with("orders messages=40 "),
+            "{report:?}"
+        );
+        let db = Database::builder(path.join("db")).open().unwrap();
+        let meta = db.keyspace("meta", KeyspaceCreateOptions::default).unwrap();
+        assert_eq!(*meta.get("schema").unwrap().unwrap(), 2_u32.to_be_bytes(), "older versions refuse it");
+        assert_eq!(meta.prefix("b").count(), 2, "the old bucket is not written to any more");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_many_publish_at_once_is_found_by_channel_and_by_filter_from_any_position() {
+    let folder = tempfile::tempdir().unwrap();
+    let life = open(folder.path());
+    let mut publishing = tokio::task::JoinSet::new();
+    for writer in 0..40 {
+        let broker = life.1.clone();
+        publishing.spawn(async move {
+            let mut ids = Vec::new();
+            for n in 0..50 {
+                let channel = format!("orders/{}/{}", writer % 5, n % 3);
+                // Nobody waits for some of them.
+                if n % 4 == 3 {
+                    let publish = Publish::new(Channel::parse(&channel).unwrap(), format!("{writer} {n}"));
+                    broker.post(publish).unwrap();
+                } else {
+                    ids.push((
+                        put(&broker, &channel, &format!("{writer} {n}")).await,
+                        channel,
+                        format!("{writer} {n}"),
+                    ));
+                }
+            }
+            ids
+        });
+    }
+    let mut all = Vec::new();
+    while let Some(ids) = publishing.join_next().await {
+        all.extend(ids.unwrap());
+    }
+    all.sort_by_key(|(id, ..)| id.offset());
+    end(life).await;
+    let life = open(folder.path());
+    for (filter, channels) in [("orders/1/2", "orders/1/2"), ("orders/*/0", "/0"), ("orders/**", "orders")] {
+        for (at, _) in all.iter().enumerate().step_by(97) {
+            let after = all[at].0;
+            let expected: Vec<_> = all[at + 1..]
+                .iter()
+                .filter(|(_, channel, _)| {
+                    channel.contains(channels) && (channels != "/0" || channel.ends_with("/0"))
+                })
+                .collect();
+            let mut found = history(&life.1, filter, Some(after), Order::Oldest).await;
+            let position = |text: &str| found.iter().position(|found| found == text);
+            let places: Vec<_> = expected.iter().take(300).map(|(_, _, text)| position(text)).collect();
+            assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{filter} {at}");
+            let mut newest = history(&life.1, filter, None, Order::Newest).await;
+            newest.truncate(found.len());
+            newest.reverse();
+            if newest.len() < 1_000 {
+                assert_eq!(newest, found, "{filter} {at}");
+            }
+            found.dedup();
+        }
+    }
+    let report = check(folder.path());
+    assert!(report.is_err(), "it is open");
+    end(life).await;
+    let report = check(folder.path()).unwrap();
+    assert!(
+        report.damaged.is_empty() && report.to_string().starts_with("orders messages=2000 "),
+        "{report:?}"
+    );
+}
