@@ -1,5 +1,6 @@
 //! A bare append log: records behind their lengths in one file, and one thread that writes all that waits, waits for the
-//! disk, and answers. What it cannot do is read, drop, and find a channel.
+//! disk, and answers. What it cannot do is read, drop, and find a channel. The same with the store's database in the place
+//! of the file is what any store on that database can reach.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -7,6 +8,7 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -19,17 +21,68 @@ const BATCH: usize = 512;
 
 type Record = (Vec<u8>, oneshot::Sender<()>);
 
-fn write(mut file: File, records: &Receiver<Record>) -> std::io::Result<()> {
-    let (mut bytes, mut waiting) = (Vec::new(), Vec::new());
+/// Where records go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    File,
+    /// The database, with so many of them in each row.
+    Rows(usize),
+}
+
+enum Log {
+    File(File),
+    Rows { db: Database, rows: Keyspace, each: usize, written: u64 },
+}
+
+impl Log {
+    fn create(folder: &Path, place: Place) -> Result<Self, String> {
+        let text = |error: fjall::Error| error.to_string();
+        Ok(match place {
+            Place::File => Self::File(File::create(folder.join("log")).map_err(|error| error.to_string())?),
+            Place::Rows(each) => {
+                let db = Database::builder(folder).open().map_err(text)?;
+                let rows = db.keyspace("rows", KeyspaceCreateOptions::default).map_err(text)?;
+                Self::Rows { db, rows, each, written: 0 }
+            }
+        })
+    }
+
+    fn write(&mut self, records: &[Vec<u8>]) -> Result<(), String> {
+        match self {
+            Self::File(file) => {
+                let bytes = joined(records);
+                file.write_all(&bytes).and_then(|()| file.sync_data()).map_err(|error| error.to_string())
+            }
+            Self::Rows { db, rows, each, written } => {
+                let mut batch = db.batch().durability(Some(PersistMode::SyncData));
+                for records in records.chunks(*each) {
+                    batch.insert(rows, written.to_be_bytes(), joined(records));
+                    *written += records.len() as u64;
+                }
+                batch.commit().map_err(|error| error.to_string())
+            }
+        }
+    }
+}
+
+fn joined(records: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(records.iter().map(|record| record.len() + 4).sum());
+    for record in records {
+        bytes.extend_from_slice(&(record.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(record);
+    }
+    bytes
+}
+
+fn write(mut log: Log, records: &Receiver<Record>) -> Result<(), String> {
+    let (mut batch, mut waiting) = (Vec::new(), Vec::new());
     while let Ok(first) = records.recv() {
         for (record, done) in std::iter::once(first).chain(records.try_iter()).take(BATCH) {
-            bytes.extend_from_slice(&(record.len() as u32).to_be_bytes());
-            bytes.extend_from_slice(&record);
+            batch.push(record);
             waiting.push(done);
         }
-        file.write_all(&bytes)?;
-        file.sync_data()?;
-        bytes.clear();
+        log.write(&batch)?;
+        batch.clear();
         for done in waiting.drain(..) {
             _ = done.send(());
         }
@@ -37,11 +90,11 @@ fn write(mut file: File, records: &Receiver<Record>) -> std::io::Result<()> {
     Ok(())
 }
 
-pub(crate) async fn append(below: &Path, in_flight: usize, span: Duration) -> Outcome<Figures> {
+pub(crate) async fn append(below: &Path, place: Place, in_flight: usize, span: Duration) -> Outcome<Figures> {
     let folder = tempfile::tempdir_in(below)?;
-    let file = File::create(folder.path().join("log"))?;
+    let log = Log::create(folder.path(), place)?;
     let (sender, records): (SyncSender<Record>, _) = sync_channel(8_192);
-    let thread = std::thread::spawn(move || write(file, &records));
+    let thread = std::thread::spawn(move || write(log, &records));
     let start = Instant::now();
     let mut writers = JoinSet::new();
     for _ in 0..in_flight {

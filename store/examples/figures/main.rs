@@ -2,7 +2,8 @@
 //!
 //! `scripts/store-figures`, or `figures [--data DIR] [--quick] [--server target/release/fanwire] [--only TABLE]`: what is
 //! measured lies below DIR (default: the current folder), so that it is the disk in question. Without a server the tables in
-//! process alone. TABLE is one of `delivery`, `chat`, `acknowledged`, `network`. Loopback only; each measurement is over
+//! process alone. TABLE is one of `delivery`, `chat`, `acknowledged`, `roof`,
+//! `network`. Loopback only; each measurement is over
 //! after a fixed time.
 
 mod floor;
@@ -13,6 +14,7 @@ mod tally;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use floor::Place;
 use inside::{Disk, Keeping};
 use tally::{Figures, median, ratio};
 
@@ -29,7 +31,7 @@ struct Arguments {
 }
 
 /// The tables that there are.
-const TABLES: [&str; 4] = ["delivery", "chat", "acknowledged", "network"];
+const TABLES: [&str; 5] = ["delivery", "chat", "acknowledged", "roof", "network"];
 
 impl Arguments {
     fn wants(&self, table: &str) -> bool {
@@ -123,8 +125,8 @@ async fn main() -> Outcome<()> {
         for in_flight in [1, 64, 512] {
             let (mut bare, mut kept, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
             for _ in 0..given.rounds.max(3) {
-                let one = floor::append(folder, in_flight, given.span).await?;
-                let other = inside::acknowledge(folder, in_flight, given.span).await?;
+                let one = floor::append(folder, Place::File, in_flight, given.span).await?;
+                let other = inside::acknowledge(folder, Keeping::Always, in_flight, given.span).await?;
                 ratios.push(ratio(&other, &one));
                 bare.push(one);
                 kept.push(other);
@@ -136,6 +138,37 @@ async fn main() -> Outcome<()> {
                 ratios.iter().copied().fold(f64::INFINITY, f64::min),
                 ratios.iter().copied().fold(0.0, f64::max)
             );
+        }
+    }
+    if given.wants("roof") {
+        println!(
+            "\n## What of the bare append log is left of it, in turn: with the store's database, the broker, both\n"
+        );
+        println!(
+            "| in flight | bare log/s | its database, a row for each | a row for 64 | a broker without a store | with it |"
+        );
+        println!("| --- | --- | --- | --- | --- | --- |");
+        for in_flight in [64, 512] {
+            let mut all: [Vec<Figures>; 5] = Default::default();
+            for _ in 0..given.rounds.max(3) {
+                let round = [
+                    floor::append(folder, Place::File, in_flight, given.span).await?,
+                    floor::append(folder, Place::Rows(1), in_flight, given.span).await?,
+                    floor::append(folder, Place::Rows(64), in_flight, given.span).await?,
+                    inside::acknowledge(folder, Keeping::Nothing, in_flight, given.span).await?,
+                    inside::acknowledge(folder, Keeping::Always, in_flight, given.span).await?,
+                ];
+                for (all, figures) in all.iter_mut().zip(round) {
+                    all.push(figures);
+                }
+            }
+            let [bare, others @ ..] = &all;
+            print!("| {in_flight} | {:.0} |", Figures::median_of(bare).per_second);
+            for other in others {
+                let ratios: Vec<f64> = other.iter().zip(bare).map(|(one, bare)| ratio(one, bare)).collect();
+                print!(" {:.0}, {:.2} × |", Figures::median_of(other).per_second, median(&ratios));
+            }
+            println!();
         }
     }
     if let Some(server) = given.server.as_deref().filter(|_| given.wants("network")) {
