@@ -52,6 +52,8 @@ struct State {
     /// The room before the next batch, and what came before this one. None is left until it was wanted once.
     room: u64,
     came: u64,
+    /// It was used up: something had to wait that would not have with more.
+    is_tight: bool,
 }
 
 /// Where a message stands that nobody waits for.
@@ -67,8 +69,16 @@ pub(crate) enum Posted {
 impl Order {
     /// Goes on after `head`, of which the disk knows.
     pub(crate) fn new(head: u64) -> Self {
-        let state =
-            State { head, limit: head, reserved: head, last: HashMap::new(), held: None, room: 0, came: 0 };
+        let state = State {
+            head,
+            limit: head,
+            reserved: head,
+            last: HashMap::new(),
+            held: None,
+            room: 0,
+            came: 0,
+            is_tight: false,
+        };
         let marks = (0..MARKS).map(|_| AtomicU32::new(0)).collect();
         Self { state: Mutex::new(state), marks, hasher: RandomState::new() }
     }
@@ -104,7 +114,9 @@ impl Order {
         state.came += 1;
         let is_free = self.mark(mark).is_some_and(|mark| mark.load(Ordering::Relaxed) == 0);
         let held = state.held.as_ref().map_or(0, Vec::len);
-        if !is_free || held >= MAX_HELD || state.head + held as u64 >= state.limit {
+        let is_full = state.head + held as u64 >= state.limit;
+        state.is_tight |= is_full;
+        if !is_free || held >= MAX_HELD || is_full {
             return Posted::Waits(publish);
         }
         if let Some(held) = &mut state.held {
@@ -113,6 +125,22 @@ impl Order {
         }
         release(state.accept(publish, unix_ms()));
         Posted::Released
+    }
+
+    /// The same between two batches, of one that had to wait and that nothing is before any more on its channel.
+    pub(crate) fn release_now<T>(
+        &self,
+        publish: Box<Publish>,
+        release: impl FnOnce(Accepted) -> T,
+    ) -> Result<T, Box<Publish>> {
+        let mark = self.mark_of(publish.channel());
+        let mut state = self.state.lock();
+        if state.held.is_some() || state.head >= state.limit {
+            return Err(publish);
+        }
+        let released = release(state.accept(*publish, unix_ms()));
+        self.wait_no_more(&[mark]);
+        Ok(released)
     }
 
     /// Whether the disk is to know of more places soon.
@@ -146,13 +174,15 @@ impl Order {
     pub(crate) fn begin_batch(&self, messages: u64) -> Option<u64> {
         let mut state = self.state.lock();
         if state.room > 0 || state.came > 0 {
-            state.room = (state.room / 2).max(2 * state.came).clamp(MIN_ROOM, MAX_ROOM);
+            // Who waits for a message that waits publishes nothing meanwhile: what came then says little of what would come.
+            let room = if state.is_tight { 2 * state.room } else { state.room - state.room / 8 };
+            state.room = room.max(2 * state.came).clamp(MIN_ROOM, MAX_ROOM);
         }
         let before = state.head + state.room;
         if before + messages > state.reserved {
             return None;
         }
-        state.came = 0;
+        (state.came, state.is_tight) = (0, false);
         state.limit = before;
         Some(before)
     }
@@ -222,5 +252,70 @@ impl State {
         }
         self.last.insert(channel.clone(), offset);
         0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publish() -> Publish {
+        Publish::new(Channel::parse("chat").unwrap(), "x")
+    }
+
+    /// What becomes of a chat that would publish so much during each flush, and stops as soon as something of it waits: how
+    /// many flushes it waited for.
+    fn waits(order: &Order, flushes: usize, wanted: usize) -> usize {
+        let (mut waits, mut waiting) = (0, 0);
+        for _ in 0..flushes {
+            let messages = 1 + waiting;
+            let before = order.begin_batch(messages).unwrap_or_else(|| {
+                order.reserve(order.to_reserve());
+                order.begin_batch(messages).expect("there is room now")
+            });
+            let marks = vec![order.mark_of(publish().channel()); waiting as usize];
+            let comes = if waiting == 0 { wanted } else { 0 };
+            waiting = 0;
+            for _ in 0..comes {
+                if let Posted::Waits(publish) = order.post(publish(), |_| {}) {
+                    order.wait_on(Some(order.mark_of(publish.channel())));
+                    waiting = 1;
+                    waits += 1;
+                    break;
+                }
+            }
+            order.begin_release(before + messages, &marks);
+            order.end_release(|_| {});
+        }
+        waits
+    }
+
+    #[test]
+    fn a_chat_that_had_to_wait_finds_more_room_and_waits_no_more() {
+        let order = Order::new(0);
+        order.reserve(order.to_reserve());
+        assert!(waits(&order, 100, 1_000) <= 10);
+        assert_eq!(waits(&order, 100, 1_000), 0, "it found its room");
+        // Silence for a while takes the room away by and by.
+        assert_eq!(waits(&order, 100, 0), 0);
+        assert!(waits(&order, 100, 1_000) <= 10);
+    }
+
+    #[test]
+    fn what_is_released_keeps_the_order_of_places() {
+        let order = Order::new(0);
+        order.reserve(order.to_reserve());
+        let mut released = Vec::new();
+        for round in 0..50_u64 {
+            let before = order.begin_batch(3).expect("there is room");
+            for _ in 0..round % 7 * 30 {
+                _ = order.post(publish(), |accepted| released.push(accepted.offset));
+            }
+            order.begin_release(before + 3, &[]);
+            released.extend(before + 1..=before + 3);
+            assert!(matches!(order.post(publish(), |_| panic!("it is held")), Posted::Held));
+            order.end_release(|held| released.extend(held.iter().map(|accepted| accepted.offset)));
+        }
+        assert!(released.is_sorted_by(|one, other| one < other));
     }
 }

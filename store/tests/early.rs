@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ struct Gate {
     /// Whether it is shut, and how many have come to it since then.
     state: Mutex<(bool, usize)>,
     changed: Condvar,
+    once: AtomicBool,
 }
 
 impl Gate {
@@ -24,14 +26,26 @@ impl Gate {
         let mut state = self.state.lock().unwrap();
         state.1 += 1;
         self.changed.notify_all();
-        let (state, waited) =
-            self.changed.wait_timeout_while(state, Duration::from_secs(30), |(is_shut, _)| *is_shut).unwrap();
+        let (state, waited) = self
+            .changed
+            .wait_timeout_while(state, Duration::from_secs(30), |(is_shut, _)| {
+                *is_shut && !self.once.swap(false, Ordering::SeqCst)
+            })
+            .unwrap();
         assert!(!waited.timed_out(), "nobody opens the gate");
         drop(state);
     }
 
     fn shut(&self) {
         *self.state.lock().unwrap() = (true, 0);
+    }
+
+    /// Lets through who stands before it, and nobody else.
+    fn open_once(&self) {
+        let mut state = self.state.lock().unwrap();
+        *state = (true, 0);
+        self.once.store(true, Ordering::SeqCst);
+        self.changed.notify_all();
     }
 
     fn open(&self) {
@@ -170,6 +184,43 @@ async fn it_overtakes_nothing_on_its_channel() {
     }
     assert_eq!(got.iter().map(|(text, _)| &**text).collect::<Vec<_>>(), ["1", "2", "3", "kept", "behind it"]);
     assert!(got.is_sorted_by_key(|(_, id)| id.offset()), "{got:?}");
+    life.end().await;
+}
+
+/// Once what was before it is released; else a channel that has waited once would wait for ever another flush.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_had_to_wait_does_not_wait_for_the_next_batch_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let life = Life::begin_used(directory.path()).await;
+    let mut stream = life.follow(&["chat"], StartFrom::Now);
+    let waiting = life.hold_up(publish("chat", "1"));
+    for text in ["2", "3"] {
+        life.broker.post(publish("chat", text)).unwrap();
+    }
+    let next_batch = tokio::spawn(life.broker.submit(publish("ledger", "")));
+    let behind = tokio::spawn(life.broker.submit(publish("chat", "4")));
+    life.broker.post(publish("chat", "5")).unwrap();
+    life.gate.open_once();
+    soon(waiting).await.unwrap();
+    tokio::task::block_in_place(|| life.gate.has_come());
+    // The gate is shut, and what waits before it is delivered already.
+    let mut got = Vec::new();
+    for _ in 0..3 {
+        got.push(next(&mut stream).await);
+    }
+    assert_eq!(got.iter().map(|(text, _)| &**text).collect::<Vec<_>>(), ["1", "2", "3"]);
+    assert!(!next_batch.is_finished() && !behind.is_finished());
+    life.gate.open();
+    soon(next_batch).await.unwrap().unwrap();
+    for _ in 0..2 {
+        got.push(next(&mut stream).await);
+    }
+    assert_eq!(got[3..].iter().map(|(text, _)| &**text).collect::<Vec<_>>(), ["4", "5"]);
+    assert!(got.is_sorted_by_key(|(_, id)| id.offset()), "{got:?}");
+    assert_eq!(life.history("chat").await, ["1", "2", "3", "4", "5"]);
+    life.end().await;
+    let life = Life::begin(directory.path());
+    assert_eq!(life.history("chat").await, ["1", "2", "3", "4", "5"]);
     life.end().await;
 }
 

@@ -5,6 +5,7 @@ mod channels;
 mod plan;
 mod upkeep;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -138,12 +139,16 @@ impl Committer {
         }
     }
 
-    fn do_all(&mut self, items: Vec<Item>) {
-        let marks: Vec<u16> = items.iter().filter_map(|item| self.shared.mark_of(item)).collect();
+    fn do_all(&mut self, mut items: Vec<Item>) {
+        // In the order in which they were released, and so are those that still wait to be taken.
         let early = items.iter().rev().find_map(|item| match item {
             Item::Released(accepted) => Some(accepted.offset),
             _ => None,
         });
+        if self.open.is_some() {
+            items = self.release_first(items);
+        }
+        let marks: Vec<u16> = items.iter().filter_map(|item| self.shared.mark_of(item)).collect();
         if self.open.is_none() {
             self.shared.order.wait_no_more(&marks);
             refuse_all(items);
@@ -151,6 +156,37 @@ impl Committer {
             self.fail("commit", &error);
         }
         self.shared.note_stored(early.unwrap_or(0));
+    }
+
+    /// What nobody waits for had to wait for what was before it. If that is released by now, it need not wait for the disk
+    /// again, nor what follows on its channel: else a channel that has waited once would wait on, as something of it is
+    /// always on its way.
+    fn release_first(&self, items: Vec<Item>) -> Vec<Item> {
+        if !items.iter().any(|item| matches!(item, Item::Quiet(_))) {
+            return items;
+        }
+        let mut waiting = HashSet::new();
+        let release = |item| match item {
+            Item::Quiet(publish) if !publish.is_retained() => {
+                let mark = self.shared.order.mark_of(publish.channel());
+                if waiting.contains(&mark) {
+                    return Item::Quiet(publish);
+                }
+                let released = self.shared.order.release_now(publish, |accepted| {
+                    self.ingest.release(vec![accepted.clone()]);
+                    Item::Released(accepted)
+                });
+                released.unwrap_or_else(|publish| {
+                    waiting.insert(mark);
+                    Item::Quiet(publish)
+                })
+            }
+            item => {
+                waiting.extend(self.shared.mark_of(&item));
+                item
+            }
+        };
+        items.into_iter().map(release).collect()
     }
 
     fn commit(&mut self, items: Vec<Item>, marks: &[u16]) -> fjall::Result<()> {
