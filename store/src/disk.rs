@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use broker_core::{Accepted, unix_ms};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use parking_lot::{Mutex, RwLock};
 
 use crate::bucket::{Bucket, Form, Held};
@@ -58,6 +58,8 @@ pub(crate) fn database(folder: &Path) -> fjall::Result<Database> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     Database::builder(folder)
         .max_journaling_size(MAX_JOURNAL_BYTES)
+        // What is written there is soon written again, compressed; whoever waits for it waits for the compression too.
+        .journal_compression(CompressionType::None)
         .cache_size(CACHE_BYTES)
         .worker_threads(2)
         .open()
