@@ -141,7 +141,7 @@ impl Elsewhere {
             Ok(Notice::Item { text, after }) => {
                 let mut told = self.told.lock();
                 if told.len() >= MAX_TOLD {
-                    tracing::warn!(target: "fanwire::gateway", "more items of other nodes wait than may");
+                    tracing::warn!(target: "fanwire::gateway", max = MAX_TOLD, "more items of other nodes wait than may");
                     return;
                 }
                 told.push_back((text, after));
