@@ -117,6 +117,8 @@ def bayeux_a_session_that_does_not_come_for_its_events(server):
     session = Session(server)
     assert session.subscribe("/burst")["successful"]
     fill(server, "burst", 20_000)
+    # Until all of them wait for it.
+    settle(server)
     told = session.connect()
     assert told[-1]["successful"] and len(told) == 20_001, len(told)
     fill(server, "burst", 60_000)
