@@ -12,6 +12,10 @@ from parts import ask
 # What a publisher waits for one answer. A refusal has come by then.
 PATIENCE_S = 25
 
+# From just before disks lose their power until the servers on them are gone. They live on for a moment, and may say that
+# what they have just written is on the disk when it is not: that nobody hears whose machine has lost its power, too.
+without_power = threading.Event()
+
 
 class Publisher(threading.Thread):
     """Publishes one message after the other on a channel of its own, at one node, until it is told to stop. What is not
@@ -36,6 +40,8 @@ class Publisher(threading.Thread):
                     connection.request("POST", f"/v1/publish/{self.channel}", text, headers)
                     answer = connection.getresponse()
                     body = answer.read()
+                    if without_power.is_set():
+                        raise OSError("there is no power")
                     if answer.status == 200:
                         self.acknowledged.append(self.sent)
                         break

@@ -5,7 +5,7 @@ import threading
 import time
 
 import disk
-from clients import PATIENCE_S, Connection, Session, Traffic, reaches_all
+from clients import PATIENCE_S, Connection, Session, Traffic, reaches_all, without_power
 from parts import Cluster, ask, until
 
 # How long a fault lasts, where it lasts.
@@ -270,10 +270,12 @@ def all_servers_lose_power(rig):
     disks = [disk.Disk() for _ in range(3)]
 
     def fault(cluster, _traffic, _wrong):
+        without_power.set()
         for one in disks:
             one.lose_power()
         for server in cluster.servers:
             server.kill()
+        without_power.clear()
         for one in disks:
             one.detach()
         for one in disks:
