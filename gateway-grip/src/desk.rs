@@ -127,7 +127,41 @@ impl Desk {
             });
         }
         self.learn(items).await;
+        self.learn_elsewhere(items).await;
         self.take(items, prepared).await
+    }
+
+    /// Asks other nodes whether they have published what items come after that did not come here: else such an item waits, and
+    /// what comes behind it in the same request and says nothing of its order does not.
+    async fn learn_elsewhere(&self, items: &[(Item, &str)]) {
+        if !self.elsewhere.is_joined() {
+            return;
+        }
+        let (mut wanted, mut lasts) = (Vec::new(), Vec::new());
+        for (at, (item, _)) in items.iter().enumerate() {
+            let Some(prev_id) = item.prev_id.as_ref().filter(|_| !item.no_seq) else { continue };
+            let is_before =
+                |(one, _): &(Item, &str)| one.channel == item.channel && one.id.as_ref() == Some(prev_id);
+            let Some(last) = self.last_of(&item.channel) else { continue };
+            if last != *prev_id && !items.iter().take(at).any(is_before) && wanted.len() < MAX_ASKED {
+                wanted.push((item.channel.clone(), prev_id.clone()));
+                lasts.push((item.channel.clone(), last));
+            }
+        }
+        if wanted.is_empty() {
+            return;
+        }
+        for (channel, id) in self.elsewhere.ask(wanted).await {
+            let Some((_, last)) = lasts.iter().find(|(name, _)| *name == channel) else { continue };
+            let Ok(name) = Channel::parse(&channel) else { continue };
+            until_behind(&self.broker, &name, Some(&id)).await;
+            let started = {
+                let mut sequence = self.sequence.lock();
+                let ready = sequence.handle_sent_after(&channel, last, &id, Instant::now());
+                self.start(ready, Some(id))
+            };
+            self.finish(started).await;
+        }
     }
 
     /// Reads in the log what it knows of channels of which nothing is known here: after a start, or a long while.
@@ -324,19 +358,32 @@ impl Desk {
             if wanted.is_empty() && self.elsewhere.has_asked(is_over) {
                 return;
             }
-            for (channel, id) in self.elsewhere.ask(wanted).await {
-                let started = {
-                    let mut sequence = self.sequence.lock();
-                    let ready = sequence.handle_sent(&channel, &id, Instant::now());
-                    self.start(ready, Some(id))
-                };
-                self.finish(started).await;
-            }
+            let follow = |(channel, id)| self.follow(channel, id);
+            let mut following: Vec<_> =
+                self.elsewhere.ask(wanted).await.into_iter().map(follow).map(Box::pin).collect();
+            // At the same time, as each may wait a moment.
+            std::future::poll_fn(|context| {
+                following.retain_mut(|one| one.as_mut().poll(context).is_pending());
+                if following.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
             match tokio::time::timeout(pause, self.elsewhere.awaited.notified()).await {
                 Ok(()) => pause = PAUSES.0,
                 Err(_) => pause = (pause * 2).min(PAUSES.1),
             }
         }
+    }
+
+    /// Publishes what has waited for an item that another node has published, once that is here.
+    async fn follow(&self, channel: String, id: String) {
+        let Ok(name) = Channel::parse(&channel) else { return };
+        until_behind(&self.broker, &name, Some(&id)).await;
+        let started = {
+            let mut sequence = self.sequence.lock();
+            let ready = sequence.handle_sent(&channel, &id, Instant::now());
+            self.start(ready, Some(id))
+        };
+        self.finish(started).await;
     }
 
     /// From now on there are other nodes; what they tell is done.

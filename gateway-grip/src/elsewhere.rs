@@ -38,6 +38,9 @@ pub(crate) const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Dura
 const BEHIND: Duration = Duration::from_millis(500);
 const BEHIND_ANYTHING: Duration = Duration::from_millis(100);
 
+/// How long what was published elsewhere is given to be on its way to others, where nobody listens here who would see it.
+const ON_ITS_WAY: Duration = Duration::from_millis(20);
+
 /// What one server tells the others.
 #[derive(Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -153,17 +156,20 @@ impl Elsewhere {
     }
 }
 
-/// Waits until a message with this id has come, if messages of the channel come here at all, and not for long.
+/// Waits until a message with this id has come, and not for long: a moment where messages of the channel do not come here.
 pub(crate) async fn until_behind(broker: &Broker, channel: &Channel, id: Option<&str>) {
     const FEW: usize = 16;
     let mut pause = Duration::from_millis(2);
     let mut waited = Duration::ZERO;
-    if id.is_none() && !broker.subscribers_of(channel).is_empty() {
-        tokio::time::sleep(BEHIND_ANYTHING).await;
+    let is_heard = || !broker.subscribers_of(channel).is_empty();
+    match (id, is_heard()) {
+        (None, true) => tokio::time::sleep(BEHIND_ANYTHING).await,
+        (Some(_), false) => tokio::time::sleep(ON_ITS_WAY).await,
+        _ => {}
     }
     while let Some(id) = id
         && waited < BEHIND
-        && !broker.subscribers_of(channel).is_empty()
+        && is_heard()
     {
         let mut query = HistoryQuery::default();
         (query.limit, query.order) = (FEW, Order::Newest);

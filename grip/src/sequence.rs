@@ -248,6 +248,18 @@ impl<T> Sequence<T> {
         if !self.channels.get(channel).is_some_and(is_awaited) {
             return Vec::new();
         }
+        self.go_on_from(channel, id, now)
+    }
+
+    /// The same of an id that nothing here waits for yet, if `last` is still what was sent here last.
+    pub fn handle_sent_after(&mut self, channel: &str, last: &str, id: &str, now: Instant) -> Vec<T> {
+        if self.last(channel) != Some(last) {
+            return Vec::new();
+        }
+        self.go_on_from(channel, id, now)
+    }
+
+    fn go_on_from(&mut self, channel: &str, id: &str, now: Instant) -> Vec<T> {
         self.note(channel, id, now);
         let known = self.touch(channel);
         let (count, bytes) = (known.waiting.len(), known.bytes);
@@ -442,6 +454,11 @@ mod tests {
         assert_eq!(sequence.handle_sent("a", "6", now), [7]);
         assert_eq!((sequence.waiting(), sequence.poll_timeout()), (0, None));
         assert_eq!(sequence.take("a", place("2", "1"), 2, now), Taken::Seen(2));
+        // What was asked about before it came does not wait; what was sent here meanwhile counts more.
+        assert!(sequence.handle_sent_after("a", "7", "8", now).is_empty());
+        assert_eq!(ready(sequence.take("a", place("9", "8"), 9, now)), [9]);
+        assert!(sequence.handle_sent_after("a", "7", "5", now).is_empty());
+        assert_eq!(sequence.last_id("a"), Some("9"));
     }
 
     #[test]

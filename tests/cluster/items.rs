@@ -113,6 +113,12 @@ async fn items_of_one_node_are_items_on_all_in_their_order_and_to_their_end() {
             let item = json!([{"channel": "room", "id": id.to_string(), "prev-id": (id - 1).to_string(),
                 "http-stream": {"content": format!("{id}\n")}}]);
             publish([holding, other][id % 2], item).await;
+            // At first what comes after it is published once it is there, and then at once.
+            if id <= 10 {
+                assert_eq!(stream.line().await, id.to_string());
+            }
+        }
+        for id in 11..=20 {
             assert_eq!(stream.line().await, id.to_string());
         }
     })
