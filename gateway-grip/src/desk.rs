@@ -1,5 +1,6 @@
 //! Where items are published: each is one message of its channel, in the order that publishers say.
 
+use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -16,7 +17,7 @@ use grip::sequence::{Place, Sequence, Taken};
 use parking_lot::Mutex;
 use websocket_over_http::{id_of, outline_of};
 
-use crate::elsewhere::{Elsewhere, MAX_ASKED, Nodes, PAUSES, until_behind};
+use crate::elsewhere::{Elsewhere, MAX_ASKED, Nodes, PAUSES, Told, until_behind};
 use crate::secret::Secret;
 
 /// What clients of a gateway are called in listings.
@@ -137,24 +138,27 @@ impl Desk {
         if !self.elsewhere.is_joined() {
             return;
         }
-        let (mut wanted, mut lasts) = (Vec::new(), Vec::new());
-        for (at, (item, _)) in items.iter().enumerate() {
-            let Some(prev_id) = item.prev_id.as_ref().filter(|_| !item.no_seq) else { continue };
-            let is_before =
-                |(one, _): &(Item, &str)| one.channel == item.channel && one.id.as_ref() == Some(prev_id);
-            let Some(last) = self.last_of(&item.channel) else { continue };
-            if last != *prev_id && !items.iter().take(at).any(is_before) && wanted.len() < MAX_ASKED {
+        let (mut wanted, mut lasts, mut before) = (Vec::new(), HashMap::new(), HashSet::new());
+        for (item, _) in items {
+            if let Some(prev_id) = item.prev_id.as_ref().filter(|_| !item.no_seq && wanted.len() < MAX_ASKED)
+                && !before.contains(&(&*item.channel, prev_id))
+                && let Some(last) = self.last_of(&item.channel)
+                && last != *prev_id
+            {
                 wanted.push((item.channel.clone(), prev_id.clone()));
-                lasts.push((item.channel.clone(), last));
+                lasts.insert(item.channel.clone(), last);
             }
+            before.extend(item.id.as_ref().map(|id| (&*item.channel, id)));
         }
         if wanted.is_empty() {
             return;
         }
-        for (channel, id) in self.elsewhere.ask(wanted).await {
-            let Some((_, last)) = lasts.iter().find(|(name, _)| *name == channel) else { continue };
+        let known = self.elsewhere.ask(wanted).await;
+        let since = Instant::now();
+        for (channel, id) in known {
+            let Some(last) = lasts.get(&channel) else { continue };
             let Ok(name) = Channel::parse(&channel) else { continue };
-            until_behind(&self.broker, &name, Some(&id)).await;
+            until_behind(&self.broker, &name, Some(&id), since).await;
             let started = {
                 let mut sequence = self.sequence.lock();
                 let ready = sequence.handle_sent_after(&channel, last, &id, Instant::now());
@@ -358,9 +362,9 @@ impl Desk {
             if wanted.is_empty() && self.elsewhere.has_asked(is_over) {
                 return;
             }
-            let follow = |(channel, id)| self.follow(channel, id);
-            let mut following: Vec<_> =
-                self.elsewhere.ask(wanted).await.into_iter().map(follow).map(Box::pin).collect();
+            let known = if wanted.is_empty() { wanted } else { self.elsewhere.ask(wanted).await };
+            let follow = |(channel, id)| Box::pin(self.follow(channel, id));
+            let mut following: Vec<_> = known.into_iter().map(follow).collect();
             // At the same time, as each may wait a moment.
             std::future::poll_fn(|context| {
                 following.retain_mut(|one| one.as_mut().poll(context).is_pending());
@@ -377,7 +381,7 @@ impl Desk {
     /// Publishes what has waited for an item that another node has published, once that is here.
     async fn follow(&self, channel: String, id: String) {
         let Ok(name) = Channel::parse(&channel) else { return };
-        until_behind(&self.broker, &name, Some(&id)).await;
+        until_behind(&self.broker, &name, Some(&id), Instant::now()).await;
         let started = {
             let mut sequence = self.sequence.lock();
             let ready = sequence.handle_sent(&channel, &id, Instant::now());
@@ -395,9 +399,9 @@ impl Desk {
         let desk = Arc::downgrade(self);
         tokio::spawn(async move {
             while let Some(elsewhere) = desk.upgrade().map(|desk| Arc::clone(&desk.elsewhere)) {
-                let Some((text, after)) = elsewhere.next_told().await else { continue };
+                let Some(told) = elsewhere.next_told().await else { continue };
                 let Some(desk) = desk.upgrade() else { return };
-                desk.obey(&text, after.as_deref()).await;
+                desk.obey(&told).await;
             }
         });
     }
@@ -408,11 +412,14 @@ impl Desk {
     }
 
     /// Does what another node tells: an item for clients of a gateway, once they have what came before it.
-    async fn obey(&self, text: &str, after: Option<&str>) {
-        let Ok(item) = grip::publish::item(text) else { return };
+    async fn obey(&self, told: &Told) {
+        let Ok(item) = grip::publish::item(&told.text) else { return };
         let Ok(channel) = Channel::parse(&item.channel) else { return };
-        if let What::Direct(publish, _) = message(&item, text, channel) {
-            until_behind(&self.broker, publish.channel(), after).await;
+        if self.broker.subscribers_of(&channel).is_empty() {
+            return;
+        }
+        if let What::Direct(publish, _) = message(&item, &told.text, channel) {
+            until_behind(&self.broker, publish.channel(), told.after.as_deref(), told.since).await;
             self.send(&publish);
         }
     }

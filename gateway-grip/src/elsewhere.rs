@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker_core::{Answer, Broker, Channel, Filter, HistoryQuery, Order};
 use parking_lot::Mutex;
@@ -23,9 +23,10 @@ pub trait Nodes: Send + Sync {
     fn ask(&self, question: Vec<u8>) -> Answer<'static, Vec<Vec<u8>>>;
 }
 
-/// Most items of others that wait for their turn. What comes above it is not done, and that is logged: as with messages,
-/// what nobody here takes is lost to this server alone.
-const MAX_TOLD: usize = 10_000;
+/// Most bytes of items of others that wait for their turn, each counted with a little more. What comes above it is not done,
+/// and that is logged: as with messages, what nobody here takes is lost to this server alone.
+const MAX_TOLD_BYTES: usize = 16 << 20;
+const OVERHEAD: usize = 128;
 
 /// Most ids of one question.
 pub(crate) const MAX_ASKED: usize = 1_000;
@@ -54,11 +55,35 @@ enum Notice {
 /// Ids that items wait for, by channel; answered by the places of those that were published.
 type Question = Vec<(String, String)>;
 
+/// An item of another server.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) text: String,
+    /// The id of the one before it.
+    pub(crate) after: Option<String>,
+    /// When it came: from then on it waits for that one, so that those behind it wait no longer than it does.
+    pub(crate) since: Instant,
+}
+
+#[derive(Default)]
+struct Waiting {
+    told: VecDeque<Told>,
+    bytes: usize,
+}
+
+impl Waiting {
+    fn pop(&mut self) -> Option<Told> {
+        let told = self.told.pop_front()?;
+        self.bytes -= told.text.len() + OVERHEAD;
+        Some(told)
+    }
+}
+
 /// What is known of other servers.
 #[derive(Default)]
 pub(crate) struct Elsewhere {
     nodes: OnceLock<Arc<dyn Nodes>>,
-    told: Mutex<VecDeque<(String, Option<String>)>>,
+    waiting: Mutex<Waiting>,
     more: Notify,
     /// Whether somebody asks what items wait for, and that there is something new to ask.
     asking: Mutex<bool>,
@@ -84,13 +109,14 @@ impl Elsewhere {
         self.nodes.set(nodes).is_ok()
     }
 
-    /// The next item of others, with the id of the one before it. Returns now and then without any, for whoever may be gone.
-    pub(crate) async fn next_told(&self) -> Option<(String, Option<String>)> {
-        if let Some(told) = self.told.lock().pop_front() {
-            return Some(told);
+    /// The next item of others. Returns now and then without any, for whoever may be gone.
+    pub(crate) async fn next_told(&self) -> Option<Told> {
+        let told = self.waiting.lock().pop();
+        if told.is_some() {
+            return told;
         }
         _ = tokio::time::timeout(Duration::from_secs(5), self.more.notified()).await;
-        self.told.lock().pop_front()
+        self.waiting.lock().pop()
     }
 
     fn tell(&self, notice: &Notice) {
@@ -142,13 +168,17 @@ impl Elsewhere {
         match serde_json::from_slice(notice) {
             Ok(Notice::Key(key)) => believe(key),
             Ok(Notice::Item { text, after }) => {
-                let mut told = self.told.lock();
-                if told.len() >= MAX_TOLD {
-                    tracing::warn!(target: "fanwire::gateway", max = MAX_TOLD, "more items of other nodes wait than may");
+                let mut waiting = self.waiting.lock();
+                let bytes = waiting.bytes + text.len() + OVERHEAD;
+                if bytes > MAX_TOLD_BYTES {
+                    drop(waiting);
+                    let max_bytes = MAX_TOLD_BYTES;
+                    tracing::warn!(target: "fanwire::gateway", max_bytes, "more items of other nodes wait than may");
                     return;
                 }
-                told.push_back((text, after));
-                drop(told);
+                waiting.bytes = bytes;
+                waiting.told.push_back(Told { text, after, since: Instant::now() });
+                drop(waiting);
                 self.more.notify_one();
             }
             Err(_) => {}
@@ -156,21 +186,18 @@ impl Elsewhere {
     }
 }
 
-/// Waits until a message with this id has come, and not for long: a moment where messages of the channel do not come here.
-pub(crate) async fn until_behind(broker: &Broker, channel: &Channel, id: Option<&str>) {
+/// Waits until a message with this id has come, and not for long after `since`: a moment where messages of the channel do not
+/// come here, or nobody knows which one it is.
+pub(crate) async fn until_behind(broker: &Broker, channel: &Channel, id: Option<&str>, since: Instant) {
     const FEW: usize = 16;
-    let mut pause = Duration::from_millis(2);
-    let mut waited = Duration::ZERO;
     let is_heard = || !broker.subscribers_of(channel).is_empty();
-    match (id, is_heard()) {
-        (None, true) => tokio::time::sleep(BEHIND_ANYTHING).await,
-        (Some(_), false) => tokio::time::sleep(ON_ITS_WAY).await,
-        _ => {}
+    let until = |time: Duration| tokio::time::sleep_until((since + time).into());
+    let Some(id) = id else { return until(BEHIND_ANYTHING).await };
+    if !is_heard() {
+        return until(ON_ITS_WAY).await;
     }
-    while let Some(id) = id
-        && waited < BEHIND
-        && is_heard()
-    {
+    let mut pause = Duration::from_millis(2);
+    while since.elapsed() < BEHIND && is_heard() {
         let mut query = HistoryQuery::default();
         (query.limit, query.order) = (FEW, Order::Newest);
         let history = broker.read_history(&Filter::literal(channel.clone()), query).await;
@@ -178,7 +205,6 @@ pub(crate) async fn until_behind(broker: &Broker, channel: &Channel, id: Option<
             return;
         }
         tokio::time::sleep(pause).await;
-        waited += pause;
         pause *= 2;
     }
 }
@@ -221,12 +247,14 @@ mod tests {
         for notice in told.iter().chain([&b"{".to_vec(), &b"{\"later\":1}".to_vec()]) {
             there.hear(notice);
         }
-        assert_eq!(there.next_told().await, Some(("{}".to_owned(), Some("7".to_owned()))));
-        assert!(there.told.lock().is_empty());
-        for _ in 0..=MAX_TOLD {
-            there.hear(&told[1]);
+        let heard = there.next_told().await.unwrap();
+        assert_eq!((&*heard.text, heard.after.as_deref()), ("{}", Some("7")));
+        assert!(there.waiting.lock().told.is_empty() && there.waiting.lock().bytes == 0);
+        let large = serde_json::to_vec(&Notice::Item { text: "x".repeat(1 << 20), after: None }).unwrap();
+        for _ in 0..17 {
+            there.hear(&large);
         }
-        assert_eq!(there.told.lock().len(), MAX_TOLD);
+        assert_eq!(there.waiting.lock().told.len(), 15, "each counts a little more");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //!
 //! Time is an argument, and has to go forward.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::publish::Item;
@@ -221,11 +221,12 @@ impl<T> Sequence<T> {
     /// What items wait for that does not wait itself, channel by channel: the ids that somebody else may have sent. At most
     /// `limit`.
     pub fn awaited(&self, limit: usize) -> Vec<(String, String)> {
-        let mut awaited = Vec::new();
-        if self.waiting == 0 {
-            return awaited;
-        }
-        for (name, channel) in &self.channels {
+        let (mut awaited, mut seen) = (Vec::new(), HashSet::new());
+        for (_, name) in &self.due {
+            let Some(channel) = self.channels.get(name).filter(|_| seen.insert(name)) else { continue };
+            if awaited.len() >= limit {
+                break;
+            }
             let waits = |id: &str| channel.waiting.iter().any(|waiting| waiting.id.as_deref() == Some(id));
             let ids = channel.waiting.iter().map(|waiting| &waiting.prev_id).filter(|id| !waits(id));
             awaited.extend(ids.map(|id| (name.clone(), id.clone())));

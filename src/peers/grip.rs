@@ -7,8 +7,8 @@ use bytes::Bytes;
 use cluster::{Control, Peer, Service};
 use front::Front;
 use gateway_grip::Nodes;
-use tokio::sync::mpsc;
 
+use super::notices::{Notices, notices};
 use super::{as_a, find};
 use crate::Fronts;
 
@@ -18,9 +18,10 @@ const GRIP: &str = "grip";
 /// Has it know of other nodes.
 pub(super) fn join(control: Control, fronts: &Fronts) {
     if let Some((front, grip)) = find::<gateway_grip::Front>(fronts) {
-        let (notices, to_tell) = mpsc::unbounded_channel();
+        let (notices, teller) = notices();
         control.serve(GRIP, Arc::new(Heard(Arc::downgrade(front))));
-        tokio::spawn(tell(control.clone(), to_tell));
+        let again = Heard(Arc::downgrade(front));
+        tokio::spawn(teller.run(control.clone(), GRIP, move || again.came_back()));
         grip.join(Arc::new(Others { control, notices }));
     }
 }
@@ -28,13 +29,12 @@ pub(super) fn join(control: Control, fronts: &Fronts) {
 /// The other nodes, as GRIP tells and asks them.
 struct Others {
     control: Control,
-    notices: mpsc::UnboundedSender<Vec<u8>>,
+    notices: Notices,
 }
 
 impl Nodes for Others {
     fn tell(&self, notice: Vec<u8>) {
-        // The task is there as long as this is.
-        _ = self.notices.send(notice);
+        self.notices.tell(notice);
     }
 
     fn ask(&self, question: Vec<u8>) -> Answer<'static, Vec<Vec<u8>>> {
@@ -46,15 +46,6 @@ impl Nodes for Others {
     }
 }
 
-/// In the order in which it is told. Ends with the front.
-async fn tell(control: Control, mut notices: mpsc::UnboundedReceiver<Vec<u8>>) {
-    while let Some(notice) = notices.recv().await {
-        if let Err(error) = control.tell(GRIP, &notice).await {
-            tracing::warn!(target: "fanwire::cluster", %error, "an item of GRIP is not told to other nodes");
-        }
-    }
-}
-
 /// What others tell and ask GRIP here. Weakly: a broker that has the cluster as its engine is not to be kept by it.
 struct Heard(Weak<dyn Front>);
 
@@ -62,6 +53,11 @@ impl Heard {
     fn with<T>(&self, act: impl FnOnce(&gateway_grip::Front) -> T) -> Option<T> {
         let front = self.0.upgrade()?;
         as_a(&front).map(act)
+    }
+
+    /// Others may have missed something.
+    fn came_back(&self) {
+        self.with(gateway_grip::Front::tell_all);
     }
 }
 
@@ -75,10 +71,10 @@ impl Service for Heard {
     }
 
     fn came(&self, _: &Peer) {
-        self.with(gateway_grip::Front::tell_all);
+        self.came_back();
     }
 
     fn reconnected(&self) {
-        self.with(gateway_grip::Front::tell_all);
+        self.came_back();
     }
 }

@@ -6,6 +6,8 @@ mod api;
 mod grip;
 #[cfg(feature = "mqtt")]
 mod mqtt;
+#[cfg(any(feature = "gateway", feature = "grip"))]
+mod notices;
 #[cfg(feature = "auth")]
 mod rates;
 mod retained;
