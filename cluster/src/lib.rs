@@ -43,6 +43,9 @@ mod desk;
 mod durable;
 mod error;
 mod frame;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod groups;
 mod interests;
 mod link;

@@ -14,13 +14,13 @@ const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 19;
 
 /// The longest name of a service.
-pub(super) const MAX_NAME_BYTES: usize = 32;
+pub(crate) const MAX_NAME_BYTES: usize = 32;
 
 /// What a frame adds to its body at most.
-pub(super) const MAX_OVERHEAD: usize = HEAD_BYTES + MAX_NAME_BYTES;
+pub(crate) const MAX_OVERHEAD: usize = HEAD_BYTES + MAX_NAME_BYTES;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Question,
     Answer,
     /// There is no answer: no such service, too much to do, or it would be too large.
@@ -30,18 +30,18 @@ pub(super) enum Kind {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Frame {
-    pub(super) kind: Kind,
+pub(crate) struct Frame {
+    pub(crate) kind: Kind,
     /// Of the node that sent it.
-    pub(super) life: u64,
-    pub(super) number: u64,
-    pub(super) service: Bytes,
-    pub(super) body: Bytes,
+    pub(crate) life: u64,
+    pub(crate) number: u64,
+    pub(crate) service: Bytes,
+    pub(crate) body: Bytes,
 }
 
 const KINDS: [(u8, Kind); 4] = [(1, Kind::Question), (2, Kind::Answer), (3, Kind::Cannot), (4, Kind::Notice)];
 
-pub(super) fn write(kind: Kind, life: u64, number: u64, service: &str, body: &[u8]) -> Bytes {
+pub(crate) fn write(kind: Kind, life: u64, number: u64, service: &str, body: &[u8]) -> Bytes {
     let code = KINDS.iter().find(|(_, one)| *one == kind).map_or(0, |(code, _)| *code);
     let name = service.as_bytes();
     let name = name.get(..MAX_NAME_BYTES).unwrap_or(name);
@@ -56,7 +56,7 @@ pub(super) fn write(kind: Kind, life: u64, number: u64, service: &str, body: &[u
 }
 
 /// `None` for what no node of this version sends.
-pub(super) fn read(frame: &Bytes) -> Option<Frame> {
+pub(crate) fn read(frame: &Bytes) -> Option<Frame> {
     let ([version, code], rest) = frame.split_first_chunk::<2>()?;
     let (life, rest) = rest.split_first_chunk::<8>()?;
     let (number, rest) = rest.split_first_chunk::<8>()?;

@@ -10,7 +10,7 @@
 //!
 //! What is asked and told is the business of services, which have names; this room brings their bytes.
 
-mod frame;
+pub(crate) mod frame;
 mod run;
 
 use std::fmt;

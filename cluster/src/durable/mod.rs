@@ -11,7 +11,7 @@
 
 mod claims;
 mod fetch;
-mod frame;
+pub(crate) mod frame;
 mod guard;
 mod left;
 mod numbers;
@@ -20,7 +20,7 @@ mod queue;
 mod receive;
 mod records;
 mod retained;
-mod row;
+pub(crate) mod row;
 mod send;
 mod sessions;
 mod stream;
