@@ -11,6 +11,7 @@ use super::group::Group;
 use super::outbound::{Outgoing, Stage};
 use super::queue::{Clock, Queue, time_for};
 use super::session::{Incoming, Online, Session, Shared, State};
+use super::subscriptions::Subscription;
 use super::wire::Wire;
 use crate::codec::{
     self, AckKind, Dialect, EncodedPublish, Framing, PublishHeader, Reason, Sharing, topic_is_valid,
@@ -30,6 +31,22 @@ struct Copies {
     strays: Vec<Arc<Group>>,
 }
 
+/// What one subscription has to do with a message.
+enum Matched<'s> {
+    /// Nothing: it is over since, or the message is its own client's.
+    Nothing,
+    /// It was a shared one and is over: another member of its group gets the message.
+    Stray(&'s Arc<Group>),
+    /// It gets a copy, with RETAIN or without.
+    Subscription(&'s Subscription, bool),
+}
+
+/// One copy for several subscriptions: of the highest QoS, and with RETAIN if one of them has it.
+fn highest(plain: Option<(Qos, bool)>, granted: Qos, retain: bool) -> (Qos, bool) {
+    let (qos, kept) = plain.unwrap_or((Qos::AtMostOnce, false));
+    (qos.max(granted), kept | retain)
+}
+
 impl Session {
     /// The frame a lane may send to `outbox` by itself: a QoS 0 PUBLISH that all plain subscribers share.
     /// Asking changes nothing, because the lane may find that it cannot use the answer.
@@ -45,10 +62,8 @@ impl Session {
         if state.extra.is_some() || state.backlog.is_some() || !goes_there {
             return None;
         }
-        let copies = state.copies(incoming, tags);
-        let is_plain = copies.by_group.is_empty() && copies.strays.is_empty();
-        let (granted, retain) = copies.plain.filter(|_| is_plain)?;
-        if retain || !copies.ids.is_empty() || granted.min(incoming.message.qos()) != Qos::AtMostOnce {
+        let (granted, retain) = state.plain_copy(incoming, tags)?;
+        if retain || granted.min(incoming.message.qos()) != Qos::AtMostOnce {
             return None;
         }
         let frame = state.common_frame(self.shared(), delivery, incoming.clock)?;
@@ -103,61 +118,106 @@ impl State {
         tags: &[u32],
         wire: &mut impl Wire,
     ) {
-        let message = incoming.message;
-        let Copies { plain, ids, by_group, strays } = self.copies(incoming, tags);
-        if let Some((granted, retain)) = plain {
-            let qos = message.qos().min(granted);
-            let common = incoming
-                .lane
-                .filter(|_| qos == Qos::AtMostOnce && !retain && ids.is_empty() && self.backlog.is_none())
-                .and_then(|delivery| self.common_frame(shared, delivery, incoming.clock));
-            match common {
-                Some(frame) if self.takes(frame) => {
-                    self.sent += 1;
-                    wire.send(frame, Class::Droppable);
-                }
-                Some(_) => self.dropped += 1,
-                None => {
-                    let outgoing = Outgoing {
-                        message: message.clone(),
-                        qos,
-                        retain,
-                        ids,
-                        shared: None,
-                        from_store: incoming.kind == Kind::Retained,
-                        ticket: None,
-                    };
-                    self.emit(&shared.config, outgoing, incoming.clock, wire);
-                }
+        if let Some(plain) = self.plain_copy(incoming, tags) {
+            self.deliver_plain(shared, incoming, plain, Box::default(), wire);
+        } else {
+            let Copies { plain, ids, by_group, strays } = self.copies(incoming, tags);
+            if let Some(plain) = plain {
+                self.deliver_plain(shared, incoming, plain, ids, wire);
+            }
+            for outgoing in by_group {
+                self.deliver_shared(&shared.config, outgoing, incoming.clock, wire);
+            }
+            for group in strays {
+                group.push_stray(incoming.message, incoming.clock);
             }
         }
-        for outgoing in by_group {
-            self.deliver_shared(&shared.config, outgoing, incoming.clock, wire);
-        }
-        for group in strays {
-            group.push_stray(message, incoming.clock);
-        }
         self.balance(&shared.config, incoming.clock, wire);
+    }
+
+    /// The copy of all plain subscriptions.
+    fn deliver_plain(
+        &mut self,
+        shared: &Shared,
+        incoming: &Incoming<'_>,
+        (granted, retain): (Qos, bool),
+        ids: Box<[u32]>,
+        wire: &mut impl Wire,
+    ) {
+        let message = incoming.message;
+        let qos = message.qos().min(granted);
+        let common = incoming
+            .lane
+            .filter(|_| qos == Qos::AtMostOnce && !retain && ids.is_empty() && self.backlog.is_none())
+            .and_then(|delivery| self.common_frame(shared, delivery, incoming.clock));
+        match common {
+            Some(frame) if self.takes(frame) => {
+                self.sent += 1;
+                wire.send(frame, Class::Droppable);
+            }
+            Some(_) => self.dropped += 1,
+            None => {
+                let outgoing = Outgoing {
+                    message: message.clone(),
+                    qos,
+                    retain,
+                    ids,
+                    shared: None,
+                    from_store: incoming.kind == Kind::Retained,
+                    ticket: None,
+                };
+                self.emit(&shared.config, outgoing, incoming.clock, wire);
+            }
+        }
+    }
+
+    /// What a subscription has to do with a message.
+    #[inline]
+    fn matched(&self, incoming: &Incoming<'_>, tag: u32) -> Matched<'_> {
+        let Some(subscription) = self.subscriptions.by_tag(tag) else {
+            let left = self.membership.as_ref().and_then(|membership| membership.left(tag));
+            return left.map_or(Matched::Nothing, Matched::Stray);
+        };
+        if subscription.no_local && incoming.publisher.is_some() && incoming.publisher == self.key {
+            return Matched::Nothing;
+        }
+        let retain = match incoming.kind {
+            Kind::Retained => true,
+            Kind::Live | Kind::Replayed | Kind::Direct => {
+                subscription.retain_as_published && incoming.message.retain()
+            }
+        };
+        Matched::Subscription(subscription, retain)
+    }
+
+    /// What all matching subscriptions amount to where that is one plain copy, which says nothing of them: the highest QoS
+    /// granted, and RETAIN. Almost every delivery is one, and is looked at here without room for anything else.
+    #[inline]
+    fn plain_copy(&self, incoming: &Incoming<'_>, tags: &[u32]) -> Option<(Qos, bool)> {
+        let mut plain = None;
+        for &tag in tags {
+            match self.matched(incoming, tag) {
+                Matched::Nothing => {}
+                Matched::Subscription(one, retain) if !one.shared && one.id == 0 => {
+                    plain = Some(highest(plain, one.qos, retain));
+                }
+                Matched::Subscription(..) | Matched::Stray(_) => return None,
+            }
+        }
+        plain
     }
 
     fn copies(&self, incoming: &Incoming<'_>, tags: &[u32]) -> Copies {
         let message = incoming.message;
         let mut copies = Copies::default();
         for &tag in tags {
-            // Unsubscribed while the message was on its way.
-            let Some(subscription) = self.subscriptions.by_tag(tag) else {
-                let left = self.membership.as_ref().and_then(|membership| membership.left(tag));
-                copies.strays.extend(left.cloned());
-                continue;
-            };
-            if subscription.no_local && incoming.publisher.is_some() && incoming.publisher == self.key {
-                continue;
-            }
-            let retain = match incoming.kind {
-                Kind::Retained => true,
-                Kind::Live | Kind::Replayed | Kind::Direct => {
-                    subscription.retain_as_published && message.retain()
+            let (subscription, retain) = match self.matched(incoming, tag) {
+                Matched::Nothing => continue,
+                Matched::Stray(group) => {
+                    copies.strays.push(Arc::clone(group));
+                    continue;
                 }
+                Matched::Subscription(subscription, retain) => (subscription, retain),
             };
             if subscription.shared {
                 copies.by_group.push(Outgoing {
@@ -174,8 +234,7 @@ impl State {
             if subscription.id != 0 && !copies.ids.contains(&subscription.id) {
                 copies.ids = copies.ids.iter().copied().chain([subscription.id]).collect();
             }
-            let (qos, kept) = copies.plain.unwrap_or((Qos::AtMostOnce, false));
-            copies.plain = Some((qos.max(subscription.qos), kept | retain));
+            copies.plain = Some(highest(copies.plain, subscription.qos, retain));
         }
         copies
     }
