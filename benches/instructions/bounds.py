@@ -32,7 +32,7 @@ class Bounds:
     def write(self, path):
         width = max(map(len, [COMPILER, *self.counts]))
         lines = [f"{COMPILER:{width}}  {self.compiler}"]
-        lines += [f"{name:{width}} {count:>8}" for name, count in self.counts.items()]
+        lines += [f"{name:{width}} {count:>8.0f}" for name, count in self.counts.items()]
         Path(path).write_text(HEAD + "\n".join(lines) + "\n")
 
 

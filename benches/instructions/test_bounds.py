@@ -73,6 +73,12 @@ class Judging(unittest.TestCase):
         self.assertEqual(self.judge(match=1500)[0], 0)
         self.assertEqual(self.judge(match=1600)[0], 1)
 
+    def test_what_is_not_recorded_anew_stays_as_it_is_written(self):
+        before = self.bounds.read_text().splitlines()
+        self.judge("--record", "sse-burst", sse_burst=2000)
+        changed = [(one, other) for one, other in zip(before, self.bounds.read_text().splitlines()) if one != other]
+        self.assertEqual([one.split() for _, one in changed], [["sse-burst", "2000"]])
+
     def test_bounds_of_two_compilers_do_not_mix(self):
         code, text = self.judge("--record", "match", compiler="2.0.0 def here")
         self.assertEqual(code, 1, text)
