@@ -169,8 +169,10 @@ impl Document {
 
     /// A document as a note has it: `{"state":{…},"metadata":{…},"version":…}`.
     pub(crate) fn to_note(&self) -> String {
-        let mut out = "{".to_owned();
-        self.write(false, &mut out);
+        let mut out = "{\"state\":".to_owned();
+        self.write_sections(View::State, None, &mut out);
+        out.push_str(",\"metadata\":");
+        self.write_sections(View::Times, None, &mut out);
         let _ = write!(out, ",\"version\":{}}}", self.version);
         out
     }
@@ -194,19 +196,21 @@ impl Document {
     /// `"state":{…},"metadata":{…}`, with the delta among the state or not.
     pub(crate) fn write(&self, with_delta: bool, out: &mut String) {
         let delta = self.delta().filter(|_| with_delta);
-        for (name, view) in [("\"state\":", View::State), (",\"metadata\":", View::Metadata)] {
-            out.push_str(name);
-            let mut sections = Sections::new(out);
-            for (name, section) in [("desired", &self.desired), ("reported", &self.reported)] {
-                if let Some(section) = section {
-                    sections.members(name, section, view);
-                }
+        out.push_str("\"state\":");
+        self.write_sections(View::State, delta.as_ref(), out);
+        out.push_str(",\"metadata\":");
+        self.write_sections(View::Metadata, None, out);
+    }
+
+    fn write_sections(&self, view: View, delta: Option<&Members>, out: &mut String) {
+        let mut sections = Sections::new(out);
+        let own = [("desired", self.desired.as_ref()), ("reported", self.reported.as_ref())];
+        for (name, section) in own.into_iter().chain([("delta", delta)]) {
+            if let Some(section) = section {
+                sections.members(name, section, view);
             }
-            if let (Some(delta), View::State) = (&delta, view) {
-                sections.members("delta", delta, view);
-            }
-            sections.end();
         }
+        sections.end();
     }
 
     /// Bytes of the state, as it is written.

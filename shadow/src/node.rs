@@ -185,8 +185,10 @@ pub(crate) fn difference(desired: &Members, reported: Option<&Members>) -> Membe
 pub(crate) enum View {
     /// The values.
     State,
-    /// When each was set.
+    /// When each was set, as AWS shows it: each element of an array has its own.
     Metadata,
+    /// When each was set, once for each leaf: as it is noted.
+    Times,
 }
 
 /// Writes an object.
@@ -200,11 +202,44 @@ pub(crate) fn write(members: &Members, view: View, out: &mut String) {
         match (node, view) {
             (Node::Object(members), _) => write(members, view, out),
             (Node::Leaf { text, .. }, View::State) => out.push_str(text),
-            (Node::Leaf { at, .. }, View::Metadata) => _ = write!(out, "{{\"timestamp\":{at}}}"),
+            (Node::Leaf { text, at }, View::Metadata) => write_times(text, *at, out),
+            (Node::Leaf { at, .. }, View::Times) => write_time(*at, out),
             (Node::Null, _) => out.push_str("null"),
         }
     }
     out.push('}');
+}
+
+/// Writes when all that a leaf holds was set.
+fn write_times(text: &str, at: u64, out: &mut String) {
+    // A leaf's text is written here, and nested no deeper than `MAX_LEVELS`.
+    match text.as_bytes().first() {
+        Some(b'[') => {
+            out.push('[');
+            let elements: Vec<&RawValue> = serde_json::from_str(text).unwrap_or_default();
+            for (number, element) in elements.into_iter().enumerate() {
+                separate(number, out);
+                write_times(element.get(), at, out);
+            }
+            out.push(']');
+        }
+        Some(b'{') => {
+            out.push('{');
+            let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).unwrap_or_default();
+            for (number, (name, member)) in members.into_iter().enumerate() {
+                separate(number, out);
+                write_text(&name, out);
+                out.push(':');
+                write_times(member.get(), at, out);
+            }
+            out.push('}');
+        }
+        _ => write_time(at, out),
+    }
+}
+
+fn write_time(at: u64, out: &mut String) {
+    let _ = write!(out, "{{\"timestamp\":{at}}}");
 }
 
 /// What a tree counts in budgets, in bytes.

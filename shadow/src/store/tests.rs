@@ -106,6 +106,19 @@ fn an_update_is_answered_with_what_was_sent() {
 }
 
 #[test]
+fn each_element_of_an_array_has_its_time() {
+    let mut shadows = Shadows::default();
+    let update = br#"{"state":{"desired":{"list":[1,[2],{"a":"b"}],"empty":[]}}}"#;
+    let updated = shadows.update(&lamp(), update, NOW).unwrap();
+    let at = json!({ "timestamp": NOW });
+    let times = json!({"list":[&at,[&at],{"a":&at}],"empty":[]});
+    assert_eq!(read(&updated.accepted)["metadata"]["desired"], times);
+    assert_eq!(read(&updated.delta.unwrap())["metadata"], times);
+    assert_eq!(read(&updated.documents)["current"]["metadata"]["desired"], times);
+    assert_eq!(read(&shadows.get(&lamp(), b"", NOW + 9).unwrap())["metadata"]["desired"], times);
+}
+
+#[test]
 fn what_is_wrong_is_said_in_awss_words() {
     let deep = |levels: usize| {
         let (open, close) = (r#"{"a":"#.repeat(levels - 1), "}".repeat(levels - 1));
@@ -214,7 +227,7 @@ fn named_shadows_are_listed_by_page() {
 fn what_was_noted_is_as_it_was() {
     let mut shadows = Shadows::default();
     let named = Name::new("lamp", Some("$s:1")).unwrap();
-    let update = r#"{"state":{"desired":{"a":{"b":1.50,"timestamp":{"timestamp":[{"x":"\u00e4"}]}},"c":"d"},
+    let update = r#"{"state":{"desired":{"a":{"b":1.50,"timestamp":{"timestamp":[{"x":"\u00e4"}]}},"c":"d","e":[]},
         "reported":{"a":{"b":1}}}}"#;
     shadows.update(&lamp(), update.as_bytes(), NOW).unwrap();
     shadows.update(&lamp(), br#"{"state":{"desired":{"c":"e"}}}"#, NOW + 5).unwrap();
