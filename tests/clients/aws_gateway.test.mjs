@@ -88,7 +88,7 @@ test("the chat of the documentation runs as it stands there", async () => {
 });
 
 /** Functions that remember who is connected, as handlers do in a table. */
-async function functions() {
+async function functions(keys = "") {
     const table = new Set();
     const backend = http.createServer(async (request, response) => {
         let body = "";
@@ -106,6 +106,7 @@ path = "/dev"
 route_selection = "$request.body.action"
 integrations.main = { url = "http://127.0.0.1:${backend.address().port}/invoke", timeout = "5s" }
 routes."$connect" = { integration = "main" }
+${keys}
 `);
     const server = await startServer("--config", file);
     const client = (credentials) =>
@@ -117,6 +118,33 @@ routes."$connect" = { integration = "main" }
     };
     return { server, table, client, close };
 }
+
+test("what a client compresses is bounded by what it sent, as what it does not", async () => {
+    const { server, close } = await functions("max_message_bytes = 4000\nmax_frame_bytes = 2000");
+    try {
+        const closed = async (pieces, perMessageDeflate) => {
+            const socket = new WebSocket(`${server.ws}/dev`, { perMessageDeflate });
+            const got = [];
+            socket.on("message", (data) => got.push(data.toString()));
+            await once(socket, "open");
+            pieces.forEach((piece, index) => socket.send("x".repeat(piece), { fin: index === pieces.length - 1 }));
+            // No route: an answer says that it was taken.
+            const end = once(socket, "close").then(([code]) => code);
+            const taken = until("taken", () => got.length > 0).then(() => "taken");
+            taken.catch(() => {});
+            const how = await Promise.race([end, taken]);
+            socket.terminate();
+            return how;
+        };
+        for (const deflate of [false, { threshold: 0 }]) {
+            for (const [pieces, how] of [[[2000], "taken"], [[2001], 1009], [[2000, 2000], "taken"], [[1000, 2001], 1009], [[2000, 1999, 2], 1009]]) {
+                assert.equal(await closed(pieces, deflate), how, `${pieces} ${JSON.stringify(deflate)}`);
+            }
+        }
+    } finally {
+        await close();
+    }
+});
 
 test("the SDK posts to connections, looks at them and closes them", async () => {
     const { server, table, client, close } = await functions();

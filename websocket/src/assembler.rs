@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
-use crate::deflate::{DeflateParams, inflate};
+use crate::deflate::{DeflateParams, inflate_frames};
 use crate::error::Violation;
 use crate::mask::unmask;
 
@@ -12,8 +12,8 @@ use crate::mask::unmask;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Largest payload of one data frame, in bytes, judged by its header; default 4 MiB. Beyond it
-    /// the connection is closed with 1009.
+    /// Largest payload of one data frame, in bytes, judged by its header, and of a compressed one once
+    /// more by what it inflates to; default 4 MiB. Beyond it the connection is closed with 1009.
     pub max_frame_bytes: usize,
     /// Largest message, in bytes, over all its fragments and once inflated; default 4 MiB, the
     /// broker's own limit. Beyond it the connection is closed with 1009.
@@ -267,7 +267,9 @@ impl Assembler {
         }
         if let Some(open) = &mut self.open {
             open.announced = open.announced.saturating_add(length);
-            if open.announced > self.limits.max_message_bytes as u64 {
+            // The length of a compressed frame is kept in 32 bits.
+            let most = if open.compressed { u64::from(u32::MAX) } else { u64::MAX };
+            if open.announced > most.min(self.limits.max_message_bytes as u64) {
                 return Err(Violation::too_big("message too big"));
             }
         }
@@ -287,6 +289,7 @@ impl Assembler {
         let mut part = input.split_to(available);
         unmask(&mut part, frame.mask, frame.read);
         frame.read += available as u64;
+        let frame = *frame;
         let complete = frame.read == frame.length;
         let last = complete && frame.is_final;
         if complete {
@@ -296,18 +299,33 @@ impl Assembler {
             return self.stream_part(part, last);
         }
         if !last {
-            self.message.extend_from_slice(&part);
+            self.keep(frame, open, &part);
             return Ok(if complete { Step::Next } else { Step::Starved });
         }
         let whole = if self.message.is_empty() {
-            part.freeze()
+            Whole::Frame(part.freeze())
         } else {
-            self.message.extend_from_slice(&part);
+            self.keep(frame, open, &part);
             // Not `split`: it would leave the allocation behind.
-            std::mem::take(&mut self.message).freeze()
+            Whole::Kept(std::mem::take(&mut self.message).freeze())
         };
         self.open = None;
         self.finish_message(open, whole).map(Step::Out)
+    }
+
+    /// Keeps a part of a message that is not whole. In a compressed one the length of each frame stands before it, since
+    /// frames are bounded by what they inflate to.
+    fn keep(&mut self, frame: Frame, open: Open, part: &[u8]) {
+        if part.is_empty() {
+            return;
+        }
+        let is_first = frame.read == part.len() as u64;
+        if open.compressed && is_first {
+            // `begin_data` lets nothing longer through.
+            let length = u32::try_from(frame.length).unwrap_or(u32::MAX);
+            self.message.extend_from_slice(&length.to_be_bytes());
+        }
+        self.message.extend_from_slice(part);
     }
 
     fn stream_part(&mut self, part: BytesMut, last: bool) -> Result<Step, Violation> {
@@ -320,11 +338,16 @@ impl Assembler {
         Ok(Step::Out(Incoming::BinaryPart(part.freeze())))
     }
 
-    fn finish_message(&self, open: Open, whole: Bytes) -> Result<Incoming, Violation> {
-        let payload = if open.compressed {
-            Bytes::from(inflate(&whole, self.limits.max_message_bytes)?)
-        } else {
-            whole
+    fn finish_message(&self, open: Open, whole: Whole) -> Result<Incoming, Violation> {
+        let Limits { max_frame_bytes, max_message_bytes } = self.limits;
+        let payload = match whole {
+            Whole::Frame(payload) | Whole::Kept(payload) if !open.compressed => payload,
+            Whole::Frame(frame) => {
+                inflate_frames(std::iter::once(&frame[..]), max_frame_bytes, max_message_bytes)?.into()
+            }
+            Whole::Kept(frames) => {
+                inflate_frames(KeptFrames(&frames), max_frame_bytes, max_message_bytes)?.into()
+            }
         };
         match open.kind {
             Kind::Text if std::str::from_utf8(&payload).is_err() => {
@@ -334,6 +357,29 @@ impl Assembler {
             Kind::Binary if self.mode == Mode::BinaryStream => Ok(Incoming::BinaryPart(payload)),
             Kind::Binary => Ok(Incoming::Binary(payload)),
         }
+    }
+}
+
+/// A message of which nothing is missing.
+enum Whole {
+    /// It came at once, in one frame.
+    Frame(Bytes),
+    /// As [`Assembler::keep`] has kept it.
+    Kept(Bytes),
+}
+
+/// The frames of a compressed message that was kept.
+#[derive(Clone)]
+struct KeptFrames<'m>(&'m [u8]);
+
+impl<'m> Iterator for KeptFrames<'m> {
+    type Item = &'m [u8];
+
+    fn next(&mut self) -> Option<&'m [u8]> {
+        let (length, rest) = self.0.split_first_chunk()?;
+        let (frame, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        self.0 = rest;
+        Some(frame)
     }
 }
 

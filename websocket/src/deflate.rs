@@ -51,47 +51,94 @@ pub(crate) fn deflate(payload: &[u8], out: &mut Vec<u8>) -> bool {
 /// # Errors
 /// 1009 as soon as the output passes `max_bytes`, 1007 for data that is not deflate.
 pub(crate) fn inflate(payload: &[u8], max_bytes: usize) -> Result<Vec<u8>, Violation> {
-    const BROKEN: Violation = Violation::invalid("compressed message does not inflate");
-    const BOMB: Violation = Violation::too_big("message too big once inflated");
+    inflate_frames([payload].into_iter(), max_bytes, max_bytes)
+}
+
+/// Inflates one message of which each frame has its part.
+///
+/// # Errors
+/// 1009 as soon as the output of one of them passes `max_frame_bytes`, or that of all `max_bytes`; 1007 for data that is
+/// not deflate.
+pub(crate) fn inflate_frames<'m>(
+    frames: impl Iterator<Item = &'m [u8]> + Clone,
+    max_frame_bytes: usize,
+    max_bytes: usize,
+) -> Result<Vec<u8>, Violation> {
     DECOMPRESS.with_borrow_mut(|decompress| {
         decompress.reset(false);
-        let mut out =
-            Vec::with_capacity(payload.len().saturating_mul(2).clamp(64, max_bytes.clamp(64, STEP_BYTES)));
-        for mut rest in [payload, &TAIL[..]] {
-            while !rest.is_empty() {
-                if out.len() == out.capacity() {
-                    out.reserve(STEP_BYTES.max(out.len()).min(max_bytes.saturating_add(1)));
-                }
-                let (read, length) = (decompress.total_in(), out.len());
-                let status =
-                    decompress.decompress_vec(rest, &mut out, FlushDecompress::Sync).map_err(|_| BROKEN)?;
-                let consumed = usize::try_from(decompress.total_in() - read).unwrap_or(usize::MAX);
-                rest = rest.get(consumed..).unwrap_or_default();
-                if out.len() > max_bytes {
-                    return Err(BOMB);
-                }
-                match status {
-                    // A block marked as the last is followed by a new stream (RFC 7692 §7.2.3.4).
-                    Status::StreamEnd => decompress.reset(false),
-                    _ if consumed == 0 && out.len() == length && out.len() < out.capacity() => {
-                        return Err(BROKEN);
-                    }
-                    _ => {}
-                }
-            }
-        }
-        // What the window still holds when the input ends exactly as the output filled up.
-        while out.len() == out.capacity() {
-            out.reserve(STEP_BYTES);
-            let length = out.len();
-            match decompress.decompress_vec(&[], &mut out, FlushDecompress::Sync) {
-                Ok(_) if out.len() > max_bytes => return Err(BOMB),
-                Ok(_) if out.len() > length => {}
-                _ => break,
+        let length: usize = frames.clone().map(<[u8]>::len).sum();
+        let mut out = Vec::with_capacity(length.saturating_mul(2).clamp(64, max_bytes.clamp(64, STEP_BYTES)));
+        let mut frames = frames.peekable();
+        while let Some(frame) = frames.next() {
+            let end = Bound::of_frame(out.len(), max_frame_bytes, max_bytes);
+            append(decompress, frame, &mut out, end)?;
+            if frames.peek().is_none() {
+                append(decompress, &TAIL, &mut out, end)?;
             }
         }
         Ok(out)
     })
+}
+
+/// How long the output may become.
+#[derive(Clone, Copy)]
+struct Bound {
+    bytes: usize,
+    /// What whoever passes it is told.
+    violation: Violation,
+}
+
+impl Bound {
+    /// While a frame is inflated that comes behind `before` bytes.
+    fn of_frame(before: usize, max_frame_bytes: usize, max_bytes: usize) -> Self {
+        let end = before.saturating_add(max_frame_bytes);
+        if end < max_bytes {
+            Self { bytes: end, violation: Violation::too_big("frame too big once inflated") }
+        } else {
+            Self { bytes: max_bytes, violation: Violation::too_big("message too big once inflated") }
+        }
+    }
+
+    fn holds(self, out: &[u8]) -> Result<(), Violation> {
+        if out.len() > self.bytes { Err(self.violation) } else { Ok(()) }
+    }
+}
+
+/// Appends all that `rest` inflates to.
+fn append(
+    decompress: &mut Decompress,
+    mut rest: &[u8],
+    out: &mut Vec<u8>,
+    bound: Bound,
+) -> Result<(), Violation> {
+    const BROKEN: Violation = Violation::invalid("compressed message does not inflate");
+    while !rest.is_empty() {
+        if out.len() == out.capacity() {
+            out.reserve(STEP_BYTES.max(out.len()).min(bound.bytes.saturating_add(1)));
+        }
+        let (read, length) = (decompress.total_in(), out.len());
+        let status = decompress.decompress_vec(rest, out, FlushDecompress::Sync).map_err(|_| BROKEN)?;
+        let consumed = usize::try_from(decompress.total_in() - read).unwrap_or(usize::MAX);
+        rest = rest.get(consumed..).unwrap_or_default();
+        bound.holds(out)?;
+        match status {
+            // A block marked as the last is followed by a new stream (RFC 7692 §7.2.3.4).
+            Status::StreamEnd => decompress.reset(false),
+            _ if consumed == 0 && out.len() == length && out.len() < out.capacity() => return Err(BROKEN),
+            _ => {}
+        }
+    }
+    // What the window still holds when the input ends exactly as the output filled up.
+    while out.len() == out.capacity() {
+        out.reserve(STEP_BYTES);
+        let length = out.len();
+        let status = decompress.decompress_vec(&[], out, FlushDecompress::Sync);
+        bound.holds(out)?;
+        if status.is_err() || out.len() == length {
+            break;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -136,6 +183,26 @@ mod tests {
                 assert_eq!(inflate(&wire, length - 1).unwrap_err().close_code, CloseCode::Size, "{length}");
             }
         }
+    }
+
+    #[test]
+    fn each_frame_is_bounded_by_what_it_inflates_to() {
+        let mut wire = Vec::new();
+        assert!(deflate(&[7; 3_000], &mut wire));
+        let flushed = [&wire[..], &TAIL].concat();
+        let inflated = |frames: &[&[u8]], max_frame_bytes, max_bytes| {
+            let all = inflate_frames(frames.iter().copied(), max_frame_bytes, max_bytes);
+            all.map(|out| out.len()).map_err(|violation| violation.to_string())
+        };
+        // Two frames that end where a block does.
+        let two: [&[u8]; 2] = [&flushed, &wire];
+        assert_eq!(inflated(&two, 3_000, 6_000), Ok(6_000));
+        let (frame, message) =
+            (Err("frame too big once inflated (1009)"), Err("message too big once inflated (1009)"));
+        assert_eq!(inflated(&two, 2_999, 6_000), frame.map_err(str::to_owned));
+        assert_eq!(inflated(&two, 3_000, 5_999), message.map_err(str::to_owned));
+        assert_eq!(inflated(&[&wire, &[]], 2_999, 6_000), frame.map_err(str::to_owned));
+        assert_eq!(inflated(&[&flushed, &[0]], 3_000, 3_000), Ok(3_000));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request};
 
-use crate::deflate::{deflate, inflate};
+use crate::deflate::{deflate, inflate, inflate_frames};
 use crate::handshake::{Options, accept};
 use crate::{
     CloseCode, Conversation, DeflateParams, End, Limits, OpCode, Patience, Pulse, Turn, decode, encode,
@@ -76,9 +76,9 @@ fn turns(conversation: &mut Conversation, wire: &[u8], pieces: usize) -> Vec<Tur
                 all.push(turn);
             }
         }
-        // A header, or a control frame, may wait besides.
+        // A header, or a control frame, may wait besides, and with each byte of a compressed one the length of its frame.
         let held = conversation.unfinished_bytes().unwrap_or_default();
-        assert!(held <= LIMITS.max_message_bytes + 14 + 125, "{held}");
+        assert!(held <= LIMITS.max_message_bytes * 5 + 14 + 125, "{held}");
     }
     all
 }
@@ -118,8 +118,7 @@ const TOO_BIG: Read = Read::Fault(1009);
 /// RFC 6455 §5 and RFC 7692, of bytes that are all there.
 fn read_by_the_book(mut wire: &[u8], compression: bool) -> Vec<Read> {
     let mut read = Vec::new();
-    // First byte of the message, and what is there of it.
-    let mut open: Option<(u8, Vec<u8>)> = None;
+    let mut open: Option<Begun> = None;
     loop {
         match next_by_the_book(&mut wire, &mut open, compression) {
             Some(Ok(None)) => {}
@@ -139,9 +138,12 @@ fn read_by_the_book(mut wire: &[u8], compression: bool) -> Vec<Read> {
     }
 }
 
+/// First byte of the message, and what is there of its frames.
+type Begun = (u8, Vec<Vec<u8>>);
+
 fn next_by_the_book(
     wire: &mut &[u8],
-    open: &mut Option<(u8, Vec<u8>)>,
+    open: &mut Option<Begun>,
     compression: bool,
 ) -> Option<Result<Option<Read>, Read>> {
     let second = *wire.get(1)?;
@@ -174,7 +176,7 @@ fn next_by_the_book(
         if begins == open.is_some() || rsv1 && (!begins || !compression) {
             return Some(Err(PROTOCOL));
         }
-        let before = open.as_ref().map_or(0, |(_, message)| message.len() as u64);
+        let before = open.as_ref().map_or(0, |(_, frames)| frames.iter().map(Vec::len).sum::<usize>() as u64);
         if length > LIMITS.max_frame_bytes as u64 || before + length > LIMITS.max_message_bytes as u64 {
             return Some(Err(TOO_BIG));
         }
@@ -202,19 +204,20 @@ fn next_by_the_book(
             }
         });
     }
-    let (begin, message) = open.get_or_insert_with(|| (first, Vec::new()));
-    message.extend_from_slice(&payload);
+    open.get_or_insert_with(|| (first, Vec::new())).1.push(payload);
     if !is_final {
         return Some(Ok(None));
     }
-    let (begin, message) = (*begin, std::mem::take(message));
-    *open = None;
+    let (begin, frames) = open.take()?;
+    let Limits { max_frame_bytes, max_message_bytes } = LIMITS;
     let message = match begin & 0x40 {
-        0 => message,
-        _ => match inflate(&message, LIMITS.max_message_bytes) {
-            Ok(message) => message,
-            Err(fault) => return Some(Err(Read::Fault(fault.close_code.into()))),
-        },
+        0 => frames.concat(),
+        _ => {
+            match inflate_frames(frames.iter().map(|frame| &frame[..]), max_frame_bytes, max_message_bytes) {
+                Ok(message) => message,
+                Err(fault) => return Some(Err(Read::Fault(fault.close_code.into()))),
+            }
+        }
     };
     Some(match begin & 0x0f {
         1 if std::str::from_utf8(&message).is_err() => Err(INVALID),

@@ -237,6 +237,40 @@ fn a_bomb_is_too_big() {
 }
 
 #[test]
+fn a_compressed_frame_is_bounded_by_what_it_inflates_to() {
+    let limits = Limits { max_frame_bytes: 2_000, max_message_bytes: 5_000 };
+    let read = |wire: &[u8]| {
+        let mut assembler = Assembler::new(limits, Some(DeflateParams));
+        // Byte by byte too: what a frame is does not depend on how it comes.
+        let mut slowly = Assembler::new(limits, Some(DeflateParams));
+        let all = read_all(&mut assembler, wire);
+        let mut input = BytesMut::new();
+        let mut pieces = Ok(Vec::new());
+        for byte in wire {
+            input.extend_from_slice(&[*byte]);
+            match (slowly.feed(&mut input), &mut pieces) {
+                (Ok(message), Ok(messages)) => messages.extend(message),
+                (Err(violation), _) => pieces = Err(violation),
+                _ => {}
+            }
+        }
+        assert_eq!(pieces, all);
+        all.map_err(|violation| violation.to_string())
+    };
+    let part = |length: usize| [&compressed(&vec![b' '; length])[..], &[0, 0, 0xff, 0xff]].concat();
+    let whole = |length: usize| text(&" ".repeat(length));
+    assert_eq!(read(&client_frame(0xc1, &part(2_000))), Ok(vec![whole(2_000)]));
+    assert_eq!(read(&client_frame(0xc1, &part(2_001))), Err("frame too big once inflated (1009)".to_owned()));
+    let frames = |lengths: [usize; 3]| {
+        let [one, two, three] = lengths.map(part);
+        [client_frame(0x41, &one), client_frame(0x00, &two), client_frame(0x80, &three)].concat()
+    };
+    assert_eq!(read(&frames([2_000, 1_000, 2_000])), Ok(vec![whole(5_000)]));
+    assert_eq!(read(&frames([1_000, 2_001, 1_000])), Err("frame too big once inflated (1009)".to_owned()));
+    assert_eq!(read(&frames([2_000, 2_000, 1_001])), Err("message too big once inflated (1009)".to_owned()));
+}
+
+#[test]
 fn what_does_not_inflate_is_invalid() {
     let wire = client_frame(0xc1, &[0xff, 0xfe, 0xfd]);
     let error = read_all(&mut Assembler::new(Limits::default(), Some(DeflateParams)), &wire).unwrap_err();
