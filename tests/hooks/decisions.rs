@@ -1,8 +1,11 @@
 //! What backends decide.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use fanwire::auth::{Access, BuiltIn, Key, KeyHash};
+use fanwire::{Action, Pattern, RightsTemplate};
 use rumqttc::{MqttOptions, Packet, QoS};
 use serde_json::json;
 
@@ -11,7 +14,7 @@ use crate::support::bayeux::{Poller, Socket};
 use crate::support::http;
 use crate::support::mqtt::{Bare, Client};
 use crate::support::sse::EventStream;
-use crate::support::{PATIENCE, within};
+use crate::support::{PATIENCE, TestServer, within};
 
 const ALL: [&str; 4] = ["connect", "subscribe", "publish", "disconnect"];
 
@@ -94,6 +97,75 @@ async fn an_mqtt_client_is_decided_about_in_its_order_and_its_context_comes_back
     );
     assert_eq!(told[2]["data"]["text"], "hello");
     server.stop().await;
+}
+
+#[tokio::test]
+async fn whom_the_configuration_does_not_know_the_webhook_introduces() {
+    let backend = Backend::start(|asked| {
+        let credentials = &asked.body["data"];
+        let is_known =
+            credentials["password"] == "theirs" || credentials["headers"]["cookie"] == "session=ann";
+        let rights = json!([{"actions": ["subscribe"], "channels": ["inbox/{user}"]}]);
+        match asked.body["type"].as_str() {
+            Some("connect") if is_known => (200, json!({"user": "ann", "rights": rights}).to_string()),
+            // A yes is for whom the configuration knows.
+            _ => (204, String::new()),
+        }
+    })
+    .await;
+    let hook = backend.hook(&["connect", "publish"], json!({}));
+    let mut access = Access::default();
+    let all = RightsTemplate::default().allow(Action::ALL, Pattern::parse("#").expect("a pattern"));
+    access.keys = vec![Key::new("backend", KeyHash::of(b"a backend's key"), all)];
+    let mut aws = fanwire::aws::Config::default();
+    (aws.iot, aws.signatures) = (true, fanwire::aws::Signatures::Ignored);
+    let server = TestServer::with(|config| {
+        config.gateway.webhooks.push(hook);
+        config.authenticator = Arc::new(BuiltIn::with(access).expect("nothing is wrong with it"));
+        *config = config.clone().with_front(move |context| fanwire::aws::Front::new(context, aws.clone()));
+    })
+    .await;
+
+    let theirs = |options: &mut MqttOptions| _ = options.set_credentials("who", "theirs");
+    let mut client = Client::connect_with(server.mqtt, "one", theirs).await;
+    client.subscribe("inbox/ann", QoS::AtLeastOnce).await;
+    let (_, connection) = server.broker.connections(None, 1).remove(0);
+    assert_eq!(connection.peer().expect("told").principal.user(), Some("ann"));
+    server.publish("inbox/ann", "hello");
+    assert_eq!(client.payload().await, "hello");
+
+    // Nobody that it knows either, with credentials and without.
+    for packet in [crate::support::mqtt::connect_packet("two"), connect_as("three", "who", "wrong")] {
+        let mut bare = Bare::connect(server.mqtt).await;
+        bare.send(&packet).await;
+        let connack = bare.rest().await;
+        assert!(connack[0] == 0x20 && connack[3] != 0, "{connack:x?}");
+    }
+    let session = [("cookie", "session=ann")];
+    let stream = http::request(server.http, "GET", "/sse/private", &session, "").await;
+    assert_eq!(stream.status, 403, "let in, but not to hear this: {stream:?}");
+    assert_eq!(http::get(server.http, "/sse/inbox/ann").await.status, 401);
+    assert_eq!(backend.of("connect").len(), 5);
+
+    // Requests that stand alone are no connections, and what a backend publishes is decided already.
+    let key = [("authorization", "Bearer a backend's key")];
+    for target in ["/v1/publish/inbox/ann", "/topics/inbox/ann"] {
+        assert_eq!(http::request(server.http, "POST", target, &key, "x").await.status, 200, "{target}");
+        assert_eq!(client.payload().await, "x");
+    }
+    assert_eq!(http::request(server.http, "POST", "/v1/publish/a", &session, "x").await.status, 401);
+    assert_eq!((backend.of("connect").len(), backend.of("publish").len()), (5, 0));
+    server.stop().await;
+}
+
+/// An MQTT 3.1.1 CONNECT with a user name and a password.
+fn connect_as(id: &str, user: &str, password: &str) -> Vec<u8> {
+    let mut body = b"\x00\x04MQTT\x04\xc2\x00\x3c".to_vec();
+    for text in [id, user, password] {
+        body.extend_from_slice(&(text.len() as u16).to_be_bytes());
+        body.extend_from_slice(text.as_bytes());
+    }
+    [&[0x10, body.len() as u8][..], &body].concat()
 }
 
 #[tokio::test]

@@ -6,14 +6,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use broker_core::{
-    Answer, AuthError, Authenticated, Authenticator, Client, Credentials, Denied, Filter, Governed, Policy,
-    Principal, Publish, SourceKind, Welcome, unix_ms,
+    Answer, AuthError, Authenticated, Authenticator, Client, Credentials, Denied, Filter, Policy, Principal,
+    Publish, Rights, SourceKind, Welcome, unix_ms,
 };
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue};
 use http_edge::connection_id;
 
+use super::answer::Granted;
 use super::event::{Kind, Members, event};
 use super::hook::{Decided, Hook};
 use super::listening::known_of;
@@ -40,16 +41,38 @@ async fn ask(hook: &Hook, visit: &Visit, kind: Kind, write: impl FnOnce(&mut Mem
 /// Asks the authenticator, and the webhooks once there is one that decides. Until then it costs a look at a flag.
 pub(super) struct Doorman {
     pub(super) authenticator: Arc<dyn Authenticator>,
-    pub(super) governed: Governed,
-    pub(super) hooks: Arc<Inner>,
+    pub(super) asked: Asked,
+}
+
+impl Doorman {
+    /// What the hooks make of whom the authenticator knows, or does not.
+    fn decide<'a>(
+        &'a self,
+        credentials: &Credentials<'a>,
+        known: Result<Principal, AuthError>,
+    ) -> Authenticated<'a> {
+        match known {
+            Ok(principal) => self.asked.connect(credentials, principal),
+            Err(error @ (AuthError::Required | AuthError::Invalid(_))) => {
+                self.asked.introduce(credentials, error)
+            }
+            Err(error) => Answer::now(Err(error)),
+        }
+    }
 }
 
 impl Authenticator for Doorman {
     fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> Authenticated<'a> {
-        if self.hooks.decides.load(Ordering::Acquire) {
-            self.governed.authenticate(credentials)
-        } else {
-            self.authenticator.authenticate(credentials)
+        let known = self.authenticator.authenticate(credentials);
+        if !self.asked.0.decides.load(Ordering::Acquire) {
+            return known;
+        }
+        match known.if_now() {
+            Ok(known) => self.decide(&credentials, known),
+            Err(later) => Answer::later(async move {
+                let known = later.await;
+                self.decide(&credentials, known).await
+            }),
         }
     }
 
@@ -119,8 +142,9 @@ impl Policy for Asked {
     }
 
     fn publish(&self, client: &Client<'_>, publish: Publish) -> Answer<'static, Result<Publish, Denied>> {
-        // A key over HTTP is a backend's own: what it publishes is decided already.
-        let is_backend = client.protocol == "http" && client.principal.source().kind == SourceKind::Key;
+        // A key over HTTP is a backend's own, as whoever signs for AWS: what it publishes is decided already.
+        let is_key = client.protocol == "aws" || client.principal.source().kind == SourceKind::Key;
+        let is_backend = is_request(client.protocol) && is_key;
         let of_channel = |settings: &Settings| settings.has_channel(publish.channel());
         let hook = self.0.decider(Kind::Publish, of_channel).filter(|_| !is_backend);
         let Some(hook) = hook else {
@@ -162,44 +186,53 @@ impl Asked {
         credentials: &Credentials<'a>,
         principal: Principal,
     ) -> Answer<'a, Result<Principal, AuthError>> {
-        // A request that stands alone is no connection.
-        if credentials.protocol == "http" {
+        if is_request(credentials.protocol) {
             return Answer::now(Ok(principal));
         }
-        let known = Known {
-            connection: credentials.key.map(connection_id).unwrap_or_default(),
-            transport: credentials.transport,
-            remote: credentials.remote.map(|remote| remote.ip()),
-            ..known_of(&principal)
-        };
-        let visit = Arc::new(Visit::new(credentials.protocol, known, self.forwarded(credentials)));
+        let visit = self.begin(credentials, &principal);
         let Some(hook) = self.0.decider(Kind::Connect, |_| true) else {
             return Answer::now(Ok(welcomed(principal, visit, Vec::new(), None)));
         };
         let credentials = *credentials;
         Answer::later(async move {
-            let decided = ask(&hook, &visit, Kind::Connect, |data| write_connect(data, &hook, &credentials));
-            match decided.await {
-                Decided::Yes(granted) => {
-                    let mut principal = principal;
-                    if let Some(user) = &granted.user {
-                        principal = principal.as_user(user);
-                    }
-                    if let Some(rights) = &granted.rights {
-                        let rights = rights.for_user(principal.user());
-                        principal = principal.with_rights(rights);
-                    }
-                    if let Some(end) = granted.expires_at_ms {
-                        let end = principal.expires_at_ms().map_or(end, |before| before.min(end));
-                        principal = principal.expiring_at(end);
-                    }
-                    visit.let_in(principal.user(), granted.context);
-                    Ok(welcomed(principal, visit, granted.subscribe, granted.reply))
-                }
-                Decided::No(reason) => Err(AuthError::Denied(said(reason).into_owned())),
-                Decided::Unavailable => Err(AuthError::Undecided { retry_after: RETRY }),
+            let granted = ask_connect(&hook, &visit, &credentials).await?;
+            Ok(let_in(principal, visit, *granted))
+        })
+    }
+
+    /// Asks about a client of whom the authenticator says `error`. It is let in as whom and with what the hook says, and
+    /// only if it says either: a mere yes is for whom the configuration knows.
+    fn introduce<'a>(
+        &'a self,
+        credentials: &Credentials<'a>,
+        error: AuthError,
+    ) -> Answer<'a, Result<Principal, AuthError>> {
+        let hook = self.0.decider(Kind::Connect, |_| true).filter(|_| !is_request(credentials.protocol));
+        let Some(hook) = hook else { return Answer::now(Err(error)) };
+        let stranger = Principal::anonymous(Rights::none());
+        let visit = self.begin(credentials, &stranger);
+        let credentials = *credentials;
+        Answer::later(async move {
+            let granted = ask_connect(&hook, &visit, &credentials).await?;
+            if granted.user.is_none() && granted.rights.is_none() {
+                return Err(error);
+            }
+            let principal = let_in(stranger, visit, *granted);
+            match &self.0.policy {
+                Some(policy) => policy.connect(&credentials, principal).await,
+                None => Ok(principal),
             }
         })
+    }
+
+    fn begin(&self, credentials: &Credentials<'_>, principal: &Principal) -> Arc<Visit> {
+        let known = Known {
+            connection: credentials.key.map(connection_id).unwrap_or_default(),
+            transport: credentials.transport,
+            remote: credentials.remote.map(|remote| remote.ip()),
+            ..known_of(principal)
+        };
+        Arc::new(Visit::new(credentials.protocol, known, self.forwarded(credentials)))
     }
 
     /// The headers of a client's own request that some hook wants to see in its decisions.
@@ -223,6 +256,42 @@ impl Asked {
         };
         names.into_iter().flat_map(values).collect()
     }
+}
+
+/// Whether what comes by it is a request that stands alone, which is no connection: of the HTTP API, for a connection of
+/// an API gateway, with items for GRIP.
+fn is_request(protocol: &str) -> bool {
+    matches!(protocol, "http" | "aws" | "grip")
+}
+
+async fn ask_connect(
+    hook: &Hook,
+    visit: &Visit,
+    credentials: &Credentials<'_>,
+) -> Result<Box<Granted>, AuthError> {
+    let decided = ask(hook, visit, Kind::Connect, |data| write_connect(data, hook, credentials));
+    match decided.await {
+        Decided::Yes(granted) => Ok(granted),
+        Decided::No(reason) => Err(AuthError::Denied(said(reason).into_owned())),
+        Decided::Unavailable => Err(AuthError::Undecided { retry_after: RETRY }),
+    }
+}
+
+/// The principal with what the hook grants it.
+fn let_in(mut principal: Principal, visit: Arc<Visit>, granted: Granted) -> Principal {
+    if let Some(user) = &granted.user {
+        principal = principal.as_user(user);
+    }
+    if let Some(rights) = &granted.rights {
+        let rights = rights.for_user(principal.user());
+        principal = principal.with_rights(rights);
+    }
+    if let Some(end) = granted.expires_at_ms {
+        let end = principal.expires_at_ms().map_or(end, |before| before.min(end));
+        principal = principal.expiring_at(end);
+    }
+    visit.let_in(principal.user(), granted.context);
+    welcomed(principal, visit, granted.subscribe, granted.reply)
 }
 
 fn welcomed(

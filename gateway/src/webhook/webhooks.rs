@@ -7,8 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use broker_core::{
-    Authenticator, Broker, Client, Governed, Lifecycle, Policy, Principal, SubscriberKey, Unavailable,
-    unix_ms,
+    Authenticator, Broker, Client, Lifecycle, Policy, Principal, SubscriberKey, Unavailable, unix_ms,
 };
 use front::{Metric, MetricSource};
 use http_edge::connection_id;
@@ -146,9 +145,7 @@ impl Webhooks {
 
     /// Who says as whom clients come: `authenticator`, and then the webhooks, once there is one.
     pub fn authenticator(&self, authenticator: Arc<dyn Authenticator>) -> Arc<dyn Authenticator> {
-        let policy = Arc::new(Asked(Arc::clone(&self.0)));
-        let governed = Governed::new(Arc::clone(&authenticator), policy);
-        Arc::new(Doorman { authenticator, governed, hooks: Arc::clone(&self.0) })
+        Arc::new(Doorman { authenticator, asked: Asked(Arc::clone(&self.0)) })
     }
 
     /// The configuration says this from now on. A webhook of which it says what it said before goes on; one of which it says
