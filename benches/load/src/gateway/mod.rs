@@ -54,6 +54,13 @@ pub(crate) struct GatewayArgs {
     /// The same WebSocket through nginx too, to a backend that speaks WebSocket itself.
     #[arg(long)]
     nginx: bool,
+    /// The same WebSocket API by serverless-offline too, whose function runs in its own process; needs Node.js and
+    /// `npm ci` in tests/clients.
+    #[arg(long)]
+    offline: bool,
+    /// Connections that are open and silent while the memory that each server holds for them is looked at.
+    #[arg(long, default_value_t = 1_000)]
+    idle: usize,
 }
 
 /// A part of what is measured.
@@ -103,14 +110,22 @@ pub(crate) fn run(args: &GatewayArgs) -> io::Result<bool> {
     let connect = |_| WebSocket::connect(server.http, "/load");
     let events = rounds("events of a WebSocket API", args.connections, span, delay, &server, connect)?;
     let mut parts = vec![decisions, events];
-    let mut told = String::new();
+    let mut told = held("fanwire", &server, "/load", args.idle)?;
+    let mut peers = Vec::new();
     if args.nginx {
-        let proxy = Server::proxy(args, functions.address)?;
-        let connect = |_| WebSocket::connect(proxy.http, "/socket");
-        parts.push(rounds("  through nginx", args.connections, span, delay, &proxy, connect)?);
-        parts.push(rounds("events again", args.connections, span, delay, &server, |_| {
-            WebSocket::connect(server.http, "/load")
-        })?);
+        peers.push(("nginx", "  through nginx", "/socket", Server::proxy(args, functions.address)?));
+    }
+    if args.offline {
+        peers.push(("serverless-offline", "  by serverless-offline", "/load", Server::offline(args)?));
+    }
+    let has_peers = !peers.is_empty();
+    for (name, title, path, peer) in peers {
+        let connect = |_| WebSocket::connect(peer.http, path);
+        parts.push(rounds(title, args.connections, span, delay, &peer, connect)?);
+        told.push_str(&held(name, &peer, path, args.idle)?);
+    }
+    if has_peers {
+        parts.push(rounds("events again", args.connections, span, delay, &server, connect)?);
     }
     for (path, title) in
         [("/hangs", "  beside one that hangs"), ("/refuses", "  one that refuses"), ("/garbage", "  garbage")]
@@ -161,6 +176,21 @@ fn table(parts: Vec<Part>) -> String {
         );
     }
     table
+}
+
+/// How much private memory a server has for each of so many connections on which nothing is said, as a line.
+fn held(name: &str, server: &Server, path: &str, connections: usize) -> io::Result<String> {
+    if connections == 0 {
+        return Ok(String::new());
+    }
+    let before = server.processes.private_bytes()?;
+    let open =
+        (0..connections).map(|_| WebSocket::connect(server.http, path)).collect::<io::Result<Vec<_>>>()?;
+    // What only their coming took is given back.
+    thread::sleep(Duration::from_secs(2));
+    let more = server.processes.private_bytes()?.saturating_sub(before);
+    drop(open);
+    Ok(format!("{name}: {} bytes for each of {connections} idle connections\n", more / connections as u64))
 }
 
 /// What clients were told, as one line.
@@ -351,12 +381,21 @@ impl Server {
         Self::peer(command, http, "/socket", args.server_cpus.as_ref())
     }
 
+    /// serverless-offline, with a function that takes as long as ours.
+    fn offline(args: &GatewayArgs) -> io::Result<Self> {
+        let http = nobody()?;
+        let script = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../peers/offline.mjs"));
+        let mut command = Command::new("node");
+        command.arg(script).arg(http.to_string()).arg(args.delay.to_string());
+        Self::peer(command, http, "/load", args.server_cpus.as_ref())
+    }
+
     /// Another server at `http`, once it lets a WebSocket in.
     fn peer(mut command: Command, http: SocketAddr, path: &str, cpus: Option<&Cpus>) -> io::Result<Self> {
         let child = command.stdin(Stdio::null()).spawn()?;
         let processes = ProcessTree::of(child.id());
         let server = Self { child, http, mqtt: http, processes, _file: None };
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(30);
         while let Err(error) = WebSocket::connect(http, path) {
             if Instant::now() > until {
                 return Err(error);
