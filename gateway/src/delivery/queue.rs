@@ -434,11 +434,15 @@ impl Queue {
         let position = line.position(number)?;
         let waiting = line.events.get_mut(position)?;
         if failed.contains(waiting.event.id.as_str()) {
-            // The receiver knows which it is: it need not be looked for.
+            let failure = Failure { status: None, error: "the receiver named it as failed".to_owned() };
+            // The receiver knows which it is: it need not be looked for, and it is no less sure of it the second time.
+            if waiting.failures > 0 {
+                waiting.last = Some(failure);
+                return self.take(order, number, Cause::GaveUp);
+            }
             let before = waiting.suspects.replace(number);
             self.suspects.insert(number, Suspects::new(1, None));
             self.clear(before, 1);
-            let failure = Failure { status: None, error: "the receiver named it as failed".to_owned() };
             return self.failed(now, order, &[number], &failure, None, Some((1, number))).pop();
         }
         if let Some(Waiting { suspects: Some(group), .. }) = self.remove(order, number)

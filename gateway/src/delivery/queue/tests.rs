@@ -218,7 +218,15 @@ fn a_receiver_that_names_what_failed_saves_the_halving() {
     assert_eq!(queue.len(), 1);
     let later = queue.poll_timeout().unwrap();
     assert!(later > now);
-    assert_eq!(ids(&sent(&mut queue, later)), ["4"]);
+    let again = sent(&mut queue, later);
+    assert_eq!(ids(&again), ["4"]);
+    // What it names twice is given up: it would say so for ever.
+    let dead = queue.handle(later, again.number, Outcome::Delivered { failed: vec!["4".into()] });
+    assert_eq!(
+        dead.iter().map(|dead| (&*dead.event.id, dead.cause, dead.attempts)).collect::<Vec<_>>(),
+        [("4", Cause::GaveUp, 2)]
+    );
+    assert!(queue.is_empty());
 }
 
 /// Whatever the receiver does, each event ends once, and what arrives of one order arrives in order.
