@@ -18,6 +18,9 @@ pub enum OpenError {
     /// There is no store.
     #[error("{} is no store", .0.display())]
     Missing(PathBuf),
+    /// Something else lies in its place.
+    #[error("{} is no directory: a store is a directory of its own", .0.display())]
+    NoDirectory(PathBuf),
     /// Another process has it.
     #[error("{} is in use by process {holder}", path.display())]
     InUse {

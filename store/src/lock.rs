@@ -30,6 +30,9 @@ impl Lock {
         if expect == Expect::Store && !path.exists() {
             return Err(OpenError::Missing(directory.to_owned()));
         }
+        if directory.symlink_metadata().is_ok() && !directory.is_dir() {
+            return Err(OpenError::NoDirectory(directory.to_owned()));
+        }
         fs::create_dir_all(directory).map_err(io)?;
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = open.map_err(io)?;
