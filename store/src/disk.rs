@@ -61,7 +61,8 @@ pub(crate) fn database(folder: &Path) -> fjall::Result<Database> {
         // What is written there is soon written again, compressed; whoever waits for it waits for the compression too.
         .journal_compression(CompressionType::None)
         .cache_size(CACHE_BYTES)
-        .worker_threads(2)
+        // Of two the first leaves compactions to the second, and goes round and round until that has time for them.
+        .worker_threads(1)
         .open()
 }
 

@@ -11,10 +11,9 @@
 //! released  │ released now     │               19 to 21: came meanwhile. The room behind them stays empty
 //! ```
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use ahash::{AHashMap, RandomState};
 use broker_core::{Accepted, Channel, Publish, unix_ms};
 use parking_lot::Mutex;
 
@@ -46,7 +45,7 @@ struct State {
     /// The newest place that the disk knows to be given.
     reserved: u64,
     /// The newest place on channels that were published to lately.
-    last: HashMap<Channel, u64>,
+    last: AHashMap<Channel, u64>,
     /// A batch is being released: what is not to wait for the disk follows it.
     held: Option<Vec<Publish>>,
     /// The room before the next batch, and what came before this one. None is left until it was wanted once.
@@ -73,7 +72,7 @@ impl Order {
             head,
             limit: head,
             reserved: head,
-            last: HashMap::new(),
+            last: AHashMap::new(),
             held: None,
             room: 0,
             came: 0,
@@ -178,7 +177,8 @@ impl Order {
             let room = if state.is_tight { 2 * state.room } else { state.room - state.room / 8 };
             state.room = room.max(2 * state.came).clamp(MIN_ROOM, MAX_ROOM);
         }
-        let before = state.head + state.room;
+        // What comes while the batch before is being released has its places behind that one's, and needs them too.
+        let before = state.head + state.held.as_ref().map_or(0, Vec::len) as u64 + state.room;
         if before + messages > state.reserved {
             return None;
         }
@@ -317,5 +317,28 @@ mod tests {
             order.end_release(|held| released.extend(held.iter().map(|accepted| accepted.offset)));
         }
         assert!(released.is_sorted_by(|one, other| one < other));
+    }
+
+    #[test]
+    fn what_comes_while_a_batch_is_released_has_its_places_before_the_next_batch() {
+        let order = Order::new(0);
+        let mut released = Vec::new();
+        for _ in 0..20 {
+            order.reserve(order.to_reserve());
+            let before = order.begin_batch(3).expect("there is room");
+            order.begin_release(before + 3, &[]);
+            released.extend(before + 1..=before + 3);
+            for _ in 0..MAX_HELD {
+                _ = order.post(publish(), |_| panic!("it is held"));
+            }
+            // The next one is written before this one is released.
+            let next = order.begin_batch(2).expect("there is room");
+            order.end_release(|held| released.extend(held.iter().map(|accepted| accepted.offset)));
+            assert!(released.last().is_some_and(|last| *last <= next), "{released:?}, {next}");
+            order.begin_release(next + 2, &[]);
+            released.extend([next + 1, next + 2]);
+            order.end_release(|_| {});
+        }
+        assert!(released.len() > 20 * MAX_HELD && released.is_sorted_by(|one, other| one < other));
     }
 }

@@ -9,7 +9,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::gather::Wanted;
 
 /// What a batch holds at most.
-const BATCH_OPS: usize = 512;
+pub(crate) const BATCH_OPS: usize = 512;
 const BATCH_BYTES: usize = 1 << 20;
 
 /// So many that are released already are written together, or what comes within this time: nobody waits for that.

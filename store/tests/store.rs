@@ -195,6 +195,68 @@ async fn a_key_is_known_in_the_next_life() {
     life.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn batches_that_are_written_while_others_are_released_come_in_one_order() {
+    const EACH: usize = 2_000;
+    let directory = tempfile::tempdir().unwrap();
+    let life = Life::begin(directory.path());
+    let mut stream = life.broker.subscribe(filter("orders/#")).unwrap();
+    let publishers: Vec<_> = (0..2)
+        .map(|publisher| {
+            let broker = life.broker.clone();
+            tokio::spawn(async move {
+                // Far more than a batch, so that the next one always waits.
+                let submit =
+                    |n: usize| broker.submit(publish(&format!("orders/{publisher}"), &n.to_string()));
+                let answers: Vec<_> = (0..EACH).map(submit).collect();
+                let mut last = 0;
+                for answer in answers {
+                    let id = soon(answer).await.unwrap().id.expect("it is recorded");
+                    assert!(last < id.offset(), "{last}, {id}");
+                    last = id.offset();
+                }
+            })
+        })
+        .collect();
+    // What nobody waits for, and what looks back at what was written before.
+    let beside = life.broker.clone();
+    let beside = tokio::spawn(async move {
+        for n in 0..EACH {
+            beside.post(publish("orders/post", &n.to_string())).unwrap();
+            if n % 100 == 0 {
+                let key = IdempotencyKey::new("n");
+                let answer = soon(beside.submit_once(publish("orders/once", "x"), &key)).await.unwrap();
+                assert_eq!((answer.duplicate, answer.receipt.receivers), (n > 0, 1));
+            }
+        }
+    });
+    let (mut next, mut last, mut once) = ([0; 3], 0, 0);
+    while next != [EACH; 3] || once == 0 {
+        let Some(Event::Message(message)) = soon(stream.next()).await else { continue };
+        assert!(last < message.offset(), "{last}, {}", message.offset());
+        last = message.offset();
+        let at = match message.channel().as_str() {
+            "orders/0" => 0,
+            "orders/1" => 1,
+            "orders/post" => 2,
+            _ => {
+                once += 1;
+                continue;
+            }
+        };
+        assert_eq!(String::from_utf8_lossy(message.payload()), next[at].to_string());
+        next[at] += 1;
+    }
+    for task in publishers.into_iter().chain([beside]) {
+        soon(task).await.unwrap();
+    }
+    assert_eq!(once, 1);
+    life.end().await;
+    let life = Life::begin(directory.path());
+    assert_eq!(life.all("orders/#").await.split(' ').count(), 3 * EACH + 1);
+    life.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_at_once_keep_their_order_and_come_once() {
     let directory = tempfile::tempdir().unwrap();
@@ -279,6 +341,20 @@ async fn the_oldest_buckets_go_and_that_is_told() {
     let told = brought(&life.broker, "orders/a", StartFrom::Log(After::Id(first)), 2).await;
     assert_eq!(told, ["!".to_owned(), left[0].to_string()]);
     life.end().await;
+}
+
+#[test]
+fn what_is_no_directory_is_said_to_be_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+    std::fs::write(&file, "mine").unwrap();
+    std::os::unix::fs::symlink(folder.path().join("nowhere"), &link).unwrap();
+    for path in [&file, &link] {
+        let refused = Store::open(settings(path)).map(drop).expect_err("it is no directory");
+        assert!(matches!(&refused, OpenError::NoDirectory(named) if named == path), "{refused}");
+        assert!(refused.to_string().starts_with(&format!("{} is no directory", path.display())));
+    }
+    assert_eq!(std::fs::read_to_string(file).unwrap(), "mine");
 }
 
 #[tokio::test]

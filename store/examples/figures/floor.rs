@@ -30,15 +30,17 @@ pub(crate) enum Place {
 }
 
 enum Log {
-    File(File),
+    File(File, Option<Duration>),
     Rows { db: Database, rows: Keyspace, each: usize, written: u64 },
 }
 
 impl Log {
-    fn create(folder: &Path, place: Place) -> Result<Self, String> {
+    fn create(folder: &Path, place: Place, flush: Option<Duration>) -> Result<Self, String> {
         let text = |error: fjall::Error| error.to_string();
         Ok(match place {
-            Place::File => Self::File(File::create(folder.join("log")).map_err(|error| error.to_string())?),
+            Place::File => {
+                Self::File(File::create(folder.join("log")).map_err(|error| error.to_string())?, flush)
+            }
             Place::Rows(each) => {
                 let db = Database::builder(folder).open().map_err(text)?;
                 let rows = db.keyspace("rows", KeyspaceCreateOptions::default).map_err(text)?;
@@ -49,9 +51,16 @@ impl Log {
 
     fn write(&mut self, records: &[Vec<u8>]) -> Result<(), String> {
         match self {
-            Self::File(file) => {
+            Self::File(file, flush) => {
                 let bytes = joined(records);
-                file.write_all(&bytes).and_then(|()| file.sync_data()).map_err(|error| error.to_string())
+                let written = file.write_all(&bytes).and_then(|()| match flush {
+                    Some(flush) => {
+                        std::thread::sleep(*flush);
+                        Ok(())
+                    }
+                    None => file.sync_data(),
+                });
+                written.map_err(|error| error.to_string())
             }
             Self::Rows { db, rows, each, written } => {
                 let mut batch = db.batch().durability(Some(PersistMode::SyncData));
@@ -90,9 +99,15 @@ fn write(mut log: Log, records: &Receiver<Record>) -> Result<(), String> {
     Ok(())
 }
 
-pub(crate) async fn append(below: &Path, place: Place, in_flight: usize, span: Duration) -> Outcome<Figures> {
+pub(crate) async fn append(
+    below: &Path,
+    place: Place,
+    in_flight: usize,
+    span: Duration,
+    flush: Option<Duration>,
+) -> Outcome<Figures> {
     let folder = tempfile::tempdir_in(below)?;
-    let log = Log::create(folder.path(), place)?;
+    let log = Log::create(folder.path(), place, flush)?;
     let (sender, records): (SyncSender<Record>, _) = sync_channel(8_192);
     let thread = std::thread::spawn(move || write(log, &records));
     let start = Instant::now();

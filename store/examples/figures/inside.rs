@@ -1,5 +1,6 @@
 //! A broker over a store, in this process.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -190,8 +191,12 @@ pub(crate) async fn acknowledge(
     keeping: Keeping,
     in_flight: usize,
     span: Duration,
+    flush: Option<Duration>,
+    prints_threads: bool,
 ) -> Outcome<Figures> {
-    let life = Life::begin(below, Disk::default(), keeping)?;
+    let before = of_threads();
+    let disk = Disk { delay: flush.unwrap_or_default() };
+    let life = Life::begin(below, disk, keeping)?;
     let start = Instant::now();
     let mut writers = JoinSet::new();
     for writer in 0..in_flight {
@@ -216,6 +221,33 @@ pub(crate) async fn acknowledge(
         all.extend(times??);
     }
     let took = start.elapsed();
+    if prints_threads {
+        eprintln!("{}", cost(&before, &of_threads(), all.len()));
+        if let Some(stats) = life.store.as_ref().map(|store| store.stats()) {
+            eprintln!("messages in a batch: {:.0}", stats.messages as f64 / stats.commits as f64);
+        }
+    }
     life.end().await;
     Ok(Figures::of(all, took))
+}
+
+/// What threads have taken of the processor, in nanoseconds, by their names.
+fn of_threads() -> BTreeMap<String, u64> {
+    let mut all = BTreeMap::new();
+    for thread in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        let read = |name| std::fs::read_to_string(thread.path().join(name));
+        let (Ok(name), Ok(taken)) = (read("comm"), read("schedstat")) else { continue };
+        let taken: u64 = taken.split(' ').next().and_then(|taken| taken.parse().ok()).unwrap_or(0);
+        *all.entry(name.trim().to_owned()).or_default() += taken;
+    }
+    all
+}
+
+/// What was taken since, for each message.
+fn cost(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>, messages: usize) -> String {
+    let each = |(name, taken): (&String, &u64)| {
+        let taken = taken.saturating_sub(before.get(name).copied().unwrap_or(0));
+        format!("{name} {:.2}", taken as f64 / 1e3 / messages as f64)
+    };
+    format!("us of the processor for each message: {}", after.iter().map(each).collect::<Vec<_>>().join(", "))
 }

@@ -2,9 +2,10 @@
 //!
 //! `scripts/store-figures`, or `figures [--data DIR] [--quick] [--server target/release/fanwire] [--only TABLE]`: what is
 //! measured lies below DIR (default: the current folder), so that it is the disk in question. Without a server the tables in
-//! process alone. TABLE is one of `delivery`, `chat`, `acknowledged`, `roof`,
-//! `network`. Loopback only; each measurement is over
-//! after a fixed time.
+//! process alone. `--seconds`, `--rounds` and `--in-flight` say how much of the tables in process is measured, `--flush-us`
+//! that flushes take so long instead of what the disk needs, so that what is left shows on a machine whose disk others use
+//! (`--data /dev/shm`), and `--threads` prints what acknowledged publishes cost the processor. TABLE is one of `delivery`,
+//! `chat`, `acknowledged`, `roof`, `network`. Loopback only; each measurement is over after a fixed time.
 
 mod floor;
 mod inside;
@@ -28,6 +29,12 @@ struct Arguments {
     rounds: usize,
     /// One table only.
     only: Option<String>,
+    /// How many are in flight, where it is not said; `None`: the table's own numbers.
+    in_flight: Option<usize>,
+    /// In the place of the disk's flushes, so long each: what the rest costs shows on a disk that others write to.
+    flush: Option<Duration>,
+    /// Whether what each thread takes of the processor is printed.
+    threads: bool,
 }
 
 /// The tables that there are.
@@ -40,14 +47,33 @@ impl Arguments {
 }
 
 fn arguments() -> Outcome<Arguments> {
-    let mut found =
-        Arguments { data: ".".into(), server: None, span: Duration::from_secs(2), rounds: 3, only: None };
+    let mut found = Arguments {
+        data: ".".into(),
+        server: None,
+        span: Duration::from_secs(2),
+        rounds: 3,
+        only: None,
+        in_flight: None,
+        flush: None,
+        threads: false,
+    };
     let mut given = std::env::args().skip(1);
     while let Some(name) = given.next() {
         match &*name {
             "--quick" => (found.span, found.rounds) = (Duration::from_millis(300), 1),
             "--data" => found.data = given.next().ok_or("a folder, please")?.into(),
             "--server" => found.server = Some(given.next().ok_or("a server, please")?.into()),
+            "--threads" => found.threads = true,
+            "--seconds" => {
+                let seconds = given.next().ok_or("a number, please")?.parse()?;
+                found.span = Duration::from_secs(seconds);
+            }
+            "--rounds" => found.rounds = given.next().ok_or("a number, please")?.parse()?,
+            "--in-flight" => found.in_flight = Some(given.next().ok_or("a number, please")?.parse()?),
+            "--flush-us" => {
+                let micros = given.next().ok_or("a number, please")?.parse()?;
+                found.flush = Some(Duration::from_micros(micros));
+            }
             "--only" => {
                 let table = given.next().filter(|table| TABLES.contains(&&**table));
                 found.only = Some(table.ok_or_else(|| format!("one of {TABLES:?}, please"))?);
@@ -122,11 +148,19 @@ async fn main() -> Outcome<()> {
             "| in flight | bare log/s | p50 us | p99 us | store/s | p50 us | p99 us | store / bare log |"
         );
         println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
-        for in_flight in [1, 64, 512] {
+        for in_flight in given.in_flight.map_or(vec![1, 64, 512], |in_flight| vec![in_flight]) {
             let (mut bare, mut kept, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
             for _ in 0..given.rounds.max(3) {
-                let one = floor::append(folder, Place::File, in_flight, given.span).await?;
-                let other = inside::acknowledge(folder, Keeping::Always, in_flight, given.span).await?;
+                let one = floor::append(folder, Place::File, in_flight, given.span, given.flush).await?;
+                let other = inside::acknowledge(
+                    folder,
+                    Keeping::Always,
+                    in_flight,
+                    given.span,
+                    given.flush,
+                    given.threads,
+                )
+                .await?;
                 ratios.push(ratio(&other, &one));
                 bare.push(one);
                 kept.push(other);
@@ -152,11 +186,19 @@ async fn main() -> Outcome<()> {
             let mut all: [Vec<Figures>; 5] = Default::default();
             for _ in 0..given.rounds.max(3) {
                 let round = [
-                    floor::append(folder, Place::File, in_flight, given.span).await?,
-                    floor::append(folder, Place::Rows(1), in_flight, given.span).await?,
-                    floor::append(folder, Place::Rows(64), in_flight, given.span).await?,
-                    inside::acknowledge(folder, Keeping::Nothing, in_flight, given.span).await?,
-                    inside::acknowledge(folder, Keeping::Always, in_flight, given.span).await?,
+                    floor::append(folder, Place::File, in_flight, given.span, given.flush).await?,
+                    floor::append(folder, Place::Rows(1), in_flight, given.span, given.flush).await?,
+                    floor::append(folder, Place::Rows(64), in_flight, given.span, given.flush).await?,
+                    inside::acknowledge(folder, Keeping::Nothing, in_flight, given.span, None, false).await?,
+                    inside::acknowledge(
+                        folder,
+                        Keeping::Always,
+                        in_flight,
+                        given.span,
+                        given.flush,
+                        given.threads,
+                    )
+                    .await?,
                 ];
                 for (all, figures) in all.iter_mut().zip(round) {
                     all.push(figures);

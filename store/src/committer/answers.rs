@@ -1,11 +1,13 @@
 //! What is done once a batch is on the disk: its messages are released, and who waits is answered.
 
+use std::vec;
+
 use broker_core::{
     Accepted, Channel, Done, Ends, Fence, Ingest, KeyedReceipt, Op, PublishError, PublishOnceError, Receipt,
     RecordError, Taken, Unavailable,
 };
 
-use crate::keys::{Keys, Name, Row};
+use crate::keys::{Name, Row};
 use crate::queue::Item;
 use crate::sessions::Sessions;
 use crate::shared::REFUSED;
@@ -53,37 +55,60 @@ pub(super) enum Step {
     Barrier(Done<()>),
 }
 
-/// Releases what is on the disk, in order, and answers.
-pub(super) fn conclude(
-    ingest: &dyn Ingest,
-    accepted: Vec<Accepted>,
-    steps: Vec<Step>,
-    keys: &mut Keys,
-    sessions: &Sessions,
-) {
-    let mut receipts: Vec<Receipt> = Vec::with_capacity(accepted.len());
-    let mut cleared = Vec::new();
-    let mut rest = accepted.into_iter();
-    for step in &steps {
-        // What was retained before it is cleared is released before.
-        if let Step::Clear { channel, .. } = step {
-            let before = steps_before(&steps, step);
-            receipts.extend(ingest.release(rest.by_ref().take(before - receipts.len()).collect()));
-            cleared.push(ingest.clear_retained(channel));
-        }
+/// What was learnt of keys while their messages were released: how many received them.
+pub(super) type Learnt = Vec<(Name, Row)>;
+
+/// A batch that is on the disk while it is released, in order, and who waits for it is answered: as many of its messages at
+/// a time as go at once, so that the first of them who publish again need not wait for the last.
+pub(super) struct Conclusion {
+    messages: vec::IntoIter<Accepted>,
+    steps: vec::IntoIter<Step>,
+    receipts: Vec<Receipt>,
+    learnt: Learnt,
+}
+
+/// Messages that are released in one go.
+pub(super) const AT_ONCE: usize = 64;
+
+impl Conclusion {
+    pub(super) fn new(accepted: Vec<Accepted>, steps: Vec<Step>) -> Self {
+        let receipts = Vec::with_capacity(accepted.len());
+        Self { messages: accepted.into_iter(), steps: steps.into_iter(), receipts, learnt: Learnt::new() }
     }
-    receipts.extend(ingest.release(rest.collect()));
-    let mut cleared = cleared.into_iter();
-    for step in steps {
+
+    /// Operations that are left to do.
+    pub(super) fn left(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Does some of it; whether something is left.
+    pub(super) fn go_on(&mut self, ingest: &dyn Ingest, sessions: &Sessions) -> bool {
+        let steps = self.steps.as_slice();
+        // What is retained before it is cleared is released before, and what comes behind, behind.
+        let clear = steps.iter().position(|step| matches!(step, Step::Clear { .. })).unwrap_or(steps.len());
+        let count = if clear == 0 { 1 } else { clear.min(AT_ONCE) };
+        let steps: Vec<Step> = self.steps.by_ref().take(count).collect();
+        let messages = steps.iter().filter(|step| matches!(step, Step::Publish { .. })).count();
+        if messages > 0 {
+            let messages = self.messages.by_ref().take(messages).collect();
+            self.receipts.extend(ingest.release(messages));
+        }
+        for step in steps {
+            self.answer(step, ingest, sessions);
+        }
+        self.steps.len() > 0
+    }
+
+    fn answer(&mut self, step: Step, ingest: &dyn Ingest, sessions: &Sessions) {
         match step {
-            Step::Publish { number, key, taken, done } => match receipts.get(number) {
+            Step::Publish { number, key, taken, done } => match self.receipts.get(number) {
                 Some(receipt) => {
                     if let Some(taken) = taken {
                         sessions.note_taken(&taken);
                     }
                     if let Some((name, row)) = key {
                         let has_id = receipt.id.is_some();
-                        keys.learn(name, Row { receivers: receipt.receivers, has_id, ..row });
+                        self.learnt.push((name, Row { receivers: receipt.receivers, has_id, ..row }));
                     }
                     if let Some(done) = done {
                         done.complete(Ok(KeyedReceipt::first(*receipt)));
@@ -92,11 +117,11 @@ pub(super) fn conclude(
                 None => drop(done),
             },
             Step::Known { answer, done } => done.complete(answer),
-            Step::Repeat { number, done } => match receipts.get(number) {
+            Step::Repeat { number, done } => match self.receipts.get(number) {
                 Some(receipt) => done.complete(Ok(KeyedReceipt::again(*receipt))),
                 None => drop(done),
             },
-            Step::Clear { done, .. } => done.complete(Ok(cleared.next().unwrap_or(false))),
+            Step::Clear { channel, done } => done.complete(Ok(ingest.clear_retained(&channel))),
             Step::Session { session, fence, record, done } => {
                 sessions.note_written(&session, fence, record);
                 done.complete(Ok(()));
@@ -109,12 +134,11 @@ pub(super) fn conclude(
             Step::Barrier(done) => done.complete(()),
         }
     }
-}
 
-/// Messages of a batch that stand before a step.
-fn steps_before(steps: &[Step], step: &Step) -> usize {
-    let before = steps.iter().take_while(|other| !std::ptr::eq(*other, step));
-    before.filter(|step| matches!(step, Step::Publish { .. })).count()
+    /// What is to be kept of keys.
+    pub(super) fn learnt(self) -> Learnt {
+        self.learnt
+    }
 }
 
 /// Nothing of them was begun. What nobody waits for is forgotten.

@@ -1,7 +1,6 @@
 //! What the committer has to know of a message's channel, for those that were published to lately.
 
-use std::collections::HashMap;
-
+use ahash::AHashMap;
 use broker_core::Channel;
 use fjall::OwnedWriteBatch;
 
@@ -24,7 +23,7 @@ pub(super) struct About {
 }
 
 #[derive(Default)]
-pub(super) struct Channels(HashMap<Channel, About>);
+pub(super) struct Channels(AHashMap<Channel, About>);
 
 impl Channels {
     /// What is known of a channel. A group that is new is made in `batch`.

@@ -3,6 +3,7 @@
 mod answers;
 mod channels;
 mod plan;
+mod releaser;
 mod upkeep;
 
 use std::collections::HashSet;
@@ -10,23 +11,28 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use broker_core::{Channel, Ingest};
+use broker_core::{Channel, Ingest, Op};
 use fjall::{OwnedWriteBatch, PersistMode};
 
-use self::answers::{conclude, refuse_all};
+use self::answers::{AT_ONCE, Conclusion, refuse_all};
 use self::channels::{About, Channels};
 use self::plan::Plan;
+use self::releaser::{Gone, Releaser, release_all};
 use crate::copying::Moment;
 use crate::disk::Disk;
 use crate::gather::{Gather, Wanted};
-use crate::keys::Keys;
-use crate::queue::Item;
+use crate::keys::{Keys, Name, Row};
+use crate::queue::{BATCH_OPS, Item};
 use crate::settings::Durability;
 use crate::shared::{Shared, State};
 
 pub(crate) struct Committer {
     shared: Arc<Shared>,
     ingest: Arc<dyn Ingest>,
+    /// Releases what is left of a batch while the next is written. Without it all is done here.
+    releaser: Option<Releaser>,
+    /// How long releasing and answering takes for each message, in nanoseconds, as it took lately.
+    release_ns: u64,
     /// What is written to, and what the keys of earlier publishes are found by. `None` after a failure.
     open: Option<Open>,
     epoch: u64,
@@ -61,6 +67,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 impl Committer {
     pub(crate) fn new(shared: Arc<Shared>, disk: Arc<Disk>, ingest: Arc<dyn Ingest>) -> Self {
         let mut committer = Self {
+            releaser: Releaser::begin(&shared, &ingest),
+            release_ns: 0,
             shared,
             ingest,
             open: None,
@@ -89,10 +97,15 @@ impl Committer {
                 if !taken.items.is_empty() {
                     self.do_all(taken.items);
                 }
-                wanted = gather.next(asked, shared.queue.unreleased(), shared.last_commit());
+                // Enough wait already where a batch was given away.
+                wanted = match self.is_releasing() {
+                    true => Wanted::NOTHING,
+                    false => gather.next(asked, shared.queue.unreleased(), shared.last_commit()),
+                };
                 self.show_moment();
                 self.sync_if_due();
                 if self.looked_at.elapsed() >= LOOK_EVERY {
+                    self.settle();
                     self.look_around();
                 }
             });
@@ -145,17 +158,24 @@ impl Committer {
             Item::Released(accepted) => Some(accepted.offset),
             _ => None,
         });
+        let early = early.unwrap_or(0);
+        if items.iter().any(looks_back) {
+            self.settle();
+        }
         if self.open.is_some() {
             items = self.release_first(items);
         }
         let marks: Vec<u16> = items.iter().filter_map(|item| self.shared.mark_of(item)).collect();
         if self.open.is_none() {
+            self.settle();
             self.shared.order.wait_no_more(&marks);
             refuse_all(items);
-        } else if let Err(error) = self.commit(items, &marks) {
+        } else if let Err(error) = self.commit(items, &marks, early) {
             self.fail("commit", &error);
         }
-        self.shared.note_stored(early.unwrap_or(0));
+        if !self.is_releasing() {
+            self.shared.note_stored(early);
+        }
     }
 
     /// What nobody waits for had to wait for what was before it. If that is released by now, it need not wait for the disk
@@ -189,45 +209,105 @@ impl Committer {
         items.into_iter().map(release).collect()
     }
 
-    fn commit(&mut self, items: Vec<Item>, marks: &[u16]) -> fjall::Result<()> {
+    fn commit(&mut self, items: Vec<Item>, marks: &[u16], early: u64) -> fjall::Result<()> {
+        let shared = Arc::clone(&self.shared);
         let Some(open) = &mut self.open else { return Ok(()) };
-        let order = &self.shared.order;
-        let before = match self.shared.begin_batch(&open.disk, marks.len() as u64) {
+        let before = match shared.begin_batch(&open.disk, marks.len() as u64) {
             Ok(before) => before,
             Err(error) => {
-                order.wait_no_more(marks);
+                self.settle();
+                shared.order.wait_no_more(marks);
                 return Err(error);
             }
         };
         let mut plan = Plan::new(&open.disk, before);
-        let planned = plan.make(items, open, &self.shared);
+        let planned = plan.make(items, open, &shared);
         let (last, newest) = (plan.head, plan.newest);
-        let written = planned.and_then(|()| {
-            let (is_urgent, has_quiet) = (plan.is_urgent, plan.has_quiet);
-            let (accepted, steps) = plan.commit(open, &self.shared)?;
-            self.written = self.written.max(newest);
-            self.shared.counters.head.fetch_max(newest, Ordering::Relaxed);
-            if is_urgent {
-                (self.safe, self.unsynced_since, self.has_unsynced_quiet) = (self.written, None, false);
-            } else if newest > 0 {
-                self.unsynced_since.get_or_insert_with(Instant::now);
-                self.has_unsynced_quiet |= has_quiet;
-            }
-            Ok((accepted, steps))
-        });
+        let (is_urgent, has_quiet) = (plan.is_urgent, plan.has_quiet);
+        let written = planned.and_then(|()| plan.commit(open, &shared));
+        // Whatever became of this one, the one before was written, and is released first.
+        self.settle();
         match written {
             Ok((accepted, steps)) => {
-                order.begin_release(last, marks);
-                conclude(&*self.ingest, accepted, steps, &mut open.keys, &self.shared.sessions);
-                order.end_release(|accepted| self.shared.release(&*self.ingest, accepted));
+                self.written = self.written.max(newest);
+                shared.counters.head.fetch_max(newest, Ordering::Relaxed);
+                if is_urgent {
+                    (self.safe, self.unsynced_since, self.has_unsynced_quiet) = (self.written, None, false);
+                } else if newest > 0 {
+                    self.unsynced_since.get_or_insert_with(Instant::now);
+                    self.has_unsynced_quiet |= has_quiet;
+                }
+                shared.order.begin_release(last, marks);
+                // Nothing else is released now, and all that was taken is written.
+                shared.note_stored(early);
+                self.release(Conclusion::new(accepted, steps));
                 Ok(())
             }
             Err(error) => {
                 // Some of it may be on the disk, under these offsets.
-                order.give_up(last, marks);
+                shared.order.give_up(last, marks);
                 Err(error)
             }
         }
+    }
+
+    /// Releases a batch, or gives what is left of it away as soon as it is worth that.
+    fn release(&mut self, mut batch: Conclusion) {
+        let (began, count) = (Instant::now(), batch.left());
+        loop {
+            if self.is_worth_giving_away(batch.left())
+                && let Some(releaser) = &mut self.releaser
+            {
+                if let Err(Gone) = releaser.give(batch) {
+                    self.end_without_releaser();
+                }
+                return;
+            }
+            if !batch.go_on(&*self.ingest, &self.shared.sessions) {
+                break;
+            }
+        }
+        let learnt = release_all(batch, &*self.ingest, &self.shared);
+        self.learn(learnt);
+        if let Some(each) = began.elapsed().as_nanos().checked_div(count as u128) {
+            let each = u64::try_from(each).unwrap_or(u64::MAX);
+            self.release_ns = if self.release_ns == 0 { each } else { self.release_ns / 8 * 7 + each / 8 };
+        }
+    }
+
+    /// Whether the next batch is to be written before the rest of this one is released. If that one is full by now, it costs
+    /// nothing. Else two batches and two flushes are made of what could be one, so that it is worth it only where releasing
+    /// all that is in flight takes longer than a flush.
+    fn is_worth_giving_away(&self, left: usize) -> bool {
+        let waiting = self.shared.queue.unreleased();
+        let all_ns = self.release_ns.saturating_mul((left + waiting) as u64);
+        let is_slow = || Duration::from_nanos(all_ns) > self.shared.last_commit();
+        left >= AT_ONCE && waiting >= AT_ONCE && (waiting >= BATCH_OPS || is_slow())
+    }
+
+    fn is_releasing(&self) -> bool {
+        self.releaser.as_ref().is_some_and(Releaser::is_at_it)
+    }
+
+    /// Waits until the batch that was given away is released.
+    fn settle(&mut self) {
+        match self.releaser.as_mut().map(Releaser::settle) {
+            None => {}
+            Some(Ok(learnt)) => self.learn(learnt),
+            Some(Err(Gone)) => self.end_without_releaser(),
+        }
+    }
+
+    fn learn(&mut self, learnt: Vec<(Name, Row)>) {
+        if let Some(open) = &mut self.open {
+            learnt.into_iter().for_each(|(name, row)| open.keys.learn(name, row));
+        }
+    }
+
+    /// What was released of its batch is not known.
+    fn end_without_releaser(&mut self) {
+        *self.shared.state.write() = State::Broken("its second thread has ended".to_owned());
+        (self.open, self.releaser) = (None, None);
     }
 
     /// What became of the last batch is not known. Nothing is acknowledged, and nothing taken, until the database was
@@ -252,4 +332,9 @@ impl Committer {
             }
         }
     }
+}
+
+/// Whether what the batch before brought is to be there first. What is nothing but messages looks at nothing of it.
+fn looks_back(item: &Item) -> bool {
+    !matches!(item, Item::Released(_) | Item::Op(Op::Publish { key: None, taken: None, .. }))
 }

@@ -127,7 +127,11 @@ impl Committer {
     }
 
     /// The next life goes on right behind this one.
-    pub(super) fn finish(self) {
+    pub(super) fn finish(mut self) {
+        self.settle();
+        if let Some(releaser) = self.releaser.take() {
+            releaser.end();
+        }
         let Some(open) = self.open else { return };
         let mut batch = open.disk.db.batch().durability(Some(PersistMode::SyncAll));
         let mut keys = open.keys;
