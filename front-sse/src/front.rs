@@ -427,7 +427,13 @@ impl Shared {
             let tagged: Vec<_> = tagged.map(|(filter, tag)| (filter.clone(), tag)).collect();
             return subscriber.subscribe_after(&tagged, after(id)).map(Some);
         }
-        let start = if asked.retained { Start::Retained } else { Start::Live };
+        // What waits for one filter's retained messages would come behind what does not wait for another's, under an id that
+        // is behind the one that its client has seen.
+        let start = match asked.filters.len() {
+            _ if !asked.retained => Start::Live,
+            1 => Start::Retained,
+            _ => Start::RetainedBeside,
+        };
         for (filter, tag) in tagged {
             subscriber.subscribe(filter, tag, start)?;
         }

@@ -218,6 +218,23 @@ async fn retained_messages_come_first_and_leave_the_position_alone() {
     assert!(client.event().await.ends_with("data: live\n\n"));
 }
 
+/// Whoever resumes after an id has all that came before it.
+#[tokio::test]
+async fn no_id_overtakes_another_while_retained_messages_are_looked_for() {
+    let server = Server::start().await;
+    // None of them matches, and finding that out takes a while.
+    for at in 0..50_000 {
+        server.broker.publish(Publish::new(channel(&format!("b/{at}/y")), "kept").retain(true)).unwrap();
+    }
+    let mut client = server.open("/sse?channel=a/*&channel=b/*/x&format=raw").await;
+    server.publish("b/1/x", "first");
+    server.publish("a/1", "second");
+    for expected in ["first", "second"] {
+        let event = client.event().await;
+        assert!(event.ends_with(&format!("data: {expected}\n\n")), "{event}");
+    }
+}
+
 #[tokio::test]
 async fn more_retained_messages_than_a_stream_takes_are_refused() {
     let outbox = OutboxConfig::new(10, 1 << 20, OutboxPolicy::Disconnect);
