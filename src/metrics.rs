@@ -135,6 +135,22 @@ pub(crate) fn of_cluster(cluster: Arc<cluster::Cluster>) -> Arc<dyn MetricSource
             Metric::counter("cluster_durable_repeats", "Frames that had come already", stats.kept_repeats),
             Metric::counter("cluster_durable_holes", durable_holes, stats.kept_holes),
             Metric::counter("cluster_durable_filled", "Frames that were read so", stats.kept_filled),
+            Metric::gauge("cluster_groups", "Groups here that share durable messages", stats.groups),
+            Metric::counter(
+                "cluster_groups_refused",
+                "Times at which there was no place for one more of those",
+                stats.groups_refused,
+            ),
+            Metric::counter(
+                "cluster_group_messages",
+                "Durable messages that this node was given for groups",
+                stats.group_messages,
+            ),
+            Metric::counter(
+                "cluster_groups_returned",
+                "Frames of those that it gave back to other nodes",
+                stats.groups_returned,
+            ),
         ]);
         let lost = "1 once a stream of durable channels is gone or another one than it was, else 0";
         let (messages, retained) = stats.streams.unwrap_or_default();

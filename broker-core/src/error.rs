@@ -187,6 +187,12 @@ pub enum SubscribeError {
         /// The bound.
         max: usize,
     },
+    /// A new group that shares messages an [`Engine`](crate::engine::Engine) keeps would exceed the engine's bound.
+    #[error("{max} groups share kept messages, no more are allowed")]
+    TooManyGroups {
+        /// The bound.
+        max: usize,
+    },
     /// A [`Policy`](crate::Policy) denies it; the text is for the subscriber.
     #[error("{0}")]
     Forbidden(Cow<'static, str>),

@@ -56,7 +56,7 @@ pub use clock::{steady_ms, unix_ms};
 pub use config::{Config, IdempotencyConfig, LogConfig, NamespaceConfig, OutboxConfig, OutboxPolicy};
 pub use engine::{
     Claim, Claimed, Done, Ends, Engine, Fence, Ingest, Kept, LogPage, Note, Op, Owner, Reach, Read,
-    RecordError, Reject, Rejected, SessionRecord, Taken,
+    RecordError, Reject, Rejected, SessionRecord, Taken, Task, Terms, Work, WorkError,
 };
 pub use error::{Inexpressible, PublishError, PublishOnceError, Refused, SubscribeError, Unavailable};
 pub use filter::{Filter, FilterError, Segment};

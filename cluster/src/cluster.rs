@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use broker_core::{
     Answer, Channel, Claim, Claimed, Done, Engine, Filter, Ingest, LogPage, Message, MessageId, Op, Read,
-    Reject, Rejected, Unavailable,
+    Reject, Rejected, Terms, Unavailable, Work, WorkError,
 };
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -95,6 +95,7 @@ impl Cluster {
             waiting_bytes: bytes as u64,
             kept_waiting: kept as u64,
             kept_waiting_bytes: kept_bytes as u64,
+            groups: self.durable.as_ref().map_or(0, Durable::open_groups) as u64,
             ..self.node.counters.stats()
         }
     }
@@ -109,6 +110,9 @@ impl Cluster {
         tasks.iter().for_each(AbortHandle::abort);
         if node.is_linked() {
             let words = async {
+                if let Some(durable) = &self.durable {
+                    durable.give_back().await;
+                }
                 _ = node.client.publish(node.subjects.hello(), frame::bye(node.life).into()).await;
                 _ = node.client.flush().await;
             };
@@ -224,6 +228,18 @@ impl Engine for Cluster {
         match &self.durable {
             Some(durable) => durable.claim(session, claim),
             None => Answer::now(Ok(Claimed::default())),
+        }
+    }
+
+    fn work(
+        &self,
+        group: &str,
+        filter: &Filter,
+        terms: Terms,
+    ) -> Answer<'static, Result<Arc<dyn Work>, WorkError>> {
+        match &self.durable {
+            Some(durable) => durable.work(group, filter, terms),
+            None => Answer::now(Err(Unavailable::new(Duration::from_secs(60)).into())),
         }
     }
 

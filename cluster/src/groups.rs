@@ -102,6 +102,11 @@ impl Groups {
         self.local.contains_key(id)
     }
 
+    /// Whether a group has members here, or on a node that has told of it.
+    pub(crate) fn is_known(&self, id: &GroupId) -> bool {
+        self.has_local(id) || self.remote.values().any(|remote| remote.groups.contains(id))
+    }
+
     pub(crate) fn local(&self) -> Vec<GroupId> {
         self.local.keys().cloned().collect()
     }

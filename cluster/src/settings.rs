@@ -40,6 +40,9 @@ pub struct Settings {
     pub max_age: Duration,
     /// What all kept messages may take, on each server; the oldest go first. Default 8 GiB.
     pub max_bytes: u64,
+    /// Groups of subscribers that may share kept messages, in the whole cluster: for each there is a consumer of JetStream.
+    /// Default 1,024.
+    pub max_groups: usize,
     /// How long a subscriber waits until it is known that other nodes' messages reach it, before it is told that it is
     /// subscribed all the same. Default 2 s.
     pub settle_timeout: Duration,
@@ -77,6 +80,7 @@ impl Settings {
             replicas: 3,
             max_age: Duration::from_secs(7 * 24 * 60 * 60),
             max_bytes: 8 * 1024 * 1024 * 1024,
+            max_groups: 1_024,
             settle_timeout: Duration::from_secs(2),
             max_filters: 16_384,
             max_waiting_messages: 65_536,

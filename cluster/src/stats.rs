@@ -114,6 +114,14 @@ pub struct Stats {
     pub kept_holes: u64,
     /// Frames that were read so.
     pub kept_filled: u64,
+    /// Groups with members here that share durable messages.
+    pub groups: u64,
+    /// Times at which there was no place for one more of those in the cluster.
+    pub groups_refused: u64,
+    /// Durable messages of groups that this node was given for its members.
+    pub group_messages: u64,
+    /// Frames of those that it gave back, as a member was gone before it was done.
+    pub groups_returned: u64,
 }
 
 impl Stats {
@@ -155,6 +163,9 @@ pub(crate) struct Counters {
     pub(crate) kept_repeats: AtomicU64,
     pub(crate) kept_holes: AtomicU64,
     pub(crate) kept_filled: AtomicU64,
+    pub(crate) groups_refused: AtomicU64,
+    pub(crate) group_messages: AtomicU64,
+    pub(crate) groups_returned: AtomicU64,
 }
 
 impl Counters {
@@ -185,6 +196,9 @@ impl Counters {
             kept_repeats: self.kept_repeats.load(Relaxed),
             kept_holes: self.kept_holes.load(Relaxed),
             kept_filled: self.kept_filled.load(Relaxed),
+            groups_refused: self.groups_refused.load(Relaxed),
+            group_messages: self.group_messages.load(Relaxed),
+            groups_returned: self.groups_returned.load(Relaxed),
             ..Stats::default()
         }
     }

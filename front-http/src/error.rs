@@ -169,7 +169,9 @@ fn not_subscribed(error: &SubscribeError, detail: String) -> Problem {
         SubscribeError::TooManyLevels { .. } => {
             Problem::new(StatusCode::BAD_REQUEST, "too_many_levels", detail)
         }
-        SubscribeError::FiltersFull { .. } => unavailable("filters_full", detail),
+        SubscribeError::FiltersFull { .. } | SubscribeError::TooManyGroups { .. } => {
+            unavailable("filters_full", detail)
+        }
         SubscribeError::TooManyChannels { .. } => unavailable("too_many_channels", detail),
         SubscribeError::Unavailable { what, retry_after } => not_now(what, *retry_after, detail),
         SubscribeError::Closed => unavailable("shutting_down", detail),

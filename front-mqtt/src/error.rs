@@ -37,7 +37,9 @@ pub(crate) fn publish_answer(error: &PublishError) -> Answer {
 pub(crate) fn subscribe_reason(error: &SubscribeError) -> Reason {
     match error {
         SubscribeError::TooManyLevels { .. } => Reason::TopicFilterInvalid,
-        SubscribeError::TooManyChannels { .. } | SubscribeError::FiltersFull { .. } => Reason::QuotaExceeded,
+        SubscribeError::TooManyChannels { .. }
+        | SubscribeError::FiltersFull { .. }
+        | SubscribeError::TooManyGroups { .. } => Reason::QuotaExceeded,
         SubscribeError::Forbidden(_) => Reason::NotAuthorized,
         SubscribeError::Unavailable { .. } => Reason::ImplementationSpecific,
         // `Closed`, and what is not known here.

@@ -10,6 +10,10 @@ use super::support::{http, within};
 use super::until_ready_is;
 
 pub(crate) async fn node(nats: &Nats, name: &str) -> Process {
+    node_with(nats, name, &[]).await
+}
+
+pub(crate) async fn node_with(nats: &Nats, name: &str, more: &[(&str, &str)]) -> Process {
     let mut command = process::command();
     command.args(["--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"]);
     command.envs([("FANWIRE_CLUSTER_SERVERS", format!("[\"{}\"]", nats.url()).as_str())]);
@@ -19,6 +23,7 @@ pub(crate) async fn node(nats: &Nats, name: &str) -> Process {
         ("FANWIRE_CLUSTER_REPLICAS", "1"),
         ("FANWIRE_CLUSTER_MAX_BYTES", "256 MiB"),
     ]);
+    command.envs(more.iter().copied());
     Process::started(command).await
 }
 

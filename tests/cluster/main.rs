@@ -13,6 +13,7 @@ mod groups;
 mod hooks;
 mod items;
 mod sessions;
+mod shared;
 mod takeover;
 
 use std::net::SocketAddr;

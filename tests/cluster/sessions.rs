@@ -17,13 +17,18 @@ use super::until_there_are;
 const LATE: Duration = Duration::from_secs(40);
 
 /// A client of version 5 that wants its session, which lasts so long, and with a will on `wills` that says its identifier.
-struct Returning {
+pub(crate) struct Returning {
     bare: Bare,
     is_known: bool,
 }
 
 impl Returning {
-    async fn connect(address: SocketAddr, id: &str, expiry_secs: u8, will_delay_secs: Option<u8>) -> Self {
+    pub(crate) async fn connect(
+        address: SocketAddr,
+        id: &str,
+        expiry_secs: u8,
+        will_delay_secs: Option<u8>,
+    ) -> Self {
         let mut body = b"\x00\x04MQTT\x05".to_vec();
         body.push(if will_delay_secs.is_some() { 4 } else { 0 });
         body.extend_from_slice(&[0, 60, 5, 0x11, 0, 0, 0, expiry_secs]);
@@ -53,11 +58,18 @@ impl Returning {
     }
 
     async fn subscribe(&mut self, filter: &str, qos: u8) {
+        assert_eq!(self.ask_for(filter, qos).await, qos);
+    }
+
+    /// What SUBACK says.
+    pub(crate) async fn ask_for(&mut self, filter: &str, qos: u8) -> u8 {
         let mut body = vec![0, 1, 0, 0, u8::try_from(filter.len()).expect("short")];
         body.extend_from_slice(filter.as_bytes());
         body.push(qos);
         self.bare.send(&packet(0x82, &body)).await;
-        assert_eq!(self.packet().await, (0x90, vec![0, 1, 0, qos]));
+        let (head, body) = self.packet().await;
+        assert_eq!((head, &body[..3], body.len()), (0x90, &[0, 1, 0][..], 4));
+        body[3]
     }
 
     async fn publish(&mut self) -> (u8, u16, char) {

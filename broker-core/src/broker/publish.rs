@@ -114,7 +114,7 @@ enum Bound {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Whom {
     All,
-    /// All but members of groups: another node sees to those.
+    /// All but members of groups, to which it comes by another way: another node sees to them, or an engine.
     Ungrouped,
 }
 
@@ -356,6 +356,8 @@ impl Shared {
     /// was released before is passed over.
     pub(super) fn release_kept(&self, batch: Vec<Kept>) -> Vec<Receipt> {
         let Some(log) = &self.kept else { return Vec::new() };
+        // Groups of several nodes get it by their work.
+        let whom = if self.relay.is_some() { Whom::Ungrouped } else { Whom::All };
         let mut woken = SmallVec::<[u16; 4]>::new();
         let mut receipts = Vec::with_capacity(batch.len());
         for kept in batch {
@@ -375,8 +377,7 @@ impl Shared {
             let channel = message.channel().clone();
             // Nothing refuses what has passed its bounds.
             let mut hits = Hits::new();
-            let Ok(accepted) = self.accept(log, message, &channel, Bound::Passed, Whom::All, &mut hits)
-            else {
+            let Ok(accepted) = self.accept(log, message, &channel, Bound::Passed, whom, &mut hits) else {
                 continue;
             };
             let mut released = self.release(log, accepted, place, &mut hits, publisher, echo);

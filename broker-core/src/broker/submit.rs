@@ -12,6 +12,7 @@ use crate::channel::Channel;
 use crate::engine::{
     Claim, Claimed, Done, Engine, Fence, Ingest, Op, RecordError, Reject, Rejected, SessionRecord, Taken,
 };
+use crate::engine::{Terms, Work, WorkError};
 use crate::error::{PublishError, PublishOnceError, Refused, SubscribeError, Unavailable};
 use crate::filter::Filter;
 use crate::message::{Accepted, KeyedReceipt, Message, Publish, Receipt};
@@ -236,6 +237,27 @@ impl Broker {
     pub fn settled(&self, filter: &Filter) -> Answer<'static, Result<(), SubscribeError>> {
         let Some(engine) = &self.shared().engine else { return Answer::now(Ok(())) };
         engine.settled(filter).map(|settled| settled.map_err(SubscribeError::from))
+    }
+
+    /// Opens the work of the group of this name on `filter`, where an [`Engine`] shares what it keeps among the groups of
+    /// several nodes: members do not get that from the group. `None` where it does not, or keeps nothing that the filter
+    /// matches.
+    ///
+    /// # Errors
+    /// See [`WorkError`].
+    pub fn work(
+        &self,
+        group: &str,
+        filter: &Filter,
+        terms: Terms,
+    ) -> Option<Answer<'static, Result<Arc<dyn Work>, WorkError>>> {
+        let engine = self.shared().relay.as_ref().filter(|_| self.shares(filter))?;
+        Some(engine.work(group, filter, terms))
+    }
+
+    /// Whether groups on `filter` have [work](Self::work).
+    pub fn shares(&self, filter: &Filter) -> bool {
+        self.shared().relay.is_some() && self.reach_of(filter).kept
     }
 
     /// Claims a client's session, with what is recorded of it: for fronts whose sessions outlive their connections,

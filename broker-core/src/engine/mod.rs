@@ -18,8 +18,10 @@
 mod done;
 mod note;
 mod session;
+mod work;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::answer::Answer;
 use crate::channel::Channel;
@@ -34,6 +36,7 @@ pub use crate::store::history::{LogPage, Read};
 pub use self::done::Done;
 pub use self::note::Note;
 pub use self::session::{Claim, Claimed, Ends, Fence, Owner, RecordError, SessionRecord, Taken};
+pub use self::work::{Task, Terms, Work, WorkError};
 
 /// Keeps messages: on a disk, on other machines. Given to [`Broker::with_engine`](crate::Broker::with_engine).
 ///
@@ -135,7 +138,9 @@ pub trait Engine: Send + Sync + 'static {
     }
 
     /// Whether it brings what is published in this process' memory to other nodes. Asked once, when the broker is built.
-    /// Default: no, and a publish costs what it costs without an engine.
+    /// Where it does, it also shares what it keeps among the groups of all nodes: members get that by their group's
+    /// [`work`](Self::work), and [`Ingest::release`] passes groups over. Default: no, and a publish costs what it costs
+    /// without an engine.
     fn relays(&self) -> bool {
         false
     }
@@ -151,6 +156,19 @@ pub trait Engine: Send + Sync + 'static {
     /// does not care.
     fn relay_cleared(&self, channel: &Channel) {
         let _ = channel;
+    }
+
+    /// Opens the work of the group of this name on `filter`: what it keeps of that, each message for one member on whichever
+    /// node. Asked of an engine that [relays](Self::relays), and [keeps](Self::keeps) something that the filter matches.
+    /// Default: there never is any.
+    fn work(
+        &self,
+        group: &str,
+        filter: &Filter,
+        terms: Terms,
+    ) -> Answer<'static, Result<Arc<dyn Work>, WorkError>> {
+        let _ = (group, filter, terms);
+        Answer::now(Err(Unavailable::new(Duration::from_secs(60)).into()))
     }
 
     /// Resolves once publishers everywhere reach those who are subscribed to `filter` here. Default: they do.
@@ -267,7 +285,7 @@ pub trait Ingest: Send + Sync {
     fn restore(&self, retained: Vec<Accepted>);
 
     /// Releases accepted messages, in the order of their offsets over all calls: they are recorded, and the lanes have
-    /// their jobs. What has no larger offset than one before was released already, and is passed over. Never refuses,
+    /// their jobs; those of groups have none, if the engine [relays](Engine::relays). What has no larger offset than one before was released already, and is passed over. Never refuses,
     /// never waits for a subscriber. The receipts, in order. Once the broker is gone nobody receives them.
     fn release(&self, batch: Vec<Accepted>) -> Vec<Receipt>;
 

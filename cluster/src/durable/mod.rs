@@ -10,6 +10,7 @@
 //! whole log: positions, history and what is retained are the same on all.
 
 mod claims;
+mod consumer;
 mod fetch;
 pub(crate) mod frame;
 mod guard;
@@ -25,13 +26,14 @@ mod send;
 mod sessions;
 mod stream;
 mod tend;
+mod work;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::{
-    Answer, Channel, Claim, Claimed, Done, Ingest, LogPage, MessageId, Op, Read, Reject, Rejected,
-    Unavailable,
+    Answer, Channel, Claim, Claimed, Done, Filter, Ingest, LogPage, MessageId, Op, Read, Reject, Rejected,
+    Terms, Unavailable, Work, WorkError,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
@@ -45,7 +47,9 @@ use self::retained::Loaded;
 use self::sessions::Sessions;
 use self::stream::{Of, Reach, SOON, Streams};
 use self::tend::Health;
+use self::work::{Said, Works};
 use crate::error::JoinError;
+use crate::groups::GroupId;
 use crate::node::Node;
 use crate::stats::Standing;
 
@@ -63,6 +67,7 @@ pub(crate) struct Durable {
     queue: Arc<Queue>,
     sessions: Arc<Sessions>,
     left: Arc<Left>,
+    works: Arc<Works>,
     reads: Arc<Semaphore>,
     reach: Reach,
     health: Arc<Health>,
@@ -73,6 +78,7 @@ pub(crate) struct Durable {
 struct Start {
     loaded: Loaded,
     woken: mpsc::UnboundedReceiver<Channel>,
+    said: Said,
 }
 
 impl Durable {
@@ -94,15 +100,17 @@ impl Durable {
         let (queue, woken) = Queue::new(Arc::clone(node));
         let (streams, queue) = (Arc::new(streams), Arc::new(queue));
         let sessions = Sessions::new(Arc::clone(&streams), Arc::clone(&queue));
+        let (works, said) = Works::new(Arc::clone(&streams));
         Ok(Self {
             streams,
             queue,
             sessions: Arc::new(sessions),
             left: Arc::default(),
+            works: Arc::new(works),
             reads: Arc::new(Semaphore::new(MAX_READS)),
             reach,
             health: Arc::new(Health::of_open_streams()),
-            start: Mutex::new(Some(Start { loaded, woken })),
+            start: Mutex::new(Some(Start { loaded, woken, said })),
         })
     }
 
@@ -112,7 +120,7 @@ impl Durable {
     }
 
     pub(crate) fn start(&self, ingest: Arc<dyn Ingest>) -> Vec<AbortHandle> {
-        let Some(Start { loaded: Loaded { retained, over }, woken }) = self.start.lock().take() else {
+        let Some(Start { loaded: Loaded { retained, over }, woken, said }) = self.start.lock().take() else {
             return Vec::new();
         };
         ingest.restore(retained);
@@ -126,6 +134,7 @@ impl Durable {
             tokio::spawn(send::run(streams, queue, woken)),
             tokio::spawn(async move { sweeping.sweep(over).await }),
             tokio::spawn(left::run(Arc::clone(&self.streams), Arc::clone(&self.left))),
+            tokio::spawn(work::run(Arc::clone(&self.works), said)),
         ];
         tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect()
     }
@@ -157,6 +166,26 @@ impl Durable {
             return Answer::now(if claim == Claim::End { Ok(Claimed::default()) } else { Err(SOON) });
         }
         Answer::later(Arc::clone(&self.sessions).claim(name.into(), claim))
+    }
+
+    /// Opens the work of a group.
+    pub(crate) fn work(
+        &self,
+        group: &str,
+        filter: &Filter,
+        terms: Terms,
+    ) -> Answer<'static, Result<Arc<dyn Work>, WorkError>> {
+        Answer::later(Arc::clone(&self.works).open(GroupId::new(group, filter), terms))
+    }
+
+    /// Groups whose work is open here.
+    pub(crate) fn open_groups(&self) -> usize {
+        self.works.open_groups()
+    }
+
+    /// What groups have not finished here is for other nodes: for its end.
+    pub(crate) async fn give_back(&self) {
+        self.works.close().await;
     }
 
     /// What sessions of nodes that are gone have left to be done, found since this was asked last.

@@ -16,12 +16,14 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use broker_core::{Message, Outbox, Qos, Room};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::delivering::{BACKLOG_TURN, Backlog, one_id};
-use super::ledger::{Arrival, Ledger, Ticket};
+use super::ledger::{Arrival, Ledger};
 use super::outbound::Outgoing;
 use super::queue::{Bounds, Clock, Queue};
 use super::session::{Shared, State};
+use super::ticket::Ticket;
 use super::wire::Wire;
 use crate::config::Config;
 
@@ -37,6 +39,21 @@ pub(crate) struct Group {
     len: AtomicUsize,
     /// Where it stands in the log of an engine, if its messages are kept.
     ledger: OnceLock<Arc<Ledger>>,
+    /// There may be room: nothing waits any more, or a member takes something again.
+    room: Notify,
+}
+
+/// What the members of a group would take of its work.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Credit {
+    /// One message each, of so many members.
+    Of(usize),
+    /// Nothing before [`Group::until_room`].
+    No,
+    /// All clients are away.
+    Away,
+    /// Nobody is left.
+    Over,
 }
 
 #[derive(Default)]
@@ -82,6 +99,7 @@ impl Group {
                 waiting: Mutex::default(),
                 len: AtomicUsize::new(0),
                 ledger: OnceLock::new(),
+                room: Notify::new(),
             })
         })
     }
@@ -163,6 +181,44 @@ impl Group {
     pub(crate) fn has_room_for_read(&self) -> Option<bool> {
         let waiting = self.waiting.lock();
         (!waiting.closed).then(|| waiting.queue.len() < MAX_READ_AHEAD)
+    }
+
+    /// What its members would take now.
+    pub(crate) fn credit(&self) -> Credit {
+        let has_waiting = {
+            let waiting = self.waiting.lock();
+            if waiting.closed {
+                return Credit::Over;
+            }
+            !waiting.queue.is_empty()
+        };
+        let Some(members) = self.members.upgrade().map(|members| members.members()) else {
+            return Credit::Over;
+        };
+        let online = || members.iter().filter(|member| member.is_online);
+        match online().filter(|member| member.has_room).count() {
+            _ if online().next().is_none() => Credit::Away,
+            0 => Credit::No,
+            _ if has_waiting => Credit::No,
+            count => Credit::Of(count),
+        }
+    }
+
+    /// Resolves when there may be room.
+    pub(crate) async fn until_room(&self) {
+        self.room.notified().await;
+    }
+
+    /// What waits and may be others' is let go of.
+    pub(crate) fn let_go_of_waiting(&self) {
+        let waited = self.change(|waiting| {
+            let waited = std::mem::take(&mut waiting.queue).into_messages().collect::<Vec<_>>();
+            let (others, own): (Vec<_>, Vec<_>) =
+                waited.into_iter().partition(|message| message.ticket.is_some());
+            own.into_iter().for_each(|message| waiting.queue.push_back(message));
+            others
+        });
+        waited.iter().for_each(|message| self.lose(message));
     }
 
     /// A message that was read.
@@ -277,6 +333,9 @@ impl Group {
         sums.messages.fetch_add(messages_now.wrapping_sub(messages), Ordering::Relaxed);
         sums.bytes.fetch_add(bytes_now.wrapping_sub(bytes), Ordering::Relaxed);
         self.len.store(messages_now + usize::from(waiting.is_reading), Ordering::Relaxed);
+        if messages > 0 && messages_now == 0 {
+            self.room.notify_one();
+        }
         result
     }
 }
@@ -467,7 +526,10 @@ impl State {
             match self.takes_shared(config) {
                 Takes::Yes => {
                     membership.is_crowded = false;
-                    membership.room.open();
+                    if !membership.room.is_open() {
+                        membership.room.open();
+                        membership.groups.iter().for_each(|(_, group)| group.room.notify_one());
+                    }
                 }
                 takes => {
                     let was_open = membership.room.is_open();

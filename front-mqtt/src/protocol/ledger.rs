@@ -16,6 +16,7 @@ use broker_core::Message;
 use parking_lot::Mutex;
 
 use super::kept::News;
+use super::ticket::Ticket;
 
 /// One group's. It is a lock of its own, and nothing else is taken under it.
 #[derive(Debug)]
@@ -64,43 +65,6 @@ pub(crate) struct Standings {
     pub(crate) ahead: Vec<u64>,
 }
 
-/// A message that has come and is not finished: it is once the last copy of this is gone, unless it was
-/// [let go of](Ledger::let_go) before.
-#[derive(Debug)]
-pub(crate) struct Ticket {
-    ledger: Arc<Ledger>,
-    offset: u64,
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        let mut standing = self.ledger.standing.lock();
-        if standing.open.remove(&self.offset) {
-            standing.has_changed = true;
-            standing.finished += 1;
-            if standing.finished == MANY_FINISHED
-                && let Some(news) = &self.ledger.news
-            {
-                news.hurry_groups();
-            }
-        }
-    }
-}
-
-impl Ticket {
-    /// Nobody has the message: it is to be read again.
-    pub(super) fn let_go(&self) {
-        self.ledger.standing.lock().let_go(self.offset);
-    }
-
-    /// There is no place for the message: from here on all is read later.
-    pub(super) fn refuse(&self) {
-        let mut standing = self.ledger.standing.lock();
-        standing.let_go(self.offset);
-        standing.is_behind = true;
-    }
-}
-
 /// What is written down of a group at once: more open messages than this are said not to have come.
 const MAX_LISTED: usize = 1_024;
 
@@ -142,7 +106,33 @@ impl Ledger {
             return Arrival::Known;
         }
         standing.open(offset);
-        Arrival::New(Arc::new(Ticket { ledger: self.clone(), offset }))
+        Arrival::New(Ticket::of_ledger(self.clone(), offset))
+    }
+
+    /// A message is finished, unless it was let go of.
+    pub(super) fn finish(&self, offset: u64) {
+        let mut standing = self.standing.lock();
+        if standing.open.remove(&offset) {
+            standing.has_changed = true;
+            standing.finished += 1;
+            if standing.finished == MANY_FINISHED
+                && let Some(news) = &self.news
+            {
+                news.hurry_groups();
+            }
+        }
+    }
+
+    /// Nobody has the message: it is to be read again.
+    pub(super) fn let_go(&self, offset: u64) {
+        self.standing.lock().let_go(offset);
+    }
+
+    /// There is no place for the message: from here on all is read later.
+    pub(super) fn refuse(&self, offset: u64) {
+        let mut standing = self.standing.lock();
+        standing.let_go(offset);
+        standing.is_behind = true;
     }
 
     /// Nobody is there any more.
@@ -177,7 +167,7 @@ impl Ledger {
             return None;
         }
         standing.open(offset);
-        Some(Arc::new(Ticket { ledger: self.clone(), offset }))
+        Some(Ticket::of_ledger(self.clone(), offset))
     }
 
     /// The log was read up to here. What was wanted of it and is not there is gone.

@@ -35,6 +35,7 @@ mod session;
 mod subscribing;
 mod subscriptions;
 mod taken;
+mod ticket;
 mod wire;
 
 pub(crate) use absent::{Absent, Holder};
@@ -42,7 +43,7 @@ pub(crate) use connecting::{Caller, Negotiated, negotiate};
 pub(crate) use connection::{Authenticating, Connection, Output, Publishing, Verdict};
 pub(crate) use delivering::Backlog;
 pub(crate) use end::{Detached, End, PendingWill, Remains, Will};
-pub(crate) use group::Group;
+pub(crate) use group::{Credit, Group};
 pub(crate) use kept::{Kept, News};
 pub(crate) use kept_will::KeptWill;
 pub(crate) use ledger::{Ledger, Standings};
@@ -50,6 +51,7 @@ pub(crate) use record::{Held, Record};
 pub(crate) use scope::{is_another, owner, session_key};
 pub(crate) use session::{Encodings, Incoming, Online, Session, Shared, State, TimerKey};
 pub(crate) use subscribing::{Accepted, Subscribing, Target, Unsubscribing, forced_name, target_of};
+pub(crate) use ticket::Ticket;
 #[cfg(any(test, fuzzing))]
 pub(crate) use wire::Wire;
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use broker_core::{Message, Qos, Queued};
 
 use super::confirming::Awaited;
-use super::ledger::Ticket;
 use super::queue::{Bounds, Clock, Queue, give_back};
 use super::session::Tenths;
+use super::ticket::Ticket;
 use crate::config::{Config, QueuePolicy};
 
 /// A message on its way to one client.

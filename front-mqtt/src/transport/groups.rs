@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use broker_core::{Filter, SubscribeError, steady_ms};
+use broker_core::{Filter, MessageId, SubscribeError, steady_ms};
 use parking_lot::MutexGuard;
 
+use super::group_work::{self, Named};
 use super::keeping;
-use super::kept_groups::{self, KeptGroup};
+use super::kept_groups;
 use super::sessions::Hosted;
 use crate::front::Inner;
 use crate::protocol::{Group, Remains, State, target_of};
@@ -64,16 +65,18 @@ pub(super) async fn come_back(
     inner: Arc<Inner>,
     hosted: Arc<Hosted>,
     number: u32,
-    groups: Vec<(Arc<KeptGroup>, u32)>,
+    groups: Vec<(Named, u32)>,
+    behind: MessageId,
 ) {
     let turn = hosted.session.lock_as(number).and_then(|state| state.kept().map(|kept| kept.turn.clone()));
     let Some(turn) = turn else { return };
     let _turn = turn.lock().await;
-    for (kept, tag) in groups {
+    for (named, tag) in groups {
         let is_held =
             hosted.session.lock_as(number).is_some_and(|state| state.subscriptions.by_tag(tag).is_some());
         if is_held {
-            keeping::give_up_on(&hosted, join(&inner, &hosted, kept.named(), tag));
+            keeping::give_up_on(&hosted, join(&inner, &hosted, (&named.0, &named.1), tag));
+            group_work::go_on(&inner, &hosted, number, named, tag, behind);
         }
     }
 }
@@ -89,7 +92,20 @@ pub(super) async fn step_out_of_all<'h>(
         let shared = state.subscriptions.iter().filter(|held| held.shared);
         shared.map(|held| (held.filter.clone(), held.tag)).collect()
     };
-    let groups = inner.kept_groups.among(shared.iter().map(|(name, tag)| (&**name, *tag)));
+    let named = || shared.iter().map(|(name, tag)| (&**name, *tag));
+    let worked = group_work::among(&inner.broker, named());
+    if !worked.is_empty() {
+        for ((name, filter), tag) in &worked {
+            step_out(inner, hosted, (name, filter), *tag);
+        }
+        // What waited for it alone is for others.
+        hosted.subscriber.heard().await;
+        if let Some(mut state) = gone() {
+            worked.iter().for_each(|(_, tag)| state.leave_group(*tag));
+        }
+        return;
+    }
+    let groups = inner.kept_groups.among(named());
     if groups.is_empty() {
         return;
     }
@@ -98,7 +114,8 @@ pub(super) async fn step_out_of_all<'h>(
         return;
     }
     for (kept, tag) in &groups {
-        step_out(inner, hosted, kept.named(), *tag);
+        let (name, filter) = kept.named();
+        step_out(inner, hosted, (&name, &filter), *tag);
     }
     // What was on its way to it is passed on.
     hosted.subscriber.heard().await;

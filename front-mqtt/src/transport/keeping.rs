@@ -19,6 +19,7 @@ use broker_core::{
 };
 
 use super::gap;
+use super::group_work;
 use super::groups;
 use super::kept_groups;
 use super::left_wills::{self, Returning};
@@ -26,7 +27,7 @@ use super::sessions::Hosted;
 use crate::codec::{DecodeError, Reason};
 use crate::config::ClientIdScope;
 use crate::front::Inner;
-use crate::protocol::{Accepted, KeptWill, Negotiated, News, PendingWill, Record, owner, target_of};
+use crate::protocol::{Accepted, Kept, KeptWill, Negotiated, News, PendingWill, Record, owner, target_of};
 
 /// What an engine has given to a connection that is about to have its session.
 pub(crate) struct Claimed {
@@ -246,28 +247,30 @@ pub(super) fn record(
 
 /// The client has its session: what its subscriptions have missed follows, and then they are live.
 pub(super) fn arrive(inner: &Arc<Inner>, hosted: &Arc<Hosted>, number: u32, is_restored: bool) {
-    let held: Vec<(Box<str>, u32)> = {
-        let Some(state) = hosted.session.lock_as(number).filter(|state| state.kept().is_some()) else {
-            return;
-        };
-        state.subscriptions.iter().map(|held| (held.filter.clone(), held.tag)).collect()
+    let (held, behind): (Vec<(Box<str>, u32)>, MessageId) = {
+        let Some(state) = hosted.session.lock_as(number) else { return };
+        let Some(behind) = state.kept().map(Kept::cursor) else { return };
+        (state.subscriptions.iter().map(|held| (held.filter.clone(), held.tag)).collect(), behind)
     };
     // Those that were left while the client was away.
     let left = if is_restored {
         Vec::new()
     } else {
-        inner.kept_groups.among(held.iter().map(|(name, tag)| (&**name, *tag)))
+        let named = || held.iter().map(|(name, tag)| (&**name, *tag));
+        let kept = inner.kept_groups.among(named()).into_iter().map(|(kept, tag)| (kept.named(), tag));
+        kept.chain(group_work::among(&inner.broker, named())).collect()
     };
     if !left.is_empty() {
-        tokio::spawn(groups::come_back(inner.clone(), hosted.clone(), number, left));
+        tokio::spawn(groups::come_back(inner.clone(), hosted.clone(), number, left, behind));
     }
     let mut is_behind = false;
     for (name, tag) in held {
         let Some(target) = target_of(&name) else { continue };
         let subscribed = match &target.group {
             Some(group) if is_restored => {
-                let named = (&**group, &target.filter);
-                groups::join(inner, hosted, named, tag)
+                let named = (group.clone(), target.filter.clone());
+                groups::join(inner, hosted, (group, &target.filter), tag)
+                    .inspect(|()| group_work::go_on(inner, hosted, number, named, tag, behind))
             }
             None if tag >= GRANTED_TAG => Ok(()),
             None if inner.broker.reach_of(&target.filter).kept => {

@@ -15,6 +15,7 @@ use std::time::Duration;
 use broker_core::{Broker, Filter, HistoryQuery, MessageId, Notes, Position, Qos, Unavailable, unix_ms};
 use parking_lot::Mutex;
 
+use super::group_work::Named;
 use super::sessions::Hosted;
 use crate::front::Inner;
 use crate::protocol::{Group, Ledger, News, Standings, forced_name, target_of};
@@ -243,8 +244,8 @@ impl KeptGroups {
 }
 
 impl KeptGroup {
-    pub(super) fn named(&self) -> (&str, &Filter) {
-        (&self.group, &self.filter)
+    pub(super) fn named(&self) -> Named {
+        (self.group.clone(), self.filter.clone())
     }
 }
 

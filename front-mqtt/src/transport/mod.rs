@@ -10,6 +10,7 @@ mod driver;
 mod elsewhere;
 mod gap;
 mod goodbye;
+mod group_work;
 pub(crate) mod groups;
 mod handshake;
 mod input;
@@ -28,6 +29,7 @@ mod websocket;
 pub(crate) use attached::Farewell;
 pub(crate) use elsewhere::Elsewhere;
 pub use elsewhere::{Claim, Nodes};
+pub(crate) use group_work::Working;
 pub(crate) use handshake::{Arrival, accept};
 #[cfg(any(test, fuzzing))]
 pub(crate) use input::{Control, Input};

@@ -12,6 +12,7 @@ use broker_core::{
 use bytes::Bytes;
 
 use super::driver::{Driver, MAX_BATCH};
+use super::group_work;
 use super::groups;
 use super::keeping;
 use crate::codec::Reason;
@@ -400,7 +401,7 @@ impl Driver {
         if let Some(accepted) = subscribing.accepted.get_mut(subscribing.done)
             && accepted.failed.is_none()
         {
-            match self.inner.broker.settled(&accepted.target.filter).if_now() {
+            match self.settled(accepted).if_now() {
                 Ok(settled) => self.note_settled(accepted, settled),
                 Err(settled) => {
                     self.waiting = Some(Box::new(Waiting::Settle { settled, subscribing }));
@@ -410,6 +411,21 @@ impl Driver {
         }
         subscribing.done += 1;
         Some(subscribing)
+    }
+
+    /// Resolves once publishers everywhere reach a subscription, or its group.
+    fn settled(&self, accepted: &Accepted) -> Answer<'static, Result<(), SubscribeError>> {
+        let settled = self.inner.broker.settled(&accepted.target.filter);
+        let Some(group) = accepted.target.group.as_ref() else { return settled };
+        if !self.inner.broker.shares(&accepted.target.filter) {
+            return settled;
+        }
+        let (inner, hosted) = (self.inner.clone(), self.hosted.clone());
+        let named = (group.clone(), accepted.target.filter.clone());
+        Answer::later(async move {
+            settled.await?;
+            group_work::begin(&inner, &hosted, &named, None).await
+        })
     }
 
     /// A new subscription that others do not reach is none; one that was there stays as it was.

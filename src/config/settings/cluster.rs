@@ -29,6 +29,7 @@ pub(in crate::config) struct Cluster {
     replicas: usize,
     max_age: Period,
     max_bytes: Size,
+    max_groups: usize,
     settle_timeout: Period,
     max_filters: usize,
     max_waiting_messages: usize,
@@ -56,6 +57,7 @@ impl Default for Cluster {
             replicas: default.replicas,
             max_age: Period(default.max_age),
             max_bytes: Size(usize::try_from(default.max_bytes).unwrap_or(usize::MAX)),
+            max_groups: default.max_groups,
             settle_timeout: Period(default.settle_timeout),
             max_filters: default.max_filters,
             max_waiting_messages: default.max_waiting_messages,
@@ -156,6 +158,7 @@ impl Cluster {
         }
         settings.replicas = self.replicas;
         (settings.max_age, settings.max_bytes) = (self.max_age.0, self.max_bytes.0 as u64);
+        settings.max_groups = self.max_groups;
         settings.settle_timeout = self.settle_timeout.0;
         settings.max_filters = self.max_filters;
         settings.max_waiting_messages = self.max_waiting_messages;

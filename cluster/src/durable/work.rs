@@ -1,0 +1,643 @@
+//! The work of groups: durable messages that members on several nodes share.
+//!
+//! ```text
+//! a group's consumer ─▶ a node that asks for more ─▶ Task ─▶ a member
+//!          ▲                   │ finish: acknowledged, once all of its frame is
+//!          └── given back ◀────┤ give back, or silent for long: another node gets it
+//!                              └ still with a member: said again and again
+//! ```
+//!
+//! Consumers know frames, so one with several messages is a node's as a whole. What was finished of one that is given back is
+//! told to the others, so that it is not done twice.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use ahash::{AHashMap, AHashSet};
+use async_nats::jetstream;
+use async_nats::{StatusCode, Subject, Subscriber};
+use broker_core::{Answer, Filter, Task, Terms, Work, WorkError};
+use bytes::Bytes;
+use futures_util::{FutureExt as _, StreamExt as _};
+use parking_lot::Mutex;
+use tokio::sync::{Mutex as Turn, mpsc};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use super::consumer::{begins_at, lasts, name_of};
+use super::frame;
+use super::stream::{SOON, Streams};
+use crate::control::Control;
+use crate::desk::{Peer, Service};
+use crate::groups::GroupId;
+use crate::stats::one_more;
+
+/// What nodes tell each other under this name.
+const SERVICE: &str = "work";
+
+/// How long a question for more stands.
+const ASK_FOR: Duration = Duration::from_secs(5);
+
+/// How soon is asked again where the consumer did not answer.
+const AWAY_PAUSE: Duration = Duration::from_millis(200);
+
+/// How often is said that messages are with members still. Some times within what JetStream waits.
+const STILL_EVERY: Duration = Duration::from_secs(5);
+
+/// How often is looked where a group stands, in looks of the above.
+const PLACE_EVERY: u64 = 6;
+
+/// Frames that are remembered which are finished, or of which a part is.
+const MAX_REMEMBERED: usize = 4_096;
+
+/// The work of all groups that have members here.
+pub(crate) struct Works {
+    streams: Arc<Streams>,
+    workers: Mutex<AHashMap<GroupId, Known>>,
+    saying: mpsc::UnboundedSender<Saying>,
+    /// The node has left: nothing is said any more.
+    is_closed: AtomicBool,
+}
+
+struct Known {
+    worker: Arc<Worker>,
+    part: Weak<Part>,
+}
+
+/// What JetStream is told of a frame, and where.
+struct Saying {
+    to: Subject,
+    word: Word,
+    /// What others are told before.
+    partly: Option<Partly>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    Done,
+    GivenBack,
+    Still,
+}
+
+impl Word {
+    fn bytes(self) -> Bytes {
+        Bytes::from_static(match self {
+            Self::Done => b"+ACK",
+            Self::GivenBack => b"-NAK",
+            Self::Still => b"+WPI",
+        })
+    }
+}
+
+/// Places of messages in a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Places([u64; 4]);
+
+impl Places {
+    fn bit(&mut self, place: usize) -> Option<(&mut u64, u64)> {
+        Some((self.0.get_mut(place / 64)?, 1 << (place % 64)))
+    }
+
+    fn insert(&mut self, place: usize) {
+        if let Some((bits, bit)) = self.bit(place) {
+            *bits |= bit;
+        }
+    }
+
+    /// Whether it was there.
+    fn remove(&mut self, place: usize) -> bool {
+        self.bit(place).is_some_and(|(bits, bit)| {
+            let was_there = *bits & bit != 0;
+            *bits &= !bit;
+            was_there
+        })
+    }
+
+    fn has(mut self, place: usize) -> bool {
+        self.remove(place)
+    }
+
+    fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+
+    fn and(self, other: Self) -> Self {
+        let mut all = self;
+        all.0.iter_mut().zip(other.0).for_each(|(bits, others)| *bits |= others);
+        all
+    }
+}
+
+/// What is finished of a frame that was given back.
+#[derive(Debug, PartialEq, Eq)]
+struct Partly {
+    consumer: Box<str>,
+    sequence: u64,
+    done: Places,
+}
+
+impl Partly {
+    fn write(&self) -> Vec<u8> {
+        let numbers = [self.sequence].into_iter().chain(self.done.0);
+        let mut out: Vec<u8> = numbers.flat_map(u64::to_be_bytes).collect();
+        out.extend_from_slice(self.consumer.as_bytes());
+        out
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let mut rest = bytes;
+        let mut number = || {
+            let (head, behind) = rest.split_first_chunk()?;
+            rest = behind;
+            Some(u64::from_be_bytes(*head))
+        };
+        let (sequence, done) = (number()?, Places([number()?, number()?, number()?, number()?]));
+        Some(Self { consumer: std::str::from_utf8(rest).ok()?.into(), sequence, done })
+    }
+}
+
+impl Works {
+    pub(crate) fn new(streams: Arc<Streams>) -> (Self, Said) {
+        let (saying, said) = mpsc::unbounded_channel();
+        let is_closed = AtomicBool::new(false);
+        (Self { streams, workers: Mutex::default(), saying, is_closed }, Said(said))
+    }
+
+    /// Opens the work of a group.
+    pub(crate) async fn open(self: Arc<Self>, id: GroupId, terms: Terms) -> Result<Arc<dyn Work>, WorkError> {
+        let streams = &self.streams;
+        if !streams.node.is_connected() {
+            return Err(SOON.into());
+        }
+        let opened = {
+            let head = streams.own_reach().await?.last;
+            let from = begins_at(&terms, streams.epoch, head);
+            let lasts = lasts(&terms, streams.node.settings.max_age);
+            streams.open_consumer(&id, from, lasts).await.map(|lasts| (head, from, lasts))
+        };
+        let (head, from, lasts) = opened.inspect_err(|error| {
+            if matches!(error, WorkError::Full { .. }) {
+                one_more(&streams.node.counters.groups_refused);
+            }
+        })?;
+        let mut workers = self.workers.lock();
+        if let Some(known) = workers.get(&id) {
+            known.worker.state.lock().lasts = lasts;
+            if let Some(part) = known.part.upgrade() {
+                return Ok(part);
+            }
+        }
+        let known = workers.entry(id.clone()).or_insert_with(|| {
+            let worker = Worker {
+                name: name_of(&id),
+                works: Arc::downgrade(&self),
+                streams: Arc::clone(streams),
+                id,
+                state: Mutex::new(State::new(head, from, lasts)),
+                pulls: Turn::default(),
+            };
+            Known { worker: Arc::new(worker), part: Weak::new() }
+        });
+        let part = Arc::new(Part(Arc::clone(&known.worker)));
+        known.part = Arc::downgrade(&part);
+        Ok(part)
+    }
+
+    /// Groups whose work is open here.
+    pub(crate) fn open_groups(&self) -> usize {
+        self.workers.lock().len()
+    }
+
+    fn say(&self, to: Subject, word: Word, partly: Option<Partly>) {
+        if !self.is_closed.load(Relaxed) {
+            // The task is gone only when the node is.
+            _ = self.saying.send(Saying { to, word, partly });
+        }
+    }
+
+    /// The node leaves: what its members have not finished is for others.
+    pub(crate) async fn close(&self) {
+        self.is_closed.store(true, Relaxed);
+        let workers: Vec<_> = self.workers.lock().values().map(|known| Arc::clone(&known.worker)).collect();
+        for worker in workers {
+            let held = std::mem::take(&mut worker.state.lock().held);
+            for (sequence, held) in held {
+                let partly = worker.partly(sequence, held.done);
+                self.tell(Saying { to: held.reply, word: Word::GivenBack, partly }).await;
+            }
+        }
+    }
+
+    async fn tell(&self, Saying { to, word, partly }: Saying) {
+        let node = &self.streams.node;
+        if let Some(partly) = partly {
+            _ = Control::new(Arc::clone(node)).tell(SERVICE, &partly.write()).await;
+        }
+        _ = node.client.publish(to, word.bytes()).await;
+    }
+
+    /// Says what is with members still, and forgets groups that nobody here is in any more.
+    fn look(self: &Arc<Self>, looks: u64) {
+        let mut over = Vec::new();
+        {
+            let mut workers = self.workers.lock();
+            workers.retain(|_, known| {
+                let is_open = known.part.strong_count() > 0;
+                if !is_open {
+                    over.push(Arc::clone(&known.worker));
+                }
+                is_open
+            });
+            for known in workers.values() {
+                let worker = &known.worker;
+                if self.streams.node.is_linked() {
+                    let held = worker.state.lock().held.values().map(|held| held.reply.clone()).collect();
+                    let held: Vec<Subject> = held;
+                    held.into_iter().for_each(|reply| self.say(reply, Word::Still, None));
+                }
+                if looks.is_multiple_of(PLACE_EVERY) {
+                    tokio::spawn(Arc::clone(worker).note_place());
+                }
+            }
+        }
+        for worker in over {
+            if !self.streams.node.groups.read().is_known(&worker.id) {
+                let streams = Arc::clone(&self.streams);
+                tokio::spawn(async move { streams.end_consumer(&worker.id).await });
+            }
+        }
+    }
+}
+
+/// What is to be said.
+pub(crate) struct Said(mpsc::UnboundedReceiver<Saying>);
+
+/// Says what becomes of frames.
+pub(crate) async fn run(works: Arc<Works>, mut said: Said) {
+    let told = Told(Arc::downgrade(&works));
+    works.streams.node.desk.serve(SERVICE, Arc::new(told));
+    let (mut looks, mut number) = (interval(STILL_EVERY), 0_u64);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            saying = said.0.recv() => {
+                let Some(saying) = saying else { return };
+                works.tell(saying).await;
+            }
+            _ = looks.tick() => {
+                number += 1;
+                works.look(number);
+            }
+        }
+    }
+}
+
+/// Hears what other nodes have finished of frames that they give back.
+struct Told(Weak<Works>);
+
+impl Service for Told {
+    fn hear(&self, _: &Peer, notice: Bytes) {
+        let Some(works) = self.0.upgrade() else { return };
+        let Some(Partly { consumer, sequence, done }) = Partly::read(&notice) else {
+            return one_more(&works.streams.node.counters.unreadable);
+        };
+        let workers = works.workers.lock();
+        if let Some(known) = workers.values().find(|known| *known.worker.name == *consumer) {
+            known.worker.state.lock().remember_part(sequence, done);
+        }
+    }
+}
+
+/// A group, as this node takes part in its work.
+struct Worker {
+    name: String,
+    works: Weak<Works>,
+    streams: Arc<Streams>,
+    id: GroupId,
+    state: Mutex<State>,
+    pulls: Turn<Option<Pulls>>,
+}
+
+/// What whoever takes part holds.
+struct Part(Arc<Worker>);
+
+struct State {
+    /// By their sequences: what is with members here.
+    held: AHashMap<u64, Held>,
+    /// Frames that were finished here lately, should they come once more.
+    finished: Recent,
+    /// The same of frames of which a part was, here or elsewhere.
+    partly: AHashMap<u64, Places>,
+    partly_order: VecDeque<u64>,
+    /// Where the stream stood when the work was opened.
+    head: u64,
+    /// Where the consumer would begin anew.
+    from: u64,
+    lasts: Duration,
+}
+
+/// A frame that is with members here.
+struct Held {
+    reply: Subject,
+    left: Places,
+    done: Places,
+    is_given_back: bool,
+}
+
+#[derive(Default)]
+struct Recent {
+    order: VecDeque<u64>,
+    all: AHashSet<u64>,
+}
+
+impl Recent {
+    fn insert(&mut self, sequence: u64) {
+        if self.all.insert(sequence) {
+            self.order.push_back(sequence);
+        }
+        if self.order.len() > MAX_REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.all.remove(&oldest);
+        }
+    }
+}
+
+/// What became of a frame.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    GivenBack(Places),
+}
+
+impl State {
+    fn new(head: u64, from: u64, lasts: Duration) -> Self {
+        Self {
+            held: AHashMap::new(),
+            finished: Recent::default(),
+            partly: AHashMap::new(),
+            partly_order: VecDeque::new(),
+            head,
+            from,
+            lasts,
+        }
+    }
+
+    fn remember_part(&mut self, sequence: u64, done: Places) {
+        let before = self.partly.insert(sequence, done);
+        match before {
+            Some(before) => _ = self.partly.insert(sequence, done.and(before)),
+            None => self.partly_order.push_back(sequence),
+        }
+        if self.partly_order.len() > MAX_REMEMBERED
+            && let Some(oldest) = self.partly_order.pop_front()
+        {
+            self.partly.remove(&oldest);
+        }
+    }
+
+    /// A message is finished, or given back; what became of its frame, where that was the last of it.
+    fn settle(&mut self, offset: u64, is_done: bool) -> Option<(Subject, Outcome)> {
+        let (sequence, place) = (frame::sequence(offset), frame::place(offset));
+        let held = self.held.get_mut(&sequence)?;
+        if !held.left.remove(place) {
+            return None;
+        }
+        if is_done {
+            held.done.insert(place);
+        }
+        held.is_given_back |= !is_done;
+        if !held.left.is_empty() {
+            return None;
+        }
+        let Held { reply, done, is_given_back, .. } = self.held.remove(&sequence)?;
+        if is_given_back {
+            if !done.is_empty() {
+                self.remember_part(sequence, done);
+            }
+            return Some((reply, Outcome::GivenBack(done)));
+        }
+        self.finished.insert(sequence);
+        Some((reply, Outcome::Done))
+    }
+}
+
+/// Where messages come to, and what was asked.
+struct Pulls {
+    inbox: String,
+    messages: Subscriber,
+    /// So many are still to come of what was asked, until then.
+    asked: usize,
+    until: Instant,
+}
+
+impl Worker {
+    fn partly(&self, sequence: u64, done: Places) -> Option<Partly> {
+        (!done.is_empty()).then(|| Partly { consumer: self.name.as_str().into(), sequence, done })
+    }
+
+    fn settle(&self, offset: u64, is_done: bool) {
+        let Some((reply, outcome)) = self.state.lock().settle(offset, is_done) else { return };
+        let Some(works) = self.works.upgrade() else { return };
+        match outcome {
+            Outcome::Done => works.say(reply, Word::Done, None),
+            Outcome::GivenBack(done) => {
+                one_more(&self.streams.node.counters.groups_returned);
+                works.say(reply, Word::GivenBack, self.partly(frame::sequence(offset), done));
+            }
+        }
+    }
+
+    async fn next(self: Arc<Self>, credit: usize) -> Vec<Task> {
+        let mut pulls = self.pulls.lock().await;
+        if pulls.is_none() && credit > 0 {
+            let inbox = self.streams.node.client.new_inbox();
+            let Ok(messages) = self.streams.node.client.subscribe(inbox.clone()).await else {
+                sleep(AWAY_PAUSE).await;
+                return Vec::new();
+            };
+            *pulls = Some(Pulls { inbox, messages, asked: 0, until: Instant::now() });
+        }
+        let Some(pulls) = pulls.as_mut() else { return Vec::new() };
+        if pulls.asked == 0 || pulls.until <= Instant::now() {
+            if credit == 0 {
+                pulls.asked = 0;
+                return Vec::new();
+            }
+            if !self.streams.ask_for(&self.name, &pulls.inbox, credit, ASK_FOR).await {
+                sleep(AWAY_PAUSE).await;
+                return Vec::new();
+            }
+            (pulls.asked, pulls.until) = (credit, Instant::now() + ASK_FOR + AWAY_PAUSE);
+        }
+        let mut tasks = Vec::new();
+        let patience = pulls.until.saturating_duration_since(Instant::now());
+        let first = timeout(patience, pulls.messages.next()).await.ok().flatten();
+        let mut next = first;
+        while let Some(message) = next {
+            match message.status {
+                None | Some(StatusCode::OK) => {
+                    pulls.asked = pulls.asked.saturating_sub(1);
+                    self.take(message, &mut tasks);
+                }
+                // It is there, and has nothing yet.
+                Some(StatusCode::IDLE_HEARTBEAT) => {}
+                Some(status) => {
+                    pulls.asked = 0;
+                    // A question whose time is over. With all others the consumer may be away, or gone.
+                    if status != StatusCode::TIMEOUT && status != StatusCode::NOT_FOUND {
+                        self.look_for_consumer().await;
+                    }
+                }
+            }
+            next = pulls.messages.next().now_or_never().flatten();
+        }
+        tasks
+    }
+
+    /// Something was refused: whether there is a consumer still. One that was deleted is made anew, and begins where this
+    /// node knows that it stood.
+    async fn look_for_consumer(&self) {
+        sleep(AWAY_PAUSE).await;
+        if let Ok(None) = self.streams.find_consumer(&self.name).await {
+            let (from, lasts) = {
+                let state = self.state.lock();
+                (state.from, state.lasts)
+            };
+            self.streams.node.tell("a shared subscription's consumer was deleted: it is made anew");
+            _ = self.streams.open_consumer(&self.id, from, lasts).await;
+        }
+    }
+
+    /// Notes where the group stands, in case that its consumer is deleted.
+    async fn note_place(self: Arc<Self>) {
+        if let Ok(Some(info)) = self.streams.find_consumer(&self.name).await {
+            let mut state = self.state.lock();
+            state.from = state.from.max(info.ack_floor.stream_sequence + 1);
+        }
+    }
+
+    /// A frame that this node was given.
+    fn take(&self, message: async_nats::Message, tasks: &mut Vec<Task>) {
+        let counters = &self.streams.node.counters;
+        let message = jetstream::Message { message, context: self.streams.context.clone() };
+        let numbers = message.info().ok().map(|info| (info.stream_sequence, info.delivered));
+        let (Some((sequence, delivered)), Some(reply)) = (numbers, message.reply.clone()) else {
+            return one_more(&counters.unreadable);
+        };
+        let Some(works) = self.works.upgrade() else { return };
+        let mut state = self.state.lock();
+        if let Some(held) = state.held.get_mut(&sequence) {
+            // JetStream has not heard of this node for long.
+            held.reply = reply;
+            return works.say(held.reply.clone(), Word::Still, None);
+        }
+        if state.finished.all.contains(&sequence) {
+            return works.say(reply, Word::Done, None);
+        }
+        let Ok(frame) = frame::read(&message.payload, sequence) else {
+            one_more(&counters.unreadable);
+            return works.say(reply, Word::Done, None);
+        };
+        let done = state.partly.get(&sequence).copied().unwrap_or_default();
+        let is_late = sequence <= state.head || delivered > 1;
+        let mut left = Places::default();
+        for accepted in frame.content.into_messages() {
+            let place = frame::place(accepted.offset);
+            if done.has(place) || !is_for(self.id.filter(), &accepted) {
+                continue;
+            }
+            left.insert(place);
+            one_more(&counters.group_messages);
+            tasks.push(Task::new(Arc::new(accepted.into_message(self.streams.epoch)), is_late));
+        }
+        if left.is_empty() {
+            return works.say(reply, Word::Done, None);
+        }
+        state.held.insert(sequence, Held { reply, left, done, is_given_back: false });
+    }
+}
+
+/// A server that knows nothing of filters brings more than was asked for, and wildcards at the beginning are not for all.
+fn is_for(filter: &Filter, accepted: &broker_core::Accepted) -> bool {
+    filter.matches(accepted.publish.channel())
+}
+
+impl Work for Part {
+    fn next(&self, credit: usize) -> Answer<'static, Vec<Task>> {
+        Answer::later(Arc::clone(&self.0).next(credit))
+    }
+
+    fn finish(&self, offset: u64) {
+        self.0.settle(offset, true);
+    }
+
+    fn give_back(&self, offset: u64) {
+        self.0.settle(offset, false);
+    }
+}
+
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Work").field("group", &self.0.id).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(state: &mut State, sequence: u64, places: &[usize]) {
+        let mut left = Places::default();
+        places.iter().for_each(|place| left.insert(*place));
+        let reply = Subject::from(sequence.to_string());
+        state.held.insert(sequence, Held { reply, left, done: Places::default(), is_given_back: false });
+    }
+
+    fn state() -> State {
+        State::new(0, 1, Duration::ZERO)
+    }
+
+    #[test]
+    fn a_frame_is_finished_with_the_last_of_its_messages() {
+        let mut state = state();
+        held(&mut state, 7, &[0, 63, 64, 255]);
+        for place in [63, 255, 0] {
+            assert_eq!(state.settle(frame::offset(7, place), true), None);
+            assert_eq!(state.settle(frame::offset(7, place), true), None, "once");
+        }
+        let end = state.settle(frame::offset(7, 64), true);
+        assert_eq!(end, Some((Subject::from("7"), Outcome::Done)));
+        assert!(state.finished.all.contains(&7) && state.held.is_empty());
+        assert_eq!(state.settle(frame::offset(7, 64), false), None, "it is not held");
+    }
+
+    #[test]
+    fn what_is_finished_of_a_frame_that_is_given_back_is_remembered() {
+        let mut state = state();
+        held(&mut state, 7, &[0, 1, 2]);
+        assert_eq!(state.settle(frame::offset(7, 1), true), None);
+        assert_eq!(state.settle(frame::offset(7, 0), false), None);
+        let Some((_, Outcome::GivenBack(done))) = state.settle(frame::offset(7, 2), true) else {
+            panic!("it is not given back")
+        };
+        assert!(!done.has(0) && done.has(1) && done.has(2) && !state.finished.all.contains(&7));
+        assert_eq!(state.partly.get(&7), Some(&done));
+        let told = Partly { consumer: "share-a".into(), sequence: 7, done };
+        assert_eq!(Partly::read(&told.write()), Some(told));
+        assert_eq!(Partly::read(&[0; 39]), None);
+    }
+
+    #[test]
+    fn no_more_is_remembered_than_there_is_room_for() {
+        let mut state = state();
+        for sequence in 0..2 * MAX_REMEMBERED as u64 {
+            state.finished.insert(sequence);
+            state.remember_part(sequence, Places([1, 0, 0, 0]));
+        }
+        assert_eq!((state.finished.all.len(), state.partly.len()), (MAX_REMEMBERED, MAX_REMEMBERED));
+        assert!(!state.finished.all.contains(&0) && state.partly.contains_key(&(MAX_REMEMBERED as u64)));
+    }
+}
