@@ -135,6 +135,11 @@ pub(crate) fn of_cluster(cluster: Arc<cluster::Cluster>) -> Arc<dyn MetricSource
             Metric::counter("cluster_durable_repeats", "Frames that had come already", stats.kept_repeats),
             Metric::counter("cluster_durable_holes", durable_holes, stats.kept_holes),
             Metric::counter("cluster_durable_filled", "Frames that were read so", stats.kept_filled),
+            Metric::counter(
+                "cluster_takeovers_unrecorded",
+                "Sessions taken from nodes that did not say in time that they had recorded them",
+                stats.takeovers_unrecorded,
+            ),
             Metric::gauge("cluster_groups", "Groups here that share durable messages", stats.groups),
             Metric::counter(
                 "cluster_groups_refused",

@@ -63,6 +63,7 @@ mod watch;
 pub use cluster::Cluster;
 pub use control::{Answers, Control, TooLarge};
 pub use desk::{Peer, Service};
+pub use durable::SESSIONS;
 pub use error::JoinError;
 pub use peers::Heard;
 pub use settings::{Login, Settings, Tls};

@@ -114,6 +114,8 @@ pub struct Stats {
     pub kept_holes: u64,
     /// Frames that were read so.
     pub kept_filled: u64,
+    /// Sessions that clients took from other nodes which did not say in time that they had recorded them.
+    pub takeovers_unrecorded: u64,
     /// Groups with members here that share durable messages.
     pub groups: u64,
     /// Times at which there was no place for one more of those in the cluster.
@@ -163,6 +165,7 @@ pub(crate) struct Counters {
     pub(crate) kept_repeats: AtomicU64,
     pub(crate) kept_holes: AtomicU64,
     pub(crate) kept_filled: AtomicU64,
+    pub(crate) takeovers_unrecorded: AtomicU64,
     pub(crate) groups_refused: AtomicU64,
     pub(crate) group_messages: AtomicU64,
     pub(crate) groups_returned: AtomicU64,
@@ -196,6 +199,7 @@ impl Counters {
             kept_repeats: self.kept_repeats.load(Relaxed),
             kept_holes: self.kept_holes.load(Relaxed),
             kept_filled: self.kept_filled.load(Relaxed),
+            takeovers_unrecorded: self.takeovers_unrecorded.load(Relaxed),
             groups_refused: self.groups_refused.load(Relaxed),
             group_messages: self.group_messages.load(Relaxed),
             groups_returned: self.groups_returned.load(Relaxed),

@@ -233,6 +233,12 @@ impl Front {
         self.0.claimed_elsewhere(claim);
     }
 
+    /// Records what is known of a session here, for another node that is about to take it; resolves once that is done, failed,
+    /// or there is nothing to be recorded.
+    pub fn record(&self, key: &str) -> Answer<'static, ()> {
+        self.0.record(key)
+    }
+
     /// The claims of all clients that are here, to tell a node that may not have heard of them.
     pub fn claims(&self) -> Vec<Claim> {
         self.0.elsewhere.all()

@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Weak};
 
+use broker_core::Answer;
 use bytes::Bytes;
-use cluster::{Control, Peer, Service};
+use cluster::{Control, Peer, SESSIONS, Service};
 use front::Front;
 use front_mqtt::{Claim, Nodes};
 
@@ -17,6 +18,7 @@ const MQTT: &str = "mqtt";
 pub(super) fn join(control: Control, fronts: &Fronts) {
     if let Some((front, mqtt)) = find::<front_mqtt::Front>(fronts) {
         control.serve(MQTT, Arc::new(Told { front: Arc::downgrade(front), control: control.clone() }));
+        control.serve(SESSIONS, Arc::new(Asked(Arc::downgrade(front))));
         let life = control.life();
         mqtt.join(Arc::new(Others(control)), life);
     }
@@ -65,6 +67,20 @@ impl Service for Told {
 
     fn reconnected(&self) {
         self.tell_all(None);
+    }
+}
+
+/// What other nodes ask before they take a session.
+struct Asked(Weak<dyn Front>);
+
+impl Service for Asked {
+    fn answer(&self, _: &Peer, question: Bytes) -> Answer<'static, Option<Vec<u8>>> {
+        let front = self.0.upgrade();
+        let mqtt = front.as_ref().and_then(as_a::<front_mqtt::Front>);
+        match (mqtt, std::str::from_utf8(&question)) {
+            (Some(mqtt), Ok(key)) => mqtt.record(key).map(|()| Some(Vec::new())),
+            _ => Answer::now(None),
+        }
     }
 }
 

@@ -241,3 +241,29 @@ async fn the_will_of_a_client_whose_node_was_killed_is_published_once() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_a_client_has_acknowledged_does_not_come_again_at_another_node() {
+    let Some(nats) = Nats::keeping() else { return };
+    let [one, other] = two(&nats).await;
+    let staying =
+        |address| Client::connect_with(address, "mover", |options| _ = options.set_clean_session(false));
+    let mut client = staying(one.mqtt).await;
+    client.subscribe("orders/+", QoS::AtLeastOnce).await;
+    let publisher = Client::connect(other.mqtt, "publisher").await;
+    // Not as many as are recorded at once.
+    for number in 0..550 {
+        publisher.publish("orders/1", QoS::AtLeastOnce, &number.to_string()).await;
+    }
+    for number in 0..550 {
+        assert_eq!(client.payload().await, number.to_string());
+    }
+    // The last acknowledgements are there, and not recorded by themselves.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut moved = staying(other.mqtt).await;
+    client.ended().await;
+    assert_eq!(moved.payload_if_any(Duration::from_millis(700)).await, None, "it has all of them");
+    publisher.publish("orders/1", QoS::AtLeastOnce, "next").await;
+    assert_eq!(moved.payload().await, "next");
+    assert_eq!(super::metric(other.http, "fanwire_cluster_takeovers_unrecorded_total").await, 0.0);
+}

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use broker_core::{Claim, Claimed, Ends, Fence, Owner, RecordError, SessionRecord, Unavailable, unix_ms};
 use tokio::time::timeout;
@@ -14,6 +15,15 @@ use super::records::Trouble;
 use super::row::Row;
 use super::sessions::{Held, Sessions};
 use super::stream::{ATTEMPT, SOON};
+use crate::control::{Control, DEADLINE};
+use crate::stats::one_more;
+
+/// Under this name nodes [ask](Control::ask_one) one that has a session for its record, which a client wants elsewhere: the
+/// question is what the session is claimed by, and any answer says that it is recorded, or is none.
+pub const SESSIONS: &str = "sessions";
+
+/// How long the node that has a session is waited for.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// So often a claim begins again when others are faster.
 const MAX_TRIES: usize = 32;
@@ -23,6 +33,7 @@ impl Sessions {
     pub(crate) async fn claim(self: Arc<Self>, name: Box<str>, claim: Claim) -> Result<Claimed, Unavailable> {
         self.until_written(&name).await;
         let mut tried: Option<Claimed> = None;
+        let mut was_asked = false;
         for _ in 0..MAX_TRIES {
             let found = self.streams.find_row(&name).await?;
             let (revision, row) = found.map_or((0, None), |found| (found.revision, found.row));
@@ -34,6 +45,15 @@ impl Sessions {
                 return self.begin(row.clone(), revision, claimed).await;
             }
             let owner = self.owner(&name, row.as_ref());
+            if claim == Claim::Resume
+                && owner == Owner::Another
+                && !std::mem::replace(&mut was_asked, true)
+                && let Some(row) = &row
+            {
+                // What it writes now is in the next row that is found.
+                self.have_recorded(&name, row.life).await;
+                continue;
+            }
             let record = row
                 .as_ref()
                 .and_then(|row| row.record.clone())
@@ -114,6 +134,28 @@ impl Sessions {
         let waiting = self.held.lock().remove(name).map_or_else(Vec::new, |held| held.waiting);
         waiting.into_iter().for_each(|waiting| self.refuse(waiting, RecordError::Fenced));
         Ok(())
+    }
+
+    /// Has the node that has a session record what it knows of it, as soon as it is asked: what its client has acknowledged
+    /// does not come again then. A node that says nothing is not waited for longer than some moments.
+    async fn have_recorded(&self, name: &str, life: u64) {
+        let node = &self.streams.node;
+        let Some(peer) = node.peers.lock().find(life) else { return };
+        let control = Control::new(Arc::clone(node));
+        let asking = async {
+            loop {
+                let asked = Instant::now();
+                let answer = control.ask_one(SESSIONS, &peer, name.as_bytes()).await;
+                // One that cannot answer says so at once. An answer may take longer than a question is open: then it is
+                // asked again.
+                if !matches!(answer, Ok(None)) || asked.elapsed() < DEADLINE {
+                    return;
+                }
+            }
+        };
+        if timeout(RECORD_TIMEOUT, asking).await.is_err() {
+            one_more(&node.counters.takeovers_unrecorded);
+        }
     }
 
     /// Who has a session by its row.

@@ -40,6 +40,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
+pub use self::claims::SESSIONS;
 use self::left::Left;
 use self::queue::Queue;
 use self::receive::Receiver;

@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use broker_core::Claim::Look;
-use broker_core::{LeaveReason, Owner, unix_ms};
+use broker_core::{Answer, LeaveReason, Owner, unix_ms};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use parking_lot::MutexGuard;
 
 use super::attached::Farewell;
 use super::goodbye::goodbye;
+use super::keeping;
 use super::sessions::Hosted;
 use crate::codec::Reason;
 use crate::front::Inner;
@@ -216,6 +217,15 @@ impl Inner {
         }
         let will = if claim.clean_start { WillOf::CleanStart } else { WillOf::Resumption };
         self.hand_over(&hosted, state, &farewell, will);
+    }
+
+    /// Records a session that is kept, as it is now.
+    pub(crate) fn record(&self, key: &str) -> Answer<'static, ()> {
+        let hosted = self.sessions.get(key);
+        match hosted.and_then(|hosted| keeping::record(self, &hosted)) {
+            Some((_, recorded)) => recorded.map(drop),
+            None => Answer::now(()),
+        }
     }
 
     /// Whether another node has a session that is kept, by the word of whoever keeps it; what it cannot tell now shows in
