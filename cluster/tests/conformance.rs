@@ -36,3 +36,4 @@ fn on_nats() -> Option<OnNats> {
 
 conformance::suite!(messages: on_nats);
 conformance::suite!(sessions: on_nats);
+conformance::suite!(work: on_nats);

@@ -43,7 +43,8 @@ pub const MEMORY: &str = "memory";
 
 /// Makes a test of each case. `$make` is a function without arguments that gives a fresh [`Ground`]. With `messages:` before
 /// it only of those that are no business of sessions and notes, and it gives a ground or `None`, where nothing is tried; with
-/// `sessions:` of those of sessions that need no life to know at its start which ones are over.
+/// `sessions:` of those of sessions that need no life to know at its start which ones are over, with `work:` of those of groups
+/// that several processes are members of.
 #[macro_export]
 macro_rules! suite {
     (messages: $make:expr) => {
@@ -72,6 +73,12 @@ macro_rules! suite {
             a_session_is_recorded_in_the_order_of_its_owner
             a_number_is_known_to_the_next_claim_until_it_is_freed
             whoever_lost_its_session_publishes_nothing_under_a_number
+        );
+    };
+    (work: $make:expr) => {
+        $crate::suite!(@cases $make;
+            a_groups_message_is_given_until_it_is_finished
+            a_groups_place_outlives_a_life
         );
     };
     ($make:expr) => {

@@ -1,8 +1,10 @@
 //! The cases. Each begins with a fresh ground.
 
 mod sessions;
+mod work;
 
 pub use sessions::*;
+pub use work::*;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -249,10 +249,11 @@ class Connection:
 
 
 class Session:
-    """A session of an MQTT 5 client that is subscribed to `orders/sessions` at QoS 1 and acknowledges what comes. It is resumed
-    at whichever node its client connects to. `again` are messages that had come before, which QoS 1 allows."""
+    """A session of an MQTT 5 client that is subscribed to `topic` at QoS 1 and acknowledges what comes. It is resumed at
+    whichever node its client connects to. `again` are messages that had come before, which QoS 1 allows."""
 
-    def __init__(self, client):
+    def __init__(self, client, topic="orders/sessions"):
+        self.topic = topic.encode()
         self.client, self.received, self.again, self.socket, self.reader = client, [], 0, None, None
 
     def connect(self, node, is_new, patience=60):
@@ -278,8 +279,7 @@ class Session:
         if (answer[0] == 0) != is_new:
             raise AssertionError(f"{self.client} finds {'a' if is_new else 'no'} session")
         if is_new:
-            topic = b"orders/sessions"
-            self.socket.sendall(bytes([0x82, 6 + len(topic), 0, 1, 0, 0, len(topic)]) + topic + b"\1")
+            self.socket.sendall(bytes([0x82, 6 + len(self.topic), 0, 1, 0, 0, len(self.topic)]) + self.topic + b"\1")
             self.packet()
         self.socket.settimeout(None)
         self.reader = threading.Thread(target=self.read, args=(self.socket,), daemon=True)

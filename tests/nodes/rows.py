@@ -361,6 +361,74 @@ def sessions_move_from_a_paused_node(rig):
     return with_sessions(rig, lambda node: node.pause(), lambda node: node.go_on())
 
 
+@row("each message is one member's, on whichever node; what the node that dies had not done is the others'", short=True)
+def share_survives_a_killed_node(rig):
+    if not rig.durable:
+        return None
+    wrong = Wrong()
+    with rig.cluster() as cluster:
+        members = [Session(f"member-{number}", "$share/workers/orders/sessions") for number in range(12)]
+        for number, member in enumerate(members):
+            member.connect(cluster.nodes[number % 3], is_new=True)
+        acknowledged, stop, publisher = publish_numbers(cluster.nodes[0])
+        time.sleep(3)
+        before = [number for member in members for number in list(member.received)]
+        wrong.unless(len(before) == len(set(before)), "a message came twice while nothing was wrong")
+        wrong.unless(all(member.received for member in members), "a member has nothing")
+        cluster.nodes[1].kill()
+        time.sleep(FAULT_S)
+        cluster.nodes[1].start()
+        until("the node is ready again", cluster.nodes[1].is_ready)
+        for member in members[1::3]:
+            member.connect(cluster.nodes[1], is_new=False)
+        time.sleep(2)
+        stop.set()
+        publisher.join(PATIENCE_S)
+
+        def missing():
+            return set(acknowledged) - {number for member in members for number in list(member.received)}
+        # JetStream waits for so long for a node that says nothing.
+        start = time.monotonic()
+        while missing() and time.monotonic() < start + 40:
+            time.sleep(0.2)
+        wrong.figures["whole_after_s"] = round(time.monotonic() - start, 1)
+        wrong.unless(not missing(), f"{len(missing())} are missing, such as {sorted(missing())[:3]}")
+        received = sum(len(member.received) + member.again for member in members)
+        wrong.figures["acknowledged"] = len(acknowledged)
+        wrong.figures["again"] = received - len({number for member in members for number in member.received})
+        for member in members:
+            member.close()
+        wrong.unless(acknowledged, "nothing was acknowledged")
+        cluster.keep = bool(wrong)
+    return wrong
+
+
+def publish_numbers(node):
+    """Publishes numbers in their order at a node until it is stopped: those that are acknowledged, how to stop it, and the
+    thread."""
+    acknowledged, stop = [], threading.Event()
+
+    def publish():
+        number = 0
+        while not stop.is_set():
+            number += 1
+            while not stop.is_set():
+                try:
+                    headers = {"idempotency-key": f"sessions {number}"}
+                    status = ask(node.http, "POST", "/v1/publish/orders/sessions", str(number),
+                                 headers=headers, timeout=PATIENCE_S)[0]
+                    if status == 200:
+                        acknowledged.append(number)
+                        break
+                except OSError:
+                    pass
+                time.sleep(0.2)
+            time.sleep(0.02)
+    publisher = threading.Thread(target=publish, daemon=True)
+    publisher.start()
+    return acknowledged, stop, publisher
+
+
 def with_sessions(rig, fault, heal):
     """MQTT sessions of a node with which something goes wrong, while somebody publishes elsewhere; their clients go to another
     node, and come back."""
@@ -369,26 +437,7 @@ def with_sessions(rig, fault, heal):
         sessions = [Session(f"session-{number}") for number in range(20)]
         for session in sessions:
             session.connect(cluster.nodes[1], is_new=True)
-        acknowledged, stop = [], threading.Event()
-
-        def publish():
-            number = 0
-            while not stop.is_set():
-                number += 1
-                while not stop.is_set():
-                    try:
-                        headers = {"idempotency-key": f"sessions {number}"}
-                        status = ask(cluster.nodes[0].http, "POST", "/v1/publish/orders/sessions", str(number),
-                                     headers=headers, timeout=PATIENCE_S)[0]
-                        if status == 200:
-                            acknowledged.append(number)
-                            break
-                    except OSError:
-                        pass
-                    time.sleep(0.2)
-                time.sleep(0.02)
-        publisher = threading.Thread(target=publish, daemon=True)
-        publisher.start()
+        acknowledged, stop, publisher = publish_numbers(cluster.nodes[0])
         time.sleep(2)
         fault(cluster.nodes[1])
         start = time.monotonic()

@@ -64,10 +64,7 @@ impl Streams {
                 match made.map_err(|error| error.kind()) {
                     Ok(_) => return Ok(lasts),
                     Err(ConsumerCreateStrictErrorKind::AlreadyExists) => continue,
-                    Err(error) => {
-                        tracing::debug!(%error, "a group has no consumer");
-                        return Err(SOON.into());
-                    }
+                    Err(_) => return Err(SOON.into()),
                 }
             };
             if found.config.inactive_threshold >= lasts {
