@@ -85,7 +85,8 @@ impl Word {
     fn bytes(self) -> Bytes {
         Bytes::from_static(match self {
             Self::Done => b"+ACK",
-            Self::GivenBack => b"-NAK",
+            // After a moment, in which a node that ends is gone and does not get it once more.
+            Self::GivenBack => br#"-NAK {"delay":200000000}"#,
             Self::Still => b"+WPI",
         })
     }
