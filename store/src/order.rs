@@ -177,8 +177,8 @@ impl Order {
             let room = if state.is_tight { 2 * state.room } else { state.room - state.room / 8 };
             state.room = room.max(2 * state.came).clamp(MIN_ROOM, MAX_ROOM);
         }
-        // What comes while the batch before is being released has its places behind that one's, and needs them too.
-        let before = state.head + state.held.as_ref().map_or(0, Vec::len) as u64 + state.room;
+        // What is held while the batch before is released has come since that began: there is room for it as well.
+        let before = state.head + state.room;
         if before + messages > state.reserved {
             return None;
         }
