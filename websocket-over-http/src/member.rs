@@ -83,7 +83,7 @@ impl Member {
         }
     }
 
-    /// The 101 is written.
+    /// Its origin has let it in, and its 101 is on its way.
     pub(crate) fn open(self: &Arc<Self>) {
         self.is_open.store(true, Relaxed);
         self.subscriber.register_connection(self);

@@ -103,7 +103,11 @@ pub async fn open(
     tokio::spawn(async move {
         let opened = conversation.open().await;
         let opened = match opened {
-            Ok(headers) => Ok((Admitted(Some(conversation)), headers)),
+            Ok(headers) => {
+                // Before the 101: what is published once the client has that is for it, and operators see it.
+                conversation.member.open();
+                Ok((Admitted(Some(conversation)), headers))
+            }
             Err(refusal) => {
                 conversation.hub.members.remove(&key);
                 conversation.member.leave(broker_core::LeaveReason::NotAllowed);

@@ -132,7 +132,6 @@ impl Conversation {
         let mut limits = Limits::default();
         limits.max_message_bytes = self.rules.max_message_bytes;
         let mut socket = WebSocket::new(socket, Arc::clone(&self.member.outbox), limits, deflate);
-        self.member.open();
         self.hub.counted.open.fetch_add(1, Relaxed);
         if self.hub.is_closing.load(Relaxed) {
             self.member.close_with(Close::restart());

@@ -6,7 +6,9 @@ use broker_core::{Channel, Publish};
 use grip::events::{Close, Event};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{Scripted, Server, answer, events_with, eventually, nothing, opened, text, within};
+use crate::support::{
+    LISTED, Scripted, Server, answer, events_with, eventually, nothing, opened, text, within,
+};
 
 /// Says yes with these texts, and then nothing but what it is told to by `echo:`.
 fn origin(texts: &'static [&'static str]) -> Scripted {
@@ -221,6 +223,19 @@ async fn connections_are_listed_and_closed_by_operators() {
     assert_eq!(connection.details().subscriptions, ["a"]);
     connection.close(&broker_core::CloseCause::Administrative(None));
     assert_eq!(client.closed().await, 1000);
+}
+
+/// Items that instruct clients go to those that are listed.
+#[tokio::test]
+async fn a_client_is_listed_before_it_has_its_101() {
+    let origin = origin(&[]);
+    let server = Server::start(&origin).await;
+    let mut clients = Vec::new();
+    for expected in ["1", "2"] {
+        let client = server.open().await;
+        assert_eq!(client.response.headers()[LISTED], expected);
+        clients.push(client);
+    }
 }
 
 #[tokio::test]

@@ -175,15 +175,21 @@ impl Origin for Scripted {
     }
 }
 
+/// How many clients are listed when a 101 is on its way.
+pub(crate) const LISTED: &str = "x-listed";
+
 async fn answer_one<B>(
-    hub: Hub,
+    (broker, hub): (Broker, Hub),
     rules: Arc<Rules>,
     origin: Arc<dyn Origin>,
     request: Request<B>,
 ) -> http_edge::Response {
     let parts = request.into_parts().0;
     let headers = parts.headers.clone();
-    open(&hub, rules, origin, None, parts, headers).await
+    let mut response = open(&hub, rules, origin, None, parts, headers).await;
+    let listed = broker.connections(None, 1_000).iter().filter(|(_, one)| one.peer().is_some()).count();
+    response.headers_mut().insert(LISTED, listed.into());
+    response
 }
 
 /// A gateway with one route.
@@ -208,12 +214,13 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (running, stop) = watch::channel(false);
-        let (served, origin): (_, Arc<dyn Origin>) = (hub.clone(), Arc::new(origin.clone()));
+        let served = (broker.clone(), hub.clone());
+        let origin: Arc<dyn Origin> = Arc::new(origin.clone());
         tokio::spawn(async move {
             while let Ok((stream, peer)) = listener.accept().await {
-                let (hub, rules, origin) = (served.clone(), Arc::clone(&rules), Arc::clone(&origin));
+                let (all, rules, origin) = (served.clone(), Arc::clone(&rules), Arc::clone(&origin));
                 let service =
-                    move |request| answer_one(hub.clone(), Arc::clone(&rules), Arc::clone(&origin), request);
+                    move |request| answer_one(all.clone(), Arc::clone(&rules), Arc::clone(&origin), request);
                 tokio::spawn(serve(stream, peer, service, ServeConfig::default(), stop.clone()));
             }
         });
