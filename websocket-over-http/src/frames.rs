@@ -96,6 +96,17 @@ pub fn id_of(message: &Message) -> Option<&str> {
     pairs.iter().find(|(name, _)| &**name == grip::publish::ID_PROPERTY).map(|(_, id)| &**id)
 }
 
+/// Whether it was an item of GRIP that its publisher says comes after the one with this id.
+pub fn is_after(message: &Message, id: &str) -> bool {
+    let said = message.properties().and_then(|properties| {
+        properties.user.iter().find(|(name, _)| &**name == grip::publish::ITEM_PROPERTY)
+    });
+    // Most name something else, and need not be unsealed for that; what is no letter or digit may be escaped.
+    let is_plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte));
+    said.is_some_and(|(_, text)| text.contains("\"prev-id\"") && (!is_plain || text.contains(id)))
+        && outline_of(message).is_some_and(|item| item.prev_id.as_deref() == Some(id))
+}
+
 fn traits(message: &Message) -> Bytes {
     Bytes::from_static(match outline_of(message).map(|item| item.message) {
         None | Some(None | Some(WsMessage::Send { filters: None, .. })) => PLAIN,

@@ -27,7 +27,7 @@ mod origin;
 mod seal;
 
 pub use backlog::{Backlog, NO_TAG};
-pub use frames::{id_of, item_of, outline_of};
+pub use frames::{id_of, is_after, item_of, outline_of};
 pub use hub::{Hub, Rules, Stats};
 pub use open::open;
 pub use origin::{Answer, Asking, Failed, Origin, headers_of};

@@ -64,6 +64,9 @@ async fn followed(held: &Arc<Held>, linking: &Linking) -> Result<Option<Vec<Repl
         let body = Initial::Whole(answer.body.clone());
         let Told { instruction, body, .. } =
             told::of(route, &linking.headers, status, answer.headers.clone(), body)?;
+        if instruction.hold == Some(Hold::Response) {
+            return Err("its link is answered with a response that waits".to_owned());
+        }
         let body = body.collect(route.timeout).await?;
         held.channels.lock().renew(&instruction);
         {
@@ -73,8 +76,7 @@ async fn followed(held: &Arc<Held>, linking: &Linking) -> Result<Option<Vec<Repl
         }
         send(held, body).await?;
         match instruction.hold {
-            Some(Hold::Stream) => {}
-            Some(Hold::Response) => return Err("its link is answered with a response that waits".to_owned()),
+            Some(_) => {}
             None if instruction.next.is_some() => continue,
             None => {
                 held.end(LeaveReason::Closed);

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use broker_core::{Broker, Channel, Filter, HistoryQuery, Order, Position};
+use broker_core::{Broker, Channel, Filter, HistoryQuery, MessageId, Order, Position};
 use grip::instruct::Instruction;
-use websocket_over_http::id_of;
+use websocket_over_http::{id_of, is_after};
 
 /// How far back an id is looked for, in messages of its channel: a few at first, as it is usually the last.
 const LOOKED_THROUGH: [usize; 2] = [16, 10_000];
@@ -77,7 +77,7 @@ pub(crate) async fn begin(
 }
 
 enum Found {
-    /// Here, and whether something lies behind it.
+    /// Here, or missing right before what is here; and whether something lies behind it.
     At(Position, bool),
     /// It is the last that is known, or nothing is known.
     Live,
@@ -92,13 +92,16 @@ async fn find(
     since: Position,
     last_of: &(dyn Fn(&str) -> Option<String> + Sync),
 ) -> Found {
-    let mut newest = None;
+    let (mut newest, mut next) = (None, None);
     for limit in LOOKED_THROUGH {
         let mut query = HistoryQuery::default();
         (query.limit, query.order) = (limit, Order::Newest);
         let Ok(history) = broker.read_history(filter, query).await else { return Found::Unknown };
         let is_all = history.messages.len() < limit;
         for message in &history.messages {
+            if is_after(message, wanted) {
+                next = message.id();
+            }
             let Some(id) = id_of(message) else { continue };
             if id == wanted
                 && let Some(at) = message.id()
@@ -110,6 +113,11 @@ async fn find(
         if is_all {
             break;
         }
+    }
+    if let Some(next) = next {
+        // It was never published here, and what comes after it was: nothing of that may be left out.
+        let before = MessageId::new(next.epoch(), next.offset().saturating_sub(1));
+        return Found::At(since.with(before), true);
     }
     let name = filter.as_literal().map(Channel::as_str).unwrap_or_default();
     match last_of(name).or(newest) {

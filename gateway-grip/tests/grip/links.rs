@@ -176,3 +176,39 @@ async fn what_never_came_the_link_is_asked_for_before_what_comes_behind_it() {
     assert_eq!(linked.chunk().await.unwrap(), "6,");
     assert!(origin.is_alone(), "once");
 }
+
+#[tokio::test]
+async fn what_comes_behind_an_item_that_never_came_is_not_left_out() {
+    let (mut origin, server) = held(json!({})).await;
+    let told = format!("{STREAM}grip-channel: a\r\ngrip-link: </next>; rel=next; timeout=3600\r\n");
+    let mut reader = Reader::open(&server, &mut origin, &told, "own,").await;
+    assert_eq!(reader.chunk().await.unwrap(), "own,");
+    server.items(json!([item("1", "")])).await;
+    assert_eq!(reader.chunk().await.unwrap(), "1,");
+    server.items(json!([item("3", "2"), item("4", "3")])).await;
+    // Its origin has only what is missing, as it does not know of the rest yet.
+    let told =
+        format!("{STREAM}grip-channel: a; prev-id=2\r\ngrip-link: </next>; rel=next; timeout=3600\r\n");
+    origin.answer(&answer(&told, "2,")).await;
+    for expected in ["2,", "3,", "4,"] {
+        assert_eq!(reader.chunk().await.unwrap(), expected);
+    }
+    // So it is for whoever comes behind that item, without a link too.
+    let told = format!("{STREAM}grip-channel: a; prev-id=2\r\n");
+    let mut other = Reader::open(&server, &mut origin, &told, "other,").await;
+    for expected in ["other,", "3,", "4,"] {
+        assert_eq!(other.chunk().await.unwrap(), expected);
+    }
+    assert!(origin.is_alone(), "nobody is asked again");
+}
+
+#[tokio::test]
+async fn a_link_that_is_answered_with_a_response_that_waits_ends_the_stream_without_it() {
+    let (mut origin, server) = held(json!({})).await;
+    let told = format!("{STREAM}grip-channel: a\r\ngrip-link: </next>; rel=next; timeout=3600\r\n");
+    let mut reader = Reader::open(&server, &mut origin, &told, "own,").await;
+    assert_eq!(reader.chunk().await.unwrap(), "own,");
+    server.items(json!([{"channel": "a", "http-stream": {"action": "hint"}}])).await;
+    origin.answer(&answer("grip-hold: response\r\ngrip-channel: a\r\n", "no")).await;
+    assert_eq!(reader.chunk().await, None);
+}
