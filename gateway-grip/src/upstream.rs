@@ -272,8 +272,8 @@ impl Upstream {
                         return Ok(answer);
                     }
                     Some(Err(Unsent { error, request: Some(untouched), .. })) => {
-                        // What starts does not fail.
-                        if began.elapsed() >= route.cold_start {
+                        // What starts does not fail, however long it takes, and is to be found once it has started.
+                        if route.cold_start.is_zero() {
                             permit.record(Call::Unreachable);
                         }
                         request = *untouched;
@@ -281,12 +281,15 @@ impl Upstream {
                     }
                     Some(Err(Unsent { error, .. })) => {
                         permit.record(Call::Failed);
-                        return Err(Failure::Broken(error.to_string()));
+                        return Err(Failure::Broken(format!("{}: {error}", origin.authority())));
                     }
                     None => {
                         permit.record(Call::Failed);
                         let limit = route.timeout.as_secs_f64();
-                        return Err(Failure::TimedOut(format!("no answer came within {limit} s")));
+                        return Err(Failure::TimedOut(format!(
+                            "{}: no answer came within {limit} s",
+                            origin.authority()
+                        )));
                     }
                 }
             }
@@ -301,7 +304,8 @@ impl Upstream {
                 return Err(Failure::Open(wait));
             };
             if again == 0 {
-                let why = error.to_string();
+                let tried: Vec<&str> = self.origins.iter().map(|(origin, _)| origin.authority()).collect();
+                let why = format!("{}: {error}", tried.join(", "));
                 return Err(match error {
                     _ if !route.cold_start.is_zero() => Failure::Starting(why),
                     // However long that took: nothing of the request was sent.

@@ -71,3 +71,18 @@ async fn a_request_waits_for_an_origin_that_starts_and_is_told_to_come_back_wher
     let answer = server.get("/never").await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 1"), "{answer}");
 }
+
+#[tokio::test]
+async fn an_origin_that_takes_long_to_start_is_found_once_it_has_started() {
+    let address = nobody().await;
+    let server = Server::start(json!([{"id": "a", "dialect": "proxy", "path": "/a",
+        "origin": format!("http://{address}"), "cold_start": "100ms"}]))
+    .await;
+    // More than those after which an origin that does not start is left alone.
+    for _ in 0..6 {
+        assert!(server.get("/a").await.starts_with("HTTP/1.1 503 "));
+    }
+    let mut origin = Origin::on(TcpListener::bind(address).await.unwrap());
+    let (answer, _) = tokio::join!(server.get("/a"), async { origin.answer(OK).await });
+    assert!(answer.ends_with("ok"), "{answer}");
+}

@@ -94,7 +94,8 @@ async fn origins_that_fail_are_told_of_in_a_sentence_that_says_nothing_of_them()
     let server = Server::start(json!(routes)).await;
     let answer = server.get("/closed").await;
     assert!(answer.starts_with("HTTP/1.1 502 ") && !answer.contains("127.0.0.1"), "{answer}");
-    assert!(server.get("/debug").await.contains("refused"));
+    let told = server.get("/debug").await;
+    assert!(told.contains("refused") && told.contains(&closed.to_string()), "{told}");
     let (answer, _) = tokio::join!(server.get("/silent"), silent.accept());
     assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
     let cut = async {
