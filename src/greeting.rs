@@ -30,6 +30,22 @@ pub(crate) fn lines(http: SocketAddr, everybody: &Rights) -> Vec<String> {
     lines
 }
 
+/// What libraries of GRIP are told, if anything is set up for them; keys are not said.
+#[cfg(feature = "grip")]
+pub(crate) fn grip(http: SocketAddr, settings: &fanwire::gateway_grip::Settings) -> Option<String> {
+    use fanwire::gateway_grip::config::Dialect;
+    let credentials = match settings.control_keys.first() {
+        // Only what stands in a URL as it is.
+        Some(key) if key.iss.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) => {
+            format!("?iss={}&key=KEY", key.iss)
+        }
+        Some(_) => "?iss=ISS&key=KEY".to_owned(),
+        None if settings.routes.iter().any(|route| route.dialect == Dialect::Grip) => String::new(),
+        None => return None,
+    };
+    Some(format!("backends publish with GRIP_URL='http://{}/grip{credentials}'", to_open(http)))
+}
+
 /// An address of this machine that reaches a listener on all of them.
 fn to_open(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
@@ -66,6 +82,35 @@ mod tests {
             let lines = lines(listening.parse().unwrap(), &Rights::all());
             assert!(lines.iter().all(|line| line.contains(expected)), "{lines:?}");
         }
+    }
+
+    #[cfg(feature = "grip")]
+    #[test]
+    fn backends_of_grip_are_told_where_to_publish_and_no_key() {
+        use fanwire::gateway_grip::settings::{Written, WrittenGrip, read};
+        let told = |routes: serde_json::Value, grip: serde_json::Value| {
+            let routes: Vec<Written> = serde_json::from_value(routes).unwrap();
+            let grip: WrittenGrip = serde_json::from_value(grip).unwrap();
+            let settings = read(&routes, &grip, std::path::Path::new("/"), |_| false).unwrap();
+            grip_line(&settings)
+        };
+        let key = |iss: &str| serde_json::json!({"control_keys": [{"iss": iss, "key": "secret", "channels": ["**"]}]});
+        let route = serde_json::json!([{"id": "a", "dialect": "grip", "path": "/a", "origin": "http://a"}]);
+        let nothing = serde_json::json!([]);
+        assert_eq!(told(nothing.clone(), serde_json::json!({})), None);
+        for (routes, keys, url) in [
+            (&route, serde_json::json!({}), "'http://127.0.0.1:80/grip'"),
+            (&route, key("app"), "'http://127.0.0.1:80/grip?iss=app&key=KEY'"),
+            (&nothing, key("a&b"), "'http://127.0.0.1:80/grip?iss=ISS&key=KEY'"),
+        ] {
+            let line = told(routes.clone(), keys).unwrap();
+            assert!(line.ends_with(url), "{line}");
+        }
+    }
+
+    #[cfg(feature = "grip")]
+    fn grip_line(settings: &fanwire::gateway_grip::Settings) -> Option<String> {
+        grip("0.0.0.0:80".parse().unwrap(), settings)
     }
 
     #[test]

@@ -298,7 +298,9 @@ fn announce(server: &Server, loaded: &Loaded, descriptors: usize) {
     let (http, mqtt) = (server.http_address(), server.mqtt_address());
     let mut line = String::from("listening");
     let (https, mqtts) = (server.https_address(), server.mqtts_address());
-    for (name, address) in [("http", http), ("mqtt", mqtt), ("https", https), ("mqtts", mqtts)] {
+    let grip = server.address_of("route");
+    let all = [("http", http), ("mqtt", mqtt), ("https", https), ("mqtts", mqtts), ("grip", grip)];
+    for (name, address) in all {
         if let Some(address) = address {
             line.push_str(&format!(" {name}={address}"));
         }
@@ -325,6 +327,10 @@ fn announce(server: &Server, loaded: &Loaded, descriptors: usize) {
         let nobody = || loaded.rights.access.anonymous.clone().unwrap_or_default();
         let everybody = if loaded.has_rights { nobody() } else { Rights::all() };
         for line in greeting::lines(http, &everybody) {
+            tracing::info!("{line}");
+        }
+        #[cfg(feature = "grip")]
+        if let Some(line) = greeting::grip(http, &loaded.config.grip.settings) {
             tracing::info!("{line}");
         }
     }

@@ -27,6 +27,24 @@ async fn a_listener_that_is_off_is_not_in_the_startup_line() {
 }
 
 #[tokio::test]
+async fn where_backends_of_grip_publish_is_in_the_startup_line() {
+    let mut file = tempfile::NamedTempFile::with_suffix(".toml").expect("a file");
+    std::io::Write::write_all(&mut file, b"[gateway.grip]\ncontrol_address = \"127.0.0.1:0\"\n")
+        .expect("written");
+    let mut command = crate::support::process::command();
+    command.args(["--http", "127.0.0.1:0", "--mqtt", "off", "--config"]).arg(file.path());
+    let mut child = command.spawn().expect("the binary runs");
+    let stdout = child.stdout.take().expect("piped");
+    let mut line = String::new();
+    let mut reader = tokio::io::BufReader::new(stdout);
+    crate::support::within(tokio::io::AsyncBufReadExt::read_line(&mut reader, &mut line))
+        .await
+        .expect("a line");
+    let address = line.trim_end().split_once(" grip=").expect("it is told").1;
+    assert_eq!(get(address.parse().expect("an address"), "/").await.status, 200);
+}
+
+#[tokio::test]
 async fn without_rights_the_startup_says_so_and_gives_something_to_try() {
     let server = Process::start(&["--log-format", "json"]).await;
     // Its own standard error is this test's; a second one on the same port shows what both say.
