@@ -7,7 +7,7 @@ use broker_core::{Account, Connection, LeaveReason, Left, Lifecycle, SubscriberK
 use front::{Metric, MetricSource};
 
 /// Protocols whose clients are counted; those of a front of the embedding service's own are `other`.
-const PROTOCOLS: [&str; 4] = ["bayeux", "mqtt", "sse", "other"];
+const PROTOCOLS: [&str; 6] = ["aws", "bayeux", "grip", "mqtt", "sse", "other"];
 
 /// Counts what [`Broker::hear`](broker_core::Broker::hear) tells it.
 #[derive(Default)]
@@ -63,5 +63,17 @@ impl MetricSource for Clients {
                 out.push(metric.with("protocol", *protocol).with("reason", reason.name()));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_of_gateways_are_not_counted_with_those_of_fronts_that_nobody_knows() {
+        let places: std::collections::BTreeSet<_> =
+            ["aws", "bayeux", "grip", "mqtt", "sse", "of an embedding service"].map(Clients::place).into();
+        assert_eq!(places.len(), PROTOCOLS.len());
     }
 }
