@@ -30,5 +30,5 @@ pub use backlog::{Backlog, NO_TAG};
 pub use frames::{id_of, is_after, item_of, outline_of};
 pub use hub::{Hub, Rules, Stats};
 pub use open::open;
-pub use origin::{Answer, Asking, Failed, Origin, headers_of};
+pub use origin::{Answer, Asking, Failed, Origin, headers_of, owned};
 pub use seal::{believe, seal_key, seal_with, sealed, secret};

@@ -41,7 +41,7 @@ const OF_THE_CONNECTION: [&str; 10] = [
 ];
 
 /// Whoever lets go of it before the connection is open has a client that left early.
-struct Admitted(Option<Conversation>);
+struct Admitted(Option<Box<Conversation>>);
 
 impl Admitted {
     fn open(mut self, socket: link::Socket, deflate: Option<DeflateParams>) {
@@ -97,7 +97,7 @@ pub async fn open(
     hub.0.members.insert(key, Arc::clone(&member));
     let offered = offered(&parts.headers);
     drop(parts);
-    let mut conversation = Conversation::new((Arc::clone(&hub.0), rules), member, origin, headers);
+    let mut conversation = Box::new(Conversation::new((Arc::clone(&hub.0), rules), member, origin, headers));
     let (done, outcome) = oneshot::channel();
     // In a task of its own: what an origin has said of a client that left meanwhile still counts.
     tokio::spawn(async move {

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use grip::filter::Call;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
@@ -29,6 +29,25 @@ pub trait Origin: Send + Sync + 'static {
     fn note_waiting(&self, bytes: usize, before: usize) {
         let _ = (bytes, before);
     }
+}
+
+/// The same fields, for as long as a client is there: what a request was read into goes with it, which is many times as
+/// much, as long as one of its fields is kept.
+pub fn owned(headers: &HeaderMap) -> HeaderMap {
+    let mut all = BytesMut::with_capacity(headers.values().map(HeaderValue::len).sum());
+    for value in headers.values() {
+        all.extend_from_slice(value.as_bytes());
+    }
+    let mut all = all.freeze();
+    let mut kept = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers {
+        // Its bytes were those of a value before.
+        if let Ok(mut own) = HeaderValue::from_maybe_shared(all.split_to(value.len())) {
+            own.set_sensitive(value.is_sensitive());
+            kept.append(name, own);
+        }
+    }
+    kept
 }
 
 /// What waits for an origin, which is told of it; nothing once this is dropped.
@@ -103,5 +122,27 @@ impl Failed {
     /// With all that there is to one.
     pub fn new(status: StatusCode, was_unread: bool, why: impl Into<String>) -> Self {
         Self { status, was_unread, why: why.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_that_are_kept_are_the_same_and_keep_nothing_else() {
+        let read = Bytes::from(vec![b'v'; 8_192]);
+        let mut headers = HeaderMap::new();
+        for (name, value) in
+            [("cookie", read.slice(..5)), ("x-empty", Bytes::new()), ("cookie", read.slice(5..8))]
+        {
+            headers.append(name, HeaderValue::from_maybe_shared(value).unwrap());
+        }
+        headers.get_mut("cookie").unwrap().set_sensitive(true);
+        let kept = owned(&headers);
+        assert_eq!(kept, headers);
+        assert!(kept["cookie"].is_sensitive());
+        drop(headers);
+        assert!(read.is_unique(), "it is still shared");
     }
 }

@@ -27,6 +27,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, header};
 use http_edge::{Body, Encrypted, Response, user_agent};
 use hyper::ext::ReasonPhrase;
+use websocket_over_http::owned;
 
 use self::held::{From, Linking};
 use self::links::resolve;
@@ -115,7 +116,7 @@ impl<'a> Asking<'a> {
             headers.remove(name);
         }
         headers.insert("grip-feature", HeaderValue::from_static(FEATURES));
-        Box::new(Linking::new(headers, hosts, (self.path.clone(), next), gone))
+        Box::new(Linking::new(owned(&headers), hosts, (self.path.clone(), next), gone))
     }
 
     /// The client, for as long as it is held.

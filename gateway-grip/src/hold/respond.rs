@@ -14,7 +14,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, header};
 use http_edge::{Body, Park, Response, X_REQUEST_ID};
 use tokio::time::{Instant, sleep_until};
-use websocket_over_http::item_of;
+use websocket_over_http::{item_of, owned};
 
 use super::channels::Passing;
 use super::follow::last_ids;
@@ -34,7 +34,15 @@ struct Own {
     body: Bytes,
 }
 
+/// A shorter body is copied, so that nothing else of what it was read into is kept.
+const MIN_SHARED: usize = 2_048;
+
 impl Own {
+    fn new(status: StatusCode, reason: Option<String>, headers: &HeaderMap, body: Bytes) -> Self {
+        let body = if body.len() < MIN_SHARED { Bytes::copy_from_slice(&body) } else { body };
+        Self { status, reason, headers: owned(headers), body }
+    }
+
     fn response(self, id: HeaderValue) -> Response {
         made(self.status, self.reason.as_deref(), self.headers, self.body, id)
     }
@@ -49,7 +57,7 @@ pub(crate) async fn hold(asking: Asking<'_>, told: Told) -> Result<Response, Pro
     let prefix = &asking.state.route.channel_prefix;
     let filters = filters(prefix, &instruction).map_err(Problem::Malformed)?;
     let body = body.collect(asking.state.route.timeout).await.map_err(Problem::Malformed)?;
-    let own = Own { status, reason: instruction.reason.clone(), headers, body };
+    let own = Own::new(status, instruction.reason.clone(), &headers, body);
     let last_of = |channel: &str| asking.holds.0.desk.last_of(channel);
     let begun = begin(&asking.holds.0.broker, &instruction, &filters, asking.since, &last_of).await;
     let Begin::After { positions, is_behind } = begun else {
@@ -186,7 +194,7 @@ async fn anew(
     let Told { instruction, status, headers, body } = told;
     let route = held.from.backend.route();
     let body = body.collect(route.timeout).await?;
-    let own = Own { status, reason: instruction.reason.clone(), headers, body };
+    let own = Own::new(status, instruction.reason.clone(), &headers, body);
     if instruction.hold != Some(Hold::Response) {
         return Ok((own, Vec::new(), Vec::new()));
     }

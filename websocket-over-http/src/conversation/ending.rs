@@ -14,8 +14,8 @@ use crate::origin::{Answer, Failed};
 
 impl Conversation {
     /// The socket is over: the origin hears what the client said before, and then how it ended.
-    pub(super) async fn end(mut self, ending: &Ending) {
-        let why = match ending {
+    pub(super) async fn end(mut self: Box<Self>, ending: Ending) {
+        let why = match &ending {
             Ending::Left { .. } => LeaveReason::Client,
             Ending::Overflow => LeaveReason::TooSlow,
             Ending::Closed(_) => LeaveReason::Closed,
@@ -23,7 +23,7 @@ impl Conversation {
             Ending::Fault(_) | Ending::Slow | Ending::Shed => LeaveReason::Protocol,
         };
         self.leave(why);
-        let close = match ending {
+        let close = match &ending {
             Ending::Left { code, reason } => {
                 let code = code.map(u16::from);
                 Some(code.map(|code| Close::new(code, reason.clone())))
@@ -55,14 +55,14 @@ impl Conversation {
     }
 
     /// The client has left before it had its 101: the origin hears of that.
-    pub(crate) async fn abandon(mut self) {
+    pub(crate) async fn abandon(mut self: Box<Self>) {
         self.leave(LeaveReason::Lost);
         self.exchange.vanish();
         self.tell().await;
     }
 
     /// Asks until the last word is out.
-    async fn tell(mut self) {
+    async fn tell(mut self: Box<Self>) {
         let hub = Arc::clone(&self.hub);
         hub.telling.fetch_add(1, Relaxed);
         let _telling = Telling(&hub.telling);

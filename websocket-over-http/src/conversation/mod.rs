@@ -23,7 +23,7 @@ use crate::delivery::{Asked, Channels};
 use crate::frames::frame;
 use crate::hub::{Inner, Rules};
 use crate::member::{Close, Member};
-use crate::origin::{Answer, Asking, Failed, Origin, Waiting};
+use crate::origin::{Answer, Asking, Failed, Origin, Waiting, owned};
 
 /// One connection, from its first request on.
 pub(crate) struct Conversation {
@@ -66,7 +66,7 @@ impl Conversation {
             rules,
             member,
             origin,
-            headers,
+            headers: owned(&headers),
             extension: None,
             channels: Channels::default(),
             keep_alive: None,
@@ -128,7 +128,7 @@ impl Conversation {
     }
 
     /// The 101 is written, and here is the socket.
-    pub(crate) async fn run(mut self, socket: link::Socket, deflate: Option<DeflateParams>) {
+    pub(crate) async fn run(mut self: Box<Self>, socket: link::Socket, deflate: Option<DeflateParams>) {
         let mut limits = Limits::default();
         limits.max_message_bytes = self.rules.max_message_bytes;
         let mut socket = WebSocket::new(socket, Arc::clone(&self.member.outbox), limits, deflate);
@@ -143,7 +143,8 @@ impl Conversation {
         } else {
             drop(socket);
         }
-        self.end(&ending).await;
+        // What comes once is not a part of what waits.
+        Box::pin(self.end(ending)).await;
     }
 
     async fn converse(&mut self, socket: &mut WebSocket) -> Ending {
@@ -167,7 +168,7 @@ impl Conversation {
             match next {
                 Next::Answered(answered) => {
                     self.in_flight = None;
-                    self.answered(answered).await;
+                    Box::pin(self.answered(answered)).await;
                 }
                 Next::Filtered(answered) => self.filtered(answered),
                 Next::Heard(Heard::Woken | Heard::Due) => {}
@@ -301,5 +302,20 @@ async fn filtered(filtering: &mut Option<(Box<Asked>, Asking)>) -> Result<Answer
     match filtering {
         Some((_, asking)) => asking.await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_socket_costs_a_small_task() {
+        fn bytes<C, S, D, F>(_: fn(C, S, D) -> F) -> usize {
+            size_of::<F>()
+        }
+        let task = bytes(Conversation::run);
+        assert!(task <= 1_024, "{task} bytes");
+        assert!(size_of::<Conversation>() <= 640, "{} bytes", size_of::<Conversation>());
     }
 }
