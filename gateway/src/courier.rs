@@ -240,7 +240,7 @@ impl Shared {
                 Outcome::Rejected(failure(&answer))
             }
             Ok(answer) => meant(answer, |answer| receiver.failures(&attempt.events, answer)),
-            Err(CallError::Forbidden(why)) => Outcome::Rejected(Failure::new(None, why)),
+            Err(CallError::Forbidden(why)) => Outcome::Rejected(Failure::of_policy(why)),
             Err(CallError::Unreachable(why)) => Outcome::Unreachable(Failure::new(None, why)),
             Err(error) => Outcome::Failed(Failure::new(None, error.to_string()), None),
         };

@@ -87,6 +87,9 @@ async fn what_may_not_be_called_is_refused_when_it_is_put() {
     }
     let error = letters["letters"][0]["last"]["error"].as_str().expect("an error");
     assert!(error.contains("may not be connected to"), "{error}");
+    let hook = call(&server, "GET", "/v1/webhooks/a", &json!(null)).await.json();
+    assert_eq!(hook["state"], "failed", "{hook}");
+    assert!(hook["last_error"]["error"].as_str().is_some_and(|error| error.contains("localhost")), "{hook}");
     server.stop().await;
 }
 

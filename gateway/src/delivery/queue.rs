@@ -118,12 +118,19 @@ pub struct Failure {
     pub status: Option<u16>,
     /// In words, without secrets.
     pub error: String,
+    /// Nothing was sent, as the host's address may not be called.
+    pub is_policy: bool,
 }
 
 impl Failure {
     /// In words, with the status of the answer if there was one.
     pub fn new(status: Option<u16>, error: impl Into<String>) -> Self {
-        Self { status, error: error.into() }
+        Self { status, error: error.into(), is_policy: false }
+    }
+
+    /// In words, of a host whose address may not be called.
+    pub fn of_policy(error: impl Into<String>) -> Self {
+        Self { is_policy: true, ..Self::new(None, error) }
     }
 }
 
@@ -434,7 +441,7 @@ impl Queue {
         let position = line.position(number)?;
         let waiting = line.events.get_mut(position)?;
         if failed.contains(waiting.event.id.as_str()) {
-            let failure = Failure { status: None, error: "the receiver named it as failed".to_owned() };
+            let failure = Failure::new(None, "the receiver named it as failed");
             // The receiver knows which it is: it need not be looked for, and it is no less sure of it the second time.
             if waiting.failures > 0 {
                 waiting.last = Some(failure);

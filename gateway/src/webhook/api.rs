@@ -268,6 +268,7 @@ fn show(hook: &Hook, out: &mut Vec<u8>) {
     list(out, &mut settings.headers.iter().map(|(name, _)| name.to_string()));
     let state = match (load.is_closed, counted.breaker) {
         (true, _) => "gone",
+        (false, _) if counted.is_denied => "failed",
         (false, BreakerState::Closed) => "open",
         (false, _) => "failing",
     };

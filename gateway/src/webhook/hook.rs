@@ -1,7 +1,7 @@
 //! One backend: how it is called, what it is asked and told, and how that went.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use broker_core::{Broker, Durations, Histogram, unix_ms};
@@ -48,6 +48,8 @@ struct Backend {
     buried: [AtomicU64; 4],
     took: Histogram,
     last_error: Mutex<Option<(String, u64)>>,
+    /// The last call was none, as its address may not be called.
+    is_denied: AtomicBool,
 }
 
 impl std::fmt::Debug for Backend {
@@ -70,6 +72,8 @@ pub struct Counted {
     pub breaker: BreakerState,
     /// What went wrong last, and when in milliseconds since 1970.
     pub last_error: Option<(String, u64)>,
+    /// Nothing was sent at the last call: the address of its host may not be called.
+    pub is_denied: bool,
 }
 
 /// What came of a question.
@@ -97,6 +101,7 @@ impl Hook {
             buried: Default::default(),
             took: Histogram::default(),
             last_error: Mutex::default(),
+            is_denied: AtomicBool::new(false),
         });
         let courier = Courier::start_kept(bounds, caller, backend.clone(), turns, &kept, left.events);
         Self { backend, courier, kept, reader: Mutex::default() }
@@ -132,6 +137,7 @@ impl Hook {
             took: backend.took.durations(),
             breaker: backend.caller.breaker_state(&backend.settings.url),
             last_error: backend.last_error.lock().clone(),
+            is_denied: backend.is_denied.load(Relaxed),
         }
     }
 
@@ -160,6 +166,7 @@ impl Hook {
         };
         let answered = asked.await;
         backend.took.observe(began.elapsed());
+        backend.is_denied.store(matches!(answered, Err(CallError::Forbidden(_))), Relaxed);
         let (outcome, decided) = match answered {
             Ok(said) => match answer::read(said.status, &said.body) {
                 Ok(Verdict::Allow(granted)) => ("ok", Ok(Decided::Yes(granted))),
@@ -329,6 +336,7 @@ impl Receiver for Backend {
             Outcome::Failed(failure, _) => ("failed", Some(failure)),
             Outcome::Unreachable(failure) => ("unreachable", Some(failure)),
         };
+        self.is_denied.store(failure.is_some_and(|failure| failure.is_policy), Relaxed);
         if let Some(failure) = failure {
             self.note_error(&failure.error);
         }

@@ -7,7 +7,7 @@ import { again } from "./again.js";
 
 /** Dead letters that are shown at a time. */
 const SHOWN = 20;
-const STATES = { open: "called", failing: "left alone", gone: "wants nothing more" };
+const STATES = { open: "called", failing: "left alone", failed: "not allowed there", gone: "wants nothing more" };
 
 function row({ id, url }) {
   const head = element("th", "", id, element("span", "note", url));

@@ -9,7 +9,7 @@ fn ids(attempt: &Attempt) -> Vec<&str> {
 }
 
 fn failure(status: u16) -> Failure {
-    Failure { status: Some(status), error: String::new() }
+    Failure::new(Some(status), "")
 }
 
 fn delivered() -> Outcome {
@@ -265,7 +265,7 @@ fn every_event_ends_once_and_in_order() {
                 let outcome = match random.u8(0..10) {
                     0 => Outcome::Rejected(failure(400)),
                     1 => Outcome::Failed(failure(500), Some(SECOND * random.u32(0..100))),
-                    2 => Outcome::Unreachable(Failure { status: None, error: String::new() }),
+                    2 => Outcome::Unreachable(Failure::new(None, "")),
                     _ => delivered(),
                 };
                 if outcome == delivered() {
