@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::control::frame as control;
 use crate::durable::frame as kept;
+use crate::durable::held::Partly;
 use crate::durable::row::Row;
 use crate::frame::{self, Content};
 use crate::groups::Word;
@@ -18,6 +19,9 @@ pub fn frames(bytes: &[u8]) {
     told(bytes);
     if let Some(row) = Row::read(bytes) {
         assert_eq!(Row::read(&row.write()).as_ref(), Some(&row));
+    }
+    if let Some(partly) = Partly::read(bytes) {
+        assert_eq!(partly.write(), bytes);
     }
     let mut rest = bytes;
     while let Some((word, behind)) = Word::read(rest) {

@@ -14,6 +14,7 @@ mod consumer;
 mod fetch;
 pub(crate) mod frame;
 mod guard;
+pub(crate) mod held;
 mod left;
 mod numbers;
 mod pages;
