@@ -125,6 +125,19 @@ class Pushpin:
         for address in (self.address, self.control):
             host, port = address.split(":")
             until("pushpin", lambda: connects(host, int(port)))
+        until("pushpin's handler", self.holds)
+
+    def holds(self):
+        """Whether its parts reach each other: before that it listens, and answers with a 500, with an end or not at all."""
+        host, port = self.address.split(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=1)
+        try:
+            connection.request("GET", "/")
+            return connection.getresponse().status != 500
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
 
     def close(self):
         self.process.terminate()
