@@ -20,8 +20,8 @@ use crate::config::Config;
 use crate::protocol::{Detached, Encodings, End, Remains, Shared, Target, Will};
 use crate::transport::groups;
 use crate::transport::{
-    self, Aftermath, Arrival, Claim, Due, Elsewhere, Farewell, Hosted, KeptGroups, LeftWills, Nodes,
-    Sessions, Timers, Traffic, What, Working,
+    self, Aftermath, Arrival, Claim, Due, Elsewhere, Farewell, Hosted, IdleLooks, KeptGroups, LeftWills,
+    Nodes, Sessions, Timers, Traffic, What, Working,
 };
 
 /// MQTT on a broker. Clones are handles to the same front.
@@ -39,6 +39,7 @@ pub(crate) struct Inner {
     pub(crate) sessions: Sessions,
     pub(crate) left_wills: LeftWills,
     pub(crate) kept_groups: KeptGroups,
+    pub(crate) idle_looks: IdleLooks,
     pub(crate) working: Working,
     pub(crate) elsewhere: Elsewhere,
     pub(crate) counters: Counters,
@@ -194,6 +195,7 @@ impl Front {
         let inner = Inner {
             left_wills: LeftWills::of(&broker),
             kept_groups: KeptGroups::of(&broker, &shared.news),
+            idle_looks: IdleLooks::default(),
             working: Working::default(),
             broker,
             authenticator,

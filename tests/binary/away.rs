@@ -129,6 +129,25 @@ async fn a_client_is_told_that_retention_has_passed_its_position() {
 }
 
 /// The next PUBLISH at QoS 1: its payload. It is acknowledged.
+/// A client that is connected and hears nothing is as far as the log: a crash finds it there, not where it last heard.
+#[tokio::test]
+async fn retention_does_not_pass_the_position_of_an_idle_client() {
+    let data = tempfile::tempdir().expect("a directory");
+    let server = begin(data.path(), SMALL).await;
+    let (mut idle, _) = come(&server, "idle").await;
+    subscribe(&mut idle, "orders/quiet").await;
+    publish_too_much(&server).await;
+    // Ten seconds is the longest that a few sessions wait for their turn.
+    tokio::time::sleep(std::time::Duration::from_secs(13)).await;
+    kill(server).await;
+    let server = begin(data.path(), SMALL).await;
+    publish(&server, "orders/quiet", "then").await;
+    drop(idle);
+    let (mut idle, connack) = come(&server, "idle").await;
+    assert_eq!((connack[0], gap_in(&connack)), (1, None));
+    assert_eq!(payload(&mut idle).await, "then");
+}
+
 async fn payload(bare: &mut Bare) -> String {
     let head = bare.receive(2).await;
     assert_eq!(head[0] & 0xF6, 0x32, "{head:?}");

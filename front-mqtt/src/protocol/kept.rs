@@ -213,6 +213,11 @@ impl Kept {
         }
     }
 
+    /// The client is connected, and has all that comes to it.
+    fn is_up_to_date(&self) -> bool {
+        self.is_open && self.is_live && self.missed.is_none() && self.restored.is_empty()
+    }
+
     fn is_restoring(&self) -> bool {
         self.cursor < self.restored_through
     }
@@ -315,6 +320,23 @@ impl Kept {
 }
 
 impl Session {
+    /// Whether its client is connected and has had nothing for so long that its position is before `head`.
+    pub(crate) fn is_behind(&self, head: u64) -> bool {
+        let state = self.lock();
+        !state.is_parked() && state.kept().is_some_and(|kept| kept.is_up_to_date() && kept.cursor < head)
+    }
+
+    /// All up to `head` has come to it, unless it is not [behind](Self::is_behind) it any more.
+    pub(crate) fn catch_up(&self, head: u64) {
+        let mut state = self.lock();
+        let is_parked = state.is_parked();
+        let kept = state.kept_mut().filter(|kept| !is_parked && kept.is_up_to_date() && kept.cursor < head);
+        if let Some(kept) = kept {
+            kept.cursor = head;
+            kept.note_change();
+        }
+    }
+
     /// What was to be recorded is not.
     pub(crate) fn note_unrecorded(&self) {
         self.lock().note_change();

@@ -21,6 +21,7 @@ use broker_core::{
 use super::gap;
 use super::group_work;
 use super::groups;
+use super::idle;
 use super::kept_groups;
 use super::left_wills::{self, Returning};
 use super::sessions::Hosted;
@@ -493,6 +494,7 @@ pub(crate) async fn keep_recording(front: Weak<Inner>) {
             let changed = std::mem::take(&mut *news.changed.lock());
             recorded.extend(record_all(&inner, changed, false));
             tokio::spawn(kept_groups::look(inner.clone()));
+            tokio::spawn(idle::look(inner.clone()));
             inner.left_wills.look(&inner.broker);
             if inner.left_wills.is_due() {
                 tokio::spawn(left_wills::publish_due(inner.clone()));

@@ -13,6 +13,7 @@ mod goodbye;
 mod group_work;
 pub(crate) mod groups;
 mod handshake;
+mod idle;
 mod input;
 mod keeping;
 mod kept_groups;
@@ -31,6 +32,7 @@ pub(crate) use elsewhere::Elsewhere;
 pub use elsewhere::{Claim, Nodes};
 pub(crate) use group_work::Working;
 pub(crate) use handshake::{Arrival, accept};
+pub(crate) use idle::IdleLooks;
 #[cfg(any(test, fuzzing))]
 pub(crate) use input::{Control, Input};
 pub(crate) use keeping::keep_recording;

@@ -129,7 +129,13 @@ impl Sessions {
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Hosted>> {
-        self.by_key.iter().map(|entry| entry.value().clone()).collect()
+        self.those(|_| true)
+    }
+
+    /// Those of whose keys this is true.
+    pub(crate) fn those(&self, is_one: impl Fn(&str) -> bool) -> Vec<Arc<Hosted>> {
+        let found = self.by_key.iter().filter(|entry| is_one(entry.key()));
+        found.map(|entry| entry.value().clone()).collect()
     }
 
     /// Forgets an ended session, unless the client has another one already.
