@@ -16,8 +16,7 @@ use crate::histogram::Timed;
 use crate::interest::{ChannelEntry, Group, Lists, Place, Registry};
 use crate::interest::{Hits, LaneList};
 use crate::key::SubscriberKey;
-use crate::lane::{Command, Job};
-use crate::lane::{Delivery, Kind};
+use crate::lane::{Command, Delivery, Job, Kind, Lane};
 use crate::message::{Accepted as Kept, Echo, Message, Publish, Receipt};
 use crate::shared::Shared;
 use crate::store::log::{Evicted, Log};
@@ -292,10 +291,17 @@ impl Shared {
         let mut receivers = wildcard_receivers + exact_receivers;
         let (mut evicted, mut replaced) = (Evicted::new(), None);
         if ring.is_none() && !message.retain() {
-            if let Offset::Given { offset, .. } = place {
-                log.lock().advance(offset);
-            }
+            // Whoever finds it at the head of the log, and asks the lanes afterwards, has their jobs before him.
+            let held = match place {
+                Offset::Given { offset, .. } => {
+                    let mut log = log.lock();
+                    log.advance(offset);
+                    Some(log)
+                }
+                Offset::Next => None,
+            };
             let woken = self.push_jobs(&message, hits, publisher, echo);
+            drop(held);
             return Released { message, offset: 0, receivers, woken, evicted, replaced };
         }
         let mut log = log.lock();
@@ -400,6 +406,10 @@ impl Shared {
             return Err(PublishError::Closed);
         }
         self.registry.has_room_for(publish.channel()).map_err(|max| PublishError::TooManyChannels { max })?;
+        // Mostly no lane is full, and whom the message reaches is then found once, when it is released.
+        if !self.lanes.iter().any(|lane| self.is_full(lane)) {
+            return Ok(());
+        }
         let mut hits = Hits::new();
         self.match_wildcards(publish.channel(), Whom::All, &mut hits);
         self.registry.visit(publish.channel(), |lists| _ = lists.collect(&mut hits));
@@ -440,11 +450,17 @@ impl Shared {
     }
 
     fn check_lanes(&self, hits: &Hits) -> Result<(), PublishError> {
-        let full = hits.iter().filter_map(|(lane, _)| self.lanes.get(usize::from(*lane))).any(|lane| {
-            lane.waiting_deliveries.load(Ordering::Relaxed) > self.config.max_lane_deliveries
-                || lane.waiting_bytes.load(Ordering::Relaxed) > self.config.max_lane_bytes
-        });
-        if full { Err(PublishError::Busy { retry_after: RETRY_AFTER }) } else { Ok(()) }
+        let mut hit = hits.iter().filter_map(|(lane, _)| self.lanes.get(usize::from(*lane)));
+        if hit.any(|lane| self.is_full(lane)) {
+            Err(PublishError::Busy { retry_after: RETRY_AFTER })
+        } else {
+            Ok(())
+        }
+    }
+
+    fn is_full(&self, lane: &Lane) -> bool {
+        lane.waiting_deliveries.load(Ordering::Relaxed) > self.config.max_lane_deliveries
+            || lane.waiting_bytes.load(Ordering::Relaxed) > self.config.max_lane_bytes
     }
 
     /// Sends a message's timing after it, to each lane that it hits.
