@@ -14,7 +14,7 @@ use intake::{Gate, Publisher};
 use crate::config::{Config, Signatures};
 use crate::error::{AwsError, REQUEST_ID};
 use crate::iot::{self, Messages, Query, Resource};
-use crate::presence::{Clients, Events, Listener};
+use crate::presence::{Clients, Events, Listener, Requests};
 use crate::sigv4::Verifier;
 use crate::stats::{Counters, Stats};
 use crate::things::{Asked, Things};
@@ -53,7 +53,8 @@ impl Front {
             config.lifecycle_events.then(|| Arc::new(Events::new(broker.clone(), Arc::clone(&counters))));
         if config.iot || events.is_some() {
             let events = events.as_ref().map(Arc::downgrade).unwrap_or_default();
-            broker.hear(Arc::new(Listener { clients: Arc::downgrade(&clients), events }));
+            let requests = Requests::new(broker.config().max_message_bytes);
+            broker.hear(Arc::new(Listener { clients: Arc::downgrade(&clients), events, requests }));
         }
         let things = Arc::new(Things::new(broker.clone()));
         if config.iot {

@@ -41,6 +41,18 @@ pub trait Lifecycle: Send + Sync + 'static {
         let _ = (client, subscription);
     }
 
+    /// A request of the client's begins that may subscribe to many filters or end many subscriptions, as MQTT's packets do:
+    /// until [`request_ended`](Self::request_ended) what is told of its subscriptions belongs to it, or is an operator's doing
+    /// meanwhile. Only fronts that say so are told of. A client that leaves meanwhile takes the end along.
+    fn request_began(&self, client: SubscriberKey) {
+        let _ = client;
+    }
+
+    /// All that the request asked for is told; its answer comes next.
+    fn request_ended(&self, client: SubscriberKey) {
+        let _ = client;
+    }
+
     /// Whether this listener wants to hear of channels that are entered and left ([`touched`](Self::touched)). Asked once,
     /// when it is given to the broker.
     fn hears_of_channels(&self) -> bool {

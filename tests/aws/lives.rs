@@ -1,14 +1,17 @@
 use std::sync::Arc;
 
-use fanwire::aws::{Config, Signatures};
-use fanwire::core::{Answer, AuthError, Authenticated, Authenticator, Credentials, Principal, Rights};
+use fanwire::core::{
+    self, Answer, AuthError, Authenticated, Authenticator, Credentials, Denied, Filter, Policy, Principal,
+    Rights,
+};
 use rumqttc::QoS;
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
 
-use crate::support::TestServer;
 use crate::support::http::request;
 use crate::support::mqtt::{Bare, Client};
-use crate::{unsigned, whole};
+use crate::support::{TestServer, within};
+use crate::{events, unsigned, whole};
 
 /// Who reads what is told of `watched`.
 async fn watcher(server: &TestServer) -> Client {
@@ -65,6 +68,80 @@ async fn subscriptions_are_told_as_mqtt_writes_them() {
     }
 }
 
+/// SUBSCRIBE (`0x82`, at QoS 0) or UNSUBSCRIBE (`0xa2`) with these filters.
+fn packet(kind: u8, filters: &[&str]) -> Vec<u8> {
+    let mut body = vec![0, 1];
+    for filter in filters {
+        body.extend_from_slice(&u16::try_from(filter.len()).unwrap().to_be_bytes());
+        body.extend_from_slice(filter.as_bytes());
+        body.extend_from_slice(if kind == 0x82 { &[0] } else { &[] });
+    }
+    let mut packet = vec![kind, u8::try_from(body.len()).ok().filter(|length| *length < 128).unwrap()];
+    packet.extend(body);
+    packet
+}
+
+#[tokio::test]
+async fn a_packet_is_one_event_with_all_that_was_granted() {
+    let server = unsigned().await;
+    let mut watcher = watcher(&server).await;
+    let mut client = Bare::shake_hands(server.mqtt, "watched").await;
+    client.send(&packet(0x82, &["a", "wrong/#/filter", "b/+", "$share/g/c", "a"])).await;
+    assert_eq!(client.receive(9).await, [0x90, 7, 0, 1, 0, 0x80, 0, 0, 0]);
+    // One of these is there already, and is not told again.
+    client.send(&packet(0x82, &["b/+", "d"])).await;
+    assert_eq!(client.receive(6).await, [0x90, 4, 0, 1, 0, 0]);
+    client.send(&packet(0xa2, &["a", "never", "$share/g/c"])).await;
+    assert_eq!(client.receive(4).await, [0xb0, 2, 0, 1]);
+    drop(client);
+    for (expected, topics) in [
+        ("connected", json!(null)),
+        ("subscribed", json!(["a", "b/+", "$share/g/c"])),
+        ("subscribed", json!(["d"])),
+        ("unsubscribed", json!(["a", "$share/g/c"])),
+        ("disconnected", json!(null)),
+    ] {
+        let (kind, event) = next(&mut watcher).await;
+        assert_eq!((&*kind, &event["topics"]), (expected, &topics), "{event}");
+    }
+}
+
+/// Allows every filter but `undecided`, of which it tells that it was asked.
+struct Undecided(Arc<Notify>);
+
+impl Policy for Undecided {
+    fn subscribe(&self, _: &core::Client<'_>, filter: &Filter) -> Answer<'static, Result<(), Denied>> {
+        if filter.to_string() != "undecided" {
+            return Answer::now(Ok(()));
+        }
+        self.0.notify_one();
+        Answer::later(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn what_a_packet_came_to_is_told_before_its_client_has_left() {
+    let asked = Arc::<Notify>::default();
+    let policy = Arc::new(Undecided(Arc::clone(&asked)));
+    let server = whole(|config| config.policy = Some(policy), events()).await;
+    let mut watcher = watcher(&server).await;
+    let mut client = Bare::shake_hands(server.mqtt, "watched").await;
+    client.send(&packet(0x82, &["a", "b", "undecided", "c"])).await;
+    within(asked.notified()).await;
+    // Another connection of the same client.
+    let _second = Client::connect(server.mqtt, "watched").await;
+    client.rest().await;
+    for (expected, topics) in [
+        ("connected", json!(null)),
+        ("subscribed", json!(["a", "b"])),
+        ("disconnected", json!(null)),
+        ("connected", json!(null)),
+    ] {
+        let (kind, event) = next(&mut watcher).await;
+        assert_eq!((&*kind, &event["topics"]), (expected, &topics), "{event}");
+    }
+}
+
 #[tokio::test]
 async fn why_a_client_left_is_told() {
     let server = unsigned().await;
@@ -108,9 +185,7 @@ impl Authenticator for ByName {
 
 #[tokio::test]
 async fn all_events_of_a_client_name_its_user() {
-    let mut aws = Config::default();
-    (aws.iot, aws.lifecycle_events, aws.signatures) = (true, true, Signatures::Ignored);
-    let server = whole(|config| config.authenticator = Arc::new(ByName), aws).await;
+    let server = whole(|config| config.authenticator = Arc::new(ByName), events()).await;
     let connect = async |id, name: &'static str| {
         Client::connect_with(server.mqtt, id, |options| _ = options.set_credentials(name, "x")).await
     };

@@ -11,9 +11,16 @@ use fanwire::aws::{Config, Front, Signatures};
 
 use crate::support::TestServer;
 
-/// A server whose data plane asks for no signatures.
+/// A data plane that asks for no signatures, and tells of clients' lives.
+fn events() -> Config {
+    let mut aws = Config::default();
+    (aws.iot, aws.lifecycle_events, aws.signatures) = (true, true, Signatures::Ignored);
+    aws
+}
+
+/// A server with that.
 async fn unsigned() -> TestServer {
-    with(|config| config.signatures = Signatures::Ignored).await
+    whole(|_| {}, events()).await
 }
 
 async fn with(change: impl FnOnce(&mut Config)) -> TestServer {

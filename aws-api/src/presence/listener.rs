@@ -7,15 +7,18 @@ use std::time::Instant;
 use broker_core::{
     Account, Connection, Filter, Interest, LeaveReason, Left, Lifecycle, SubscriberKey, unix_ms,
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::clients::{Clients, Gone};
+use super::clients::{Clients, Gone, Known};
 use super::events::Events;
+use super::requests::{Requests, Told};
 
 /// What the broker tells. It is held by the broker and holds none: what it tells on is the front's.
 pub(crate) struct Listener {
     pub(crate) clients: Weak<Clients>,
     pub(crate) events: Weak<Events>,
+    /// Those that clients have made and that are not answered yet.
+    pub(crate) requests: Requests,
 }
 
 impl Lifecycle for Listener {
@@ -34,6 +37,8 @@ impl Lifecycle for Listener {
 
     fn left(&self, client: SubscriberKey, how: Left, account: &Account<'_>) {
         let Some(clients) = self.clients.upgrade() else { return };
+        // What its last request came to is told before its end is.
+        self.requests.end(client, |told| self.tell(told));
         let gone = Gone { at_ms: unix_ms(), reason: reason(how.why, account.was_silent) };
         let Some((id, known)) = clients.leave(client, gone, how.stays, Instant::now()) else { return };
         let Some(events) = self.events.upgrade().filter(|_| account.was_here) else { return };
@@ -52,21 +57,41 @@ impl Lifecycle for Listener {
     fn unsubscribed(&self, client: SubscriberKey, subscription: Interest<'_>) {
         self.tell_subscription("unsubscribed", client, subscription);
     }
+
+    fn request_began(&self, client: SubscriberKey) {
+        let Some(clients) = self.clients.upgrade().filter(|_| self.events.strong_count() > 0) else { return };
+        if let Some((id, known)) = clients.at(client) {
+            self.requests.begin(client, id, known);
+        }
+    }
+
+    fn request_ended(&self, client: SubscriberKey) {
+        self.requests.end(client, |told| self.tell(told));
+    }
 }
 
 impl Listener {
-    fn tell_subscription(&self, kind: &str, client: SubscriberKey, subscription: Interest<'_>) {
-        let (Some(events), Some(clients)) = (self.events.upgrade(), self.clients.upgrade()) else { return };
-        let Some((id, known)) = clients.at(client) else { return };
+    fn tell_subscription(&self, kind: &'static str, client: SubscriberKey, subscription: Interest<'_>) {
+        let Some(clients) = self.clients.upgrade().filter(|_| self.events.strong_count() > 0) else { return };
         let filter = topic_filter(subscription.filter);
         let topic = match subscription.group {
             Some(group) => format!("$share/{group}/{filter}"),
             None => filter,
         };
-        let mut event = event(kind, &id, known.session, known.user.as_deref(), None);
-        event.insert("versionNumber".to_owned(), known.version.into());
-        event.insert("topics".to_owned(), json!([topic]));
-        events.tell(&format!("subscriptions/{kind}"), &id, event);
+        let Some(topic) = self.requests.add(client, kind, topic, |told| self.tell(told)) else { return };
+        // No request of the client's: an operator's, or a session's that is brought back.
+        if let Some((id, known)) = clients.at(client) {
+            self.tell(Told { id: &id, known: &known, kind, topics: vec![topic] });
+        }
+    }
+
+    fn tell(&self, told: Told<'_>) {
+        let Some(events) = self.events.upgrade() else { return };
+        let Told { id, known: Known { version, session, user, .. }, kind, topics } = told;
+        let mut event = event(kind, id, *session, user.as_deref(), None);
+        event.insert("versionNumber".to_owned(), (*version).into());
+        event.insert("topics".to_owned(), topics.into());
+        events.tell(&format!("subscriptions/{kind}"), id, event);
     }
 }
 

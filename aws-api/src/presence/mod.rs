@@ -3,7 +3,9 @@
 mod clients;
 mod events;
 mod listener;
+mod requests;
 
 pub(crate) use clients::{Clients, Gone};
 pub(crate) use events::Events;
 pub(crate) use listener::Listener;
+pub(crate) use requests::Requests;

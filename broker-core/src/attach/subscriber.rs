@@ -171,6 +171,22 @@ impl Subscriber {
         }
     }
 
+    /// A request of the client's may change many subscriptions: whoever listens can tell them as one. Ended by
+    /// [`end_request`](Self::end_request), before it is answered; one that is never ended, because the client has left,
+    /// ends with that.
+    pub fn begin_request(&self) {
+        if self.stage.is_told() {
+            self.tell(|listener| listener.request_began(self.key));
+        }
+    }
+
+    /// What was begun by [`begin_request`](Self::begin_request) is done.
+    pub fn end_request(&self) {
+        if self.stage.is_told() {
+            self.tell(|listener| listener.request_ended(self.key));
+        }
+    }
+
     fn tell(&self, what: impl Fn(&dyn Lifecycle)) {
         self.shared.listeners.tell(what);
     }

@@ -427,6 +427,9 @@ impl Driver {
 
     /// Tells the broker a turn's worth; false if there is more.
     fn unsubscribe(&mut self, mut unsubscribing: Unsubscribing) -> bool {
+        if unsubscribing.done == 0 {
+            self.hosted.subscriber.begin_request();
+        }
         let rest = unsubscribing.gone.get(unsubscribing.done..).unwrap_or_default();
         let turn = rest.get(..MAX_BATCH).unwrap_or(rest);
         self.inner.forget(&self.hosted, turn);
@@ -435,6 +438,7 @@ impl Driver {
             self.connection.put_back(Output::Unsubscribe(unsubscribing));
             return false;
         }
+        self.hosted.subscriber.end_request();
         if let Some((_, recorded)) = keeping::record(&self.inner, &self.hosted) {
             let unsuback = unsubscribing.reply;
             self.waiting = Some(Box::new(Waiting::Unsubscribed { recorded, unsuback }));

@@ -338,6 +338,11 @@ impl Driver {
                 }
             }
         }
+        self.answer_subscribe(subscribing);
+    }
+
+    fn answer_subscribe(&mut self, subscribing: Subscribing) {
+        self.hosted.subscriber.end_request();
         self.answers += 1;
         self.connection.handle_subscribed(steady_ms(), subscribing, &mut &self.outbox);
     }
@@ -345,6 +350,9 @@ impl Driver {
     /// Tells the broker a turn's worth; false if there is more.
     pub(super) fn subscribe(&mut self, mut subscribing: Subscribing) -> bool {
         self.send_replies();
+        if subscribing.done == 0 {
+            self.hosted.subscriber.begin_request();
+        }
         let remote = self.inner.broker.policy().and_then(|_| self.remote());
         let end = subscribing.accepted.len().min(subscribing.done + MAX_BATCH);
         while subscribing.done < end
@@ -377,8 +385,7 @@ impl Driver {
             self.waiting = Some(Box::new(Waiting::Subscribed { recorded, subscribing }));
             return false;
         }
-        self.answers += 1;
-        self.connection.handle_subscribed(steady_ms(), subscribing, &mut &self.outbox);
+        self.answer_subscribe(subscribing);
         true
     }
 
