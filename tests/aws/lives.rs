@@ -1,9 +1,10 @@
 use std::sync::Arc;
 
 use fanwire::core::{
-    self, Answer, AuthError, Authenticated, Authenticator, Credentials, Denied, Filter, Policy, Principal,
-    Rights,
+    self, Action, Answer, AuthError, Authenticated, Authenticator, Credentials, Denied, Filter, Policy,
+    Principal, Publish, Rights, Rule,
 };
+use fanwire::mqtt;
 use rumqttc::QoS;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -171,6 +172,57 @@ async fn why_a_client_left_is_told() {
     assert_eq!(silent.receive(4).await, [0x20, 2, 0, 0]);
     silent.rest().await;
     assert_eq!(left(&mut watcher).await, "MQTT_KEEP_ALIVE_TIMEOUT");
+}
+
+/// Lets everybody do everything but publish to `secret`, by the rights or by what it says as a policy.
+struct Guard {
+    by_rights: bool,
+}
+
+impl Authenticator for Guard {
+    fn authenticate<'a>(&'a self, _: Credentials<'a>) -> Authenticated<'a> {
+        let rights = Rights::all();
+        let secret = Rule::new([Action::Publish], Filter::parse("secret").unwrap());
+        Answer::now(Ok(Principal::anonymous(if self.by_rights { rights.deny(secret) } else { rights })))
+    }
+}
+
+impl Policy for Guard {
+    fn publish(&self, _: &core::Client<'_>, publish: Publish) -> Answer<'static, Result<Publish, Denied>> {
+        let is_secret = !self.by_rights && publish.channel().as_str() == "secret";
+        Answer::now(if is_secret { Err(Denied::Forbidden("no".into())) } else { Ok(publish) })
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_closed_for_what_it_may_not_do_has_left_for_that() {
+    for by_rights in [true, false] {
+        let guard = Arc::new(Guard { by_rights });
+        let server = whole(
+            |config| {
+                config.mqtt_front.denied_publish = mqtt::Denied::Disconnect;
+                config.authenticator = guard.clone();
+                config.policy = Some(guard);
+            },
+            events(),
+        )
+        .await;
+        let mut watcher = watcher(&server).await;
+        for topic in ["secret", "$aws/events/presence/connected/other"] {
+            let mut client = Client::connect(server.mqtt, "watched").await;
+            client.publish("allowed", QoS::AtMostOnce, "x").await;
+            client.publish(topic, QoS::AtLeastOnce, "x").await;
+            client.ended().await;
+            assert_eq!(next(&mut watcher).await.0, "connected");
+            let (kind, event) = next(&mut watcher).await;
+            assert_eq!(
+                (&*kind, &event["disconnectReason"]),
+                ("disconnected", &json!("AUTH_ERROR")),
+                "{topic}"
+            );
+            assert_eq!(event["clientInitiatedDisconnect"], false);
+        }
+    }
 }
 
 /// Lets in whoever says a name, as that user.
