@@ -177,7 +177,7 @@ impl Addresses {
     }
 
     /// Whether it is certain already that a URL may not be connected to: its port, a name that is denied, an address in
-    /// whatever form.
+    /// whatever form, a name of this machine. The one question that is asked of every URL that comes over an API.
     ///
     /// # Errors
     /// Which rule denies it, and which setting would allow it.
@@ -189,6 +189,11 @@ impl Addresses {
         }
         match literal(&host) {
             Some(address) => self.judge(&host, address),
+            None if is_of_this_machine(&host) => {
+                let at = |address: IpAddr| self.judge(&host, address);
+                at(Ipv4Addr::LOCALHOST.into())
+                    .or_else(|denied| at(Ipv6Addr::LOCALHOST.into()).map_err(|_| denied))
+            }
             None => Ok(()),
         }
     }
@@ -235,6 +240,11 @@ fn literal(host: &str) -> Option<IpAddr> {
     u32::try_from(high + last).ok().map(|address| IpAddr::V4(address.into()))
 }
 
+/// `localhost` and what is below it lead to this machine, whoever is asked (RFC 6761 §6.3). A [plain] name.
+fn is_of_this_machine(host: &str) -> bool {
+    names("localhost", host) || names("*.localhost", host)
+}
+
 /// A name without the full stop that only says that it is whole, in small letters.
 fn plain(host: &str) -> String {
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
@@ -256,7 +266,14 @@ mod tests {
     fn a_url_is_refused_at_once_where_it_is_certain() {
         let rules = Addresses { deny_hosts: vec!["*.bad.example".to_owned()], ..Addresses::default() };
         let judged = |url: &str| rules.judge_url(&url.parse().expect("a URL"));
-        for url in ["https://a.example/", "http://1.1.1.1/", "https://16843009/", "https://0.example:443/"] {
+        for url in [
+            "https://a.example/",
+            "http://1.1.1.1/",
+            "https://16843009/",
+            "https://0.example:443/",
+            "https://localhost.example/",
+            "https://notlocalhost/",
+        ] {
             assert_eq!(judged(url), Ok(()), "{url}");
         }
         for url in [
@@ -272,9 +289,19 @@ mod tests {
             "http://[64:ff9b::a9fe:a9fe]/",
             "http://169.254.169.254/latest",
             "http://0/",
+            "http://localhost/",
+            "http://LOCALHOST./",
+            "https://app.localhost/",
         ] {
             assert!(matches!(judged(url), Err(Denied::Address(..))), "{url}");
         }
+        for opened in ["127.0.0.0/8", "::1"] {
+            let rules = Addresses { allow: vec![opened.parse().unwrap()], ..Addresses::default() };
+            assert_eq!(rules.judge_url(&"http://localhost/".parse().unwrap()), Ok(()), "{opened}");
+        }
+        let rules = Addresses { allow_hosts: vec!["*.localhost".to_owned()], ..Addresses::default() };
+        assert_eq!(rules.judge_url(&"http://app.localhost/".parse().unwrap()), Ok(()));
+        assert!(rules.judge_url(&"http://localhost/".parse().unwrap()).is_err());
         assert_eq!(judged("http://a.example:8080/"), Err(Denied::Port(8080)));
         assert_eq!(judged("http://x.BAD.example./"), Err(Denied::Host("x.bad.example".to_owned())));
     }

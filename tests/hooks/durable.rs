@@ -460,3 +460,27 @@ routes."$connect" = {{ integration = "main", authorizer = "who" }}
     within(tokio_tungstenite::connect_async(&address)).await.expect("101");
     assert_eq!(asked(), 2, "it is judged anew");
 }
+
+#[tokio::test]
+async fn a_name_that_leads_where_it_may_not_any_more_is_found_out_when_it_is_called() {
+    let data = tempfile::tempdir().expect("a directory");
+    let file = written("[gateway]\nallow_hosts = [\"localhost\"]\n");
+    let server = begin(data.path(), file.path()).await;
+    let hook =
+        json!({"url": "http://localhost/", "secret": SECRET, "events": ["message"], "channels": ["a"]});
+    let headers = [("content-type", "application/json")];
+    let put = request(server.http, "PUT", "/v1/webhooks/a", &headers, hook.to_string()).await;
+    assert_eq!(put.status, 201, "{put:?}");
+    kill(server).await;
+
+    let file = written("");
+    let server = begin(data.path(), file.path()).await;
+    assert_eq!(post(server.http, "/v1/publish/a", "x").await.status, 200);
+    let has_one = |letters: &Value| letters["letters"].as_array().is_some_and(|letters| letters.len() == 1);
+    let letters = until(&server, "/v1/dead-letters", has_one).await;
+    let error = letters["letters"][0]["last"]["error"].as_str().expect("an error");
+    assert!(error.contains("may not be connected to"), "{error}");
+    let hook = get(server.http, "/v1/webhooks/a").await.json();
+    assert_eq!(hook["state"], "failed", "{hook}");
+    assert!(hook["last_error"]["error"].as_str().is_some_and(|error| error.contains("localhost")), "{hook}");
+}

@@ -63,6 +63,8 @@ async fn what_may_not_be_called_is_refused_when_it_is_put() {
         "http://0x7f000001/",
         "http://[::ffff:7f00:1]/",
         "http://a.example:81/",
+        "http://localhost/",
+        "http://app.localhost./",
     ] {
         let hook = json!({"url": url, "secret": SECRET, "events": ["message"]});
         let refused = call(&server, "PUT", "/v1/webhooks/a", &hook).await;
@@ -72,24 +74,6 @@ async fn what_may_not_be_called_is_refused_when_it_is_put() {
     let hook = json!({"url": "http://a.example/", "secret": "whsec_c2hvcnQ=", "events": ["message"]});
     let refused = call(&server, "PUT", "/v1/webhooks/a", &hook).await;
     assert_eq!((refused.status, &*refused.code()), (400, "invalid_webhook"), "{refused:?}");
-    // A name that leads to this machine is found out when it is called.
-    let hook =
-        json!({"url": "http://localhost/", "secret": SECRET, "events": ["message"], "channels": ["a"]});
-    assert_eq!(call(&server, "PUT", "/v1/webhooks/a", &hook).await.status, 201);
-    server.publish("a", "x");
-    let mut letters = json!(null);
-    for _ in 0..1000 {
-        letters = call(&server, "GET", "/v1/dead-letters", &json!(null)).await.json();
-        if letters["letters"].as_array().is_some_and(|letters| !letters.is_empty()) {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    let error = letters["letters"][0]["last"]["error"].as_str().expect("an error");
-    assert!(error.contains("may not be connected to"), "{error}");
-    let hook = call(&server, "GET", "/v1/webhooks/a", &json!(null)).await.json();
-    assert_eq!(hook["state"], "failed", "{hook}");
-    assert!(hook["last_error"]["error"].as_str().is_some_and(|error| error.contains("localhost")), "{hook}");
     server.stop().await;
 }
 

@@ -90,6 +90,25 @@ async fn where_nobody_may_connect_to_is_refused_before_anything_is_sent() {
 }
 
 #[tokio::test]
+async fn what_a_url_says_of_its_host_is_judged_at_once_for_requests_and_sources() {
+    let life = Life::start_closed();
+    let front = front_of(&life);
+    for host in
+        ["localhost", "app.localhost.", "127.1", "0x7f000001", "[::ffff:10.0.0.1]", "[64:ff9b::a00:1]"]
+    {
+        let request = json!({"url": format!("http://{host}/"), "reply_channel": "r"});
+        let (code, problem) = asked(&front, "POST", "/v1/requests", &request).await;
+        assert_eq!((code, &problem["code"]), (403, &json!("policy")), "{host}: {problem}");
+        assert!(problem["detail"].as_str().unwrap().contains("gateway.allow_addresses"), "{host}: {problem}");
+        for (kind, scheme) in [("poll", "http"), ("websocket", "ws")] {
+            let source = json!({"kind": kind, "url": format!("{scheme}://{host}/"), "channel": "a"});
+            let (code, problem) = asked(&front, "PUT", "/v1/sources/a", &source).await;
+            assert_eq!((code, &problem["code"]), (400, &json!("address_denied")), "{host}: {problem}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn one_that_is_under_way_can_be_taken_back_and_says_so() {
     let upstream =
         Upstream::start(|_, _| "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n<open>".to_owned()).await;

@@ -118,6 +118,12 @@ impl Life {
         Self { sources: Sources::start(&broker, config), broker }
     }
 
+    /// Without any, where URLs may lead to public addresses alone, as nothing else is said.
+    pub(crate) fn start_closed() -> Self {
+        let broker = Broker::new(broker_core::Config::default());
+        Self { sources: Sources::start(&broker, Config::default()), broker }
+    }
+
     /// A client subscribes, and stays.
     pub(crate) fn subscribes(&self, filter: &str) -> Arc<Client> {
         let client = Arc::new(Client(self.broker.attach(Arc::new(Plain), OutboxConfig::default())));
