@@ -26,6 +26,7 @@ mod operate;
 mod own_front;
 mod publish;
 mod recursion;
+mod redeploy;
 mod reference;
 mod replay_ids;
 mod routes;
