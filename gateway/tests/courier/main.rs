@@ -1,5 +1,6 @@
 //! Couriers and a backend on loopback: what arrives, in which order, and what does not.
 
+mod bounds;
 mod server;
 
 use std::sync::Arc;
@@ -54,6 +55,11 @@ fn courier(address: std::net::SocketAddr, bounds: Bounds) -> (Courier, Arc<Lines
 
 fn event(id: usize, order: &str) -> Event {
     Event::new(id.to_string(), order, Bytes::from_static(b"{}"), Instant::now())
+}
+
+/// An address where nobody listens.
+async fn nobody() -> std::net::SocketAddr {
+    tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
 async fn drained(courier: &Courier) {
@@ -141,9 +147,7 @@ async fn a_backend_that_is_gone_gets_nothing_more_until_it_is_opened_again() {
 
 #[tokio::test]
 async fn while_a_host_is_left_alone_events_wait_untried_and_grow_old() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let address = nobody().await;
     let bounds = {
         let mut bounds = Bounds::default();
         bounds.max_age = Duration::from_secs(2);

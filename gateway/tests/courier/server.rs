@@ -18,7 +18,15 @@ pub(crate) struct Came {
 pub(crate) async fn start(
     answer: impl Fn(usize, &Came) -> String + Send + Sync + 'static,
 ) -> (SocketAddr, Arc<Mutex<Vec<Came>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    start_at(([127, 0, 0, 1], 0).into(), answer).await
+}
+
+/// The same where nobody listens now.
+pub(crate) async fn start_at(
+    address: SocketAddr,
+    answer: impl Fn(usize, &Came) -> String + Send + Sync + 'static,
+) -> (SocketAddr, Arc<Mutex<Vec<Came>>>) {
+    let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
     let came = Arc::new(Mutex::new(Vec::new()));
     let (answer, all) = (Arc::new(answer), Arc::clone(&came));
