@@ -91,7 +91,8 @@ fn install() {
 }
 
 impl Signer {
-    /// In the name of `iss`: a secret signs with HS256, a private key in PEM form with ES256 (P-256) or RS256.
+    /// In the name of `iss`: a secret signs with HS256, a private key in PEM form with ES256 (P-256) or RS256. That may be
+    /// PKCS #8, or as `openssl ecparam -genkey` and `openssl genrsa` write it.
     ///
     /// # Errors
     /// The PEM form is of no such private key.
@@ -101,10 +102,11 @@ impl Signer {
             Key::Secret(secret) => (Algorithm::HS256, EncodingKey::from_secret(secret)),
             Key::Pem(pem) => {
                 let kinds = [
-                    (Algorithm::ES256, EncodingKey::from_ec_pem(pem.as_bytes())),
-                    (Algorithm::RS256, EncodingKey::from_rsa_pem(pem.as_bytes())),
+                    (Algorithm::ES256, EncodingKey::from_ec_pem(pem.as_bytes()).ok()),
+                    (Algorithm::ES256, of_curve_alone(pem).map(|der| EncodingKey::from_ec_der(&der))),
+                    (Algorithm::RS256, EncodingKey::from_rsa_pem(pem.as_bytes()).ok()),
                 ];
-                let found = kinds.into_iter().find_map(|(algorithm, key)| Some((algorithm, key.ok()?)));
+                let found = kinds.into_iter().find_map(|(algorithm, key)| Some((algorithm, key?)));
                 found.ok_or(KeyError("not a private key in PEM form for ES256 or RS256"))?
             }
         };
@@ -120,6 +122,34 @@ impl Signer {
         let exp = now.saturating_add(life.min(MAX_LIFE).as_secs());
         encode(&Header::new(self.algorithm), &Claims { iss: &self.iss, exp }, &self.key).ok()
     }
+}
+
+/// A private key of P-256 that says nothing but itself (RFC 5915, `EC PRIVATE KEY`) in what the library reads, PKCS #8;
+/// `None` if the text has none, or one that is encrypted. What stands before it, the curve's name usually, is passed over.
+fn of_curve_alone(pem: &str) -> Option<Vec<u8>> {
+    use base64::Engine as _;
+    // Version 0; an elliptic curve's key (1.2.840.10045.2.1), of prime256v1 (1.2.840.10045.3.1.7).
+    const BEFORE: &[u8] = &[
+        0x02, 0x01, 0x00, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+        0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07,
+    ];
+    let (_, text) = pem.split_once("-----BEGIN EC PRIVATE KEY-----")?;
+    let (text, _) = text.split_once("-----END EC PRIVATE KEY-----")?;
+    let text: String = text.split_whitespace().collect();
+    let key = base64::engine::general_purpose::STANDARD.decode(text).ok()?;
+    let whole = [BEFORE, &tagged(0x04, &key)?].concat();
+    tagged(0x30, &whole)
+}
+
+/// An element of DER. `None`: it is longer than any key.
+fn tagged(tag: u8, content: &[u8]) -> Option<Vec<u8>> {
+    let [high, low] = u16::try_from(content.len()).ok()?.to_be_bytes();
+    let head: &[u8] = match (high, low) {
+        (0, ..0x80) => &[tag, low],
+        (0, _) => &[tag, 0x81, low],
+        _ => &[tag, 0x82, high, low],
+    };
+    Some([head, content].concat())
 }
 
 impl Verifier {
@@ -259,5 +289,36 @@ mod tests {
         let other = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
         assert!(Signer::new("x", &Key::Pem(other.serialize_pem())).is_err(), "another curve");
         assert!(Signer::new("x", &Key::Pem("-----BEGIN X-----".into())).is_err());
+    }
+
+    /// As `openssl ecparam -genkey -name prime256v1` writes it, and its public key by `openssl ec -pubout`.
+    const OF_OPENSSL: &str = "-----BEGIN EC PARAMETERS-----
+BggqhkjOPQMBBw==
+-----END EC PARAMETERS-----
+-----BEGIN EC PRIVATE KEY-----
+MHcCAQEEIGYG0IFJwiq6vuGJ8y4UsERvaTv71EpZT4PHULZgILJEoAoGCCqGSM49
+AwEHoUQDQgAE36Njf2sk3vHhk8PB8uEpVocqT6gzBDbqmjTSUkHgcCHllRh079lf
+JRtcSYnEa2YbOO581Va67tX39/tnaWJOuw==
+-----END EC PRIVATE KEY-----\n";
+    const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE36Njf2sk3vHhk8PB8uEpVocqT6gz
+BDbqmjTSUkHgcCHllRh079lfJRtcSYnEa2YbOO581Va67tX39/tnaWJOuw==
+-----END PUBLIC KEY-----\n";
+
+    #[test]
+    fn a_private_key_as_openssl_writes_it_signs() {
+        let (_, alone) = OF_OPENSSL.split_once("-----END EC PARAMETERS-----").unwrap();
+        let verifier = Verifier::new(None, &Key::parse(PUBLIC).unwrap()).unwrap();
+        for text in [OF_OPENSSL, alone, &OF_OPENSSL.replace('\n', "\r\n")] {
+            let signer = Signer::new("fanwire", &Key::parse(text).unwrap()).unwrap();
+            let token = signer.sign(NOW, Duration::from_secs(60)).unwrap();
+            assert_eq!(verifier.verify(&token, NOW), Ok(NOW + 65));
+        }
+        let encrypted = OF_OPENSSL.replace("MHcC", "Proc-Type: 4,ENCRYPTED\n\nMHcC");
+        for text in
+            [&encrypted, &OF_OPENSSL.replace("MHcC", "MHcD"), &OF_OPENSSL.replace("-----END EC PRIVATE", "")]
+        {
+            assert!(Signer::new("x", &Key::parse(text).unwrap()).is_err(), "{text}");
+        }
     }
 }
