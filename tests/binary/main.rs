@@ -30,6 +30,7 @@ mod redeploy;
 mod reference;
 mod replay_ids;
 mod routes;
+mod secured_origin;
 mod services;
 mod show;
 mod shutdown;
