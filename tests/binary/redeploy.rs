@@ -88,27 +88,42 @@ async fn serve(mut stream: TcpStream, version: &'static str, links: Arc<AtomicUs
     }
 }
 
-/// What somebody who is held has got, without the frames of its chunks, up to an end.
-async fn heard(mut stream: TcpStream, end: &str) -> String {
-    let mut got = Vec::new();
-    while !got.ends_with(end.as_bytes()) {
-        assert_ne!(
-            stream.read_buf(&mut got).await.expect("it stays"),
-            0,
-            "{:?}",
-            String::from_utf8_lossy(&got)
-        );
-    }
-    let text = String::from_utf8(got).expect("UTF-8");
-    let (_, body) = text.split_once("\r\n\r\n").expect("a head");
-    body.to_owned()
+/// Somebody who is held, and what has come so far.
+struct Held {
+    stream: TcpStream,
+    got: Vec<u8>,
 }
 
-async fn asks(server: &Process, path: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(server.http).await.expect("it listens");
-    let head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", server.http);
-    stream.write_all(head.as_bytes()).await.expect("sent");
-    stream
+impl Held {
+    async fn open(server: &Process, path: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(server.http).await.expect("it listens");
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", server.http);
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        stream
+    }
+
+    /// Once it has the head of its answer: so that there are no more requests at a time than the route may have.
+    async fn stream(server: &Process) -> Self {
+        let mut held = Self { stream: Self::open(server, "/stream").await, got: Vec::new() };
+        in_time(held.until("\r\n\r\n")).await;
+        held
+    }
+
+    async fn until(&mut self, end: &str) {
+        while !self.got.ends_with(end.as_bytes()) {
+            let so_far = String::from_utf8_lossy(&self.got).into_owned();
+            assert_ne!(self.stream.read_buf(&mut self.got).await.expect("it stays"), 0, "{so_far}");
+        }
+    }
+
+    /// What it has got, without the head, up to an end.
+    async fn heard(mut self, end: &str) -> String {
+        self.until(end).await;
+        let text = String::from_utf8(self.got).expect("UTF-8");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        body.to_owned()
+    }
 }
 
 async fn publish(server: &Process, item: Value) {
@@ -125,9 +140,9 @@ async fn publish_to_streams(server: &Process, ids: std::ops::Range<usize>) {
     }
 }
 
-async fn holding(server: &Process, count: usize) {
+async fn holding(server: &Process, mode: &str, count: usize) {
     in_time(async {
-        let wanted = format!("fanwire_grip_holds{{mode=\"stream\"}} {count}\n");
+        let wanted = format!("fanwire_grip_holds{{mode=\"{mode}\"}} {count}\n");
         while !get(server.http, "/metrics").await.text().contains(&wanted) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -149,14 +164,15 @@ async fn whoever_is_held_stays_while_its_origin_is_deployed_anew() {
 
     let mut readers = JoinSet::new();
     for _ in 0..streams {
-        let stream = asks(&server, "/stream").await;
-        readers.spawn(heard(stream, "last\r\n"));
+        readers.spawn(Held::stream(&server).await.heard("last\r\n"));
     }
     let mut waiting = JoinSet::new();
     for _ in 0..RESPONSES {
-        waiting.spawn(heard(asks(&server, "/wait").await, "news"));
+        let stream = Held::open(&server, "/wait").await;
+        waiting.spawn(Held { stream, got: Vec::new() }.heard("news"));
     }
-    holding(&server, streams).await;
+    holding(&server, "stream", streams).await;
+    holding(&server, "response", RESPONSES).await;
     publish_to_streams(&server, 1..ITEMS / 3).await;
 
     first.stop().await;
@@ -175,7 +191,7 @@ async fn whoever_is_held_stays_while_its_origin_is_deployed_anew() {
     .await;
     publish_to_streams(&server, ITEMS / 2..ITEMS * 2 / 3).await;
     assert_eq!(readers.len(), streams);
-    holding(&server, streams).await;
+    holding(&server, "stream", streams).await;
 
     let (_second, _) = Deployed::at(address, "second", &links).await;
     publish_to_streams(&server, ITEMS * 2 / 3..ITEMS).await;
@@ -193,7 +209,7 @@ async fn whoever_is_held_stays_while_its_origin_is_deployed_anew() {
     })
     .await;
     // All that asked are live again; an item more, and the last word.
-    holding(&server, streams).await;
+    holding(&server, "stream", streams).await;
     publish_to_streams(&server, ITEMS..ITEMS + 1).await;
     publish(&server, json!({"channel": "room", "no-seq": true, "http-stream": {"content": "last"}})).await;
     let whole: String = (1..=ITEMS).map(|id| format!("<{id}>")).chain(["last".to_owned()]).collect();
