@@ -85,11 +85,11 @@ pub struct Told {
 /// How a WebSocket ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The client gets a close.
+    /// The client gets a close, in answer to its own if it has closed itself.
     Close(Option<Close>),
     /// It gets nothing more, not even that.
     Drop,
-    /// It has closed itself, or is gone, and the origin knows.
+    /// It has closed itself, or is gone, and the origin knows and has nothing to say to that.
     Done,
 }
 
@@ -341,7 +341,6 @@ impl Exchange {
             .position(|event| matches!(event, Event::Open | Event::Close(_) | Event::Disconnect));
         if let Some(end) = end {
             told.end = Some(match told.events.drain(end..).next() {
-                Some(Event::Close(_)) if self.has_end => End::Done,
                 Some(Event::Close(close)) => End::Close(close),
                 Some(Event::Disconnect) => End::Drop,
                 _ => return Err(AnswerError::Again),

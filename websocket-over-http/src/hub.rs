@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use broker_core::{Broker, Encoding, LeaveReason, SubscriberKey};
 use dashmap::DashMap;
-use http_edge::websocket::{Pings, Terms};
+use http_edge::websocket::{Closes, Pings, Terms};
 
 use crate::member::{Close, Member};
 
@@ -36,6 +36,9 @@ pub struct Rules {
     /// Whether the origin gets pings and pongs of the client, each of which is a request. Pings are answered all the same,
     /// and pongs without content are not passed on, as the broker's own pings have none. Default no.
     pub forward_pings: bool,
+    /// How long a client that closes waits for its origin's code; then it gets its own back. Default 5 s: clients give up
+    /// after 10 s and more.
+    pub close_timeout: Duration,
 }
 
 impl Rules {
@@ -49,6 +52,7 @@ impl Rules {
             channel_prefix: String::new(),
             subscribe: Vec::new(),
             forward_pings: false,
+            close_timeout: Duration::from_secs(5),
         }
     }
 }
@@ -114,6 +118,7 @@ impl Hub {
         terms.patience.ping_interval = Some(PING_INTERVAL);
         terms.patience.idle_timeout = Some(DEAD_AFTER);
         terms.intake = intake;
+        terms.closes = Closes::Told;
         let mut terms_with_pings = terms.clone();
         terms_with_pings.pings = Pings::Told;
         Self(Arc::new(Inner {

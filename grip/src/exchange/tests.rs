@@ -203,7 +203,13 @@ fn a_request_that_may_have_been_read_is_never_repeated_nor_the_opening() {
 fn a_close_of_the_client_is_answered_in_one_request() {
     let now = Instant::now();
     let close = Event::Close(Some(Close::new(1000, "bye")));
-    for (body, events) in [("CLOSE 2\r\n\x03\u{3}\r\n", 0), ("", 0), ("TEXT 1\r\na\r\n", 1)] {
+    for (body, events, end) in [
+        ("CLOSE 2\r\n\x03\u{3}\r\n", 0, End::Close(Some(Close::new(0x303, "")))),
+        ("CLOSE\r\n", 0, End::Close(None)),
+        ("DISCONNECT\r\n", 0, End::Drop),
+        ("", 0, End::Done),
+        ("TEXT 1\r\na\r\n", 1, End::Done),
+    ] {
         let mut exchange = open(now, &[("keep-alive-interval", "20")]);
         exchange.push(text("x"));
         exchange.push(close.clone());
@@ -214,7 +220,7 @@ fn a_close_of_the_client_is_answered_in_one_request() {
         );
         assert!(exchange.is_ending());
         let told = answer(&mut exchange, now, &[], body).unwrap();
-        assert_eq!((told.events.len(), told.end), (events, Some(End::Done)));
+        assert_eq!((told.events.len(), told.end), (events, Some(end)));
         assert!(exchange.is_over());
         assert_eq!(exchange.poll_timeout(), None);
     }

@@ -40,5 +40,5 @@
 mod socket;
 mod upgrade;
 
-pub use socket::{Ending, Heard, Hearing, LINGER, Pings, Terms, WebSocket};
+pub use socket::{Closes, Ending, Heard, Hearing, LINGER, Pings, Terms, WebSocket};
 pub use upgrade::{HandOver, NoUpgrade, Upgrade, is_opening};

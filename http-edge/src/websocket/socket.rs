@@ -41,6 +41,17 @@ pub enum Pings {
     Told,
 }
 
+/// Who answers the close of a client.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Closes {
+    /// The WebSocket, at once, with the client's own code.
+    #[default]
+    Answered,
+    /// The caller, by [`WebSocket::close`] after [`Ending::Left`].
+    Told,
+}
+
 /// What all WebSockets of a front have in common.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -51,6 +62,8 @@ pub struct Terms {
     pub intake: Intake,
     /// Whether pings and pongs are heard of. Default no.
     pub pings: Pings,
+    /// Who answers a client's close. Default: the WebSocket.
+    pub closes: Closes,
 }
 
 /// What happened.
@@ -81,7 +94,7 @@ pub enum Ending {
     Overflow,
     /// The outbox takes nothing more: the caller, a lane or an operator has closed it.
     Closed(OutboxEnd),
-    /// The client has closed, and was answered.
+    /// The client has closed, and was answered; with [`Closes::Told`] it waits for that.
     Left {
         /// `None` if it did not say why.
         code: Option<CloseCode>,
@@ -145,7 +158,8 @@ impl WebSocket {
     }
 
     /// What lies in the input.
-    fn take(&mut self, pings: Pings) -> Option<Heard> {
+    fn take(&mut self, terms: &Terms) -> Option<Heard> {
+        let pings = terms.pings;
         if self.link.is_paused() {
             return None;
         }
@@ -172,7 +186,9 @@ impl WebSocket {
                 }
                 Turn::Pong(_) => {}
                 Turn::Last { frame, end } => {
-                    self.outbox().send_last(frame);
+                    if terms.closes == Closes::Answered || matches!(end, End::Fault(_)) {
+                        self.outbox().send_last(frame);
+                    }
                     return Some(Heard::Ended(match end {
                         End::Left { code, reason } => Ending::Left { code, reason },
                         End::Fault(violation) => Ending::Fault(violation),
@@ -271,7 +287,7 @@ impl Future for Hearing<'_> {
         let mut has_read = matches!(*this.waiting, Waiting::Not { .. });
         loop {
             if std::mem::take(&mut has_read) {
-                if let Some(heard) = socket.take(terms.pings) {
+                if let Some(heard) = socket.take(terms) {
                     return Poll::Ready(heard);
                 }
                 socket.count(&terms.intake);

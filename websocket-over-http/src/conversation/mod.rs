@@ -16,7 +16,7 @@ use grip::events::{self, Event};
 use grip::exchange::{AnswerError, End, Exchange, Told};
 use grip::publish::WsKind;
 use http::{HeaderMap, HeaderValue};
-use http_edge::websocket::{Ending, Heard, LINGER, WebSocket};
+use http_edge::websocket::{Ending, Heard, WebSocket};
 use websocket::{DeflateParams, Limits};
 
 use crate::delivery::{Asked, Channels};
@@ -138,13 +138,8 @@ impl Conversation {
         }
         let ending = self.converse(&mut socket).await;
         self.hub.counted.open.fetch_sub(1, Relaxed);
-        if ending.is_told() && !self.is_dropped {
-            tokio::spawn(socket.finish(LINGER));
-        } else {
-            drop(socket);
-        }
         // What comes once is not a part of what waits.
-        Box::pin(self.end(ending)).await;
+        Box::pin(self.end(ending, socket)).await;
     }
 
     async fn converse(&mut self, socket: &mut WebSocket) -> Ending {

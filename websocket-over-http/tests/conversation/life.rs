@@ -270,6 +270,68 @@ async fn a_close_of_the_client_is_told_with_code_and_reason() {
 }
 
 #[tokio::test]
+async fn a_client_that_closes_gets_the_code_of_its_origin_or_its_own_back() {
+    for (said, code, reason) in [
+        (vec![Event::Close(Some(Close::new(4002, "later")))], 4002, "later"),
+        (vec![text("m:late"), Event::Close(Some(Close::new(1000, "")))], 1000, ""),
+        // What libraries write who name no code, what no frame may have, nothing at all.
+        (vec![Event::Close(Some(Close::new(0, "")))], 4001, ""),
+        (vec![Event::Close(Some(Close::new(1006, "x")))], 4001, ""),
+        (vec![Event::Close(None)], 4001, ""),
+        (vec![], 4001, ""),
+        (vec![Event::Disconnect], 1006, ""),
+    ] {
+        let answered = said.clone();
+        let origin = Scripted::new(move |asked| {
+            let said = answered.clone();
+            async move { if asked.is_opening() { opened(&[]) } else { events_with(&[], &said) } }
+        });
+        let server = Server::start(&origin).await;
+        let mut client = server.open().await;
+        let close = CloseFrame { code: 4001.into(), reason: "bye".into() };
+        within(client.socket.close(Some(close))).await.unwrap();
+        let got = match within(futures_util::StreamExt::next(&mut client.socket)).await {
+            Some(Ok(Message::Close(Some(frame)))) => (frame.code.into(), frame.reason.to_string()),
+            Some(Ok(other)) => panic!("{other:?}"),
+            Some(Err(_)) | None => (1006, String::new()),
+        };
+        assert_eq!(got, (code, reason.to_owned()), "{said:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_closes_does_not_wait_for_ever_and_its_origin_is_told_all_the_same() {
+    let gate = Arc::new(Semaphore::new(0));
+    let failing = Arc::new(AtomicU32::new(0));
+    for is_unreachable in [false, true] {
+        let (opens, failed) = (Arc::clone(&gate), Arc::clone(&failing));
+        let origin = Scripted::new(move |asked| {
+            let (gate, failed) = (Arc::clone(&opens), Arc::clone(&failed));
+            async move {
+                if asked.is_opening() {
+                    return opened(&[]);
+                }
+                if is_unreachable && failed.fetch_add(1, Relaxed) == 0 {
+                    return unreachable(true);
+                }
+                gate.acquire().await.unwrap().forget();
+                events_with(&[], &[Event::Close(Some(Close::new(4002, "")))])
+            }
+        });
+        let server = Server::with(&origin, |rules| rules.close_timeout = Duration::from_millis(200)).await;
+        let mut client = server.open().await;
+        let close = CloseFrame { code: 4001.into(), reason: "".into() };
+        within(client.socket.close(Some(close))).await.unwrap();
+        assert_eq!(client.closed().await, 4001);
+        gate.add_permits(1);
+        let told = Event::Close(Some(Close::new(4001, "")));
+        while origin.next().await.events() != [told.clone()] {}
+        eventually(|| server.hub.stats().answered == 2).await;
+        assert_eq!(server.hub.stats().retried, u64::from(is_unreachable));
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_vanishes_is_told_as_such() {
     let origin =
         Scripted::new(|asked| async move { if asked.is_opening() { opened(&[]) } else { nothing() } });
