@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::control::frame as control;
 use crate::durable::frame as kept;
 use crate::durable::held::Partly;
+use crate::durable::place::Place;
 use crate::durable::row::Row;
 use crate::frame::{self, Content};
 use crate::groups::Word;
@@ -19,6 +20,9 @@ pub fn frames(bytes: &[u8]) {
     told(bytes);
     if let Some(row) = Row::read(bytes) {
         assert_eq!(Row::read(&row.write()).as_ref(), Some(&row));
+    }
+    if let Some(place) = Place::read(bytes) {
+        assert_eq!(place.write(), bytes);
     }
     if let Some(partly) = Partly::read(bytes) {
         assert_eq!(partly.write(), bytes);

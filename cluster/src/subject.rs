@@ -7,6 +7,7 @@
 //! fw.h.0.v.chat.room1    one that lies in a stream, shard 0; fw.h.0.r.… if it is retained there
 //! fw.o.0.v.chat.room1    the same when it is stored: all nodes take these
 //! fw.s.0.6a1f…           what is recorded of a session, by a hash of its name
+//! fw.s.0.g.share-6a1f…   how far the consumer of a group is
 //! fw.g.workers.jobs=2F=2A one for the group `workers` on `jobs/*`
 //! fw.c.hello             which nodes there are; what else is below `fw.c` is in `control/`
 //! ```
@@ -109,6 +110,11 @@ impl Subjects {
             _ = write!(subject, "{byte:02x}");
         }
         subject
+    }
+
+    /// Where it is noted how far a group's consumer is.
+    pub(crate) fn of_place(&self, consumer: &str) -> String {
+        format!("{}.s.0.g.{consumer}", self.prefix)
     }
 
     /// Where the group of this name on a filter gets its messages, if that is not too long.

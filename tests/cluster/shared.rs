@@ -8,9 +8,9 @@ use rustix::process::Signal;
 use super::durable::{node, node_with};
 use super::nats::Nats;
 use super::sessions::Returning;
-use super::support::http;
 use super::support::mqtt::Client;
 use super::support::process::Process;
+use super::support::{http, within};
 use super::until_there_are;
 
 const QUIET: Duration = Duration::from_millis(700);
@@ -160,6 +160,61 @@ async fn a_group_keeps_its_place_while_all_are_away() {
     let mut got = drain(&mut first, Duration::from_secs(7)).await;
     got.sort_unstable();
     assert_eq!(got, [40, 41, 42, 43, 44]);
+}
+
+/// Times at which these nodes have told that something was missed.
+async fn gaps_of(servers: &[Process]) -> f64 {
+    let mut gaps = 0.0;
+    for server in servers {
+        gaps += super::metric(server.http, "fanwire_mqtt_session_gaps_total").await;
+    }
+    gaps
+}
+
+#[tokio::test]
+async fn what_is_dropped_before_a_group_has_it_is_told_once() {
+    let Some(nats) = Nats::keeping() else { return };
+    let servers: [Process; 2] = nodes(&nats).await;
+    let ids = ["first", "second"];
+    let mut members = [member(&servers[0], ids[0]).await, member(&servers[1], ids[1]).await];
+    publish(&servers[0], 0..3).await;
+    let got = [drain(&mut members[0], QUIET).await, drain(&mut members[1], QUIET).await].concat();
+    assert_eq!(sorted(got), [0, 1, 2]);
+    members.into_iter().for_each(Client::kill);
+    // The sessions are away by then.
+    tokio::time::sleep(QUIET).await;
+    publish(&servers[0], 3..20).await;
+    let answer = nats.ask("$JS.API.STREAM.PURGE.fw_H0", r#"{"keep":5}"#);
+    assert!(answer.contains(r#""purged":15"#), "{answer}");
+    // On one node after the other, and each of them sees that something is gone.
+    let (mut got, mut gone) = (Vec::new(), Vec::new());
+    for (server, id) in servers.iter().zip(ids) {
+        let mut member = self::member(server, id).await;
+        got.extend(drain(&mut member, Duration::from_secs(2)).await);
+        gone.push(member);
+    }
+    assert_eq!(sorted(got), [15, 16, 17, 18, 19], "what is left");
+    within(async {
+        while gaps_of(&servers).await < 1.0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(gaps_of(&servers).await, 1.0, "once");
+    gone.into_iter().for_each(Client::kill);
+    tokio::time::sleep(QUIET).await;
+    // A group that has had all of it misses nothing, whatever is dropped.
+    let mut member = self::member(&servers[1], ids[1]).await;
+    publish(&servers[0], 20..23).await;
+    assert_eq!(sorted(drain(&mut member, Duration::from_secs(2)).await), [20, 21, 22]);
+    member.kill();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    nats.ask("$JS.API.STREAM.PURGE.fw_H0", "");
+    let mut member = self::member(&servers[0], ids[0]).await;
+    publish(&servers[0], 23..24).await;
+    assert_eq!(drain(&mut member, Duration::from_secs(6)).await, [23]);
+    assert_eq!(gaps_of(&servers).await, 1.0);
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::answer::Answer;
 use crate::error::{SubscribeError, Unavailable};
 use crate::message::{Message, MessageId};
+use crate::store::history::Gap;
 
 /// The work of a group, as one process takes part in it: opened with [`Broker::work`](crate::Broker::work). The process takes
 /// part for as long as it is held, also by whoever has one of its messages.
@@ -26,6 +27,13 @@ pub trait Work: Send + Sync + fmt::Debug {
     /// Nobody here has it for good: whoever takes more gets it, perhaps another process. Of one that is not held here,
     /// nothing.
     fn give_back(&self, offset: u64);
+
+    /// What is gone of the group's messages before any process was given it, known since this was asked last. Of all processes
+    /// one is told. Of what is gone nothing is known but where it lay, so it may be more than the group misses, and never
+    /// less. Default: nothing is ever gone.
+    fn missed(&self) -> Option<Gap> {
+        None
+    }
 }
 
 /// A message of a group's work.

@@ -44,14 +44,23 @@ pub(crate) fn name_of(id: &GroupId) -> String {
     })
 }
 
+/// A group's consumer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opened {
+    /// How long it lasts while nobody asks.
+    pub(crate) lasts: Duration,
+    /// It was made now.
+    pub(crate) is_new: bool,
+}
+
 impl Streams {
-    /// Finds a group's consumer, or makes one that begins at a sequence; how long it lasts.
+    /// Finds a group's consumer, or makes one that begins at a sequence and lasts so long.
     pub(crate) async fn open_consumer(
         &self,
         id: &GroupId,
         from: u64,
         lasts: Duration,
-    ) -> Result<Duration, WorkError> {
+    ) -> Result<Opened, WorkError> {
         let name = name_of(id);
         for _ in 0..MAX_TRIES {
             let Some(found) = self.find_consumer(&name).await? else {
@@ -62,13 +71,13 @@ impl Streams {
                 }
                 let made = within(self.kept.create_consumer_strict(self.config_of(id, from, lasts))).await?;
                 match made.map_err(|error| error.kind()) {
-                    Ok(_) => return Ok(lasts),
+                    Ok(_) => return Ok(Opened { lasts, is_new: true }),
                     Err(ConsumerCreateStrictErrorKind::AlreadyExists) => continue,
                     Err(_) => return Err(SOON.into()),
                 }
             };
             if found.config.inactive_threshold >= lasts {
-                return Ok(found.config.inactive_threshold);
+                return Ok(Opened { lasts: found.config.inactive_threshold, is_new: false });
             }
             // All else is as it was made.
             let config = pull::Config {

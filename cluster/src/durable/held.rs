@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use ahash::{AHashMap, AHashSet};
 use async_nats::Subject;
+use broker_core::Gap;
 
 use super::frame;
+use super::place::Looked;
 
 /// Frames that are remembered which are finished, or of which a part is.
 const MAX_REMEMBERED: usize = 4_096;
@@ -91,6 +93,10 @@ pub(super) struct State {
     /// Where the consumer would begin anew.
     pub(super) from: u64,
     pub(super) lasts: Duration,
+    /// What is known of where the group is.
+    pub(super) looked: Looked,
+    /// What it has missed, until that is asked.
+    pub(super) missed: Option<Gap>,
 }
 
 /// A frame that is with members here.
@@ -137,6 +143,8 @@ impl State {
             head,
             from,
             lasts,
+            looked: Looked::default(),
+            missed: None,
         }
     }
 

@@ -18,6 +18,7 @@ pub(crate) mod held;
 mod left;
 mod numbers;
 mod pages;
+pub(crate) mod place;
 mod queue;
 mod receive;
 mod records;

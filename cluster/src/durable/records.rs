@@ -1,4 +1,5 @@
-//! The stream of sessions' rows: what is there of one, and in its place something newer, if nobody else was faster.
+//! The stream of sessions' rows: what is there of one, and in its place something newer, if nobody else was faster. Beside
+//! them lie those of groups ([`place`](super::place)).
 
 use std::time::Duration;
 
@@ -6,6 +7,7 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use broker_core::{Ends, Unavailable, unix_ms};
+use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::row::Row;
@@ -40,28 +42,44 @@ impl Streams {
     /// What is recorded of a session, by the word of the stream's leader.
     pub(crate) async fn find_row(&self, name: &str) -> Result<Option<Found>, Unavailable> {
         let subject = self.node.subjects.of_session(name);
-        let found = self.sessions.get_last_raw_message_by_subject(&subject);
-        let message = match timeout(ATTEMPT, found).await.map_err(|_| SOON)? {
-            Ok(message) => message,
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(None),
-            Err(_) => return Err(SOON),
-        };
-        let row = Row::read(&message.payload).filter(|row| &*row.name == name);
+        let Some((revision, payload)) = self.last_at(&subject).await? else { return Ok(None) };
+        let row = Row::read(&payload).filter(|row| &*row.name == name);
         if row.is_none() {
             tracing::error!(session = name, "the record of a session is not understood: it begins anew");
         }
-        Ok(Some(Found { revision: message.sequence, row }))
+        Ok(Some(Found { revision, row }))
+    }
+
+    /// What stands at a subject of the stream, and its revision.
+    pub(super) async fn last_at(&self, subject: &str) -> Result<Option<(u64, Bytes)>, Unavailable> {
+        let found = self.sessions.get_last_raw_message_by_subject(subject);
+        match timeout(ATTEMPT, found).await.map_err(|_| SOON)? {
+            Ok(message) => Ok(Some((message.sequence, message.payload))),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(_) => Err(SOON),
+        }
     }
 
     /// Writes a row where the last one is `after` (0: none); its revision.
     pub(crate) async fn write_row(&self, row: &Row, after: u64) -> Result<u64, Trouble> {
+        let subject = self.node.subjects.of_session(&row.name);
+        self.put(subject, row.write(), lasts(row), after).await
+    }
+
+    /// Puts something at a subject where the last is `after` (0: none), for so many seconds; its revision.
+    pub(super) async fn put(
+        &self,
+        subject: String,
+        payload: Vec<u8>,
+        seconds: Option<u64>,
+        after: u64,
+    ) -> Result<u64, Trouble> {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Expected-Last-Subject-Sequence", after.to_string().as_str());
-        if let Some(seconds) = lasts(row) {
+        if let Some(seconds) = seconds {
             headers.insert("Nats-TTL", format!("{seconds}s").as_str());
         }
-        let subject = self.node.subjects.of_session(&row.name);
-        let sent = self.context.publish_with_headers(subject, headers, row.write().into());
+        let sent = self.context.publish_with_headers(subject, headers, payload.into());
         let stored = async { sent.await?.await };
         match timeout(ATTEMPT, stored).await {
             Ok(Ok(ack)) => Ok(ack.sequence),

@@ -18,16 +18,18 @@ use std::time::{Duration, Instant};
 use ahash::AHashMap;
 use async_nats::jetstream;
 use async_nats::{StatusCode, Subject, Subscriber};
-use broker_core::{Answer, Filter, Task, Terms, Work, WorkError};
+use broker_core::{Answer, Filter, Gap, Task, Terms, Work, WorkError};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as Turn, mpsc};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::consumer::{begins_at, lasts, name_of};
+use super::consumer::{Opened, begins_at, lasts, name_of};
 use super::frame;
 use super::held::{Held, Outcome, Partly, Places, State};
+use super::place::Verdict;
+use super::records::Trouble;
 use super::stream::{SOON, Streams};
 use crate::control::Control;
 use crate::desk::{Peer, Service};
@@ -46,8 +48,19 @@ const AWAY_PAUSE: Duration = Duration::from_millis(200);
 /// How often is said that messages are with members still. Some times within what JetStream waits.
 const STILL_EVERY: Duration = Duration::from_secs(5);
 
+/// So often another node may be faster with the same.
+const MAX_TRIES: usize = 4;
+
 /// How often is looked where a group stands, in looks of the above.
 const PLACE_EVERY: u64 = 6;
+
+/// The same where messages are not kept for long: some times before one is too old that has just come.
+fn place_every(max_age: Duration) -> u64 {
+    if max_age.is_zero() {
+        return PLACE_EVERY;
+    }
+    (max_age.as_secs() / (4 * STILL_EVERY.as_secs())).clamp(1, PLACE_EVERY)
+}
 
 /// The work of all groups that have members here.
 pub(crate) struct Works {
@@ -107,9 +120,9 @@ impl Works {
             let head = streams.own_reach().await?.last;
             let from = begins_at(&terms, streams.epoch, head);
             let lasts = lasts(&terms, streams.node.settings.max_age);
-            streams.open_consumer(&id, from, lasts).await.map(|lasts| (head, from, lasts))
+            streams.open_consumer(&id, from, lasts).await.map(|opened| (head, from, opened))
         };
-        let (head, from, lasts) = opened.inspect_err(|error| {
+        let (head, from, Opened { lasts, is_new }) = opened.inspect_err(|error| {
             if matches!(error, WorkError::Full { .. }) {
                 one_more(&streams.node.counters.groups_refused);
             }
@@ -134,6 +147,8 @@ impl Works {
         });
         let part = Arc::new(Part(Arc::clone(&known.worker)));
         known.part = Arc::downgrade(&part);
+        let looking = Arc::clone(&known.worker);
+        tokio::spawn(looking.look_for_place(Why::Opened { made_at: is_new.then_some(from) }));
         Ok(part)
     }
 
@@ -173,6 +188,7 @@ impl Works {
     /// Says what is with members still, and forgets groups that nobody here is in any more.
     fn look(self: &Arc<Self>, looks: u64) {
         let mut over = Vec::new();
+        let place_every = place_every(self.streams.node.settings.max_age);
         {
             let mut workers = self.workers.lock();
             workers.retain(|_, known| {
@@ -189,16 +205,19 @@ impl Works {
                     let held: Vec<Subject> = held;
                     held.into_iter().for_each(|reply| self.say(reply, Word::Still, None));
                 }
-                if looks.is_multiple_of(PLACE_EVERY) {
-                    tokio::spawn(Arc::clone(worker).note_place());
+                if looks.is_multiple_of(place_every) {
+                    tokio::spawn(Arc::clone(worker).look_for_place(Why::Again));
                 }
             }
         }
         for worker in over {
-            if !self.streams.node.groups.read().is_known(&worker.id) {
-                let streams = Arc::clone(&self.streams);
-                tokio::spawn(async move { streams.end_consumer(&worker.id).await });
-            }
+            let streams = Arc::clone(&self.streams);
+            tokio::spawn(async move {
+                Arc::clone(&worker).look_for_place(Why::Closed).await;
+                if !streams.node.groups.read().is_known(&worker.id) {
+                    streams.end_consumer(&worker.id).await;
+                }
+            });
         }
     }
 }
@@ -254,6 +273,17 @@ struct Worker {
 
 /// What whoever takes part holds.
 struct Part(Arc<Worker>);
+
+/// Why it is looked where a group is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// Its work was opened here; a consumer that was made for that begins at this sequence.
+    Opened { made_at: Option<u64> },
+    /// It is a while ago.
+    Again,
+    /// Nobody here is in the group any more, and could be told of anything.
+    Closed,
+}
 
 /// Where messages come to, and what was asked.
 struct Pulls {
@@ -330,7 +360,7 @@ impl Worker {
 
     /// Something was refused: whether there is a consumer still. One that was deleted is made anew, and begins where this
     /// node knows that it stood.
-    async fn look_for_consumer(&self) {
+    async fn look_for_consumer(self: &Arc<Self>) {
         sleep(AWAY_PAUSE).await;
         if let Ok(None) = self.streams.find_consumer(&self.name).await {
             let (from, lasts) = {
@@ -338,15 +368,49 @@ impl Worker {
                 (state.from, state.lasts)
             };
             self.streams.node.tell("a shared subscription's consumer was deleted: it is made anew");
-            _ = self.streams.open_consumer(&self.id, from, lasts).await;
+            if self.streams.open_consumer(&self.id, from, lasts).await.is_ok_and(|opened| opened.is_new) {
+                Arc::clone(self).look_for_place(Why::Opened { made_at: Some(from) }).await;
+            }
         }
     }
 
-    /// Notes where the group stands, in case that its consumer is deleted.
-    async fn note_place(self: Arc<Self>) {
-        if let Ok(Some(info)) = self.streams.find_consumer(&self.name).await {
-            let mut state = self.state.lock();
-            state.from = state.from.max(info.ack_floor.stream_sequence + 1);
+    /// Looks where the group is, and notes that, so that it is known when something of it is dropped.
+    async fn look_for_place(self: Arc<Self>, why: Why) {
+        for _ in 0..MAX_TRIES {
+            // Where nobody answers the next look tells.
+            let Ok(Some(seen)) = self.streams.see_place(&self.name).await else { return };
+            let made_at = if let Why::Opened { made_at } = why { made_at } else { None };
+            let Verdict { through, gap } = seen.judge(made_at);
+            let is_the_same = seen.known == Some(through);
+            {
+                let mut state = self.state.lock();
+                // In case that the consumer is deleted.
+                state.from = state.from.max(seen.acknowledged + 1);
+                let is_left = match why {
+                    Why::Closed if gap.is_some() => true,
+                    Why::Again if gap.is_none() => state.looked.leaves(seen.revision, is_the_same),
+                    _ => is_the_same,
+                };
+                if is_left {
+                    return;
+                }
+            }
+            match self.streams.note_place(&self.name, &seen, through).await {
+                Ok(revision) => {
+                    let mut state = self.state.lock();
+                    state.looked.wrote(revision);
+                    // Of all nodes this one has moved it over the hole.
+                    if let Some(gap) = gap {
+                        let requested =
+                            state.missed.as_ref().map_or(gap.requested, |before| before.requested);
+                        state.missed = Some(Gap::new(requested, gap.first, None));
+                    }
+                    return;
+                }
+                // Another one was faster.
+                Err(Trouble::Moved) => {}
+                Err(_) => return,
+            }
         }
     }
 
@@ -407,6 +471,10 @@ impl Work for Part {
 
     fn give_back(&self, offset: u64) {
         self.0.settle(offset, false);
+    }
+
+    fn missed(&self) -> Option<Gap> {
+        self.0.state.lock().missed.take()
     }
 }
 

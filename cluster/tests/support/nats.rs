@@ -1,5 +1,6 @@
 //! A NATS server for tests.
 
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -121,6 +122,17 @@ impl Nats {
 
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// The answer to a question, one of those that operators ask of JetStream.
+    pub fn ask(&self, subject: &str, question: &str) -> String {
+        let mut connection = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        connection.set_read_timeout(Some(SOON)).unwrap();
+        let head = "CONNECT {\"verbose\":false}\r\nSUB answers 1\r\n";
+        write!(connection, "{head}PUB {subject} answers {}\r\n{question}\r\n", question.len()).unwrap();
+        let mut lines = BufReader::new(connection).lines().map(Result::unwrap);
+        lines.by_ref().find(|line| line.starts_with("MSG ")).expect("an answer");
+        lines.next().unwrap()
     }
 
     pub fn kill(&mut self) {

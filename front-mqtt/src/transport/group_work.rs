@@ -8,6 +8,7 @@
 //! ```
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use parking_lot::Mutex;
 use super::keeping;
 use super::sessions::Hosted;
 use crate::front::Inner;
-use crate::protocol::{Credit, Group, Ticket, target_of};
+use crate::protocol::{Credit, Group, Ticket, forced_name, target_of};
 
 /// A group, by its name and filter.
 pub(super) type Named = (Box<str>, Filter);
@@ -137,6 +138,7 @@ async fn run(front: Weak<Inner>, named: Named, work: Arc<dyn Work>) {
         };
         // Without room nothing is asked for, and what is on its way is taken all the same.
         let tasks = work.next(credit).await;
+        tell_of_missed(&front, &named, &*work);
         let (count, given) = (tasks.len(), Instant::now());
         tasks.into_iter().for_each(|task| give(&group, &work, task, keeps_qos0));
         match group.credit() {
@@ -164,6 +166,7 @@ async fn run(front: Weak<Inner>, named: Named, work: Arc<dyn Work>) {
             };
         }
     }
+    tell_of_missed(&front, &named, &*work);
     // What is on its way still is for others.
     loop {
         let tasks = work.next(0).await;
@@ -173,6 +176,20 @@ async fn run(front: Weak<Inner>, named: Named, work: Arc<dyn Work>) {
         let offsets = tasks.iter().filter_map(|task| task.message.id());
         offsets.for_each(|id| work.give_back(id.offset()));
     }
+}
+
+/// What retention has taken before any member had it is told, as of a group that one server keeps.
+fn tell_of_missed(front: &Weak<Inner>, (name, filter): &Named, work: &dyn Work) {
+    let Some(gap) = work.missed() else { return };
+    if let Some(inner) = front.upgrade() {
+        inner.shared.gaps.fetch_add(1, Relaxed);
+    }
+    tracing::warn!(
+        subscription = format!("$share/{name}/{}", forced_name(filter)),
+        requested = %gap.requested,
+        first = %gap.first,
+        "messages of a shared MQTT subscription were dropped from the store before a client came",
+    );
 }
 
 fn give(group: &Group, work: &Arc<dyn Work>, task: Task, keeps_qos0: bool) {
