@@ -45,9 +45,12 @@ pub(crate) struct Group {
 }
 
 /// What journals may take together. It bounds how long opening takes after a crash; the database takes no less.
-const MAX_JOURNAL_BYTES: u64 = 64 << 20;
+const MAX_JOURNAL_BYTES: u64 = 128 << 20;
 const CACHE_BYTES: u64 = 32 << 20;
+/// What a table takes in memory before it is written to a file. Whoever commits meanwhile waits for tens of milliseconds, so
+/// buckets, which get all messages, have more.
 const MEMTABLE_BYTES: u64 = 16 << 20;
+const BUCKET_MEMTABLE_BYTES: u64 = 64 << 20;
 
 /// Where the database lies in a store's directory, and where while a backup is being made of it.
 pub(crate) const DATABASE: &str = "db";
@@ -68,6 +71,10 @@ pub(crate) fn database(folder: &Path) -> fjall::Result<Database> {
 
 pub(crate) fn options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
+}
+
+fn bucket_options() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default().max_memtable_size(BUCKET_MEMTABLE_BYTES)
 }
 
 fn damaged(what: impl Into<String>) -> OpenError {
@@ -130,7 +137,7 @@ impl Disk {
                 return Err(damaged("a bucket's row"));
             };
             let name = bucket_name(group, first);
-            let keyspace = db.keyspace(&name, options)?;
+            let keyspace = db.keyspace(&name, bucket_options)?;
             known.insert(name);
             buckets.push(Arc::new(Bucket::new(group, first, keyspace, held)));
         }
@@ -249,7 +256,7 @@ impl Disk {
 
     /// Begins another bucket. Its row comes with its first batch; without it, it is taken away at the next start.
     fn begin_bucket(&self, group: u32, first: u64, now_ms: u64) -> fjall::Result<Arc<Bucket>> {
-        let keyspace = self.db.keyspace(&bucket_name(group, first), options)?;
+        let keyspace = self.db.keyspace(&bucket_name(group, first), bucket_options)?;
         let held = Held { begun_ms: now_ms, newest_ms: now_ms, last: first, messages: 0, bytes: 0 };
         let bucket = Arc::new(Bucket::new(group, first, keyspace, (held, Form::Blocks)));
         let mut buckets = self.buckets.write();
