@@ -218,6 +218,7 @@ async fn a_key_makes_one_message_on_all_nodes() {
     }
     assert!(!first.duplicate);
     store(&there, "a", "last").await;
+    in_step(&there, &here).await;
     assert_eq!((next(&mut stream).await, next(&mut stream).await), ("a x".to_owned(), "a last".to_owned()));
     assert_eq!(past(&here, "a", all()).await, ["x", "last"]);
 }
