@@ -159,7 +159,8 @@ pub(crate) fn of_cluster(cluster: Arc<cluster::Cluster>) -> Arc<dyn MetricSource
         ]);
         let lost = "1 once a stream of durable channels is gone or another one than it was, else 0";
         let (messages, retained) = stats.streams.unwrap_or_default();
-        for (stream, standing) in [("messages", messages), ("retained", retained)] {
+        let sessions = stats.sessions.unwrap_or_default();
+        for (stream, standing) in [("messages", messages), ("retained", retained), ("sessions", sessions)] {
             let is_lost = u64::from(standing == cluster::Standing::Lost);
             out.push(Metric::gauge("cluster_durable_lost", lost, is_lost).with("stream", stream));
         }

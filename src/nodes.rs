@@ -19,7 +19,7 @@ pub(crate) async fn join(settings: Option<Settings>) -> Result<Option<Arc<Cluste
 pub(crate) async fn watch(cluster: Arc<Cluster>, fronts: Fronts) {
     let mut was_ready = true;
     loop {
-        let is_ready = cluster.is_connected();
+        let is_ready = cluster.is_ready();
         if is_ready != was_ready {
             fronts.set_ready(is_ready);
             was_ready = is_ready;

@@ -69,6 +69,12 @@ impl Cluster {
         self.node.is_connected() && !self.durable.as_ref().is_some_and(Durable::is_lost)
     }
 
+    /// Whether clients should come here: it is connected, and gives them their sessions, which it does not while the stream that
+    /// those are recorded in is gone, or is made anew.
+    pub fn is_ready(&self) -> bool {
+        self.is_connected() && self.durable.as_ref().is_none_or(Durable::gives_sessions)
+    }
+
     /// To ask other nodes, and to answer them.
     pub fn control(&self) -> Control {
         Control::new(Arc::clone(&self.node))
@@ -86,6 +92,7 @@ impl Cluster {
             linked: self.node.is_connected(),
             connected: self.is_connected(),
             streams: self.durable.as_ref().map(Durable::standing),
+            sessions: self.durable.as_ref().map(Durable::standing_of_sessions),
             nodes: self.node.peers.lock().len() as u64 + 1,
             disconnects: self.node.events.disconnects.load(Relaxed),
             overruns: self.node.events.overruns.load(Relaxed),

@@ -94,6 +94,8 @@ pub struct Stats {
     pub unsettled: u64,
     /// The stream of durable channels and that of what is retained there; `None` where all is in memory.
     pub streams: Option<(Standing, Standing)>,
+    /// The stream of what is recorded of sessions; `None` where all is in memory.
+    pub sessions: Option<Standing>,
     /// Publishes to durable channels that are not answered yet.
     pub kept_waiting: u64,
     /// Bytes of those.
@@ -129,7 +131,8 @@ pub struct Stats {
 impl Stats {
     /// How the node is.
     pub fn state(&self) -> State {
-        let is_whole = self.streams.is_none_or(|both| both == (Standing::There, Standing::There));
+        let is_whole = self.streams.is_none_or(|both| both == (Standing::There, Standing::There))
+            && self.sessions.is_none_or(|one| one == Standing::There);
         match (self.linked, is_whole) {
             (false, _) => State::Down,
             (true, false) => State::Degraded,
@@ -227,6 +230,8 @@ mod tests {
         for one in [Standing::Silent, Standing::Lost] {
             assert_eq!(state(true, Some((one, Standing::There))), State::Degraded);
             assert_eq!(state(true, Some((Standing::There, one))), State::Degraded);
+            let stats = Stats { linked: true, streams: Some(both), sessions: Some(one), ..Stats::default() };
+            assert_eq!(stats.state(), State::Degraded);
         }
     }
 }

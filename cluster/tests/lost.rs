@@ -4,8 +4,8 @@
 mod support;
 
 use broker_core::{
-    After, Event, Filter, HistoryQuery, MessageId, Position, PublishError, Refused, StartFrom,
-    SubscribeOptions,
+    After, Claim, Event, Fence, Filter, HistoryQuery, MessageId, Owner, Position, PublishError, RecordError,
+    Refused, SessionRecord, StartFrom, SubscribeOptions,
 };
 use cluster::{Standing, State};
 
@@ -115,4 +115,89 @@ async fn the_stream_of_retained_messages_is_made_anew_and_its_loss_is_told() {
     let fresh = start(&nats, "n3").await;
     assert_eq!(fresh.cluster.stats().state(), State::Ready);
     assert_eq!(retained(&fresh), ["kept b\"x\""], "the other stream has it still");
+}
+
+async fn session(node: &Node, name: &str) -> Fence {
+    let fence = soon(node.broker.claim_session(name, Claim::Resume)).await.unwrap().fence;
+    record(node, name, fence, "as it was").await.unwrap();
+    fence
+}
+
+async fn record(node: &Node, name: &str, fence: Fence, state: &'static str) -> Result<(), RecordError> {
+    soon(node.broker.record_session(name, fence, Some(SessionRecord::new(state, None)))).await
+}
+
+/// What whoever claims it now finds: who had it, and what was recorded.
+async fn found(node: &Node, name: &str) -> (Owner, Option<String>) {
+    let claimed = soon(node.broker.claim_session(name, Claim::Resume)).await.unwrap();
+    let state = claimed.record.map(|record| String::from_utf8_lossy(&record.state).into_owned());
+    (claimed.owner, state)
+}
+
+async fn is_ready(node: &Node) {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(40);
+    while !node.cluster.is_ready() {
+        assert!(std::time::Instant::now() < end, "{:?}", node.cluster.stats());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_stream_of_sessions_is_made_anew_with_those_that_nodes_have() {
+    let Some(nats) = Nats::keeping() else { return };
+    let (one, two) = (start(&nats, "n1").await, start(&nats, "n2").await);
+    let fence = session(&one, "ann").await;
+    session(&two, "bob").await;
+    let gone = start(&nats, "n3").await;
+    session(&gone, "lost").await;
+    gone.cluster.leave().await;
+    drop(gone);
+    // One that has moved, of which its first node has heard nothing.
+    let before = session(&one, "moved").await;
+    session(&two, "moved").await;
+    session(&one, "ended").await;
+    delete(&nats, "fw_S0").await;
+    for node in [&one, &two] {
+        node.until(|_| !node.cluster.is_ready()).await;
+        assert_eq!(node.cluster.stats().state(), State::Degraded);
+        soon(node.broker.claim_session("new", Claim::Resume)).await.expect_err("nobody knows whose it is");
+    }
+    soon(one.broker.claim_session("ended", Claim::End)).await.expect("it wants none");
+    // What changes meanwhile is written when there is a stream again.
+    record(&one, "ann", fence, "as it is").await.unwrap();
+    for node in [&one, &two] {
+        is_ready(node).await;
+        assert_eq!(node.cluster.stats().sessions, Some(Standing::Lost));
+    }
+    assert_eq!(found(&two, "ann").await, (Owner::Another, Some("as it is".to_owned())));
+    assert_eq!(record(&one, "ann", fence, "late").await, Err(RecordError::Fenced));
+    assert_eq!(found(&one, "bob").await, (Owner::Another, Some("as it was".to_owned())));
+    assert_eq!(record(&one, "moved", before, "late").await, Err(RecordError::Fenced));
+    assert_eq!(found(&one, "moved").await, (Owner::Another, Some("as it was".to_owned())));
+    assert_eq!(found(&two, "ended").await, (Owner::This, None));
+    assert_eq!(found(&one, "lost").await, (Owner::This, None));
+    assert_eq!(start(&nats, "n4").await.cluster.stats().state(), State::Ready);
+}
+
+/// Whoever makes it may know nothing of it, and be asked for a session first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_starts_makes_it_anew_and_waits_for_the_others() {
+    let Some(nats) = Nats::keeping() else { return };
+    let one = start(&nats, "n1").await;
+    for number in 0..300 {
+        session(&one, &number.to_string()).await;
+    }
+    // So that the streams are not of one time.
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    delete(&nats, "fw_S0").await;
+    let two = start(&nats, "n2").await;
+    soon(two.broker.claim_session("7", Claim::Resume)).await.expect_err("it may be there");
+    // Nor does the first one take the new one for that which it knows, if it is asked before it has looked.
+    let known = soon(one.broker.claim_session("not yet", Claim::Resume)).await;
+    assert!(known.is_err() || one.cluster.stats().sessions == Some(Standing::Lost), "{known:?}");
+    is_ready(&one).await;
+    is_ready(&two).await;
+    for name in ["0", "7", "299"] {
+        assert_eq!(found(&two, name).await, (Owner::Another, Some("as it was".to_owned())), "{name}");
+    }
 }

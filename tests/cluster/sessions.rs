@@ -11,7 +11,7 @@ use super::nats::Nats;
 use super::support::mqtt::{Bare, Client};
 use super::support::process::Process;
 use super::support::{http, within};
-use super::until_there_are;
+use super::{until_ready_is, until_there_are};
 
 /// Longer than it takes until a node is missed.
 const LATE: Duration = Duration::from_secs(40);
@@ -29,6 +29,16 @@ impl Returning {
         expiry_secs: u8,
         will_delay_secs: Option<u8>,
     ) -> Self {
+        Self::try_connect(address, id, expiry_secs, will_delay_secs).await.expect("it is let in")
+    }
+
+    /// Or why it is not let in.
+    async fn try_connect(
+        address: SocketAddr,
+        id: &str,
+        expiry_secs: u8,
+        will_delay_secs: Option<u8>,
+    ) -> Result<Self, u8> {
         let mut body = b"\x00\x04MQTT\x05".to_vec();
         body.push(if will_delay_secs.is_some() { 4 } else { 0 });
         body.extend_from_slice(&[0, 60, 5, 0x11, 0, 0, 0, expiry_secs]);
@@ -46,9 +56,9 @@ impl Returning {
         bare.send(&packet(0x10, &body)).await;
         let mut client = Self { bare, is_known: false };
         let (head, connack) = client.packet().await;
-        assert_eq!((head, connack[1]), (0x20, 0), "{connack:x?}");
+        assert_eq!(head, 0x20, "{connack:x?}");
         client.is_known = connack[0] == 1;
-        client
+        if connack[1] == 0 { Ok(client) } else { Err(connack[1]) }
     }
 
     async fn packet(&mut self) -> (u8, Vec<u8>) {
@@ -266,4 +276,48 @@ async fn what_a_client_has_acknowledged_does_not_come_again_at_another_node() {
     publisher.publish("orders/1", QoS::AtLeastOnce, "next").await;
     assert_eq!(moved.payload().await, "next");
     assert_eq!(super::metric(other.http, "fanwire_cluster_takeovers_unrecorded_total").await, 0.0);
+}
+
+#[tokio::test]
+async fn sessions_of_running_nodes_outlast_the_stream_that_they_are_recorded_in() {
+    let Some(nats) = Nats::keeping() else { return };
+    let [one, other] = two(&nats).await;
+    let mut here = Returning::connect(one.mqtt, "here", 255, None).await;
+    here.subscribe("orders", 1).await;
+    let mut away = Returning::connect(one.mqtt, "away", 255, None).await;
+    away.subscribe("orders", 1).await;
+    away.bare.send(b"\xe0\x00").await;
+    nats.ask("$JS.API.STREAM.DELETE.fw_S0", "");
+    for server in [&one, &other] {
+        until_ready_is(server.http, 503).await;
+    }
+    for (id, server) in [("here", &other), ("new", &one)] {
+        let refused = Returning::try_connect(server.mqtt, id, 255, None).await.err();
+        assert_eq!(refused, Some(0x88), "{id}: whether it has a session is not known");
+    }
+    // What is in no session goes on, and so does who is connected.
+    let publisher = Client::connect(one.mqtt, "publisher").await;
+    publisher.publish("orders", QoS::AtLeastOnce, "a").await;
+    let (_, id, text) = here.publish().await;
+    assert_eq!(text, 'a');
+    here.answer(0x40, id).await;
+    for server in [&one, &other] {
+        let is_back = async {
+            while http::get(server.http, "/readyz").await.status != 200 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        // It is given up after 10 s.
+        tokio::time::timeout(LATE, is_back).await.expect("in time");
+        let lost = super::metric(server.http, "fanwire_cluster_durable_lost{stream=\"sessions\"}").await;
+        assert_eq!(lost, 1.0);
+    }
+    let mut moved = Returning::connect(other.mqtt, "here", 255, None).await;
+    assert!(moved.is_known);
+    here.ends_taken_over().await;
+    let mut back = Returning::connect(other.mqtt, "away", 255, None).await;
+    assert!(back.is_known);
+    assert_eq!(back.publish().await.2, 'a', "it has missed that");
+    publisher.publish("orders", QoS::AtLeastOnce, "b").await;
+    assert_eq!(moved.publish().await.2, 'b', "it had acknowledged the one before");
 }

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::records::Trouble;
 use super::row::Row;
-use super::sessions::{Held, Sessions};
+use super::sessions::{At, Held, Sessions};
 use super::stream::{ATTEMPT, SOON};
 use crate::control::{Control, DEADLINE};
 use crate::stats::one_more;
@@ -113,7 +113,7 @@ impl Sessions {
         };
         let session = Held {
             fence: row.fence,
-            revision,
+            at: At { epoch: self.streams.session_life.epoch(), revision },
             record: row.record.clone(),
             marks: row.marks.clone(),
             waiting: Vec::new(),

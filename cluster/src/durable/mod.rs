@@ -9,6 +9,7 @@
 //! Nothing is delivered before it is stored, also where it was published. Every node takes all of it, so that each has the
 //! whole log: positions, history and what is retained are the same on all.
 
+mod anew;
 mod claims;
 mod consumer;
 mod fetch;
@@ -16,6 +17,7 @@ pub(crate) mod frame;
 mod guard;
 pub(crate) mod held;
 mod left;
+mod life;
 mod numbers;
 mod pages;
 pub(crate) mod place;
@@ -42,6 +44,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
+use self::anew::When;
 pub use self::claims::SESSIONS;
 use self::left::Left;
 use self::queue::Queue;
@@ -130,7 +133,13 @@ impl Durable {
         let (streams, queue) = (Arc::clone(&self.streams), Arc::clone(&self.queue));
         let receiver = Receiver::new(Arc::clone(&streams), Arc::clone(&queue), ingest, self.reach);
         let sweeping = Arc::clone(&streams);
-        let tending = tend::run(Arc::clone(&streams), Arc::clone(&queue), Arc::clone(&self.health));
+        let tending = tend::run(Arc::clone(&self.sessions), Arc::clone(&self.health));
+        self.sessions.tell_others();
+        let life = &self.streams.session_life;
+        let anew = (!life.is_open()).then(|| {
+            let writing = Arc::clone(&self.sessions).write_anew(life.epoch(), When::Starting);
+            tokio::spawn(writing).abort_handle()
+        });
         let tasks = [
             tokio::spawn(tending),
             tokio::spawn(receiver.run()),
@@ -139,7 +148,7 @@ impl Durable {
             tokio::spawn(left::run(Arc::clone(&self.streams), Arc::clone(&self.left))),
             tokio::spawn(work::run(Arc::clone(&self.works), said)),
         ];
-        tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect()
+        tasks.iter().map(tokio::task::JoinHandle::abort_handle).chain(anew).collect()
     }
 
     pub(crate) fn submit(&self, op: Op) -> Result<(), Rejected> {
@@ -164,7 +173,11 @@ impl Durable {
 
     /// Gives a session to whoever claims it.
     pub(crate) fn claim(&self, name: &str, claim: Claim) -> Answer<'static, Result<Claimed, Unavailable>> {
-        if !self.streams.node.is_connected() {
+        let is_connected = self.streams.node.is_connected();
+        if is_connected && !self.gives_sessions() && claim == Claim::End {
+            self.sessions.end_later(name);
+        }
+        if !is_connected || !self.gives_sessions() {
             // One that lasts as long as its connection needs nobody else.
             return Answer::now(if claim == Claim::End { Ok(Claimed::default()) } else { Err(SOON) });
         }
@@ -225,6 +238,17 @@ impl Durable {
     /// Whether the stream is not what it was when this node began.
     pub(crate) fn is_lost(&self) -> bool {
         self.queue.is_lost()
+    }
+
+    /// Whether sessions are given to clients: not where their stream is gone, and what nodes have is not in another one yet.
+    pub(crate) fn gives_sessions(&self) -> bool {
+        self.streams.session_life.is_open()
+    }
+
+    /// How the stream of sessions is.
+    pub(crate) fn standing_of_sessions(&self) -> Standing {
+        let lost = self.health.has_lost_sessions();
+        if lost { Standing::Lost } else { self.health.of(Of::Sessions) }
     }
 
     /// How its stream is, and that of retained messages.

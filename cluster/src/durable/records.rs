@@ -4,12 +4,14 @@
 use std::time::Duration;
 
 use async_nats::HeaderMap;
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use broker_core::{Ends, Unavailable, unix_ms};
 use bytes::Bytes;
 use tokio::time::timeout;
 
+use super::life::Where;
 use super::row::Row;
 use super::stream::{ATTEMPT, SOON, Streams};
 
@@ -55,8 +57,16 @@ impl Streams {
         let found = self.sessions.get_last_raw_message_by_subject(subject);
         match timeout(ATTEMPT, found).await.map_err(|_| SOON)? {
             Ok(message) => Ok(Some((message.sequence, message.payload))),
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(_) => Err(SOON),
+            Err(error) => match error.kind() {
+                LastRawMessageErrorKind::NoMessageFound => Ok(None),
+                LastRawMessageErrorKind::JetStream(error)
+                    if error.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+                {
+                    self.doubt.notify_one();
+                    Err(SOON)
+                }
+                _ => Err(SOON),
+            },
         }
     }
 
@@ -79,14 +89,28 @@ impl Streams {
         if let Some(seconds) = seconds {
             headers.insert("Nats-TTL", format!("{seconds}s").as_str());
         }
+        let before = self.session_life.before();
         let sent = self.context.publish_with_headers(subject, headers, payload.into());
         let stored = async { sent.await?.await };
         match timeout(ATTEMPT, stored).await {
-            Ok(Ok(ack)) => Ok(ack.sequence),
+            Ok(Ok(ack)) => match self.session_life.note_stored(before, ack.sequence) {
+                Where::Here => Ok(ack.sequence),
+                Where::Unknown => Err(Trouble::Unknown),
+                // What nodes have is not written in that one yet, so nothing may begin there.
+                Where::Elsewhere => {
+                    _ = self.delete_row(ack.sequence).await;
+                    self.doubt.notify_one();
+                    Err(Trouble::Refused)
+                }
+            },
             Ok(Err(error)) => Err(match error.kind() {
                 PublishErrorKind::WrongLastSequence => Trouble::Moved,
                 PublishErrorKind::MaxPayloadExceeded => Trouble::TooLarge,
-                PublishErrorKind::StreamNotFound | PublishErrorKind::Other => Trouble::Refused,
+                PublishErrorKind::StreamNotFound => {
+                    self.doubt.notify_one();
+                    Trouble::Refused
+                }
+                PublishErrorKind::Other => Trouble::Refused,
                 _ => Trouble::Unknown,
             }),
             Err(_) => Err(Trouble::Unknown),

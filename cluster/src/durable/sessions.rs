@@ -25,7 +25,7 @@ use tokio::time::{sleep, timeout};
 use super::queue::{Published, Queue, weight_of};
 use super::records::{Found, Trouble};
 use super::row::{Begun, Mark, Row};
-use super::stream::{SOON, Streams};
+use super::stream::{Look, Of, SOON, Streams};
 
 /// How long a row is tried: choosing another leader takes some seconds.
 const TRY_FOR: Duration = Duration::from_secs(20);
@@ -51,7 +51,7 @@ pub(crate) struct Sessions {
 pub(super) struct Held {
     pub(super) fence: u64,
     /// Of its last row.
-    pub(super) revision: u64,
+    pub(super) at: At,
     pub(super) record: Option<SessionRecord>,
     pub(super) marks: Vec<Mark>,
     /// Those for whom there is no row yet.
@@ -60,6 +60,23 @@ pub(super) struct Held {
     pub(super) publishing: usize,
     pub(super) is_writing: bool,
     pub(super) is_over: bool,
+}
+
+/// Where a row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct At {
+    /// In which life of the stream.
+    pub(super) epoch: u64,
+    pub(super) revision: u64,
+}
+
+/// What is found in the place of an owner's row.
+enum Place {
+    /// One of its own, or one of somebody who had the session before: where it is.
+    Own(u64),
+    /// Another's.
+    Anothers,
+    None,
 }
 
 /// Who waits for a row.
@@ -80,7 +97,7 @@ pub(super) struct Taking {
 
 /// What becomes of a row that is to be written.
 enum Outcome {
-    Written(u64),
+    Written(At),
     Ended,
     Fenced,
     Refused(RecordError),
@@ -110,6 +127,14 @@ impl Sessions {
             Some(record) => session.record = Some(*record),
             None => session.is_over = true,
         });
+    }
+
+    /// A session that this node has is over, also if it cannot be recorded now.
+    pub(crate) fn end_later(self: &Arc<Self>, name: &str) {
+        let fence = self.held.lock().get(name).map(|held| held.fence);
+        if let Some(fence) = fence {
+            self.record(name.into(), Fence(fence), None, Done::new().0);
+        }
     }
 
     /// Puts a message into the stream once it stands in its session's row under its number.
@@ -147,7 +172,7 @@ impl Sessions {
         });
     }
 
-    fn change(
+    pub(super) fn change(
         self: &Arc<Self>,
         name: Box<str>,
         fence: Fence,
@@ -200,12 +225,9 @@ impl Sessions {
 
     /// Writes what there is of a session until nobody waits for more.
     async fn write(self: Arc<Self>, name: Box<str>, fence: u64) {
-        while let Some((row, revision, is_over, waiting)) = self.next_row(&name, fence) {
-            let outcome = if is_over {
-                self.try_to_end(&row, revision).await
-            } else {
-                self.try_to_write(&row, revision).await
-            };
+        while let Some((row, at, is_over, waiting)) = self.next_row(&name, fence) {
+            let outcome =
+                if is_over { self.try_to_end(&row).await } else { self.try_to_write(&row, at).await };
             let answer = self.note(&name, fence, is_over, outcome, &waiting);
             for waiting in waiting {
                 match (answer, waiting) {
@@ -237,8 +259,8 @@ impl Sessions {
         let mut held = self.held.lock();
         let session = held.get_mut(name).filter(|held| held.fence == fence);
         match (outcome, session) {
-            (Outcome::Written(revision), Some(session)) => {
-                session.revision = revision;
+            (Outcome::Written(at), Some(session)) => {
+                session.at = at;
                 session.publishing += taken().count();
                 Ok(())
             }
@@ -292,7 +314,7 @@ impl Sessions {
     }
 
     /// What is to be written next of a session, and who waits for it; `None`: nothing, or it is not this one's any more.
-    fn next_row(&self, name: &str, fence: u64) -> Option<(Row, u64, bool, Vec<Waiting>)> {
+    fn next_row(&self, name: &str, fence: u64) -> Option<(Row, At, bool, Vec<Waiting>)> {
         let mut held = self.held.lock();
         let session = held.get_mut(name).filter(|held| held.fence == fence)?;
         if session.waiting.is_empty() {
@@ -310,21 +332,28 @@ impl Sessions {
             marks: session.marks.clone(),
             is_left: false,
         };
-        Some((row, session.revision, session.is_over, std::mem::take(&mut session.waiting)))
+        Some((row, session.at, session.is_over, std::mem::take(&mut session.waiting)))
     }
 
     /// Writes a row behind the owner's last one, again and again until it is known what became of it.
-    async fn try_to_write(&self, row: &Row, mut revision: u64) -> Outcome {
+    async fn try_to_write(&self, row: &Row, mut at: At) -> Outcome {
         let mut tries = Tries::begin(&self.streams);
+        let life = &self.streams.session_life;
         loop {
+            if at.epoch != life.epoch() {
+                // Nothing of it is in the stream that there is now.
+                at = At { epoch: life.epoch(), revision: 0 };
+            }
             if tries.may_send() {
-                match self.streams.write_row(row, revision).await {
-                    Ok(revision) => return Outcome::Written(revision),
-                    Err(Trouble::Moved) => match self.own_row(row).await {
+                match self.streams.write_row(row, at.revision).await {
+                    Ok(revision) => return Outcome::Written(At { revision, ..at }),
+                    Err(Trouble::Moved) => match self.place_of(row).await {
                         // One of its own of which this node has not heard that it was written.
-                        Ok(Some(known)) => revision = known,
-                        Ok(None) => return Outcome::Fenced,
-                        Err(_) => {}
+                        Ok(Place::Own(known)) => at.revision = known,
+                        Ok(Place::Anothers) => return Outcome::Fenced,
+                        // Ended by somebody else, if it was there.
+                        Ok(Place::None) if self.is_at(at.epoch).await => return Outcome::Fenced,
+                        Ok(Place::None) | Err(_) => {}
                     },
                     Err(Trouble::TooLarge) => return Outcome::Refused(SOON.into()),
                     Err(Trouble::Unknown) => tries.was_sent = true,
@@ -338,19 +367,20 @@ impl Sessions {
     }
 
     /// Takes a session's row away, if it is still its owner's.
-    async fn try_to_end(&self, row: &Row, mut revision: u64) -> Outcome {
+    async fn try_to_end(&self, row: &Row) -> Outcome {
         let mut tries = Tries::begin(&self.streams);
         loop {
             if tries.may_send() {
-                if self.streams.delete_row(revision).await == Ok(()) {
-                    return Outcome::Ended;
-                }
+                // Not before it is known which one it is: in a stream that was made anew another's may be at its old place.
                 match self.streams.find_row(&row.name).await {
                     Ok(None) => return Outcome::Ended,
-                    Ok(Some(Found { revision: known, row: Some(found) }))
+                    Ok(Some(Found { revision, row: Some(found) }))
                         if (found.life, found.fence) == (row.life, row.fence) =>
                     {
-                        revision = known;
+                        if self.streams.delete_row(revision).await == Ok(()) {
+                            return Outcome::Ended;
+                        }
+                        tries.was_sent = true;
                     }
                     Ok(Some(_)) => return Outcome::Fenced,
                     Err(_) => tries.was_sent = true,
@@ -362,13 +392,25 @@ impl Sessions {
         }
     }
 
-    /// The revision of the last row, if it is one of the owner of this one.
-    async fn own_row(&self, row: &Row) -> Result<Option<u64>, Unavailable> {
-        let found = self.streams.find_row(&row.name).await?;
-        Ok(found.and_then(|Found { revision, row: found }| {
-            let found = found?;
-            ((found.life, found.fence) == (row.life, row.fence)).then_some(revision)
-        }))
+    /// What is there of the session of a row.
+    async fn place_of(&self, row: &Row) -> Result<Place, Unavailable> {
+        let Some(Found { revision, row: found }) = self.streams.find_row(&row.name).await? else {
+            return Ok(Place::None);
+        };
+        // Of somebody who had it before there is a row again in a stream that was made anew, if that node does not know.
+        let is_own =
+            |found: Row| (found.life, found.fence) == (row.life, row.fence) || found.fence < row.fence;
+        Ok(if found.is_some_and(is_own) { Place::Own(revision) } else { Place::Anothers })
+    }
+
+    /// Whether the stream is still that of this life, as far as this node knows, and by the word of NATS.
+    async fn is_at(&self, epoch: u64) -> bool {
+        let look = self.streams.look(Of::Sessions).await;
+        let is_it = matches!(look, Look::Stands(reach) if reach.epoch == epoch);
+        if !is_it {
+            self.streams.doubt.notify_one();
+        }
+        is_it && self.streams.session_life.epoch() == epoch
     }
 }
 

@@ -9,12 +9,13 @@ use async_nats::jetstream::context::{
 };
 use async_nats::jetstream::stream::{Config, Info, LastRawMessageErrorKind, Republish, Source, Stream};
 use async_nats::jetstream::{Error as ApiError, ErrorCode};
-use broker_core::{MessageId, Unavailable};
+use broker_core::{MessageId, Unavailable, unix_ms};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::sleep;
 
 use super::frame;
+use super::life::SessionLife;
 use crate::error::JoinError;
 use crate::node::Node;
 use crate::settings::Settings;
@@ -80,6 +81,10 @@ pub(crate) struct Streams {
     pub(crate) epoch: u64,
     /// And of the second one.
     pub(crate) retained_epoch: u64,
+    /// Which life of the third one this node goes by.
+    pub(crate) session_life: SessionLife,
+    /// That may be another one by now: it is to be looked at.
+    pub(crate) doubt: Notify,
     /// Where the first of them stood when that was asked last, and when that was.
     reach: Mutex<Option<(Instant, Reach)>>,
 }
@@ -93,7 +98,7 @@ impl Streams {
         loop {
             let tried = Self::try_open(&node, &context).await;
             match tried {
-                Ok(([kept, retained, sessions], reach, retained_epoch)) => {
+                Ok(([kept, retained, sessions], reach, retained_epoch, session_life)) => {
                     let epoch = reach.epoch;
                     let released = watch::Sender::new(reach.last);
                     let streams = Self {
@@ -105,6 +110,8 @@ impl Streams {
                         released,
                         epoch,
                         retained_epoch,
+                        session_life,
+                        doubt: Notify::new(),
                         reach: Mutex::default(),
                     };
                     return Ok((streams, reach));
@@ -116,7 +123,7 @@ impl Streams {
         }
     }
 
-    async fn try_open(node: &Node, context: &Context) -> Result<([Stream<()>; 3], Reach, u64), Trouble> {
+    async fn try_open(node: &Node, context: &Context) -> Result<Tried, Trouble> {
         if !node.is_linked() {
             return Err(Trouble::Passing("no NATS server answers".to_owned()));
         }
@@ -137,15 +144,8 @@ impl Streams {
             ..common()
         };
         let info = ensure(node, context, own).await?;
-        let sessions = Config {
-            name: subjects.session_stream(),
-            subjects: vec![subjects.sessions()],
-            max_messages_per_subject: 1,
-            allow_message_ttl: true,
-            description: Some("MQTT sessions of Fanwire".to_owned()),
-            ..common()
-        };
-        ensure(node, context, sessions).await?;
+        let of_sessions = ensure(node, context, session_config(node)).await?;
+        let session_life = SessionLife::new(reach_of(&of_sessions)?.epoch, is_anew(&of_sessions, &info));
         let reach = reach_of(&info)?;
         let of_retained = ensure(node, context, retained_config(node, reach.epoch)).await?;
         let retained = reach_of(&of_retained)?.epoch;
@@ -157,7 +157,12 @@ impl Streams {
             by_name(subjects.retained_stream()).await?,
             by_name(subjects.session_stream()).await?,
         ];
-        Ok((streams, reach, retained))
+        Ok((streams, reach, retained, session_life))
+    }
+
+    /// Makes the stream of sessions anew, with nothing in it.
+    pub(crate) async fn remake_sessions(&self) -> bool {
+        ensure(&self.node, &self.context, session_config(&self.node)).await.is_ok()
     }
 
     /// Makes the stream of what is retained anew; the server fills it from the other one.
@@ -226,6 +231,9 @@ impl Reach {
     }
 }
 
+/// Streams that are there: where the first of them stands, and the lives of the others.
+type Tried = ([Stream<()>; 3], Reach, u64, SessionLife);
+
 /// Why streams are not there.
 enum Trouble {
     /// It may be another thing in a moment.
@@ -250,6 +258,25 @@ fn check_version(node: &Node) -> Result<(), JoinError> {
 fn is_not_found(error: &RequestError) -> bool {
     let why = error.source().and_then(|why| why.downcast_ref::<ApiError>());
     why.is_some_and(|why| why.error_code() == ErrorCode::STREAM_NOT_FOUND)
+}
+
+fn session_config(node: &Node) -> Config {
+    Config {
+        name: node.subjects.session_stream(),
+        subjects: vec![node.subjects.sessions()],
+        max_messages_per_subject: 1,
+        allow_message_ttl: true,
+        description: Some("MQTT sessions of Fanwire".to_owned()),
+        ..common()
+    }
+}
+
+/// Whether the stream of sessions was made a moment ago where there were messages before, so that other nodes may have
+/// sessions which they have not written there yet.
+fn is_anew(of_sessions: &Info, of_kept: &Info) -> bool {
+    let ms = |info: &Info| info.created.unix_timestamp_nanos() / 1_000_000;
+    let made = ms(of_sessions);
+    made - ms(of_kept) > 5_000 && (i128::from(unix_ms()) - made).abs() < 60_000
 }
 
 /// Filled by the server from the stream of kept messages, so that nobody has to write two. It says of which life of that it is.

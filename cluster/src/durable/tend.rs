@@ -1,19 +1,20 @@
 //! The task that looks whether the streams are there, and are those that they were.
 //!
 //! Where the first one is not, nothing is taken for durable channels any more until the node is started again: what it has in
-//! memory, and ids that clients have, are of a stream that is gone. The second one is made anew by the nodes.
+//! memory, and ids that clients have, are of a stream that is gone. The second one is made anew by the nodes, and so is that
+//! of sessions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use super::queue::Queue;
+use super::sessions::Sessions;
 use super::stream::{Look, Of, Streams};
 use crate::stats::Standing;
 
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// How soon it is looked again where something is wrong.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -26,15 +27,20 @@ const GONE_FOR: Duration = Duration::from_secs(10);
 pub(crate) struct Health {
     kept: AtomicU8,
     retained: AtomicU8,
+    sessions: AtomicU8,
     /// The second one was not there, or was another one.
     lost_retained: AtomicBool,
+    /// The third one.
+    lost_sessions: AtomicBool,
 }
 
 impl Health {
-    /// Both were there a moment ago.
+    /// All were there a moment ago.
     pub(crate) fn of_open_streams() -> Self {
         let there = || AtomicU8::new(Standing::There.code());
-        Self { kept: there(), retained: there(), lost_retained: AtomicBool::new(false) }
+        let (kept, retained, sessions) = (there(), there(), there());
+        let (lost_retained, lost_sessions) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { kept, retained, sessions, lost_retained, lost_sessions }
     }
 
     pub(crate) fn of(&self, of: Of) -> Standing {
@@ -46,8 +52,17 @@ impl Health {
         self.lost_retained.load(Ordering::Relaxed)
     }
 
+    /// Whether what was recorded of sessions that no node had is lost.
+    pub(crate) fn has_lost_sessions(&self) -> bool {
+        self.lost_sessions.load(Ordering::Relaxed)
+    }
+
     fn place(&self, of: Of) -> &AtomicU8 {
-        if of == Of::Kept { &self.kept } else { &self.retained }
+        match of {
+            Of::Kept => &self.kept,
+            Of::Retained => &self.retained,
+            Of::Sessions => &self.sessions,
+        }
     }
 
     fn note(&self, of: Of, standing: Standing) {
@@ -80,8 +95,9 @@ impl Seen {
     }
 }
 
-pub(crate) async fn run(streams: Arc<Streams>, queue: Arc<Queue>, health: Arc<Health>) {
-    let (mut kept, mut retained) = (Seen::default(), Seen::default());
+pub(crate) async fn run(sessions: Arc<Sessions>, health: Arc<Health>) {
+    let (streams, queue) = (&sessions.streams, &sessions.queue);
+    let (mut kept, mut retained, mut of_sessions) = (Seen::default(), Seen::default(), Seen::default());
     let mut retained_epoch = streams.retained_epoch;
     while !queue.is_lost() {
         let now = Instant::now();
@@ -95,7 +111,7 @@ pub(crate) async fn run(streams: Arc<Streams>, queue: Arc<Queue>, health: Arc<He
         let second = retained.judge(look, retained_epoch, now);
         health.note(Of::Retained, second);
         if second == Standing::Lost {
-            lose_retained(&streams, &health);
+            lose_retained(streams, &health);
             if let Look::Stands(reach) = look {
                 retained_epoch = reach.epoch;
             } else if streams.remake_retained().await {
@@ -103,14 +119,56 @@ pub(crate) async fn run(streams: Arc<Streams>, queue: Arc<Queue>, health: Arc<He
                 retained = Seen::default();
             }
         }
-        let is_well = first == Standing::There && second == Standing::There;
-        if is_well {
-            _ = timeout(LOOK_EVERY, queue.doubt.notified()).await;
+        let third = tend_sessions(&sessions, &mut of_sessions, &health, now).await;
+        if [first, second, third] == [Standing::There; 3] {
+            tokio::select! {
+                () = queue.doubt.notified() => {}
+                () = streams.doubt.notified() => {}
+                () = sleep(LOOK_EVERY) => {}
+            }
         } else {
             sleep(LOOK_AGAIN).await;
         }
     }
     health.note(Of::Kept, Standing::Lost);
+}
+
+/// Looks at the stream of sessions. While it is gone no session is given to anybody, and nothing is recorded; it is made
+/// anew, and then what nodes have of sessions is written there.
+async fn tend_sessions(sessions: &Arc<Sessions>, seen: &mut Seen, health: &Health, now: Instant) -> Standing {
+    let (streams, life) = (&sessions.streams, &sessions.streams.session_life);
+    let stream = streams.node.subjects.session_stream();
+    let look = streams.look(Of::Sessions).await;
+    let standing = seen.judge(look, life.epoch(), now);
+    health.note(Of::Sessions, standing);
+    match (standing, look) {
+        (Standing::There, Look::Stands(reach)) if life.find(reach.last) => {
+            tracing::info!(stream, "the stream of MQTT sessions is there again");
+        }
+        (Standing::Silent, Look::Gone) if life.miss() => {
+            tracing::warn!(
+                stream,
+                "the stream of MQTT sessions is not there: no session is given to a client"
+            );
+        }
+        (Standing::Lost, _) => {
+            if !health.lost_sessions.swap(true, Ordering::Relaxed) {
+                tracing::error!(
+                    stream,
+                    "the stream of MQTT sessions was gone: those that running nodes have are written anew, others are lost"
+                );
+            }
+            if let Look::Stands(reach) = look {
+                sessions.begin_anew(reach.epoch);
+                *seen = Seen::default();
+            } else if streams.remake_sessions().await {
+                // The next look finds another one, which is the same loss.
+                *seen = Seen::default();
+            }
+        }
+        _ => {}
+    }
+    standing
 }
 
 fn lose_retained(streams: &Streams, health: &Health) {
