@@ -6,9 +6,9 @@ use bytes::Bytes;
 
 use crate::control::frame as control;
 use crate::durable::frame as kept;
-use crate::durable::held::Partly;
-use crate::durable::place::Place;
 use crate::durable::row::Row;
+use crate::durable::work::held::Partly;
+use crate::durable::work::place::Place;
 use crate::frame::{self, Content};
 use crate::groups::Word;
 

@@ -40,9 +40,11 @@ pub(crate) fn without_tests(text: &str) -> &str {
 }
 
 /// Which room of a crate uses which, by the `use crate::` lines of its files. A room is a folder or a file beside
-/// `lib.rs`; of a folder below `src/` it is a file beside `mod.rs`, and the lines are `use super::`.
+/// `lib.rs`; of a folder below `src/` it is a folder or a file beside `mod.rs`, and the lines are `use super::`, in what lies
+/// deeper `use crate::` with the folder's name.
 fn arrows(source: &Path) -> Arrows {
-    let within = if source.ends_with("src") { "use crate::" } else { "use super::" };
+    let folder = source.iter().skip_while(|part| *part != "src").skip(1);
+    let deeper = folder.fold("use crate::".to_owned(), |path, part| path + &part.to_string_lossy() + "::");
     let mut arrows = Arrows::new();
     for file in files(source, ".rs") {
         let relative = file.strip_prefix(source).expect("below");
@@ -51,6 +53,8 @@ fn arrows(source: &Path) -> Arrows {
         if matches!(room, "lib" | "mod" | "fuzzing") || relative.ends_with("tests.rs") {
             continue;
         }
+        let is_deeper = relative.components().count() > 1 && !relative.ends_with(format!("{room}/mod.rs"));
+        let within = if source.ends_with("src") || is_deeper { &*deeper } else { "use super::" };
         let text = std::fs::read_to_string(&file).expect("a source");
         for line in without_tests(&text).lines() {
             let line = line.trim_start().trim_start_matches("pub ").trim_start_matches("pub(crate) ");

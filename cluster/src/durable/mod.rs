@@ -9,28 +9,22 @@
 //! Nothing is delivered before it is stored, also where it was published. Every node takes all of it, so that each has the
 //! whole log: positions, history and what is retained are the same on all.
 
-mod anew;
-mod claims;
-mod consumer;
 mod fetch;
 pub(crate) mod frame;
 mod guard;
-pub(crate) mod held;
-mod left;
-mod life;
 mod numbers;
 mod pages;
-pub(crate) mod place;
 mod queue;
 mod receive;
 mod records;
 mod retained;
 pub(crate) mod row;
 mod send;
+mod session_life;
 mod sessions;
 mod stream;
 mod tend;
-mod work;
+pub(crate) mod work;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,13 +38,12 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
-use self::anew::When;
-pub use self::claims::SESSIONS;
-use self::left::Left;
 use self::queue::Queue;
 use self::receive::Receiver;
 use self::retained::Loaded;
-use self::sessions::Sessions;
+pub use self::sessions::SESSIONS;
+use self::sessions::left::{self, Left};
+use self::sessions::{Sessions, When};
 use self::stream::{Of, Reach, SOON, Streams};
 use self::tend::Health;
 use self::work::{Said, Works};

@@ -11,8 +11,8 @@ use broker_core::{Ends, Unavailable, unix_ms};
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::life::Where;
 use super::row::Row;
+use super::session_life::Where;
 use super::stream::{ATTEMPT, SOON, Streams};
 
 /// How long a row stays whose owner has recorded nothing yet: its node is gone.

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::sleep;
 
 use super::frame;
-use super::life::SessionLife;
+use super::session_life::SessionLife;
 use crate::error::JoinError;
 use crate::node::Node;
 use crate::settings::Settings;

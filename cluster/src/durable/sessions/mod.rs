@@ -9,6 +9,10 @@
 //! take:   a row with the message's number ─▶ the message into the stream
 //! ```
 
+mod anew;
+mod claims;
+pub(super) mod left;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -22,6 +26,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+pub(crate) use self::anew::When;
+pub use self::claims::SESSIONS;
 use super::queue::{Published, Queue, weight_of};
 use super::records::{Found, Trouble};
 use super::row::{Begun, Mark, Row};

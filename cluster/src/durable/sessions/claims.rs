@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use broker_core::{Claim, Claimed, Ends, Fence, Owner, RecordError, SessionRecord, Unavailable, unix_ms};
 use tokio::time::timeout;
 
-use super::records::Trouble;
-use super::row::Row;
-use super::sessions::{At, Held, Sessions};
-use super::stream::{ATTEMPT, SOON};
+use super::{At, Held, Sessions};
 use crate::control::{Control, DEADLINE};
+use crate::durable::records::Trouble;
+use crate::durable::row::Row;
+use crate::durable::stream::{ATTEMPT, SOON};
 use crate::stats::one_more;
 
 /// Under this name nodes [ask](Control::ask_one) one that has a session for its record, which a client wants elsewhere: the

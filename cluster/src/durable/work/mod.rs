@@ -10,6 +10,10 @@
 //! Consumers know frames, so one with several messages is a node's as a whole. What was finished of one that is given back is
 //! told to the others, so that it is not done twice.
 
+mod consumer;
+pub(crate) mod held;
+pub(crate) mod place;
+
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
@@ -25,10 +29,10 @@ use parking_lot::Mutex;
 use tokio::sync::{Mutex as Turn, mpsc};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::consumer::{Opened, begins_at, lasts, name_of};
+use self::consumer::{Opened, begins_at, lasts, name_of};
+use self::held::{Held, Outcome, Partly, Places, State};
+use self::place::Verdict;
 use super::frame;
-use super::held::{Held, Outcome, Partly, Places, State};
-use super::place::Verdict;
 use super::records::Trouble;
 use super::stream::{SOON, Streams};
 use crate::control::Control;

@@ -8,7 +8,7 @@ use broker_core::{Answer, Done, Fence, RecordError};
 use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 
-use super::sessions::{Sessions, Waiting};
+use super::{Sessions, Waiting};
 use crate::control::{Control, DEADLINE};
 use crate::desk::{Peer, Service};
 use crate::peers::HELLO_EVERY;
@@ -29,7 +29,7 @@ const WAIT_FOR: Duration = Duration::from_secs(60);
 
 /// When a node comes to a stream that was made anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum When {
+pub(crate) enum When {
     /// It has just started, has no sessions, and knows of nobody.
     Starting,
     Running,
@@ -37,13 +37,13 @@ pub(super) enum When {
 
 impl Sessions {
     /// There is another stream than before.
-    pub(super) fn begin_anew(self: &Arc<Self>, epoch: u64) {
+    pub(crate) fn begin_anew(self: &Arc<Self>, epoch: u64) {
         self.streams.session_life.begin(epoch);
         tokio::spawn(Arc::clone(self).write_anew(epoch, When::Running));
     }
 
     /// Writes what this node has into the stream, and waits until the others have too.
-    pub(super) async fn write_anew(self: Arc<Self>, epoch: u64, when: When) {
+    pub(crate) async fn write_anew(self: Arc<Self>, epoch: u64, when: When) {
         let life = &self.streams.session_life;
         let all: Vec<(Box<str>, u64)> = {
             let held = self.held.lock();
@@ -109,7 +109,7 @@ impl Sessions {
     }
 
     /// Has other nodes told in which life the rows of this one are.
-    pub(super) fn tell_others(self: &Arc<Self>) {
+    pub(crate) fn tell_others(self: &Arc<Self>) {
         self.streams.node.desk.serve(ANEW, Arc::new(Asked(Arc::downgrade(self))));
     }
 }

@@ -11,8 +11,8 @@ use broker_core::{Terms, Unavailable, WorkError};
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
-use super::frame;
-use super::stream::{ATTEMPT, SOON, Streams};
+use crate::durable::frame;
+use crate::durable::stream::{ATTEMPT, SOON, Streams};
 use crate::groups::GroupId;
 
 /// How long a node may be silent about what it was given. Longer than JetStream takes to choose another leader, and than a

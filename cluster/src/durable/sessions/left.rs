@@ -10,8 +10,8 @@ use broker_core::{Ends, SessionRecord, Unavailable, unix_ms};
 use parking_lot::Mutex;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::row::Row;
-use super::stream::{Of, Streams};
+use crate::durable::row::Row;
+use crate::durable::stream::{Of, Streams};
 
 /// By then a node that starts has heard of all others.
 const FIRST_LOOK: Duration = Duration::from_secs(8);

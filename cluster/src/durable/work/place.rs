@@ -14,9 +14,9 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::Info;
 use broker_core::{Gap, MessageId, Unavailable};
 
-use super::frame;
-use super::records::Trouble;
-use super::stream::{Reach, Streams};
+use crate::durable::frame;
+use crate::durable::records::Trouble;
+use crate::durable::stream::{Reach, Streams};
 
 /// No version of a session's row: whoever reads all rows passes these over.
 const VERSION: u8 = 0x81;
@@ -198,7 +198,7 @@ mod tests {
         let place = Place { epoch: 1, born: 2, through: 3 };
         assert_eq!(Place::read(&place.write()), Some(place));
         assert_eq!(Place::read(&place.write()[1..]), None);
-        assert_eq!(super::super::row::Row::read(&place.write()), None);
+        assert_eq!(crate::durable::row::Row::read(&place.write()), None);
     }
 
     #[test]

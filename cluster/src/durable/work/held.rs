@@ -7,8 +7,8 @@ use ahash::{AHashMap, AHashSet};
 use async_nats::Subject;
 use broker_core::Gap;
 
-use super::frame;
 use super::place::Looked;
+use crate::durable::frame;
 
 /// Frames that are remembered which are finished, or of which a part is.
 const MAX_REMEMBERED: usize = 4_096;
