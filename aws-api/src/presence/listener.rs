@@ -40,7 +40,12 @@ impl Lifecycle for Listener {
         // What its last request came to is told before its end is.
         self.requests.end(client, |told| self.tell(told));
         let gone = Gone { at_ms: unix_ms(), reason: reason(how.why, account.was_silent) };
-        let Some((id, known)) = clients.leave(client, gone, how.stays, Instant::now()) else { return };
+        let left = clients.leave(client, gone, how.stays, Instant::now());
+        if !how.stays {
+            // One that began since then is for nobody.
+            self.requests.forget(client);
+        }
+        let Some((id, known)) = left else { return };
         let Some(events) = self.events.upgrade().filter(|_| account.was_here) else { return };
         let user = account.principal.and_then(|principal| principal.user());
         let mut event = event("disconnected", &id, known.session, user, account.remote);
@@ -62,6 +67,10 @@ impl Lifecycle for Listener {
         let Some(clients) = self.clients.upgrade().filter(|_| self.events.strong_count() > 0) else { return };
         if let Some((id, known)) = clients.at(client) {
             self.requests.begin(client, id, known);
+        }
+        // It may have left since it was found, and then nothing would end it.
+        if clients.at(client).is_none() {
+            self.requests.forget(client);
         }
     }
 

@@ -52,6 +52,11 @@ impl Requests {
         self.of.lock().entry(client).or_insert(gathered);
     }
 
+    /// Its client is gone, and nothing of it is told.
+    pub(crate) fn forget(&self, client: SubscriberKey) {
+        self.of.lock().remove(&client);
+    }
+
     /// Takes a topic into its client's request; what is gathered so far is told if it does not go with it. The topic comes
     /// back if there is no request.
     pub(crate) fn add(
