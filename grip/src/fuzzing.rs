@@ -2,27 +2,21 @@
 //! looked at on every run.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::control::{Control, Extension, Sorted};
-use crate::events::{self, Decoder, Event};
+use crate::events::{self, Close, Decoder, Event};
+use crate::exchange::Exchange;
 use crate::instruct::{self, Instruction, MAX_CHANNELS};
 use crate::publish::{self, Body, HttpResponse};
 
 /// Lines of headers, an empty line, a document. What is taken keeps all bounds, and nothing of it reaches the client.
 pub fn instruct(bytes: &[u8]) {
     let (head, body) = halves(bytes, b"\n\n");
-    let mut headers = HeaderMap::new();
-    for line in head.split(|byte| *byte == b'\n') {
-        let (name, value) = halves(line, b":");
-        if let (Ok(name), Ok(value)) =
-            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value.trim_ascii()))
-        {
-            headers.append(name, value);
-        }
-    }
+    let mut headers = fields(head);
     if let Ok(Some(told)) = instruct::in_headers(&headers) {
         check(&told);
         assert!(told.response.is_none());
@@ -113,6 +107,91 @@ pub fn items(bytes: &[u8]) {
     }
 }
 
+/// One WebSocket over HTTP, as steps: a byte for what happens, one for how much, and an answer's text. There is one
+/// request at a time, and the origin is offered what the client has said in its order, from where it took it on.
+pub fn exchange(bytes: &[u8]) {
+    const MAX: usize = 1 << 12;
+    const MAX_EVENTS: usize = 3;
+    let (mut exchange, mut now) = (Exchange::new(MAX_EVENTS, MAX), Instant::now());
+    // What the client has said, how much of it the origin has, and how much is in the request that is under way.
+    let (mut said, mut taken, mut asked) = (Vec::new(), 0, None);
+    let mut rest = bytes;
+    while let [step, length, more @ ..] = rest {
+        let (step, bytes) = (step % 8, if step % 8 == 6 { usize::from(*length) } else { 0 });
+        let (content, more) = more.split_at(more.len().min(bytes));
+        rest = more;
+        match step {
+            0 | 1 => {
+                let message: Vec<u8> =
+                    (0..*length).map(|number| number.wrapping_add(said.len() as u8)).collect();
+                let before = exchange.waiting_bytes();
+                exchange.push(Event::Binary(message.clone().into()));
+                if exchange.waiting_bytes() > before {
+                    said.extend(message);
+                }
+            }
+            2 => exchange.push(Event::Close((*length > 0).then(|| Close::new(1000, "bye")))),
+            3 => exchange.vanish(),
+            4 => exchange.refresh(),
+            5 => now += Duration::from_secs(u64::from(*length)),
+            6 if asked.is_some() => {
+                let (status, content) = content.split_first().unwrap_or((&200, content));
+                let status = if *status % 8 == 7 { 500 } else { 200 };
+                let (head, body) = halves(content, b"\n\n");
+                let mut headers = fields(head);
+                headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(events::CONTENT_TYPE));
+                if let Ok(told) = exchange.handle_answer(now, status, &headers, body) {
+                    let ends =
+                        |event: &Event| matches!(event, Event::Open | Event::Close(_) | Event::Disconnect);
+                    assert!(told.events.iter().all(|event| event.len() <= MAX && !ends(event)));
+                    assert_eq!(told.end.is_some(), exchange.is_over());
+                } else {
+                    assert!(exchange.is_over());
+                }
+                if !exchange.is_over() {
+                    let now_taken = said.len() - exchange.waiting_bytes();
+                    assert!((taken..=taken + asked.unwrap_or_default()).contains(&now_taken));
+                    taken = now_taken;
+                }
+                asked = None;
+            }
+            7 if asked.is_some() => {
+                let is_over = exchange.handle_failure(now, *length % 2 == 0, Duration::ZERO);
+                assert_eq!(is_over, exchange.is_over());
+                asked = None;
+            }
+            _ => {}
+        }
+        let Some(body) = exchange.poll_request(now) else { continue };
+        assert!(asked.is_none() && !exchange.is_over());
+        let offered = events::decode(&body, MAX).expect("what is written is read");
+        let messages: Vec<&[u8]> = offered
+            .iter()
+            .filter_map(|event| if let Event::Binary(message) = event { Some(&**message) } else { None })
+            .collect();
+        let content = messages.concat();
+        assert!(messages.len() <= MAX_EVENTS);
+        assert_eq!(said.get(taken..taken + content.len()), Some(&*content));
+        exchange.write_headers(&mut HeaderMap::new());
+        asked = Some(content.len());
+        assert!(exchange.poll_request(now).is_none());
+    }
+}
+
+/// Lines of headers; those that are none are passed over.
+fn fields(head: &[u8]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for line in head.split(|byte| *byte == b'\n') {
+        let (name, value) = halves(line, b":");
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value.trim_ascii()))
+        {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
 /// What stands before and behind the first `middle`.
 fn halves<'a>(bytes: &'a [u8], middle: &[u8]) -> (&'a [u8], &'a [u8]) {
     match bytes.windows(middle.len()).position(|window| window == middle) {
@@ -139,5 +218,6 @@ mod tests {
         all_of("grip_events", super::events);
         all_of("grip_control", super::control);
         all_of("grip_items", super::items);
+        all_of("grip_exchange", super::exchange);
     }
 }
