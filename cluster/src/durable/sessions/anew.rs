@@ -19,6 +19,9 @@ const ANEW: &str = "sessions-anew";
 /// Rows that are on their way at once.
 const AT_ONCE: usize = 256;
 
+/// So often a row is tried while NATS is there, each time for as long as any row is.
+const MAX_TRIES: usize = 10;
+
 /// By then a node that starts has heard of the others.
 const FIRST_QUESTION: Duration = Duration::from_millis(HELLO_EVERY.as_millis() as u64 * 5 / 2);
 
@@ -52,11 +55,20 @@ impl Sessions {
         };
         let mut written = 0_usize;
         for some in all.chunks(AT_ONCE) {
-            let mut left: Vec<_> = some.iter().collect();
+            let (mut left, mut tries, mut is_again) = (some.iter().collect::<Vec<_>>(), 0, false);
             while !left.is_empty() {
                 if life.epoch() != epoch {
                     return;
                 }
+                if std::mem::replace(&mut is_again, true) {
+                    sleep(PAUSE).await;
+                }
+                if tries >= MAX_TRIES {
+                    // What is refused whatever happens, as it is too large, must not keep all others waiting.
+                    self.streams.node.tell("a session was not written into the stream that was made anew");
+                    break;
+                }
+                tries += usize::from(self.streams.node.is_linked());
                 let mut writing = Vec::new();
                 for one @ (name, fence) in left {
                     let (done, recorded) = Done::new();
