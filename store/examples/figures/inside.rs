@@ -194,7 +194,7 @@ pub(crate) async fn acknowledge(
     flush: Option<Duration>,
     prints_threads: bool,
 ) -> Outcome<Figures> {
-    let before = of_threads();
+    let before = of_threads("self");
     let disk = Disk { delay: flush.unwrap_or_default() };
     let life = Life::begin(below, disk, keeping)?;
     let start = Instant::now();
@@ -222,7 +222,7 @@ pub(crate) async fn acknowledge(
     }
     let took = start.elapsed();
     if prints_threads {
-        eprintln!("{}", cost(&before, &of_threads(), all.len()));
+        eprintln!("{}", cost(&before, &of_threads("self"), all.len()));
         if let Some(stats) = life.store.as_ref().map(|store| store.stats()) {
             eprintln!("messages in a batch: {:.0}", stats.messages as f64 / stats.commits as f64);
         }
@@ -231,10 +231,10 @@ pub(crate) async fn acknowledge(
     Ok(Figures::of(all, took))
 }
 
-/// What threads have taken of the processor, in nanoseconds, by their names.
-fn of_threads() -> BTreeMap<String, u64> {
+/// What a process's threads have taken of the processor, in nanoseconds, by their names.
+pub(crate) fn of_threads(process: &str) -> BTreeMap<String, u64> {
     let mut all = BTreeMap::new();
-    for thread in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+    for thread in std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
         let read = |name| std::fs::read_to_string(thread.path().join(name));
         let (Ok(name), Ok(taken)) = (read("comm"), read("schedstat")) else { continue };
         let taken: u64 = taken.split(' ').next().and_then(|taken| taken.parse().ok()).unwrap_or(0);
@@ -244,7 +244,7 @@ fn of_threads() -> BTreeMap<String, u64> {
 }
 
 /// What was taken since, for each message.
-fn cost(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>, messages: usize) -> String {
+pub(crate) fn cost(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>, messages: usize) -> String {
     let each = |(name, taken): (&String, &u64)| {
         let taken = taken.saturating_sub(before.get(name).copied().unwrap_or(0));
         format!("{name} {:.2}", taken as f64 / 1e3 / messages as f64)

@@ -4,8 +4,8 @@
 //! measured lies below DIR (default: the current folder), so that it is the disk in question. Without a server the tables in
 //! process alone. `--seconds`, `--rounds` and `--in-flight` say how much of the tables in process is measured, `--flush-us`
 //! that flushes take so long instead of what the disk needs, so that what is left shows on a machine whose disk others use
-//! (`--data /dev/shm`), and `--threads` prints what acknowledged publishes cost the processor. TABLE is one of `delivery`,
-//! `chat`, `acknowledged`, `roof`, `network`. Loopback only; each measurement is over after a fixed time.
+//! (`--data /dev/shm`), `--threads` prints what acknowledged publishes cost the processor, and `--peer` is a word of the
+//! servers' names that are asked over the network. TABLE is one of `delivery`, `chat`, `acknowledged`, `roof`, `network`. Loopback only; each measurement is over after a fixed time.
 
 mod floor;
 mod inside;
@@ -35,6 +35,8 @@ struct Arguments {
     flush: Option<Duration>,
     /// Whether what each thread takes of the processor is printed.
     threads: bool,
+    /// Over the network, servers whose names have this word only.
+    peer: Option<String>,
 }
 
 /// The tables that there are.
@@ -56,6 +58,7 @@ fn arguments() -> Outcome<Arguments> {
         in_flight: None,
         flush: None,
         threads: false,
+        peer: None,
     };
     let mut given = std::env::args().skip(1);
     while let Some(name) = given.next() {
@@ -64,6 +67,7 @@ fn arguments() -> Outcome<Arguments> {
             "--data" => found.data = given.next().ok_or("a folder, please")?.into(),
             "--server" => found.server = Some(given.next().ok_or("a server, please")?.into()),
             "--threads" => found.threads = true,
+            "--peer" => found.peer = Some(given.next().ok_or("a word, please")?),
             "--seconds" => {
                 let seconds = given.next().ok_or("a number, please")?.parse()?;
                 found.span = Duration::from_secs(seconds);
@@ -222,8 +226,10 @@ async fn main() -> Outcome<()> {
         println!("| --- | --- | --- | --- |");
         let mut rows: Vec<(&str, Vec<Figures>)> = Vec::new();
         for round in 0..given.rounds {
-            for peer in peers::Peer::ALL {
-                let figures = match peers::measure(peer, server, folder, given.span).await {
+            let asked =
+                |peer: &peers::Peer| given.peer.as_ref().is_none_or(|word| peer.name().contains(word));
+            for peer in peers::Peer::ALL.into_iter().filter(asked) {
+                let figures = match peers::measure(peer, server, folder, given.span, given.threads).await {
                     Ok(figures) => figures,
                     Err(error) => {
                         if round == 0 {

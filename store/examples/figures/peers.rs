@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::Outcome;
-use crate::inside::PAYLOAD_BYTES;
+use crate::inside::{PAYLOAD_BYTES, cost, of_threads};
 use crate::tally::Figures;
 
 /// Each has one publish in flight.
@@ -269,7 +269,13 @@ async fn line(socket: &mut Socket) -> Outcome<String> {
 }
 
 /// Starts a server, and has it acknowledge for a while.
-pub(crate) async fn measure(peer: Peer, server: &Path, below: &Path, span: Duration) -> Outcome<Figures> {
+pub(crate) async fn measure(
+    peer: Peer,
+    server: &Path,
+    below: &Path,
+    span: Duration,
+    prints_threads: bool,
+) -> Outcome<Figures> {
     let folder = tempfile::tempdir_in(below)?;
     let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let mut running = peer.start(server, folder.path(), address)?;
@@ -289,6 +295,8 @@ pub(crate) async fn measure(peer: Peer, server: &Path, below: &Path, span: Durat
         peer.greet(&mut socket, &format!("c{number}")).await?;
         sockets.push(socket);
     }
+    let process = running.0.id().to_string();
+    let before = [of_threads(&process), of_threads("self")];
     let start = Instant::now();
     let mut writers = JoinSet::new();
     for (number, mut socket) in sockets.into_iter().enumerate() {
@@ -312,5 +320,11 @@ pub(crate) async fn measure(peer: Peer, server: &Path, below: &Path, span: Durat
     while let Some(times) = writers.join_next().await {
         all.extend(times??);
     }
-    Ok(Figures::of(all, start.elapsed()))
+    let took = start.elapsed();
+    if prints_threads {
+        for (whose, before) in [&*process, "self"].into_iter().zip(&before) {
+            eprintln!("{}, {}", peer.name(), cost(before, &of_threads(whose), all.len()));
+        }
+    }
+    Ok(Figures::of(all, took))
 }
