@@ -67,7 +67,7 @@ pub(crate) fn cuts(database: &Path) -> io::Result<Vec<Cut>> {
     Ok(cuts)
 }
 
-fn journals(database: &Path) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn journals(database: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(database) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,

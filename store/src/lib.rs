@@ -29,6 +29,7 @@
 //! # Ok(()) }
 //! ```
 
+mod ahead;
 mod backup;
 mod block;
 mod bucket;

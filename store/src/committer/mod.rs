@@ -18,8 +18,9 @@ use self::answers::{AT_ONCE, Conclusion, refuse_all};
 use self::channels::{About, Channels};
 use self::plan::Plan;
 use self::releaser::{Gone, Releaser, release_all};
+use crate::ahead::Ahead;
 use crate::copying::Moment;
-use crate::disk::Disk;
+use crate::disk::{DATABASE, Disk};
 use crate::gather::{Gather, Wanted};
 use crate::keys::{Keys, Name, Row};
 use crate::queue::{BATCH_OPS, Item};
@@ -50,6 +51,7 @@ struct Open {
     disk: Arc<Disk>,
     keys: Keys,
     channels: Channels,
+    ahead: Ahead,
 }
 
 impl Open {
@@ -119,7 +121,10 @@ impl Committer {
     fn take_up(&mut self, disk: Arc<Disk>) {
         let window_ms = self.shared.settings.idempotency_window.as_millis();
         match Keys::open(&disk, u64::try_from(window_ms).unwrap_or(u64::MAX)) {
-            Ok(keys) => self.open = Some(Open { disk, keys, channels: Channels::default() }),
+            Ok(keys) => {
+                let ahead = Ahead::new(self.shared.settings.directory.join(DATABASE));
+                self.open = Some(Open { disk, keys, channels: Channels::default(), ahead });
+            }
             Err(error) => self.fail("open its keys", &error),
         }
     }
@@ -224,6 +229,7 @@ impl Committer {
         let planned = plan.make(items, open, &shared);
         let (last, newest) = (plan.head, plan.newest);
         let (is_urgent, has_quiet) = (plan.is_urgent, plan.has_quiet);
+        let (rows, bytes) = plan.takes();
         let written = planned.and_then(|()| plan.commit(open, &shared));
         // Whatever became of this one, the one before was written, and is released first.
         self.settle();
@@ -241,6 +247,9 @@ impl Committer {
                 // Nothing else is released now, and all that was taken is written.
                 shared.note_stored(early);
                 self.release(Conclusion::new(accepted, steps));
+                if let Some(open) = &mut self.open {
+                    open.ahead.written(rows, bytes, is_urgent);
+                }
                 Ok(())
             }
             Err(error) => {

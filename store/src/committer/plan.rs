@@ -89,6 +89,11 @@ impl Plan {
         Ok(())
     }
 
+    /// About how many rows it has, and what is in them.
+    pub(super) fn takes(&self) -> (u64, u64) {
+        (self.messages + self.steps.len() as u64, self.bytes)
+    }
+
     /// Writes it; the messages to release, and what is to be done then.
     pub(super) fn commit(
         self,
