@@ -1,8 +1,9 @@
 //! Messages of a while, which are dropped together.
 
 use fjall::Keyspace;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
+use crate::index::{Entry, Index};
 use crate::schema::{numbers, read_numbers};
 use crate::settings::Retention;
 
@@ -13,15 +14,19 @@ pub(crate) struct Bucket {
     pub(crate) keyspace: Keyspace,
     pub(crate) form: Form,
     held: Mutex<Held>,
+    index: Mutex<Index>,
 }
 
-/// How a bucket's messages are written.
+/// How a bucket's messages are written. What wrote those of another form than the last is gone, and nothing is added to
+/// them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// Each has two rows of its own. What wrote such buckets is gone, and nothing is added to them.
+    /// Each has two rows of its own.
     Single,
-    /// In blocks.
-    Blocks,
+    /// In blocks, with a row for each channel of a batch.
+    Runs,
+    /// In blocks that say whose messages they have.
+    Named,
 }
 
 /// What a bucket holds.
@@ -37,25 +42,30 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// The row of a bucket that has blocks. Of one of another form nothing changes any more.
-    pub(crate) fn write(&self) -> Vec<u8> {
-        numbers([self.begun_ms, self.newest_ms, self.last, self.messages, self.bytes, BLOCKS])
+    /// The row of a bucket; its channels' rows tell of messages up to `indexed`.
+    pub(crate) fn write(&self, indexed: u64) -> Vec<u8> {
+        numbers([self.begun_ms, self.newest_ms, self.last, self.messages, self.bytes, NAMED, indexed])
     }
 
-    pub(crate) fn read(row: &[u8]) -> Option<(Self, Form)> {
+    /// With its form, and up to where its channels' rows tell of messages.
+    pub(crate) fn read(row: &[u8]) -> Option<(Self, Form, u64)> {
         let (head, form) = row.split_first_chunk::<40>()?;
         let [begun_ms, newest_ms, last, messages, bytes] = read_numbers(head)?;
-        let form = if form.is_empty() {
-            Form::Single
-        } else {
-            read_numbers(form).filter(|form| *form == [BLOCKS]).map(|_| Form::Blocks)?
+        let (form, indexed) = match form.len() {
+            0 => (Form::Single, 0),
+            8 => read_numbers(form).filter(|form| *form == [RUNS]).map(|_| (Form::Runs, 0))?,
+            _ => {
+                let [form, indexed] = read_numbers(form)?;
+                (form == NAMED).then_some((Form::Named, indexed))?
+            }
         };
-        Some((Self { begun_ms, newest_ms, last, messages, bytes }, form))
+        Some((Self { begun_ms, newest_ms, last, messages, bytes }, form, indexed))
     }
 }
 
 /// The number of a form, in a bucket's row. The first had none.
-const BLOCKS: u64 = 2;
+const RUNS: u64 = 2;
+const NAMED: u64 = 3;
 
 /// A group is dropped in about this many steps.
 const STEPS: u64 = 8;
@@ -64,8 +74,29 @@ const STEPS: u64 = 8;
 const BEGUN_A_SECOND: usize = 16;
 
 impl Bucket {
-    pub(crate) fn new(group: u32, first: u64, keyspace: Keyspace, (held, form): (Held, Form)) -> Self {
-        Self { group, first, keyspace, form, held: Mutex::new(held) }
+    pub(crate) fn new(
+        group: u32,
+        first: u64,
+        keyspace: Keyspace,
+        (held, form, indexed): (Held, Form, u64),
+    ) -> Self {
+        let (held, index) = (Mutex::new(held), Mutex::new(Index::through(indexed)));
+        Self { group, first, keyspace, form, held, index }
+    }
+
+    /// Its row, once the batch is written that has those of its channels.
+    pub(crate) fn row(&self) -> Vec<u8> {
+        self.held().write(self.index.lock().written_through())
+    }
+
+    /// What finds its messages, if it is of the last form.
+    pub(crate) fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock()
+    }
+
+    /// What is told from memory of a channel's messages, and up to where its rows tell of them.
+    pub(crate) fn find(&self, channel: [u8; 8]) -> (Vec<Entry>, u64) {
+        self.index.lock().find(channel)
     }
 
     pub(crate) fn held(&self) -> Held {
@@ -153,9 +184,13 @@ mod tests {
     #[test]
     fn what_a_bucket_holds_reads_back() {
         let held = held(5, 6, 7);
-        let row = held.write();
-        assert_eq!(Held::read(&row), Some((held, Form::Blocks)));
-        assert_eq!(Held::read(&row[..40]), Some((held, Form::Single)), "as schema 1 has it");
-        assert_eq!((Held::read(b"short"), Held::read(&row[..47])), (None, None));
+        let row = held.write(9);
+        assert_eq!(Held::read(&row), Some((held, Form::Named, 9)));
+        assert_eq!(Held::read(&row[..40]), Some((held, Form::Single, 0)), "as schema 1 has it");
+        let runs = [&row[..40], &numbers([RUNS])].concat();
+        assert_eq!(Held::read(&runs), Some((held, Form::Runs, 0)), "as schema 2 has it");
+        for damaged in [&b"short"[..], &row[..47], &row[..48], &row[..55], &[&runs[..], &[0; 8]].concat()] {
+            assert_eq!(Held::read(damaged), None);
+        }
     }
 }

@@ -14,6 +14,7 @@ use crate::journal::{Cut, Damage, cuts};
 use crate::lock::{Expect, Lock};
 use crate::schema::{channel_key, index_key, offset_of, unseal};
 use crate::sessions::read_row;
+use crate::walk::told;
 
 /// What was found. Its text is a line for each namespace that has messages, then one for the whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -108,11 +109,11 @@ fn look_into(disk: &Disk, bucket: &Bucket, group: &str, report: &mut Report) -> 
                 }
             }
         }
-        Form::Blocks => {
+        form @ (Form::Runs | Form::Named) => {
             for row in rows.prefix("b") {
                 let (key, row) = row.into_inner()?;
                 let first = offset_of(&key).unwrap_or(0);
-                let Some(block) = Block::read(first, &row) else {
+                let Some(block) = Block::read(form, first, &row) else {
                     report.damaged.push(format!("block {first} of {group:?}"));
                     is_known = false;
                     continue;
@@ -120,9 +121,16 @@ fn look_into(disk: &Disk, bucket: &Bucket, group: &str, report: &mut Report) -> 
                 for (offset, sealed) in block.messages() {
                     messages += 1;
                     let Some(channel) = report.add(group, offset, sealed) else { continue };
-                    let index = rows.get(index_key(disk.secret.channel(channel.as_str()), block.run))?;
-                    let mut entries = index.iter().flat_map(|index| read_index(block.run, index));
-                    report.note_index(group, offset, entries.any(|entry| entry == (offset, first)));
+                    let hash = disk.secret.channel(channel.as_str());
+                    let is_told = match form {
+                        Form::Named => told(bucket, hash, offset)? == Some(first),
+                        _ => {
+                            let index = rows.get(index_key(hash, block.run))?;
+                            let mut entries = index.iter().flat_map(|index| read_index(block.run, index));
+                            entries.any(|entry| entry == (offset, first))
+                        }
+                    };
+                    report.note_index(group, offset, is_told);
                 }
             }
         }

@@ -18,6 +18,7 @@ use crate::schema::{
     group_key, numbers, offset_of, read_numbers, sealed, unseal,
 };
 use crate::settings::Retention;
+use crate::walk::recall;
 
 pub(crate) struct Disk {
     pub(crate) db: Database,
@@ -139,7 +140,9 @@ impl Disk {
             let name = bucket_name(group, first);
             let keyspace = db.keyspace(&name, bucket_options)?;
             known.insert(name);
-            buckets.push(Arc::new(Bucket::new(group, first, keyspace, held)));
+            let bucket = Bucket::new(group, first, keyspace, held);
+            recall(&bucket)?;
+            buckets.push(Arc::new(bucket));
         }
         for row in meta.prefix("k") {
             let number = offset_of(&row.key()?).ok_or_else(|| damaged("a generation's row"))?;
@@ -237,7 +240,7 @@ impl Disk {
         };
         match found {
             Some(bucket)
-                if bucket.form == Form::Blocks
+                if bucket.form == Form::Named
                     && (!is_newest
                         || bucket.held().last > offset
                         || !bucket.is_full(bounds, now_ms, || self.begun_lately(group, now_ms))) =>
@@ -258,7 +261,7 @@ impl Disk {
     fn begin_bucket(&self, group: u32, first: u64, now_ms: u64) -> fjall::Result<Arc<Bucket>> {
         let keyspace = self.db.keyspace(&bucket_name(group, first), bucket_options)?;
         let held = Held { begun_ms: now_ms, newest_ms: now_ms, last: first, messages: 0, bytes: 0 };
-        let bucket = Arc::new(Bucket::new(group, first, keyspace, (held, Form::Blocks)));
+        let bucket = Arc::new(Bucket::new(group, first, keyspace, (held, Form::Named, 0)));
         let mut buckets = self.buckets.write();
         buckets.push(Arc::clone(&bucket));
         buckets.sort_by_key(|bucket| (bucket.group, bucket.first));

@@ -40,6 +40,7 @@ mod disk;
 mod door;
 mod error;
 mod gather;
+mod index;
 mod journal;
 mod keys;
 mod lock;

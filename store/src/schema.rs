@@ -4,10 +4,12 @@
 //! | --- | --- | --- |
 //! | `meta` | `schema`, `epoch`, `secret`, `head`, `fence` | of the whole store |
 //! | | `g` group's name | its number, the newest offset that was dropped of it |
-//! | | `b` group `·` bucket | when it was begun, its offsets, messages and bytes, how it is written |
+//! | | `b` group `·` bucket | when it was begun, its offsets, messages and bytes, how it is written, up to where `i` rows tell of it |
 //! | | `k` generation | when it was begun |
 //! | | `l` offset | in a backup: up to this one, offsets were given that it does not know |
 //! | `h.<group>.<bucket>` | `b` first offset | a [block](crate::block) of messages, each with its CRC-32 |
+//! | | `i` channel's hash `·` offset | where the channel's messages [are](crate::index), from that one on |
+//! | the same, of schema 2 | `b` first offset | a block that does not say whose its messages are |
 //! | | `i` channel's hash `·` run's first offset | which of the run are the channel's, and in which blocks |
 //! | the same, of schema 1 | `m` offset | CRC-32, record of the message |
 //! | | `c` channel's hash `·` offset | nothing |
@@ -19,8 +21,9 @@
 
 use sha2::{Digest as _, Sha256};
 
-/// What this version writes. It reads 1 as well, in whose buckets each message has two rows of its own.
-pub(crate) const SCHEMA: u32 = 2;
+/// What this version writes. It reads 2 as well, whose batches have a row for each channel, and 1, in whose buckets each
+/// message has two rows of its own.
+pub(crate) const SCHEMA: u32 = 3;
 
 /// Offsets are said to be used in blocks: after a crash the rest of a block is skipped, and none is given twice.
 pub(crate) const BLOCK: u64 = 1 << 16;
@@ -63,8 +66,8 @@ pub(crate) fn block_key(first: u64) -> [u8; 9] {
     key
 }
 
-pub(crate) fn index_key(channel: [u8; 8], run: u64) -> [u8; 17] {
-    let mut key = channel_key(channel, run);
+pub(crate) fn index_key(channel: [u8; 8], first: u64) -> [u8; 17] {
+    let mut key = channel_key(channel, first);
     key[0] = b'i';
     key
 }

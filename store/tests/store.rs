@@ -390,9 +390,9 @@ async fn one_process_has_it_and_no_older_version() {
     meta.insert("schema", 7_u32.to_be_bytes()).unwrap();
     drop((meta, db));
     match Store::open(settings(path)) {
-        Err(error @ OpenError::NewerSchema { found: 7, known: 2 }) => {
+        Err(error @ OpenError::NewerSchema { found: 7, known: 3 }) => {
             let text = error.to_string();
-            assert!(text.contains("schema 7") && text.contains("knows 2"), "{text}");
+            assert!(text.contains("schema 7") && text.contains("knows 3"), "{text}");
         }
         other => panic!("{other:?}"),
     }

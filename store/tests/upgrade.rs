@@ -1,5 +1,7 @@
-//! A store that schema 1 wrote: each message had two rows of its own.
+//! A store that an older version wrote: in schema 1 each message had two rows of its own, in schema 2 each batch one for
+//! each of its channels.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,45 +56,64 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_be_bytes(bytes[at..at + 8].try_into().unwrap())
 }
 
-/// Writes a store as the version before this one did.
-fn write_back(directory: &Path) {
+/// Writes a store as a version before this one did.
+fn write_back(directory: &Path, schema: u32) {
     let db = Database::builder(directory.join("db")).open().unwrap();
     let meta = db.keyspace("meta", KeyspaceCreateOptions::default).unwrap();
-    assert_eq!(*meta.get("schema").unwrap().unwrap(), 2_u32.to_be_bytes());
-    meta.insert("schema", 1_u32.to_be_bytes()).unwrap();
+    assert_eq!(*meta.get("schema").unwrap().unwrap(), 3_u32.to_be_bytes());
+    meta.insert("schema", schema.to_be_bytes()).unwrap();
     for row in meta.prefix("b") {
         let (key, value) = row.into_inner().unwrap();
-        assert_eq!(value.len(), 48);
-        meta.insert(key, &value[..40]).unwrap();
+        assert_eq!(value.len(), 56);
+        let held =
+            if schema == 1 { value[..40].to_vec() } else { [&value[..40], &2_u64.to_be_bytes()].concat() };
+        meta.insert(key, held).unwrap();
     }
     for name in db.list_keyspace_names().into_iter().filter(|name| name.starts_with("h.")) {
         let bucket = db.keyspace(&name, KeyspaceCreateOptions::default).unwrap();
         let rows: Vec<_> = bucket.iter().map(|row| row.into_inner().unwrap()).collect();
-        for (key, value) in rows {
-            let first = u64_at(&key, key.len() - 8);
-            if key[0] == b'b' {
-                let (count, mut begin) = (u16_at(&value, 6) as usize, 0);
-                let records = &value[8 + 6 * count..];
-                for line in value[8..8 + 6 * count].chunks(6) {
-                    let end = u32::from_be_bytes(line[2..].try_into().unwrap()) as usize;
-                    let offset = first + u16_at(line, 0);
-                    let key = [&b"m"[..], &offset.to_be_bytes()].concat();
-                    bucket.insert(key, &records[begin..end]).unwrap();
-                    begin = end;
+        for (key, _) in &rows {
+            bucket.remove(key.clone()).unwrap();
+        }
+        for (key, value) in rows.into_iter().filter(|(key, _)| key[0] == b'b') {
+            let (first, count) = (u64_at(&key, 1), u16_at(&value, 6) as usize);
+            let (table, records) = value[8..].split_at(14 * count);
+            let (mut lines, mut runs, mut begin) = (Vec::new(), BTreeMap::<_, Vec<u8>>::new(), 0);
+            for line in table.chunks(14) {
+                let (channel, line) = line.split_at(8);
+                let end = u32::from_be_bytes(line[2..].try_into().unwrap()) as usize;
+                let offset = first + u16_at(line, 0);
+                lines.extend_from_slice(line);
+                runs.entry(channel.to_vec()).or_default().extend([line[0], line[1], 0, 0]);
+                if schema == 1 {
+                    bucket.insert([&b"m"[..], &offset.to_be_bytes()].concat(), &records[begin..end]).unwrap();
+                    bucket.insert([&b"c"[..], channel, &offset.to_be_bytes()].concat(), []).unwrap();
                 }
-            } else {
-                for entry in value.chunks(4) {
-                    let offset = first + u16_at(entry, 0);
-                    bucket.insert([&b"c"[..], &key[1..9], &offset.to_be_bytes()].concat(), []).unwrap();
+                begin = end;
+            }
+            if schema == 2 {
+                let summed = [&value[4..8], &lines].concat();
+                let row = [&crc32fast::hash(&summed).to_be_bytes()[..], &summed, records].concat();
+                bucket.insert(key, row).unwrap();
+                for (channel, run) in runs {
+                    bucket.insert([&b"i"[..], &channel, &first.to_be_bytes()].concat(), run).unwrap();
                 }
             }
-            bucket.remove(key).unwrap();
         }
     }
 }
 
 #[tokio::test]
-async fn what_schema_1_wrote_is_read_and_goes_on_in_blocks() {
+async fn what_schema_1_wrote_is_read_and_goes_on_as_of_now() {
+    goes_on_after(1).await;
+}
+
+#[tokio::test]
+async fn what_schema_2_wrote_is_read_and_goes_on_as_of_now() {
+    goes_on_after(2).await;
+}
+
+async fn goes_on_after(schema: u32) {
     let folder = tempfile::tempdir().unwrap();
     let (path, copy) = (folder.path().join("store"), folder.path().join("copy"));
     let life = open(&path);
@@ -101,7 +122,7 @@ async fn what_schema_1_wrote_is_read_and_goes_on_in_blocks() {
         ids.push(put(&life.1, &format!("orders/{}", n % 2), &n.to_string()).await);
     }
     end(life).await;
-    write_back(&path);
+    write_back(&path, schema);
 
     // Looking changes nothing.
     for _ in 0..2 {
@@ -137,7 +158,7 @@ async fn what_schema_1_wrote_is_read_and_goes_on_in_blocks() {
         );
         let db = Database::builder(path.join("db")).open().unwrap();
         let meta = db.keyspace("meta", KeyspaceCreateOptions::default).unwrap();
-        assert_eq!(*meta.get("schema").unwrap().unwrap(), 2_u32.to_be_bytes(), "older versions refuse it");
+        assert_eq!(*meta.get("schema").unwrap().unwrap(), 3_u32.to_be_bytes(), "older versions refuse it");
         assert_eq!(meta.prefix("b").count(), 2, "the old bucket is not written to any more");
     }
 }

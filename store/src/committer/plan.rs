@@ -10,7 +10,7 @@ use fjall::{OwnedWriteBatch, PersistMode};
 use super::Open;
 use super::answers::{Step, Waiting};
 use super::channels::About;
-use crate::block::Packing;
+use crate::block::{Packing, Put};
 use crate::bucket::Bucket;
 use crate::disk::{Disk, retained_row};
 use crate::keys::{Name, Row, fingerprint, name_of};
@@ -19,6 +19,9 @@ use crate::schema::{bucket_key, note_key, seal};
 use crate::sessions::Rows;
 use crate::settings::Durability;
 use crate::shared::Shared;
+
+/// Rows that tell where messages are, in a batch, where it is time to write some: so many, or two for each message.
+const MIN_ROWS: usize = 64;
 
 /// A batch that is being made.
 pub(super) struct Plan {
@@ -127,13 +130,20 @@ impl Plan {
                 None => write.remove(&open.disk.notes, key),
             }
         }
-        packing.write(|bucket, key, row| {
-            if let Some(bucket) = buckets.get(bucket) {
-                write.insert(&bucket.keyspace, key, row);
+        packing.write(|bucket, put| match (buckets.get(bucket), put) {
+            (Some(bucket), Put::Message { channel, offset, first, bytes }) => {
+                bucket.index().add(channel, (offset, first), bytes);
             }
+            (Some(bucket), Put::Block { key, row }) => write.insert(&bucket.keyspace, key, row),
+            (None, _) => {}
         });
-        for bucket in buckets {
-            write.insert(&open.disk.meta, bucket_key(bucket.group, bucket.first), bucket.held().write());
+        let settled = *shared.stored.borrow();
+        for bucket in &buckets {
+            if bucket.index().is_long() {
+                let most = MIN_ROWS.max(2 * accepted.len());
+                bucket.index().write(most, settled, |key, row| write.insert(&bucket.keyspace, key, row));
+            }
+            write.insert(&open.disk.meta, bucket_key(bucket.group, bucket.first), bucket.row());
         }
         if !write.is_empty() {
             open.keys.put_late(&mut write);
@@ -143,6 +153,7 @@ impl Plan {
                 shared.timed(|| write.durability(Some(PersistMode::Buffer)).commit())?;
             }
         }
+        buckets.iter().for_each(|bucket| bucket.index().note_written());
         let counters = &shared.counters;
         counters.commits.fetch_add(1, Ordering::Relaxed);
         counters.messages.fetch_add(messages, Ordering::Relaxed);

@@ -10,8 +10,19 @@ use fjall::PersistMode;
 use super::Committer;
 use crate::bucket::{Bucket, too_many};
 use crate::disk::Disk;
-use crate::schema::numbers;
+use crate::schema::{bucket_key, numbers};
 use crate::shared::State;
+
+/// Rows that tell where messages are, in a bucket that nothing is written to, each time one looks around.
+const ROWS_A_LOOK: usize = 1_024;
+
+/// Buckets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    /// That nothing is written to any more but what comes late.
+    NotWritten,
+    All,
+}
 
 impl Committer {
     pub(super) fn look_around(&mut self) {
@@ -29,8 +40,32 @@ impl Committer {
             shared.sessions.end_old(&open.disk, |batch| shared.synced(|| batch.commit()))
         });
         if let Err(error) = ended.and_then(|()| self.drop_old()) {
-            self.fail("drop what is too old", &error);
+            return self.fail("drop what is too old", &error);
         }
+        if let Err(error) = self.tell(Which::NotWritten, ROWS_A_LOOK) {
+            self.fail("write what finds messages", &error);
+        }
+    }
+
+    /// Writes rows that tell where messages are, so many of a bucket. Nobody waits for them.
+    fn tell(&self, which: Which, most: usize) -> fjall::Result<()> {
+        let Some(open) = &self.open else { return Ok(()) };
+        let settled = *self.shared.stored.borrow();
+        let buckets = open.disk.buckets();
+        let mut batch = open.disk.db.batch().durability(Some(PersistMode::Buffer));
+        let mut told = Vec::new();
+        for (at, bucket) in buckets.iter().enumerate() {
+            let is_newest = buckets.get(at + 1).is_none_or(|next| next.group != bucket.group);
+            if which == Which::NotWritten && is_newest || !bucket.index().is_pending() {
+                continue;
+            }
+            bucket.index().write(most, settled, |key, row| batch.insert(&bucket.keyspace, key, row));
+            batch.insert(&open.disk.meta, bucket_key(bucket.group, bucket.first), bucket.row());
+            told.push(bucket);
+        }
+        batch.commit()?;
+        told.iter().for_each(|bucket| bucket.index().note_written());
+        Ok(())
     }
 
     fn reopen(&mut self) {
@@ -131,6 +166,12 @@ impl Committer {
         self.settle();
         if let Some(releaser) = self.releaser.take() {
             releaser.end();
+        }
+        // What is told of by rows is not read again at the next start: the rest of those on their way, then all others.
+        for _ in 0..2 {
+            if let Err(error) = self.tell(Which::All, usize::MAX) {
+                tracing::error!(%error, "the store cannot write its end");
+            }
         }
         let Some(open) = self.open else { return };
         let mut batch = open.disk.db.batch().durability(Some(PersistMode::SyncAll));
