@@ -47,9 +47,10 @@ impl Committer {
         }
     }
 
-    /// Writes rows that tell where messages are, so many of a bucket. Nobody waits for them.
+    /// Writes rows that tell where messages are, so many of a bucket. Nobody waits for them, and a disk that is nearly full
+    /// has no room for them.
     fn tell(&self, which: Which, most: usize) -> fjall::Result<()> {
-        let Some(open) = &self.open else { return Ok(()) };
+        let Some(open) = self.open.as_ref().filter(|_| self.shared.is_ready()) else { return Ok(()) };
         let settled = *self.shared.stored.borrow();
         let buckets = open.disk.buckets();
         let mut batch = open.disk.db.batch().durability(Some(PersistMode::Buffer));
