@@ -43,7 +43,7 @@ async fn read(broker: &Broker, text: &str, order: Order) -> Vec<String> {
     (query.limit, query.order) = (PAGE, order);
     let mut all = Vec::new();
     loop {
-        let history = soon(broker.read_history(&Filter::parse(text).unwrap(), query.clone())).await.unwrap();
+        let history = soon(broker.read_history(&Filter::parse(text).unwrap(), query)).await.unwrap();
         assert!(!history.gap);
         all.extend(
             history.messages.iter().map(|message| String::from_utf8_lossy(message.payload()).into_owned()),
