@@ -2,35 +2,19 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use broker_core::{
-    Broker, Channel, Config, Filter, HistoryQuery, LogConfig, NamespaceConfig, Order, Publish,
-};
-use store::{Settings, Store, backup, check};
+use broker_core::{Broker, Channel, Filter, HistoryQuery, Order, Publish};
+use store::{backup, check};
 use tokio::task::JoinSet;
+
+use self::lives::{end, open, soon};
+
+mod lives;
 
 const WRITERS: usize = 64;
 const EACH: usize = 400;
 /// Of a channel that is looked through.
 const PAGE: usize = 700;
-
-fn open(directory: &Path) -> (Arc<Store>, Broker) {
-    let mut settings = Settings::new(directory);
-    settings.min_free_bytes = 0;
-    let store = Arc::new(Store::open(settings).unwrap());
-    let mut config = Config::default();
-    // Nearly nothing is answered from memory.
-    let mut none = LogConfig::default();
-    none.max_bytes = 1;
-    config.namespaces = vec![NamespaceConfig::new("orders", none)];
-    let broker = Broker::with_engine(config, Arc::clone(&store) as _);
-    (store, broker)
-}
-
-async fn soon<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(60), future).await.expect("it does not come")
-}
 
 /// Half of them go to channels of their own, the others to one of a few.
 fn channel(writer: usize, n: usize) -> String {
@@ -123,9 +107,7 @@ async fn what_a_channel_has_is_found_before_and_after_rows_tell_of_it_and_after_
     let (from, to) = (path.clone(), copied.clone());
     soon(tokio::task::spawn_blocking(move || backup(&from, &to))).await.unwrap().unwrap();
     copy(&path, &crashed);
-    soon(broker.drained()).await;
-    broker.close();
-    store.close();
+    end((store, broker)).await;
     sending.abort();
     _ = sending.await;
     // Of a life that ended in peace nothing is left to be read again.
@@ -141,10 +123,8 @@ async fn what_a_channel_has_is_found_before_and_after_rows_tell_of_it_and_after_
         let report = check(&path).unwrap();
         let expected = format!("orders messages={} ", WRITERS * EACH);
         assert!(report.damaged.is_empty() && report.to_string().starts_with(&expected), "{report}");
-        let (store, broker) = open(&path);
-        look(&broker, EACH).await;
-        soon(broker.drained()).await;
-        broker.close();
-        store.close();
+        let life = open(&path);
+        look(&life.1, EACH).await;
+        end(life).await;
     }
 }

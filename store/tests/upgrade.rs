@@ -3,37 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
 
-use broker_core::{
-    Broker, Channel, Config, Filter, HistoryQuery, LogConfig, MessageId, NamespaceConfig, Order, Publish,
-};
+use broker_core::{Broker, Channel, Filter, HistoryQuery, MessageId, Order, Publish};
 use fjall::{Database, KeyspaceCreateOptions};
-use store::{Settings, Store, backup, check};
+use store::{backup, check};
 
-fn open(directory: &Path) -> (Arc<Store>, Broker) {
-    let mut settings = Settings::new(directory);
-    settings.min_free_bytes = 0;
-    let store = Arc::new(Store::open(settings).unwrap());
-    let mut config = Config::default();
-    // Nearly nothing is answered from memory.
-    let mut none = LogConfig::default();
-    none.max_bytes = 1;
-    config.namespaces = vec![NamespaceConfig::new("orders", none)];
-    let broker = Broker::with_engine(config, Arc::clone(&store) as _);
-    (store, broker)
-}
+use self::lives::{end, open, soon};
 
-async fn end((store, broker): (Arc<Store>, Broker)) {
-    soon(broker.drained()).await;
-    broker.close();
-    store.close();
-}
-
-async fn soon<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(30), future).await.expect("it does not come")
-}
+mod lives;
 
 async fn put(broker: &Broker, channel: &str, payload: &str) -> MessageId {
     let publish = Publish::new(Channel::parse(channel).unwrap(), payload.to_owned());
