@@ -85,7 +85,7 @@ const MAX_COPIED: usize = 64 << 10;
 pub struct Link {
     outbox: Arc<Outbox>,
     io: Side,
-    leftover: Vec<u8>,
+    leftover: Box<[u8]>,
     paused: bool,
     read_size: ReadSize,
     /// Whether something was taken out of the input since it was last copied.
@@ -114,7 +114,7 @@ impl Link {
         Self {
             outbox,
             io,
-            leftover,
+            leftover: leftover.into(),
             paused: false,
             read_size: ReadSize::default(),
             consumed: false,

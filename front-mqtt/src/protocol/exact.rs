@@ -71,6 +71,11 @@ impl Kept {
 }
 
 impl State {
+    /// Whether a QoS 2 publish is on its way, whose answer is that of its repeat too.
+    pub(super) fn has_begun(&self, packet_id: u16) -> bool {
+        self.kept().is_some_and(|kept| kept.received.begun.contains(packet_id))
+    }
+
     /// Whether a QoS 2 publish of the client is answered already.
     pub(super) fn has_taken(&self, packet_id: u16) -> bool {
         self.taken.as_ref().is_some_and(|taken| taken.contains(packet_id))

@@ -80,6 +80,9 @@ impl Connection {
     fn take(&mut self, packet_id: u16) -> Result<bool, DecodeError> {
         let session = self.session.clone();
         let Some(mut state) = session.lock_as(self.number) else { return Ok(false) };
+        if state.has_begun(packet_id) {
+            return Ok(false);
+        }
         if state.has_taken(packet_id) {
             drop(state);
             self.reply(AckKind::PubRec, packet_id, Reason::Success, None);

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use link::{Link, LinkEvent};
 use tokio::time::Sleep;
 
+use super::acks::{Ack, Acks};
 use super::goodbye::with_close_frame;
 use super::input::{Control, Input};
 use super::keeping;
@@ -30,19 +31,23 @@ pub(crate) struct Driver {
     pub(super) hosted: Arc<Hosted>,
     pub(super) outbox: Arc<Outbox>,
     link: Link,
-    input: Input,
+    pub(super) input: Input,
     /// Replies that leave together at the end of a batch.
     pub(super) replies: Vec<u8>,
     /// How many those are, and SUBACKs that went before them.
     pub(super) answers: u32,
     /// What has to be done before more is handled. Nothing is read meanwhile.
     pub(super) waiting: Option<Box<Waiting>>,
+    /// What is answered once those before it are.
+    pub(super) acks: Acks,
     /// A re-authentication under way.
     reauthentication: Option<Box<Reauthentication>>,
     /// The session has a backlog, which is sent as the client reads.
     has_backlog: bool,
     /// Somebody called [`Outbox::notify`], perhaps to have all input handled.
     is_woken: bool,
+    /// The client sends nothing more.
+    pub(super) has_ended: bool,
     admission: Admission,
 }
 
@@ -91,9 +96,11 @@ impl Driver {
             replies: Vec::new(),
             answers: 0,
             waiting: None,
+            acks: None,
             reauthentication: None,
             has_backlog: false,
             is_woken: false,
+            has_ended: false,
             admission,
         }
     }
@@ -112,13 +119,15 @@ impl Driver {
     }
 
     fn finish(self, end: End) -> Pin<Box<impl Future<Output = ()> + Send>> {
-        let Self { inner, hosted, admission, connection, link, outbox, waiting, .. } = self;
+        let Self { inner, hosted, admission, connection, link, outbox, acks, waiting, .. } = self;
         let number = connection.number();
         let leaving = inner
             .conclude(&hosted, number, end)
             .then(|| keeping::leave(inner.clone(), hosted.clone(), number));
         // A QoS 2 publish was taken when it came: its repeat would be answered and not published.
-        if let Some(Left { packet_id, outcome }) = waiting.and_then(|waiting| waiting.left(&inner.broker)) {
+        let left = acks.into_iter().flat_map(|acks| acks.into_iter().filter_map(Ack::left));
+        let last = waiting.and_then(|waiting| waiting.left(&inner.broker));
+        for Left { packet_id, outcome } in left.chain(last) {
             inner.publish_left(&hosted, packet_id, outcome);
         }
         let linger = inner.shared.config.linger;
@@ -154,12 +163,14 @@ impl Driver {
             let blocked = match progress {
                 Progress::Ended(end) => return Poll::Ready(end),
                 _ if self.is_stepping() => continue,
+                _ if self.poll_acks(cx) => continue,
                 _ if self.waiting.is_some() => {
                     if self.poll_answer(cx) {
                         continue;
                     }
                     Some(self.waiting.as_ref().and_then(|waiting| waiting.due()))
                 }
+                _ if self.is_held() => Some(None),
                 _ if self.is_congested() => Some(Some(Instant::now() + CONGESTION_PAUSE)),
                 Progress::More => {
                     cx.waker().wake_by_ref();
@@ -183,6 +194,8 @@ impl Driver {
                         self.has_backlog = true;
                         self.is_woken = true;
                     }
+                    // It may still read what it waits for.
+                    LinkEvent::Eof if self.acks.is_some() => self.has_ended = true,
                     LinkEvent::Eof | LinkEvent::Failed(_) | LinkEvent::Stalled => {
                         return Poll::Ready(End::Lost);
                     }
@@ -228,6 +241,10 @@ impl Driver {
         }
     }
 
+    pub(super) fn is_paused(&self) -> bool {
+        self.link.is_paused()
+    }
+
     /// Silence while nothing was read is not the client's.
     pub(super) fn note_pause(&mut self, now: Instant) {
         self.connection.handle_sign_of_life(now);
@@ -240,7 +257,7 @@ impl Driver {
 
     /// Handles what has come, as far as the budget goes.
     fn handle_input(&mut self, budget: &mut usize) -> Progress {
-        if self.waiting.is_some() {
+        if self.waiting.is_some() || self.is_held() {
             return Progress::Blocked;
         }
         while *budget > 0
@@ -272,6 +289,9 @@ impl Driver {
         let max_packet_bytes = self.inner.shared.config.max_packet_bytes;
         let mut now_ms = None;
         while *budget > 0 {
+            if self.is_held() {
+                return Progress::Blocked;
+            }
             let whole = match self.input.next(Some(version), max_packet_bytes) {
                 Ok(Some(whole)) => whole,
                 Ok(None) => return Progress::Starved,
@@ -378,10 +398,7 @@ impl Driver {
     fn perform(&mut self) -> Option<End> {
         while let Some(output) = self.connection.poll_output() {
             match output {
-                Output::Reply(packet) => {
-                    self.answers += 1;
-                    self.replies.extend_from_slice(&packet);
-                }
+                Output::Reply(packet) => self.reply(packet),
                 Output::Publish(publishing) => self.publish(publishing),
                 Output::Free(packet_id) => self.free(packet_id),
                 Output::Subscribe(subscribing) => {
@@ -395,6 +412,11 @@ impl Driver {
                     }
                 }
                 Output::Authenticate(authenticating) => self.begin_step(authenticating),
+                // What was accepted is acknowledged first.
+                Output::Close(..) if self.acks.is_some() => {
+                    self.connection.put_back(output);
+                    return None;
+                }
                 Output::Close(last, end) => {
                     self.answers += u32::from(!last.is_empty());
                     self.send_replies();

@@ -89,6 +89,11 @@ impl Input {
         self.websocket.as_ref()?.last.as_deref().map(Bytes::copy_from_slice)
     }
 
+    /// What the next packet begins with.
+    pub(crate) fn first_byte(&self) -> Option<u8> {
+        self.packets.first().copied()
+    }
+
     /// The next whole packet.
     pub(crate) fn next(
         &mut self,

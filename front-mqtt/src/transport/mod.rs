@@ -5,6 +5,7 @@
 //!
 //! [`Connection`]: crate::protocol::Connection
 
+mod acks;
 mod attached;
 mod driver;
 mod elsewhere;

@@ -1,5 +1,5 @@
 //! What a connection has to wait for before it handles more: room in the broker, a policy's decision, whoever keeps
-//! messages. Its client's next packets wait, so that their order stays; nobody else's do.
+//! sessions. Its client's next packets wait, so that their order stays; nobody else's do.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,6 +11,7 @@ use broker_core::{
 };
 use bytes::Bytes;
 
+use super::acks::Ack;
 use super::driver::{Driver, MAX_BATCH};
 use super::group_work;
 use super::groups;
@@ -29,11 +30,7 @@ pub(super) enum Waiting {
         qos: Qos,
         taken: Option<Taken>,
     },
-    /// Whoever keeps the channel accepts a publish.
-    Accept { outcome: Answer<'static, Result<Receipt, Refused>>, packet_id: u16, qos: Qos },
-    /// The same, at QoS 2 of a session that is kept.
-    Take { outcome: Answer<'static, Result<Receipt, Refused>>, taken: Taken },
-    /// It was too busy for that, and when to try again.
+    /// Whoever keeps the channel was too busy for a publish at QoS 2 of a session that is kept, and when to try again.
     TakeBusy { publish: Publish, taken: Taken, at: Instant },
     /// Whoever keeps a publish lets go of its number.
     Free { freed: Answer<'static, Result<(), RecordError>>, packet_id: u16 },
@@ -50,7 +47,6 @@ pub(super) enum Waiting {
 /// What has been waited for.
 enum Answered {
     Publish(Result<Publish, Denied>),
-    Accept(Result<Receipt, Refused>),
     Subscribe(Result<(), Denied>),
     Settle(Result<(), SubscribeError>),
     Record(Result<(), RecordError>),
@@ -76,9 +72,6 @@ impl Waiting {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answered> {
         match self {
             Self::Publish { decision, .. } => Pin::new(decision).poll(cx).map(Answered::Publish),
-            Self::Accept { outcome, .. } | Self::Take { outcome, .. } => {
-                Pin::new(outcome).poll(cx).map(Answered::Accept)
-            }
             Self::Subscribe { decision, .. } => Pin::new(decision).poll(cx).map(Answered::Subscribe),
             Self::Settle { settled, .. } => Pin::new(settled).poll(cx).map(Answered::Settle),
             Self::Subscribed { recorded, .. }
@@ -101,9 +94,6 @@ impl Waiting {
                     Answer::later(async move { broker.publish_taken_wait(publish, taken).await.is_ok() });
                 Some(Left { packet_id: None, outcome })
             }
-            Self::Take { outcome, .. } => {
-                Some(Left { packet_id: None, outcome: outcome.map(|outcome| outcome.is_ok()) })
-            }
             Self::Publish { decision, taken: Some(taken), .. } => {
                 let outcome = Answer::later(async move {
                     match decision.await {
@@ -125,9 +115,6 @@ impl Waiting {
                     }
                 });
                 Some(Left { packet_id: Some(packet_id), outcome })
-            }
-            Self::Accept { outcome, packet_id, qos: Qos::ExactlyOnce } => {
-                Some(Left { packet_id: Some(packet_id), outcome: outcome.map(|outcome| outcome.is_ok()) })
             }
             _ => None,
         }
@@ -186,7 +173,7 @@ impl Driver {
     fn submit(&mut self, publish: Publish, packet_id: u16, qos: Qos) {
         match self.inner.broker.submit(publish).if_now() {
             Ok(outcome) => self.handle_accepted(packet_id, qos, outcome),
-            Err(outcome) => self.waiting = Some(Box::new(Waiting::Accept { outcome, packet_id, qos })),
+            Err(outcome) => self.answer_later(Ack::Accept { outcome, packet_id, qos }),
         }
     }
 
@@ -202,7 +189,7 @@ impl Driver {
             Some(taken) if self.inner.broker.is_kept(publish.channel()) => {
                 match self.inner.broker.submit_taken(publish, taken.clone()).if_now() {
                     Ok(outcome) => self.handle_taken(taken, outcome),
-                    Err(outcome) => self.waiting = Some(Box::new(Waiting::Take { outcome, taken })),
+                    Err(outcome) => self.answer_later(Ack::Take { outcome, taken }),
                 }
             }
             _ => {
@@ -212,7 +199,7 @@ impl Driver {
         }
     }
 
-    fn handle_taken(&mut self, taken: Taken, outcome: Result<Receipt, Refused>) {
+    pub(super) fn handle_taken(&mut self, taken: Taken, outcome: Result<Receipt, Refused>) {
         if let Err(Refused { error: PublishError::Busy { retry_after }, publish: Some(publish), .. }) =
             outcome
         {
@@ -236,7 +223,7 @@ impl Driver {
         }
     }
 
-    fn handle_accepted(&mut self, packet_id: u16, qos: Qos, outcome: Result<Receipt, Refused>) {
+    pub(super) fn handle_accepted(&mut self, packet_id: u16, qos: Qos, outcome: Result<Receipt, Refused>) {
         let result = match outcome {
             Err(Refused { error: PublishError::Busy { retry_after }, publish: Some(publish), .. }) => {
                 let publishing = Publishing { publish: *publish, packet_id, qos };
@@ -277,18 +264,12 @@ impl Driver {
             (Answered::Publish(decided), Some(Waiting::Publish { packet_id, qos, .. })) => {
                 self.handle_decided(packet_id, qos, decided);
             }
-            (Answered::Accept(outcome), Some(Waiting::Take { taken, .. })) => {
-                self.handle_taken(taken, outcome)
-            }
             (Answered::Record(freed), Some(Waiting::Free { packet_id, .. })) => match freed {
                 Ok(()) => self.connection.handle_freed(packet_id),
                 Err(error) => {
                     self.connection.close(unrecorded(&error), Some("the release was not recorded"));
                 }
             },
-            (Answered::Accept(outcome), Some(Waiting::Accept { packet_id, qos, .. })) => {
-                self.handle_accepted(packet_id, qos, outcome);
-            }
             (Answered::Subscribe(decided), Some(Waiting::Subscribe { mut subscribing, .. })) => {
                 if let Some(accepted) = subscribing.accepted.get_mut(subscribing.done) {
                     self.enter(accepted, decided);

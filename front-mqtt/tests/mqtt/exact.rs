@@ -17,7 +17,7 @@ use crate::kept::{comes_in_as, keep, life, settle};
 use crate::support::Server;
 
 /// Lives whose engine does nothing while its gate is shut.
-struct Gated {
+pub(crate) struct Gated {
     inner: PacedGround,
     gate: Gate,
 }
@@ -25,12 +25,21 @@ struct Gated {
 type Gate = Arc<(watch::Sender<bool>, Mutex<Vec<Op>>)>;
 
 impl Gated {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { inner: PacedGround::default(), gate: Arc::new((watch::Sender::new(true), Mutex::default())) }
     }
 
-    fn shut(&self) {
+    pub(crate) fn shut(&self) {
         self.gate.0.send_replace(false);
+    }
+
+    pub(crate) fn open_again(&self) {
+        self.gate.0.send_replace(true);
+    }
+
+    /// How many operations wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.gate.1.lock().len()
     }
 }
 

@@ -22,6 +22,7 @@ mod sys;
 mod topics;
 mod transport;
 mod turns;
+mod under_way;
 mod version5;
 mod websocket;
 mod will;
