@@ -4,15 +4,16 @@
 //! measured lies below DIR (default: the current folder), so that it is the disk in question. Without a server the tables in
 //! process alone. `--seconds`, `--rounds` and `--in-flight` say how much of the tables in process is measured, `--flush-us`
 //! that flushes take so long instead of what the disk needs, so that what is left shows on a machine whose disk others use
-//! (`--data /dev/shm`), `--threads` prints what acknowledged publishes cost the processor, and `--peer` is a word of the
-//! servers' names that are asked over the network. TABLE is one of `delivery`, `chat`, `acknowledged`, `roof`, `network`. Loopback only; each measurement is over after a fixed time.
+//! (`--data /dev/shm`), `--threads` prints what acknowledged publishes cost the processor, `--peer` is a word of the
+//! servers' names that are asked over the network, `--connections` over how many. TABLE is one of `delivery`, `chat`,
+//! `acknowledged`, `roof`, `network`. Loopback only; each measurement is over after a fixed time.
 
 mod floor;
 mod inside;
 mod peers;
 mod tally;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use floor::Place;
@@ -37,6 +38,8 @@ struct Arguments {
     threads: bool,
     /// Over the network, servers whose names have this word only.
     peer: Option<String>,
+    /// Over so many connections, which have 64 in flight together; `None`: the tables' own numbers.
+    connections: Option<usize>,
 }
 
 /// The tables that there are.
@@ -59,6 +62,7 @@ fn arguments() -> Outcome<Arguments> {
         flush: None,
         threads: false,
         peer: None,
+        connections: None,
     };
     let mut given = std::env::args().skip(1);
     while let Some(name) = given.next() {
@@ -67,6 +71,11 @@ fn arguments() -> Outcome<Arguments> {
             "--data" => found.data = given.next().ok_or("a folder, please")?.into(),
             "--server" => found.server = Some(given.next().ok_or("a server, please")?.into()),
             "--threads" => found.threads = true,
+            "--connections" => {
+                let number = given.next().and_then(|number| number.parse().ok());
+                let fits = |number: &usize| (1..=peers::IN_FLIGHT).contains(number);
+                found.connections = Some(number.filter(fits).ok_or("1 to 64, please")?);
+            }
             "--peer" => found.peer = Some(given.next().ok_or("a word, please")?),
             "--seconds" => {
                 let seconds = given.next().ok_or("a number, please")?.parse()?;
@@ -218,35 +227,35 @@ async fn main() -> Outcome<()> {
         }
     }
     if let Some(server) = given.server.as_deref().filter(|_| given.wants("network")) {
-        println!(
-            "\n## Over the network, {} connections with one publish in flight each\n",
-            peers::CONNECTIONS
-        );
-        println!("| server | acknowledged/s | p50 us | p99 us |");
-        println!("| --- | --- | --- | --- |");
-        let mut rows: Vec<(&str, Vec<Figures>)> = Vec::new();
-        for round in 0..given.rounds {
-            let asked =
-                |peer: &peers::Peer| given.peer.as_ref().is_none_or(|word| peer.name().contains(word));
-            for peer in peers::Peer::ALL.into_iter().filter(asked) {
-                let figures = match peers::measure(peer, server, folder, given.span, given.threads).await {
-                    Ok(figures) => figures,
-                    Err(error) => {
-                        if round == 0 {
-                            println!("{}: left out, {error}", peer.name());
-                        }
-                        continue;
-                    }
-                };
-                match rows.iter_mut().find(|(name, _)| *name == peer.name()) {
-                    Some((_, all)) => all.push(figures),
-                    None => rows.push((peer.name(), vec![figures])),
-                }
-            }
-        }
-        for (name, all) in rows {
-            println!("| {name} | {} |", Figures::median_of(&all));
+        for connections in given.connections.map_or_else(|| vec![peers::IN_FLIGHT, 8], |given| vec![given]) {
+            network(&given, server, folder, connections).await;
         }
     }
     Ok(())
+}
+
+/// The table of the servers, over so many connections.
+async fn network(given: &Arguments, server: &Path, folder: &Path, connections: usize) {
+    let each = peers::IN_FLIGHT / connections;
+    println!("\n## Over the network, {connections} connections with {each} in flight each\n");
+    println!("| server | acknowledged/s | p50 us | p99 us |");
+    println!("| --- | --- | --- | --- |");
+    let mut rows: Vec<(&str, Vec<Figures>)> = Vec::new();
+    let asked = |peer: &peers::Peer| given.peer.as_ref().is_none_or(|word| peer.name().contains(word));
+    let asked = |peer: &peers::Peer| asked(peer) && (each == 1 || peer.pipelines());
+    for round in 0..given.rounds {
+        for peer in peers::Peer::ALL.into_iter().filter(asked) {
+            match peers::measure(peer, connections, server, folder, given.span, given.threads).await {
+                Ok(figures) => match rows.iter_mut().find(|(name, _)| *name == peer.name()) {
+                    Some((_, all)) => all.push(figures),
+                    None => rows.push((peer.name(), vec![figures])),
+                },
+                Err(error) if round == 0 => println!("{}: left out, {error}", peer.name()),
+                Err(_) => {}
+            }
+        }
+    }
+    for (name, all) in rows {
+        println!("| {name} | {} |", Figures::median_of(&all));
+    }
 }

@@ -1,5 +1,6 @@
 //! Servers that are asked over the network, each by what its protocol says that a message was taken with.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -13,8 +14,8 @@ use crate::Outcome;
 use crate::inside::{PAYLOAD_BYTES, cost, of_threads};
 use crate::tally::Figures;
 
-/// Each has one publish in flight.
-pub(crate) const CONNECTIONS: usize = 64;
+/// Publishes in flight, all connections together.
+pub(crate) const IN_FLIGHT: usize = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Peer {
@@ -117,8 +118,13 @@ impl Peer {
         Ok(())
     }
 
-    /// The bytes of one publish.
-    fn publish(self, name: &str) -> Vec<u8> {
+    /// Whether several publishes may be in flight on a connection.
+    pub(crate) fn pipelines(self) -> bool {
+        self != Self::FanwireHttp
+    }
+
+    /// The bytes of one publish, which its connection calls by a number.
+    fn publish(self, name: &str, number: u16) -> Vec<u8> {
         let payload = vec![b'x'; PAYLOAD_BYTES];
         let mut bytes = Vec::new();
         match self {
@@ -128,7 +134,7 @@ impl Peer {
                 bytes.extend_from_slice(&[0x32, (length % 128) as u8 | 0x80, (length / 128) as u8]);
                 bytes.extend_from_slice(&(topic.len() as u16).to_be_bytes());
                 bytes.extend_from_slice(topic.as_bytes());
-                bytes.extend_from_slice(&[0, 1]);
+                bytes.extend_from_slice(&number.to_be_bytes());
             }
             Self::FanwireHttp => {
                 let length = payload.len();
@@ -155,13 +161,14 @@ impl Peer {
         bytes
     }
 
-    /// Reads the acknowledgement of one publish.
-    async fn acknowledged(self, socket: &mut Socket) -> Outcome<()> {
+    /// Reads the acknowledgement of the publish of this number, which is the oldest.
+    async fn acknowledged(self, socket: &mut Socket, number: u16) -> Outcome<()> {
         match self {
             Self::FanwireMqtt | Self::Mosquitto => {
                 let mut answer = [0; 4];
                 socket.read_exact(&mut answer).await?;
-                if answer != [0x40, 2, 0, 1] {
+                let [high, low] = number.to_be_bytes();
+                if answer != [0x40, 2, high, low] {
                     return Err(format!("PUBACK {answer:?}").into());
                 }
             }
@@ -229,7 +236,7 @@ impl Peer {
                 let make =
                     format!("PUB $JS.API.STREAM.CREATE.LEDGER _INBOX.make {}\r\n{stream}\r\n", stream.len());
                 socket.get_mut().write_all(make.as_bytes()).await?;
-                self.acknowledged(&mut socket).await?;
+                self.acknowledged(&mut socket, 0).await?;
             }
             Self::FanwireMqtt | Self::FanwireHttp | Self::Redis => {}
         }
@@ -268,9 +275,49 @@ async fn line(socket: &mut Socket) -> Outcome<String> {
     Ok(String::from_utf8_lossy(&line).into_owned())
 }
 
+/// Publishes over a connection for a while, so many in flight; how long each acknowledgement took. What comes together is
+/// answered together, as a client that has its hands full does.
+async fn ask(
+    peer: Peer,
+    mut socket: Socket,
+    name: &str,
+    in_flight: u16,
+    until: Instant,
+) -> Outcome<Vec<Duration>> {
+    let publishes: Vec<Vec<u8>> = (1..=in_flight).map(|number| peer.publish(name, number)).collect();
+    let (mut asked, mut times) = (VecDeque::new(), Vec::new());
+    let mut next = (1..=in_flight).zip(&publishes).cycle();
+    let mut count = usize::from(in_flight);
+    loop {
+        let mut bytes = Vec::new();
+        if Instant::now() < until {
+            for (number, publish) in next.by_ref().take(count) {
+                bytes.extend_from_slice(publish);
+                asked.push_back((number, Instant::now()));
+            }
+        }
+        socket.get_mut().write_all(&bytes).await?;
+        count = 0;
+        while let Some((number, at)) = asked.pop_front() {
+            let answer =
+                tokio::time::timeout(Duration::from_secs(10), peer.acknowledged(&mut socket, number));
+            answer.await.map_err(|_| "no acknowledgement in 10 s")??;
+            times.push(at.elapsed());
+            count += 1;
+            if socket.buffer().is_empty() {
+                break;
+            }
+        }
+        if count == 0 {
+            return Ok(times);
+        }
+    }
+}
+
 /// Starts a server, and has it acknowledge for a while.
 pub(crate) async fn measure(
     peer: Peer,
+    connections: usize,
     server: &Path,
     below: &Path,
     span: Duration,
@@ -290,7 +337,7 @@ pub(crate) async fn measure(
     }
     peer.prepare(address).await?;
     let mut sockets = Vec::new();
-    for number in 0..CONNECTIONS {
+    for number in 0..connections {
         let mut socket = connect(address).await?;
         peer.greet(&mut socket, &format!("c{number}")).await?;
         sockets.push(socket);
@@ -299,21 +346,11 @@ pub(crate) async fn measure(
     let before = [of_threads(&process), of_threads("self")];
     let start = Instant::now();
     let mut writers = JoinSet::new();
-    for (number, mut socket) in sockets.into_iter().enumerate() {
+    for (number, socket) in sockets.into_iter().enumerate() {
         writers.spawn(async move {
-            let bytes = peer.publish(&format!("c{number}"));
-            let mut times = Vec::new();
-            while start.elapsed() < span {
-                let asked = Instant::now();
-                socket.get_mut().write_all(&bytes).await.map_err(|error| error.to_string())?;
-                let answer = tokio::time::timeout(Duration::from_secs(10), peer.acknowledged(&mut socket));
-                match answer.await {
-                    Ok(answer) => answer.map_err(|error| error.to_string())?,
-                    Err(_) => return Err("no acknowledgement in 10 s".to_owned()),
-                }
-                times.push(asked.elapsed());
-            }
-            Ok::<_, String>(times)
+            let in_flight = (IN_FLIGHT / connections) as u16;
+            let times = ask(peer, socket, &format!("c{number}"), in_flight, start + span).await;
+            times.map_err(|error| error.to_string())
         });
     }
     let mut all = Vec::new();
