@@ -1,6 +1,6 @@
 //! Publishes that whoever keeps their channels accepts later. A client has several of them under way at a time, as many as
-//! it may have unacknowledged, and they are answered in the order in which they came (MQTT 5.0 §4.6): what is answered at
-//! once waits for what came before.
+//! it may have unacknowledged, and they are answered in the order in which they came (MQTT 5.0 §4.6). What would be answered
+//! or delivered at once waits for what came before.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -108,6 +108,9 @@ impl Driver {
         }
         if has_answered && self.is_paused() {
             self.note_pause(Instant::now());
+        }
+        if has_answered && self.acks.is_none() && self.waiting.is_some() {
+            self.go_on();
         }
         has_answered
     }

@@ -23,6 +23,8 @@ use crate::protocol::{Accepted, Output, Publishing, Subscribing};
 pub(super) enum Waiting {
     /// The broker was too busy for this publish, and when to try again.
     Busy(Publishing, Instant),
+    /// This publish is delivered as soon as it is taken, and those before it are not yet.
+    Behind(Publishing),
     /// A policy decides on a publish, which whoever keeps the channel may be to know by its number.
     Publish {
         decision: Answer<'static, Result<Publish, Denied>>,
@@ -77,7 +79,7 @@ impl Waiting {
             Self::Subscribed { recorded, .. }
             | Self::Unsubscribed { recorded, .. }
             | Self::Free { freed: recorded, .. } => Pin::new(recorded).poll(cx).map(Answered::Record),
-            Self::Busy(..) | Self::TakeBusy { .. } => Poll::Pending,
+            Self::Busy(..) | Self::Behind(_) | Self::TakeBusy { .. } => Poll::Pending,
         }
     }
 
@@ -85,7 +87,8 @@ impl Waiting {
     pub(super) fn left(self, broker: &Broker) -> Option<Left> {
         let broker = broker.clone();
         match self {
-            Self::Busy(Publishing { publish, packet_id, qos: Qos::ExactlyOnce }, _) => {
+            Self::Busy(Publishing { publish, packet_id, qos: Qos::ExactlyOnce }, _)
+            | Self::Behind(Publishing { publish, packet_id, qos: Qos::ExactlyOnce }) => {
                 let outcome = Answer::later(async move { broker.publish_wait(publish).await.is_ok() });
                 Some(Left { packet_id: Some(packet_id), outcome })
             }
@@ -147,6 +150,13 @@ impl Driver {
     }
 
     fn publish_allowed(&mut self, publishing: Publishing) {
+        if self.acks.is_some() && self.overtakes(&publishing) {
+            if publishing.qos == Qos::ExactlyOnce {
+                self.hosted.session.take_in_memory(self.connection.number(), publishing.packet_id);
+            }
+            self.waiting = Some(Box::new(Waiting::Behind(publishing)));
+            return;
+        }
         let Publishing { publish, packet_id, qos } = publishing;
         if publish.channel().is_the_brokers_own() {
             if qos == Qos::ExactlyOnce {
@@ -168,6 +178,19 @@ impl Driver {
             return self.publish_exactly(publish, packet_id, taken);
         }
         self.submit(publish, packet_id, qos);
+    }
+
+    /// Whether a publish would be delivered before those that are under way.
+    fn overtakes(&self, publishing: &Publishing) -> bool {
+        publishing.qos == Qos::AtMostOnce || !self.inner.broker.is_kept(publishing.publish.channel())
+    }
+
+    /// All publishes are answered that were under way.
+    pub(super) fn go_on(&mut self) {
+        match self.waiting.take().map(|waiting| *waiting) {
+            Some(Waiting::Behind(publishing)) => self.publish_allowed(publishing),
+            other => self.waiting = other.map(Box::new),
+        }
     }
 
     fn submit(&mut self, publish: Publish, packet_id: u16, qos: Qos) {

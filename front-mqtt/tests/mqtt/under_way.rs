@@ -31,13 +31,13 @@ async fn what_comes_meanwhile_is_under_way_too_and_all_is_answered_in_order() {
     let publishes = [
         publish(4, 2, "t", 1, b"1"),
         publish(4, 4, "t", 2, b"2"),
-        // Nothing of it waits but its answer.
-        publish(4, 2, &format!("{MEMORY}/t"), 3, b"3"),
         PING.to_vec(),
-        publish(4, 2, "t", 4, b"4"),
+        publish(4, 2, "u", 3, b"3"),
         // Its answer is that of the first.
         publish(4, 12, "t", 2, b"2"),
-        // What changes the session finds all that done, and what follows it comes after it.
+        // What would be delivered at once comes after those before it, and so does what changes the session.
+        publish(4, 4, &format!("{MEMORY}/t"), 4, b"4"),
+        publish(4, 0, "t", 0, b"5"),
         subscribe(4, 5, &[("t", 0)]),
         publish(4, 2, "t", 6, b"6"),
     ];
@@ -46,7 +46,7 @@ async fn what_comes_meanwhile_is_under_way_too_and_all_is_answered_in_order() {
     client.expect_quiet().await;
     ground.open_again();
     let answers =
-        [ack(0x40, 1), ack(0x50, 2), ack(0x40, 3), vec![0xD0, 0], ack(0x40, 4), vec![0x90, 3, 0, 5, 0]];
+        [ack(0x40, 1), ack(0x50, 2), vec![0xD0, 0], ack(0x40, 3), ack(0x50, 4), vec![0x90, 3, 0, 5, 0]];
     for answer in answers {
         client.expect(&answer).await;
     }
@@ -56,7 +56,8 @@ async fn what_comes_meanwhile_is_under_way_too_and_all_is_answered_in_order() {
         acknowledged |= next.first == 0x40 && next.body == [0, 6];
         received |= next.first == 0x30 && next.body.ends_with(b"6");
     }
-    assert_eq!(history(&server, "t").await, ["1", "2", "4", "6"]);
+    assert_eq!(history(&server, "t").await, ["1", "2", "5", "6"]);
+    assert_eq!(history(&server, &format!("{MEMORY}/t")).await, ["4"]);
 }
 
 #[tokio::test]
