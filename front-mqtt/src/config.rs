@@ -42,6 +42,8 @@ pub struct Config {
     /// it: DISCONNECT 0x97 (CONNACK 0x97) for the one that makes the least progress, 0x8D for one that is too slow.
     pub intake: Intake,
     /// Unfinished QoS 2 publishes that a version 5 client is told it may have. Default 100, announced.
+    ///
+    /// So many of any client's publishes are under way at a time to channels that an engine keeps; what follows waits.
     pub receive_maximum: u16,
     /// Unfinished QoS 2 publishes that are borne from a version 5 client all the same. Default 65,535, as many as there
     /// are identifiers, because some clients, MQTT.js among them, do not look at the maximum, and because all of them
