@@ -82,7 +82,7 @@ pub(crate) fn walk(
 }
 
 /// Notes what a crash has left without rows that tell whose it is. A block that is damaged is passed over: reading and
-/// [looking](crate::check) find that.
+/// looking (`check.rs`) find that.
 pub(crate) fn recall(bucket: &Bucket) -> fjall::Result<()> {
     if bucket.form != Form::Named {
         return Ok(());
